@@ -1,0 +1,185 @@
+//! What a device can do, as far as planning needs to know.
+
+use core::ops::RangeInclusive;
+
+use crate::{Error, Result};
+
+/// Optional parts of a device that kernels may use, best last. Chosen by what the device reports, never by its name;
+/// [`AttentionPlan::with_tier`](crate::AttentionPlan::with_tier) forces one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Tier {
+    /// Plain WGSL within WebGPU's default limits. Every device has it; f16 is unpacked from `u32`.
+    Baseline,
+    /// Adds `SHADER_F16`: f16 tensors are loaded as `vec4<f16>`.
+    F16,
+    /// Adds subgroup operations: sums across invocations need no workgroup memory.
+    Subgroup,
+    /// Adds both.
+    SubgroupF16,
+}
+
+impl Tier {
+    /// Every tier, best last.
+    pub const ALL: [Self; 4] = [Self::Baseline, Self::F16, Self::Subgroup, Self::SubgroupF16];
+
+    /// Whether kernels may use the WGSL type `f16`.
+    #[must_use]
+    pub const fn shader_f16(self) -> bool {
+        matches!(self, Self::F16 | Self::SubgroupF16)
+    }
+
+    /// Whether kernels may use subgroup operations.
+    #[must_use]
+    pub const fn subgroup(self) -> bool {
+        matches!(self, Self::Subgroup | Self::SubgroupF16)
+    }
+
+    /// The name that the command line uses.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::F16 => "f16",
+            Self::Subgroup => "subgroup",
+            Self::SubgroupF16 => "subgroup-f16",
+        }
+    }
+}
+
+impl core::fmt::Display for Tier {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One shape of matrix product that the device multiplies in hardware: `c[m, n] += a[m, k] b[k, n]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixTile {
+    /// Rows of a and c.
+    pub m: u32,
+    /// Columns of b and c.
+    pub n: u32,
+    /// Columns of a, rows of b.
+    pub k: u32,
+    /// Element type of a and b.
+    pub ab: wgpu::CooperativeScalarType,
+    /// Element type of c.
+    pub c: wgpu::CooperativeScalarType,
+}
+
+/// The limits and features that planning looks at.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct DeviceCaps {
+    /// Bytes of workgroup memory a workgroup may declare.
+    pub max_workgroup_storage_bytes: u32,
+    /// Invocations of a workgroup.
+    pub max_invocations_per_workgroup: u32,
+    /// Workgroups along each axis of a dispatch.
+    pub max_workgroups_per_dimension: u32,
+    /// Storage buffers that one kernel may bind.
+    pub max_storage_buffers: u32,
+    /// Bytes of one storage binding.
+    pub max_storage_binding_bytes: u64,
+    /// Bytes of one buffer.
+    pub max_buffer_bytes: u64,
+    /// Alignment, in bytes, of the start of a storage binding.
+    pub min_storage_offset_alignment: u32,
+    /// The WGSL type `f16`.
+    pub shader_f16: bool,
+    /// Sizes that a subgroup may have, where subgroup operations are there.
+    pub subgroup_size: Option<RangeInclusive<u32>>,
+    /// Matrix products in hardware. Empty where the feature is off, and on a [`Context`](crate::Context) made from a
+    /// device alone: only the adapter knows them.
+    pub matrix_tiles: Vec<MatrixTile>,
+    /// GPU timestamps at the borders of a compute pass.
+    pub timestamps: bool,
+    /// The device computes on the CPU's own cores (a software driver): no wide memory to hide latencies of, and one
+    /// invocation after the other within a subgroup's lanes.
+    pub software: bool,
+}
+
+impl DeviceCaps {
+    /// What every WebGPU device offers: the default limits and no optional feature.
+    pub const BASELINE: Self = Self {
+        max_workgroup_storage_bytes: 16 << 10,
+        max_invocations_per_workgroup: 256,
+        max_workgroups_per_dimension: 65535,
+        max_storage_buffers: 8,
+        max_storage_binding_bytes: 128 << 20,
+        max_buffer_bytes: 256 << 20,
+        min_storage_offset_alignment: 256,
+        shader_f16: false,
+        subgroup_size: None,
+        matrix_tiles: Vec::new(),
+        timestamps: false,
+        software: false,
+    };
+
+    /// What `device` was created with. Never more than was requested from the adapter.
+    #[must_use]
+    pub fn of(device: &wgpu::Device) -> Self {
+        let (limits, features, info) = (device.limits(), device.features(), device.adapter_info());
+        Self {
+            max_workgroup_storage_bytes: limits.max_compute_workgroup_storage_size,
+            max_invocations_per_workgroup: limits
+                .max_compute_invocations_per_workgroup
+                .min(limits.max_compute_workgroup_size_x),
+            max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+            max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            max_storage_binding_bytes: u64::from(limits.max_storage_buffer_binding_size),
+            max_buffer_bytes: limits.max_buffer_size,
+            min_storage_offset_alignment: limits.min_storage_buffer_offset_alignment,
+            shader_f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroup_size: features
+                .contains(wgpu::Features::SUBGROUP)
+                .then_some(info.subgroup_min_size..=info.subgroup_max_size),
+            matrix_tiles: Vec::new(),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            software: info.device_type == wgpu::DeviceType::Cpu,
+        }
+    }
+
+    /// Adds what only the adapter knows: the matrix products in hardware.
+    #[must_use]
+    pub fn with_adapter(mut self, adapter: &wgpu::Adapter, device: &wgpu::Device) -> Self {
+        if device.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            let tile = |p: wgpu::CooperativeMatrixProperties| MatrixTile {
+                m: p.m_size,
+                n: p.n_size,
+                k: p.k_size,
+                ab: p.ab_type,
+                c: p.cr_type,
+            };
+            self.matrix_tiles = adapter.cooperative_matrix_properties().into_iter().map(tile).collect();
+        }
+        self
+    }
+
+    /// The best tier that the device offers.
+    #[must_use]
+    pub const fn best_tier(&self) -> Tier {
+        match (self.subgroup_size.is_some(), self.shader_f16) {
+            (false, false) => Tier::Baseline,
+            (false, true) => Tier::F16,
+            (true, false) => Tier::Subgroup,
+            (true, true) => Tier::SubgroupF16,
+        }
+    }
+
+    /// Checks that the device offers `tier`.
+    ///
+    /// # Errors
+    /// [`Error::MissingFeature`] naming the feature that the device was created without.
+    pub fn require(&self, tier: Tier) -> Result<()> {
+        let missing = |feature| Err(Error::MissingFeature { needed_for: tier.name(), feature });
+        if tier.shader_f16() && !self.shader_f16 {
+            return missing("SHADER_F16");
+        }
+        if tier.subgroup() && self.subgroup_size.is_none() {
+            return missing("SUBGROUP");
+        }
+        Ok(())
+    }
+}

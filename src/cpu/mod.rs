@@ -1,0 +1,67 @@
+//! Attention on the CPU: the definition ([`oracle`]), the blockwise path that runs where there is no GPU ([`attend`]),
+//! and the twins of the GPU kernels.
+
+pub mod oracle;
+
+use crate::{AttentionProblem, Element, Error, HostTensor, Result};
+
+/// q, k and v in host memory, and the key length of each sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct HostInputs<'a, T = f32> {
+    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
+    pub q: &'a HostTensor<T>,
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim]`.
+    pub k: &'a HostTensor<T>,
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim_v]`.
+    pub v: &'a HostTensor<T>,
+    /// Keys of each sequence that count; `None`: all `seq_len_kv` of them. A value past `seq_len_kv` is an error.
+    pub seq_lens_kv: Option<&'a [u32]>,
+}
+
+impl<T: Element> HostInputs<'_, T> {
+    /// Checks the tensors against the problem.
+    ///
+    /// # Errors
+    /// What [`AttentionProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
+    /// [`Error::Invalid`] naming the tensor.
+    pub fn validate(&self, problem: &AttentionProblem) -> Result<()> {
+        problem.validate()?;
+        if T::DTYPE != problem.dtype() {
+            return Err(Error::DType { tensor: "q", expected: problem.dtype(), actual: T::DTYPE });
+        }
+        let shape = problem.shape();
+        let tensors = [("q", self.q, shape.q()), ("k", self.k, shape.k()), ("v", self.v, shape.v())];
+        for (tensor, given, expected) in tensors {
+            if given.shape() != expected {
+                return Err(Error::Shape { tensor, expected, actual: given.shape() });
+            }
+        }
+        if let Some(lens) = self.seq_lens_kv {
+            if lens.len() != shape.batch_size as usize {
+                let (expected, actual) = (shape.batch_size.into(), lens.len() as u64);
+                return Err(Error::Length { tensor: "seq_lens_kv", expected, actual });
+            }
+            if let Some(&len) = lens.iter().find(|&&len| len > shape.seq_len_kv) {
+                let rule = "must be at most seq_len_kv";
+                return Err(Error::Invalid { field: "seq_lens_kv", value: len.into(), rule });
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of keys of one sequence.
+    #[must_use]
+    pub fn seq_len_kv(&self, batch: u32) -> u32 {
+        self.seq_lens_kv.map_or(self.k.shape()[1], |lens| lens[batch as usize])
+    }
+}
+
+/// What attention gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionOutput {
+    /// `[batch, seq_len_q, num_q_heads, head_dim_v]`.
+    pub out: HostTensor,
+    /// Natural log of the sum of exponentials, `[batch, seq_len_q, num_q_heads, 1]`;
+    /// [`LSE_EMPTY`](crate::LSE_EMPTY) in rows that see no key.
+    pub lse: HostTensor,
+}

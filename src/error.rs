@@ -1,0 +1,166 @@
+//! The one error type of the crate.
+
+use crate::DType;
+
+/// Everything that can go wrong, with the names and numbers that say why.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor does not have the shape that the problem gives it.
+    #[error("`{tensor}` has shape {actual:?}, expected {expected:?}")]
+    Shape {
+        /// The offending tensor.
+        tensor: &'static str,
+        /// What the problem asks for: `[batch, seq, head, dim]`.
+        expected: [u32; 4],
+        /// What was given.
+        actual: [u32; 4],
+    },
+    /// A host slice does not hold as many elements as its shape says.
+    #[error("`{tensor}` holds {actual} elements, its shape needs {expected}")]
+    Length {
+        /// The offending tensor.
+        tensor: &'static str,
+        /// Elements that the shape needs.
+        expected: u64,
+        /// Elements that were given.
+        actual: u64,
+    },
+    /// A view reaches past the end of its buffer.
+    #[error("`{tensor}` ends at byte {end}, its buffer has {len}")]
+    OutOfBounds {
+        /// The offending tensor.
+        tensor: &'static str,
+        /// One past the last byte that the view touches.
+        end: u64,
+        /// Bytes in the buffer.
+        len: u64,
+    },
+    /// A view breaks a rule of alignment or of strides.
+    #[error("`{tensor}`: {field} = {value}: {rule}")]
+    Layout {
+        /// The offending tensor.
+        tensor: &'static str,
+        /// The field of [`Layout`](crate::Layout).
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// Two tensors share memory that one of them writes.
+    #[error("`{written}` shares a buffer with `{other}`: a written tensor needs a buffer of its own")]
+    Overlap {
+        /// The tensor that is written.
+        written: &'static str,
+        /// The tensor that it collides with.
+        other: &'static str,
+    },
+    /// A tensor has another element type than the plan.
+    #[error("`{tensor}` is {actual}, the plan was made for {expected}")]
+    DType {
+        /// The offending tensor.
+        tensor: &'static str,
+        /// What the plan was made for.
+        expected: DType,
+        /// What was given.
+        actual: DType,
+    },
+    /// A buffer was created without a usage that the call needs.
+    #[error("buffer of `{tensor}` lacks usage {missing:?}")]
+    Usage {
+        /// The offending tensor.
+        tensor: &'static str,
+        /// The usages to add when creating the buffer.
+        missing: wgpu::BufferUsages,
+    },
+    /// The plan needs a device feature that the device was created without.
+    #[error("{needed_for} needs the device feature {feature}; request it when creating the device")]
+    MissingFeature {
+        /// What needs it.
+        needed_for: &'static str,
+        /// The feature, by its name in wgpu.
+        feature: &'static str,
+    },
+    /// The problem is larger than a limit of the device.
+    #[error("{limit}: {needed} needed, the device allows {available}")]
+    Limit {
+        /// The limit, by its name in wgpu.
+        limit: &'static str,
+        /// What the problem needs.
+        needed: u64,
+        /// What the device allows.
+        available: u64,
+    },
+    /// A field of a problem, a tiling or an option has a value that its rule forbids.
+    #[error("{field} = {value}: {rule}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// `softmax_scale` is NaN or infinite.
+    #[error("softmax_scale = {value}: must be finite")]
+    Scale {
+        /// The value given.
+        value: f32,
+    },
+    /// An argument is required by the problem and missing, or given and not part of it.
+    #[error("`{argument}`: {rule}")]
+    Argument {
+        /// The argument.
+        argument: &'static str,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// No adapter is there, or none has the requested name.
+    #[error("no GPU adapter{}; found: {found}", wanted.as_ref().map(|w| format!(" named like \"{w}\"")).unwrap_or_default())]
+    NoAdapter {
+        /// The name asked for, if any.
+        wanted: Option<String>,
+        /// The adapters that there are, comma separated.
+        found: String,
+    },
+    /// The adapter refused to open a device.
+    #[error("opening a device on \"{adapter}\": {reason}")]
+    RequestDevice {
+        /// The adapter.
+        adapter: String,
+        /// What wgpu said.
+        reason: String,
+    },
+    /// wgpu rejected a call; the message is wgpu's own. Passing a buffer of another device ends here.
+    #[error("wgpu rejected {during}: {message}")]
+    Validation {
+        /// What was being done.
+        during: &'static str,
+        /// wgpu's message.
+        message: String,
+    },
+    /// The device ran out of memory.
+    #[error("the device is out of memory during {during}: {message}")]
+    OutOfMemory {
+        /// What was being done.
+        during: &'static str,
+        /// wgpu's message.
+        message: String,
+    },
+    /// The device is lost; every object made from it is unusable. Make a new [`Context`](crate::Context).
+    #[error("the device was lost: {message}")]
+    DeviceLost {
+        /// wgpu's message.
+        message: String,
+    },
+    /// Waiting for the device failed.
+    #[error("waiting for the device: {0}")]
+    Poll(#[from] wgpu::PollError),
+    /// Mapping a staging buffer failed.
+    #[error("reading results back: {0}")]
+    Map(#[from] wgpu::BufferAsyncError),
+}
+
+/// `Result` with the crate's [`Error`].
+pub type Result<T, E = Error> = core::result::Result<T, E>;

@@ -1,0 +1,217 @@
+//! Dense attention as a problem: shapes, mask, scale, element types.
+
+use crate::{DType, Error, Result};
+
+/// The sizes of an attention problem. Lengths are upper bounds: the actual key lengths may come from a GPU buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AttentionShape {
+    /// Sequences.
+    pub batch_size: u32,
+    /// Query rows of each sequence, from 0.
+    pub seq_len_q: u32,
+    /// Keys of each sequence, from 0.
+    pub seq_len_kv: u32,
+    /// Query heads: a multiple of `num_kv_heads`.
+    pub num_q_heads: u32,
+    /// Key/value heads.
+    pub num_kv_heads: u32,
+    /// Width of q and k: a multiple of 4 up to 256.
+    pub head_dim: u32,
+    /// Width of v and out: a multiple of 4 up to 256.
+    pub head_dim_v: u32,
+}
+
+impl AttentionShape {
+    /// Query heads that share one KV head.
+    #[must_use]
+    pub const fn group_size(&self) -> u32 {
+        self.num_q_heads / self.num_kv_heads
+    }
+
+    /// `[batch, seq, head, dim]` of q.
+    #[must_use]
+    pub const fn q(&self) -> [u32; 4] {
+        [self.batch_size, self.seq_len_q, self.num_q_heads, self.head_dim]
+    }
+
+    /// `[batch, seq, head, dim]` of k.
+    #[must_use]
+    pub const fn k(&self) -> [u32; 4] {
+        [self.batch_size, self.seq_len_kv, self.num_kv_heads, self.head_dim]
+    }
+
+    /// `[batch, seq, head, dim]` of v.
+    #[must_use]
+    pub const fn v(&self) -> [u32; 4] {
+        [self.batch_size, self.seq_len_kv, self.num_kv_heads, self.head_dim_v]
+    }
+
+    /// `[batch, seq, head, dim]` of out.
+    #[must_use]
+    pub const fn out(&self) -> [u32; 4] {
+        [self.batch_size, self.seq_len_q, self.num_q_heads, self.head_dim_v]
+    }
+
+    /// `[batch, seq, head, 1]` of lse.
+    #[must_use]
+    pub const fn lse(&self) -> [u32; 4] {
+        [self.batch_size, self.seq_len_q, self.num_q_heads, 1]
+    }
+}
+
+/// Which keys a query sees. Query `i` sits at position `p = i + seq_len_kv - seq_len_q` (the last query sits on the
+/// last key: bottom-right alignment), with the actual key length of its sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Mask {
+    /// Every key.
+    #[default]
+    Full,
+    /// Keys up to `p`.
+    Causal,
+    /// Keys from `p - left` to `p + right`; `None` leaves that side open. `right: Some(0)` is causal.
+    Window {
+        /// Keys before the query's own position.
+        left: Option<u32>,
+        /// Keys after it.
+        right: Option<u32>,
+    },
+}
+
+impl Mask {
+    /// `(left, right)` as in [`Mask::Window`].
+    #[must_use]
+    pub const fn bounds(self) -> (Option<u32>, Option<u32>) {
+        match self {
+            Self::Full => (None, None),
+            Self::Causal => (None, Some(0)),
+            Self::Window { left, right } => (left, right),
+        }
+    }
+
+    /// The half-open range of keys that query `q_index` sees.
+    #[must_use]
+    pub fn visible(self, q_index: u32, seq_len_q: u32, seq_len_kv: u32) -> core::ops::Range<u32> {
+        let (left, right) = self.bounds();
+        let position = i64::from(q_index) + i64::from(seq_len_kv) - i64::from(seq_len_q);
+        let clamp = |key: i64| key.clamp(0, i64::from(seq_len_kv)) as u32;
+        let start = left.map_or(0, |left| clamp(position - i64::from(left)));
+        let end = right.map_or(seq_len_kv, |right| clamp(position + i64::from(right) + 1));
+        start..end.max(start)
+    }
+}
+
+impl core::fmt::Display for Mask {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let side = |n: Option<u32>| n.map_or_else(|| "open".to_owned(), |n| n.to_string());
+        match *self {
+            Self::Full => f.write_str("full"),
+            Self::Causal => f.write_str("causal"),
+            Self::Window { left, right } => write!(f, "window(left {}, right {})", side(left), side(right)),
+        }
+    }
+}
+
+/// Dense attention: `out = softmax(softmax_scale * q k^T + mask) v`, row by row.
+///
+/// A row that sees no key gives `out = 0` and `lse =` [`LSE_EMPTY`](crate::LSE_EMPTY).
+///
+/// ```
+/// use wattn::{AttentionProblem, AttentionShape, DType, Mask};
+/// let shape = AttentionShape {
+///     batch_size: 1, seq_len_q: 512, seq_len_kv: 512,
+///     num_q_heads: 8, num_kv_heads: 2, head_dim: 64, head_dim_v: 64,
+/// };
+/// let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+/// assert_eq!(problem.scale(), 0.125);
+/// problem.validate()?;
+/// # Ok::<(), wattn::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionProblem {
+    pub(crate) shape: AttentionShape,
+    pub(crate) dtype: DType,
+    pub(crate) out_dtype: DType,
+    pub(crate) mask: Mask,
+    pub(crate) softmax_scale: Option<f32>,
+}
+
+impl AttentionProblem {
+    /// Widest head, in elements, of q and k or of v.
+    pub const MAX_HEAD_DIM: u32 = 256;
+
+    /// Full mask, scale `1 / sqrt(head_dim)`, out stored like the inputs.
+    #[must_use]
+    pub const fn new(shape: AttentionShape, dtype: DType) -> Self {
+        Self { shape, dtype, out_dtype: dtype, mask: Mask::Full, softmax_scale: None }
+    }
+
+    /// Sets which keys a query sees.
+    #[must_use]
+    pub const fn mask(mut self, mask: Mask) -> Self {
+        self.mask = mask;
+        self
+    }
+
+    /// Sets the factor on q·k.
+    #[must_use]
+    pub const fn softmax_scale(mut self, scale: f32) -> Self {
+        self.softmax_scale = Some(scale);
+        self
+    }
+
+    /// Sets how `out` is stored.
+    #[must_use]
+    pub const fn out_dtype(mut self, dtype: DType) -> Self {
+        self.out_dtype = dtype;
+        self
+    }
+
+    /// The sizes.
+    #[must_use]
+    pub const fn shape(&self) -> &AttentionShape {
+        &self.shape
+    }
+
+    /// Storage of q, k and v.
+    #[must_use]
+    pub const fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The factor on q·k.
+    #[must_use]
+    pub fn scale(&self) -> f32 {
+        self.softmax_scale.unwrap_or_else(|| (1.0 / f64::from(self.shape.head_dim).sqrt()) as f32)
+    }
+
+    /// Checks the rules that need no device. Plans and the CPU path call it themselves.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::Scale`], naming the field, its value and the rule.
+    pub fn validate(&self) -> Result<()> {
+        let AttentionShape { num_q_heads, num_kv_heads, head_dim, head_dim_v, .. } = self.shape;
+        let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
+        if num_kv_heads == 0 {
+            return invalid("num_kv_heads", 0, "must be at least 1");
+        }
+        if num_q_heads == 0 || !num_q_heads.is_multiple_of(num_kv_heads) {
+            return invalid("num_q_heads", num_q_heads, "must be a positive multiple of num_kv_heads");
+        }
+        for (field, dim) in [("head_dim", head_dim), ("head_dim_v", head_dim_v)] {
+            if dim == 0 || dim % 4 != 0 || dim > Self::MAX_HEAD_DIM {
+                return invalid(field, dim, "must be a multiple of 4 from 4 to 256");
+            }
+        }
+        for (field, len) in [("seq_len_q", self.shape.seq_len_q), ("seq_len_kv", self.shape.seq_len_kv)] {
+            if len > i32::MAX as u32 / 4 {
+                return invalid(field, len, "must be below 2^29, so that positions fit signed 32-bit arithmetic");
+            }
+        }
+        let scale = self.scale();
+        if !scale.is_finite() {
+            return Err(Error::Scale { value: scale });
+        }
+        Ok(())
+    }
+}
