@@ -90,8 +90,8 @@ pub struct DeviceCaps {
     pub shader_f16: bool,
     /// Sizes that a subgroup may have, where subgroup operations are there.
     pub subgroup_size: Option<RangeInclusive<u32>>,
-    /// Matrix products in hardware. Empty where the feature is off, and on a [`Context`](crate::Context) made from a
-    /// device alone: only the adapter knows them.
+    /// Matrix products that the adapter has in hardware. Empty on a [`Context`](crate::Context) made from a device
+    /// alone: only the adapter knows them. No kernel uses them yet.
     pub matrix_tiles: Vec<MatrixTile>,
     /// GPU timestamps at the borders of a compute pass.
     pub timestamps: bool,
@@ -143,17 +143,15 @@ impl DeviceCaps {
 
     /// Adds what only the adapter knows: the matrix products in hardware.
     #[must_use]
-    pub fn with_adapter(mut self, adapter: &wgpu::Adapter, device: &wgpu::Device) -> Self {
-        if device.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
-            let tile = |p: wgpu::CooperativeMatrixProperties| MatrixTile {
-                m: p.m_size,
-                n: p.n_size,
-                k: p.k_size,
-                ab: p.ab_type,
-                c: p.cr_type,
-            };
-            self.matrix_tiles = adapter.cooperative_matrix_properties().into_iter().map(tile).collect();
-        }
+    pub fn with_adapter(mut self, adapter: &wgpu::Adapter) -> Self {
+        let tile = |p: wgpu::CooperativeMatrixProperties| MatrixTile {
+            m: p.m_size,
+            n: p.n_size,
+            k: p.k_size,
+            ab: p.ab_type,
+            c: p.cr_type,
+        };
+        self.matrix_tiles = adapter.cooperative_matrix_properties().into_iter().map(tile).collect();
         self
     }
 

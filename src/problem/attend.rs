@@ -134,6 +134,8 @@ pub struct AttentionProblem {
     pub(crate) out_dtype: DType,
     pub(crate) mask: Mask,
     pub(crate) softmax_scale: Option<f32>,
+    pub(crate) lse: bool,
+    pub(crate) seq_lens_kv: bool,
 }
 
 impl AttentionProblem {
@@ -143,7 +145,7 @@ impl AttentionProblem {
     /// Full mask, scale `1 / sqrt(head_dim)`, out stored like the inputs.
     #[must_use]
     pub const fn new(shape: AttentionShape, dtype: DType) -> Self {
-        Self { shape, dtype, out_dtype: dtype, mask: Mask::Full, softmax_scale: None }
+        Self { shape, dtype, out_dtype: dtype, mask: Mask::Full, softmax_scale: None, lse: false, seq_lens_kv: false }
     }
 
     /// Sets which keys a query sees.
@@ -167,6 +169,21 @@ impl AttentionProblem {
         self
     }
 
+    /// Asks the GPU for the lse too (the CPU path always gives it).
+    #[must_use]
+    pub const fn with_lse(mut self) -> Self {
+        self.lse = true;
+        self
+    }
+
+    /// Says that the key length of each sequence comes from a GPU buffer; `seq_len_kv` is their upper bound. (On the
+    /// CPU, [`HostInputs::seq_lens_kv`](crate::HostInputs::seq_lens_kv) alone decides.)
+    #[must_use]
+    pub const fn with_seq_lens_kv(mut self) -> Self {
+        self.seq_lens_kv = true;
+        self
+    }
+
     /// The sizes.
     #[must_use]
     pub const fn shape(&self) -> &AttentionShape {
@@ -179,10 +196,27 @@ impl AttentionProblem {
         self.dtype
     }
 
+    /// Storage of out.
+    #[must_use]
+    pub const fn stored_out_dtype(&self) -> DType {
+        self.out_dtype
+    }
+
+    /// Which keys a query sees.
+    #[must_use]
+    pub const fn visible_keys(&self) -> Mask {
+        self.mask
+    }
+
     /// The factor on q·k.
     #[must_use]
     pub fn scale(&self) -> f32 {
         self.softmax_scale.unwrap_or_else(|| (1.0 / f64::from(self.shape.head_dim).sqrt()) as f32)
+    }
+
+    /// The factor that takes q·k to a base-2 exponent.
+    pub(crate) fn scale_log2(&self) -> f32 {
+        (f64::from(self.scale()) * core::f64::consts::LOG2_E) as f32
     }
 
     /// Checks the rules that need no device. Plans and the CPU path call it themselves.

@@ -1,0 +1,39 @@
+// One workgroup attends GROUPS * ROWS query rows of one KV head to all the keys they see. Rows are (query, head of the
+// group) pairs, so the query heads that share a KV head share its tiles.
+@group(0) @binding(0) var<uniform>             params: AttendParams;
+@group(0) @binding(1) var<storage, read>       q: array<Elem4>;           // [batch, seq_len_q, num_q_heads, head_dim / 4]
+@group(0) @binding(2) var<storage, read>       k: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(3) var<storage, read>       v: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
+@group(0) @binding(4) var<storage, read>       seq_lens_kv: array<u32>;   // [batch]
+@group(0) @binding(5) var<storage, read_write> out: array<OutElem4>;      // [batch, seq_len_q, num_q_heads, head_dim_v / 4]
+@group(0) @binding(6) var<storage, read_write> lse: array<f32>;           // [batch, seq_len_q, num_q_heads]
+
+fn store_out(tile: Tile, r: u32, column: u32, value: vec4<f32>) {
+    let row = tile.first_row + r;
+    let head = tile.kv_head * GROUP_SIZE + row % GROUP_SIZE;
+    let at = params.out_offset + tile.batch * params.out_batch + row / GROUP_SIZE * params.out_seq + head * params.out_head;
+    out[at + column] = narrow(value);
+}
+
+fn store_lse(tile: Tile, r: u32, value: f32) {
+    if WRITE_LSE {
+        let row = tile.first_row + r;
+        let head = tile.kv_head * GROUP_SIZE + row % GROUP_SIZE;
+        lse[params.lse_offset + tile.batch * params.lse_batch + row / GROUP_SIZE * params.lse_seq + head * params.lse_head] =
+            value;
+    }
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn attend_prefill(
+    thread: Thread,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+) {
+    // The last rows see the most keys under a causal mask: they start first, so that none of them runs alone at the end.
+    let first_row = (num_workgroups.x - 1u - workgroup.x) * GROUPS * ROWS;
+    let seq_len_kv = seq_len_kv_of(workgroup.z);
+    let tile = Tile(workgroup.z, workgroup.y, first_row + group_of(thread) * ROWS, seq_len_kv, 0u, thread);
+    let keys = keys_of_rows(first_row, GROUPS * ROWS, seq_len_kv);
+    attend_rows(tile, keys.walked, keys.shared_by_all);
+}

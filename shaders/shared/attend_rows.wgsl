@@ -1,0 +1,215 @@
+// One group of LANES invocations attends ROWS query rows to a range of keys, tile by tile, with an online softmax in
+// base 2 (FlashAttention-2, algorithm 1). Lanes split the keys of a tile for the scores, KEYS each, and the columns of v
+// for the output, COLS vec4 each; rows are the same for all lanes, so that a row's operands are loaded once a group.
+//
+// The kernel's own file stores the result: store_out(tile, row, column, value) and store_lse(tile, row, lse).
+
+// The softmax weights of a tile, four keys to an element: what the lanes hand over between scores and output.
+var<workgroup> weights: array<vec4<f32>, GROUPS * ROWS * WEIGHTS_STRIDE>;
+
+// Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
+const MASKED = -3.0e38;
+const LSE_EMPTY = -3.0e38;
+const LN_2 = 0.6931471805599453;
+
+// What one group works on.
+struct Tile {
+    batch: u32,
+    kv_head: u32,
+    first_row: u32,
+    seq_len_kv: u32,
+    split: u32,
+    thread: Thread,
+}
+
+// Rows past the last one repeat it; they are computed like it and not stored.
+fn row_of(tile: Tile, r: u32) -> u32 {
+    return min(tile.first_row + r, params.num_rows - 1u);
+}
+
+fn q_index(tile: Tile, r: u32) -> u32 {
+    let row = row_of(tile, r);
+    let head = tile.kv_head * GROUP_SIZE + row % GROUP_SIZE;
+    return params.q_offset + tile.batch * params.q_batch + row / GROUP_SIZE * params.q_seq + head * params.q_head;
+}
+
+fn k_index(tile: Tile, key: u32) -> u32 {
+    return params.k_offset + tile.batch * params.k_batch + key * params.k_seq + tile.kv_head * params.k_head;
+}
+
+fn v_index(tile: Tile, key: u32) -> u32 {
+    return params.v_offset + tile.batch * params.v_batch + key * params.v_seq + tile.kv_head * params.v_head;
+}
+
+fn seq_len_kv_of(batch: u32) -> u32 {
+    if HAS_SEQ_LENS {
+        return min(seq_lens_kv[params.seq_lens_offset + batch], params.seq_len_kv);
+    }
+    return params.seq_len_kv;
+}
+
+// The keys that the rows first_row .. first_row + count see: of any of them (`walked`), and of all (`shared`).
+struct TileKeys {
+    walked: KeyRange,
+    shared_by_all: KeyRange,
+}
+
+fn keys_of_rows(first_row: u32, count: u32, seq_len_kv: u32) -> TileKeys {
+    // Both borders of what a row sees move up with the row, so the first and the last row bound all between.
+    let first = visible_keys(min(first_row, params.num_rows - 1u), seq_len_kv);
+    let last = visible_keys(min(first_row + count - 1u, params.num_rows - 1u), seq_len_kv);
+    return TileKeys(KeyRange(first.begin, last.end), KeyRange(last.begin, first.end));
+}
+
+fn column_of(thread: Thread, c: u32) -> u32 {
+    return min(lane_of(thread) + c * LANES, HEAD_DIM_V4 - 1u);
+}
+
+// Every group of a workgroup must be given the same `walked`, because of the barriers within.
+fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
+    let thread = tile.thread;
+    let lane = lane_of(thread);
+    let first_weight = group_of(thread) * ROWS * WEIGHTS_STRIDE;
+    var q_rows: QRows;
+    locate_q(&q_rows, tile);
+
+    var acc: array<array<vec4<f32>, COLS>, ROWS>;
+    var row_max: array<f32, ROWS>;
+    var row_sum: array<f32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) { // unroll
+        row_max[r] = MASKED;
+        row_sum[r] = 0.0;
+        for (var c = 0u; c < COLS; c++) { // unroll
+            acc[r][c] = vec4<f32>();
+        }
+    }
+
+    for (var tile_begin = walked.begin; tile_begin < walked.end; tile_begin += TILE_KV) {
+        // Scores of this lane's keys.
+        var k_at: array<u32, KEYS>;
+        for (var c = 0u; c < KEYS; c++) { // unroll
+            k_at[c] = k_index(tile, min(tile_begin + lane * KEYS + c, walked.end - 1u));
+        }
+        var scores: array<array<f32, KEYS>, ROWS>;
+        for (var r = 0u; r < ROWS; r++) { // unroll
+            for (var c = 0u; c < KEYS; c++) { // unroll
+                scores[r][c] = 0.0;
+            }
+        }
+        for (var d4 = 0u; d4 < HEAD_DIM4; d4++) {
+            var k4: array<vec4<f32>, KEYS>;
+            for (var c = 0u; c < KEYS; c++) { // unroll
+                k4[c] = widen(k[k_at[c] + d4]);
+            }
+            for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+                let loaded = load_q(&q_rows, slot, d4, thread);
+                for (var t = 0u; t < SHARE; t++) { // unroll
+                    let q4 = share_q(loaded, &q_rows, slot, t, thread);
+                    for (var c = 0u; c < KEYS; c++) { // unroll
+                        scores[slot * SHARE + t][c] = fma(q4.x, k4[c].x, fma(q4.y, k4[c].y,
+                            fma(q4.z, k4[c].z, fma(q4.w, k4[c].w, scores[slot * SHARE + t][c]))));
+                    }
+                }
+            }
+        }
+
+        // Mask. `whole` is the same for the whole workgroup or not; no barrier depends on it.
+        let tile_end = tile_begin + TILE_KV;
+        let whole = tile_begin >= shared_by_all.begin && tile_end <= shared_by_all.end;
+        for (var r = 0u; r < ROWS; r++) { // unroll
+            for (var c = 0u; c < KEYS; c++) { // unroll
+                scores[r][c] *= params.scale_log2;
+            }
+        }
+        if !whole {
+            for (var r = 0u; r < ROWS; r++) { // unroll
+                let visible = visible_keys(row_of(tile, r), tile.seq_len_kv);
+                for (var c = 0u; c < KEYS; c++) { // unroll
+                    let key = tile_begin + lane * KEYS + c;
+                    let sees = key >= visible.begin && key < min(visible.end, walked.end);
+                    scores[r][c] = select(MASKED, scores[r][c], sees);
+                }
+            }
+        }
+
+        // Online softmax: rescale what was accumulated to the new maximum, and hand the weights over.
+        var tile_max: array<f32, ROWS>;
+        for (var r = 0u; r < ROWS; r++) { // unroll
+            tile_max[r] = scores[r][0];
+            for (var c = 1u; c < KEYS; c++) { // unroll
+                tile_max[r] = max(tile_max[r], scores[r][c]);
+            }
+        }
+        group_max(&tile_max, thread);
+        workgroupBarrier(); // orders weights: the previous tile's have been read
+        for (var r = 0u; r < ROWS; r++) { // unroll
+            let new_max = max(row_max[r], tile_max[r]);
+            let rescale = exp2(row_max[r] - new_max);
+            row_max[r] = new_max;
+            row_sum[r] *= rescale;
+            for (var c = 0u; c < COLS; c++) { // unroll
+                acc[r][c] *= rescale;
+            }
+            for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll
+                let score4 = vec4<f32>(
+                    scores[r][c4 * 4u], scores[r][c4 * 4u + 1u], scores[r][c4 * 4u + 2u], scores[r][c4 * 4u + 3u]);
+                let weight4 = select(vec4<f32>(), exp2(score4 - new_max), score4 != vec4<f32>(MASKED));
+                row_sum[r] += weight4.x + weight4.y + weight4.z + weight4.w;
+                weights[first_weight + r * WEIGHTS_STRIDE + lane * (KEYS / 4u) + c4] = weight4;
+            }
+        }
+        workgroupBarrier(); // orders weights: the other lanes' have been written
+
+        // Output of this lane's columns.
+        if whole {
+            for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
+                var v4: array<array<vec4<f32>, COLS>, 4>;
+                for (var i = 0u; i < 4u; i++) { // unroll
+                    let v_at = v_index(tile, tile_begin + key4 * 4u + i);
+                    for (var c = 0u; c < COLS; c++) { // unroll
+                        v4[i][c] = widen(v[v_at + column_of(thread, c)]);
+                    }
+                }
+                for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+                    let loaded = load_weights(slot, key4, thread);
+                    for (var t = 0u; t < SHARE; t++) { // unroll
+                        let w = share_weights(loaded, slot, t, thread);
+                        for (var c = 0u; c < COLS; c++) { // unroll
+                            acc[slot * SHARE + t][c] = fma(vec4<f32>(w.x), v4[0][c], fma(vec4<f32>(w.y), v4[1][c],
+                                fma(vec4<f32>(w.z), v4[2][c], fma(vec4<f32>(w.w), v4[3][c], acc[slot * SHARE + t][c]))));
+                        }
+                    }
+                }
+            }
+        } else {
+            // A masked key may hold NaN or infinity, and 0 * NaN is NaN: rows that do not see a key must not touch it.
+            for (var key = tile_begin; key < min(tile_end, walked.end); key++) {
+                let v_at = v_index(tile, key);
+                let key4 = (key - tile_begin) / 4u;
+                let component = (key - tile_begin) % 4u;
+                for (var c = 0u; c < COLS; c++) { // unroll
+                    let v4 = widen(v[v_at + column_of(thread, c)]);
+                    for (var r = 0u; r < ROWS; r++) { // unroll
+                        let weight = weights[first_weight + r * WEIGHTS_STRIDE + key4][component];
+                        acc[r][c] = select(acc[r][c], fma(vec4<f32>(weight), v4, acc[r][c]), weight != 0.0);
+                    }
+                }
+            }
+        }
+    }
+
+    group_sum(&row_sum, thread);
+    for (var r = 0u; r < ROWS; r++) { // unroll
+        if tile.first_row + r < params.num_rows {
+            let empty = row_sum[r] == 0.0;
+            for (var c = 0u; c < COLS; c++) { // unroll
+                if lane + c * LANES < HEAD_DIM_V4 {
+                    store_out(tile, r, lane + c * LANES, select(acc[r][c] / row_sum[r], vec4<f32>(), empty));
+                }
+            }
+            if lane == 0u {
+                store_lse(tile, r, select((row_max[r] + log2(row_sum[r])) * LN_2, LSE_EMPTY, empty));
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Tiles of query rows against all the keys they see: `shaders/attend_prefill.wgsl`.
+
+use super::{Binding, params};
+
+pub(crate) const BINDINGS: [Binding; 7] = [
+    Binding::uniform("params"),
+    Binding::read("q"),
+    Binding::read("k"),
+    Binding::read("v"),
+    Binding::read("seq_lens_kv"),
+    Binding::write("out"),
+    Binding::write("lse"),
+];
+
+params! {
+    /// The numbers of one attention call, shared by `attend_prefill` and `attend_decode`. Offsets and strides of q, k, v
+    /// and out count vec4 elements.
+    AttendParams {
+        batch_size: u32,
+        seq_len_q: u32,
+        seq_len_kv: u32,
+        num_rows: u32,
+        window_left: i32,
+        window_right: i32,
+        scale_log2: f32,
+        seq_lens_offset: u32,
+        q_offset: u32,
+        q_batch: u32,
+        q_seq: u32,
+        q_head: u32,
+        k_offset: u32,
+        k_batch: u32,
+        k_seq: u32,
+        k_head: u32,
+        v_offset: u32,
+        v_batch: u32,
+        v_seq: u32,
+        v_head: u32,
+        out_offset: u32,
+        out_batch: u32,
+        out_seq: u32,
+        out_head: u32,
+        lse_offset: u32,
+        lse_batch: u32,
+        lse_seq: u32,
+        lse_head: u32,
+    }
+}

@@ -1,0 +1,34 @@
+//! Merge of partial (out, lse) pairs: `shaders/merge_splits.wgsl`.
+
+use super::{Binding, params};
+
+pub(crate) const BINDINGS: [Binding; 5] = [
+    Binding::uniform("params"),
+    Binding::read("partial_out"),
+    Binding::read("partial_lse"),
+    Binding::write("out"),
+    Binding::write("lse"),
+];
+
+/// Invocations of a workgroup, each with four columns of a row.
+pub(crate) const WORKGROUP_SIZE: u32 = 64;
+
+params! {
+    /// The numbers of one merge. Offsets and strides of out count vec4 elements, as do those of partial_out.
+    MergeParams {
+        num_parts: u32,
+        num_rows: u32,
+        seq_len_q: u32,
+        num_q_heads: u32,
+        parts_out_offset: u32,
+        parts_lse_offset: u32,
+        out_offset: u32,
+        out_batch: u32,
+        out_seq: u32,
+        out_head: u32,
+        lse_offset: u32,
+        lse_batch: u32,
+        lse_seq: u32,
+        lse_head: u32,
+    }
+}

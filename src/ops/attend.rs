@@ -1,0 +1,277 @@
+//! Dense attention on the GPU.
+
+use std::sync::Arc;
+
+use super::bind::{Access, Bound, Expect, Slot, Step, U32View, check_apart, check_tensor, check_u32};
+use super::workspace::Workspace;
+use crate::kernels::KernelId;
+use crate::kernels::attend_prefill::AttendParams;
+use crate::kernels::merge_splits::MergeParams;
+use crate::pipeline::Pipeline;
+use crate::{AttentionPlan, Context, DType, Error, Result, TensorView, TensorViewMut};
+
+/// Stands for an open side of a window: past every distance that [`AttentionProblem::validate`] allows, and small enough
+/// that a position plus it fits an `i32`.
+///
+/// [`AttentionProblem::validate`]: crate::AttentionProblem::validate
+const OPEN_WINDOW: u32 = 1 << 30;
+
+/// The compiled pipelines of a plan. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    ctx: Context,
+    plan: Arc<AttentionPlan>,
+    pipelines: Vec<Arc<Pipeline>>,
+}
+
+/// The tensors of one attention call.
+#[derive(Debug)]
+pub struct AttentionArgs<'a> {
+    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
+    pub q: TensorView<'a>,
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim]`.
+    pub k: TensorView<'a>,
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim_v]`.
+    pub v: TensorView<'a>,
+    /// `[batch]`: keys of each sequence, exactly when the problem says
+    /// [`with_seq_lens_kv`](crate::AttentionProblem::with_seq_lens_kv). The kernels clamp values to `seq_len_kv`.
+    pub seq_lens_kv: Option<U32View<'a>>,
+    /// `[batch, seq_len_q, num_q_heads, head_dim_v]`.
+    pub out: TensorViewMut<'a>,
+    /// f32, natural log, `[batch, seq_len_q, num_q_heads, 1]`, exactly when the problem says
+    /// [`with_lse`](crate::AttentionProblem::with_lse).
+    pub lse: Option<TensorViewMut<'a>>,
+}
+
+impl Attention {
+    /// Compiles the kernels of a plan, or finds them in the context's cache.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] when the driver refuses a shader, [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    ///
+    /// # Cost
+    /// Compiles on a cache miss. Submits nothing.
+    pub fn prepare(ctx: &Context, plan: &AttentionPlan) -> Result<Self> {
+        // A plan made for another device must not reach this one's driver.
+        ctx.caps().require(plan.tier())?;
+        let pipelines = plan
+            .dispatches()
+            .iter()
+            .map(|dispatch| ctx.pipelines().get(ctx, &dispatch.specialization))
+            .collect::<Result<_>>()?;
+        Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipelines })
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &AttentionPlan {
+        &self.plan
+    }
+
+    /// Binds buffers, with a workspace of our own where the plan needs one.
+    ///
+    /// # Errors
+    /// Those of [`Attention::bind_with`], and those of [`Workspace::new`].
+    ///
+    /// # Cost
+    /// That of [`Attention::bind_with`], and a workspace.
+    pub fn bind(&self, args: AttentionArgs<'_>) -> Result<BoundAttention> {
+        let workspace = Workspace::new(&self.ctx, self.plan.workspace_bytes())?;
+        self.bind_with(args, &workspace)
+    }
+
+    /// Checks the views and binds their buffers for any number of `encode` calls.
+    ///
+    /// # Errors
+    /// An error that names the tensor: [`Error::Shape`], [`Error::DType`], [`Error::Layout`], [`Error::OutOfBounds`],
+    /// [`Error::Usage`], [`Error::Overlap`], [`Error::Limit`], [`Error::Argument`], [`Error::Length`];
+    /// [`Error::Validation`] for a buffer of another device.
+    ///
+    /// # Cost
+    /// Creates a bind group and a small uniform buffer for each dispatch. Submits nothing.
+    pub fn bind_with(&self, args: AttentionArgs<'_>, workspace: &Workspace) -> Result<BoundAttention> {
+        let tensors = self.check(&args)?;
+        let needed = self.plan.workspace_bytes();
+        if workspace.size_bytes() < needed {
+            return Err(Error::OutOfBounds { tensor: "workspace", end: needed, len: workspace.size_bytes() });
+        }
+        if needed > 0 {
+            let mut others = vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer), ("out", args.out.buffer)];
+            others.extend(args.lse.as_ref().map(|lse| ("lse", lse.buffer)));
+            check_apart(("workspace", &workspace.buffer), &others)?;
+        }
+        let steps = self.ctx.scoped("binding attention", || self.steps(&tensors, workspace))?;
+        Ok(BoundAttention { steps })
+    }
+
+    fn check<'a>(&self, args: &AttentionArgs<'a>) -> Result<Tensors<'a>> {
+        let (problem, caps) = (&self.plan.problem, self.ctx.caps());
+        let (shape, dtype) = (problem.shape(), problem.dtype);
+        let input = |tensor, shape| Expect { tensor, shape, dtype, access: Access::Read, vec4: true };
+        let output = |tensor, shape, dtype, vec4| Expect { tensor, shape, dtype, access: Access::Write, vec4 };
+        let missing = |argument| Error::Argument { argument, rule: "is required by the problem" };
+        let surplus = |argument| Error::Argument { argument, rule: "is not part of the problem" };
+
+        let seq_lens_kv = match (args.seq_lens_kv, problem.seq_lens_kv) {
+            (Some(view), true) => Some(check_u32(view, "seq_lens_kv", shape.batch_size.into(), caps)?),
+            (None, false) => None,
+            (None, true) => return Err(missing("seq_lens_kv")),
+            (Some(_), false) => return Err(surplus("seq_lens_kv")),
+        };
+        let lse = match (&args.lse, problem.lse) {
+            (Some(view), true) => {
+                Some(check_tensor(view.as_view(), output("lse", shape.lse(), DType::F32, false), caps)?)
+            }
+            (None, false) => None,
+            (None, true) => return Err(missing("lse")),
+            (Some(_), false) => return Err(surplus("lse")),
+        };
+        let mut read = vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer)];
+        read.extend(args.seq_lens_kv.map(|view| ("seq_lens_kv", view.buffer)));
+        check_apart(("out", args.out.buffer), &read)?;
+        if let Some(lse) = &args.lse {
+            read.push(("out", args.out.buffer));
+            check_apart(("lse", lse.buffer), &read)?;
+        }
+        Ok(Tensors {
+            q: check_tensor(args.q, input("q", shape.q()), caps)?,
+            k: check_tensor(args.k, input("k", shape.k()), caps)?,
+            v: check_tensor(args.v, input("v", shape.v()), caps)?,
+            seq_lens_kv,
+            out: check_tensor(args.out.as_view(), output("out", shape.out(), problem.out_dtype, true), caps)?,
+            lse,
+        })
+    }
+
+    fn steps(&self, tensors: &Tensors<'_>, workspace: &Workspace) -> Vec<Step> {
+        let params = self.attend_params(tensors);
+        let Tensors { q, k, v, seq_lens_kv, out, lse } = tensors;
+        let seq_lens_kv = || seq_lens_kv.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
+        let lse = || lse.as_ref().map_or(Slot::Unused(Access::Write), Slot::Bound);
+        let lse_begin = self.plan.partial_lse_offset();
+        let partial_out = || Slot::Range(&workspace.buffer, 0, lse_begin);
+        let partial_lse = || Slot::Range(&workspace.buffer, lse_begin, self.plan.workspace_bytes() - lse_begin);
+        let mut steps = Vec::with_capacity(self.pipelines.len());
+        for (pipeline, dispatch) in self.pipelines.iter().zip(self.plan.dispatches()) {
+            // A dispatch over nothing has nothing to bind either: its workspace ranges may be empty.
+            if dispatch.workgroups.contains(&0) {
+                continue;
+            }
+            let (q, k, v) = (Slot::Bound(q), Slot::Bound(k), Slot::Bound(v));
+            steps.push(match dispatch.kernel() {
+                KernelId::AttendPrefill => {
+                    let slots = [q, k, v, seq_lens_kv(), Slot::Bound(out), lse()];
+                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)
+                }
+                KernelId::AttendDecode => {
+                    let slots = [q, k, v, seq_lens_kv(), partial_out(), partial_lse()];
+                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)
+                }
+                KernelId::MergeSplits => {
+                    let slots = [partial_out(), partial_lse(), Slot::Bound(out), lse()];
+                    Step::new(&self.ctx, pipeline, dispatch, &self.merge_params(&params), &slots)
+                }
+            });
+        }
+        steps
+    }
+
+    fn attend_params(&self, tensors: &Tensors<'_>) -> AttendParams {
+        let problem = &self.plan.problem;
+        let shape = problem.shape();
+        let (left, right) = problem.mask.bounds();
+        let window = |side: Option<u32>| side.unwrap_or(OPEN_WINDOW).min(OPEN_WINDOW) as i32; // 2^30 fits
+        let (q_offset, [q_batch, q_seq, q_head]) = tensors.q.in_vec4();
+        let (k_offset, [k_batch, k_seq, k_head]) = tensors.k.in_vec4();
+        let (v_offset, [v_batch, v_seq, v_head]) = tensors.v.in_vec4();
+        let (out_offset, [out_batch, out_seq, out_head]) = tensors.out.in_vec4();
+        let (lse_offset, [lse_batch, lse_seq, lse_head]) =
+            tensors.lse.as_ref().map_or((0, [0; 3]), |lse| (lse.offset, lse.strides));
+        AttendParams {
+            batch_size: shape.batch_size,
+            seq_len_q: shape.seq_len_q,
+            seq_len_kv: shape.seq_len_kv,
+            num_rows: shape.seq_len_q * shape.group_size(), // the plan saw that it fits
+            window_left: window(left),
+            window_right: window(right),
+            scale_log2: problem.scale_log2(),
+            seq_lens_offset: tensors.seq_lens_kv.as_ref().map_or(0, |lens| lens.offset),
+            q_offset,
+            q_batch,
+            q_seq,
+            q_head,
+            k_offset,
+            k_batch,
+            k_seq,
+            k_head,
+            v_offset,
+            v_batch,
+            v_seq,
+            v_head,
+            out_offset,
+            out_batch,
+            out_seq,
+            out_head,
+            lse_offset,
+            lse_batch,
+            lse_seq,
+            lse_head,
+        }
+    }
+
+    fn merge_params(&self, attend: &AttendParams) -> MergeParams {
+        MergeParams {
+            num_parts: self.plan.tiling().num_splits,
+            num_rows: self.plan.out_rows() as u32, // the plan saw that it fits
+            seq_len_q: attend.seq_len_q,
+            num_q_heads: self.plan.problem.shape().num_q_heads,
+            parts_out_offset: 0,
+            parts_lse_offset: 0,
+            out_offset: attend.out_offset,
+            out_batch: attend.out_batch,
+            out_seq: attend.out_seq,
+            out_head: attend.out_head,
+            lse_offset: attend.lse_offset,
+            lse_batch: attend.lse_batch,
+            lse_seq: attend.lse_seq,
+            lse_head: attend.lse_head,
+        }
+    }
+}
+
+/// The checked tensors of a call.
+struct Tensors<'a> {
+    q: Bound<'a>,
+    k: Bound<'a>,
+    v: Bound<'a>,
+    seq_lens_kv: Option<Bound<'a>>,
+    out: Bound<'a>,
+    lse: Option<Bound<'a>>,
+}
+
+/// Attention with its buffers bound. Encode it as often as you like; what the buffers hold is read when the GPU runs.
+#[derive(Clone, Debug)]
+pub struct BoundAttention {
+    steps: Vec<Step>,
+}
+
+impl BoundAttention {
+    /// Encodes one compute pass.
+    ///
+    /// # Cost
+    /// Allocates, submits and waits for nothing. Cannot fail.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        let descriptor = wgpu::ComputePassDescriptor { label: Some("wattn.attention"), timestamp_writes: None };
+        self.encode_in(&mut encoder.begin_compute_pass(&descriptor));
+    }
+
+    /// Encodes into the caller's compute pass. Sets its pipeline and bind group 0.
+    ///
+    /// # Cost
+    /// Allocates, submits and waits for nothing. Cannot fail.
+    pub fn encode_in(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for step in &self.steps {
+            step.encode_in(pass);
+        }
+    }
+}

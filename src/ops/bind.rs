@@ -1,0 +1,253 @@
+//! Checks of the caller's views, and the bind groups made of them.
+
+use wgpu::util::DeviceExt as _;
+
+use crate::pipeline::Pipeline;
+use crate::plan::Dispatch;
+use crate::{Context, DType, DeviceCaps, Error, Layout, Result, TensorView};
+
+/// A list of `u32` in a buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct U32View<'a> {
+    pub(crate) buffer: &'a wgpu::Buffer,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+}
+
+impl<'a> U32View<'a> {
+    /// `len` elements from element `offset` on. Checked by `bind`.
+    #[must_use]
+    pub const fn new(buffer: &'a wgpu::Buffer, offset: u64, len: u64) -> Self {
+        Self { buffer, offset, len }
+    }
+}
+
+/// A part of a buffer to bind, and where in it the tensor begins.
+#[derive(Clone, Debug)]
+pub(super) struct Bound<'a> {
+    pub(super) buffer: &'a wgpu::Buffer,
+    offset_bytes: u64,
+    /// 0 when the tensor has no elements: wgpu has no empty bindings, so a stand-in is bound and never touched.
+    size_bytes: u64,
+    access: Access,
+    /// Elements from the start of the binding to the tensor's first.
+    pub(super) offset: u32,
+    /// Elements along batch, seq and head.
+    pub(super) strides: [u32; 3],
+}
+
+impl Bound<'_> {
+    /// The same counted in vec4 elements. Exact: `check_tensor` saw to it that all are multiples of 4.
+    pub(super) fn in_vec4(&self) -> (u32, [u32; 3]) {
+        (self.offset / 4, self.strides.map(|stride| stride / 4))
+    }
+}
+
+/// What a binding is for: its name in errors, and what is asked of its buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expect {
+    pub(super) tensor: &'static str,
+    pub(super) shape: [u32; 4],
+    pub(super) dtype: DType,
+    pub(super) access: Access,
+    /// Whether kernels load it four elements at a time.
+    pub(super) vec4: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// Checks a view against what the problem expects, and finds the binding for it.
+pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &DeviceCaps) -> Result<Bound<'a>> {
+    let Expect { tensor, shape, dtype, access, vec4 } = expect;
+    let Layout { shape: actual, strides, offset } = view.layout;
+    if actual != shape {
+        return Err(Error::Shape { tensor, expected: shape, actual });
+    }
+    if view.dtype != dtype {
+        return Err(Error::DType { tensor, expected: dtype, actual: view.dtype });
+    }
+    let fields = [("strides[batch]", strides[0]), ("strides[seq]", strides[1]), ("strides[head]", strides[2]), ("offset", offset)];
+    if vec4 {
+        for (field, value) in fields {
+            if value % 4 != 0 {
+                let rule = "must be a multiple of 4 elements: kernels load four at a time";
+                return Err(Error::Layout { tensor, field, value, rule });
+            }
+        }
+    }
+    if access == Access::Write {
+        check_distinct(tensor, &view.layout)?;
+    }
+    if view.layout.num_elements() == 0 {
+        return Ok(Bound { buffer: view.buffer, offset_bytes: 0, size_bytes: 0, access, offset: 0, strides: [0; 3] });
+    }
+    let end = view.layout.end().and_then(|end| end.checked_mul(dtype.size_bytes()));
+    let end_bytes = end.ok_or(Error::OutOfBounds { tensor, end: u64::MAX, len: view.buffer.size() })?;
+    check_buffer(view.buffer, tensor, end_bytes)?;
+    let offset_bytes = offset * dtype.size_bytes();
+    let (bound, offset) = binding(view.buffer, tensor, offset_bytes, end_bytes, dtype.size_bytes(), caps)?;
+    // A stride along an axis of one element is never taken, and may be any number.
+    let mut fitting = [0; 3];
+    for axis in 0..3 {
+        if shape[axis] > 1 {
+            // Below the binding's size, which fits 32 bits.
+            fitting[axis] = u32::try_from(strides[axis])
+                .map_err(|_| Error::OutOfBounds { tensor, end: u64::MAX, len: view.buffer.size() })?;
+        }
+    }
+    Ok(Bound { access, offset, strides: fitting, ..bound })
+}
+
+/// No two elements of a written tensor share a place: along the axes by growing stride, each must step past all before.
+fn check_distinct(tensor: &'static str, layout: &Layout) -> Result<()> {
+    let names = ["strides[batch]", "strides[seq]", "strides[head]"];
+    let mut axes: Vec<usize> = (0..3).filter(|&axis| layout.shape[axis] > 1).collect();
+    axes.sort_by_key(|&axis| layout.strides[axis]);
+    let mut reached = u64::from(layout.shape[3]);
+    for axis in axes {
+        let stride = layout.strides[axis];
+        if stride < reached {
+            let rule = "makes elements of a written tensor overlap";
+            return Err(Error::Layout { tensor, field: names[axis], value: stride, rule });
+        }
+        reached = stride.saturating_mul(u64::from(layout.shape[axis] - 1)).saturating_add(reached);
+    }
+    Ok(())
+}
+
+/// Checks a list of `u32`.
+pub(super) fn check_u32<'a>(view: U32View<'a>, name: &'static str, len: u64, caps: &DeviceCaps) -> Result<Bound<'a>> {
+    if view.len != len {
+        return Err(Error::Length { tensor: name, expected: len, actual: view.len });
+    }
+    let end = view.offset.checked_add(len).and_then(|end| end.checked_mul(4));
+    let end_bytes = end.ok_or(Error::OutOfBounds { tensor: name, end: u64::MAX, len: view.buffer.size() })?;
+    check_buffer(view.buffer, name, end_bytes)?;
+    if len == 0 {
+        let (access, strides) = (Access::Read, [0; 3]);
+        return Ok(Bound { buffer: view.buffer, offset_bytes: 0, size_bytes: 0, access, offset: 0, strides });
+    }
+    let (bound, offset) = binding(view.buffer, name, view.offset * 4, end_bytes, 4, caps)?;
+    Ok(Bound { offset, ..bound })
+}
+
+fn check_buffer(buffer: &wgpu::Buffer, tensor: &'static str, end: u64) -> Result<()> {
+    if end > buffer.size() {
+        return Err(Error::OutOfBounds { tensor, end, len: buffer.size() });
+    }
+    let missing = wgpu::BufferUsages::STORAGE - buffer.usage();
+    if missing.is_empty() { Ok(()) } else { Err(Error::Usage { tensor, missing }) }
+}
+
+/// Binds only the part of the buffer that the tensor touches, so that views into buffers larger than a binding work.
+fn binding<'a>(
+    buffer: &'a wgpu::Buffer,
+    tensor: &'static str,
+    begin_bytes: u64,
+    end_bytes: u64,
+    element_bytes: u64,
+    caps: &DeviceCaps,
+) -> Result<(Bound<'a>, u32)> {
+    let alignment = u64::from(caps.min_storage_offset_alignment);
+    let offset_bytes = begin_bytes / alignment * alignment;
+    // wgpu wants whole words; the last one may reach one f16 past the tensor, never past the buffer, whose size wgpu
+    // makes a multiple of 4 for every storage buffer.
+    let size_bytes = (end_bytes - offset_bytes).next_multiple_of(4);
+    let available = caps.max_storage_binding_bytes;
+    if size_bytes > available {
+        let limit = match tensor {
+            "q" => "max_storage_buffer_binding_size (q)",
+            "k" => "max_storage_buffer_binding_size (k)",
+            "v" => "max_storage_buffer_binding_size (v)",
+            "out" => "max_storage_buffer_binding_size (out)",
+            _ => "max_storage_buffer_binding_size",
+        };
+        return Err(Error::Limit { limit, needed: size_bytes, available });
+    }
+    // Below the alignment, at most 256 on any device.
+    let offset = ((begin_bytes - offset_bytes) / element_bytes) as u32;
+    Ok((Bound { buffer, offset_bytes, size_bytes, access: Access::Read, offset: 0, strides: [0; 3] }, offset))
+}
+
+/// Fails when two of the named tensors share a buffer. wgpu tracks whole buffers, and forbids one to be read and
+/// written in one dispatch even where the ranges differ.
+pub(super) fn check_apart(written: (&'static str, &wgpu::Buffer), others: &[(&'static str, &wgpu::Buffer)]) -> Result<()> {
+    match others.iter().find(|(_, buffer)| *buffer == written.1) {
+        Some((other, _)) => Err(Error::Overlap { written: written.0, other }),
+        None => Ok(()),
+    }
+}
+
+/// The storage bindings of one dispatch, in the order of its kernel's list, without the uniform.
+pub(super) enum Slot<'a> {
+    Bound(&'a Bound<'a>),
+    /// Buffer, offset and size in bytes.
+    Range(&'a wgpu::Buffer, u64, u64),
+    Unused(Access),
+}
+
+impl Slot<'_> {
+    fn resource<'s>(&'s self, ctx: &'s Context) -> wgpu::BindingResource<'s> {
+        let range = |buffer, offset, size| {
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(size) })
+        };
+        match *self {
+            Self::Bound(bound) if bound.size_bytes == 0 => unused(ctx, bound.access).as_entire_binding(),
+            Self::Bound(bound) => range(bound.buffer, bound.offset_bytes, bound.size_bytes),
+            Self::Range(buffer, offset, size) => range(buffer, offset, size),
+            Self::Unused(access) => unused(ctx, access).as_entire_binding(),
+        }
+    }
+}
+
+fn unused(ctx: &Context, access: Access) -> &wgpu::Buffer {
+    match access {
+        Access::Read => ctx.unused_read(),
+        Access::Write => ctx.unused_write(),
+    }
+}
+
+/// One dispatch, ready to be encoded.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pipeline: std::sync::Arc<Pipeline>,
+    bind_group: wgpu::BindGroup,
+    workgroups: [u32; 3],
+}
+
+impl Step {
+    pub(super) fn new<P: bytemuck::Pod>(
+        ctx: &Context,
+        pipeline: &std::sync::Arc<Pipeline>,
+        dispatch: &Dispatch,
+        params: &P,
+        slots: &[Slot<'_>],
+    ) -> Self {
+        let label = Some(pipeline.kernel.label());
+        let uniform = ctx.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
+            label,
+            contents: bytemuck::bytes_of(params),
+            usage: wgpu::BufferUsages::UNIFORM,
+        });
+        let resources = core::iter::once(uniform.as_entire_binding()).chain(slots.iter().map(|slot| slot.resource(ctx)));
+        let entries: Vec<_> =
+            (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
+        let descriptor = wgpu::BindGroupDescriptor { label, layout: &pipeline.layout, entries: &entries };
+        let bind_group = ctx.device().create_bind_group(&descriptor);
+        Self { pipeline: std::sync::Arc::clone(pipeline), bind_group, workgroups: dispatch.workgroups }
+    }
+
+    pub(super) fn encode_in(&self, pass: &mut wgpu::ComputePass<'_>) {
+        let [x, y, z] = self.workgroups;
+        if x == 0 || y == 0 || z == 0 {
+            return;
+        }
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+    }
+}

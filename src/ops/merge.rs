@@ -1,0 +1,127 @@
+//! Merge of partial attention results on the GPU.
+
+use std::sync::Arc;
+
+use super::bind::{Access, Expect, Slot, Step, check_apart, check_tensor};
+use crate::kernels::merge_splits::MergeParams;
+use crate::pipeline::Pipeline;
+use crate::{Context, DType, Error, Layout, MergePlan, Result, TensorView, TensorViewMut};
+
+/// The compiled pipeline of a [`MergePlan`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Merge {
+    ctx: Context,
+    plan: Arc<MergePlan>,
+    pipeline: Arc<Pipeline>,
+}
+
+/// The tensors of one merge, all f32.
+#[derive(Debug)]
+pub struct MergeArgs<'a> {
+    /// `[num_parts, num_rows, 1, head_dim_v]`, contiguous ([`Layout::seq_major`]).
+    pub parts_out: TensorView<'a>,
+    /// `[num_parts, num_rows, 1, 1]`, contiguous, natural log; [`LSE_EMPTY`](crate::LSE_EMPTY) marks an empty part.
+    pub parts_lse: TensorView<'a>,
+    /// `[1, num_rows, 1, head_dim_v]`.
+    pub out: TensorViewMut<'a>,
+    /// `[1, num_rows, 1, 1]`, natural log.
+    pub lse: TensorViewMut<'a>,
+}
+
+impl Merge {
+    /// Compiles the kernel of a plan, or finds it in the context's cache.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] when the driver refuses the shader, [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    ///
+    /// # Cost
+    /// Compiles on a cache miss. Submits nothing.
+    pub fn prepare(ctx: &Context, plan: &MergePlan) -> Result<Self> {
+        let pipeline = ctx.pipelines().get(ctx, &plan.dispatch.specialization)?;
+        Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipeline })
+    }
+
+    /// Checks the views and binds their buffers for any number of `encode` calls.
+    ///
+    /// # Errors
+    /// As those of [`Attention::bind_with`](crate::Attention::bind_with); parts that are not contiguous are an
+    /// [`Error::Layout`].
+    ///
+    /// # Cost
+    /// Creates a bind group and a small uniform buffer. Submits nothing.
+    pub fn bind(&self, args: MergeArgs<'_>) -> Result<BoundMerge> {
+        let (problem, caps) = (&self.plan.problem, self.ctx.caps());
+        let (parts, rows, width) = (problem.num_parts, problem.num_rows, problem.head_dim_v);
+        let expect = |tensor, shape, access, vec4| Expect { tensor, shape, dtype: DType::F32, access, vec4 };
+        let read = [("parts_out", args.parts_out.buffer), ("parts_lse", args.parts_lse.buffer)];
+        check_apart(("out", args.out.buffer), &read)?;
+        check_apart(("lse", args.lse.buffer), &[read[0], read[1], ("out", args.out.buffer)])?;
+        check_contiguous("parts_out", &args.parts_out.layout)?;
+        check_contiguous("parts_lse", &args.parts_lse.layout)?;
+
+        let parts_out = check_tensor(args.parts_out, expect("parts_out", [parts, rows, 1, width], Access::Read, true), caps)?;
+        let parts_lse = check_tensor(args.parts_lse, expect("parts_lse", [parts, rows, 1, 1], Access::Read, false), caps)?;
+        let out = check_tensor(args.out.as_view(), expect("out", [1, rows, 1, width], Access::Write, true), caps)?;
+        let lse = check_tensor(args.lse.as_view(), expect("lse", [1, rows, 1, 1], Access::Write, false), caps)?;
+        let (out_offset, [out_batch, out_seq, out_head]) = out.in_vec4();
+        let params = MergeParams {
+            num_parts: parts,
+            num_rows: rows,
+            seq_len_q: rows,
+            num_q_heads: 1,
+            parts_out_offset: parts_out.in_vec4().0,
+            parts_lse_offset: parts_lse.offset,
+            out_offset,
+            out_batch,
+            out_seq,
+            out_head,
+            lse_offset: lse.offset,
+            lse_batch: lse.strides[0],
+            lse_seq: lse.strides[1],
+            lse_head: lse.strides[2],
+        };
+        let slots = [Slot::Bound(&parts_out), Slot::Bound(&parts_lse), Slot::Bound(&out), Slot::Bound(&lse)];
+        let step = self.ctx.scoped("binding a merge", || {
+            Step::new(&self.ctx, &self.pipeline, &self.plan.dispatch, &params, &slots)
+        })?;
+        Ok(BoundMerge { step })
+    }
+}
+
+fn check_contiguous(tensor: &'static str, layout: &Layout) -> Result<()> {
+    let [batch, seq, heads, dim] = layout.shape;
+    let packed = Layout::seq_major(batch, seq, heads, dim);
+    let names = ["strides[batch]", "strides[seq]"];
+    for axis in 0..2 {
+        if layout.shape[axis] > 1 && layout.strides[axis] != packed.strides[axis] {
+            let (field, value) = (names[axis], layout.strides[axis]);
+            return Err(Error::Layout { tensor, field, value, rule: "parts must be contiguous" });
+        }
+    }
+    Ok(())
+}
+
+/// A merge with its buffers bound.
+#[derive(Clone, Debug)]
+pub struct BoundMerge {
+    step: Step,
+}
+
+impl BoundMerge {
+    /// Encodes one compute pass.
+    ///
+    /// # Cost
+    /// Allocates, submits and waits for nothing. Cannot fail.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        let descriptor = wgpu::ComputePassDescriptor { label: Some("wattn.merge"), timestamp_writes: None };
+        self.encode_in(&mut encoder.begin_compute_pass(&descriptor));
+    }
+
+    /// Encodes into the caller's compute pass. Sets its pipeline and bind group 0.
+    ///
+    /// # Cost
+    /// Allocates, submits and waits for nothing. Cannot fail.
+    pub fn encode_in(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.step.encode_in(pass);
+    }
+}

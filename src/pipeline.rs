@@ -1,0 +1,67 @@
+//! Compiled pipelines, one for each specialisation.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::kernels::KernelId;
+use crate::shader::Specialization;
+use crate::{Context, Result};
+
+/// A compiled variant of a kernel and the layout of its bind group.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    pub(crate) pipeline: wgpu::ComputePipeline,
+    pub(crate) layout: wgpu::BindGroupLayout,
+    pub(crate) kernel: KernelId,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct PipelineCache {
+    pipelines: Mutex<HashMap<Specialization, Arc<Pipeline>>>,
+}
+
+impl PipelineCache {
+    /// The pipeline of a specialisation, compiled on first use.
+    pub(crate) fn get(&self, ctx: &Context, specialization: &Specialization) -> Result<Arc<Pipeline>> {
+        // A panic while the lock is held leaves the map whole: insertion is its only change.
+        let lock = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = lock().get(specialization) {
+            return Ok(Arc::clone(pipeline));
+        }
+        // Compiled outside the lock: two threads may do the same work, but neither waits for the other's shader.
+        let pipeline = Arc::new(ctx.scoped("creating a pipeline", || compile(ctx.device(), specialization))?);
+        Ok(Arc::clone(lock().entry(specialization.clone()).or_insert(pipeline)))
+    }
+}
+
+fn compile(device: &wgpu::Device, specialization: &Specialization) -> Pipeline {
+    let kernel = specialization.kernel();
+    let label = Some(kernel.label());
+    let source = wgpu::ShaderSource::Wgsl(specialization.wgsl().into());
+    let descriptor = wgpu::ShaderModuleDescriptor { label, source };
+    // SAFETY: the shaders are the crate's own. Every index is either bounded by shapes that `bind` checked against the
+    // buffers, or clamped in the shader (key lengths read from a buffer), every loop counts up to a bound that does not
+    // change, and no divisor is zero. The tests run the checked variant beside this one and compare.
+    let module = unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+
+    let entries: Vec<_> = (0..).zip(kernel.bindings()).map(|(at, binding)| binding.layout_entry(at)).collect();
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label,
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: 0,
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label,
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some(kernel.name()),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            // Every workgroup array is written before it is read.
+            zero_initialize_workgroup_memory: false,
+            ..Default::default()
+        },
+        cache: None,
+    });
+    Pipeline { pipeline, layout, kernel }
+}

@@ -1,0 +1,246 @@
+//! Dense attention: prefill or split decode, and the dispatches of either.
+
+use std::collections::BTreeMap;
+
+use super::{Dispatch, Tiling};
+use crate::kernels::{KernelId, merge_splits};
+use crate::shader::{Module, Specialization};
+use crate::{AttentionProblem, DType, DeviceCaps, Error, Result, Tier};
+
+/// The dispatches that compute an [`AttentionProblem`] on a device, and the workspace they need. A value: made once per
+/// shape, printed with `{}`, compared in tests.
+///
+/// ```
+/// use wattn::{AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Mask};
+/// let shape = AttentionShape {
+///     batch_size: 1, seq_len_q: 1, seq_len_kv: 65536,
+///     num_q_heads: 32, num_kv_heads: 8, head_dim: 128, head_dim_v: 128,
+/// };
+/// let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
+/// let plan = AttentionPlan::new(&problem, &DeviceCaps::BASELINE)?;
+/// assert_eq!(plan.dispatches().len(), 2); // splits of the keys, then their merge
+/// println!("{plan}");
+/// # Ok::<(), wattn::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionPlan {
+    pub(crate) problem: AttentionProblem,
+    pub(crate) dispatches: Vec<Dispatch>,
+    tier: Tier,
+    tiling: Tiling,
+}
+
+impl AttentionPlan {
+    /// Plans with the best tier that the device offers.
+    ///
+    /// # Errors
+    /// What [`AttentionProblem::validate`] returns, and [`Error::Limit`] when the problem passes a limit of the device.
+    ///
+    /// # Cost
+    /// Arithmetic only.
+    pub fn new(problem: &AttentionProblem, caps: &DeviceCaps) -> Result<Self> {
+        Self::with_tier(problem, caps, caps.best_tier())
+    }
+
+    /// Plans with one tier.
+    ///
+    /// # Errors
+    /// Those of [`AttentionPlan::new`], and [`Error::MissingFeature`] when the device lacks the tier.
+    pub fn with_tier(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
+        problem.validate()?;
+        caps.require(tier)?;
+        Self::with_tiling(problem, caps, tier, Tiling::choose(problem, caps, tier))
+    }
+
+    /// Plans with one tier and one tiling, for tests and tuning.
+    ///
+    /// # Errors
+    /// Those of [`AttentionPlan::with_tier`], and [`Error::Invalid`] when the tiling breaks a rule.
+    pub fn with_tiling(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, tiling: Tiling) -> Result<Self> {
+        problem.validate()?;
+        caps.require(tier)?;
+        tiling.validate(caps, tier)?;
+        let shape = problem.shape();
+        let num_rows = u64::from(shape.seq_len_q) * u64::from(shape.group_size());
+        let out_rows = num_rows * u64::from(shape.num_kv_heads) * u64::from(shape.batch_size);
+        if num_rows > u64::from(u32::MAX / 2) || out_rows * u64::from(shape.head_dim_v) > u64::from(u32::MAX) * 4 {
+            return Err(Error::Limit { limit: "rows of out", needed: out_rows, available: u64::from(u32::MAX / 2) });
+        }
+        let row_tiles = num_rows.div_ceil(u64::from(tiling.tile_q()));
+        let (heads, batch) = (u64::from(shape.num_kv_heads), u64::from(shape.batch_size));
+
+        let mut dispatches = Vec::new();
+        if tiling.num_splits == 1 {
+            let prefill = specialize_attend(KernelId::AttendPrefill, problem, tier, tiling, caps);
+            dispatches.push(Dispatch::new(prefill, [row_tiles, heads, batch], caps)?);
+        } else {
+            let decode = specialize_attend(KernelId::AttendDecode, problem, tier, tiling, caps);
+            let splits = u64::from(tiling.num_splits);
+            dispatches.push(Dispatch::new(decode, [row_tiles * splits, heads, batch], caps)?);
+            let merge = specialize_merge(shape.head_dim_v, problem.out_dtype, problem.lse, tier);
+            dispatches.push(Dispatch::new(merge, merge_workgroups(out_rows, shape.head_dim_v, caps), caps)?);
+        }
+        let plan = Self { problem: problem.clone(), dispatches, tier, tiling };
+        let (needed, available) = (plan.workspace_bytes(), caps.max_storage_binding_bytes);
+        if needed > available {
+            return Err(Error::Limit { limit: "max_storage_buffer_binding_size", needed, available });
+        }
+        Ok(plan)
+    }
+
+    /// The problem.
+    #[must_use]
+    pub const fn problem(&self) -> &AttentionProblem {
+        &self.problem
+    }
+
+    /// What is encoded, in order.
+    #[must_use]
+    pub fn dispatches(&self) -> &[Dispatch] {
+        &self.dispatches
+    }
+
+    /// The tier that the kernels use.
+    #[must_use]
+    pub const fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// The tile sizes.
+    #[must_use]
+    pub const fn tiling(&self) -> Tiling {
+        self.tiling
+    }
+
+    /// Bytes of scratch memory between the dispatches: partial results of the splits. Never proportional to
+    /// `seq_len_q * seq_len_kv`.
+    #[must_use]
+    pub fn workspace_bytes(&self) -> u64 {
+        if self.tiling.num_splits == 1 {
+            return 0;
+        }
+        self.partial_lse_offset() + u64::from(self.tiling.num_splits) * self.out_rows() * 4
+    }
+
+    /// Where the partial lse begin in the workspace; 256 is the largest offset alignment a device may ask for.
+    pub(crate) fn partial_lse_offset(&self) -> u64 {
+        let row_bytes = u64::from(self.problem.shape().head_dim_v) * 4;
+        (u64::from(self.tiling.num_splits) * self.out_rows() * row_bytes).next_multiple_of(256)
+    }
+
+    pub(crate) fn out_rows(&self) -> u64 {
+        let shape = self.problem.shape();
+        u64::from(shape.batch_size) * u64::from(shape.seq_len_q) * u64::from(shape.num_q_heads)
+    }
+}
+
+impl core::fmt::Display for AttentionPlan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let shape = self.problem.shape();
+        writeln!(
+            f,
+            "attention  batch {} x q {} x kv {}, heads {}/{}, width {}/{}, {} -> {}, {}",
+            shape.batch_size,
+            shape.seq_len_q,
+            shape.seq_len_kv,
+            shape.num_q_heads,
+            shape.num_kv_heads,
+            shape.head_dim,
+            shape.head_dim_v,
+            self.problem.dtype,
+            self.problem.out_dtype,
+            self.problem.mask,
+        )?;
+        writeln!(
+            f,
+            "tier       {}: tiles of {} rows x {} keys, {} split(s), f32 accumulation",
+            self.tier,
+            self.tiling.tile_q(),
+            self.tiling.tile_kv(),
+            self.tiling.num_splits,
+        )?;
+        let storage = self.tiling.workgroup_storage_bytes(self.tier);
+        writeln!(f, "memory     {} bytes of workspace, {storage} of a workgroup's own", self.workspace_bytes())?;
+        for (index, dispatch) in self.dispatches.iter().enumerate() {
+            let separator = if index + 1 < self.dispatches.len() { "\n" } else { "" };
+            write!(f, "dispatch   {dispatch}{separator}")?;
+        }
+        Ok(())
+    }
+}
+
+const fn elem_module(dtype: DType, tier: Tier) -> Module {
+    match dtype {
+        DType::F32 => Module::ElemF32,
+        DType::F16 if tier.shader_f16() => Module::ElemF16,
+        DType::F16 => Module::ElemF16Packed,
+        DType::BF16 => Module::ElemBf16,
+    }
+}
+
+const fn out_module(dtype: DType, tier: Tier) -> Module {
+    match dtype {
+        DType::F32 => Module::OutF32,
+        DType::F16 if tier.shader_f16() => Module::OutF16,
+        DType::F16 => Module::OutF16Packed,
+        DType::BF16 => Module::OutBf16,
+    }
+}
+
+fn specialize_attend(
+    kernel: KernelId,
+    problem: &AttentionProblem,
+    tier: Tier,
+    tiling: Tiling,
+    caps: &DeviceCaps,
+) -> Specialization {
+    let shape = problem.shape();
+    // A group is a whole subgroup only where the device can choose no other size.
+    let share = match (tier.subgroup(), &caps.subgroup_size) {
+        (true, Some(size)) if size.start() == size.end() && tiling.lanes == *size.start() => Module::ShareSubgroup,
+        (true, _) => Module::ShareSegment,
+        (false, _) => Module::ShareWorkgroup,
+    };
+    let mut modules = vec![Module::AttendParams, Module::Mask, elem_module(problem.dtype, tier), share, Module::AttendRows];
+    let mut constants = BTreeMap::from([
+        ("LANES", tiling.lanes),
+        ("ROWS", tiling.rows),
+        ("KEYS", tiling.keys),
+        ("GROUPS", tiling.groups),
+        ("COLS", shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes)),
+        ("SHARE", tiling.share()),
+        ("SLOTS", tiling.rows / tiling.share()),
+        ("TILE_KV", tiling.tile_kv()),
+        ("WEIGHTS_STRIDE", tiling.weights_stride()),
+        ("WORKGROUP_SIZE", tiling.workgroup_size()),
+        ("GROUP_SIZE", shape.group_size()),
+        ("HEAD_DIM4", shape.head_dim / 4),
+        ("HEAD_DIM_V4", shape.head_dim_v / 4),
+    ]);
+    let mut switches = BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv)]);
+    if kernel == KernelId::AttendDecode {
+        constants.extend([("NUM_SPLITS", tiling.num_splits), ("NUM_KV_HEADS", shape.num_kv_heads)]);
+    } else {
+        modules.push(out_module(problem.out_dtype, tier));
+        switches.insert("WRITE_LSE", problem.lse);
+    }
+    Specialization { kernel, modules, constants, switches }
+}
+
+/// The variant of `merge_splits` for one width and one type of out.
+pub(super) fn specialize_merge(head_dim_v: u32, out_dtype: DType, lse: bool, tier: Tier) -> Specialization {
+    Specialization {
+        kernel: KernelId::MergeSplits,
+        modules: vec![Module::MergeParams, out_module(out_dtype, tier)],
+        constants: BTreeMap::from([("HEAD_DIM_V4", head_dim_v / 4), ("WORKGROUP_SIZE", merge_splits::WORKGROUP_SIZE)]),
+        switches: BTreeMap::from([("WRITE_LSE", lse)]),
+    }
+}
+
+/// A one-dimensional grid, folded into two where one axis does not hold it.
+pub(super) fn merge_workgroups(num_rows: u64, head_dim_v: u32, caps: &DeviceCaps) -> [u64; 3] {
+    let items = num_rows * u64::from(head_dim_v / 4);
+    let workgroups = items.div_ceil(u64::from(merge_splits::WORKGROUP_SIZE));
+    let x = workgroups.min(u64::from(caps.max_workgroups_per_dimension));
+    [x, if x == 0 { 0 } else { workgroups.div_ceil(x) }, 1]
+}

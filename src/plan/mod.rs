@@ -1,0 +1,49 @@
+//! How to compute it here: pure functions of a problem and the device's caps. Runs without a GPU, prints as a table.
+
+mod attend;
+mod merge;
+mod tiling;
+
+pub use attend::AttentionPlan;
+pub use merge::MergePlan;
+pub use tiling::Tiling;
+
+use crate::kernels::KernelId;
+use crate::shader::Specialization;
+use crate::{DeviceCaps, Error, Result};
+
+/// One dispatch of one kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dispatch {
+    /// The variant of the kernel.
+    pub specialization: Specialization,
+    /// Workgroups along x, y and z. Nothing is encoded when one of them is 0.
+    pub workgroups: [u32; 3],
+}
+
+impl Dispatch {
+    fn new(specialization: Specialization, workgroups: [u64; 3], caps: &DeviceCaps) -> Result<Self> {
+        let available = u64::from(caps.max_workgroups_per_dimension);
+        let mut fitting = [0; 3];
+        for (to, needed) in fitting.iter_mut().zip(workgroups) {
+            if needed > available {
+                return Err(Error::Limit { limit: "max_compute_workgroups_per_dimension", needed, available });
+            }
+            *to = needed as u32; // at most `available`, itself a u32
+        }
+        Ok(Self { specialization, workgroups: fitting })
+    }
+
+    /// The kernel.
+    #[must_use]
+    pub const fn kernel(&self) -> KernelId {
+        self.specialization.kernel()
+    }
+}
+
+impl core::fmt::Display for Dispatch {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let [x, y, z] = self.workgroups;
+        write!(f, "{:<15} {:<14} {}", self.kernel().name(), format!("{x}x{y}x{z}"), self.specialization)
+    }
+}

@@ -1,0 +1,177 @@
+//! Tile sizes: the one table of heuristics, each with its reason.
+
+use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
+
+/// How a kernel cuts its problem. A *group* of `lanes` invocations attends `rows` query rows; a workgroup is `groups`
+/// of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tiling {
+    /// Invocations that share query rows: a power of two. In a subgroup tier they are a subgroup or part of one.
+    pub lanes: u32,
+    /// Query rows of a group: a power of two up to 32.
+    pub rows: u32,
+    /// Keys of a lane in one tile: a multiple of 4 up to 16.
+    pub keys: u32,
+    /// Groups of a workgroup.
+    pub groups: u32,
+    /// Slices of the keys, each a workgroup's. More than one makes partial results that are merged.
+    pub num_splits: u32,
+}
+
+impl Tiling {
+    /// Most splits that a plan may have.
+    pub const MAX_SPLITS: u32 = 256;
+
+    /// Query rows of a workgroup.
+    #[must_use]
+    pub const fn tile_q(&self) -> u32 {
+        self.rows * self.groups
+    }
+
+    /// Keys of a tile.
+    #[must_use]
+    pub const fn tile_kv(&self) -> u32 {
+        self.lanes * self.keys
+    }
+
+    /// Invocations of a workgroup.
+    #[must_use]
+    pub const fn workgroup_size(&self) -> u32 {
+        self.lanes * self.groups
+    }
+
+    /// Rows that one load of the group covers, one a lane.
+    pub(super) const fn share(&self) -> u32 {
+        if self.rows < self.lanes { self.rows } else { self.lanes }
+    }
+
+    /// vec4 elements from one row's weights to the next. One more than needed, so that lanes reading one column of
+    /// many rows fall on different banks of workgroup memory.
+    pub(super) const fn weights_stride(&self) -> u32 {
+        self.tile_kv() / 4 + 1
+    }
+
+    /// Workgroup memory that the kernels declare with this tiling.
+    #[must_use]
+    pub const fn workgroup_storage_bytes(&self, tier: Tier) -> u64 {
+        let weights = self.groups as u64 * self.rows as u64 * self.weights_stride() as u64 * 16;
+        let reduce = self.groups as u64 * self.rows as u64 * (self.lanes as u64 + 1) * 4;
+        // Arrays start at multiples of 16.
+        weights + if tier.subgroup() { 0 } else { reduce.next_multiple_of(16) + 16 }
+    }
+
+    /// The tiling for a problem on a device.
+    pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Self {
+        let shape = problem.shape();
+        let num_rows = u64::from(shape.seq_len_q) * u64::from(shape.group_size());
+        let lanes = choose_lanes(shape.head_dim_v, caps, tier);
+        let keys = 4;
+        let rows = choose_rows(shape.head_dim_v.div_ceil(4).div_ceil(lanes), keys, caps).min(
+            u32::try_from(num_rows.max(1).next_power_of_two()).unwrap_or(u32::MAX),
+        );
+        let mut tiling = Self { lanes, rows, keys, groups: 1, num_splits: 1 };
+        tiling.groups = choose_groups(tiling, num_rows, caps, tier);
+        tiling.num_splits = choose_splits(problem, tiling, num_rows, caps);
+        tiling
+    }
+
+    /// Checks a tiling that a caller forces.
+    pub(super) fn validate(&self, caps: &DeviceCaps, tier: Tier) -> Result<()> {
+        let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
+        if !self.lanes.is_power_of_two() || self.lanes < 4 || self.lanes > 128 {
+            return invalid("lanes", self.lanes, "must be a power of two from 4 to 128");
+        }
+        if let (true, Some(size)) = (tier.subgroup(), &caps.subgroup_size) {
+            if self.lanes > *size.start() {
+                return invalid("lanes", self.lanes, "must be at most the smallest subgroup size");
+            }
+            if !self.workgroup_size().is_multiple_of(*size.end()) {
+                let rule = "lanes * groups must be a multiple of the largest subgroup size";
+                return invalid("groups", self.groups, rule);
+            }
+        }
+        if !self.rows.is_power_of_two() || self.rows > 32 {
+            return invalid("rows", self.rows, "must be a power of two up to 32");
+        }
+        if self.keys == 0 || self.keys % 4 != 0 || self.keys > 16 {
+            return invalid("keys", self.keys, "must be a multiple of 4 up to 16");
+        }
+        if self.groups == 0 {
+            return invalid("groups", 0, "must be at least 1");
+        }
+        if self.num_splits == 0 || self.num_splits > Self::MAX_SPLITS {
+            return invalid("num_splits", self.num_splits, "must be from 1 to 256");
+        }
+        let invocations = u64::from(self.lanes) * u64::from(self.groups);
+        if invocations > u64::from(caps.max_invocations_per_workgroup) {
+            return Err(Error::Limit {
+                limit: "max_compute_invocations_per_workgroup",
+                needed: invocations,
+                available: caps.max_invocations_per_workgroup.into(),
+            });
+        }
+        let bytes = self.workgroup_storage_bytes(tier);
+        if bytes > u64::from(caps.max_workgroup_storage_bytes) {
+            return Err(Error::Limit {
+                limit: "max_compute_workgroup_storage_size",
+                needed: bytes,
+                available: caps.max_workgroup_storage_bytes.into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Lanes split the columns of v, so more lanes than columns would idle; within a subgroup tier a group is at most the
+/// smallest subgroup that the device may choose. Without subgroups 16 lanes keep the reductions short.
+fn choose_lanes(head_dim_v: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
+    let columns = (head_dim_v / 4).next_power_of_two().max(8);
+    match (tier.subgroup(), &caps.subgroup_size) {
+        (true, Some(size)) => columns.min(*size.start()).min(64),
+        _ => columns.min(16),
+    }
+}
+
+/// A lane keeps 4 * `columns` outputs and `keys` scores for every row. On a GPU they should stay in registers, of which
+/// 128 leave room for operands at fair occupancy. A software device keeps them in its first-level cache, and every
+/// load there costs as much as dozens of multiply-adds, so more rows a load win: 32 rows against 16 were 1.3 times as
+/// fast on lavapipe 25.0 (2 heads, 1024 x 1024, width 128, f32), 8 rows 0.7 times.
+fn choose_rows(columns: u32, keys: u32, caps: &DeviceCaps) -> u32 {
+    if caps.software {
+        return 32;
+    }
+    let fitting = 128 / (4 * columns + keys);
+    // The largest power of two that fits.
+    1 << fitting.clamp(1, 16).ilog2()
+}
+
+/// Four groups a workgroup read the same keys at the same time, so that the first-level cache serves three of them.
+/// 16 KiB of workgroup memory keep several workgroups on one core of the GPU, and are what every device has.
+fn choose_groups(tiling: Tiling, num_rows: u64, caps: &DeviceCaps, tier: Tier) -> u32 {
+    let whole_subgroups = match (tier.subgroup(), &caps.subgroup_size) {
+        (true, Some(size)) => (size.end() / tiling.lanes).max(1),
+        _ => 1,
+    };
+    let wanted = if caps.software { 1 } else { num_rows.div_ceil(u64::from(tiling.rows)).clamp(1, 4) as u32 };
+    let mut groups = wanted.next_multiple_of(whole_subgroups);
+    while groups > whole_subgroups
+        && (Tiling { groups, ..tiling }).workgroup_storage_bytes(tier) > u64::from(caps.max_workgroup_storage_bytes.min(16 << 10))
+    {
+        groups -= whole_subgroups;
+    }
+    groups
+}
+
+/// Enough workgroups to fill a large GPU, each with at least eight tiles of keys; a software device has few cores, and
+/// needs only enough for them to finish together. Partial results stay below 16 MiB.
+fn choose_splits(problem: &AttentionProblem, tiling: Tiling, num_rows: u64, caps: &DeviceCaps) -> u32 {
+    let shape = problem.shape();
+    let wanted_workgroups: u64 = if caps.software { 8 } else { 512 };
+    let row_tiles = num_rows.div_ceil(u64::from(tiling.tile_q()));
+    let workgroups = (row_tiles * u64::from(shape.num_kv_heads) * u64::from(shape.batch_size)).max(1);
+    let tiles = u64::from(shape.seq_len_kv).div_ceil(u64::from(tiling.tile_kv()));
+    let row_bytes = u64::from(shape.head_dim_v) * 4;
+    let out_bytes = (u64::from(shape.batch_size) * num_rows * u64::from(shape.num_kv_heads) * row_bytes).max(1);
+    let most = (tiles / 8).min((16 << 20) / out_bytes).min(64).max(1);
+    (wanted_workgroups / workgroups).clamp(1, most) as u32
+}

@@ -1,0 +1,95 @@
+//! WGSL text assembly: one module of each family, constants, the kernel's own file. There is no preprocessor: every
+//! file is WGSL, and variation is the choice of modules and the values of constants.
+
+mod specialization;
+mod unroll;
+
+use core::fmt::Write as _;
+
+pub use specialization::Specialization;
+
+/// A file of `shaders/shared`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Module {
+    AttendParams,
+    MergeParams,
+    Mask,
+    AttendRows,
+    ElemF32,
+    ElemF16,
+    ElemF16Packed,
+    ElemBf16,
+    OutF32,
+    OutF16,
+    OutF16Packed,
+    OutBf16,
+    ShareWorkgroup,
+    ShareSubgroup,
+    ShareSegment,
+}
+
+macro_rules! module_table {
+    ($($variant:ident => $name:literal,)*) => {
+        impl Module {
+            /// The file's stem.
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            fn source(self) -> &'static str {
+                match self { $(Self::$variant => include_str!(concat!("../../shaders/shared/", $name, ".wgsl")),)* }
+            }
+
+            /// Every module.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)*];
+        }
+    };
+}
+
+module_table! {
+    AttendParams => "attend_params",
+    MergeParams => "merge_params",
+    Mask => "mask",
+    AttendRows => "attend_rows",
+    ElemF32 => "elem_f32",
+    ElemF16 => "elem_f16",
+    ElemF16Packed => "elem_f16_packed",
+    ElemBf16 => "elem_bf16",
+    OutF32 => "out_f32",
+    OutF16 => "out_f16",
+    OutF16Packed => "out_f16_packed",
+    OutBf16 => "out_bf16",
+    ShareWorkgroup => "share_workgroup",
+    ShareSubgroup => "share_subgroup",
+    ShareSegment => "share_segment",
+}
+
+impl Module {
+    const fn needs_f16(self) -> bool {
+        matches!(self, Self::ElemF16 | Self::OutF16)
+    }
+}
+
+impl Specialization {
+    /// The complete WGSL of this variant.
+    #[must_use]
+    pub fn wgsl(&self) -> String {
+        let mut source = String::new();
+        if self.modules.iter().any(|module| module.needs_f16()) {
+            source.push_str("enable f16;\n");
+        }
+        for (name, value) in &self.constants {
+            // Writing to a String cannot fail.
+            let _ = writeln!(source, "const {name}: u32 = {value}u;");
+        }
+        for (name, value) in &self.switches {
+            let _ = writeln!(source, "const {name}: bool = {value};");
+        }
+        for text in self.modules.iter().map(|module| module.source()).chain([self.kernel.source()]) {
+            source.push('\n');
+            source.push_str(&unroll::unroll(text, &self.constants));
+        }
+        source
+    }
+}

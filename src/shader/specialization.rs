@@ -1,0 +1,43 @@
+//! What distinguishes one pipeline of a kernel from another.
+
+use std::collections::BTreeMap;
+
+use super::Module;
+use crate::kernels::KernelId;
+
+/// One variant of a kernel: the modules chosen from their families and the constants. The key of the pipeline cache.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Specialization {
+    pub(crate) kernel: KernelId,
+    pub(crate) modules: Vec<Module>,
+    pub(crate) constants: BTreeMap<&'static str, u32>,
+    pub(crate) switches: BTreeMap<&'static str, bool>,
+}
+
+impl Specialization {
+    /// The kernel.
+    #[must_use]
+    pub const fn kernel(&self) -> KernelId {
+        self.kernel
+    }
+
+    /// The value of a constant, by its WGSL name.
+    #[must_use]
+    pub fn constant(&self, name: &str) -> Option<u32> {
+        self.constants.get(name).copied()
+    }
+}
+
+impl core::fmt::Display for Specialization {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let modules = self.modules.iter().map(|module| module.name()).collect::<Vec<_>>().join("+");
+        write!(f, "{modules}")?;
+        for (name, value) in &self.constants {
+            write!(f, " {name}={value}")?;
+        }
+        for (name, _) in self.switches.iter().filter(|&(_, &on)| on) {
+            write!(f, " {name}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! Unrolls the loops that a shader marks. Back ends of naga emit no unroll hint and some drivers keep small arrays in
+//! memory unless every index is a constant; the text stays valid WGSL and means the same without this pass.
+
+use std::collections::BTreeMap;
+
+/// The marker, at the end of the loop's first line.
+const MARK: &str = "{ // unroll";
+
+/// Replaces every loop `for (var i = 0u; i < BOUND; i++) { // unroll` by its iterations, with the loop variable
+/// replaced by its value. `BOUND` is a literal or one of `constants`, optionally divided by a literal.
+///
+/// # Panics
+/// On a marked loop of another form: the shaders are ours, and a test assembles all of them.
+pub(crate) fn unroll(source: &str, constants: &BTreeMap<&'static str, u32>) -> String {
+    let lines: Vec<&str> = source.lines().collect();
+    let mut out = String::with_capacity(source.len() * 4);
+    expand(&lines, constants, &mut out);
+    out
+}
+
+fn expand(lines: &[&str], constants: &BTreeMap<&'static str, u32>, out: &mut String) {
+    let mut at = 0;
+    while at < lines.len() {
+        let line = lines[at];
+        if !line.trim_end().ends_with(MARK) {
+            out.push_str(line);
+            out.push('\n');
+            at += 1;
+            continue;
+        }
+        let header = Header::parse(line, constants);
+        let body_end = at + closing_brace(&lines[at..]);
+        let mut body = String::new();
+        expand(&lines[at + 1..body_end], constants, &mut body);
+        for value in header.begin..header.end {
+            out.push_str("{\n");
+            replace_identifier(&body, header.variable, &format!("{value}u"), out);
+            out.push_str("}\n");
+        }
+        at = body_end + 1;
+    }
+}
+
+/// Index of the line that closes the block opened on the first line. Marked loops close on a line of their own.
+fn closing_brace(lines: &[&str]) -> usize {
+    let mut depth = 0i32;
+    for (index, line) in lines.iter().enumerate() {
+        let code = line.split("//").next().unwrap_or_default();
+        depth += code.matches('{').count() as i32 - code.matches('}').count() as i32;
+        if depth == 0 {
+            assert_eq!(line.trim(), "}", "an unrolled loop closes on a line of its own");
+            return index;
+        }
+    }
+    panic!("an unrolled loop is not closed: {}", lines[0]);
+}
+
+struct Header<'a> {
+    variable: &'a str,
+    begin: u32,
+    end: u32,
+}
+
+impl<'a> Header<'a> {
+    fn parse(line: &'a str, constants: &BTreeMap<&'static str, u32>) -> Self {
+        Self::try_parse(line.trim(), constants).unwrap_or_else(|| panic!("cannot unroll this loop: {line}"))
+    }
+
+    fn try_parse(line: &'a str, constants: &BTreeMap<&'static str, u32>) -> Option<Self> {
+        let head = line.strip_prefix("for (var ")?.strip_suffix(MARK)?.trim_end().strip_suffix(')')?;
+        let mut parts = head.split("; ");
+        let (variable, begin) = parts.next()?.split_once(" = ")?;
+        let (tested, bound) = parts.next()?.split_once(" < ")?;
+        let stepped = parts.next()?.strip_suffix("++")?;
+        if tested != variable || stepped != variable || parts.next().is_some() {
+            return None;
+        }
+        let literal = |text: &str| text.strip_suffix('u')?.parse::<u32>().ok();
+        let value = |text: &str| literal(text).or_else(|| constants.get(text).copied());
+        let end = match bound.split_once(" / ") {
+            Some((dividend, divisor)) => value(dividend)? / literal(divisor)?,
+            None => value(bound)?,
+        };
+        Some(Self { variable, begin: literal(begin)?, end })
+    }
+}
+
+/// Copies `text`, with whole-word occurrences of `name` replaced, except after a dot (a field of the same name).
+fn replace_identifier(text: &str, name: &str, value: &str, out: &mut String) {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut rest = text;
+    let mut previous = '\n';
+    while let Some(found) = rest.find(name) {
+        let before = rest[..found].chars().next_back().unwrap_or(previous);
+        let after = rest[found + name.len()..].chars().next().unwrap_or('\n');
+        out.push_str(&rest[..found]);
+        let whole = !is_word(before) && before != '.' && !is_word(after);
+        out.push_str(if whole { value } else { name });
+        previous = name.chars().next_back().unwrap_or('\n');
+        rest = &rest[found + name.len()..];
+    }
+    out.push_str(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compact(source: &str) -> String {
+        unroll(source, &BTreeMap::from([("N", 2), ("M", 8)])).split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn nested_loops_become_their_iterations() {
+        let source = "for (var r = 0u; r < N; r++) { // unroll\n  for (var c = 1u; c < M / 4u; c++) { // unroll\n    \
+                      a[r][c] = x.r + rr;\n  }\n}\n";
+        assert_eq!(compact(source), "{ { a[0u][1u] = x.r + rr; } } { { a[1u][1u] = x.r + rr; } }");
+    }
+
+    #[test]
+    fn unmarked_loops_stay() {
+        let source = "for (var r = 0u; r < N; r++) {\n f(r);\n}";
+        assert_eq!(compact(source), "for (var r = 0u; r < N; r++) { f(r); }");
+    }
+
+    #[test]
+    #[should_panic(expected = "cannot unroll")]
+    fn an_unknown_bound_is_an_error() {
+        compact("for (var r = 0u; r < UNKNOWN; r++) { // unroll\n}");
+    }
+}
