@@ -47,10 +47,10 @@ impl CpuTiling {
 }
 
 impl Default for CpuTiling {
-    /// What was fastest on a processor with 48 KiB of L1 and 1 MiB of L2 cache per core: the scores of a tile stay in
-    /// L2, and `tile_q` is a multiple of the rows that the matrix product holds in registers.
+    /// What was fastest with 48 KiB of L1 and 1 MiB of L2 cache per core: the scores of a tile fit L1, and `tile_q` is
+    /// a multiple of the lanes of every vector.
     fn default() -> Self {
-        Self { tile_q: 64, tile_kv: 256, split_kv: 512, stream_rows: 4 }
+        Self { tile_q: 64, tile_kv: 128, split_kv: 512, stream_rows: 4 }
     }
 }
 
