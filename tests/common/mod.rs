@@ -56,17 +56,26 @@ pub struct Case<T> {
     pub k: HostTensor<T>,
     pub v: HostTensor<T>,
     pub seq_lens_kv: Option<Vec<u32>>,
+    /// What the inputs were made from; 0 when they are painted.
+    pub seed: u64,
+}
+
+// Enough to make the case again; tensors would bury it.
+impl<T> core::fmt::Debug for Case<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:?} {} seed {} {:?}", self.shape, self.mask, self.seed, self.seq_lens_kv)
+    }
 }
 
 impl<T: Element> Case<T> {
     pub fn random(shape: AttentionShape, mask: Mask, seed: u64) -> Self {
         let [q, k, v] = [(shape.q(), 1), (shape.k(), 2), (shape.v(), 3)].map(|(of, n)| random(of, seed * 3 + n));
-        Self { shape, mask, q, k, v, seq_lens_kv: None }
+        Self { shape, mask, q, k, v, seq_lens_kv: None, seed }
     }
 
     pub fn painted(shape: AttentionShape, mask: Mask) -> Self {
         let [q, k, v] = [(shape.q(), 7), (shape.k(), 11), (shape.v(), 13)].map(|(of, step)| painted(of, step));
-        Self { shape, mask, q, k, v, seq_lens_kv: None }
+        Self { shape, mask, q, k, v, seq_lens_kv: None, seed: 0 }
     }
 
     pub fn problem(&self) -> AttentionProblem {
