@@ -1,7 +1,16 @@
 //! Attention on the CPU: the definition ([`oracle`]), the blockwise path that runs where there is no GPU ([`attend`]),
 //! and the twins of the GPU kernels.
 
+mod attend;
+mod merge;
 pub mod oracle;
+mod sequence;
+mod simd;
+mod stream;
+mod tile;
+
+pub use attend::{CpuTiling, attend, attend_with_tiling};
+pub use merge::merge;
 
 use crate::{AttentionProblem, Element, Error, HostTensor, Result};
 

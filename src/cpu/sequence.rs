@@ -1,0 +1,139 @@
+//! One sequence of the batch as the blockwise kernels see it, and the partial result they return.
+
+use crate::{AttentionProblem, AttentionShape, Element, HostInputs, LSE_EMPTY, Mask};
+use core::ops::Range;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+/// q, k and v of one sequence, `[seq, head, dim]` each, and its mask.
+pub(super) struct Sequence<'a, T> {
+    pub(super) shape: &'a AttentionShape,
+    /// `[seq_len_q, num_q_heads, head_dim]`.
+    pub(super) q: &'a [T],
+    /// `[seq_len_kv, num_kv_heads, head_dim]`; only the keys that count.
+    pub(super) k: &'a [T],
+    /// `[seq_len_kv, num_kv_heads, head_dim_v]`; only the keys that count.
+    pub(super) v: &'a [T],
+    /// Factor on q·k that makes the score the exponent of 2: `softmax_scale * log2(e)`.
+    pub(super) scale_log2: f32,
+    seq_len_kv: u32,
+    mask: Mask,
+}
+
+impl<'a, T: Element> Sequence<'a, T> {
+    /// The inputs must have been validated.
+    pub(super) fn new(problem: &'a AttentionProblem, inputs: &HostInputs<'a, T>, batch: u32) -> Self {
+        let shape = problem.shape();
+        let seq_len_kv = inputs.seq_len_kv(batch);
+        let part = |data: &'a [T], of: [u32; 4], used: u32| {
+            let [_, seq, head, dim] = of.map(|axis| axis as usize);
+            &data[batch as usize * seq * head * dim..][..used as usize * head * dim]
+        };
+        Self {
+            shape,
+            q: part(inputs.q.data(), shape.q(), shape.seq_len_q),
+            k: part(inputs.k.data(), shape.k(), seq_len_kv),
+            v: part(inputs.v.data(), shape.v(), seq_len_kv),
+            scale_log2: (f64::from(problem.scale()) * core::f64::consts::LOG2_E) as f32,
+            seq_len_kv,
+            mask: problem.mask,
+        }
+    }
+
+    /// The keys that query `q_index` sees. Start and end never decrease from one query to the next.
+    pub(super) fn visible(&self, q_index: usize) -> Range<usize> {
+        let keys = self.mask.visible(q_index as u32, self.shape.seq_len_q, self.seq_len_kv);
+        keys.start as usize..keys.end as usize
+    }
+
+    /// The keys that any of these queries sees, and perhaps some between them that none does.
+    pub(super) fn visible_to_any(&self, q_indices: &Range<usize>) -> Range<usize> {
+        let (first, last) = (self.visible(q_indices.start), self.visible(q_indices.end - 1));
+        first.start..last.end.max(first.start)
+    }
+
+    /// Those of `q_indices` that see `key`.
+    pub(super) fn queries_of(&self, key: usize, q_indices: &Range<usize>) -> Range<usize> {
+        let first = |past: &dyn Fn(Range<usize>) -> bool| {
+            let (mut low, mut high) = (q_indices.start, q_indices.end);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if past(self.visible(middle)) { high = middle } else { low = middle + 1 }
+            }
+            low
+        };
+        let start = first(&|keys| keys.end > key);
+        start..first(&|keys| keys.start > key).max(start)
+    }
+
+    /// The keys that all of these queries see.
+    pub(super) fn visible_to_all(&self, q_indices: &Range<usize>) -> Range<usize> {
+        let (first, last) = (self.visible(q_indices.start), self.visible(q_indices.end - 1));
+        last.start..first.end.max(last.start)
+    }
+}
+
+/// Widens to f32; both slices have one length.
+pub(super) fn widen<T: Element>(from: &[T], to: &mut [f32]) {
+    if let Ok(from) = bytemuck::try_cast_slice::<T, f32>(from)
+        && T::DTYPE == crate::DType::F32
+    {
+        to.copy_from_slice(from);
+    } else if T::DTYPE == crate::DType::F16 {
+        bytemuck::cast_slice::<T, f16>(from).convert_to_f32_slice(to);
+    } else {
+        for (to, from) in to.iter_mut().zip(bytemuck::cast_slice::<T, bf16>(from)) {
+            *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+        }
+    }
+}
+
+/// The slice itself when it holds f32 already.
+pub(super) fn as_f32<T: Element>(data: &[T]) -> Option<&[f32]> {
+    (T::DTYPE == crate::DType::F32).then(|| bytemuck::cast_slice(data))
+}
+
+/// Rows of attention over some of their keys, before the division by the sum of weights.
+pub(super) struct Partial {
+    /// Largest base-2 score, `[rows]`.
+    pub(super) max: Vec<f32>,
+    /// Sum of `2^(score - max)`, `[rows]`.
+    pub(super) sum: Vec<f32>,
+    /// Sum of `2^(score - max) * v`, `[rows, head_dim_v]`.
+    pub(super) acc: Vec<f32>,
+}
+
+impl Partial {
+    /// Adds the same rows over other keys. Not commutative in the last bit: callers keep the order of the keys.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        let dim = self.acc.len() / self.max.len().max(1);
+        for row in 0..self.max.len() {
+            let max = self.max[row].max(other.max[row]);
+            let (own, others) = ((self.max[row] - max).exp2(), (other.max[row] - max).exp2());
+            self.max[row] = max;
+            self.sum[row] = own * self.sum[row] + others * other.sum[row];
+            let from = &other.acc[row * dim..][..dim];
+            for (to, from) in self.acc[row * dim..][..dim].iter_mut().zip(from) {
+                *to = own * *to + others * from;
+            }
+        }
+    }
+
+    /// Writes one finished row to `out` `[head_dim_v]` and returns its lse; `keys` are those that it sees.
+    pub(super) fn finish(&self, row: usize, keys: &Range<usize>, out: &mut [f32]) -> f32 {
+        if keys.is_empty() {
+            out.fill(0.0);
+            return LSE_EMPTY;
+        }
+        let sum = self.sum[row];
+        let acc = &self.acc[row * out.len()..];
+        for (to, acc) in out.iter_mut().zip(acc) {
+            *to = acc / sum;
+        }
+        // The largest weight is 1, so a sum of 0 says that every score was -inf: undefined, as in the definition.
+        if sum == 0.0 {
+            return f32::NAN;
+        }
+        ((f64::from(self.max[row]) + f64::from(sum).log2()) * core::f64::consts::LN_2) as f32
+    }
+}
