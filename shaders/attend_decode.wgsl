@@ -8,26 +8,24 @@
 @group(0) @binding(5) var<storage, read_write> partial_out: array<vec4<f32>>; // [num_splits, batch, seq_len_q, num_q_heads, head_dim_v / 4]
 @group(0) @binding(6) var<storage, read_write> partial_lse: array<f32>;       // [num_splits, batch, seq_len_q, num_q_heads]
 
-fn partial_row(tile: Tile, r: u32) -> u32 {
-    let row = tile.first_row + r;
-    let num_q_heads = NUM_KV_HEADS * GROUP_SIZE;
-    let head = tile.kv_head * GROUP_SIZE + row % GROUP_SIZE;
-    let out_row = (tile.batch * params.seq_len_q + row / GROUP_SIZE) * num_q_heads + head;
-    return tile.split * params.batch_size * params.seq_len_q * num_q_heads + out_row;
+fn partial_row(tile: Tile, place: Place) -> u32 {
+    let head = tile.kv_head * params.group_size + place.head;
+    let out_row = (tile.batch * params.seq_len_q + place.q_index) * params.num_q_heads + head;
+    return tile.split * params.batch_size * params.seq_len_q * params.num_q_heads + out_row;
 }
 
-fn store_out(tile: Tile, r: u32, column: u32, value: vec4<f32>) {
-    partial_out[partial_row(tile, r) * HEAD_DIM_V4 + column] = value;
+fn store_out(tile: Tile, place: Place, column: u32, value: vec4<f32>) {
+    partial_out[partial_row(tile, place) * HEAD_DIM_V4 + column] = value;
 }
 
-fn store_lse(tile: Tile, r: u32, value: f32) {
-    partial_lse[partial_row(tile, r)] = value;
+fn store_lse(tile: Tile, place: Place, value: f32) {
+    partial_lse[partial_row(tile, place)] = value;
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn attend_decode(thread: Thread, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let split = workgroup.x % NUM_SPLITS;
-    let first_row = workgroup.x / NUM_SPLITS * GROUPS * ROWS;
+    let split = workgroup.x % params.num_splits;
+    let first_row = workgroup.x / params.num_splits * GROUPS * ROWS;
     let seq_len_kv = seq_len_kv_of(workgroup.z);
     let tile = Tile(workgroup.z, workgroup.y, first_row + group_of(thread) * ROWS, seq_len_kv, split, thread);
     let keys = keys_of_rows(first_row, GROUPS * ROWS, seq_len_kv);
@@ -35,7 +33,7 @@ fn attend_decode(thread: Thread, @builtin(workgroup_id) workgroup: vec3<u32>) {
     // Splits are whole tiles, as even as they can be, of the keys that there are: a split may be empty, and leaves
     // LSE_EMPTY then.
     let num_tiles = (keys.walked.end - keys.walked.begin + TILE_KV - 1u) / TILE_KV;
-    let split_begin = keys.walked.begin + num_tiles * split / NUM_SPLITS * TILE_KV;
-    let split_end = keys.walked.begin + num_tiles * (split + 1u) / NUM_SPLITS * TILE_KV;
+    let split_begin = keys.walked.begin + num_tiles * split / params.num_splits * TILE_KV;
+    let split_end = keys.walked.begin + num_tiles * (split + 1u) / params.num_splits * TILE_KV;
     attend_rows(tile, KeyRange(split_begin, min(split_end, keys.walked.end)), keys.shared_by_all);
 }

@@ -8,19 +8,17 @@
 @group(0) @binding(5) var<storage, read_write> out: array<OutElem4>;      // [batch, seq_len_q, num_q_heads, head_dim_v / 4]
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;           // [batch, seq_len_q, num_q_heads]
 
-fn store_out(tile: Tile, r: u32, column: u32, value: vec4<f32>) {
-    let row = tile.first_row + r;
-    let head = tile.kv_head * GROUP_SIZE + row % GROUP_SIZE;
-    let at = params.out_offset + tile.batch * params.out_batch + row / GROUP_SIZE * params.out_seq + head * params.out_head;
+fn store_out(tile: Tile, place: Place, column: u32, value: vec4<f32>) {
+    let head = tile.kv_head * params.group_size + place.head;
+    let at = params.out_offset + tile.batch * params.out_batch + place.q_index * params.out_seq + head * params.out_head;
     out[at + column] = narrow(value);
 }
 
-fn store_lse(tile: Tile, r: u32, value: f32) {
+fn store_lse(tile: Tile, place: Place, value: f32) {
     if WRITE_LSE {
-        let row = tile.first_row + r;
-        let head = tile.kv_head * GROUP_SIZE + row % GROUP_SIZE;
-        lse[params.lse_offset + tile.batch * params.lse_batch + row / GROUP_SIZE * params.lse_seq + head * params.lse_head] =
-            value;
+        let head = tile.kv_head * params.group_size + place.head;
+        let at = params.lse_offset + tile.batch * params.lse_batch + place.q_index * params.lse_seq;
+        lse[at + head * params.lse_head] = value;
     }
 }
 

@@ -2,7 +2,7 @@
 // base 2 (FlashAttention-2, algorithm 1). Lanes split the keys of a tile for the scores, KEYS each, and the columns of v
 // for the output, COLS vec4 each; rows are the same for all lanes, so that a row's operands are loaded once a group.
 //
-// The kernel's own file stores the result: store_out(tile, row, column, value) and store_lse(tile, row, lse).
+// The kernel's own file stores the result: store_out(tile, place, column, value) and store_lse(tile, place, lse).
 
 // The softmax weights of a tile, four keys to an element: what the lanes hand over between scores and output.
 var<workgroup> weights: array<vec4<f32>, GROUPS * ROWS * WEIGHTS_STRIDE>;
@@ -22,15 +22,26 @@ struct Tile {
     thread: Thread,
 }
 
-// Rows past the last one repeat it; they are computed like it and not stored.
-fn row_of(tile: Tile, r: u32) -> u32 {
-    return min(tile.first_row + r, params.num_rows - 1u);
+// Which query and which head of its group a row is.
+struct Place {
+    q_index: u32,
+    head: u32,
 }
 
-fn q_index(tile: Tile, r: u32) -> u32 {
-    let row = row_of(tile, r);
-    let head = tile.kv_head * GROUP_SIZE + row % GROUP_SIZE;
-    return params.q_offset + tile.batch * params.q_batch + row / GROUP_SIZE * params.q_seq + head * params.q_head;
+fn place_of(row: u32) -> Place {
+    return Place(row / params.group_size, row % params.group_size);
+}
+
+fn next_place(place: Place) -> Place {
+    let wraps = place.head + 1u == params.group_size;
+    return Place(place.q_index + select(0u, 1u, wraps), select(place.head + 1u, 0u, wraps));
+}
+
+// Rows past the last one are computed from its q and not stored.
+fn q_index(tile: Tile, place: Place) -> u32 {
+    let head = tile.kv_head * params.group_size + place.head;
+    let query = min(place.q_index, params.seq_len_q - 1u);
+    return params.q_offset + tile.batch * params.q_batch + query * params.q_seq + head * params.q_head;
 }
 
 fn k_index(tile: Tile, key: u32) -> u32 {
@@ -122,11 +133,12 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
             }
         }
         if !whole {
-            for (var r = 0u; r < ROWS; r++) { // unroll
-                let visible = visible_keys(row_of(tile, r), tile.seq_len_kv);
-                for (var c = 0u; c < KEYS; c++) { // unroll
-                    let key = tile_begin + lane * KEYS + c;
-                    let sees = key >= visible.begin && key < min(visible.end, walked.end);
+            for (var c = 0u; c < KEYS; c++) { // unroll
+                let key = tile_begin + lane * KEYS + c;
+                let rows = seeing_rows(key, tile.seq_len_kv);
+                for (var r = 0u; r < ROWS; r++) { // unroll
+                    let row = tile.first_row + r;
+                    let sees = key < walked.end && row >= rows.begin && row < rows.end;
                     scores[r][c] = select(MASKED, scores[r][c], sees);
                 }
             }
@@ -183,15 +195,24 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
             }
         } else {
             // A masked key may hold NaN or infinity, and 0 * NaN is NaN: rows that do not see a key must not touch it.
-            for (var key = tile_begin; key < min(tile_end, walked.end); key++) {
-                let v_at = v_index(tile, key);
-                let key4 = (key - tile_begin) / 4u;
-                let component = (key - tile_begin) % 4u;
-                for (var c = 0u; c < COLS; c++) { // unroll
-                    let v4 = widen(v[v_at + column_of(thread, c)]);
-                    for (var r = 0u; r < ROWS; r++) { // unroll
-                        let weight = weights[first_weight + r * WEIGHTS_STRIDE + key4][component];
-                        acc[r][c] = select(acc[r][c], fma(vec4<f32>(weight), v4, acc[r][c]), weight != 0.0);
+            for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
+                var v4: array<array<vec4<f32>, COLS>, 4>;
+                for (var i = 0u; i < 4u; i++) { // unroll
+                    let v_at = v_index(tile, min(tile_begin + key4 * 4u + i, walked.end - 1u));
+                    for (var c = 0u; c < COLS; c++) { // unroll
+                        v4[i][c] = widen(v[v_at + column_of(thread, c)]);
+                    }
+                }
+                for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+                    let loaded = load_weights(slot, key4, thread);
+                    for (var t = 0u; t < SHARE; t++) { // unroll
+                        let w = share_weights(loaded, slot, t, thread);
+                        for (var i = 0u; i < 4u; i++) { // unroll
+                            for (var c = 0u; c < COLS; c++) { // unroll
+                                acc[slot * SHARE + t][c] = select(acc[slot * SHARE + t][c],
+                                    fma(vec4<f32>(w[i]), v4[i][c], acc[slot * SHARE + t][c]), w[i] != 0.0);
+                            }
+                        }
                     }
                 }
             }
@@ -199,17 +220,19 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
     }
 
     group_sum(&row_sum, thread);
+    var place = place_of(tile.first_row);
     for (var r = 0u; r < ROWS; r++) { // unroll
         if tile.first_row + r < params.num_rows {
             let empty = row_sum[r] == 0.0;
             for (var c = 0u; c < COLS; c++) { // unroll
                 if lane + c * LANES < HEAD_DIM_V4 {
-                    store_out(tile, r, lane + c * LANES, select(acc[r][c] / row_sum[r], vec4<f32>(), empty));
+                    store_out(tile, place, lane + c * LANES, select(acc[r][c] / row_sum[r], vec4<f32>(), empty));
                 }
             }
             if lane == 0u {
-                store_lse(tile, r, select((row_max[r] + log2(row_sum[r])) * LN_2, LSE_EMPTY, empty));
+                store_lse(tile, place, select((row_max[r] + log2(row_sum[r])) * LN_2, LSE_EMPTY, empty));
             }
         }
+        place = next_place(place);
     }
 }

@@ -30,7 +30,7 @@ alias QRows = array<u32, SLOTS>;
 
 fn locate_q(rows: ptr<function, QRows>, tile: Tile) {
     for (var slot = 0u; slot < SLOTS; slot++) { // unroll
-        (*rows)[slot] = q_index(tile, slot * SHARE + lane_of(tile.thread) % SHARE);
+        (*rows)[slot] = q_index(tile, place_of(tile.first_row + slot * SHARE + lane_of(tile.thread) % SHARE));
     }
 }
 

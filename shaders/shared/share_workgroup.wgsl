@@ -17,8 +17,10 @@ fn lane_of(thread: Thread) -> u32 {
 alias QRows = array<u32, ROWS>;
 
 fn locate_q(rows: ptr<function, QRows>, tile: Tile) {
+    var place = place_of(tile.first_row);
     for (var r = 0u; r < ROWS; r++) { // unroll
-        (*rows)[r] = q_index(tile, r);
+        (*rows)[r] = q_index(tile, place);
+        place = next_place(place);
     }
 }
 

@@ -192,6 +192,9 @@ impl Attention {
             seq_len_q: shape.seq_len_q,
             seq_len_kv: shape.seq_len_kv,
             num_rows: shape.seq_len_q * shape.group_size(), // the plan saw that it fits
+            num_q_heads: shape.num_q_heads,
+            group_size: shape.group_size(),
+            num_splits: self.plan.tiling().num_splits,
             window_left: window(left),
             window_right: window(right),
             scale_log2: problem.scale_log2(),

@@ -202,7 +202,7 @@ fn specialize_attend(
         (false, _) => Module::ShareWorkgroup,
     };
     let mut modules = vec![Module::AttendParams, Module::Mask, elem_module(problem.dtype, tier), share, Module::AttendRows];
-    let mut constants = BTreeMap::from([
+    let constants = BTreeMap::from([
         ("LANES", tiling.lanes),
         ("ROWS", tiling.rows),
         ("KEYS", tiling.keys),
@@ -213,14 +213,11 @@ fn specialize_attend(
         ("TILE_KV", tiling.tile_kv()),
         ("WEIGHTS_STRIDE", tiling.weights_stride()),
         ("WORKGROUP_SIZE", tiling.workgroup_size()),
-        ("GROUP_SIZE", shape.group_size()),
         ("HEAD_DIM4", shape.head_dim / 4),
         ("HEAD_DIM_V4", shape.head_dim_v / 4),
     ]);
     let mut switches = BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv)]);
-    if kernel == KernelId::AttendDecode {
-        constants.extend([("NUM_SPLITS", tiling.num_splits), ("NUM_KV_HEADS", shape.num_kv_heads)]);
-    } else {
+    if kernel == KernelId::AttendPrefill {
         modules.push(out_module(problem.out_dtype, tier));
         switches.insert("WRITE_LSE", problem.lse);
     }

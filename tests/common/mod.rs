@@ -5,6 +5,8 @@
 use wattn::cpu::{self, CpuTiling};
 use wattn::{AttentionOutput, AttentionProblem, AttentionShape, Element, HostInputs, HostTensor, LSE_EMPTY, Mask};
 
+pub mod gpu;
+
 /// Unit roundoff of f32, in which everything is accumulated.
 pub const UNIT: f64 = 1.0 / (1u64 << 24) as f64;
 
@@ -142,6 +144,11 @@ impl<T: Element> Case<T> {
 
     /// Asserts that every element of `got` is within [`bound`] of the oracle, and returns the largest error of out.
     pub fn check(&self, got: &AttentionOutput, what: &str) -> f64 {
+        self.check_with(got, Exp::Cpu, what)
+    }
+
+    /// [`check`](Self::check), for the exponential of a device.
+    pub fn check_with(&self, got: &AttentionOutput, exp: Exp, what: &str) -> f64 {
         let mut abs = self.clone();
         abs.v.data_mut().iter_mut().for_each(|v| *v = T::from_f32(v.to_f32().abs()));
         let mut worst = 0.0f64;
@@ -155,7 +162,7 @@ impl<T: Element> Case<T> {
                 continue;
             }
             let (value, _) = cpu::oracle::attend_row(&abs.problem(), &abs.inputs(), b, q, h);
-            let (bound_out, bound_lse) = bound(&Magnitudes { value, ..self.scores(row) }, self.shape.head_dim);
+            let (bound_out, bound_lse) = bound(&Magnitudes { value, ..self.scores(row) }, self.shape.head_dim, exp);
             for d in 0..out.len() {
                 let error = (f64::from(out[d]) - expected[d]).abs();
                 // Not `error > bound`, which a NaN would pass.
@@ -171,7 +178,12 @@ impl<T: Element> Case<T> {
     /// [`check`](Self::check), and: the largest error is at most twice that of naive attention, plus one rounding. Over
     /// fewer than 512 elements naive attention may be almost exact by luck, and only the bound counts.
     pub fn check_against_naive(&self, got: &AttentionOutput, what: &str) {
-        let worst = self.check(got, what);
+        self.check_against_naive_with(got, Exp::Cpu, what);
+    }
+
+    /// [`check_against_naive`](Self::check_against_naive), for the exponential of a device.
+    pub fn check_against_naive_with(&self, got: &AttentionOutput, exp: Exp, what: &str) {
+        let worst = self.check_with(got, exp, what);
         if got.out.data().len() < 512 {
             return;
         }
@@ -235,20 +247,44 @@ pub struct Magnitudes {
     pub value: Vec<f64>,
 }
 
+/// Whose exponential computes the weights.
+#[derive(Clone, Copy, Debug)]
+pub enum Exp {
+    /// Our own: 2 ulp.
+    Cpu,
+    /// WGSL's `exp2(x)`: `3 + 2 |x|` ulp (WGSL specification, accuracy of built-ins), with one rescaling per tile of so
+    /// many keys.
+    Gpu(u32),
+}
+
+impl Exp {
+    /// What the exponentials and products of a weight and its rescalings add up to.
+    fn error(self, score: f64, num_keys: f64) -> f64 {
+        match self {
+            Self::Cpu => 6.0 * (num_keys + 1.0) * UNIT,
+            // |x| is at most the distance of two scores. A unit in the last place is two roundoffs.
+            Self::Gpu(tile_kv) => {
+                let exp = (3.0 + 2.0 * 2.0 * score * core::f64::consts::LOG2_E) * 2.0 * UNIT;
+                ((num_keys / f64::from(tile_kv)).ceil() + 1.0) * (exp + 2.0 * UNIT)
+            }
+        }
+    }
+}
+
 /// The largest error of one row that f32 arithmetic allows: of each element of out, and of lse.
 ///
 /// Inputs are exact. With `gamma(n) = n u / (1 - n u)`, `u` the unit roundoff:
 /// - A score is a sum of `head_dim` products, scaled: off by `delta <= gamma(head_dim + 3) * max(scale * sum |q| |k|)`.
-/// - A weight is `exp(score - max)`: the subtraction is off by `u |score - max| <= 2 u * score`, the exponential by 2 ulp, and
-///   every rescaling, at most one per key, adds one exponential and one product. Scores and maximum are both off by
-///   `delta`, so a weight is off by the factor `exp(2 delta + 4 u * score + 6 (num_keys + 1) u)`.
+/// - A weight is `exp(score - max)`: the subtraction is off by `u |score - max| <= 2 u * score`, the exponential by `e` (see
+///   [`Exp`]), and every rescaling, at most one per key, adds one exponential and one product. Scores and maximum are both
+///   off by `delta`, so a weight is off by the factor `exp(2 delta + 4 u * score + (num_keys + 1) (e + 2 u))`.
 /// - The sums of weights and of weighted values, `num_keys` long, each add `gamma(2 num_keys + 2)`; then one division.
 /// - A weight below `2^-126` may be 0.
-pub fn bound(row: &Magnitudes, head_dim: u32) -> (Vec<f64>, f64) {
+pub fn bound(row: &Magnitudes, head_dim: u32, exp: Exp) -> (Vec<f64>, f64) {
     let gamma = |n: f64| n * UNIT / (1.0 - n * UNIT);
     let num_keys = row.num_keys as f64;
     let delta = gamma(f64::from(head_dim) + 3.0) * row.score;
-    let exponent = 2.0 * delta + 4.0 * UNIT * row.score + 6.0 * (num_keys + 1.0) * UNIT;
+    let exponent = 2.0 * delta + 4.0 * UNIT * row.score + exp.error(row.score, num_keys);
     let weight = exponent.exp_m1();
     let sum = gamma(2.0 * num_keys + 2.0);
     let one = (1.0 + weight) * (1.0 + sum);
