@@ -81,8 +81,12 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
     let thread = tile.thread;
     let lane = lane_of(thread);
     let first_weight = group_of(thread) * ROWS * WEIGHTS_STRIDE;
-    var q_rows: QRows;
-    locate_q(&q_rows, tile);
+    // Of every SHARE rows this lane loads one; the others come from the other lanes.
+    let own = lane % SHARE;
+    var q_at: array<u32, SLOTS>;
+    for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+        q_at[slot] = q_index(tile, place_of(tile.first_row + slot * SHARE + own));
+    }
 
     var acc: array<array<vec4<f32>, COLS>, ROWS>;
     var row_max: array<f32, ROWS>;
@@ -113,9 +117,9 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
                 k4[c] = widen(k[k_at[c] + d4]);
             }
             for (var slot = 0u; slot < SLOTS; slot++) { // unroll
-                let loaded = load_q(&q_rows, slot, d4, thread);
+                let loaded = widen(q[q_at[slot] + d4]);
                 for (var t = 0u; t < SHARE; t++) { // unroll
-                    let q4 = share_q(loaded, &q_rows, slot, t, thread);
+                    let q4 = from_lane(loaded, t, thread);
                     for (var c = 0u; c < KEYS; c++) { // unroll
                         scores[slot * SHARE + t][c] = fma(q4.x, k4[c].x, fma(q4.y, k4[c].y,
                             fma(q4.z, k4[c].z, fma(q4.w, k4[c].w, scores[slot * SHARE + t][c]))));
@@ -151,11 +155,12 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
             for (var c = 1u; c < KEYS; c++) { // unroll
                 tile_max[r] = max(tile_max[r], scores[r][c]);
             }
+            tile_max[r] = give_max(tile_max[r], r, thread);
         }
-        group_max(&tile_max, thread);
+        join_max(thread);
         workgroupBarrier(); // orders weights: the previous tile's have been read
         for (var r = 0u; r < ROWS; r++) { // unroll
-            let new_max = max(row_max[r], tile_max[r]);
+            let new_max = max(row_max[r], take(tile_max[r], r, thread));
             let rescale = exp2(row_max[r] - new_max);
             row_max[r] = new_max;
             row_sum[r] *= rescale;
@@ -183,9 +188,9 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
                     }
                 }
                 for (var slot = 0u; slot < SLOTS; slot++) { // unroll
-                    let loaded = load_weights(slot, key4, thread);
+                    let loaded = weights[first_weight + (slot * SHARE + own) * WEIGHTS_STRIDE + key4];
                     for (var t = 0u; t < SHARE; t++) { // unroll
-                        let w = share_weights(loaded, slot, t, thread);
+                        let w = from_lane(loaded, t, thread);
                         for (var c = 0u; c < COLS; c++) { // unroll
                             acc[slot * SHARE + t][c] = fma(vec4<f32>(w.x), v4[0][c], fma(vec4<f32>(w.y), v4[1][c],
                                 fma(vec4<f32>(w.z), v4[2][c], fma(vec4<f32>(w.w), v4[3][c], acc[slot * SHARE + t][c]))));
@@ -204,9 +209,9 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
                     }
                 }
                 for (var slot = 0u; slot < SLOTS; slot++) { // unroll
-                    let loaded = load_weights(slot, key4, thread);
+                    let loaded = weights[first_weight + (slot * SHARE + own) * WEIGHTS_STRIDE + key4];
                     for (var t = 0u; t < SHARE; t++) { // unroll
-                        let w = share_weights(loaded, slot, t, thread);
+                        let w = from_lane(loaded, t, thread);
                         for (var i = 0u; i < 4u; i++) { // unroll
                             for (var c = 0u; c < COLS; c++) { // unroll
                                 acc[slot * SHARE + t][c] = select(acc[slot * SHARE + t][c],
@@ -219,18 +224,23 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
         }
     }
 
-    group_sum(&row_sum, thread);
+    for (var r = 0u; r < ROWS; r++) { // unroll
+        row_sum[r] = give_sum(row_sum[r], r, thread);
+    }
+    join_sum(thread);
     var place = place_of(tile.first_row);
     for (var r = 0u; r < ROWS; r++) { // unroll
         if tile.first_row + r < params.num_rows {
-            let empty = row_sum[r] == 0.0;
+            let sum = take(row_sum[r], r, thread);
+            let empty = sum == 0.0;
             for (var c = 0u; c < COLS; c++) { // unroll
-                if lane + c * LANES < HEAD_DIM_V4 {
-                    store_out(tile, place, lane + c * LANES, select(acc[r][c] / row_sum[r], vec4<f32>(), empty));
+                // The first test is a constant: most columns need no other.
+                if (c + 1u) * LANES <= HEAD_DIM_V4 || lane + c * LANES < HEAD_DIM_V4 {
+                    store_out(tile, place, lane + c * LANES, select(acc[r][c] / sum, vec4<f32>(), empty));
                 }
             }
             if lane == 0u {
-                store_lse(tile, place, select((row_max[r] + log2(row_sum[r])) * LN_2, LSE_EMPTY, empty));
+                store_lse(tile, place, select((row_max[r] + log2(sum)) * LN_2, LSE_EMPTY, empty));
             }
         }
         place = next_place(place);

@@ -25,52 +25,28 @@ fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32> {
     );
 }
 
-// Where the q rows lie that this lane reads: one of every SHARE.
-alias QRows = array<u32, SLOTS>;
-
-fn locate_q(rows: ptr<function, QRows>, tile: Tile) {
-    for (var slot = 0u; slot < SLOTS; slot++) { // unroll
-        (*rows)[slot] = q_index(tile, place_of(tile.first_row + slot * SHARE + lane_of(tile.thread) % SHARE));
+// A reduction over the lanes of a group, of one value for each row, in three steps: every lane gives its values, all
+// come together, every lane takes the results. Subgroup operations do it all in the first.
+fn give_max(value: f32, r: u32, thread: Thread) -> f32 {
+    var result = value;
+    for (var step = 1u; step < LANES; step *= 2u) {
+        result = max(result, subgroupShuffleXor(result, step));
     }
+    return result;
 }
 
-// Four elements of q from row `slot * SHARE + t`, in two steps: what the lane loads, and what a row takes from it.
-fn load_q(rows: ptr<function, QRows>, slot: u32, d4: u32, thread: Thread) -> vec4<f32> {
-    return widen(q[(*rows)[slot] + d4]);
-}
+fn join_max(thread: Thread) {}
 
-fn share_q(loaded: vec4<f32>, rows: ptr<function, QRows>, slot: u32, t: u32, thread: Thread) -> vec4<f32> {
-    return from_lane(loaded, t, thread);
-}
-
-// The weights of four keys in row `slot * SHARE + t`, in the same two steps.
-fn load_weights(slot: u32, key4: u32, thread: Thread) -> vec4<f32> {
-    let row = group_of(thread) * ROWS + slot * SHARE + lane_of(thread) % SHARE;
-    return weights[row * WEIGHTS_STRIDE + key4];
-}
-
-fn share_weights(loaded: vec4<f32>, slot: u32, t: u32, thread: Thread) -> vec4<f32> {
-    return from_lane(loaded, t, thread);
-}
-
-// Every lane brings one value a row and gets the maximum over the lanes of its group: a butterfly within the segment.
-fn group_max(values: ptr<function, array<f32, ROWS>>, thread: Thread) {
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        var value = (*values)[r];
-        for (var step = 1u; step < LANES; step *= 2u) {
-            value = max(value, subgroupShuffleXor(value, step));
-        }
-        (*values)[r] = value;
+fn give_sum(value: f32, r: u32, thread: Thread) -> f32 {
+    var result = value;
+    for (var step = 1u; step < LANES; step *= 2u) {
+        result += subgroupShuffleXor(result, step);
     }
+    return result;
 }
 
-// The same for the sum.
-fn group_sum(values: ptr<function, array<f32, ROWS>>, thread: Thread) {
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        var value = (*values)[r];
-        for (var step = 1u; step < LANES; step *= 2u) {
-            value += subgroupShuffleXor(value, step);
-        }
-        (*values)[r] = value;
-    }
+fn join_sum(thread: Thread) {}
+
+fn take(given: f32, r: u32, thread: Thread) -> f32 {
+    return given;
 }

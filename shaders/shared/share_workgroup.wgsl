@@ -1,5 +1,5 @@
-// Family `share`: what the LANES invocations of a group tell one another. Here without subgroup operations: a lane
-// reads its siblings' rows from memory itself, and reductions go through workgroup memory.
+// Family `share`: what the LANES invocations of a group tell one another. Here without subgroup operations: every lane
+// loads every row itself (SHARE is 1), and reductions go through workgroup memory.
 
 struct Thread {
     @builtin(local_invocation_index) index: u32,
@@ -13,45 +13,22 @@ fn lane_of(thread: Thread) -> u32 {
     return thread.index % LANES;
 }
 
-// Where the q rows lie that this lane reads: all of them.
-alias QRows = array<u32, ROWS>;
-
-fn locate_q(rows: ptr<function, QRows>, tile: Tile) {
-    var place = place_of(tile.first_row);
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        (*rows)[r] = q_index(tile, place);
-        place = next_place(place);
-    }
-}
-
-// Four elements of q from row `slot * SHARE + t`, in two steps: what the lane loads, and what a row takes from it.
-fn load_q(rows: ptr<function, QRows>, slot: u32, d4: u32, thread: Thread) -> u32 {
-    return d4;
-}
-
-fn share_q(loaded: u32, rows: ptr<function, QRows>, slot: u32, t: u32, thread: Thread) -> vec4<f32> {
-    return widen(q[(*rows)[slot * SHARE + t] + loaded]);
-}
-
-// The weights of four keys in row `slot * SHARE + t`, in the same two steps.
-fn load_weights(slot: u32, key4: u32, thread: Thread) -> u32 {
-    return group_of(thread) * ROWS * WEIGHTS_STRIDE + key4;
-}
-
-fn share_weights(loaded: u32, slot: u32, t: u32, thread: Thread) -> vec4<f32> {
-    return weights[loaded + (slot * SHARE + t) * WEIGHTS_STRIDE];
+fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32> {
+    return value;
 }
 
 var<workgroup> reduce_lanes: array<f32, GROUPS * ROWS * LANES>;
 var<workgroup> reduce_rows: array<f32, GROUPS * ROWS>;
 
-// Every lane brings one value a row and gets the maximum over the lanes of its group. No barrier closes it: the arrays
-// are written again only past the barriers around `weights`.
-fn group_max(values: ptr<function, array<f32, ROWS>>, thread: Thread) {
+// A reduction over the lanes of a group, of one value for each row, in three steps: every lane gives its values, all
+// come together, every lane takes the results. The arrays are written again only past the barriers around `weights`.
+fn give_max(value: f32, r: u32, thread: Thread) -> f32 {
+    reduce_lanes[(group_of(thread) * ROWS + r) * LANES + lane_of(thread)] = value;
+    return value;
+}
+
+fn join_max(thread: Thread) {
     let first_row = group_of(thread) * ROWS;
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        reduce_lanes[(first_row + r) * LANES + lane_of(thread)] = (*values)[r];
-    }
     workgroupBarrier(); // orders reduce_lanes
     for (var r = lane_of(thread); r < ROWS; r += LANES) {
         var value = reduce_lanes[(first_row + r) * LANES];
@@ -61,17 +38,14 @@ fn group_max(values: ptr<function, array<f32, ROWS>>, thread: Thread) {
         reduce_rows[first_row + r] = value;
     }
     workgroupBarrier(); // orders reduce_rows
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        (*values)[r] = reduce_rows[first_row + r];
-    }
 }
 
-// The same for the sum.
-fn group_sum(values: ptr<function, array<f32, ROWS>>, thread: Thread) {
+fn give_sum(value: f32, r: u32, thread: Thread) -> f32 {
+    return give_max(value, r, thread);
+}
+
+fn join_sum(thread: Thread) {
     let first_row = group_of(thread) * ROWS;
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        reduce_lanes[(first_row + r) * LANES + lane_of(thread)] = (*values)[r];
-    }
     workgroupBarrier(); // orders reduce_lanes
     for (var r = lane_of(thread); r < ROWS; r += LANES) {
         var value = 0.0;
@@ -81,7 +55,8 @@ fn group_sum(values: ptr<function, array<f32, ROWS>>, thread: Thread) {
         reduce_rows[first_row + r] = value;
     }
     workgroupBarrier(); // orders reduce_rows
-    for (var r = 0u; r < ROWS; r++) { // unroll
-        (*values)[r] = reduce_rows[first_row + r];
-    }
+}
+
+fn take(given: f32, r: u32, thread: Thread) -> f32 {
+    return reduce_rows[group_of(thread) * ROWS + r];
 }

@@ -41,8 +41,15 @@ impl Tiling {
     }
 
     /// Rows that one load of the group covers, one a lane.
-    pub(super) const fn share(&self) -> u32 {
-        if self.rows < self.lanes { self.rows } else { self.lanes }
+    /// Without subgroup operations every lane loads every row.
+    pub(super) const fn share(&self, tier: Tier) -> u32 {
+        if !tier.subgroup() {
+            1
+        } else if self.rows < self.lanes {
+            self.rows
+        } else {
+            self.lanes
+        }
     }
 
     /// vec4 elements from one row's weights to the next. One more than needed, so that lanes reading one column of
