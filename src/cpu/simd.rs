@@ -17,7 +17,7 @@ pub(super) const LANES: usize = 16;
 /// 1 at 0) and `2^n` is put together from its exponent bits.
 #[inline(always)]
 fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    const C1: f32 = 0.693_147_2;
+    const C1: f32 = core::f32::consts::LN_2;
     const C2: f32 = 0.240_226_48;
     const C3: f32 = 0.055_503_324;
     const C4: f32 = 0.009_618_437;

@@ -140,7 +140,12 @@ pub(super) fn attend_tile<T: Element>(
             MatMut::from_column_major_slice_mut(&mut *acc, ld, dim_v),
             Accum::Add,
             MatRef::from_column_major_slice(&*scores, ld, num_keys),
-            MatRef::from_row_major_slice_with_stride(&v_tile[..(num_keys - 1) * stride + dim_v], num_keys, dim_v, stride),
+            MatRef::from_row_major_slice_with_stride(
+                &v_tile[..(num_keys - 1) * stride + dim_v],
+                num_keys,
+                dim_v,
+                stride,
+            ),
             1.0,
             Par::Seq,
         );
