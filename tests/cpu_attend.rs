@@ -156,7 +156,8 @@ fn rows_that_see_no_key_are_empty() {
     }
 }
 
-/// NaN or infinity in one row of q, k or v: rows that do not see it keep their bits; the others are finite where the oracle is.
+/// NaN or infinity in one row of q, k or v: rows that do not see it keep their bits; the others are finite where the
+/// oracle is.
 #[test]
 fn nan_and_infinity_stay_in_the_rows_that_see_them() {
     for mask in MASKS {

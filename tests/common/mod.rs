@@ -256,9 +256,10 @@ pub struct Magnitudes {
 ///
 /// Inputs are exact. With `gamma(n) = n u / (1 - n u)`, `u` the unit roundoff:
 /// - A score is a sum of `head_dim` products, scaled: off by `delta <= gamma(head_dim + 3) * max(scale * sum |q| |k|)`.
-/// - A weight is `exp(score - max)`: the subtraction is off by `u |score - max| <= 2 u * score`, the exponential by 2 ulp, and
-///   every rescaling, at most one per key, adds one exponential and one product. Scores and maximum are both off by
-///   `delta`, so a weight is off by the factor `exp(2 delta + 4 u * score + 6 (num_keys + 1) u)`.
+/// - A weight is `exp(score - max)`: the subtraction is off by `u |score - max| <= 2 u * score`, the exponential by
+///   2 ulp or `4 u`. Every rescaling, at most one per key, adds one exponential and one product, and all subtractions
+///   of a row together `2 u * score`. Scores and maximum are both off by `delta`, so a weight is off by the factor
+///   `exp(2 delta + 4 u * score + 6 (num_keys + 1) u)`.
 /// - The sums of weights and of weighted values, `num_keys` long, each add `gamma(2 num_keys + 2)`; then one division.
 /// - A weight below `2^-126` may be 0.
 pub fn bound(row: &Magnitudes, head_dim: u32) -> (Vec<f64>, f64) {
