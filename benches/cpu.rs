@@ -30,7 +30,10 @@ fn check(problem: &AttentionProblem, inputs: &HostInputs<'_>) {
             let got_lse = got.lse.row(0, q_index as usize, q_head as usize)[0];
             // Ten times the error that was seen; |out| is at most 1 and lse about 10. The tests hold the exact bound.
             let worst = out.iter().zip(&row).map(|(x, y)| (f64::from(*x) - y).abs()).fold(0.0, f64::max);
-            assert!(worst < 5e-6 && (f64::from(got_lse) - lse).abs() < 5e-6, "query {q_index} head {q_head}: {worst:e}");
+            assert!(
+                worst < 5e-6 && (f64::from(got_lse) - lse).abs() < 5e-6,
+                "query {q_index} head {q_head}: {worst:e}"
+            );
         }
     }
 }

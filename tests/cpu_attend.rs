@@ -156,12 +156,15 @@ fn rows_that_see_no_key_are_empty() {
     }
 }
 
-/// NaN or infinity in one row of q, k or v: rows that do not see it keep their bits; the others are finite where the oracle is.
+/// NaN or infinity in one row of q, k or v: rows that do not see it keep their bits; the others are finite where the
+/// oracle is.
 #[test]
 fn nan_and_infinity_stay_in_the_rows_that_see_them() {
     for mask in MASKS {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for (seq_len, tiling) in [(13, TINY), (13, TINY_STREAM), (13, CpuTiling::default()), (200, CpuTiling::default())] {
+            for (seq_len, tiling) in
+                [(13, TINY), (13, TINY_STREAM), (13, CpuTiling::default()), (200, CpuTiling::default())]
+            {
                 let clean = Case::<f32>::random(shape(2, [seq_len, seq_len], [2, 2]), mask, 12);
                 let expected = clean.attend(&tiling);
                 for at in [0, 6, seq_len - 1] {
@@ -172,10 +175,16 @@ fn nan_and_infinity_stay_in_the_rows_that_see_them() {
                         // Batch 1, head 1, element 3.
                         tensor.data_mut()[((seq + at as usize) * heads + 1) * dim + 3] = bad;
                         let what = format!("{bad} in {} at {at}, {mask} {tiling:?}", ["q", "k", "v"][which]);
-                        contained(&case, &case.attend(&tiling), &expected, |row| match which {
-                            0 => row == [1, at, 1],
-                            _ => row[0] == 1 && case.kv_head(row) == 1 && case.sees(row, at),
-                        }, &what);
+                        contained(
+                            &case,
+                            &case.attend(&tiling),
+                            &expected,
+                            |row| match which {
+                                0 => row == [1, at, 1],
+                                _ => row[0] == 1 && case.kv_head(row) == 1 && case.sees(row, at),
+                            },
+                            &what,
+                        );
                     }
                 }
             }
@@ -183,14 +192,23 @@ fn nan_and_infinity_stay_in_the_rows_that_see_them() {
     }
 }
 
-fn contained(case: &Case<f32>, got: &AttentionOutput, clean: &AttentionOutput, hit: impl Fn([u32; 3]) -> bool, what: &str) {
+fn contained(
+    case: &Case<f32>,
+    got: &AttentionOutput,
+    clean: &AttentionOutput,
+    hit: impl Fn([u32; 3]) -> bool,
+    what: &str,
+) {
     for row in rows(&case.shape) {
         let [b, q, h] = row.map(|n| n as usize);
         let (out, lse) = (got.out.row(b, q, h), got.lse.row(b, q, h)[0]);
         if hit(row) {
             let (oracle, oracle_lse) = cpu::oracle::attend_row(&case.problem(), &case.inputs(), row[0], row[1], row[2]);
             let same = out.iter().zip(&oracle).all(|(x, y)| x.is_finite() == y.is_finite());
-            assert!(same && lse.is_finite() == oracle_lse.is_finite(), "{what}: {row:?}: {out:?} {lse}, oracle {oracle:?} {oracle_lse}");
+            assert!(
+                same && lse.is_finite() == oracle_lse.is_finite(),
+                "{what}: {row:?}: {out:?} {lse}, oracle {oracle:?} {oracle_lse}"
+            );
         } else {
             let same = out.iter().zip(clean.out.row(b, q, h)).all(|(x, y)| x.to_bits() == y.to_bits());
             assert!(same && lse.to_bits() == clean.lse.row(b, q, h)[0].to_bits(), "{what}: {row:?} changed");
@@ -289,7 +307,11 @@ fn the_same_bits_alone_and_in_a_batch() {
             let shape = AttentionShape { batch_size: 1, ..case.shape };
             let [q, k, v] = [&case.q, &case.k, &case.v].map(one);
             let alone = Case { shape, q, k, v, seq_lens_kv: Some(vec![len]), ..case.clone() }.attend(&tiling);
-            assert_eq!(bits(&alone), bits(&AttentionOutput { out: one(&batch.out), lse: one(&batch.lse) }), "{b} {lengths:?}");
+            assert_eq!(
+                bits(&alone),
+                bits(&AttentionOutput { out: one(&batch.out), lse: one(&batch.lse) }),
+                "{b} {lengths:?}"
+            );
         }
     }
 }
@@ -304,7 +326,8 @@ fn mistakes_are_errors() {
     assert!(matches!(cpu::attend(&problem, &wrong.inputs()), Err(Error::Shape { tensor: "q", .. })));
     let wrong = Case::<f32> { seq_lens_kv: Some(vec![1]), ..case.clone() };
     assert!(matches!(cpu::attend(&problem, &wrong.inputs()), Err(Error::Length { tensor: "seq_lens_kv", .. })));
-    for tiling in [CpuTiling { tile_q: 0, ..TINY }, CpuTiling { tile_kv: 0, ..TINY }, CpuTiling { split_kv: 0, ..TINY }] {
+    for tiling in [CpuTiling { tile_q: 0, ..TINY }, CpuTiling { tile_kv: 0, ..TINY }, CpuTiling { split_kv: 0, ..TINY }]
+    {
         assert!(matches!(cpu::attend_with_tiling(&problem, &case.inputs(), &tiling), Err(Error::Invalid { .. })));
     }
     let largest = CpuTiling { tile_q: u32::MAX, tile_kv: u32::MAX, split_kv: u32::MAX, stream_rows: 0 };

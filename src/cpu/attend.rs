@@ -39,7 +39,7 @@ impl CpuTiling {
 
     /// Cuts `keys` into at most `wanted` splits of whole tiles.
     fn splits(&self, keys: &Range<usize>, wanted: usize) -> Vec<Range<usize>> {
-        let [tile_kv, split_kv] = [self.tile_kv, self.split_kv].map(|n| n as usize);
+        let [tile_kv, split_kv] = [self.tile_kv, self.split_kv].map(|n| (n as usize).min(keys.len()).max(1));
         let num_splits = keys.len().div_ceil(split_kv).clamp(1, wanted.max(1));
         let len = keys.len().div_ceil(num_splits).next_multiple_of(tile_kv).max(1);
         keys.clone().step_by(len).map(|start| start..keys.end.min(start + len)).collect()
@@ -172,7 +172,7 @@ fn tile_sequence<T: Element>(
             let rows = queries.start * group..queries.end * group;
             // More than one turn only when a group alone is larger than a tile.
             for start in rows.clone().step_by(tiling.tile_q as usize) {
-                let tile = RowTile { kv_head, rows: start..rows.end.min(start + tiling.tile_q as usize) };
+                let tile = RowTile { kv_head, rows: start..rows.end.min(start.saturating_add(tiling.tile_q as usize)) };
                 let partial = attend_splits(sequence, tiling, pool, &tile, wanted_splits);
                 for (at, row) in tile.rows.clone().enumerate() {
                     let (q_index, g) = (row / group, row % group);

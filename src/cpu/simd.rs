@@ -17,7 +17,7 @@ pub(super) const LANES: usize = 16;
 /// 1 at 0) and `2^n` is put together from its exponent bits.
 #[inline(always)]
 fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    const C1: f32 = 0.693_147_2;
+    const C1: f32 = core::f32::consts::LN_2;
     const C2: f32 = 0.240_226_48;
     const C3: f32 = 0.055_503_324;
     const C4: f32 = 0.009_618_437;
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn exp2_is_within_two_ulp() {
         let mut worst = 0.0f64;
-        // Steps of a prime number of bit patterns between 2^-40 and 126, which is every binade and both halves of [n, n + 1].
+        // Every 4099th bit pattern (a prime) from 2^-40 to 126: every binade, and both halves of every [n, n + 1].
         for bits in (0x2b80_0000_u32..0x42fc_0000).step_by(4099) {
             let x = -f32::from_bits(bits);
             let exact = f64::from(x).exp2();
@@ -280,6 +280,33 @@ mod tests {
         }
         assert!(exp2_of(f32::NAN).iter().all(|y| y.is_nan()));
         assert!(exp2_of(-f32::NAN).iter().all(|y| y.is_nan()));
+    }
+
+    #[test]
+    fn rows_along_lanes_agree_with_rows_along_memory() {
+        // Five keys, rows in a block of four vectors and rows in single ones, whatever the width of a vector is.
+        const LD: usize = 80;
+        let scores: Vec<f32> = (0..5 * LD).map(|i| (i * 37 % 251) as f32 / 8.0 - 15.0).collect();
+        let run = |scalar: bool| {
+            let (mut weights, mut max, mut sum) = (scores.clone(), vec![1.5; LD], vec![2.0; LD]);
+            let mut rescale = vec![0.0; LD];
+            let op = SoftmaxRows { scores: &mut weights, max: &mut max, sum: &mut sum, rescale: &mut rescale };
+            let changed = if scalar { op.with_simd(pulp::Scalar) } else { pulp::Arch::new().dispatch(op) };
+            assert!(changed);
+            (weights, max, sum, rescale)
+        };
+        let near = |a: f32, b: f32| (a - b).abs() <= 4.0 * f32::EPSILON * b.abs();
+        for (weights, max, sum, rescale) in [run(false), run(true)] {
+            for lane in 0..LD {
+                let mut row: Vec<f32> = scores.iter().skip(lane).step_by(LD).copied().collect();
+                let (mut row_max, mut row_sum) = (1.5, 2.0);
+                let op = SoftmaxRow { scores: &mut row, max: &mut row_max, sum: &mut row_sum };
+                let row_rescale = pulp::Arch::new().dispatch(op);
+                assert!(near(rescale[lane], row_rescale) && near(sum[lane], row_sum), "lane {lane}");
+                assert_eq!(max[lane], row_max, "lane {lane}");
+                assert!(row.iter().enumerate().all(|(key, &x)| near(weights[key * LD + lane], x)), "lane {lane}");
+            }
+        }
     }
 
     #[test]

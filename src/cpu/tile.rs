@@ -86,7 +86,7 @@ pub(super) fn attend_tile<T: Element>(
     let q_indices = tile.q_indices(group);
     let seen_by_all = sequence.visible_to_all(&q_indices);
     for start in keys.clone().step_by(tile_kv) {
-        let kv_tile = start..keys.end.min(start + tile_kv);
+        let kv_tile = start..keys.end.min(start.saturating_add(tile_kv));
         let num_keys = kv_tile.len();
         let masked = !(seen_by_all.start <= kv_tile.start && kv_tile.end <= seen_by_all.end);
         let scores = at_least(scores, num_keys * ld);
@@ -140,7 +140,12 @@ pub(super) fn attend_tile<T: Element>(
             MatMut::from_column_major_slice_mut(&mut *acc, ld, dim_v),
             Accum::Add,
             MatRef::from_column_major_slice(&*scores, ld, num_keys),
-            MatRef::from_row_major_slice_with_stride(&v_tile[..(num_keys - 1) * stride + dim_v], num_keys, dim_v, stride),
+            MatRef::from_row_major_slice_with_stride(
+                &v_tile[..(num_keys - 1) * stride + dim_v],
+                num_keys,
+                dim_v,
+                stride,
+            ),
             1.0,
             Par::Seq,
         );

@@ -158,7 +158,10 @@ impl<T: Element> Case<T> {
             let out = got.out.row(b as usize, q as usize, h as usize);
             let lse = got.lse.row(b as usize, q as usize, h as usize)[0];
             if self.keys(row).next().is_none() {
-                assert!(out.iter().all(|&x| x == 0.0) && lse == LSE_EMPTY, "{what}: {row:?} sees no key: {out:?} {lse}");
+                assert!(
+                    out.iter().all(|&x| x == 0.0) && lse == LSE_EMPTY,
+                    "{what}: {row:?} sees no key: {out:?} {lse}"
+                );
                 continue;
             }
             let (value, _) = cpu::oracle::attend_row(&abs.problem(), &abs.inputs(), b, q, h);
@@ -166,11 +169,20 @@ impl<T: Element> Case<T> {
             for d in 0..out.len() {
                 let error = (f64::from(out[d]) - expected[d]).abs();
                 // Not `error > bound`, which a NaN would pass.
-                assert!(error <= bound_out[d], "{what}: {row:?} d {d}: {} is {error:e} from {}, allowed {:e}", out[d], expected[d], bound_out[d]);
+                assert!(
+                    error <= bound_out[d],
+                    "{what}: {row:?} d {d}: {} is {error:e} from {}, allowed {:e}",
+                    out[d],
+                    expected[d],
+                    bound_out[d]
+                );
                 worst = worst.max(error);
             }
             let error = (f64::from(lse) - expected_lse).abs();
-            assert!(error <= bound_lse, "{what}: {row:?} lse {lse} is {error:e} from {expected_lse}, allowed {bound_lse:e}");
+            assert!(
+                error <= bound_lse,
+                "{what}: {row:?} lse {lse} is {error:e} from {expected_lse}, allowed {bound_lse:e}"
+            );
         }
         worst
     }
@@ -192,7 +204,10 @@ impl<T: Element> Case<T> {
             worst_naive = worst_naive.max((f64::from(*naive) - oracle).abs());
             rounding = rounding.max(oracle.abs() * UNIT);
         }
-        assert!(worst <= 2.0 * worst_naive + rounding, "{what}: error {worst:e}, naive {worst_naive:e}, rounding {rounding:e}");
+        assert!(
+            worst <= 2.0 * worst_naive + rounding,
+            "{what}: error {worst:e}, naive {worst_naive:e}, rounding {rounding:e}"
+        );
     }
 
     fn oracle_f64(&self) -> impl Iterator<Item = f64> {
@@ -204,7 +219,8 @@ impl<T: Element> Case<T> {
         let (mut num_keys, mut score) = (0, 0.0f64);
         for key in self.keys(row) {
             let k = self.k.row(b, key as usize, self.kv_head(row));
-            let products = self.q.row(b, q, h).iter().zip(k).map(|(q, k)| (f64::from(q.to_f32()) * f64::from(k.to_f32())).abs());
+            let products =
+                self.q.row(b, q, h).iter().zip(k).map(|(q, k)| (f64::from(q.to_f32()) * f64::from(k.to_f32())).abs());
             score = score.max(products.sum::<f64>() / f64::from(self.shape.head_dim).sqrt());
             num_keys += 1;
         }
@@ -234,7 +250,8 @@ pub fn sees(mask: Mask, q_index: u32, key: u32, seq_len_q: u32, seq_len_kv: u32)
     let position = i64::from(q_index) + i64::from(seq_len_kv) - i64::from(seq_len_q);
     let (left, right) = mask.bounds();
     let key = i64::from(key);
-    left.is_none_or(|left| key >= position - i64::from(left)) && right.is_none_or(|right| key <= position + i64::from(right))
+    left.is_none_or(|left| key >= position - i64::from(left))
+        && right.is_none_or(|right| key <= position + i64::from(right))
 }
 
 /// What the error of one row depends on, in exact arithmetic.
@@ -275,9 +292,9 @@ impl Exp {
 ///
 /// Inputs are exact. With `gamma(n) = n u / (1 - n u)`, `u` the unit roundoff:
 /// - A score is a sum of `head_dim` products, scaled: off by `delta <= gamma(head_dim + 3) * max(scale * sum |q| |k|)`.
-/// - A weight is `exp(score - max)`: the subtraction is off by `u |score - max| <= 2 u * score`, the exponential by `e` (see
-///   [`Exp`]), and every rescaling, at most one per key, adds one exponential and one product. Scores and maximum are both
-///   off by `delta`, so a weight is off by the factor `exp(2 delta + 4 u * score + (num_keys + 1) (e + 2 u))`.
+/// - A weight is `exp(score - max)`: the exponential is off by `e` (see [`Exp`]). Every rescaling, at most one per key,
+///   adds one exponential and one product, and all subtractions of a row together `2 u * score`. Scores and maximum are
+///   both off by `delta`, so a weight is off by the factor `exp(2 delta + 4 u * score + (num_keys + 1) (e + 2 u))`.
 /// - The sums of weights and of weighted values, `num_keys` long, each add `gamma(2 num_keys + 2)`; then one division.
 /// - A weight below `2^-126` may be 0.
 pub fn bound(row: &Magnitudes, head_dim: u32, exp: Exp) -> (Vec<f64>, f64) {
