@@ -24,8 +24,23 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Predict every next byte of a text by attention alone, and check the attention against f64
+    ///
+    /// Key j holds the context that ends before byte j, and value j is byte j as a one-hot row of 256; query i holds the
+    /// context that ends with byte i. Causal attention then gives, for every i at once, the distribution of byte i + 1:
+    /// it looks up what followed similar contexts earlier in the same text. Nothing is trained.
+    ///
+    /// A context is the sum of one random +-1 vector per (lag, byte); heads differ in how far back they look.
     Recall(RecallArgs),
     /// Run attention on the tensors of a safetensors file
+    ///
+    /// Reads `q [batch, seq_len_q, num_q_heads, head_dim]`, `k [batch, seq_len_kv, num_kv_heads, head_dim]`,
+    /// `v [batch, seq_len_kv, num_kv_heads, head_dim_v]` in F32, F16 or BF16, all three alike, and optionally
+    /// `seq_lens_kv [batch]` in I32 or U32: how many keys of each sequence count.
+    ///
+    /// Writes `out [batch, seq_len_q, num_q_heads, head_dim_v]` and `lse [batch, seq_len_q, num_q_heads]` (the natural
+    /// log of the sum of exponentials) in F32. A row that sees no key gives out 0 and lse -3e38.
+    ///
+    /// Query i sits at position i + seq_len_kv - seq_len_q: the last query on the last key.
     Attend(AttendArgs),
     /// List the adapters, what they can do, and the plan for a shape
     Info(InfoArgs),
@@ -106,10 +121,10 @@ pub(crate) struct MaskArgs {
     #[arg(long)]
     pub(crate) causal: bool,
     /// Show only keys from N before the query's position
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) window_left: Option<u32>,
     /// Show only keys up to N after the query's position
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) window_right: Option<u32>,
 }
 
@@ -131,11 +146,6 @@ impl MaskArgs {
     }
 }
 
-/// Key j holds the context that ends before byte j, and value j is byte j as a one-hot row of 256; query i holds the
-/// context that ends with byte i. Causal attention then gives, for every i at once, the distribution of byte i + 1:
-/// it looks up what followed similar contexts earlier in the same text. Nothing is trained.
-///
-/// A context is the sum of one random +-1 vector per (lag, byte); heads differ in how far back they look.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecallArgs {
     /// The text; any bytes will do
@@ -175,14 +185,6 @@ pub(crate) struct RecallOptions {
     pub(crate) seed: u64,
 }
 
-/// Reads `q [batch, seq_len_q, num_q_heads, head_dim]`, `k [batch, seq_len_kv, num_kv_heads, head_dim]`,
-/// `v [batch, seq_len_kv, num_kv_heads, head_dim_v]` in F32, F16 or BF16, and optionally `seq_lens_kv [batch]` in I32
-/// or U32: how many keys of each sequence count.
-///
-/// Writes `out [batch, seq_len_q, num_q_heads, head_dim_v]` and `lse [batch, seq_len_q, num_q_heads]` (the natural log
-/// of the sum of exponentials) in F32. A row that sees no key gives out 0 and lse -3e38.
-///
-/// Query i sits at position i + seq_len_kv - seq_len_q: the last query on the last key.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AttendArgs {
     /// Safetensors file with q, k and v

@@ -60,8 +60,13 @@ fn attend<T: Element>(args: &AttendArgs, engine: &Engine, input: &Input<'_>) -> 
     files::write_bytes(&args.output, &bytes)?;
 
     let out = output.out.shape();
-    println!("{}: out {out:?}, lse {:?}, f32", args.output.display(), &out[..3]);
-    println!("{} {mask} attention of {} inputs in {seconds:.3} s", engine.describe(), T::DTYPE);
+    files::print(&format!(
+        "{}: out {out:?}, lse {:?}, f32\n{mask} attention of {} inputs in {seconds:.3} s; {}\n",
+        args.output.display(),
+        &out[..3],
+        T::DTYPE,
+        engine.describe(),
+    ))?;
     if let Some(path) = &args.json {
         let summary = Summary {
             engine: engine.describe(),

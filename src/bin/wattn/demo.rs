@@ -4,6 +4,7 @@ use clap::Parser as _;
 
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
+use crate::files;
 use crate::recall::{self, Job};
 
 /// Origin and licence are in `sample.md` beside it. 32 KiB at 4 heads of 128 + 256 columns are 1.6 TFLOP, which two CPU
@@ -12,6 +13,14 @@ const SAMPLE: &[u8] = include_bytes!("sample.txt");
 
 const PICTURE: &str = "wattn-recall.png";
 
+const NEXT: &str = "
+next:
+  wattn recall FILE                         the same on a text of yours
+  wattn recall FILE --dtype f16 --heads 8   half the memory, more heads
+  wattn attend --input IN --output OUT      attention on tensors of yours
+  wattn info                                the GPUs of this machine
+";
+
 pub(crate) fn run() -> Result<(), Failure> {
     // The defaults of `recall` live in its arguments and nowhere else.
     let cli = Cli::try_parse_from(["wattn", "recall", "sample"]).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -19,8 +28,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         return Err(Failure::Usage("the demo needs the `recall` command".to_owned()));
     };
     let picture = std::env::temp_dir().join(PICTURE);
-    println!("Every byte of a text, predicted by attention over the bytes before it; nothing is trained.");
-    println!();
+    files::print("Every byte of a text, predicted by attention over the bytes before it; nothing is trained.\n\n")?;
     recall::run_job(&Job {
         name: "two sections of \"The Rust Programming Language\"".to_owned(),
         text: SAMPLE.to_vec(),
@@ -28,11 +36,5 @@ pub(crate) fn run() -> Result<(), Failure> {
         png: Some(picture),
         json: None,
     })?;
-    println!();
-    println!("next:");
-    println!("  wattn recall FILE                       the same on a text of yours");
-    println!("  wattn recall FILE --dtype f16 --heads 8 half the memory, more heads");
-    println!("  wattn attend --input IN --output OUT    attention on tensors of yours");
-    println!("  wattn info                              the GPUs of this machine");
-    Ok(())
+    files::print(NEXT)
 }

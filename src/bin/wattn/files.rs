@@ -9,6 +9,17 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
+/// Writes to stdout. That the reader went away, as `head` does, is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::file("write", Path::new("stdout"))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Reads at most `limit` bytes of a file.
 pub(crate) fn read_up_to(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
     let failed = || Failure::file("read", path);

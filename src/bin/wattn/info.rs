@@ -1,5 +1,7 @@
 //! `wattn info`: the adapters of this machine and the plan for a shape.
 
+use core::fmt;
+
 use serde::Serialize;
 use wattn::{AttentionProblem, AttentionShape, DeviceCaps};
 
@@ -40,16 +42,13 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     if let (Some(name), true) = (&args.adapter, adapters.is_empty()) {
         return Err(Failure::Usage(format!("no adapter has \"{name}\" in its name")));
     }
-    println!("wattn {}", env!("CARGO_PKG_VERSION"));
+    let mut text = format!("wattn {}\n", env!("CARGO_PKG_VERSION"));
     if adapters.is_empty() {
-        println!("no adapter found: `--backend auto` computes on the CPU");
+        text += "no adapter found: `--backend auto` computes on the CPU\n";
     }
-    for adapter in &adapters {
-        print_adapter(adapter);
-    }
-    if let Some(problem) = &problem {
-        print_plan(problem);
-    }
+    text.extend(adapters.iter().map(AdapterRow::to_string));
+    text.extend(problem.iter().map(plan));
+    files::print(&text)?;
     if let Some(path) = &args.json {
         files::write_json(path, &Info { version: env!("CARGO_PKG_VERSION"), adapters })?;
     }
@@ -63,9 +62,8 @@ fn problem(args: &InfoArgs, shape: AttentionShape) -> Result<AttentionProblem, F
 }
 
 /// The plan belongs here: one for each adapter (or for `DeviceCaps::BASELINE` where there is none), with `args.tier`.
-fn print_plan(problem: &AttentionProblem) {
-    println!();
-    println!("{:?}, {}", problem.shape(), problem.dtype());
+fn plan(problem: &AttentionProblem) -> String {
+    format!("\n{:?}, {}\n", problem.shape(), problem.dtype())
 }
 
 fn adapters(name: Option<&str>) -> Vec<AdapterRow> {
@@ -99,23 +97,31 @@ fn row(adapter: &wgpu::Adapter) -> AdapterRow {
     }
 }
 
-fn print_adapter(row: &AdapterRow) {
-    let yes = |there: bool| if there { "yes" } else { "no" };
-    let subgroup = row.subgroup_size.map_or_else(|| "no".to_owned(), |[min, max]| format!("{min} to {max}"));
-    println!();
-    println!("{} ({}, {})", row.name, row.backend, row.kind);
-    println!("  driver            {}", row.driver);
-    println!("  best tier         {}", row.best_tier);
-    println!("  f16               {:<16}  subgroups         {subgroup}", yes(row.shader_f16));
-    println!("  matrix units      {:<16}  timestamps        {}", yes(row.cooperative_matrix), yes(row.timestamps));
-    println!(
-        "  workgroup memory  {:<16}  invocations       {}",
-        format!("{} KiB", row.workgroup_storage_bytes >> 10),
-        row.invocations_per_workgroup
-    );
-    println!(
-        "  storage binding   {:<16}  buffer            {} MiB",
-        format!("{} MiB", row.storage_binding_bytes >> 20),
-        row.buffer_bytes >> 20
-    );
+impl fmt::Display for AdapterRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let yes = |there: bool| if there { "yes" } else { "no" };
+        let subgroup = self.subgroup_size.map_or_else(|| "no".to_owned(), |[min, max]| format!("{min} to {max}"));
+        let pairs = [
+            [("f16", yes(self.shader_f16).to_owned()), ("subgroups", subgroup)],
+            [
+                ("matrix units", yes(self.cooperative_matrix).to_owned()),
+                ("timestamps", yes(self.timestamps).to_owned()),
+            ],
+            [
+                ("workgroup memory", format!("{} KiB", self.workgroup_storage_bytes >> 10)),
+                ("invocations", self.invocations_per_workgroup.to_string()),
+            ],
+            [
+                ("storage binding", format!("{} MiB", self.storage_binding_bytes >> 20)),
+                ("buffer", format!("{} MiB", self.buffer_bytes >> 20)),
+            ],
+        ];
+        writeln!(f, "\n{} ({}, {})", self.name, self.backend, self.kind)?;
+        writeln!(f, "  {:<17} {}", "driver", self.driver)?;
+        writeln!(f, "  {:<17} {}", "best tier", self.best_tier)?;
+        for [left, right] in pairs {
+            writeln!(f, "  {:<17} {:<16}  {:<12} {}", left.0, left.1, right.0, right.1)?;
+        }
+        Ok(())
+    }
 }

@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn probabilities_sum_to_one_and_are_positive() {
         let mut mixture = Mixture::new(2);
-        for byte in 0..=255 {
+        for byte in 0..=255u8 {
             let p = mixture.predict(&heads(byte.wrapping_mul(37)));
             assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-4);
             assert!(p.iter().all(|&p| p > 0.0));

@@ -88,7 +88,7 @@ fn recall<T: Element>(job: &Job, engine: &Engine) -> Result<(), Failure> {
         files::write_atomically(path, "png", |temporary| plot::draw(temporary, &report, &predicted, &attended))?;
         report.picture = Some(path.display().to_string());
     }
-    print!("{report}");
+    files::print(&report.to_string())?;
     if let Some(path) = &job.json {
         files::write_json(path, &report)?;
     }
@@ -102,6 +102,8 @@ pub(crate) struct Predicted {
     /// Whether the most likely byte was the right one.
     hits: Vec<bool>,
     samples: Vec<Sample>,
+    /// Of the heads at the end, and last that of the byte frequency.
+    weights: Vec<f32>,
     attention: Duration,
     mixing: Duration,
 }
@@ -116,6 +118,7 @@ fn predict<T: Element>(
         bits: vec![8.0],
         hits: vec![false],
         samples: Vec::new(),
+        weights: Vec::new(),
         attention: Duration::ZERO,
         mixing: Duration::ZERO,
     };
@@ -152,6 +155,7 @@ fn predict<T: Element>(
         progress.set_position(pairs(end));
     }
     progress.finish_and_clear();
+    predicted.weights = mixture.weights().to_vec();
     Ok(predicted)
 }
 

@@ -173,7 +173,7 @@ fn draw_scale(area: &Area<'_>, (left, top): (i32, i32)) -> Drawn {
     write(area, "weight", (left - 12, top + 8), (PROSE, 17), FAINT, RIGHT)?;
     let weight_at = |x: i32| (f64::from(x) / f64::from(WIDTH)).powi(2);
     for x in 0..WIDTH {
-        rectangle(area, [(left + x, top), (left + x, top + 16)], shade(weight_at(x)).filled())?;
+        rectangle(area, [(left + x, top), (left + x + 1, top + 16)], shade(weight_at(x)).filled())?;
     }
     for weight in [0.0, 0.1, 0.3, 0.6, 1.0f64] {
         let x = left + (weight.sqrt() * f64::from(WIDTH)) as i32;
@@ -186,11 +186,13 @@ fn draw_scale(area: &Area<'_>, (left, top): (i32, i32)) -> Drawn {
 
 fn draw_curve(area: &Area<'_>, report: &Report, predicted: &Predicted) -> Drawn {
     let points = moving_average(&predicted.bits);
-    let levels = [
+    let mut levels = [
         ("order-0 entropy", report.order0_bits_per_byte),
         ("zstd -19", report.zstd19_bits_per_byte),
         ("attention, whole file", report.bits_per_byte),
     ];
+    // From the top of the picture down, so that names move out of each other's way in one direction.
+    levels.sort_by(|a, b| b.1.total_cmp(&a.1));
     let highest = points.iter().map(|point| point.1).chain(levels.iter().map(|level| level.1));
     let top = highest.filter(|bits| bits.is_finite()).fold(1.0, f64::max) * 1.08;
     let len = predicted.bits.len() as f64;
@@ -227,7 +229,7 @@ fn draw_curve(area: &Area<'_>, report: &Report, predicted: &Predicted) -> Drawn 
         let line = [(0.0, bits), (len, bits)];
         chart.draw_series(DashedLineSeries::new(line, 7, 5, color.stroke_width(1))).map_err(failed)?;
         let (x, y) = chart.backend_coord(&(len, bits));
-        // Levels may nearly coincide; their names may not.
+        // Levels may nearly coincide; their names may not. Coordinates are those of the whole picture.
         let y = y - MAP_HEIGHT as i32;
         let free = taken.iter().fold(y, |y, &other| if (y - other).abs() < 42 { other + 42 } else { y });
         taken.push(free);
@@ -263,7 +265,7 @@ fn shade(weight: f64) -> RGBColor {
 /// A byte in at most three characters.
 fn label(byte: u8) -> String {
     match byte {
-        b' ' => "␣".to_owned(),
+        b' ' => "·".to_owned(),
         b'\n' => "\\n".to_owned(),
         b'\t' => "\\t".to_owned(),
         b'\r' => "\\r".to_owned(),
