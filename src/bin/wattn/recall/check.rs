@@ -58,15 +58,11 @@ impl<T: Element> Checker<'_, T> {
         for sample in samples {
             let (out, lse) = self.oracle_row(sample.row, sample.head)?;
             let errors = sample.out.iter().zip(&out).map(|(&fast, exact)| (f64::from(fast) - exact).abs());
-            let mut error = (f64::from(sample.lse) - lse).abs();
-            for e in errors {
-                // A NaN must not get lost, as `max` would have it.
-                error = if e.is_nan() { e } else { error.max(e) };
-            }
+            let error = errors.fold((f64::from(sample.lse) - lse).abs(), worse);
             let bound = self.bound(sample.row + 1, lse);
             check.ok &= error <= bound;
-            check.largest_error = if error.is_nan() { error } else { check.largest_error.max(error) };
-            if error.is_nan() || error / bound > closest {
+            check.largest_error = worse(check.largest_error, error);
+            if worse(error / bound, closest).total_cmp(&closest).is_gt() {
                 (closest, check.bound) = (error / bound, bound);
             }
         }
@@ -131,6 +127,11 @@ impl<T: Element> Checker<'_, T> {
         }
         Ok(average)
     }
+}
+
+/// The larger error, and NaN if one is: `max` would lose it.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
 /// Attention over two sets of keys from attention over each.
