@@ -8,7 +8,7 @@ use crate::files;
 use crate::recall::{self, Job};
 
 /// Origin and licence are in `sample.md` beside it. 32 KiB at 4 heads of 128 + 256 columns are 1.6 TFLOP, which two CPU
-/// cores do in about 20 seconds.
+/// cores do in about 15 seconds.
 const SAMPLE: &[u8] = include_bytes!("sample.txt");
 
 const PICTURE: &str = "wattn-recall.png";
@@ -30,7 +30,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     let picture = std::env::temp_dir().join(PICTURE);
     files::print("Every byte of a text, predicted by attention over the bytes before it; nothing is trained.\n\n")?;
     recall::run_job(&Job {
-        name: "two sections of \"The Rust Programming Language\"".to_owned(),
+        name: "part of \"The Rust Programming Language\"".to_owned(),
         text: SAMPLE.to_vec(),
         options: args.options,
         png: Some(picture),

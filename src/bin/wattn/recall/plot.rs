@@ -46,7 +46,7 @@ fn failed(error: impl core::fmt::Display) -> Failure {
     Failure::Plot(error.to_string())
 }
 
-/// The last rows, and the keys that get most of their weight.
+/// The last rows, and where most of their weight goes.
 pub(crate) struct Attended {
     text: Vec<u8>,
     /// Position of the first row.
@@ -62,28 +62,42 @@ impl Attended {
         let len = checker.text.len();
         let first_row = len.saturating_sub(ROWS);
         let weights = (first_row..len).map(|row| checker.weights(row)).collect::<Result<Vec<_>, _>>()?;
-        let mut totals = vec![0.0; len];
-        for row in &weights {
-            for (total, weight) in totals.iter_mut().zip(row) {
-                *total += weight;
-            }
-        }
-        Ok(Self { text: checker.text.to_vec(), first_row, windows: heaviest_windows(&totals), weights })
+        Ok(Self { text: checker.text.to_vec(), first_row, windows: telling_windows(len, &weights), weights })
     }
 }
 
-/// Starts of the disjoint windows with the largest sums, one after the other, in ascending order.
-fn heaviest_windows(totals: &[f64]) -> Vec<usize> {
+/// Starts of disjoint windows, in ascending order, chosen one after the other. Each takes the place that adds most to
+/// the sum over rows of the root of the weight shown: the root favours rows that have nothing to show yet.
+fn telling_windows(len: usize, weights: &[Vec<f64>]) -> Vec<usize> {
     let mut starts: Vec<usize> = Vec::new();
+    let mut shown = vec![0.0; weights.len()];
     for _ in 0..WINDOWS {
+        let mut gains = vec![0.0; len.saturating_sub(WINDOW) + 1];
+        for (row, shown) in weights.iter().zip(&shown) {
+            for (gain, sum) in gains.iter_mut().zip(window_sums(row)) {
+                *gain += (shown + sum).sqrt() - f64::sqrt(*shown);
+            }
+        }
         let free = |start: &usize| starts.iter().all(|taken| taken.abs_diff(*start) >= WINDOW);
-        let sum = |start: usize| totals.iter().skip(start).take(WINDOW).sum::<f64>();
-        let candidates = (0..=totals.len().saturating_sub(WINDOW)).filter(free);
-        let best = candidates.map(|start| (start, sum(start))).max_by(|a, b| a.1.total_cmp(&b.1));
-        starts.extend(best.map(|(start, _)| start));
+        let Some(best) = (0..gains.len()).filter(free).max_by(|&a, &b| gains[a].total_cmp(&gains[b])) else { break };
+        starts.push(best);
+        for (row, shown) in weights.iter().zip(&mut shown) {
+            *shown += row.iter().skip(best).take(WINDOW).sum::<f64>();
+        }
     }
     starts.sort_unstable();
     starts
+}
+
+/// For each start, the weight of the window from there; a window may reach past the keys that the row sees.
+fn window_sums(row: &[f64]) -> impl Iterator<Item = f64> {
+    let mut sum: f64 = row.iter().take(WINDOW).sum();
+    (0..row.len()).map(move |start| {
+        let current = sum;
+        sum += row.get(start + WINDOW).unwrap_or(&0.0) - row[start];
+        // Differences of sums can end slightly below 0.
+        current.max(0.0)
+    })
 }
 
 pub(crate) fn draw(path: &Path, report: &Report, predicted: &Predicted, attended: &Attended) -> Drawn {
@@ -124,7 +138,7 @@ fn draw_map(area: &Area<'_>, report: &Report, attended: &Attended) -> Drawn {
     const GAP: i32 = 28;
     let rows = attended.weights.len();
     let bottom = ORIGIN.1 + rows as i32 * CELL.1;
-    let title = format!("Where the last {rows} bytes of {} attend", shorten(report.name(), 60));
+    let title = format!("Where the last {rows} bytes of {} attend", shorten(report.name(), 44));
     write(area, &title, (28, 34), (PROSE, 30), INK, LEFT)?;
     let legend = "Row: the byte that a query ends with. Column: the byte that a key's value holds. \
                   Weights are averaged over the heads.";
@@ -283,18 +297,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_are_disjoint_and_heaviest_first_choices() {
-        let mut totals = vec![0.0; 200];
-        for (key, total) in [(10, 5.0), (12, 5.0), (100, 7.0), (199, 1.0)] {
-            totals[key] = total;
+    fn windows_are_disjoint_and_serve_every_row() {
+        // One row attends to three places, with most of its weight; the others to one place each.
+        let mut rows = vec![vec![0.0; 300]; 3];
+        for (row, key, weight) in [(0, 10, 0.4), (0, 60, 0.3), (0, 110, 0.3), (1, 190, 0.2), (2, 299, 0.2)] {
+            rows[row][key] = weight;
         }
-        let windows = heaviest_windows(&totals);
+        let windows = telling_windows(300, &rows);
         assert_eq!(windows.len(), WINDOWS);
         assert!(windows.windows(2).all(|pair| pair[1] - pair[0] >= WINDOW));
-        for key in [10, 12, 100, 199] {
+        for key in [10, 190, 299] {
             assert!(windows.iter().any(|&start| (start..start + WINDOW).contains(&key)), "{key}");
         }
-        assert_eq!(heaviest_windows(&[1.0; 5]), [0]);
+        assert_eq!(telling_windows(5, &[vec![0.2; 5]]), [0]);
+        assert_eq!(window_sums(&[1.0, 2.0, 3.0]).collect::<Vec<_>>(), [6.0, 5.0, 3.0]);
     }
 
     #[test]
