@@ -1,0 +1,297 @@
+//! The command line: subcommands, options, and how they map to the library's types.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use wattn::{AttentionShape, DType, Mask, Tier};
+
+use crate::failure::Failure;
+use crate::recall::context::{MAX_HEADS, MAX_LENGTH};
+
+/// Flash attention on any GPU through wgpu, with an exact CPU path.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wattn",
+    version,
+    after_help = "Without a command, `wattn` runs `recall` on a text that comes with it: under a minute, no GPU needed.\n\
+                  Exit code: 0, or 2 with one line `error: ...` on stderr."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Predict every next byte of a text by attention alone, and check the attention against f64
+    ///
+    /// Key j holds the context that ends before byte j, and value j is byte j as a one-hot row of 256; query i holds the
+    /// context that ends with byte i. Causal attention then gives, for every i at once, the distribution of byte i + 1:
+    /// it looks up what followed similar contexts earlier in the same text. Nothing is trained.
+    ///
+    /// A context is the sum of one random +-1 vector per (lag, byte); heads differ in how far back they look.
+    Recall(RecallArgs),
+    /// Run attention on the tensors of a safetensors file
+    ///
+    /// Reads `q [batch, seq_len_q, num_q_heads, head_dim]`, `k [batch, seq_len_kv, num_kv_heads, head_dim]`,
+    /// `v [batch, seq_len_kv, num_kv_heads, head_dim_v]` in F32, F16 or BF16, all three alike, and optionally
+    /// `seq_lens_kv [batch]` in I32 or U32: how many keys of each sequence count.
+    ///
+    /// Writes `out [batch, seq_len_q, num_q_heads, head_dim_v]` and `lse [batch, seq_len_q, num_q_heads]` (the natural
+    /// log of the sum of exponentials) in F32. A row that sees no key gives out 0 and lse -3e38.
+    ///
+    /// Query i sits at position i + seq_len_kv - seq_len_q: the last query on the last key.
+    Attend(AttendArgs),
+    /// List the adapters, what they can do, and the plan for a shape
+    Info(InfoArgs),
+}
+
+/// Where to compute.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EngineArgs {
+    /// Where to compute; `oracle` is the definition in f64, for small inputs
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub(crate) backend: Backend,
+    /// Use the first GPU whose name contains this text
+    #[arg(long, value_name = "NAME")]
+    pub(crate) adapter: Option<String>,
+    /// Force the GPU kernels to use these device features and no others
+    #[arg(long, value_enum)]
+    pub(crate) tier: Option<TierArg>,
+}
+
+impl Default for EngineArgs {
+    fn default() -> Self {
+        Self { backend: Backend::Auto, adapter: None, tier: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// A GPU where there is one, else the CPU
+    Auto,
+    /// A GPU, or fail
+    Gpu,
+    /// The blockwise CPU path
+    Cpu,
+    /// Naive attention in f64
+    Oracle,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TierArg {
+    Baseline,
+    F16,
+    Subgroup,
+    SubgroupF16,
+}
+
+impl From<TierArg> for Tier {
+    fn from(tier: TierArg) -> Self {
+        match tier {
+            TierArg::Baseline => Self::Baseline,
+            TierArg::F16 => Self::F16,
+            TierArg::Subgroup => Self::Subgroup,
+            TierArg::SubgroupF16 => Self::SubgroupF16,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DtypeArg {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<DtypeArg> for DType {
+    fn from(dtype: DtypeArg) -> Self {
+        match dtype {
+            DtypeArg::F32 => Self::F32,
+            DtypeArg::F16 => Self::F16,
+            DtypeArg::Bf16 => Self::BF16,
+        }
+    }
+}
+
+/// Which keys a query sees.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct MaskArgs {
+    /// Hide the keys after the query's own position
+    #[arg(long)]
+    pub(crate) causal: bool,
+    /// Show only keys from N before the query's position
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) window_left: Option<u32>,
+    /// Show only keys up to N after the query's position
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) window_right: Option<u32>,
+}
+
+impl MaskArgs {
+    pub(crate) fn mask(&self) -> Result<Mask, Failure> {
+        let right = match (self.causal, self.window_right) {
+            (true, Some(right)) if right > 0 => {
+                let message = format!("--causal hides every later key, --window-right {right} would show some");
+                return Err(Failure::Usage(message));
+            }
+            (true, _) => Some(0),
+            (false, right) => right,
+        };
+        Ok(match (self.window_left, right) {
+            (None, None) => Mask::Full,
+            (None, Some(0)) => Mask::Causal,
+            (left, right) => Mask::Window { left, right },
+        })
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RecallArgs {
+    /// The text; any bytes will do
+    pub(crate) file: PathBuf,
+    /// Bytes to use, from the start of the file; k and M are understood [default: all, up to 1M]
+    #[arg(long, value_name = "BYTES", value_parser = parse_length)]
+    pub(crate) length: Option<usize>,
+    #[command(flatten)]
+    pub(crate) options: RecallOptions,
+    /// Draw where the last bytes attend and the cost along the file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) png: Option<PathBuf>,
+    /// Write the report for machines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// What `recall` and the demo share.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RecallOptions {
+    /// Heads, each with another reach into the past
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HEADS)))]
+    pub(crate) heads: u32,
+    /// Width of the context vectors, a multiple of 4; wider is less noisy
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = parse_head_dim)]
+    pub(crate) head_dim: u32,
+    /// How q, k and v are stored
+    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
+    pub(crate) dtype: DtypeArg,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Queries of one call
+    #[arg(long, value_name = "ROWS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(crate) chunk: u32,
+    /// Seed of the +-1 vectors
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AttendArgs {
+    /// Safetensors file with q, k and v
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// Safetensors file to write; replaced whole or not at all
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) mask: MaskArgs,
+    /// Factor on q·k [default: 1 / sqrt(head_dim)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) softmax_scale: Option<f32>,
+    /// Round q, k and v to this type first [default: as they are]
+    #[arg(long, value_enum)]
+    pub(crate) dtype: Option<DtypeArg>,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Write shapes, seconds and rates for machines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct InfoArgs {
+    /// Only adapters whose name contains this text
+    #[arg(long, value_name = "NAME")]
+    pub(crate) adapter: Option<String>,
+    /// Plan for these sizes: batch,seq_len_q,seq_len_kv,num_q_heads,num_kv_heads,head_dim,head_dim_v
+    #[arg(long, value_name = "SIZES", value_parser = parse_shape)]
+    pub(crate) shape: Option<AttentionShape>,
+    /// How q, k and v are stored
+    #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
+    pub(crate) dtype: DtypeArg,
+    #[command(flatten)]
+    pub(crate) mask: MaskArgs,
+    /// Plan with these device features and no others
+    #[arg(long, value_enum)]
+    pub(crate) tier: Option<TierArg>,
+    /// Write the table for machines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+fn parse_length(text: &str) -> Result<usize, String> {
+    let lower = text.to_ascii_lowercase();
+    let (digits, unit) = match (lower.strip_suffix('k'), lower.strip_suffix('m')) {
+        (Some(digits), _) => (digits, 1 << 10),
+        (_, Some(digits)) => (digits, 1 << 20),
+        _ => (lower.as_str(), 1),
+    };
+    let length = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(unit));
+    match length {
+        Some(length @ 2..=MAX_LENGTH) => Ok(length),
+        _ => Err("must be from 2 to 1M bytes".to_owned()),
+    }
+}
+
+fn parse_head_dim(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(dim @ 4..=256) if dim % 4 == 0 => Ok(dim),
+        _ => Err("must be a multiple of 4 from 4 to 256".to_owned()),
+    }
+}
+
+fn parse_shape(text: &str) -> Result<AttentionShape, String> {
+    let sizes: Result<Vec<u32>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    match sizes.as_deref() {
+        Ok(&[batch_size, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads, head_dim, head_dim_v]) => {
+            Ok(AttentionShape { batch_size, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads, head_dim, head_dim_v })
+        }
+        _ => Err("must be seven numbers separated by commas".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_map_to_masks() {
+        let mask = |causal, window_left, window_right| MaskArgs { causal, window_left, window_right }.mask();
+        let window = |left, right| Mask::Window { left, right };
+        assert_eq!(mask(false, None, None).unwrap(), Mask::Full);
+        assert_eq!(mask(true, None, None).unwrap(), Mask::Causal);
+        assert_eq!(mask(true, None, Some(0)).unwrap(), Mask::Causal);
+        assert_eq!(mask(false, None, Some(0)).unwrap(), Mask::Causal);
+        assert_eq!(mask(true, Some(5), None).unwrap(), window(Some(5), Some(0)));
+        assert_eq!(mask(false, Some(0), None).unwrap(), window(Some(0), None));
+        assert_eq!(mask(false, None, Some(3)).unwrap(), window(None, Some(3)));
+        assert!(mask(true, None, Some(1)).is_err());
+    }
+
+    #[test]
+    fn lengths_have_units_and_limits() {
+        assert_eq!(parse_length("32k"), Ok(32 << 10));
+        assert_eq!(parse_length("1M"), Ok(1 << 20));
+        assert_eq!(parse_length("77"), Ok(77));
+        for bad in ["", "k", "0", "1", "-3", "2M", "99999999999999999999", "18446744073709551615k", "3.5"] {
+            assert!(parse_length(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! `wattn recall`: every next byte of a text, predicted by attention alone.
+//!
+//! Key j holds the context that ends before byte j and value j is byte j, one-hot; query i holds the context that ends
+//! with byte i. The last key that query i may see is key i (context before byte i, value byte i), so causal attention
+//! shows it nothing of byte i + 1, whose distribution it yields.
+
+mod check;
+pub(crate) mod context;
+mod mixture;
+mod plot;
+mod report;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use half::{bf16, f16};
+use indicatif::{ProgressBar, ProgressStyle};
+use wattn::{DType, Element, HostTensor};
+
+use crate::args::{RecallArgs, RecallOptions};
+use crate::engine::{BYTES, Engine, PrefixAttention};
+use crate::failure::Failure;
+use crate::files;
+use check::{Checker, Sample};
+use context::{Encoder, MAX_LENGTH};
+use mixture::Mixture;
+use report::{Report, Settings, Timing};
+
+/// One text to predict, and where to put what comes out besides the report on stdout.
+pub(crate) struct Job {
+    pub(crate) name: String,
+    pub(crate) text: Vec<u8>,
+    pub(crate) options: RecallOptions,
+    pub(crate) png: Option<PathBuf>,
+    pub(crate) json: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: RecallArgs) -> Result<(), Failure> {
+    let text = files::read_up_to(&args.file, args.length.unwrap_or(MAX_LENGTH) as u64)?;
+    let name = args.file.file_name().unwrap_or(args.file.as_os_str()).to_string_lossy().into_owned();
+    if text.len() < 2 {
+        return Err(Failure::content(&args.file, "too short: at least 2 bytes are needed"));
+    }
+    run_job(&Job { name, text, options: args.options, png: args.png, json: args.json })
+}
+
+/// Predicts, checks, reports. A failed check is an error, after everything was written.
+pub(crate) fn run_job(job: &Job) -> Result<(), Failure> {
+    for path in [&job.png, &job.json].into_iter().flatten() {
+        files::check_destination(path)?;
+    }
+    let engine = Engine::open(&job.options.engine)?;
+    match job.options.dtype.into() {
+        DType::F16 => recall::<f16>(job, &engine),
+        DType::BF16 => recall::<bf16>(job, &engine),
+        _ => recall::<f32>(job, &engine),
+    }
+}
+
+fn recall<T: Element>(job: &Job, engine: &Engine) -> Result<(), Failure> {
+    let start = Instant::now();
+    let (text, options) = (job.text.as_slice(), &job.options);
+    let heads = context::heads(options.heads);
+    let encoder = |(index, &head)| Encoder::new(head, index, options.head_dim as usize, options.seed);
+    let encoders: Vec<Encoder> = heads.iter().enumerate().map(encoder).collect();
+    let keys = encoders.iter().map(|encoder| encoder.keys(text)).collect::<wattn::Result<Vec<HostTensor<T>>>>()?;
+    let softmax_scale = 1.0 / options.head_dim as f32;
+
+    let attention = engine.prefix_attention(&keys, text, softmax_scale)?;
+    let predicted = predict(text, &encoders, &attention, options.chunk as usize)?;
+    drop(attention);
+
+    let checker = Checker { text, keys: &keys, encoders: &encoders, softmax_scale };
+    let check = checker.check(&predicted.samples)?;
+    let settings = Settings {
+        name: job.name.clone(),
+        heads: options.heads,
+        head_dim: options.head_dim,
+        dtype: T::DTYPE.to_string(),
+        chunk: options.chunk,
+        seed: options.seed,
+        engine: engine.describe(),
+    };
+    let timing = Timing { attention: predicted.attention, mixing: predicted.mixing, total: start.elapsed() };
+    let mut report = Report::new(settings, text, &predicted, check, &timing)?;
+    if let Some(path) = &job.png {
+        let attended = plot::Attended::last_rows(&checker)?;
+        files::write_atomically(path, "png", |temporary| plot::draw(temporary, &report, &predicted, &attended))?;
+        report.picture = Some(path.display().to_string());
+    }
+    files::print(&report.to_string())?;
+    if let Some(path) = &job.json {
+        files::write_json(path, &report)?;
+    }
+    report.verdict()
+}
+
+/// What came out, byte by byte.
+pub(crate) struct Predicted {
+    /// Cost of each byte in bits; the first one has nothing to go by and costs 8.
+    bits: Vec<f32>,
+    /// Whether the most likely byte was the right one.
+    hits: Vec<bool>,
+    samples: Vec<Sample>,
+    /// Of the heads at the end, and last that of the byte frequency.
+    weights: Vec<f32>,
+    attention: Duration,
+    mixing: Duration,
+}
+
+fn predict<T: Element>(
+    text: &[u8],
+    encoders: &[Encoder],
+    attention: &PrefixAttention<'_, T>,
+    chunk: usize,
+) -> Result<Predicted, Failure> {
+    let mut predicted = Predicted {
+        bits: vec![8.0],
+        hits: vec![false],
+        samples: Vec::new(),
+        weights: Vec::new(),
+        attention: Duration::ZERO,
+        mixing: Duration::ZERO,
+    };
+    let mut mixture = Mixture::new(encoders.len());
+    mixture.count(text[0]);
+    let sampled = check::sampled_rows(text.len() - 1, encoders.len());
+    // Work grows with the square of the position, and so does the bar.
+    let progress = ProgressBar::new(pairs(text.len() - 1)).with_style(style());
+    // The last byte has no successor to predict, so its query is not asked.
+    for start in (0..text.len() - 1).step_by(chunk) {
+        let end = (start + chunk).min(text.len() - 1);
+        let clock = Instant::now();
+        let q = context::queries::<T>(encoders, text, start, end)?;
+        let output = attention.attend_chunk(&q, start as u32)?;
+        predicted.attention += clock.elapsed();
+
+        let clock = Instant::now();
+        let width = encoders.len() * BYTES as usize;
+        for (row, heads) in (start..end).zip(output.out.data().chunks_exact(width)) {
+            let next = text[row + 1];
+            let p = mixture.predict(heads);
+            predicted.bits.push(-p[usize::from(next)].log2());
+            predicted.hits.push(most_likely(p) == next);
+            mixture.observe(next);
+        }
+        predicted.mixing += clock.elapsed();
+        let inside = sampled.iter().filter(|&&(row, _)| (start..end).contains(&row));
+        predicted.samples.extend(inside.map(|&(row, head)| Sample {
+            row,
+            head,
+            out: output.out.row(0, row - start, head).to_vec(),
+            lse: output.lse.row(0, row - start, head)[0],
+        }));
+        progress.set_position(pairs(end));
+    }
+    progress.finish_and_clear();
+    predicted.weights = mixture.weights().to_vec();
+    Ok(predicted)
+}
+
+/// Query-key pairs of one head that causal attention over `rows` rows computes.
+fn pairs(rows: usize) -> u64 {
+    let rows = rows as u64;
+    rows * (rows + 1) / 2
+}
+
+fn most_likely(p: &mixture::Distribution) -> u8 {
+    let best = (0..=u8::MAX).max_by(|&a, &b| p[usize::from(a)].total_cmp(&p[usize::from(b)]));
+    best.unwrap_or_default()
+}
+
+/// Shown on a terminal only.
+fn style() -> ProgressStyle {
+    let plain = ProgressStyle::default_bar();
+    plain.clone().template("{wide_bar} {percent:>3} %  {eta_precise} left").unwrap_or(plain)
+}
