@@ -155,10 +155,14 @@ impl DeviceCaps {
         self
     }
 
-    /// The best tier that the device offers.
+    /// The tier that plans take on their own: the best that the device offers. Where the subgroup size is left to the
+    /// driver and may be tiny, as Metal reports it, groups would have to be as small, and plain workgroup memory serves
+    /// larger ones better.
     #[must_use]
-    pub const fn best_tier(&self) -> Tier {
-        match (self.subgroup_size.is_some(), self.shader_f16) {
+    pub fn best_tier(&self) -> Tier {
+        let subgroup =
+            self.subgroup_size.as_ref().is_some_and(|size| size.start() == size.end() || *size.start() >= 8);
+        match (subgroup, self.shader_f16) {
             (false, false) => Tier::Baseline,
             (false, true) => Tier::F16,
             (true, false) => Tier::Subgroup,
