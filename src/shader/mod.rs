@@ -7,6 +7,7 @@ mod unroll;
 use core::fmt::Write as _;
 
 pub use specialization::Specialization;
+pub(crate) use unroll::Arrays;
 
 /// A file of `shaders/shared`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,7 +89,7 @@ impl Specialization {
         }
         for text in self.modules.iter().map(|module| module.source()).chain([self.kernel.source()]) {
             source.push('\n');
-            source.push_str(&unroll::unroll(text, &self.constants));
+            source.push_str(&unroll::unroll(text, &self.constants, self.arrays));
         }
         source
     }
