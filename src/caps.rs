@@ -120,7 +120,18 @@ impl DeviceCaps {
     /// What `device` was created with. Never more than was requested from the adapter.
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {
-        let (limits, features, info) = (device.limits(), device.features(), device.adapter_info());
+        Self::from_parts(&device.limits(), device.features(), &device.adapter_info())
+    }
+
+    /// What a device opened with all limits and features of `adapter` has, as [`Context::request`] opens it. Opens none.
+    ///
+    /// [`Context::request`]: crate::Context::request
+    #[must_use]
+    pub fn of_adapter(adapter: &wgpu::Adapter) -> Self {
+        Self::from_parts(&adapter.limits(), adapter.features(), &adapter.get_info()).with_adapter(adapter)
+    }
+
+    fn from_parts(limits: &wgpu::Limits, features: wgpu::Features, info: &wgpu::AdapterInfo) -> Self {
         Self {
             max_workgroup_storage_bytes: limits.max_compute_workgroup_storage_size,
             max_invocations_per_workgroup: limits
@@ -128,7 +139,7 @@ impl DeviceCaps {
                 .min(limits.max_compute_workgroup_size_x),
             max_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
-            max_storage_binding_bytes: u64::from(limits.max_storage_buffer_binding_size),
+            max_storage_binding_bytes: limits.max_storage_buffer_binding_size,
             max_buffer_bytes: limits.max_buffer_size,
             min_storage_offset_alignment: limits.min_storage_buffer_offset_alignment,
             shader_f16: features.contains(wgpu::Features::SHADER_F16),

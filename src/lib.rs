@@ -1,9 +1,94 @@
-//! Attention for every GPU.
+//! Blockwise flash attention on any GPU through [wgpu], with an exact CPU path.
+//!
+//! `out = softmax(softmax_scale * q k^T + mask) v`, tile by tile with an online softmax: memory grows with the sequence,
+//! never with its square. f32, f16 and bf16 storage, f32 arithmetic; full, causal and window masks; grouped heads; long
+//! KV caches in splits; strided views of buffers that are already there.
+//!
+//! # Flow
+//!
+//! ```text
+//!   numbers            arithmetic        compile once     check once          every step
+//!
+//! AttentionProblem --> AttentionPlan --> Attention ---> BoundAttention ---> encode ---> read
+//!   what               how, here         pipelines      bind groups         no cost     host memory
+//! ```
+//!
+//! A problem and a plan are plain data and need no GPU. Everything that can fail has failed before `encode`.
+//!
+//! # Slices in, vectors out
+//!
+//! ```
+//! use wattn::{AttentionProblem, AttentionShape, DType, Engine, HostInputs, HostTensor, Mask};
+//!
+//! let shape = AttentionShape {
+//!     batch_size: 1, seq_len_q: 4, seq_len_kv: 6, num_q_heads: 4, num_kv_heads: 2, head_dim: 8, head_dim_v: 8,
+//! };
+//! let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+//! let q = HostTensor::new(shape.q(), vec![0.5; 4 * 4 * 8])?; // [batch, seq, head, dim]
+//! let k = HostTensor::new(shape.k(), vec![0.5; 6 * 2 * 8])?;
+//! let v = HostTensor::new(shape.v(), vec![2.0; 6 * 2 * 8])?;
+//!
+//! let engine = Engine::best_blocking(); // a GPU if there is one, else the CPU; `println!("{engine}")` says which
+//! let output = engine.attend_blocking(&problem, &HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None })?;
+//! assert!((output.out.row(0, 3, 1)[0] - 2.0).abs() < 1e-5);
+//! # Ok::<(), wattn::Error>(())
+//! ```
+//!
+//! # In a program that has a device
+//!
+//! ```no_run
+//! # use wattn::*;
+//! # fn frame(device: wgpu::Device, queue: wgpu::Queue, problem: AttentionProblem, q: wgpu::Buffer, k: wgpu::Buffer,
+//! #          v: wgpu::Buffer, out: wgpu::Buffer, mut encoder: wgpu::CommandEncoder) -> wattn::Result<()> {
+//! // Once.
+//! let context = Context::new(device, queue)?;
+//! let plan = AttentionPlan::new(&problem, context.caps())?; // println!("{plan}") shows what will run
+//! let [batch, seq, heads, dim] = problem.shape().q();
+//! let layout = Layout::seq_major(batch, seq, heads, dim); // any strides
+//! let bound = Attention::prepare(&context, &plan)?.bind(AttentionArgs {
+//!     q: TensorView::new(&q, DType::F16, layout),
+//!     k: TensorView::new(&k, DType::F16, layout),
+//!     v: TensorView::new(&v, DType::F16, layout),
+//!     seq_lens_kv: None, // or a buffer of lengths, read when the GPU runs
+//!     out: TensorViewMut::new(&out, DType::F16, layout),
+//!     lse: None,
+//! })?;
+//! // Every frame.
+//! bound.encode(&mut encoder);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a call costs
+//!
+//! | call | validates | compiles | allocates on the GPU | submits | waits |
+//! |---|---|---|---|---|---|
+//! | [`AttentionPlan::new`], [`MergePlan::new`] | shapes, limits | | | | |
+//! | [`Context::new`] | limits | | two small buffers | | |
+//! | [`Context::request`] | | | two small buffers | | for the drivers |
+//! | [`Attention::prepare`], [`Merge::prepare`] | features | on a cache miss | | | |
+//! | [`Attention::bind_with`], [`Merge::bind`] | views, usages, sizes | | bind groups, small uniforms | | |
+//! | [`Attention::bind`] | the same | | and a [`Workspace`] | | |
+//! | [`BoundAttention::encode`], [`BoundMerge::encode`] | | | | | |
+//! | [`Context::read`], [`Context::read_blocking`] | the view | | a staging buffer | a copy | future, thread |
+//! | [`Context::attend`], [`Engine::attend`] | all | on a cache miss | all | yes | future |
+//! | [`cpu::attend`], [`cpu::merge`] | all | | nothing | | thread |
+//!
+//! # Rules
+//!
+//! - Head widths are multiples of 4 up to 256; `num_q_heads` is a multiple of `num_kv_heads`.
+//! - Query `i` sits at position `i + seq_len_kv - seq_len_q`: the last query on the last key.
+//! - A row that sees no key gives zeros and [`LSE_EMPTY`].
+//! - What a device cannot do is an [`Error`] with names and numbers; nothing falls back in silence. The CPU is used where
+//!   it was asked for, and by [`Engine::best`], which keeps the reason.
+//!
+//! More: [`docs::architecture`], [`docs::numerics`], [`docs::performance`], [`docs::decisions`].
 
 mod caps;
 mod context;
 pub mod cpu;
 mod dtype;
+mod engine;
 mod error;
 mod kernels;
 mod ops;
@@ -18,6 +103,7 @@ pub use caps::{DeviceCaps, MatrixTile, Tier};
 pub use context::{Context, ContextOptions, SoftwareAdapters, adapters, describe_adapter};
 pub use cpu::{AttentionOutput, HostInputs};
 pub use dtype::{DType, Element};
+pub use engine::Engine;
 pub use error::{Error, Result};
 pub use kernels::{Binding, BindingKind, KernelId};
 pub use ops::{Attention, AttentionArgs, BoundAttention, BoundMerge, Merge, MergeArgs, U32View, Workspace};
@@ -28,3 +114,26 @@ pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
 
 /// The lse of a row that sees no key: finite, and below every lse that finite scores give.
 pub const LSE_EMPTY: f32 = -3.0e38;
+
+/// Pages for readers of the code: how it is built, why, and how well it does.
+pub mod docs {
+    #[doc = include_str!("docs/architecture.md")]
+    pub mod architecture {}
+    #[doc = include_str!("docs/numerics.md")]
+    pub mod numerics {}
+    #[doc = include_str!("docs/performance.md")]
+    pub mod performance {}
+    #[doc = include_str!("docs/decisions.md")]
+    pub mod decisions {}
+    #[doc = include_str!("docs/style.md")]
+    pub mod style {}
+    #[doc = include_str!("docs/changelog.md")]
+    pub mod changelog {}
+    #[doc = include_str!("docs/notices.md")]
+    pub mod notices {}
+}
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,7 +9,7 @@ use wattn::cpu::oracle;
 use wattn::{AttentionProblem, AttentionShape, DType, Element, HostInputs, HostTensor, Mask};
 
 /// Back ends that must agree with the oracle.
-const BACKENDS: &[&str] = &["oracle", "cpu"];
+const BACKENDS: &[&str] = &["oracle", "cpu", "gpu"];
 
 /// Odd sizes, grouped heads, more keys than queries, v wider than q.
 const SHAPE: AttentionShape = AttentionShape {
@@ -348,7 +348,9 @@ fn recall_reports_checks_and_draws() {
         let stdout =
             assert_succeeds(&wattn(&[&["recall", text(&file), "--backend", backend], &outputs[..], extra].concat()));
         assert!(stdout.contains("order-0 entropy") && stdout.contains(": ok"), "{stdout}");
-        assert!(stdout.lines().all(|line| line.chars().count() <= 80 || line.contains("picture")), "{stdout}");
+        // Paths and names of devices are as long as they are.
+        let free = |line: &str| line.contains("picture") || line.contains(" tier");
+        assert!(stdout.lines().all(|line| line.chars().count() <= 80 || free(line)), "{stdout}");
         assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
         let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
         assert_eq!(report["bytes"], POEM.len() * 3);
@@ -400,7 +402,34 @@ fn info_lists_adapters_as_text_and_json() {
         assert_succeeds(&wattn(&["info", "--shape", "1,512,512,8,2,64,64", "--causal", "--json", text(&json)]));
     assert!(stdout.starts_with("wattn "), "{stdout}");
     let info: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
-    assert!(info["adapters"].is_array());
+    let adapters = info["adapters"].as_array().unwrap();
+    assert!(!adapters.is_empty(), "no GPU adapter: `bash tests/run` installs software Vulkan drivers on Debian");
+    assert_eq!(adapters.len(), info["plans"].as_array().unwrap().len());
+    assert!(stdout.contains("dispatch   attend_prefill"), "{stdout}");
+    // One without subgroups cannot plan with them; that must not be an error.
+    assert_succeeds(&wattn(&["info", "--shape", "1,1,4096,8,2,64,64", "--dtype", "f16", "--tier", "subgroup"]));
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_never_replaced() {
+    let folder = Folder::new();
+    let file = folder.path("text");
+    std::fs::write(&file, "to be or not to be").unwrap();
+    for backend in ["auto", "gpu"] {
+        let args = ["recall", text(&file), "--backend", backend, "--adapter", "no adapter is called this"];
+        assert_fails(&wattn(&args), "no GPU adapter named like \"no adapter is called this\"; found: ");
+    }
+    // OpenGL may hide behind an empty list of Vulkan drivers; a back end of another system does not.
+    let foreign = if cfg!(windows) { "metal" } else { "dx12" };
+    let without_gpu = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wattn"));
+        command.args(args).env("WGPU_BACKEND", foreign).output().expect("the binary starts")
+    };
+    assert_fails(&without_gpu(&["recall", text(&file), "--backend", "gpu"]), "no GPU adapter; found: none");
+    let stdout = assert_succeeds(&without_gpu(&["recall", text(&file)]));
+    assert!(stdout.contains("CPU, blockwise (no GPU adapter; found: none)"), "{stdout}");
+    let stdout = assert_succeeds(&without_gpu(&["info", "--shape", "1,1,4096,8,2,64,64"]));
+    assert!(stdout.contains("no adapter found") && stdout.contains("attend_decode"), "{stdout}");
 }
 
 #[test]

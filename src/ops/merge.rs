@@ -92,9 +92,9 @@ fn check_contiguous(tensor: &'static str, layout: &Layout) -> Result<()> {
     let [batch, seq, heads, dim] = layout.shape;
     let packed = Layout::seq_major(batch, seq, heads, dim);
     let names = ["strides[batch]", "strides[seq]"];
-    for axis in 0..2 {
+    for (axis, field) in names.into_iter().enumerate() {
         if layout.shape[axis] > 1 && layout.strides[axis] != packed.strides[axis] {
-            let (field, value) = (names[axis], layout.strides[axis]);
+            let value = layout.strides[axis];
             return Err(Error::Layout { tensor, field, value, rule: "parts must be contiguous" });
         }
     }

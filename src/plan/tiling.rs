@@ -100,7 +100,7 @@ impl Tiling {
         if !self.rows.is_power_of_two() || self.rows > 32 {
             return invalid("rows", self.rows, "must be a power of two up to 32");
         }
-        if self.keys == 0 || self.keys % 4 != 0 || self.keys > 16 {
+        if self.keys == 0 || !self.keys.is_multiple_of(4) || self.keys > 16 {
             return invalid("keys", self.keys, "must be a multiple of 4 up to 16");
         }
         if self.groups == 0 {
@@ -176,6 +176,6 @@ fn choose_splits(problem: &AttentionProblem, tiling: Tiling, num_rows: u64, caps
     let tiles = u64::from(shape.seq_len_kv).div_ceil(u64::from(tiling.tile_kv()));
     let row_bytes = u64::from(shape.head_dim_v) * 4;
     let out_bytes = (u64::from(shape.batch_size) * num_rows * u64::from(shape.num_kv_heads) * row_bytes).max(1);
-    let most = (tiles / 8).min((16 << 20) / out_bytes).min(64).max(1);
+    let most = (tiles / 8).min((16 << 20) / out_bytes).clamp(1, 64);
     (wanted_workgroups / workgroups).clamp(1, most) as u32
 }

@@ -27,7 +27,7 @@ impl MergeProblem {
             return Err(Error::Invalid { field: "num_parts", value: 0, rule: "must be at least 1" });
         }
         let dim = self.head_dim_v;
-        if dim == 0 || dim % 4 != 0 || dim > AttentionProblem::MAX_HEAD_DIM {
+        if dim == 0 || !dim.is_multiple_of(4) || dim > AttentionProblem::MAX_HEAD_DIM {
             let rule = "must be a multiple of 4 from 4 to 256";
             return Err(Error::Invalid { field: "head_dim_v", value: dim.into(), rule });
         }

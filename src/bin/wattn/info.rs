@@ -1,9 +1,10 @@
 //! `wattn info`: the adapters of this machine and the plan for a shape.
 
 use core::fmt;
+use std::collections::HashSet;
 
 use serde::Serialize;
-use wattn::{AttentionProblem, AttentionShape, DeviceCaps};
+use wattn::{AttentionPlan, AttentionProblem, AttentionShape, DeviceCaps, Tier};
 
 use crate::args::InfoArgs;
 use crate::failure::Failure;
@@ -28,9 +29,11 @@ struct AdapterRow {
 }
 
 #[derive(Serialize)]
-struct Info {
+struct Info<'a> {
     version: &'static str,
-    adapters: Vec<AdapterRow>,
+    adapters: Vec<&'a AdapterRow>,
+    /// For `--shape`, one for each adapter; none where the device lacks what the plan needs.
+    plans: Vec<Option<String>>,
 }
 
 pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
@@ -38,19 +41,36 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     if let Some(path) = &args.json {
         files::check_destination(path)?;
     }
-    let adapters = adapters(args.adapter.as_deref());
-    if let (Some(name), true) = (&args.adapter, adapters.is_empty()) {
-        return Err(Failure::Usage(format!("no adapter has \"{name}\" in its name")));
+    let found = adapters();
+    let wanted = args.adapter.as_deref().unwrap_or_default().to_lowercase();
+    let chosen: Vec<_> = found.iter().filter(|(row, _)| row.name.to_lowercase().contains(&wanted)).collect();
+    if let (Some(name), true) = (&args.adapter, chosen.is_empty()) {
+        let names: Vec<String> = found.iter().map(|(row, _)| format!("{} ({})", row.name, row.backend)).collect();
+        let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Err(wattn::Error::NoAdapter { wanted: Some(name.clone()), found }.into());
     }
     let mut text = format!("wattn {}\n", env!("CARGO_PKG_VERSION"));
-    if adapters.is_empty() {
+    let tier = args.tier.map(Tier::from);
+    if chosen.is_empty() {
         text += "no adapter found: `--backend auto` computes on the CPU\n";
+        if let Some(problem) = &problem {
+            text += "\nplan for a device with WebGPU's default limits and no optional feature\n";
+            text += &plan(problem, &DeviceCaps::BASELINE, tier)?;
+        }
     }
-    text.extend(adapters.iter().map(AdapterRow::to_string));
-    text.extend(problem.iter().map(plan));
+    for (row, caps) in &chosen {
+        text += &row.to_string();
+        if let Some(problem) = &problem {
+            // One device without the tier must not hide the plans of the others.
+            text += &plan(problem, caps, tier).unwrap_or_else(|error| format!("  no plan: {error}\n"));
+        }
+    }
     files::print(&text)?;
     if let Some(path) = &args.json {
-        files::write_json(path, &Info { version: env!("CARGO_PKG_VERSION"), adapters })?;
+        let plan_of = |caps: &DeviceCaps| problem.as_ref().and_then(|problem| plan(problem, caps, tier).ok());
+        let plans = chosen.iter().map(|(_, caps)| plan_of(caps)).collect();
+        let adapters = chosen.into_iter().map(|(row, _)| row).collect();
+        files::write_json(path, &Info { version: env!("CARGO_PKG_VERSION"), adapters, plans })?;
     }
     Ok(())
 }
@@ -61,39 +81,44 @@ fn problem(args: &InfoArgs, shape: AttentionShape) -> Result<AttentionProblem, F
     Ok(problem)
 }
 
-/// The plan belongs here: one for each adapter (or for `DeviceCaps::BASELINE` where there is none), with `args.tier`.
-fn plan(problem: &AttentionProblem) -> String {
-    format!("\n{:?}, {}\n", problem.shape(), problem.dtype())
+/// The plan's own table, indented.
+fn plan(problem: &AttentionProblem, caps: &DeviceCaps, tier: Option<Tier>) -> wattn::Result<String> {
+    let plan = AttentionPlan::with_tier(problem, caps, tier.unwrap_or_else(|| caps.best_tier()))?;
+    Ok(plan.to_string().lines().map(|line| format!("  {line}\n")).collect())
 }
 
-fn adapters(name: Option<&str>) -> Vec<AdapterRow> {
-    let wanted = name.map(str::to_lowercase);
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    let rows = found.iter().map(row);
-    rows.filter(|row| wanted.as_ref().is_none_or(|wanted| row.name.to_lowercase().contains(wanted))).collect()
+/// The adapters that can run the kernels, best first: `auto` takes the first that is no software device.
+fn adapters() -> Vec<(AdapterRow, DeviceCaps)> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
+    let mut rows: Vec<(AdapterRow, DeviceCaps)> = Vec::new();
+    let mut seen = HashSet::new();
+    for adapter in pollster::block_on(wattn::adapters(&instance)) {
+        let info = adapter.get_info();
+        // One device may be there through several back ends or drivers, the best first; `--adapter` reaches that one
+        // only. Equal GPUs in one machine differ in their bus.
+        if seen.insert((info.name.clone(), info.device_pci_bus_id.clone())) {
+            let caps = DeviceCaps::of_adapter(&adapter);
+            rows.push((row(&info, &caps), caps));
+        }
+    }
+    rows
 }
 
-fn row(adapter: &wgpu::Adapter) -> AdapterRow {
-    let (info, features, limits) = (adapter.get_info(), adapter.features(), adapter.limits());
-    let subgroup = features.contains(wgpu::Features::SUBGROUP);
-    let mut caps = DeviceCaps::BASELINE;
-    caps.shader_f16 = features.contains(wgpu::Features::SHADER_F16);
-    caps.subgroup_size = subgroup.then_some(info.subgroup_min_size..=info.subgroup_max_size);
+fn row(info: &wgpu::AdapterInfo, caps: &DeviceCaps) -> AdapterRow {
     AdapterRow {
-        name: info.name,
+        name: info.name.clone(),
         backend: info.backend.to_string(),
         kind: format!("{:?}", info.device_type),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         best_tier: caps.best_tier().name(),
         shader_f16: caps.shader_f16,
-        subgroup_size: subgroup.then_some([info.subgroup_min_size, info.subgroup_max_size]),
-        cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
-        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-        workgroup_storage_bytes: limits.max_compute_workgroup_storage_size,
-        invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
-        storage_binding_bytes: limits.max_storage_buffer_binding_size,
-        buffer_bytes: limits.max_buffer_size,
+        subgroup_size: caps.subgroup_size.as_ref().map(|size| [*size.start(), *size.end()]),
+        cooperative_matrix: !caps.matrix_tiles.is_empty(),
+        timestamps: caps.timestamps,
+        workgroup_storage_bytes: caps.max_workgroup_storage_bytes,
+        invocations_per_workgroup: caps.max_invocations_per_workgroup,
+        storage_binding_bytes: caps.max_storage_binding_bytes,
+        buffer_bytes: caps.max_buffer_bytes,
     }
 }
 

@@ -66,7 +66,7 @@ fn recall<T: Element>(job: &Job, engine: &Engine) -> Result<(), Failure> {
     let keys = encoders.iter().map(|encoder| encoder.keys(text)).collect::<wattn::Result<Vec<HostTensor<T>>>>()?;
     let softmax_scale = 1.0 / options.head_dim as f32;
 
-    let attention = engine.prefix_attention(&keys, text, softmax_scale)?;
+    let attention = engine.prefix_attention(&keys, text, softmax_scale, options.chunk)?;
     let predicted = predict(text, &encoders, &attention, options.chunk as usize)?;
     drop(attention);
 

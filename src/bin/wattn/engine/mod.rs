@@ -1,12 +1,18 @@
-//! Where attention is computed. The only file of the program that knows of more than one way.
+//! Where attention is computed. The only place of the program that knows of more than one way.
+
+mod cpu_prefix;
+mod gpu_prefix;
 
 use wattn::cpu;
 use wattn::{
-    AttentionOutput, AttentionProblem, AttentionShape, DType, Element, HostInputs, HostTensor, Mask, Result, Tier,
+    AttentionOutput, AttentionProblem, Context, ContextOptions, Element, HostInputs, HostTensor, Result,
+    SoftwareAdapters, Tier,
 };
 
 use crate::args::{Backend, EngineArgs};
 use crate::failure::Failure;
+use cpu_prefix::CpuPrefix;
+use gpu_prefix::GpuPrefix;
 
 /// Width of a one-hot value row: one column for each byte.
 pub(crate) const BYTES: u32 = 256;
@@ -14,6 +20,8 @@ pub(crate) const BYTES: u32 = 256;
 /// One way to compute attention, chosen once.
 #[derive(Debug)]
 pub(crate) enum Engine {
+    /// A device of wgpu, with the tier that its kernels use.
+    Gpu { context: Context, tier: Tier },
     /// Blockwise on the CPU. Holds the reason when a GPU was looked for first.
     Cpu { no_gpu: Option<String> },
     /// The definition in f64, one row at a time.
@@ -29,21 +37,32 @@ impl Engine {
         match args.backend {
             Backend::Cpu => Ok(Self::Cpu { no_gpu: None }),
             Backend::Oracle => Ok(Self::Oracle),
-            Backend::Gpu => Self::open_gpu(args),
-            // A GPU that was named must not be replaced by something else.
-            Backend::Auto if args.adapter.is_some() || args.tier.is_some() => Self::open_gpu(args),
-            Backend::Auto => Self::open_gpu(args).or_else(|failure| Ok(Self::Cpu { no_gpu: Some(failure.line()) })),
+            Backend::Gpu => Self::open_gpu(args, SoftwareAdapters::Accept),
+            // A GPU that was named, or kernels that were, must not be replaced by something else.
+            Backend::Auto if args.adapter.is_some() || args.tier.is_some() => {
+                Self::open_gpu(args, SoftwareAdapters::Accept)
+            }
+            // The CPU path is faster than a software device.
+            Backend::Auto => Self::open_gpu(args, SoftwareAdapters::Refuse)
+                .or_else(|failure| Ok(Self::Cpu { no_gpu: Some(failure.line()) })),
         }
     }
 
-    fn open_gpu(args: &EngineArgs) -> Result<Self, Failure> {
-        let _tier: Option<Tier> = args.tier.map(Tier::from);
-        Err(Failure::Usage("this build has no GPU path".to_owned()))
+    fn open_gpu(args: &EngineArgs, software: SoftwareAdapters) -> Result<Self, Failure> {
+        let mut options = ContextOptions::default().software(software);
+        if let Some(name) = &args.adapter {
+            options = options.adapter_name(name);
+        }
+        let context = Context::request_blocking(&options)?;
+        let tier = args.tier.map_or_else(|| context.caps().best_tier(), Tier::from);
+        context.caps().require(tier)?;
+        Ok(Self::Gpu { context, tier })
     }
 
     /// Where the work is done and, when that is not what `auto` looks for first, why.
     pub(crate) fn describe(&self) -> String {
         match self {
+            Self::Gpu { context, tier } => format!("{}, {tier} tier", context.describe()),
             Self::Cpu { no_gpu: None } => "CPU, blockwise".to_owned(),
             Self::Cpu { no_gpu: Some(reason) } => format!("CPU, blockwise ({reason})"),
             Self::Oracle => "CPU, f64 oracle".to_owned(),
@@ -57,12 +76,13 @@ impl Engine {
         inputs: &HostInputs<'_, T>,
     ) -> Result<AttentionOutput> {
         match self {
+            Self::Gpu { context, tier } => pollster::block_on(context.attend_with_tier(problem, inputs, *tier)),
             Self::Cpu { .. } => cpu::attend(problem, inputs),
             Self::Oracle => cpu::oracle::attend(problem, inputs),
         }
     }
 
-    /// Keeps keys and values where the work is done; queries arrive in chunks.
+    /// Keeps keys and values where the work is done; queries arrive in chunks of up to `chunk` rows.
     ///
     /// `keys` holds one `[1, len, 1, head_dim]` tensor for each head. Value j is the one-hot row of `bytes[j]`, the
     /// same in all heads, hence compact here.
@@ -71,60 +91,33 @@ impl Engine {
         keys: &'a [HostTensor<T>],
         bytes: &[u8],
         softmax_scale: f32,
+        chunk: u32,
     ) -> Result<PrefixAttention<'a, T>> {
-        Ok(PrefixAttention { engine: self, keys, values: one_hot(bytes)?, softmax_scale })
+        Ok(match self {
+            Self::Gpu { context, tier } => {
+                PrefixAttention::Gpu(GpuPrefix::new(context, *tier, keys, bytes, softmax_scale, chunk)?)
+            }
+            Self::Cpu { .. } | Self::Oracle => {
+                PrefixAttention::Cpu(CpuPrefix::new(self, keys, one_hot(bytes)?, softmax_scale))
+            }
+        })
     }
 }
 
 /// Keys and values of a text, ready for causal attention by chunks of queries.
-pub(crate) struct PrefixAttention<'a, T> {
-    engine: &'a Engine,
-    keys: &'a [HostTensor<T>],
-    values: HostTensor<T>,
-    softmax_scale: f32,
+pub(crate) enum PrefixAttention<'a, T> {
+    Cpu(CpuPrefix<'a, T>),
+    Gpu(GpuPrefix),
 }
 
 impl<T: Element> PrefixAttention<'_, T> {
     /// Causal attention of the queries at positions `chunk_start..chunk_start + len` over the keys from 0.
     /// `q` is `[1, len, heads, head_dim]`; out is `[1, len, heads, 256]` and lse `[1, len, heads, 1]`, in f32.
     pub(crate) fn attend_chunk(&self, q: &HostTensor<T>, chunk_start: u32) -> Result<AttentionOutput> {
-        let [_, len, heads, head_dim] = q.shape();
-        let shape = AttentionShape {
-            batch_size: 1,
-            seq_len_q: len,
-            seq_len_kv: self.values.shape()[1],
-            num_q_heads: 1,
-            num_kv_heads: 1,
-            head_dim,
-            head_dim_v: BYTES,
-        };
-        let problem = AttentionProblem::new(shape, T::DTYPE)
-            .out_dtype(DType::F32)
-            .mask(Mask::Causal)
-            .softmax_scale(self.softmax_scale);
-        // Keys past the chunk do not count, so nothing is copied: the mask is aligned to this length.
-        let seq_lens_kv = [chunk_start + len];
-        // Heads go one by one because they share the values, which a head axis would have to repeat.
-        let mut whole = AttentionOutput {
-            out: HostTensor::zeros([1, len, heads, BYTES]),
-            lse: HostTensor::zeros([1, len, heads, 1]),
-        };
-        for (head, k) in self.keys.iter().enumerate() {
-            let rows = (0..len as usize).flat_map(|row| q.row(0, row, head)).copied().collect();
-            let q = HostTensor::new([1, len, 1, head_dim], rows)?;
-            let inputs = HostInputs { q: &q, k, v: &self.values, seq_lens_kv: Some(&seq_lens_kv) };
-            let part = self.engine.attend(&problem, &inputs)?;
-            interleave(whole.out.data_mut(), part.out.data(), head, heads as usize, BYTES as usize);
-            interleave(whole.lse.data_mut(), part.lse.data(), head, heads as usize, 1);
+        match self {
+            Self::Cpu(prefix) => prefix.attend_chunk(q, chunk_start),
+            Self::Gpu(prefix) => prefix.attend_chunk(q, chunk_start),
         }
-        Ok(whole)
-    }
-}
-
-/// Copies the rows of one head to their places among all heads.
-fn interleave(whole: &mut [f32], part: &[f32], head: usize, heads: usize, dim: usize) {
-    for (to, from) in whole.chunks_exact_mut(heads * dim).zip(part.chunks_exact(dim)) {
-        to[head * dim..][..dim].copy_from_slice(from);
     }
 }
 

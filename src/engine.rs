@@ -1,0 +1,153 @@
+//! A GPU if there is one, else the CPU: the choice that most programs want, made once and said aloud.
+
+use crate::{AttentionOutput, AttentionProblem, Context, ContextOptions, Element, Error, HostInputs, Result, cpu};
+
+/// Where attention on host tensors is computed. Chosen once; a call that fails on the GPU is an error and is not
+/// repeated on the CPU.
+///
+/// ```
+/// use wattn::{AttentionProblem, AttentionShape, DType, Engine, HostInputs, HostTensor, Mask};
+///
+/// let shape = AttentionShape {
+///     batch_size: 1, seq_len_q: 2, seq_len_kv: 2, num_q_heads: 1, num_kv_heads: 1, head_dim: 4, head_dim_v: 4,
+/// };
+/// let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+/// let q = HostTensor::zeros(shape.q());
+/// let k = HostTensor::zeros(shape.k());
+/// let v = HostTensor::new(shape.v(), vec![1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 5.0, 6.0])?;
+///
+/// let engine = Engine::cpu(); // or `Engine::best_blocking()`: a GPU if there is one
+/// let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+/// let output = engine.attend_blocking(&problem, &inputs)?;
+/// assert_eq!(output.out.row(0, 0, 0), [1.0, 2.0, 3.0, 4.0]); // sees itself
+/// assert_eq!(output.out.row(0, 1, 0), [2.0, 3.0, 4.0, 5.0]); // equal scores: the mean of both
+/// println!("{engine}");
+/// # Ok::<(), wattn::Error>(())
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Engine {
+    /// A device of wgpu.
+    Gpu(Context),
+    /// The blockwise CPU path.
+    Cpu {
+        /// Why there is no GPU; `None` when the CPU was asked for.
+        no_gpu: Option<Error>,
+    },
+}
+
+impl Engine {
+    /// The best GPU, else the CPU. Software devices count as none: the CPU path is faster than they are.
+    ///
+    /// # Cost
+    /// Loads the graphics drivers.
+    pub async fn best() -> Self {
+        Self::best_with(&ContextOptions::default()).await
+    }
+
+    /// The GPU that `options` describe, else the CPU. To insist on a GPU, use [`Context::request`], which fails instead.
+    ///
+    /// # Cost
+    /// Loads the graphics drivers.
+    pub async fn best_with(options: &ContextOptions) -> Self {
+        match Context::request(options).await {
+            Ok(context) => Self::Gpu(context),
+            Err(error) => Self::Cpu { no_gpu: Some(error) },
+        }
+    }
+
+    /// [`Engine::best`], waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[must_use]
+    pub fn best_blocking() -> Self {
+        pollster::block_on(Self::best())
+    }
+
+    /// [`Engine::best_with`], waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[must_use]
+    pub fn best_with_blocking(options: &ContextOptions) -> Self {
+        pollster::block_on(Self::best_with(options))
+    }
+
+    /// The CPU, without a look at the GPUs.
+    #[must_use]
+    pub const fn cpu() -> Self {
+        Self::Cpu { no_gpu: None }
+    }
+
+    /// The GPU, if it is one.
+    #[must_use]
+    pub const fn context(&self) -> Option<&Context> {
+        match self {
+            Self::Gpu(context) => Some(context),
+            Self::Cpu { .. } => None,
+        }
+    }
+
+    /// Attention over tensors in host memory: f32 out, and the lse.
+    ///
+    /// # Errors
+    /// Those of [`Context::attend`] or of [`cpu::attend`].
+    ///
+    /// # Cost
+    /// That of [`Context::attend`]; on the CPU, the whole computation when the future is first polled.
+    pub async fn attend<T: Element>(
+        &self,
+        problem: &AttentionProblem,
+        inputs: &HostInputs<'_, T>,
+    ) -> Result<AttentionOutput> {
+        match self {
+            Self::Gpu(context) => context.attend(problem, inputs).await,
+            Self::Cpu { .. } => cpu::attend(problem, inputs),
+        }
+    }
+
+    /// [`Engine::attend`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Engine::attend`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn attend_blocking<T: Element>(
+        &self,
+        problem: &AttentionProblem,
+        inputs: &HostInputs<'_, T>,
+    ) -> Result<AttentionOutput> {
+        pollster::block_on(self.attend(problem, inputs))
+    }
+
+    /// Which engine it is, and why, on one line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl From<Context> for Engine {
+    fn from(context: Context) -> Self {
+        Self::Gpu(context)
+    }
+}
+
+impl core::fmt::Display for Engine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Gpu(context) => write!(f, "{}, {} tier", context.describe(), context.caps().best_tier()),
+            Self::Cpu { no_gpu: None } => f.write_str("CPU, blockwise"),
+            Self::Cpu { no_gpu: Some(reason) } => write!(f, "CPU, blockwise ({reason})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_gpu_is_told() {
+        let engine = Engine::best_with_blocking(&ContextOptions::default().adapter_name("no adapter is called this"));
+        assert!(engine.context().is_none());
+        assert!(engine.describe().starts_with("CPU, blockwise (no GPU adapter named like"), "{engine}");
+        assert_eq!(Engine::cpu().describe(), "CPU, blockwise");
+    }
+}
