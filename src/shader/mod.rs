@@ -39,10 +39,6 @@ macro_rules! module_table {
             fn source(self) -> &'static str {
                 match self { $(Self::$variant => include_str!(concat!("../../shaders/shared/", $name, ".wgsl")),)* }
             }
-
-            /// Every module.
-            #[cfg(test)]
-            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)*];
         }
     };
 }
@@ -75,6 +71,17 @@ impl Specialization {
     /// The complete WGSL of this variant.
     #[must_use]
     pub fn wgsl(&self) -> String {
+        self.assemble(|text| unroll::unroll(text, &self.constants))
+    }
+
+    /// [`wgsl`](Self::wgsl) with its loops as they stand in the files. For tests: the marked loops are WGSL themselves.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn wgsl_rolled(&self) -> String {
+        self.assemble(str::to_owned)
+    }
+
+    fn assemble(&self, prepare: impl Fn(&str) -> String) -> String {
         let mut source = String::new();
         if self.modules.iter().any(|module| module.needs_f16()) {
             source.push_str("enable f16;\n");
@@ -88,7 +95,7 @@ impl Specialization {
         }
         for text in self.modules.iter().map(|module| module.source()).chain([self.kernel.source()]) {
             source.push('\n');
-            source.push_str(&unroll::unroll(text, &self.constants));
+            source.push_str(&prepare(text));
         }
         source
     }
