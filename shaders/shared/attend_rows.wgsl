@@ -44,14 +44,6 @@ fn q_index(tile: Tile, place: Place) -> u32 {
     return params.q_offset + tile.batch * params.q_batch + query * params.q_seq + head * params.q_head;
 }
 
-fn k_index(tile: Tile, key: u32) -> u32 {
-    return params.k_offset + tile.batch * params.k_batch + key * params.k_seq + tile.kv_head * params.k_head;
-}
-
-fn v_index(tile: Tile, key: u32) -> u32 {
-    return params.v_offset + tile.batch * params.v_batch + key * params.v_seq + tile.kv_head * params.v_head;
-}
-
 fn seq_len_kv_of(batch: u32) -> u32 {
     if HAS_SEQ_LENS {
         return min(seq_lens_kv[params.seq_lens_offset + batch], params.seq_len_kv);
@@ -81,6 +73,10 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
     let thread = tile.thread;
     let lane = lane_of(thread);
     let first_weight = group_of(thread) * ROWS * WEIGHTS_STRIDE;
+    let k_begin = params.k_offset + tile.batch * params.k_batch + tile.kv_head * params.k_head;
+    let v_begin = params.v_offset + tile.batch * params.v_batch + tile.kv_head * params.v_head;
+    let k_stride = params.k_seq;
+    let v_stride = params.v_seq;
     // Of every SHARE rows this lane loads one; the others come from the other lanes.
     let own = lane % SHARE;
     var q_at: array<u32, SLOTS>;
@@ -91,10 +87,10 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
     var acc: array<array<vec4<f32>, COLS>, ROWS>;
     var row_max: array<f32, ROWS>;
     var row_sum: array<f32, ROWS>;
-    for (var r = 0u; r < ROWS; r++) { // unroll
+    for (var r = 0u; r < ROWS; r++) { // unroll in registers
         row_max[r] = MASKED;
         row_sum[r] = 0.0;
-        for (var c = 0u; c < COLS; c++) { // unroll
+        for (var c = 0u; c < COLS; c++) { // unroll in registers
             acc[r][c] = vec4<f32>();
         }
     }
@@ -102,25 +98,25 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
     for (var tile_begin = walked.begin; tile_begin < walked.end; tile_begin += TILE_KV) {
         // Scores of this lane's keys.
         var k_at: array<u32, KEYS>;
-        for (var c = 0u; c < KEYS; c++) { // unroll
-            k_at[c] = k_index(tile, min(tile_begin + lane * KEYS + c, walked.end - 1u));
+        for (var c = 0u; c < KEYS; c++) { // unroll in registers
+            k_at[c] = k_begin + min(tile_begin + lane * KEYS + c, walked.end - 1u) * k_stride;
         }
         var scores: array<array<f32, KEYS>, ROWS>;
-        for (var r = 0u; r < ROWS; r++) { // unroll
-            for (var c = 0u; c < KEYS; c++) { // unroll
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            for (var c = 0u; c < KEYS; c++) { // unroll in registers
                 scores[r][c] = 0.0;
             }
         }
         for (var d4 = 0u; d4 < HEAD_DIM4; d4++) {
             var k4: array<vec4<f32>, KEYS>;
-            for (var c = 0u; c < KEYS; c++) { // unroll
+            for (var c = 0u; c < KEYS; c++) { // unroll in registers
                 k4[c] = widen(k[k_at[c] + d4]);
             }
             for (var slot = 0u; slot < SLOTS; slot++) { // unroll
                 let loaded = widen(q[q_at[slot] + d4]);
                 for (var t = 0u; t < SHARE; t++) { // unroll
                     let q4 = from_lane(loaded, t, thread);
-                    for (var c = 0u; c < KEYS; c++) { // unroll
+                    for (var c = 0u; c < KEYS; c++) { // unroll in registers
                         scores[slot * SHARE + t][c] = fma(q4.x, k4[c].x, fma(q4.y, k4[c].y,
                             fma(q4.z, k4[c].z, fma(q4.w, k4[c].w, scores[slot * SHARE + t][c]))));
                     }
@@ -131,16 +127,16 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
         // Mask. `whole` is the same for the whole workgroup or not; no barrier depends on it.
         let tile_end = tile_begin + TILE_KV;
         let whole = tile_begin >= shared_by_all.begin && tile_end <= shared_by_all.end;
-        for (var r = 0u; r < ROWS; r++) { // unroll
-            for (var c = 0u; c < KEYS; c++) { // unroll
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            for (var c = 0u; c < KEYS; c++) { // unroll in registers
                 scores[r][c] *= params.scale_log2;
             }
         }
         if !whole {
-            for (var c = 0u; c < KEYS; c++) { // unroll
+            for (var c = 0u; c < KEYS; c++) { // unroll in registers
                 let key = tile_begin + lane * KEYS + c;
                 let rows = seeing_rows(key, tile.seq_len_kv);
-                for (var r = 0u; r < ROWS; r++) { // unroll
+                for (var r = 0u; r < ROWS; r++) { // unroll in registers
                     let row = tile.first_row + r;
                     let sees = key < walked.end && row >= rows.begin && row < rows.end;
                     scores[r][c] = select(MASKED, scores[r][c], sees);
@@ -150,24 +146,24 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
 
         // Online softmax: rescale what was accumulated to the new maximum, and hand the weights over.
         var tile_max: array<f32, ROWS>;
-        for (var r = 0u; r < ROWS; r++) { // unroll
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
             tile_max[r] = scores[r][0];
-            for (var c = 1u; c < KEYS; c++) { // unroll
+            for (var c = 1u; c < KEYS; c++) { // unroll in registers
                 tile_max[r] = max(tile_max[r], scores[r][c]);
             }
             tile_max[r] = give_max(tile_max[r], r, thread);
         }
         join_max(thread);
         workgroupBarrier(); // orders weights: the previous tile's have been read
-        for (var r = 0u; r < ROWS; r++) { // unroll
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
             let new_max = max(row_max[r], take(tile_max[r], r, thread));
             let rescale = exp2(row_max[r] - new_max);
             row_max[r] = new_max;
             row_sum[r] *= rescale;
-            for (var c = 0u; c < COLS; c++) { // unroll
+            for (var c = 0u; c < COLS; c++) { // unroll in registers
                 acc[r][c] *= rescale;
             }
-            for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll
+            for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll in registers
                 let score4 = vec4<f32>(
                     scores[r][c4 * 4u], scores[r][c4 * 4u + 1u], scores[r][c4 * 4u + 2u], scores[r][c4 * 4u + 3u]);
                 let weight4 = select(vec4<f32>(), exp2(score4 - new_max), score4 != vec4<f32>(MASKED));
@@ -181,9 +177,9 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
         if whole {
             for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
                 var v4: array<array<vec4<f32>, COLS>, 4>;
-                for (var i = 0u; i < 4u; i++) { // unroll
-                    let v_at = v_index(tile, tile_begin + key4 * 4u + i);
-                    for (var c = 0u; c < COLS; c++) { // unroll
+                for (var i = 0u; i < 4u; i++) { // unroll in registers
+                    let v_at = v_begin + (tile_begin + key4 * 4u + i) * v_stride;
+                    for (var c = 0u; c < COLS; c++) { // unroll in registers
                         v4[i][c] = widen(v[v_at + column_of(thread, c)]);
                     }
                 }
@@ -191,7 +187,7 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
                     let loaded = weights[first_weight + (slot * SHARE + own) * WEIGHTS_STRIDE + key4];
                     for (var t = 0u; t < SHARE; t++) { // unroll
                         let w = from_lane(loaded, t, thread);
-                        for (var c = 0u; c < COLS; c++) { // unroll
+                        for (var c = 0u; c < COLS; c++) { // unroll in registers
                             acc[slot * SHARE + t][c] = fma(vec4<f32>(w.x), v4[0][c], fma(vec4<f32>(w.y), v4[1][c],
                                 fma(vec4<f32>(w.z), v4[2][c], fma(vec4<f32>(w.w), v4[3][c], acc[slot * SHARE + t][c]))));
                         }
@@ -202,21 +198,17 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
             // A masked key may hold NaN or infinity, and 0 * NaN is NaN: rows that do not see a key must not touch it.
             for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
                 var v4: array<array<vec4<f32>, COLS>, 4>;
-                for (var i = 0u; i < 4u; i++) { // unroll
-                    let v_at = v_index(tile, min(tile_begin + key4 * 4u + i, walked.end - 1u));
-                    for (var c = 0u; c < COLS; c++) { // unroll
+                for (var i = 0u; i < 4u; i++) { // unroll in registers
+                    let v_at = v_begin + min(tile_begin + key4 * 4u + i, walked.end - 1u) * v_stride;
+                    for (var c = 0u; c < COLS; c++) { // unroll in registers
                         v4[i][c] = widen(v[v_at + column_of(thread, c)]);
                     }
                 }
-                for (var slot = 0u; slot < SLOTS; slot++) { // unroll
-                    let loaded = weights[first_weight + (slot * SHARE + own) * WEIGHTS_STRIDE + key4];
-                    for (var t = 0u; t < SHARE; t++) { // unroll
-                        let w = from_lane(loaded, t, thread);
-                        for (var i = 0u; i < 4u; i++) { // unroll
-                            for (var c = 0u; c < COLS; c++) { // unroll
-                                acc[slot * SHARE + t][c] = select(acc[slot * SHARE + t][c],
-                                    fma(vec4<f32>(w[i]), v4[i][c], acc[slot * SHARE + t][c]), w[i] != 0.0);
-                            }
+                for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                    let w = weights[first_weight + r * WEIGHTS_STRIDE + key4];
+                    for (var i = 0u; i < 4u; i++) { // unroll in registers
+                        for (var c = 0u; c < COLS; c++) { // unroll in registers
+                            acc[r][c] = select(acc[r][c], fma(vec4<f32>(w[i]), v4[i][c], acc[r][c]), w[i] != 0.0);
                         }
                     }
                 }
@@ -224,16 +216,16 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
         }
     }
 
-    for (var r = 0u; r < ROWS; r++) { // unroll
+    for (var r = 0u; r < ROWS; r++) { // unroll in registers
         row_sum[r] = give_sum(row_sum[r], r, thread);
     }
     join_sum(thread);
     var place = place_of(tile.first_row);
-    for (var r = 0u; r < ROWS; r++) { // unroll
+    for (var r = 0u; r < ROWS; r++) { // unroll in registers
         if tile.first_row + r < params.num_rows {
             let sum = take(row_sum[r], r, thread);
             let empty = sum == 0.0;
-            for (var c = 0u; c < COLS; c++) { // unroll
+            for (var c = 0u; c < COLS; c++) { // unroll in registers
                 // The first test is a constant: most columns need no other.
                 if (c + 1u) * LANES <= HEAD_DIM_V4 || lane + c * LANES < HEAD_DIM_V4 {
                     store_out(tile, place, lane + c * LANES, select(acc[r][c] / sum, vec4<f32>(), empty));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Dispatch, Tiling};
 use crate::kernels::{KernelId, merge_splits};
-use crate::shader::{Module, Specialization};
+use crate::shader::{Arrays, Module, Specialization};
 use crate::{AttentionProblem, DType, DeviceCaps, Error, Result, Tier};
 
 /// The dispatches that compute an [`AttentionProblem`] on a device, and the workspace they need. A value: made once per
@@ -221,7 +221,8 @@ fn specialize_attend(
         modules.push(out_module(problem.out_dtype, tier));
         switches.insert("WRITE_LSE", problem.lse);
     }
-    Specialization { kernel, modules, constants, switches }
+    let arrays = if caps.software { Arrays::Memory } else { Arrays::Registers };
+    Specialization { kernel, modules, constants, switches, arrays }
 }
 
 /// The variant of `merge_splits` for one width and one type of out.
@@ -231,6 +232,7 @@ pub(super) fn specialize_merge(head_dim_v: u32, out_dtype: DType, lse: bool, tie
         modules: vec![Module::MergeParams, out_module(out_dtype, tier)],
         constants: BTreeMap::from([("HEAD_DIM_V4", head_dim_v / 4), ("WORKGROUP_SIZE", merge_splits::WORKGROUP_SIZE)]),
         switches: BTreeMap::from([("WRITE_LSE", lse)]),
+        arrays: Arrays::Memory, // it has none
     }
 }
 

@@ -7,6 +7,7 @@ mod unroll;
 use core::fmt::Write as _;
 
 pub use specialization::Specialization;
+pub(crate) use unroll::Arrays;
 
 /// A file of `shaders/shared`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,7 +72,7 @@ impl Specialization {
     /// The complete WGSL of this variant.
     #[must_use]
     pub fn wgsl(&self) -> String {
-        self.assemble(|text| unroll::unroll(text, &self.constants))
+        self.assemble(|text| unroll::unroll(text, &self.constants, self.arrays))
     }
 
     /// [`wgsl`](Self::wgsl) with its loops as they stand in the files. For tests: the marked loops are WGSL themselves.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Module;
+use super::{Arrays, Module};
 use crate::kernels::KernelId;
 
 /// One variant of a kernel: the modules chosen from their families and the constants. The key of the pipeline cache.
@@ -12,6 +12,7 @@ pub struct Specialization {
     pub(crate) modules: Vec<Module>,
     pub(crate) constants: BTreeMap<&'static str, u32>,
     pub(crate) switches: BTreeMap<&'static str, bool>,
+    pub(crate) arrays: Arrays,
 }
 
 impl Specialization {
