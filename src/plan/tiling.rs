@@ -148,12 +148,9 @@ fn choose_lanes(head_dim_v: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
 /// load there costs as much as dozens of multiply-adds, so more rows a load win: 32 rows against 16 were 1.3 times as
 /// fast on lavapipe 25.0 (2 heads, 1024 x 1024, width 128, f32), 8 rows 0.7 times.
 fn choose_rows(columns: u32, keys: u32, caps: &DeviceCaps) -> u32 {
-    if caps.software {
-        return 32;
-    }
-    let fitting = 128 / (4 * columns + keys);
+    let fitting = if caps.software { (128 / columns).min(32) } else { (128 / (4 * columns + keys)).min(16) };
     // The largest power of two that fits.
-    1 << fitting.clamp(1, 16).ilog2()
+    1 << fitting.max(1).ilog2()
 }
 
 /// 16 KiB of workgroup memory keep several workgroups on one core of the GPU, and are what every device has.
