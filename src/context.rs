@@ -63,6 +63,7 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     caps: DeviceCaps,
+    checks: ShaderChecks,
     pipelines: PipelineCache,
     /// Stand in for bindings that a problem does not use: one to read, one to write, since wgpu forbids both at once.
     unused_read: wgpu::Buffer,
@@ -70,6 +71,13 @@ struct Inner {
     lost: Arc<OnceLock<String>>,
     /// Error scopes are a stack for each thread; the lock keeps the stacks of one device from interleaving on the web.
     scopes: Mutex<()>,
+}
+
+/// Whether wgpu adds bounds checks and loop bounds to the shaders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShaderChecks {
+    Trusted,
+    Checked,
 }
 
 impl Context {
@@ -83,7 +91,14 @@ impl Context {
     /// Allocates two small buffers. Compiles nothing.
     pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
         let caps = DeviceCaps::of(&device);
-        Self::with_caps(device, queue, caps)
+        Self::with_caps(device, queue, caps, ShaderChecks::Trusted)
+    }
+
+    /// The same device with pipelines of its own, whose shaders wgpu guards with bounds checks. For tests: both variants
+    /// must give the same bits.
+    #[doc(hidden)]
+    pub fn with_checked_shaders(&self) -> Result<Self> {
+        Self::with_caps(self.device().clone(), self.queue().clone(), self.caps().clone(), ShaderChecks::Checked)
     }
 
     /// [`Context::new`], with the adapter at hand: it alone knows the device's matrix products.
@@ -92,10 +107,10 @@ impl Context {
     /// Those of [`Context::new`].
     pub fn with_adapter(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
         let caps = DeviceCaps::of(&device).with_adapter(adapter);
-        Self::with_caps(device, queue, caps)
+        Self::with_caps(device, queue, caps, ShaderChecks::Trusted)
     }
 
-    fn with_caps(device: wgpu::Device, queue: wgpu::Queue, caps: DeviceCaps) -> Result<Self> {
+    fn with_caps(device: wgpu::Device, queue: wgpu::Queue, caps: DeviceCaps, checks: ShaderChecks) -> Result<Self> {
         let needed = 6;
         if caps.max_storage_buffers < needed {
             return Err(Error::Limit {
@@ -118,7 +133,8 @@ impl Context {
         let lost = Arc::new(OnceLock::new());
         let pipelines = PipelineCache::default();
         let scopes = Mutex::new(());
-        Ok(Self { inner: Arc::new(Inner { device, queue, caps, pipelines, unused_read, unused_write, lost, scopes }) })
+        let inner = Inner { device, queue, caps, checks, pipelines, unused_read, unused_write, lost, scopes };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Opens a device of our own: all limits and all stable features that the adapter has.
@@ -186,6 +202,10 @@ impl Context {
     #[must_use]
     pub fn describe(&self) -> String {
         describe_adapter(&self.device().adapter_info())
+    }
+
+    pub(crate) fn shader_checks(&self) -> ShaderChecks {
+        self.inner.checks
     }
 
     pub(crate) fn pipelines(&self) -> &PipelineCache {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::context::ShaderChecks;
 use crate::kernels::KernelId;
 use crate::shader::Specialization;
 use crate::{Context, Result};
@@ -29,20 +30,26 @@ impl PipelineCache {
             return Ok(Arc::clone(pipeline));
         }
         // Compiled outside the lock: two threads may do the same work, but neither waits for the other's shader.
-        let pipeline = Arc::new(ctx.scoped("creating a pipeline", || compile(ctx.device(), specialization))?);
+        let pipeline = Arc::new(ctx.scoped("creating a pipeline", || compile(ctx, specialization))?);
         Ok(Arc::clone(lock().entry(specialization.clone()).or_insert(pipeline)))
     }
 }
 
-fn compile(device: &wgpu::Device, specialization: &Specialization) -> Pipeline {
+fn compile(ctx: &Context, specialization: &Specialization) -> Pipeline {
+    let device = ctx.device();
     let kernel = specialization.kernel();
     let label = Some(kernel.label());
     let source = wgpu::ShaderSource::Wgsl(specialization.wgsl().into());
     let descriptor = wgpu::ShaderModuleDescriptor { label, source };
-    // SAFETY: the shaders are the crate's own. Every index is either bounded by shapes that `bind` checked against the
-    // buffers, or clamped in the shader (key lengths read from a buffer), every loop counts up to a bound that does not
-    // change, and no divisor is zero. The tests run the checked variant beside this one and compare.
-    let module = unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+    let module = match ctx.shader_checks() {
+        // SAFETY: the shaders are the crate's own. Every index is either bounded by shapes that `bind` checked against
+        // the buffers, or clamped in the shader (key lengths read from a buffer), every loop counts up to a bound that
+        // does not change, and no divisor is zero. The tests run the checked variant beside this one and compare.
+        ShaderChecks::Trusted => unsafe {
+            device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+        },
+        ShaderChecks::Checked => device.create_shader_module(descriptor),
+    };
 
     let entries: Vec<_> = (0..).zip(kernel.bindings()).map(|(at, binding)| binding.layout_entry(at)).collect();
     let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Case, MASKS, Magnitudes, Random, bound, shape};
+use common::{Case, Exp, MASKS, Magnitudes, Random, bound, shape};
 use proptest::prelude::*;
 use wattn::cpu::{self, CpuTiling};
 use wattn::{AttentionOutput, AttentionShape, Error, HostTensor, LSE_EMPTY, Mask, MergeProblem};
@@ -11,7 +11,7 @@ use wattn::{AttentionOutput, AttentionShape, Error, HostTensor, LSE_EMPTY, Mask,
 fn loosest_bound(shape: &AttentionShape) -> (f64, f64) {
     let score = f64::from(shape.head_dim).sqrt();
     let num_keys = shape.seq_len_kv as usize;
-    let (out, lse) = bound(&Magnitudes { num_keys, score, value: vec![1.0] }, shape.head_dim);
+    let (out, lse) = bound(&Magnitudes { num_keys, score, value: vec![1.0] }, shape.head_dim, Exp::Cpu);
     (out[0], lse)
 }
 

@@ -1,16 +1,20 @@
 //! Attention on the CPU: the definition ([`oracle`]), the blockwise path that runs where there is no GPU ([`attend`]),
-//! and the twins of the GPU kernels.
+//! and the [`twins`] of the GPU kernels.
 
 mod attend;
-mod merge;
+mod attend_decode;
+mod attend_prefill;
+mod attend_rows;
+mod merge_splits;
 pub mod oracle;
 mod sequence;
 mod simd;
 mod stream;
 mod tile;
+pub mod twins;
 
 pub use attend::{CpuTiling, attend, attend_with_tiling};
-pub use merge::merge;
+pub use merge_splits::merge;
 
 use crate::{AttentionProblem, Element, Error, HostTensor, Result};
 

@@ -78,6 +78,10 @@ impl Tiling {
         );
         let mut tiling = Self { lanes, rows, keys, groups: 1, num_splits: 1 };
         tiling.groups = choose_groups(tiling, num_rows, caps, tier);
+        // A workgroup of whole subgroups may be many groups where the size of a subgroup varies: fewer rows each then.
+        while tiling.rows > 1 && tiling.workgroup_storage_bytes(tier) > workgroup_budget(caps) {
+            tiling.rows /= 2;
+        }
         tiling.num_splits = choose_splits(problem, tiling, num_rows, caps);
         tiling
     }
@@ -149,8 +153,12 @@ fn choose_rows(columns: u32, keys: u32, caps: &DeviceCaps) -> u32 {
     1 << fitting.max(1).ilog2()
 }
 
-/// Four groups a workgroup read the same keys at the same time, so that the first-level cache serves three of them.
 /// 16 KiB of workgroup memory keep several workgroups on one core of the GPU, and are what every device has.
+fn workgroup_budget(caps: &DeviceCaps) -> u64 {
+    u64::from(caps.max_workgroup_storage_bytes.min(16 << 10))
+}
+
+/// Four groups a workgroup read the same keys at the same time, so that the first-level cache serves three of them.
 fn choose_groups(tiling: Tiling, num_rows: u64, caps: &DeviceCaps, tier: Tier) -> u32 {
     let whole_subgroups = match (tier.subgroup(), &caps.subgroup_size) {
         (true, Some(size)) => (size.end() / tiling.lanes).max(1),
@@ -159,7 +167,7 @@ fn choose_groups(tiling: Tiling, num_rows: u64, caps: &DeviceCaps, tier: Tier) -
     let wanted = if caps.software { 1 } else { num_rows.div_ceil(u64::from(tiling.rows)).clamp(1, 4) as u32 };
     let mut groups = wanted.next_multiple_of(whole_subgroups);
     while groups > whole_subgroups
-        && (Tiling { groups, ..tiling }).workgroup_storage_bytes(tier) > u64::from(caps.max_workgroup_storage_bytes.min(16 << 10))
+        && (Tiling { groups, ..tiling }).workgroup_storage_bytes(tier) > workgroup_budget(caps)
     {
         groups -= whole_subgroups;
     }

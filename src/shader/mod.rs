@@ -40,10 +40,6 @@ macro_rules! module_table {
             fn source(self) -> &'static str {
                 match self { $(Self::$variant => include_str!(concat!("../../shaders/shared/", $name, ".wgsl")),)* }
             }
-
-            /// Every module.
-            #[cfg(test)]
-            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)*];
         }
     };
 }
@@ -76,6 +72,17 @@ impl Specialization {
     /// The complete WGSL of this variant.
     #[must_use]
     pub fn wgsl(&self) -> String {
+        self.assemble(|text| unroll::unroll(text, &self.constants, self.arrays))
+    }
+
+    /// [`wgsl`](Self::wgsl) with its loops as they stand in the files. For tests: the marked loops are WGSL themselves.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn wgsl_rolled(&self) -> String {
+        self.assemble(str::to_owned)
+    }
+
+    fn assemble(&self, prepare: impl Fn(&str) -> String) -> String {
         let mut source = String::new();
         if self.modules.iter().any(|module| module.needs_f16()) {
             source.push_str("enable f16;\n");
@@ -89,7 +96,7 @@ impl Specialization {
         }
         for text in self.modules.iter().map(|module| module.source()).chain([self.kernel.source()]) {
             source.push('\n');
-            source.push_str(&unroll::unroll(text, &self.constants, self.arrays));
+            source.push_str(&prepare(text));
         }
         source
     }

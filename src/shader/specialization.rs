@@ -22,6 +22,11 @@ impl Specialization {
         self.kernel
     }
 
+    /// The files of `shaders/shared` that it is made of.
+    pub fn modules(&self) -> impl Iterator<Item = &'static str> {
+        self.modules.iter().map(|module| module.name())
+    }
+
     /// The value of a constant, by its WGSL name.
     #[must_use]
     pub fn constant(&self, name: &str) -> Option<u32> {
@@ -31,7 +36,7 @@ impl Specialization {
 
 impl core::fmt::Display for Specialization {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let modules = self.modules.iter().map(|module| module.name()).collect::<Vec<_>>().join("+");
+        let modules = self.modules().collect::<Vec<_>>().join("+");
         write!(f, "{modules}")?;
         for (name, value) in &self.constants {
             write!(f, " {name}={value}")?;

@@ -5,7 +5,15 @@
 
 use std::sync::OnceLock;
 
-use wattn::{AttentionPlan, AttentionProblem, Context, ContextOptions, DeviceCaps, Tier, Tiling};
+use wattn::cpu::twins;
+use wattn::{
+    Attention, AttentionArgs, AttentionOutput, AttentionPlan, AttentionProblem, BoundAttention, Context, ContextOptions,
+    DType, DeviceCaps, Element, HostTensor, LSE_EMPTY, Layout, MergeProblem, TensorView, TensorViewMut, Tier, Tiling,
+    U32View,
+};
+use wgpu::util::DeviceExt as _;
+
+use super::Case;
 
 /// A context for each adapter.
 pub fn contexts() -> &'static [Context] {
@@ -34,9 +42,10 @@ pub fn contexts() -> &'static [Context] {
     })
 }
 
-/// The tiers that a device offers.
-pub fn tiers(caps: &DeviceCaps) -> impl Iterator<Item = Tier> {
-    Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok())
+/// The tiers that a device offers and that compile to different shaders for these element types.
+pub fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> Vec<Tier> {
+    let f16 = dtypes.contains(&DType::F16);
+    Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok() && (f16 || !tier.shader_f16())).collect()
 }
 
 /// The tiny tiling of a tier: two rows a group, one vec4 of keys a lane, so that edges are cheap to reach.
@@ -56,14 +65,146 @@ pub fn segment_tiling(caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
     Some(Tiling { lanes, rows: 4, keys: 4, groups: 2 * size.end() / lanes, num_splits: 1 })
 }
 
-/// The tilings that a test goes through: the plan's own, tiny ones with and without splits, and a segment.
-pub fn plans(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Vec<AttentionPlan> {
-    let forced = |tiling| AttentionPlan::with_tiling(problem, caps, tier, tiling).unwrap();
-    let mut plans = vec![
-        AttentionPlan::with_tier(problem, caps, tier).unwrap(),
-        forced(tiny_tiling(caps, tier, 1)),
-        forced(tiny_tiling(caps, tier, 3)),
-    ];
-    plans.extend(segment_tiling(caps, tier).map(forced));
-    plans
+/// Tiny tilings with and without splits, and a segment. What they compile to depends on widths and element types only,
+/// so that tests can vary everything else at no cost.
+pub fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<Tiling> {
+    let mut tilings = vec![tiny_tiling(caps, tier, 1), tiny_tiling(caps, tier, 3)];
+    tilings.extend(segment_tiling(caps, tier));
+    tilings
+}
+
+/// The problem of a case, with lse, and with lengths where the case has them.
+pub fn problem_of<T: Element>(case: &Case<T>, out_dtype: DType) -> AttentionProblem {
+    let problem = case.problem().out_dtype(out_dtype).with_lse();
+    if case.seq_lens_kv.is_some() { problem.with_seq_lens_kv() } else { problem }
+}
+
+/// A plan for a case with f32 out.
+pub fn plan_of<T: Element>(case: &Case<T>, ctx: &Context, tier: Tier, tiling: Tiling) -> AttentionPlan {
+    AttentionPlan::with_tiling(&problem_of(case, DType::F32), ctx.caps(), tier, tiling).unwrap()
+}
+
+/// A buffer for anything that these tests do with one.
+pub fn buffer<T: bytemuck::Pod>(ctx: &Context, contents: &[T]) -> wgpu::Buffer {
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    let contents = bytemuck::cast_slice(contents);
+    ctx.device().create_buffer_init(&wgpu::util::BufferInitDescriptor { label: Some("test"), contents, usage })
+}
+
+/// All of a buffer.
+pub fn read_all<T: Element>(ctx: &Context, buffer: &wgpu::Buffer) -> Vec<T> {
+    let len = (buffer.size() / T::DTYPE.size_bytes()) as u32;
+    let view = TensorView::new(buffer, T::DTYPE, Layout::seq_major(1, 1, 1, len));
+    ctx.read_blocking::<T>(view).unwrap().into_data()
+}
+
+/// The contiguous layout of a shape.
+pub fn packed([batch, seq, heads, dim]: [u32; 4]) -> Layout {
+    Layout::seq_major(batch, seq, heads, dim)
+}
+
+pub fn submit(ctx: &Context, encode: impl FnOnce(&mut wgpu::CommandEncoder)) {
+    let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    encode(&mut encoder);
+    ctx.queue().submit([encoder.finish()]);
+}
+
+/// The tensors of a problem, each contiguous in a buffer of its own. `out` and `lse` begin as 7.
+pub struct Buffers {
+    pub problem: AttentionProblem,
+    pub q: wgpu::Buffer,
+    pub k: wgpu::Buffer,
+    pub v: wgpu::Buffer,
+    pub seq_lens_kv: Option<wgpu::Buffer>,
+    pub out: wgpu::Buffer,
+    pub lse: wgpu::Buffer,
+}
+
+impl Buffers {
+    pub fn new<T: Element>(ctx: &Context, case: &Case<T>, problem: &AttentionProblem) -> Self {
+        let shape = problem.shape();
+        let len = |shape: [u32; 4]| shape.iter().map(|&n| n as usize).product::<usize>();
+        let out_bytes = (len(shape.out()) * problem.stored_out_dtype().size_bytes() as usize).next_multiple_of(4);
+        Self {
+            problem: problem.clone(),
+            q: buffer(ctx, case.q.data()),
+            k: buffer(ctx, case.k.data()),
+            v: buffer(ctx, case.v.data()),
+            seq_lens_kv: case.seq_lens_kv.as_ref().map(|lens| buffer(ctx, lens)),
+            out: buffer(ctx, &vec![7.0f32; out_bytes / 4]),
+            lse: buffer(ctx, &vec![7.0f32; len(shape.lse())]),
+        }
+    }
+
+    pub fn args(&self) -> AttentionArgs<'_> {
+        let shape = self.problem.shape();
+        let view = |buffer, shape| TensorView::new(buffer, self.problem.dtype(), packed(shape));
+        AttentionArgs {
+            q: view(&self.q, shape.q()),
+            k: view(&self.k, shape.k()),
+            v: view(&self.v, shape.v()),
+            seq_lens_kv: self.seq_lens_kv.as_ref().map(|lens| U32View::new(lens, 0, shape.batch_size.into())),
+            out: TensorViewMut::new(&self.out, self.problem.stored_out_dtype(), packed(shape.out())),
+            lse: Some(TensorViewMut::new(&self.lse, DType::F32, packed(shape.lse()))),
+        }
+    }
+
+    /// `out` of any element type, and the lse.
+    pub fn read<T: Element>(&self, ctx: &Context) -> (HostTensor<T>, HostTensor) {
+        let args = self.args();
+        let lse = TensorView::new(&self.lse, DType::F32, packed(self.problem.shape().lse()));
+        (ctx.read_blocking(args.out.as_view()).unwrap(), ctx.read_blocking(lse).unwrap())
+    }
+}
+
+pub fn bind(ctx: &Context, plan: &AttentionPlan, args: AttentionArgs<'_>) -> BoundAttention {
+    Attention::prepare(ctx, plan).unwrap().bind(args).unwrap()
+}
+
+/// Runs a case with one plan of its problem; `out` in f32.
+pub fn run<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>) -> AttentionOutput {
+    let buffers = Buffers::new(ctx, case, plan.problem());
+    let bound = bind(ctx, plan, buffers.args());
+    submit(ctx, |encoder| bound.encode(encoder));
+    let (out, lse) = buffers.read(ctx);
+    AttentionOutput { out, lse }
+}
+
+/// What the twins of a plan's kernels give.
+pub fn run_twins<T: Element>(plan: &AttentionPlan, case: &Case<T>) -> AttentionOutput {
+    let (shape, num_parts) = (&case.shape, plan.tiling().num_splits);
+    if num_parts == 1 {
+        return twins::attend_prefill(plan, &case.inputs()).unwrap();
+    }
+    let partials = twins::attend_decode(plan, &case.inputs()).unwrap();
+    let num_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
+    let problem = MergeProblem { num_parts, num_rows, head_dim_v: shape.head_dim_v };
+    let (out, lse) = twins::merge_splits(&problem, &partials.out, &partials.lse).unwrap();
+    let tensor = |shape, data| HostTensor::new(shape, data).unwrap();
+    AttentionOutput { out: tensor(shape.out(), out), lse: tensor(shape.lse(), lse) }
+}
+
+/// A kernel's `out` may differ from its twin's by so many `f32::EPSILON` times the largest |v|, and its lse by as many
+/// times `1 + |lse|`. For inputs in [-1, 1), where scores stay below 10: an exponential of a device is off by about 2
+/// eps for |x| below 1 and is taken twice or three times for the weights that matter; scores whose `fma` rounds twice
+/// differ by another few eps; and sums of the lanes in another order by one eps. A wrong tile, mask or rescale is off by
+/// thousands.
+pub const TWIN_EPS: f64 = 24.0;
+
+/// Asserts that a kernel did what its twin does.
+pub fn check_twin(got: (&[f32], &[f32]), twin: (&[f32], &[f32]), what: &str) {
+    for (name, got, twin) in [("out", got.0, twin.0), ("lse", got.1, twin.1)] {
+        assert_eq!(got.len(), twin.len(), "{what}: {name}");
+        for (at, (&got, &twin)) in got.iter().zip(twin).enumerate() {
+            let size = if name == "lse" && twin != LSE_EMPTY { 1.0 + f64::from(twin.abs()) } else { 1.0 };
+            let error = (f64::from(got) - f64::from(twin)).abs();
+            let allowed = TWIN_EPS * f64::from(f32::EPSILON) * size;
+            assert!(error <= allowed, "{what}: {name}[{at}] is {got}, the twin's {twin}: {error:e} > {allowed:e}");
+        }
+    }
+}
+
+/// The bits of a result.
+pub fn bits(output: &AttentionOutput) -> Vec<u32> {
+    output.out.data().iter().chain(output.lse.data()).map(|x| x.to_bits()).collect()
 }

@@ -1,4 +1,4 @@
-//! CPU path of the merge of partial attention results.
+//! CPU path of the merge of partial attention results, and the CPU twin of `merge_splits.wgsl`: they are one.
 
 use crate::{Error, LSE_EMPTY, MergeProblem, Result};
 use rayon::prelude::*;
@@ -31,20 +31,23 @@ pub fn merge(problem: &MergeProblem, parts_out: &[f32], parts_lse: &[f32]) -> Re
     let mut lse = vec![LSE_EMPTY; num_rows];
     out.par_chunks_mut(dim).zip(&mut lse).enumerate().for_each(|(row, (out, lse))| {
         let parts = || (0..num_parts).map(|part| part * num_rows + row).filter(|&at| parts_lse[at] != LSE_EMPTY);
-        let max = parts().fold(f64::NEG_INFINITY, |max, at| max.max(f64::from(parts_lse[at])));
-        if parts().next().is_none() {
-            return;
-        }
-        // lse = max + ln(sum exp(lse_i - max)); f64, because lse may be large and its error is that of the weights.
-        let weight = |at: usize| (f64::from(parts_lse[at]) - max).exp();
-        let sum: f64 = parts().map(weight).sum();
+        let max_lse = parts().fold(LSE_EMPTY, |max, at| max.max(parts_lse[at]));
+        let mut sum = 0.0f32;
         for at in parts() {
-            let weight = (weight(at) / sum) as f32;
+            let weight = (parts_lse[at] - max_lse).exp();
+            sum += weight;
             for (to, from) in out.iter_mut().zip(&parts_out[at * dim..][..dim]) {
-                *to += weight * from;
+                *to = weight.mul_add(*from, *to);
             }
         }
-        *lse = (max + sum.ln()) as f32;
+        // The largest weight is 1, so that only rows without a part have a sum of 0.
+        if sum == 0.0 {
+            out.fill(0.0);
+            return;
+        }
+        out.iter_mut().for_each(|x| *x /= sum);
+        // lse = max + ln(sum exp(lse_i - max))
+        *lse = max_lse + sum.ln();
     });
     Ok((out, lse))
 }

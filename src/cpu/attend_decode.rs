@@ -1,0 +1,45 @@
+//! CPU twin of `attend_decode.wgsl`.
+
+use super::HostInputs;
+use super::attend_rows::{Call, RowTile};
+use crate::{AttentionPlan, Element, LSE_EMPTY, Result};
+
+/// What `attend_decode` leaves for `merge_splits`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Partials {
+    /// `[num_splits, batch, seq_len_q, num_q_heads, head_dim_v]`.
+    pub out: Vec<f32>,
+    /// `[num_splits, batch, seq_len_q, num_q_heads]`, natural log; [`LSE_EMPTY`] in splits of which a row sees no key.
+    pub lse: Vec<f32>,
+}
+
+/// CPU twin of the kernel `attend_decode`: each split of the keys by itself.
+///
+/// # Errors
+/// Those of [`HostInputs::validate`].
+pub fn attend_decode<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<Partials> {
+    inputs.validate(plan.problem())?;
+    let shape = plan.problem().shape();
+    let call = Call { plan, inputs };
+    let (num_splits, tile_kv) = (call.tiling().num_splits, call.tiling().tile_kv());
+    let dim = shape.head_dim_v as usize;
+    let out_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
+    let mut out = vec![0.0; (num_splits * out_rows) as usize * dim];
+    let mut lse = vec![LSE_EMPTY; (num_splits * out_rows) as usize];
+    for tile in call.tiles() {
+        // Splits are whole tiles, as even as they can be: a split may be empty.
+        let num_tiles = (tile.walked.end - tile.walked.start).div_ceil(tile_kv);
+        for split in 0..num_splits {
+            let border = |split: u32| tile.walked.start + num_tiles * split / num_splits * tile_kv;
+            let walked = border(split)..border(split + 1).min(tile.walked.end);
+            let split_tile = RowTile { walked, ..tile.clone() };
+            for row in tile.rows.clone() {
+                let [q_index, head] = call.place(&tile, row);
+                let out_row = (tile.batch * shape.seq_len_q + q_index) * shape.num_q_heads + head;
+                let at = (split * out_rows + out_row) as usize;
+                lse[at] = call.attend_row(&split_tile, row, &mut out[at * dim..][..dim]);
+            }
+        }
+    }
+    Ok(Partials { out, lse })
+}

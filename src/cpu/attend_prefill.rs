@@ -1,0 +1,27 @@
+//! CPU twin of `attend_prefill.wgsl`.
+
+use super::attend_rows::Call;
+use super::{AttentionOutput, HostInputs};
+use crate::{AttentionPlan, Element, HostTensor, Result};
+
+/// CPU twin of the kernel `attend_prefill`: all keys in one walk, however many splits the plan has.
+///
+/// # Errors
+/// Those of [`HostInputs::validate`].
+pub fn attend_prefill<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<AttentionOutput> {
+    inputs.validate(plan.problem())?;
+    let shape = plan.problem().shape();
+    let mut out = HostTensor::zeros(shape.out());
+    let mut lse = HostTensor::zeros(shape.lse());
+    let call = Call { plan, inputs };
+    let mut row_out = vec![0.0; shape.head_dim_v as usize];
+    for tile in call.tiles() {
+        for row in tile.rows.clone() {
+            let [q_index, head] = call.place(&tile, row);
+            let at = ((tile.batch * shape.seq_len_q + q_index) * shape.num_q_heads + head) as usize;
+            lse.data_mut()[at] = call.attend_row(&tile, row, &mut row_out);
+            out.data_mut()[at * row_out.len()..][..row_out.len()].copy_from_slice(&row_out);
+        }
+    }
+    Ok(AttentionOutput { out, lse })
+}

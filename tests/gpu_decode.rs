@@ -1,0 +1,117 @@
+//! Split decoding on every adapter: partial results against their twin, the merged result against the oracle, and key
+//! lengths that change in a GPU buffer.
+
+mod common;
+
+use common::gpu::{Buffers, bind, buffer, check_twin, contexts, plan_of, problem_of, read_all, run, submit, tiers, tiny_tiling};
+use common::{Case, Exp, MASKS, shape};
+use wattn::cpu::twins;
+use wattn::{Attention, AttentionOutput, AttentionPlan, DType, LSE_EMPTY, Mask, Workspace};
+
+#[test]
+fn every_number_of_splits() {
+    // One query and two with three heads each; 75 keys are more tiles than 3 splits and fewer than 64 of them.
+    let cases = [Mask::Full, Mask::Causal, Mask::Window { left: Some(30), right: Some(0) }]
+        .map(|mask| [[1, 75], [2, 17], [2, 1]].map(|lengths| Case::<f32>::random(shape(2, lengths, [2, 3]), mask, 1)));
+    for ctx in contexts() {
+        for tier in tiers(ctx.caps(), &[DType::F32]) {
+            for num_splits in [2, 3, 7, 64, 256] {
+                for case in cases.iter().flatten() {
+                    let plan = plan_of(case, ctx, tier, tiny_tiling(ctx.caps(), tier, num_splits));
+                    let what = format!("{} {tier} {num_splits} splits {case:?}", ctx.describe());
+                    let got = run(ctx, &plan, case);
+                    case.check_with(&got, Exp::Gpu(plan.tiling().tile_kv()), &what);
+                }
+            }
+        }
+    }
+}
+
+/// What the kernel leaves in the workspace is what `twins::attend_decode` gives, empty splits included.
+#[test]
+fn partial_results_are_the_twins() {
+    for (seed, mask) in (1..).zip(MASKS) {
+        let case = Case::<f32>::random(shape(2, [2, 75], [2, 2]), mask, seed);
+        for ctx in contexts() {
+            for tier in tiers(ctx.caps(), &[DType::F32]) {
+                let plan = plan_of(&case, ctx, tier, tiny_tiling(ctx.caps(), tier, 7));
+                let buffers = Buffers::new(ctx, &case, plan.problem());
+                let memory = buffer(ctx, &vec![7.0f32; (plan.workspace_bytes() / 4) as usize]);
+                let workspace = Workspace::from_buffer(memory.clone()).unwrap();
+                let attention = Attention::prepare(ctx, &plan).unwrap();
+                let bound = attention.bind_with(buffers.args(), &workspace).unwrap();
+                submit(ctx, |encoder| bound.encode(encoder));
+                let found = read_all::<f32>(ctx, &memory);
+                let twin = twins::attend_decode(&plan, &case.inputs()).unwrap();
+                let lse = &found[found.len() - twin.lse.len()..];
+                let what = format!("{} {tier} {case:?}", ctx.describe());
+                check_twin((&found[..twin.out.len()], lse), (&twin.out, &twin.lse), &what);
+                assert!(twin.lse.contains(&LSE_EMPTY), "{what}: more splits than tiles leave some empty");
+            }
+        }
+    }
+}
+
+/// A decode loop: one plan, one bind, and lengths that grow and shrink on the GPU between encodes. Keys past a length
+/// are NaN, so that reading one shows; a length past `seq_len_kv` counts as `seq_len_kv`.
+#[test]
+fn lengths_change_without_a_new_bind() {
+    let seq_len_kv = 53;
+    for mask in [Mask::Full, Mask::Causal, Mask::Window { left: Some(9), right: Some(0) }] {
+        let mut case = Case::<f32>::random(shape(2, [1, seq_len_kv], [2, 2]), mask, 3);
+        case.seq_lens_kv = Some(vec![0, 0]);
+        for ctx in contexts() {
+            for tier in tiers(ctx.caps(), &[DType::F32]) {
+                for num_splits in [1, 3] {
+                    let tiling = tiny_tiling(ctx.caps(), tier, num_splits);
+                    let problem = problem_of(&case, DType::F32);
+                    let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiling).unwrap();
+                    let buffers = Buffers::new(ctx, &case, &problem);
+                    let bound = bind(ctx, &plan, buffers.args());
+                    for lens in [[1, 0], [16, 53], [17, 52], [53, 33], [2, 31], [u32::MAX, 54]] {
+                        let clamped = lens.map(|len| len.min(seq_len_kv));
+                        let (k, v) = (past_is_nan(case.k.data(), clamped), past_is_nan(case.v.data(), clamped));
+                        ctx.queue().write_buffer(&buffers.k, 0, bytemuck::cast_slice(&k));
+                        ctx.queue().write_buffer(&buffers.v, 0, bytemuck::cast_slice(&v));
+                        let on_gpu = buffers.seq_lens_kv.as_ref().unwrap();
+                        ctx.queue().write_buffer(on_gpu, 0, bytemuck::cast_slice(&lens));
+                        submit(ctx, |encoder| bound.encode(encoder));
+                        let (out, lse) = buffers.read(ctx);
+                        let expected = Case { seq_lens_kv: Some(clamped.to_vec()), ..case.clone() };
+                        let what = format!("{} {tier} splits {num_splits} {mask} {lens:?}", ctx.describe());
+                        expected.check_with(&AttentionOutput { out, lse }, Exp::Gpu(tiling.tile_kv()), &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// NaN from each sequence's length on.
+fn past_is_nan(data: &[f32], lens: [u32; 2]) -> Vec<f32> {
+    let (sequence, token) = (data.len() / 2, 2 * 16);
+    let bad = |i: usize| i % sequence / token >= lens[i / sequence] as usize;
+    data.iter().enumerate().map(|(i, &x)| if bad(i) { f32::NAN } else { x }).collect()
+}
+
+/// Many queries, each sequence with a length of its own, in prefill and in splits.
+#[test]
+fn prefill_with_lengths_on_the_gpu() {
+    for mask in MASKS {
+        let mut case = Case::<f32>::random(shape(2, [11, 53], [2, 2]), mask, 4);
+        let lens = [33, 8];
+        case.seq_lens_kv = Some(lens.to_vec());
+        let (k, v) = (past_is_nan(case.k.data(), lens), past_is_nan(case.v.data(), lens));
+        case.k.data_mut().copy_from_slice(&k);
+        case.v.data_mut().copy_from_slice(&v);
+        for ctx in contexts() {
+            for tier in tiers(ctx.caps(), &[DType::F32]) {
+                for num_splits in [1, 3] {
+                    let plan = plan_of(&case, ctx, tier, tiny_tiling(ctx.caps(), tier, num_splits));
+                    let what = format!("{} {tier} splits {num_splits} {case:?}", ctx.describe());
+                    case.check_with(&run(ctx, &plan, &case), Exp::Gpu(plan.tiling().tile_kv()), &what);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Every variant of every kernel, as text: valid WGSL for the features of its tier, translatable to SPIR-V, MSL and
+//! HLSL, and laid out as the host believes. Needs no GPU.
+
+use std::collections::{BTreeSet, HashSet};
+
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, GlobalVariable, Module, ShaderStage, StorageAccess, TypeInner};
+use wattn::{
+    AttentionPlan, AttentionProblem, AttentionShape, BindingKind, DType, DeviceCaps, KernelId, MergePlan, MergeProblem,
+    Specialization, Tier, Tiling,
+};
+
+/// The subgroups that devices have: none, one size (software, most NVIDIA), a range (Intel, AMD, phones).
+fn devices() -> Vec<DeviceCaps> {
+    let mut devices = Vec::new();
+    for subgroup_size in [None, Some(4..=4), Some(8..=8), Some(32..=32), Some(64..=64), Some(8..=32), Some(4..=128)] {
+        for software in [false, true] {
+            let mut caps = DeviceCaps::BASELINE;
+            caps.shader_f16 = true;
+            caps.subgroup_size = subgroup_size.clone();
+            caps.software = software;
+            devices.push(caps);
+        }
+    }
+    devices
+}
+
+fn tiers(caps: &DeviceCaps) -> impl Iterator<Item = Tier> {
+    Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok())
+}
+
+/// One row, a few, and many, of one query head for a KV head or several: all row counts that tilings choose among.
+fn shapes([head_dim, head_dim_v]: [u32; 2]) -> [AttentionShape; 3] {
+    let shape = AttentionShape {
+        batch_size: 1,
+        seq_len_q: 1,
+        seq_len_kv: 4096,
+        num_q_heads: 2,
+        num_kv_heads: 2,
+        head_dim,
+        head_dim_v,
+    };
+    [shape, AttentionShape { num_q_heads: 8, ..shape }, AttentionShape { seq_len_q: 1000, num_kv_heads: 1, ..shape }]
+}
+
+/// Widths that fill no lane, some and all; unequal ones.
+const WIDTHS: [[u32; 2]; 6] = [[4, 4], [20, 36], [64, 64], [128, 128], [256, 256], [4, 252]];
+
+struct Variant {
+    specialization: Specialization,
+    tier: Tier,
+    /// `None` for a merge.
+    tiling: Option<Tiling>,
+    software: bool,
+}
+
+/// What plans produce for the product of everything that selects a module or a constant.
+fn variants() -> Vec<Variant> {
+    let mut seen = HashSet::new();
+    let mut variants = Vec::new();
+    for caps in devices() {
+        for tier in tiers(&caps) {
+            for widths in WIDTHS {
+                for shape in shapes(widths) {
+                    for dtype in DType::ALL {
+                        for out_dtype in DType::ALL {
+                            for switches in 0..4 {
+                                let mut problem = AttentionProblem::new(shape, dtype).out_dtype(out_dtype);
+                                if switches & 1 != 0 {
+                                    problem = problem.with_lse();
+                                }
+                                if switches & 2 != 0 {
+                                    problem = problem.with_seq_lens_kv();
+                                }
+                                // Everything at one width; elsewhere what depends on the width.
+                                if widths != [20, 36] && (switches != 3 || dtype != out_dtype) {
+                                    continue;
+                                }
+                                let plan = AttentionPlan::with_tier(&problem, &caps, tier).unwrap();
+                                for dispatch in plan.dispatches() {
+                                    let specialization = dispatch.specialization.clone();
+                                    let is_merge = specialization.kernel() == KernelId::MergeSplits;
+                                    let tiling = (!is_merge).then(|| plan.tiling());
+                                    if seen.insert(specialization.clone()) {
+                                        variants.push(Variant { specialization, tier, tiling, software: caps.software });
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let merge = MergeProblem { num_parts: 3, num_rows: 7, head_dim_v: 68 };
+    let plan = MergePlan::new(&merge, &DeviceCaps::BASELINE).unwrap();
+    variants.push(Variant {
+        specialization: plan.dispatch().specialization.clone(),
+        tier: Tier::Baseline,
+        tiling: None,
+        software: false,
+    });
+    variants
+}
+
+/// Parses and validates with no more than what the tier promises.
+fn validate(wgsl: &str, tier: Tier, what: &str) -> (Module, ModuleInfo) {
+    let module =
+        naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(wgsl)));
+    // unpack2x16float is part of WebGPU; naga counts it as a capability because OpenGL ES 3.0 lacks it.
+    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    capabilities.set(Capabilities::SHADER_FLOAT16, tier.shader_f16());
+    capabilities.set(Capabilities::SUBGROUP, tier.subgroup());
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(wgsl)));
+    (module, info)
+}
+
+fn check_bindings(module: &Module, kernel: KernelId, what: &str) {
+    let mut globals: Vec<&GlobalVariable> =
+        module.global_variables.iter().map(|(_, global)| global).filter(|global| global.binding.is_some()).collect();
+    globals.sort_by_key(|global| global.binding.map(|binding| binding.binding));
+    let found: Vec<_> = globals
+        .iter()
+        .map(|global| {
+            let kind = match global.space {
+                AddressSpace::Uniform => BindingKind::Uniform,
+                AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => BindingKind::Write,
+                AddressSpace::Storage { .. } => BindingKind::Read,
+                space => panic!("{what}: {space:?} has a binding"),
+            };
+            let binding = global.binding.unwrap();
+            (binding.group, binding.binding, global.name.as_deref().unwrap(), kind)
+        })
+        .collect();
+    let expected: Vec<_> =
+        (0..).zip(kernel.bindings()).map(|(at, binding)| (0, at, binding.name, binding.kind)).collect();
+    assert_eq!(found, expected, "{what}");
+    let storage = kernel.bindings().iter().filter(|binding| binding.kind != BindingKind::Uniform).count();
+    assert!(storage <= 8, "{what}: WebGPU promises 8 storage buffers");
+
+    let uniform = globals.iter().find(|global| global.space == AddressSpace::Uniform).unwrap();
+    let TypeInner::Struct { members, span } = &module.types[uniform.ty].inner else {
+        panic!("{what}: the uniform is no struct")
+    };
+    let found: Vec<_> =
+        members.iter().map(|member| (member.name.as_deref().unwrap(), member.offset as usize)).collect();
+    assert_eq!(found, kernel.params_fields(), "{what}");
+    assert_eq!(*span as usize, 4 * members.len(), "{what}: the host struct has no padding");
+}
+
+/// Bytes of workgroup memory, each variable at its alignment.
+fn workgroup_bytes(module: &Module) -> u64 {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).unwrap();
+    let shared = module.global_variables.iter().filter(|(_, global)| global.space == AddressSpace::WorkGroup);
+    // The rule of WebGPU: each rounded up to 16.
+    shared.map(|(_, global)| u64::from(layouter[global.ty].size.next_multiple_of(16))).sum()
+}
+
+fn translate(module: &Module, info: &ModuleInfo, kernel: KernelId, what: &str) {
+    let entry = || (ShaderStage::Compute, kernel.name().to_owned());
+    let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
+    let pipeline = naga::back::spv::PipelineOptions { shader_stage: entry().0, entry_point: entry().1 };
+    naga::back::spv::write_vec(module, info, &options, Some(&pipeline))
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+
+    let options = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
+    let pipeline = naga::back::msl::PipelineOptions { entry_point: Some(entry()), ..Default::default() };
+    naga::back::msl::write_string(module, info, &options, &pipeline).unwrap_or_else(|error| panic!("{what}: {error}"));
+
+    let options = naga::back::hlsl::Options { shader_model: naga::back::hlsl::ShaderModel::V6_2, ..Default::default() };
+    let pipeline = naga::back::hlsl::PipelineOptions { entry_point: Some(entry()) };
+    let mut text = String::new();
+    naga::back::hlsl::Writer::new(&mut text, &options, &pipeline)
+        .write(module, info, None)
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+}
+
+#[test]
+fn every_variant_is_laid_out_as_the_host_believes() {
+    let variants = variants();
+    for Variant { specialization, tier, tiling, .. } in &variants {
+        let kernel = specialization.kernel();
+        let what = format!("{} {tier} {specialization}", kernel.name());
+        let rolled = specialization.wgsl_rolled();
+        let (module, info) = validate(&rolled, *tier, &what);
+
+        assert_eq!(module.entry_points.len(), 1, "{what}");
+        let entry = &module.entry_points[0];
+        assert_eq!((entry.name.as_str(), entry.stage), (kernel.name(), ShaderStage::Compute), "{what}");
+        check_bindings(&module, kernel, &what);
+        translate(&module, &info, kernel, &what);
+        assert_eq!(entry.workgroup_size[1..], [1, 1], "{what}");
+        match tiling {
+            Some(tiling) => {
+                assert_eq!(entry.workgroup_size[0], tiling.workgroup_size(), "{what}");
+                let (declared, promised) = (workgroup_bytes(&module), tiling.workgroup_storage_bytes(*tier));
+                assert!(declared <= promised, "{what}: {declared} bytes of workgroup memory, {promised} promised");
+                assert!(promised <= 16 << 10, "{what}: {promised} bytes of workgroup memory");
+            }
+            None => assert_eq!(workgroup_bytes(&module), 0, "{what}"),
+        }
+        let code: String = rolled.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+        assert!(tier.subgroup() || !code.contains("subgroup"), "{what}");
+        // As a word; functions may have it in their names.
+        let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        assert!(tier.shader_f16() || words.all(|word| word != "f16"), "{what}");
+    }
+    let names: BTreeSet<_> = variants.iter().map(|variant| variant.specialization.kernel()).collect();
+    assert_eq!(names, BTreeSet::from(KernelId::ALL));
+    println!("{} variants", variants.len());
+}
+
+/// The text that drivers get is the one with its loops unrolled, which is long: every kernel, module and tiling once.
+#[test]
+fn the_unrolled_text_is_the_same_shader() {
+    let mut seen = BTreeSet::new();
+    for Variant { specialization, tier, tiling, software } in variants() {
+        let modules: Vec<_> = specialization.modules().collect();
+        let sizes = tiling.map(|tiling| (tiling.lanes, tiling.rows, tiling.groups));
+        // Rows decide how much text there is; above 8 one tiling of each family will do.
+        let sizes = sizes.filter(|&(_, rows, _)| rows <= 8);
+        if !seen.insert((specialization.kernel(), modules, sizes, software)) {
+            continue;
+        }
+        let kernel = specialization.kernel();
+        let what = format!("unrolled {} {tier} {specialization}", kernel.name());
+        let wgsl = specialization.wgsl();
+        assert!(!wgsl.lines().any(|line| line.ends_with("{ // unroll")), "{what}: a marked loop is left");
+        assert!(software || !wgsl.contains("{ // unroll"), "{what}: a marked loop is left");
+        let (module, info) = validate(&wgsl, tier, &what);
+        let (rolled, _) = validate(&specialization.wgsl_rolled(), tier, &what);
+        check_bindings(&module, kernel, &what);
+        assert_eq!(workgroup_bytes(&module), workgroup_bytes(&rolled), "{what}");
+        translate(&module, &info, kernel, &what);
+    }
+}
+
+#[test]
+fn every_shared_file_is_part_of_a_plan() {
+    let used: BTreeSet<String> = variants()
+        .iter()
+        .flat_map(|variant| variant.specialization.modules().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared");
+    let files: BTreeSet<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(used, files);
+}
