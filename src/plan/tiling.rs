@@ -73,7 +73,7 @@ impl Tiling {
         let num_rows = u64::from(shape.seq_len_q) * u64::from(shape.group_size());
         let lanes = choose_lanes(shape.head_dim_v, caps, tier);
         let keys = 4;
-        let rows = choose_rows(shape.head_dim_v.div_ceil(4).div_ceil(lanes), keys, caps).min(
+        let rows = choose_rows(shape.head_dim_v.div_ceil(4).div_ceil(lanes), keys, caps, tier).min(
             u32::try_from(num_rows.max(1).next_power_of_two()).unwrap_or(u32::MAX),
         );
         let mut tiling = Self { lanes, rows, keys, groups: 1, num_splits: 1 };
@@ -146,9 +146,14 @@ fn choose_lanes(head_dim_v: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
 /// A lane keeps 4 * `columns` outputs and `keys` scores for every row. On a GPU they should stay in registers, of which
 /// 128 leave room for operands at fair occupancy. A software device keeps them in its first-level cache, and every
 /// load there costs as much as dozens of multiply-adds, so more rows a load win: 32 rows against 16 were 1.3 times as
-/// fast on lavapipe 25.0 (2 heads, 1024 x 1024, width 128, f32), 8 rows 0.7 times.
-fn choose_rows(columns: u32, keys: u32, caps: &DeviceCaps) -> u32 {
-    let fitting = if caps.software { (128 / columns).min(32) } else { (128 / (4 * columns + keys)).min(16) };
+/// fast on lavapipe 25.0 (2 heads, 1024 x 1024, width 128, f32), 8 rows 0.7 times. Without subgroups no load is shared,
+/// so that more rows bring little (8 rows 0.9 times as fast as 32) for three times the compile time.
+fn choose_rows(columns: u32, keys: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
+    let fitting = match (caps.software, tier.subgroup()) {
+        (true, true) => (128 / columns).min(32),
+        (true, false) => (128 / columns).min(8),
+        (false, _) => (128 / (4 * columns + keys)).min(16),
+    };
     // The largest power of two that fits.
     1 << fitting.max(1).ilog2()
 }
