@@ -171,8 +171,7 @@ impl DeviceCaps {
     /// larger ones better.
     #[must_use]
     pub fn best_tier(&self) -> Tier {
-        let subgroup =
-            self.subgroup_size.as_ref().is_some_and(|size| size.start() == size.end() || *size.start() >= 8);
+        let subgroup = self.subgroup_size.as_ref().is_some_and(|size| size.start() == size.end() || *size.start() >= 8);
         match (subgroup, self.shader_f16) {
             (false, false) => Tier::Baseline,
             (false, true) => Tier::F16,

@@ -149,9 +149,8 @@ impl Context {
         let adapters = adapters(&instance).await;
         let adapter = choose(&adapters, options)?;
         let info = adapter.get_info();
-        let features = adapter.features()
-            - wgpu::Features::all_experimental_mask()
-            - wgpu::Features::MAPPABLE_PRIMARY_BUFFERS; // slows every buffer down on discrete GPUs
+        let features =
+            adapter.features() - wgpu::Features::all_experimental_mask() - wgpu::Features::MAPPABLE_PRIMARY_BUFFERS; // slows every buffer down on discrete GPUs
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wattn.device"),
             required_features: features,
@@ -244,11 +243,7 @@ fn scoped<T>(device: &wgpu::Device, during: &'static str, work: impl FnOnce() ->
     let value = work();
     // Innermost first. Natively a scope answers at once; in a browser the answer comes later, and the error goes to the
     // device's own handler instead.
-    let errors = [
-        internal.pop().now_or_never(),
-        memory.pop().now_or_never(),
-        validation.pop().now_or_never(),
-    ];
+    let errors = [internal.pop().now_or_never(), memory.pop().now_or_never(), validation.pop().now_or_never()];
     match errors.into_iter().flatten().flatten().next() {
         None => Ok(value),
         Some(wgpu::Error::OutOfMemory { source }) => Err(Error::OutOfMemory { during, message: source.to_string() }),
@@ -281,7 +276,8 @@ pub async fn adapters(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
     adapters.retain(|adapter| {
         let compute = wgpu::DownlevelFlags::COMPUTE_SHADERS;
         adapter.get_downlevel_capabilities().flags.contains(compute)
-            && adapter.limits().max_storage_buffers_per_shader_stage >= wgpu::Limits::default().max_storage_buffers_per_shader_stage
+            && adapter.limits().max_storage_buffers_per_shader_stage
+                >= wgpu::Limits::default().max_storage_buffers_per_shader_stage
     });
     adapters.sort_by_key(|adapter| {
         let info = adapter.get_info();

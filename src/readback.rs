@@ -68,7 +68,8 @@ impl Context {
         let element = T::DTYPE.size_bytes();
         let end = view.layout.end().and_then(|end| end.checked_mul(element));
         let len = view.buffer.size();
-        let end = end.filter(|&end| end <= len).ok_or(Error::OutOfBounds { tensor, end: end.unwrap_or(u64::MAX), len })?;
+        let end =
+            end.filter(|&end| end <= len).ok_or(Error::OutOfBounds { tensor, end: end.unwrap_or(u64::MAX), len })?;
         let missing = wgpu::BufferUsages::COPY_SRC - view.buffer.usage();
         if !missing.is_empty() {
             return Err(Error::Usage { tensor, missing });

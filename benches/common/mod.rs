@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
 use wattn::{
-    Attention, AttentionArgs, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context,
-    ContextOptions, DType, HostInputs, HostTensor, Layout, Mask, TensorView, TensorViewMut, cpu,
+    Attention, AttentionArgs, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention,
+    Context, ContextOptions, DType, HostInputs, HostTensor, Layout, Mask, TensorView, TensorViewMut, cpu,
 };
 use wgpu::util::DeviceExt as _;
 
@@ -70,7 +70,10 @@ pub fn check(problem: &AttentionProblem, inputs: &HostInputs<'_>, got: &Attentio
             // Ten times the error that was seen; |out| is at most 1 and lse about 10. The tests hold the exact bound.
             let worst = out.iter().zip(&row).map(|(x, y)| (f64::from(*x) - y).abs()).fold(0.0, f64::max);
             let worst_lse = (f64::from(got_lse) - lse).abs();
-            assert!(worst < 5e-6 && worst_lse < 5e-6, "query {q_index} head {q_head}: out {worst:e}, lse {worst_lse:e}");
+            assert!(
+                worst < 5e-6 && worst_lse < 5e-6,
+                "query {q_index} head {q_head}: out {worst:e}, lse {worst_lse:e}"
+            );
         }
     }
 }

@@ -65,7 +65,8 @@ pub fn attend_row<T: Element>(
     if scores.is_empty() {
         return (out, f64::from(LSE_EMPTY));
     }
-    let max = scores.iter().fold(f64::NEG_INFINITY, |max, &(_, score)| if score.is_nan() { score } else { max.max(score) });
+    let max =
+        scores.iter().fold(f64::NEG_INFINITY, |max, &(_, score)| if score.is_nan() { score } else { max.max(score) });
     let sum: f64 = scores.iter().map(|&(_, score)| (score - max).exp()).sum();
     for &(key, score) in &scores {
         let weight = (score - max).exp() / sum;

@@ -96,7 +96,8 @@ impl Attention {
             return Err(Error::OutOfBounds { tensor: "workspace", end: needed, len: workspace.size_bytes() });
         }
         if needed > 0 {
-            let mut others = vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer), ("out", args.out.buffer)];
+            let mut others =
+                vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer), ("out", args.out.buffer)];
             others.extend(args.lse.as_ref().map(|lse| ("lse", lse.buffer)));
             check_apart(("workspace", &workspace.buffer), &others)?;
         }

@@ -70,7 +70,12 @@ pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &Devi
     if view.dtype != dtype {
         return Err(Error::DType { tensor, expected: dtype, actual: view.dtype });
     }
-    let fields = [("strides[batch]", strides[0]), ("strides[seq]", strides[1]), ("strides[head]", strides[2]), ("offset", offset)];
+    let fields = [
+        ("strides[batch]", strides[0]),
+        ("strides[seq]", strides[1]),
+        ("strides[head]", strides[2]),
+        ("offset", offset),
+    ];
     if vec4 {
         for (field, value) in fields {
             if value % 4 != 0 {
@@ -95,8 +100,11 @@ pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &Devi
     for axis in 0..3 {
         if shape[axis] > 1 {
             // Below the binding's size, which fits 32 bits.
-            fitting[axis] = u32::try_from(strides[axis])
-                .map_err(|_| Error::OutOfBounds { tensor, end: u64::MAX, len: view.buffer.size() })?;
+            fitting[axis] = u32::try_from(strides[axis]).map_err(|_| Error::OutOfBounds {
+                tensor,
+                end: u64::MAX,
+                len: view.buffer.size(),
+            })?;
         }
     }
     Ok(Bound { access, offset, strides: fitting, ..bound })
@@ -175,7 +183,10 @@ fn binding<'a>(
 
 /// Fails when two of the named tensors share a buffer. wgpu tracks whole buffers, and forbids one to be read and
 /// written in one dispatch even where the ranges differ.
-pub(super) fn check_apart(written: (&'static str, &wgpu::Buffer), others: &[(&'static str, &wgpu::Buffer)]) -> Result<()> {
+pub(super) fn check_apart(
+    written: (&'static str, &wgpu::Buffer),
+    others: &[(&'static str, &wgpu::Buffer)],
+) -> Result<()> {
     match others.iter().find(|(_, buffer)| *buffer == written.1) {
         Some((other, _)) => Err(Error::Overlap { written: written.0, other }),
         None => Ok(()),
@@ -233,7 +244,8 @@ impl Step {
             contents: bytemuck::bytes_of(params),
             usage: wgpu::BufferUsages::UNIFORM,
         });
-        let resources = core::iter::once(uniform.as_entire_binding()).chain(slots.iter().map(|slot| slot.resource(ctx)));
+        let resources =
+            core::iter::once(uniform.as_entire_binding()).chain(slots.iter().map(|slot| slot.resource(ctx)));
         let entries: Vec<_> =
             (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
         let descriptor = wgpu::BindGroupDescriptor { label, layout: &pipeline.layout, entries: &entries };

@@ -59,8 +59,10 @@ impl Merge {
         check_contiguous("parts_out", &args.parts_out.layout)?;
         check_contiguous("parts_lse", &args.parts_lse.layout)?;
 
-        let parts_out = check_tensor(args.parts_out, expect("parts_out", [parts, rows, 1, width], Access::Read, true), caps)?;
-        let parts_lse = check_tensor(args.parts_lse, expect("parts_lse", [parts, rows, 1, 1], Access::Read, false), caps)?;
+        let parts_out =
+            check_tensor(args.parts_out, expect("parts_out", [parts, rows, 1, width], Access::Read, true), caps)?;
+        let parts_lse =
+            check_tensor(args.parts_lse, expect("parts_lse", [parts, rows, 1, 1], Access::Read, false), caps)?;
         let out = check_tensor(args.out.as_view(), expect("out", [1, rows, 1, width], Access::Write, true), caps)?;
         let lse = check_tensor(args.lse.as_view(), expect("lse", [1, rows, 1, 1], Access::Write, false), caps)?;
         let (out_offset, [out_batch, out_seq, out_head]) = out.in_vec4();
@@ -81,9 +83,9 @@ impl Merge {
             lse_head: lse.strides[2],
         };
         let slots = [Slot::Bound(&parts_out), Slot::Bound(&parts_lse), Slot::Bound(&out), Slot::Bound(&lse)];
-        let step = self.ctx.scoped("binding a merge", || {
-            Step::new(&self.ctx, &self.pipeline, &self.plan.dispatch, &params, &slots)
-        })?;
+        let step = self
+            .ctx
+            .scoped("binding a merge", || Step::new(&self.ctx, &self.pipeline, &self.plan.dispatch, &params, &slots))?;
         Ok(BoundMerge { step })
     }
 }

@@ -70,9 +70,9 @@ impl Context {
             lse: Some(view_mut(&buffers.lse, shape.lse())),
         })?;
         self.scoped("submitting attention", || {
-            let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor {
-                label: Some("wattn.attention"),
-            });
+            let mut encoder = self
+                .device()
+                .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("wattn.attention") });
             bound.encode(&mut encoder);
             self.queue().submit([encoder.finish()]);
         })?;

@@ -201,7 +201,8 @@ fn specialize_attend(
         (true, _) => Module::ShareSegment,
         (false, _) => Module::ShareWorkgroup,
     };
-    let mut modules = vec![Module::AttendParams, Module::Mask, elem_module(problem.dtype, tier), share, Module::AttendRows];
+    let mut modules =
+        vec![Module::AttendParams, Module::Mask, elem_module(problem.dtype, tier), share, Module::AttendRows];
     let constants = BTreeMap::from([
         ("LANES", tiling.lanes),
         ("ROWS", tiling.rows),

@@ -1,7 +1,7 @@
 //! Merge of partial results: one dispatch.
 
-use super::attend::{merge_workgroups, specialize_merge};
 use super::Dispatch;
+use super::attend::{merge_workgroups, specialize_merge};
 use crate::{DType, DeviceCaps, Error, MergeProblem, Result};
 
 /// The dispatch that computes a [`MergeProblem`] on a device.

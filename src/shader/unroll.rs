@@ -119,7 +119,10 @@ mod tests {
     use super::*;
 
     fn compact(source: &str) -> String {
-        unroll(source, &BTreeMap::from([("N", 2), ("M", 8)]), Arrays::Memory).split_whitespace().collect::<Vec<_>>().join(" ")
+        unroll(source, &BTreeMap::from([("N", 2), ("M", 8)]), Arrays::Memory)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
