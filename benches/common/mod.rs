@@ -130,14 +130,14 @@ impl OnDevice {
             let (size, usage) = (elements as u64 * 4, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC);
             ctx.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
         };
-        let (q, k, v) = (upload(inputs.q), upload(inputs.k), upload(inputs.v));
+        let (q, k, v) = (upload(inputs.q), upload(&heads_outermost(inputs.k)), upload(&heads_outermost(inputs.v)));
         let rows = shape.seq_len_q as usize * shape.num_q_heads as usize;
         let (out, lse) = (output(rows * shape.head_dim_v as usize), output(rows));
         let attention = Attention::prepare(ctx, plan).expect("the plan was made for this device");
         let args = AttentionArgs {
             q: TensorView::new(&q, DType::F32, seq_major(shape.q())),
-            k: TensorView::new(&k, DType::F32, seq_major(shape.k())),
-            v: TensorView::new(&v, DType::F32, seq_major(shape.v())),
+            k: TensorView::new(&k, DType::F32, head_major(shape.k())),
+            v: TensorView::new(&v, DType::F32, head_major(shape.v())),
             seq_lens_kv: None,
             out: TensorViewMut::new(&out, DType::F32, seq_major(shape.out())),
             lse: Some(TensorViewMut::new(&lse, DType::F32, seq_major(shape.lse()))),
@@ -164,6 +164,18 @@ impl OnDevice {
         };
         AttentionOutput { out: read(&self.out, shape.out()), lse: read(&self.lse, shape.lse()) }
     }
+}
+
+/// The same tensor as KV caches hold it, in ours and in ONNX Runtime: `[batch, head, seq, dim]` in memory.
+fn heads_outermost(tensor: &HostTensor) -> HostTensor {
+    let [batch, seq, heads, _] = tensor.shape();
+    let rows = (0..batch as usize)
+        .flat_map(|b| (0..heads as usize).flat_map(move |h| (0..seq as usize).flat_map(move |s| tensor.row(b, s, h))));
+    HostTensor::new(tensor.shape(), rows.copied().collect()).expect("as many elements as before")
+}
+
+fn head_major([batch, seq, heads, dim]: [u32; 4]) -> Layout {
+    Layout::head_major(batch, seq, heads, dim)
 }
 
 fn seq_major([batch, seq, heads, dim]: [u32; 4]) -> Layout {

@@ -222,7 +222,8 @@ fn specialize_attend(
         modules.push(out_module(problem.out_dtype, tier));
         switches.insert("WRITE_LSE", problem.lse);
     }
-    let arrays = if caps.software { Arrays::Memory } else { Arrays::Registers };
+    // A single row is few enough numbers for the registers of any device.
+    let arrays = if caps.software && tiling.rows > 1 { Arrays::Memory } else { Arrays::Registers };
     Specialization { kernel, modules, constants, switches, arrays }
 }
 
