@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::gpu::{Buffers, bind, bits, check_twin, contexts, plan_of, problem_of, run, run_twins, submit, tilings, tiers, tiny_tiling};
+use common::gpu::{
+    Buffers, bind, bits, check_twin, contexts, plan_of, problem_of, run, run_twins, submit, tiers, tilings, tiny_tiling,
+};
 use common::{Case, Exp, MASKS, rows, shape};
 use half::{bf16, f16};
 use wattn::{AttentionPlan, AttentionShape, Context, DType, Element, LSE_EMPTY, Mask, Tier, Tiling};
@@ -59,7 +61,9 @@ fn the_default_tiling() {
         let many = Case::<f32>::random(shape(1, [150, 150], [1, 2]), Mask::Causal, 1);
         let plan = AttentionPlan::with_tier(&problem_of(&many, DType::F32), ctx.caps(), tier).unwrap();
         let tiling = plan.tiling();
-        for lengths in [[150, 150], [tiling.tile_q(), tiling.tile_kv()], [5, tiling.tile_kv() + 1], [2, 2 * tiling.tile_kv() - 1]] {
+        for lengths in
+            [[150, 150], [tiling.tile_q(), tiling.tile_kv()], [5, tiling.tile_kv() + 1], [2, 2 * tiling.tile_kv() - 1]]
+        {
             for mask in [Mask::Causal, Mask::Full, Mask::Window { left: Some(20), right: Some(4) }] {
                 let case = Case::<f32>::random(shape(1, lengths, [1, 2]), mask, 2);
                 check(ctx, &plan_of(&case, ctx, tier, tiling), &case);
@@ -107,12 +111,16 @@ fn every_dtype() {
 /// Rows that do not see a NaN or an infinity keep the bits of a clean run; rows that average it do not hide it.
 #[test]
 fn bad_values_stay_in_their_rows() {
-    for mask in [Mask::Causal, Mask::Window { left: Some(3), right: Some(7) }, Mask::Window { left: Some(5), right: Some(0) }] {
+    for mask in
+        [Mask::Causal, Mask::Window { left: Some(3), right: Some(7) }, Mask::Window { left: Some(5), right: Some(0) }]
+    {
         let clean = Case::<f32>::random(shape(1, [37, 37], [2, 2]), mask, 3);
         everywhere::<f32>(|ctx, tier, tiling| {
             let plan = plan_of(&clean, ctx, tier, tiling);
             let expected = run(ctx, &plan, &clean);
-            for (tensor, bad) in [("q", f32::NAN), ("k", f32::NAN), ("k", f32::INFINITY), ("v", f32::NAN), ("v", f32::NEG_INFINITY)] {
+            for (tensor, bad) in
+                [("q", f32::NAN), ("k", f32::NAN), ("k", f32::INFINITY), ("v", f32::NAN), ("v", f32::NEG_INFINITY)]
+            {
                 let mut case = clean.clone();
                 let (at, head) = (20, 1);
                 let into = match tensor {
@@ -182,8 +190,26 @@ fn out_rounds_to_nearest_even() {
     let mut random = common::Random(7);
     // The borders of f16 and bf16, ties to even and odd, infinities, NaN, then any bits at all.
     let edges = [
-        65504.0, 65519.9, 65520.0, 1e6, 6.103_515_6e-5, 6.1e-5, 5.960_464_5e-8, 2.980_232_2e-8, 2.980_233e-8, 8.9e-8, 1e-9,
-        1.000_488_3, 1.001_464_8, 1.003_906_2, 1.011_718_8, f32::MAX, f32::INFINITY, f32::NAN, f32::MIN_POSITIVE, 0.0,
+        65504.0,
+        65519.9,
+        65520.0,
+        1e6,
+        6.103_515_6e-5,
+        6.1e-5,
+        5.960_464_5e-8,
+        2.980_232_2e-8,
+        2.980_233e-8,
+        8.9e-8,
+        1e-9,
+        1.000_488_3,
+        1.001_464_8,
+        1.003_906_2,
+        1.011_718_8,
+        f32::MAX,
+        f32::INFINITY,
+        f32::NAN,
+        f32::MIN_POSITIVE,
+        0.0,
     ];
     for (i, v) in case.v.data_mut().iter_mut().enumerate() {
         let number = if i < edges.len() * 2 {

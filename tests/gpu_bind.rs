@@ -3,12 +3,14 @@
 
 mod common;
 
-use common::gpu::{Buffers, bind, bits, buffer, contexts, packed, plan_of, problem_of, read_all, run, submit, tiers, tiny_tiling};
+use common::gpu::{
+    Buffers, bind, bits, buffer, contexts, packed, plan_of, problem_of, read_all, run, submit, tiers, tiny_tiling,
+};
 use common::{Case, Exp, rows, shape};
 use half::f16;
 use wattn::{
-    Attention, AttentionArgs, AttentionOutput, AttentionPlan, AttentionShape, Context, DType, Element, HostTensor, Layout, Mask,
-    TensorView, TensorViewMut, Tier, Workspace,
+    Attention, AttentionArgs, AttentionOutput, AttentionPlan, AttentionShape, Context, DType, Element, HostTensor,
+    Layout, Mask, TensorView, TensorViewMut, Tier, Workspace,
 };
 
 const GUARD: f32 = 7.0;
@@ -59,14 +61,18 @@ fn run_laid_out<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>,
     let input = |i: usize, layout| TensorView::new(&inputs[if layouts.one_buffer { 0 } else { i }], T::DTYPE, layout);
     let guarded = |layout: &Layout| buffer(ctx, &vec![GUARD; layout.end().unwrap() as usize + 9]);
     let (out, lse) = (guarded(&layouts.out), guarded(&layouts.lse));
-    let bound = bind(ctx, plan, AttentionArgs {
-        q: input(0, layouts.q),
-        k: input(1, layouts.k),
-        v: input(2, layouts.v),
-        seq_lens_kv: None,
-        out: TensorViewMut::new(&out, DType::F32, layouts.out),
-        lse: Some(TensorViewMut::new(&lse, DType::F32, layouts.lse)),
-    });
+    let bound = bind(
+        ctx,
+        plan,
+        AttentionArgs {
+            q: input(0, layouts.q),
+            k: input(1, layouts.k),
+            v: input(2, layouts.v),
+            seq_lens_kv: None,
+            out: TensorViewMut::new(&out, DType::F32, layouts.out),
+            lse: Some(TensorViewMut::new(&lse, DType::F32, layouts.lse)),
+        },
+    );
     submit(ctx, |encoder| bound.encode(encoder));
     let [out, lse] = [(&out, &layouts.out), (&lse, &layouts.lse)].map(|(buffer, layout)| {
         let mut all = read_all::<f32>(ctx, buffer);
@@ -101,44 +107,59 @@ fn layouts(shape: &AttentionShape) -> Vec<(&'static str, Layouts)> {
     let token = (shape.num_q_heads + 2 * shape.num_kv_heads) as u64 * 16;
     let in_token = |shape: [u32; 4], head: u64| strided(shape, [token * seq, token, 16], head * 16);
     vec![
-        ("head major", Layouts {
-            q: head_major(shape.q()),
-            k: head_major(shape.k()),
-            v: head_major(shape.v()),
-            out: head_major(shape.out()),
-            lse: head_major(shape.lse()),
-            ..plain()
-        }),
-        ("packed in one buffer", Layouts {
-            q: in_token(shape.q(), 0),
-            k: in_token(shape.k(), shape.num_q_heads.into()),
-            v: in_token(shape.v(), (shape.num_q_heads + shape.num_kv_heads).into()),
-            one_buffer: true,
-            ..plain()
-        }),
+        (
+            "head major",
+            Layouts {
+                q: head_major(shape.q()),
+                k: head_major(shape.k()),
+                v: head_major(shape.v()),
+                out: head_major(shape.out()),
+                lse: head_major(shape.lse()),
+                ..plain()
+            },
+        ),
+        (
+            "packed in one buffer",
+            Layouts {
+                q: in_token(shape.q(), 0),
+                k: in_token(shape.k(), shape.num_q_heads.into()),
+                v: in_token(shape.v(), (shape.num_q_heads + shape.num_kv_heads).into()),
+                one_buffer: true,
+                ..plain()
+            },
+        ),
         // Offsets below the alignment of a binding, at it, and past it.
-        ("offsets", Layouts {
-            q: packed(shape.q()).with_offset(4),
-            k: packed(shape.k()).with_offset(64),
-            v: packed(shape.v()).with_offset(1036),
-            out: packed(shape.out()).with_offset(132),
-            lse: packed(shape.lse()).with_offset(3),
-            ..plain()
-        }),
+        (
+            "offsets",
+            Layouts {
+                q: packed(shape.q()).with_offset(4),
+                k: packed(shape.k()).with_offset(64),
+                v: packed(shape.v()).with_offset(1036),
+                out: packed(shape.out()).with_offset(132),
+                lse: packed(shape.lse()).with_offset(3),
+                ..plain()
+            },
+        ),
         // Head, then batch, then token outermost, with gaps everywhere.
-        ("padded", Layouts {
-            q: strided(shape.q(), [24, 60, 60 * seq + 8], 8),
-            k: strided(shape.k(), [36 * seq * 2 + 4, 36, 36 * seq], 12),
-            v: strided(shape.v(), [20, 88, 40], 0),
-            out: strided(shape.out(), [100 * seq, 100, 20], 16),
-            lse: strided(shape.lse(), [1, 3, 3 * seq + 2], 5),
-            ..plain()
-        }),
-        ("out interleaved", Layouts {
-            out: strided(shape.out(), [16, 32, 32 * seq], 0),
-            lse: strided(shape.lse(), [1, 2, 2 * seq], 0),
-            ..plain()
-        }),
+        (
+            "padded",
+            Layouts {
+                q: strided(shape.q(), [24, 60, 60 * seq + 8], 8),
+                k: strided(shape.k(), [36 * seq * 2 + 4, 36, 36 * seq], 12),
+                v: strided(shape.v(), [20, 88, 40], 0),
+                out: strided(shape.out(), [100 * seq, 100, 20], 16),
+                lse: strided(shape.lse(), [1, 3, 3 * seq + 2], 5),
+                ..plain()
+            },
+        ),
+        (
+            "out interleaved",
+            Layouts {
+                out: strided(shape.out(), [16, 32, 32 * seq], 0),
+                lse: strided(shape.lse(), [1, 2, 2 * seq], 0),
+                ..plain()
+            },
+        ),
     ]
 }
 
@@ -173,7 +194,9 @@ fn inputs_may_be_broadcast() {
     let (mut one_k, mut one_v) = (HostTensor::zeros([1, 19, 2, 16]), HostTensor::zeros([2, 19, 1, 16]));
     one_k.data_mut().copy_from_slice(&case.k.data()[..19 * 32]);
     one_v.data_mut().copy_from_slice(&case.v.data()[..2 * 19 * 16]);
-    for [b, s, h] in rows(&AttentionShape { seq_len_q: 19, num_q_heads: 2, ..case.shape }).map(|row| row.map(|n| n as usize)) {
+    for [b, s, h] in
+        rows(&AttentionShape { seq_len_q: 19, num_q_heads: 2, ..case.shape }).map(|row| row.map(|n| n as usize))
+    {
         let at = ((b * 19 + s) * 2 + h) * 16;
         case.k.data_mut()[at..at + 16].copy_from_slice(one_k.row(0, s, h));
         case.v.data_mut()[at..at + 16].copy_from_slice(one_v.row(b, s, 0));
@@ -184,11 +207,15 @@ fn inputs_may_be_broadcast() {
         let expected = bits(&run(ctx, &plan, &case));
         let buffers = Buffers::new(ctx, &case, plan.problem());
         let (k, v) = (buffer(ctx, one_k.data()), buffer(ctx, one_v.data()));
-        let bound = bind(ctx, &plan, AttentionArgs {
-            k: TensorView::new(&k, DType::F32, strided(case.shape.k(), [0, 32, 16], 0)),
-            v: TensorView::new(&v, DType::F32, strided(case.shape.v(), [19 * 16, 16, 0], 0)),
-            ..buffers.args()
-        });
+        let bound = bind(
+            ctx,
+            &plan,
+            AttentionArgs {
+                k: TensorView::new(&k, DType::F32, strided(case.shape.k(), [0, 32, 16], 0)),
+                v: TensorView::new(&v, DType::F32, strided(case.shape.v(), [19 * 16, 16, 0], 0)),
+                ..buffers.args()
+            },
+        );
         submit(ctx, |encoder| bound.encode(encoder));
         let (out, lse) = buffers.read(ctx);
         assert_eq!(bits(&AttentionOutput { out, lse }), expected, "{}", ctx.describe());
@@ -297,7 +324,8 @@ fn the_callers_own_device() {
         let ctx = Context::new(device, queue).unwrap();
         assert_eq!(ctx.caps().best_tier(), Tier::Baseline);
         let tiling = tiny_tiling(ctx.caps(), Tier::Baseline, 1);
-        let plan = AttentionPlan::with_tiling(&problem_of(&case, DType::F32), ctx.caps(), Tier::Baseline, tiling).unwrap();
+        let plan =
+            AttentionPlan::with_tiling(&problem_of(&case, DType::F32), ctx.caps(), Tier::Baseline, tiling).unwrap();
         case.check_with(&run(&ctx, &plan, &case), Exp::Gpu(tiling.tile_kv()), &ctx.describe());
     }
 }

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::gpu::{Buffers, bind, buffer, check_twin, contexts, plan_of, problem_of, read_all, run, submit, tiers, tiny_tiling};
+use common::gpu::{
+    Buffers, bind, buffer, check_twin, contexts, plan_of, problem_of, read_all, run, submit, tiers, tiny_tiling,
+};
 use common::{Case, Exp, MASKS, shape};
 use wattn::cpu::twins;
 use wattn::{Attention, AttentionOutput, AttentionPlan, DType, LSE_EMPTY, Mask, Workspace};

@@ -20,7 +20,7 @@ impl Parts {
         let mut parts = Self { problem: MergeProblem { num_parts, num_rows, head_dim_v }, out: vec![], lse: vec![] };
         for _ in 0..num_parts {
             for row in 0..num_rows {
-                let empty = row % 5 == 3 || random.bits() % 3 == 0;
+                let empty = row % 5 == 3 || random.bits().is_multiple_of(3);
                 parts.lse.push(if empty { LSE_EMPTY } else { spread * random.unit() });
                 parts.out.extend((0..head_dim_v).map(|_| if empty { f32::NAN } else { random.unit() }));
             }
@@ -101,7 +101,10 @@ fn merges_as_defined() {
                         }
                         for (got, expected) in lse.iter().zip(&expected.1) {
                             let size = 1.0 + expected.abs();
-                            assert!((f64::from(*got) - expected).abs() <= allowed * size, "{what}: lse {got} {expected}");
+                            assert!(
+                                (f64::from(*got) - expected).abs() <= allowed * size,
+                                "{what}: lse {got} {expected}"
+                            );
                         }
                     }
                 }

@@ -26,7 +26,9 @@ fn unrolled_shaders_agree_with_the_oracle() {
             let tiny = tiny_tiling(ctx.caps(), tier, 1);
             let tilings = [tiny, Tiling { num_splits: 3, ..tiny }];
             for tiling in tilings.into_iter().chain(segment_tiling(ctx.caps(), tier)) {
-                for (seed, mask) in (1..).zip([Mask::Full, Mask::Causal, Mask::Window { left: Some(3), right: Some(7) }]) {
+                for (seed, mask) in
+                    (1..).zip([Mask::Full, Mask::Causal, Mask::Window { left: Some(3), right: Some(7) }])
+                {
                     let shape = AttentionShape { head_dim: 8, head_dim_v: 12, ..shape(2, [13, 45], [2, 3]) };
                     check(ctx, tier, tiling, &Case::random(shape, mask, seed));
                 }

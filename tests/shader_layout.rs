@@ -82,7 +82,12 @@ fn variants() -> Vec<Variant> {
                                     let is_merge = specialization.kernel() == KernelId::MergeSplits;
                                     let tiling = (!is_merge).then(|| plan.tiling());
                                     if seen.insert(specialization.clone()) {
-                                        variants.push(Variant { specialization, tier, tiling, software: caps.software });
+                                        variants.push(Variant {
+                                            specialization,
+                                            tier,
+                                            tiling,
+                                            software: caps.software,
+                                        });
                                     }
                                 }
                             }

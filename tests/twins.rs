@@ -29,10 +29,7 @@ fn split<T: Element>(case: &Case<T>, plan: &AttentionPlan) -> AttentionOutput {
     let num_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
     let problem = MergeProblem { num_parts: plan.tiling().num_splits, num_rows, head_dim_v: shape.head_dim_v };
     let (out, lse) = twins::merge_splits(&problem, &partials.out, &partials.lse).unwrap();
-    AttentionOutput {
-        out: HostTensor::new(shape.out(), out).unwrap(),
-        lse: HostTensor::new(shape.lse(), lse).unwrap(),
-    }
+    AttentionOutput { out: HostTensor::new(shape.out(), out).unwrap(), lse: HostTensor::new(shape.lse(), lse).unwrap() }
 }
 
 fn check<T: Element>(case: &Case<T>, tiling: Tiling) {

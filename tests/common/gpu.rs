@@ -7,9 +7,9 @@ use std::sync::OnceLock;
 
 use wattn::cpu::twins;
 use wattn::{
-    Attention, AttentionArgs, AttentionOutput, AttentionPlan, AttentionProblem, BoundAttention, Context, ContextOptions,
-    DType, DeviceCaps, Element, HostTensor, LSE_EMPTY, Layout, MergeProblem, TensorView, TensorViewMut, Tier, Tiling,
-    U32View,
+    Attention, AttentionArgs, AttentionOutput, AttentionPlan, AttentionProblem, BoundAttention, Context,
+    ContextOptions, DType, DeviceCaps, Element, HostTensor, LSE_EMPTY, Layout, MergeProblem, TensorView, TensorViewMut,
+    Tier, Tiling, U32View,
 };
 use wgpu::util::DeviceExt as _;
 
