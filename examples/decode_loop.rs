@@ -63,7 +63,8 @@ fn main() -> wattn::Result<()> {
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         bound.encode(&mut encoder);
         queue.submit([encoder.finish()]);
-        (keys.extend(new_k), values.extend(new_v));
+        keys.extend(new_k);
+        values.extend(new_v);
     }
 
     let got: HostTensor = context.read_blocking(TensorView::new(&out, DType::F32, row()))?;
