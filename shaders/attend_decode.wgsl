@@ -23,11 +23,19 @@ fn store_lse(tile: Tile, place: Place, value: f32) {
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn attend_decode(thread: Thread, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let split = workgroup.x % params.num_splits;
-    let first_row = workgroup.x / params.num_splits * GROUPS * ROWS;
-    let seq_len_kv = seq_len_kv_of(workgroup.z);
-    let tile = Tile(workgroup.z, workgroup.y, first_row + group_of(thread) * ROWS, seq_len_kv, split, thread);
+fn attend_decode(
+    thread: Thread,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+) {
+    let place = place_of_workgroup(workgroup, num_workgroups);
+    if place.batch >= params.batch_size {
+        return;
+    }
+    let split = place.split;
+    let first_row = place.row_tile * GROUPS * ROWS;
+    let seq_len_kv = seq_len_kv_of(place.batch);
+    let tile = Tile(place.batch, place.kv_head, first_row + group_of(thread) * ROWS, seq_len_kv, split, thread);
     let keys = keys_of_rows(first_row, GROUPS * ROWS, seq_len_kv);
 
     // Splits are whole tiles, as even as they can be, of the keys that there are: a split may be empty, and leaves

@@ -28,10 +28,14 @@ fn attend_prefill(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
+    let place = place_of_workgroup(workgroup, num_workgroups);
+    if place.batch >= params.batch_size {
+        return;
+    }
     // The last rows see the most keys under a causal mask: they start first, so that none of them runs alone at the end.
-    let first_row = (num_workgroups.x - 1u - workgroup.x) * GROUPS * ROWS;
-    let seq_len_kv = seq_len_kv_of(workgroup.z);
-    let tile = Tile(workgroup.z, workgroup.y, first_row + group_of(thread) * ROWS, seq_len_kv, 0u, thread);
+    let first_row = (params.row_tiles - 1u - place.row_tile) * GROUPS * ROWS;
+    let seq_len_kv = seq_len_kv_of(place.batch);
+    let tile = Tile(place.batch, place.kv_head, first_row + group_of(thread) * ROWS, seq_len_kv, 0u, thread);
     let keys = keys_of_rows(first_row, GROUPS * ROWS, seq_len_kv);
     attend_rows(tile, keys.walked, keys.shared_by_all);
 }

@@ -232,7 +232,26 @@ impl Context {
         self.check_lost()?;
         // The lock guards nothing that a panic could leave half done.
         let _one_at_a_time = self.inner.scopes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        scoped(self.device(), during, work)
+        let result = scoped(self.device(), during, work);
+        if result.is_err() {
+            // Work on a lost device fails with an error about whatever it made; the loss itself is told when polled.
+            let _ = self.device().poll(wgpu::PollType::Poll);
+            self.check_lost()?;
+        }
+        result
+    }
+
+    /// A buffer that holds `contents` from the next submission on. (wgpu's own `create_buffer_init` panics on a lost
+    /// device.)
+    pub(crate) fn upload(&self, label: &str, contents: &[u8], usage: wgpu::BufferUsages) -> wgpu::Buffer {
+        let buffer = self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: contents.len() as u64,
+            usage: usage | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.queue().write_buffer(&buffer, 0, contents);
+        buffer
     }
 }
 

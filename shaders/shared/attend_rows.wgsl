@@ -22,6 +22,23 @@ struct Tile {
     thread: Thread,
 }
 
+// What a workgroup works on. The grid is one line of (batch, KV head, row tile, split), the last fastest, folded into two
+// axes where one is too short; the workgroups past its end have a batch that is not there.
+struct WorkgroupPlace {
+    batch: u32,
+    kv_head: u32,
+    row_tile: u32,
+    split: u32,
+}
+
+fn place_of_workgroup(workgroup: vec3<u32>, num_workgroups: vec3<u32>) -> WorkgroupPlace {
+    let index = workgroup.y * num_workgroups.x + workgroup.x;
+    let row = index / params.num_splits;
+    let head = row / params.row_tiles;
+    let num_kv_heads = params.num_q_heads / params.group_size;
+    return WorkgroupPlace(head / num_kv_heads, head % num_kv_heads, row % params.row_tiles, index % params.num_splits);
+}
+
 // Which query and which head of its group a row is.
 struct Place {
     q_index: u32,

@@ -22,6 +22,7 @@ params! {
         num_rows: u32,
         num_q_heads: u32,
         group_size: u32,
+        row_tiles: u32,
         num_splits: u32,
         window_left: i32,
         window_right: i32,

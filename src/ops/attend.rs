@@ -101,7 +101,7 @@ impl Attention {
             others.extend(args.lse.as_ref().map(|lse| ("lse", lse.buffer)));
             check_apart(("workspace", &workspace.buffer), &others)?;
         }
-        let steps = self.ctx.scoped("binding attention", || self.steps(&tensors, workspace))?;
+        let steps = self.ctx.scoped("binding attention", || self.steps(&tensors, workspace))??;
         Ok(BoundAttention { steps })
     }
 
@@ -144,7 +144,7 @@ impl Attention {
         })
     }
 
-    fn steps(&self, tensors: &Tensors<'_>, workspace: &Workspace) -> Vec<Step> {
+    fn steps(&self, tensors: &Tensors<'_>, workspace: &Workspace) -> Result<Vec<Step>> {
         let params = self.attend_params(tensors);
         let Tensors { q, k, v, seq_lens_kv, out, lse } = tensors;
         let seq_lens_kv = || seq_lens_kv.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
@@ -162,19 +162,19 @@ impl Attention {
             steps.push(match dispatch.kernel() {
                 KernelId::AttendPrefill => {
                     let slots = [q, k, v, seq_lens_kv(), Slot::Bound(out), lse()];
-                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)
+                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
                 }
                 KernelId::AttendDecode => {
                     let slots = [q, k, v, seq_lens_kv(), partial_out(), partial_lse()];
-                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)
+                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
                 }
                 KernelId::MergeSplits => {
                     let slots = [partial_out(), partial_lse(), Slot::Bound(out), lse()];
-                    Step::new(&self.ctx, pipeline, dispatch, &self.merge_params(&params), &slots)
+                    Step::new(&self.ctx, pipeline, dispatch, &self.merge_params(&params), &slots)?
                 }
             });
         }
-        steps
+        Ok(steps)
     }
 
     fn attend_params(&self, tensors: &Tensors<'_>) -> AttendParams {
@@ -195,6 +195,7 @@ impl Attention {
             num_rows: shape.seq_len_q * shape.group_size(), // the plan saw that it fits
             num_q_heads: shape.num_q_heads,
             group_size: shape.group_size(),
+            row_tiles: self.plan.row_tiles() as u32, // so did it here
             num_splits: self.plan.tiling().num_splits,
             window_left: window(left),
             window_right: window(right),

@@ -1,6 +1,6 @@
 //! Checks of the caller's views, and the bind groups made of them.
 
-use wgpu::util::DeviceExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::pipeline::Pipeline;
 use crate::plan::Dispatch;
@@ -237,20 +237,21 @@ impl Step {
         dispatch: &Dispatch,
         params: &P,
         slots: &[Slot<'_>],
-    ) -> Self {
-        let label = Some(pipeline.kernel.label());
-        let uniform = ctx.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
-            label,
-            contents: bytemuck::bytes_of(params),
-            usage: wgpu::BufferUsages::UNIFORM,
-        });
+    ) -> Result<Self> {
+        let label = pipeline.kernel.label();
+        let uniform = ctx.upload(label, bytemuck::bytes_of(params), wgpu::BufferUsages::UNIFORM);
         let resources =
             core::iter::once(uniform.as_entire_binding()).chain(slots.iter().map(|slot| slot.resource(ctx)));
         let entries: Vec<_> =
             (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
-        let descriptor = wgpu::BindGroupDescriptor { label, layout: &pipeline.layout, entries: &entries };
-        let bind_group = ctx.device().create_bind_group(&descriptor);
-        Self { pipeline: std::sync::Arc::clone(pipeline), bind_group, workgroups: dispatch.workgroups }
+        let descriptor = wgpu::BindGroupDescriptor { label: Some(label), layout: &pipeline.layout, entries: &entries };
+        // A buffer of another device is a validation error, but for one of another instance wgpu panics.
+        let bind_group =
+            catch_unwind(AssertUnwindSafe(|| ctx.device().create_bind_group(&descriptor))).map_err(|_| {
+                let message = "a buffer belongs to another wgpu instance".to_owned();
+                Error::Validation { during: "binding buffers", message }
+            })?;
+        Ok(Self { pipeline: std::sync::Arc::clone(pipeline), bind_group, workgroups: dispatch.workgroups })
     }
 
     pub(super) fn encode_in(&self, pass: &mut wgpu::ComputePass<'_>) {

@@ -83,9 +83,9 @@ impl Merge {
             lse_head: lse.strides[2],
         };
         let slots = [Slot::Bound(&parts_out), Slot::Bound(&parts_lse), Slot::Bound(&out), Slot::Bound(&lse)];
-        let step = self
-            .ctx
-            .scoped("binding a merge", || Step::new(&self.ctx, &self.pipeline, &self.plan.dispatch, &params, &slots))?;
+        let step = self.ctx.scoped("binding a merge", || {
+            Step::new(&self.ctx, &self.pipeline, &self.plan.dispatch, &params, &slots)
+        })??;
         Ok(BoundMerge { step })
     }
 }

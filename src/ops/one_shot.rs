@@ -1,7 +1,5 @@
 //! Slices in, vectors out: the convenient way, which uploads, computes and reads back in one call.
 
-use wgpu::util::DeviceExt as _;
-
 use super::{Attention, AttentionArgs, U32View};
 use crate::{
     AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, Element, HostInputs, HostTensor, Layout, Result,
@@ -113,13 +111,7 @@ struct Buffers {
 
 impl Buffers {
     fn new<T: Element>(ctx: &Context, problem: &AttentionProblem, inputs: &HostInputs<'_, T>) -> Self {
-        let upload = |label, contents: &[u8]| {
-            ctx.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
-                label: Some(label),
-                contents,
-                usage: wgpu::BufferUsages::STORAGE,
-            })
-        };
+        let upload = |label, contents: &[u8]| ctx.upload(label, contents, wgpu::BufferUsages::STORAGE);
         let tensor = |label, tensor: &HostTensor<T>| upload(label, bytemuck::cast_slice(tensor.data()));
         let empty = |label, shape: [u32; 4]| {
             let elements: u64 = shape.iter().map(|&n| u64::from(n)).product();

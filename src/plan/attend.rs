@@ -72,11 +72,11 @@ impl AttentionPlan {
         let mut dispatches = Vec::new();
         if tiling.num_splits == 1 {
             let prefill = specialize_attend(KernelId::AttendPrefill, problem, tier, tiling, caps);
-            dispatches.push(Dispatch::new(prefill, [row_tiles, heads, batch], caps)?);
+            dispatches.push(Dispatch::new(prefill, fold_grid(row_tiles * heads * batch, caps), caps)?);
         } else {
             let decode = specialize_attend(KernelId::AttendDecode, problem, tier, tiling, caps);
             let splits = u64::from(tiling.num_splits);
-            dispatches.push(Dispatch::new(decode, [row_tiles * splits, heads, batch], caps)?);
+            dispatches.push(Dispatch::new(decode, fold_grid(row_tiles * heads * batch * splits, caps), caps)?);
             let merge = specialize_merge(shape.head_dim_v, problem.out_dtype, problem.lse, tier);
             dispatches.push(Dispatch::new(merge, merge_workgroups(out_rows, shape.head_dim_v, caps), caps)?);
         }
@@ -126,6 +126,12 @@ impl AttentionPlan {
     pub(crate) fn partial_lse_offset(&self) -> u64 {
         let row_bytes = u64::from(self.problem.shape().head_dim_v) * 4;
         (u64::from(self.tiling.num_splits) * self.out_rows() * row_bytes).next_multiple_of(256)
+    }
+
+    /// Tiles of query rows of one KV head of one sequence.
+    pub(crate) fn row_tiles(&self) -> u64 {
+        let shape = self.problem.shape();
+        (u64::from(shape.seq_len_q) * u64::from(shape.group_size())).div_ceil(u64::from(self.tiling.tile_q()))
     }
 
     pub(crate) fn out_rows(&self) -> u64 {
@@ -238,10 +244,14 @@ pub(super) fn specialize_merge(head_dim_v: u32, out_dtype: DType, lse: bool, tie
     }
 }
 
-/// A one-dimensional grid, folded into two where one axis does not hold it.
+/// One invocation for four columns of a row.
 pub(super) fn merge_workgroups(num_rows: u64, head_dim_v: u32, caps: &DeviceCaps) -> [u64; 3] {
     let items = num_rows * u64::from(head_dim_v / 4);
-    let workgroups = items.div_ceil(u64::from(merge_splits::WORKGROUP_SIZE));
-    let x = workgroups.min(u64::from(caps.max_workgroups_per_dimension));
-    [x, if x == 0 { 0 } else { workgroups.div_ceil(x) }, 1]
+    fold_grid(items.div_ceil(u64::from(merge_splits::WORKGROUP_SIZE)), caps)
+}
+
+/// A grid of one dimension, folded into two where one axis does not hold it. Kernels pass over what lies past the end.
+fn fold_grid(workgroups: u64, caps: &DeviceCaps) -> [u64; 3] {
+    let y = workgroups.div_ceil(u64::from(caps.max_workgroups_per_dimension)).max(1);
+    [workgroups.div_ceil(y), y, 1]
 }

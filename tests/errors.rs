@@ -1,0 +1,415 @@
+//! Every mistake has an error of its own, which names the tensor or field, the value and the rule. Validation needs no
+//! shader, so wgpu's `noop` device, which runs none, serves; nothing can be written there, and nothing is encoded.
+
+mod common;
+
+use common::shape;
+use wattn::{
+    Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, ContextOptions,
+    DType, DeviceCaps, Error, HostInputs, HostTensor, Layout, Mask, Merge, MergeArgs, MergePlan, MergeProblem,
+    TensorView, TensorViewMut, Tier, Tiling, U32View, Workspace, cpu,
+};
+use wgpu::BufferUsages;
+
+const SHAPE: AttentionShape = AttentionShape {
+    batch_size: 2,
+    seq_len_q: 3,
+    seq_len_kv: 5,
+    num_q_heads: 4,
+    num_kv_heads: 2,
+    head_dim: 8,
+    head_dim_v: 12,
+};
+
+fn noop() -> Context {
+    let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor::default());
+    Context::new(device, queue).unwrap()
+}
+
+fn buffer(ctx: &Context, size: u64, usage: BufferUsages) -> wgpu::Buffer {
+    ctx.device().create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+}
+
+fn packed([batch, seq, heads, dim]: [u32; 4]) -> Layout {
+    Layout::seq_major(batch, seq, heads, dim)
+}
+
+/// The buffers of a valid call, and its views, to be spoilt one at a time.
+struct Call {
+    ctx: Context,
+    attention: Attention,
+    buffers: [wgpu::Buffer; 5],
+    layouts: [Layout; 5],
+    dtype: DType,
+}
+
+const NAMES: [&str; 5] = ["q", "k", "v", "out", "lse"];
+
+impl Call {
+    fn new() -> Self {
+        let ctx = noop();
+        let problem = AttentionProblem::new(SHAPE, DType::F32).mask(Mask::Causal).with_lse();
+        let plan = AttentionPlan::new(&problem, ctx.caps()).unwrap();
+        let attention = Attention::prepare(&ctx, &plan).unwrap();
+        let layouts = [SHAPE.q(), SHAPE.k(), SHAPE.v(), SHAPE.out(), SHAPE.lse()].map(packed);
+        let buffers = layouts.map(|layout| buffer(&ctx, layout.end().unwrap() * 4, BufferUsages::STORAGE));
+        Self { ctx, attention, buffers, layouts, dtype: DType::F32 }
+    }
+
+    fn bind(&self) -> wattn::Result<BoundAttention> {
+        let [q, k, v, out, lse] = [0, 1, 2, 3, 4].map(|i| (&self.buffers[i], self.layouts[i]));
+        self.attention.bind(AttentionArgs {
+            q: TensorView::new(q.0, self.dtype, q.1),
+            k: TensorView::new(k.0, DType::F32, k.1),
+            v: TensorView::new(v.0, DType::F32, v.1),
+            seq_lens_kv: None,
+            out: TensorViewMut::new(out.0, DType::F32, out.1),
+            lse: Some(TensorViewMut::new(lse.0, DType::F32, lse.1)),
+        })
+    }
+}
+
+#[test]
+fn the_unspoilt_call_binds() {
+    Call::new().bind().unwrap();
+}
+
+#[test]
+fn problems_break_rules_by_name() {
+    let invalid = |spoil: fn(&mut AttentionShape), wanted: (&str, u64)| {
+        let mut shape = SHAPE;
+        spoil(&mut shape);
+        let error = AttentionPlan::new(&AttentionProblem::new(shape, DType::F32), &DeviceCaps::BASELINE).unwrap_err();
+        let Error::Invalid { field, value, .. } = error else { panic!("{error}") };
+        assert_eq!((field, value), wanted);
+    };
+    invalid(|s| s.head_dim = 0, ("head_dim", 0));
+    invalid(|s| s.head_dim = 6, ("head_dim", 6));
+    invalid(|s| s.head_dim = 260, ("head_dim", 260));
+    invalid(|s| s.head_dim_v = 2, ("head_dim_v", 2));
+    invalid(|s| s.num_q_heads = 3, ("num_q_heads", 3));
+    invalid(|s| s.num_q_heads = 0, ("num_q_heads", 0));
+    invalid(|s| s.num_kv_heads = 0, ("num_kv_heads", 0));
+    invalid(|s| s.seq_len_kv = 1 << 30, ("seq_len_kv", 1 << 30));
+    invalid(|s| s.seq_len_q = u32::MAX, ("seq_len_q", u64::from(u32::MAX)));
+    for scale in [f32::NAN, f32::INFINITY] {
+        let problem = AttentionProblem::new(SHAPE, DType::F32).softmax_scale(scale);
+        assert!(matches!(problem.validate(), Err(Error::Scale { .. })));
+    }
+    for (problem, wanted) in [
+        (MergeProblem { num_parts: 0, num_rows: 1, head_dim_v: 4 }, "num_parts"),
+        (MergeProblem { num_parts: 2, num_rows: 1, head_dim_v: 5 }, "head_dim_v"),
+    ] {
+        let error = MergePlan::new(&problem, &DeviceCaps::BASELINE).unwrap_err();
+        assert!(matches!(error, Error::Invalid { field, .. } if field == wanted), "{error}");
+    }
+}
+
+#[test]
+fn host_tensors_must_match_the_problem() {
+    let problem = AttentionProblem::new(SHAPE, DType::F32);
+    let [q, k, v] = [SHAPE.q(), SHAPE.k(), SHAPE.v()].map(HostTensor::<f32>::zeros);
+    let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+    cpu::attend(&problem, &inputs).unwrap();
+
+    let error = cpu::attend(&problem, &HostInputs { k: &q, ..inputs }).unwrap_err();
+    assert!(matches!(error, Error::Shape { tensor: "k", .. }), "{error}");
+    let error = cpu::attend(&problem, &HostInputs { seq_lens_kv: Some(&[1]), ..inputs }).unwrap_err();
+    assert!(matches!(error, Error::Length { tensor: "seq_lens_kv", expected: 2, actual: 1 }), "{error}");
+    let error = cpu::attend(&problem, &HostInputs { seq_lens_kv: Some(&[5, 6]), ..inputs }).unwrap_err();
+    assert!(matches!(error, Error::Invalid { field: "seq_lens_kv", value: 6, .. }), "{error}");
+    let error = cpu::attend(&AttentionProblem::new(SHAPE, DType::F16), &inputs).unwrap_err();
+    assert!(matches!(error, Error::DType { expected: DType::F16, actual: DType::F32, .. }), "{error}");
+    let error = HostTensor::new([1, 2, 3, 4], vec![0.0f32; 23]).unwrap_err();
+    assert!(matches!(error, Error::Length { expected: 24, actual: 23, .. }), "{error}");
+}
+
+#[test]
+fn views_must_have_the_shape_and_type_of_the_problem() {
+    for (i, name) in NAMES.into_iter().enumerate() {
+        let mut call = Call::new();
+        call.layouts[i].shape[1] += 1;
+        let error = call.bind().unwrap_err();
+        assert!(matches!(error, Error::Shape { tensor, .. } if tensor == name), "{error}");
+    }
+    let mut call = Call::new();
+    call.dtype = DType::F16;
+    let error = call.bind().unwrap_err();
+    assert!(matches!(error, Error::DType { tensor: "q", expected: DType::F32, actual: DType::F16 }), "{error}");
+}
+
+#[test]
+fn views_must_stay_inside_their_buffers() {
+    for (i, name) in NAMES.into_iter().enumerate() {
+        let mut call = Call::new();
+        call.layouts[i].offset = 4;
+        let error = call.bind().unwrap_err();
+        let size = call.buffers[i].size();
+        let wanted = |tensor, end, len| tensor == name && end == size + 16 && len == size;
+        assert!(matches!(error, Error::OutOfBounds { tensor, end, len } if wanted(tensor, end, len)), "{error}");
+
+        let mut call = Call::new();
+        call.layouts[i].strides[1] = u64::MAX / 4 * 4;
+        let error = call.bind().unwrap_err();
+        assert!(matches!(error, Error::OutOfBounds { tensor, .. } if tensor == name), "{error}");
+    }
+}
+
+#[test]
+fn views_must_be_aligned_to_four_elements() {
+    for (i, name) in NAMES.into_iter().enumerate().take(4) {
+        for field in ["strides[batch]", "strides[seq]", "strides[head]", "offset"] {
+            let mut call = Call::new();
+            let layout = &mut call.layouts[i];
+            match field {
+                "strides[batch]" => layout.strides[0] += 1,
+                "strides[seq]" => layout.strides[1] += 2,
+                "strides[head]" => layout.strides[2] += 3,
+                _ => layout.offset += 1,
+            }
+            let error = call.bind().unwrap_err();
+            assert!(matches!(error, Error::Layout { tensor, field: f, .. } if tensor == name && f == field), "{error}");
+        }
+    }
+}
+
+#[test]
+fn written_views_must_not_overlap_themselves() {
+    let mut call = Call::new();
+    call.layouts[3].strides[2] = 8;
+    let error = call.bind().unwrap_err();
+    assert!(matches!(error, Error::Layout { tensor: "out", field: "strides[head]", value: 8, .. }), "{error}");
+    let mut call = Call::new();
+    call.layouts[4].strides[0] = 0;
+    let error = call.bind().unwrap_err();
+    assert!(matches!(error, Error::Layout { tensor: "lse", field: "strides[batch]", value: 0, .. }), "{error}");
+}
+
+#[test]
+fn outputs_need_buffers_of_their_own() {
+    for (written, other) in [(3, 0), (3, 1), (3, 2), (4, 0), (4, 3)] {
+        let mut call = Call::new();
+        let shared = buffer(&call.ctx, 1 << 16, BufferUsages::STORAGE);
+        call.buffers[written] = shared.clone();
+        call.buffers[other] = shared;
+        call.layouts[written].offset = 4096; // far apart, and still forbidden
+        let error = call.bind().unwrap_err();
+        let wanted = (NAMES[written], NAMES[other]);
+        assert!(matches!(error, Error::Overlap { written, other } if (written, other) == wanted), "{error}");
+    }
+    let mut call = Call::new();
+    let shared = buffer(&call.ctx, 1 << 16, BufferUsages::STORAGE);
+    for i in 0..3 {
+        call.buffers[i] = shared.clone(); // inputs may share
+    }
+    call.bind().unwrap();
+}
+
+#[test]
+fn buffers_need_their_usages() {
+    for (i, name) in NAMES.into_iter().enumerate() {
+        let mut call = Call::new();
+        call.buffers[i] = buffer(&call.ctx, call.buffers[i].size(), BufferUsages::COPY_DST);
+        let error = call.bind().unwrap_err();
+        let storage = BufferUsages::STORAGE;
+        assert!(matches!(error, Error::Usage { tensor, missing } if tensor == name && missing == storage), "{error}");
+    }
+    let call = Call::new();
+    let view = TensorView::new(&call.buffers[0], DType::F32, call.layouts[0]);
+    let error = call.ctx.read_blocking::<f32>(view).unwrap_err();
+    assert!(matches!(error, Error::Usage { missing: BufferUsages::COPY_SRC, .. }), "{error}");
+    let error = Workspace::from_buffer(buffer(&call.ctx, 16, BufferUsages::COPY_DST)).unwrap_err();
+    assert!(matches!(error, Error::Usage { tensor: "workspace", .. }), "{error}");
+}
+
+/// Two devices of one instance; wgpu answers with a validation error.
+#[test]
+fn a_buffer_of_another_device_is_refused() {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
+    let adapter = &pollster::block_on(wattn::adapters(&instance))[0];
+    let open = || {
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
+        Context::new(device, queue).unwrap()
+    };
+    let (ctx, other) = (open(), open());
+    let plan = MergePlan::new(&MergeProblem { num_parts: 1, num_rows: 1, head_dim_v: 4 }, ctx.caps()).unwrap();
+    let merge = Merge::prepare(&ctx, &plan).unwrap();
+    let [parts, out, lse] = [&ctx, &ctx, &ctx].map(|ctx| buffer(ctx, 16, BufferUsages::STORAGE));
+    let foreign = buffer(&other, 16, BufferUsages::STORAGE);
+    let args = MergeArgs {
+        parts_out: TensorView::new(&parts, DType::F32, packed([1, 1, 1, 4])),
+        parts_lse: TensorView::new(&foreign, DType::F32, packed([1, 1, 1, 1])),
+        out: TensorViewMut::new(&out, DType::F32, packed([1, 1, 1, 4])),
+        lse: TensorViewMut::new(&lse, DType::F32, packed([1, 1, 1, 1])),
+    };
+    let error = merge.bind(args).unwrap_err();
+    assert!(matches!(error, Error::Validation { .. }), "{error}");
+}
+
+/// Two devices of two instances; wgpu answers with a panic.
+#[test]
+fn a_buffer_of_another_instance_is_refused() {
+    let other = noop();
+    for i in 0..5 {
+        let mut call = Call::new();
+        call.buffers[i] = buffer(&other, call.buffers[i].size(), BufferUsages::STORAGE);
+        let error = call.bind().unwrap_err();
+        assert!(matches!(error, Error::Validation { .. }), "{error}");
+    }
+}
+
+#[test]
+fn optional_arguments_must_match_the_problem() {
+    let ctx = noop();
+    let base = || AttentionProblem::new(SHAPE, DType::F32);
+    let lens = buffer(&ctx, 8, BufferUsages::STORAGE);
+    let call = Call::new();
+    let bind = |problem: AttentionProblem, lse: bool, len: Option<u64>| {
+        let plan = AttentionPlan::new(&problem, ctx.caps()).unwrap();
+        let buffers = call.layouts.map(|layout| buffer(&ctx, layout.end().unwrap() * 4, BufferUsages::STORAGE));
+        let view = |i: usize| TensorView::new(&buffers[i], DType::F32, call.layouts[i]);
+        let view_mut = |i: usize| TensorViewMut::new(&buffers[i], DType::F32, call.layouts[i]);
+        let args = AttentionArgs {
+            q: view(0),
+            k: view(1),
+            v: view(2),
+            seq_lens_kv: len.map(|len| U32View::new(&lens, 0, len)),
+            out: view_mut(3),
+            lse: lse.then(|| view_mut(4)),
+        };
+        Attention::prepare(&ctx, &plan).unwrap().bind(args).map(|_| ())
+    };
+    bind(base(), false, None).unwrap();
+    bind(base().with_lse().with_seq_lens_kv(), true, Some(2)).unwrap();
+    let error = bind(base(), true, None).unwrap_err();
+    assert!(matches!(error, Error::Argument { argument: "lse", .. }), "{error}");
+    let error = bind(base().with_lse(), false, None).unwrap_err();
+    assert!(matches!(error, Error::Argument { argument: "lse", .. }), "{error}");
+    let error = bind(base(), false, Some(2)).unwrap_err();
+    assert!(matches!(error, Error::Argument { argument: "seq_lens_kv", .. }), "{error}");
+    let error = bind(base().with_seq_lens_kv(), false, None).unwrap_err();
+    assert!(matches!(error, Error::Argument { argument: "seq_lens_kv", .. }), "{error}");
+    let error = bind(base().with_seq_lens_kv(), false, Some(3)).unwrap_err();
+    assert!(matches!(error, Error::Length { tensor: "seq_lens_kv", expected: 2, actual: 3 }), "{error}");
+}
+
+#[test]
+fn limits_are_named() {
+    let limit = |shape: AttentionShape, caps: &DeviceCaps| match AttentionPlan::new(
+        &AttentionProblem::new(shape, DType::F32),
+        caps,
+    ) {
+        Err(Error::Limit { limit, needed, available }) => {
+            assert!(needed > available);
+            limit
+        }
+        other => panic!("{other:?}"),
+    };
+    let baseline = DeviceCaps::BASELINE;
+    let mut narrow = DeviceCaps::BASELINE;
+    narrow.max_workgroups_per_dimension = 16;
+    let many = AttentionShape { batch_size: 1000, ..SHAPE };
+    assert_eq!(limit(many, &narrow), "max_compute_workgroups_per_dimension");
+    let huge = AttentionShape { seq_len_q: 1 << 28, head_dim_v: 256, ..SHAPE };
+    assert_eq!(limit(huge, &baseline), "rows of out");
+
+    // A cache larger than a binding: found when the views are known, since strides decide.
+    let call = Call::new();
+    let mut caps = call.ctx.caps().clone();
+    caps.max_storage_binding_bytes = 1 << 20;
+    let parts = MergeProblem { num_parts: 64, num_rows: 4096, head_dim_v: 128 };
+    let error = MergePlan::new(&parts, &caps).unwrap_err();
+    assert!(matches!(error, Error::Limit { limit: "max_storage_buffer_binding_size", .. }), "{error}");
+    let error = Workspace::new(&call.ctx, u64::MAX / 2).unwrap_err();
+    assert!(matches!(error, Error::Limit { limit: "max_buffer_size", .. }), "{error}");
+
+    let required_limits = wgpu::Limits { max_storage_buffer_binding_size: 1 << 20, ..Default::default() };
+    let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor { required_limits, ..Default::default() });
+    let ctx = Context::new(device, queue).unwrap();
+    let shape = AttentionShape { seq_len_kv: 1 << 15, ..SHAPE };
+    let plan = AttentionPlan::new(&AttentionProblem::new(shape, DType::F32), ctx.caps()).unwrap();
+    let layouts = [shape.q(), shape.k(), shape.v(), shape.out()].map(packed);
+    let buffers = layouts.map(|layout| buffer(&ctx, layout.end().unwrap() * 4, BufferUsages::STORAGE));
+    let view = |i: usize| TensorView::new(&buffers[i], DType::F32, layouts[i]);
+    let out = TensorViewMut::new(&buffers[3], DType::F32, layouts[3]);
+    let args = AttentionArgs { q: view(0), k: view(1), v: view(2), seq_lens_kv: None, out, lse: None };
+    let error = Attention::prepare(&ctx, &plan).unwrap().bind(args).unwrap_err();
+    let limit = "max_storage_buffer_binding_size (k)";
+    assert!(matches!(error, Error::Limit { limit: l, available: 0x10_0000, .. } if l == limit), "{error}");
+}
+
+#[test]
+fn tiers_and_tilings_must_fit_the_device() {
+    let problem = AttentionProblem::new(SHAPE, DType::F16);
+    let caps = DeviceCaps::BASELINE;
+    for (tier, wanted) in [(Tier::F16, "SHADER_F16"), (Tier::Subgroup, "SUBGROUP"), (Tier::SubgroupF16, "SHADER_F16")] {
+        let error = AttentionPlan::with_tier(&problem, &caps, tier).unwrap_err();
+        assert!(matches!(error, Error::MissingFeature { feature, .. } if feature == wanted), "{error}");
+    }
+    let good = Tiling { lanes: 8, rows: 2, keys: 4, groups: 1, num_splits: 1 };
+    let bad = |tiling, wanted: &str| match AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, tiling) {
+        Err(Error::Invalid { field, .. } | Error::Limit { limit: field, .. }) => assert_eq!(field, wanted),
+        other => panic!("{tiling:?} {other:?}"),
+    };
+    AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, good).unwrap();
+    bad(Tiling { lanes: 12, ..good }, "lanes");
+    bad(Tiling { lanes: 256, ..good }, "lanes");
+    bad(Tiling { rows: 3, ..good }, "rows");
+    bad(Tiling { rows: 64, ..good }, "rows");
+    bad(Tiling { keys: 6, ..good }, "keys");
+    bad(Tiling { keys: 0, ..good }, "keys");
+    bad(Tiling { groups: 0, ..good }, "groups");
+    bad(Tiling { num_splits: 0, ..good }, "num_splits");
+    bad(Tiling { num_splits: 1000, ..good }, "num_splits");
+    bad(Tiling { groups: 64, ..good }, "max_compute_invocations_per_workgroup");
+    bad(Tiling { lanes: 32, rows: 32, keys: 16, ..good }, "max_compute_workgroup_storage_size");
+}
+
+#[test]
+fn merges_check_their_views() {
+    let ctx = noop();
+    let plan = MergePlan::new(&MergeProblem { num_parts: 3, num_rows: 5, head_dim_v: 8 }, ctx.caps()).unwrap();
+    let merge = Merge::prepare(&ctx, &plan).unwrap();
+    let new = || buffer(&ctx, 4096, BufferUsages::STORAGE);
+    let (parts, parts_lse, out, lse) = (new(), new(), new(), new());
+    let bind = |parts_layout: Layout, out: &wgpu::Buffer| {
+        let args = MergeArgs {
+            parts_out: TensorView::new(&parts, DType::F32, parts_layout),
+            parts_lse: TensorView::new(&parts_lse, DType::F32, packed([3, 5, 1, 1])),
+            out: TensorViewMut::new(out, DType::F32, packed([1, 5, 1, 8])),
+            lse: TensorViewMut::new(&lse, DType::F32, packed([1, 5, 1, 1])),
+        };
+        merge.bind(args).map(|_| ())
+    };
+    bind(packed([3, 5, 1, 8]), &out).unwrap();
+    let error = bind(packed([3, 5, 1, 8]), &parts).unwrap_err();
+    assert!(matches!(error, Error::Overlap { written: "out", other: "parts_out" }), "{error}");
+    let error = bind(packed([2, 5, 1, 8]), &out).unwrap_err();
+    assert!(matches!(error, Error::Shape { tensor: "parts_out", .. }), "{error}");
+    let mut apart = packed([3, 5, 1, 8]);
+    apart.strides[1] = 16;
+    let error = bind(apart, &out).unwrap_err();
+    assert!(matches!(error, Error::Layout { tensor: "parts_out", field: "strides[seq]", .. }), "{error}");
+}
+
+#[test]
+fn an_adapter_that_nobody_has_is_named() {
+    let error = Context::request_blocking(&ContextOptions::default().adapter_name("Voodoo 2")).unwrap_err();
+    let Error::NoAdapter { wanted, found } = &error else { panic!("{error}") };
+    assert_eq!(wanted.as_deref(), Some("Voodoo 2"));
+    assert!(error.to_string().contains("Voodoo 2") && error.to_string().contains(found.as_str()));
+}
+
+/// Losing the device is an error of the next call, not a panic and not a hang.
+#[test]
+fn a_lost_device_is_an_error() {
+    for ctx in common::gpu::contexts() {
+        let name = ctx.device().adapter_info().name;
+        let own = Context::request_blocking(&ContextOptions::default().adapter_name(name)).unwrap();
+        let case = common::Case::<f32>::random(shape(1, [3, 9], [1, 1]), Mask::Causal, 1);
+        own.attend_blocking(&case.problem(), &case.inputs()).unwrap();
+        own.device().destroy();
+        let error = own.attend_blocking(&case.problem(), &case.inputs()).unwrap_err();
+        assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
+    }
+}

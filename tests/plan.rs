@@ -1,0 +1,172 @@
+//! Plans are pure: what holds of all of them, for any problem and device, and what they look like for a few. No GPU.
+//!
+//! After a deliberate change, `WATTN_BLESS=1 cargo test --test plan` writes the golden table anew.
+
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+use wattn::{AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, KernelId, Mask, Tier};
+
+/// Devices by what they report.
+fn devices() -> Vec<(&'static str, DeviceCaps)> {
+    let device = |change: fn(&mut DeviceCaps)| {
+        let mut caps = DeviceCaps::BASELINE;
+        change(&mut caps);
+        caps
+    };
+    vec![
+        ("WebGPU defaults", DeviceCaps::BASELINE),
+        (
+            "subgroups of 32, f16, 48 KiB",
+            device(|caps| {
+                caps.shader_f16 = true;
+                caps.subgroup_size = Some(32..=32);
+                caps.max_workgroup_storage_bytes = 48 << 10;
+                caps.max_invocations_per_workgroup = 1024;
+            }),
+        ),
+        ("subgroups of 8 to 32", device(|caps| caps.subgroup_size = Some(8..=32))),
+        ("subgroups of 32 to 64", device(|caps| caps.subgroup_size = Some(32..=64))),
+        ("subgroups of 4 to 64, f16", {
+            device(|caps| {
+                caps.shader_f16 = true;
+                caps.subgroup_size = Some(4..=64);
+            })
+        }),
+        ("subgroups of 64", device(|caps| caps.subgroup_size = Some(64..=64))),
+        ("software, subgroups of 8", {
+            device(|caps| {
+                caps.software = true;
+                caps.subgroup_size = Some(8..=8);
+            })
+        }),
+        ("software, subgroups of 4", {
+            device(|caps| {
+                caps.software = true;
+                caps.subgroup_size = Some(4..=4);
+            })
+        }),
+    ]
+}
+
+fn shapes() -> impl Strategy<Value = AttentionShape> {
+    let lengths = (0u32..5, prop_oneof![0u32..40, 0u32..70_000], prop_oneof![0u32..40, 0u32..1_100_000]);
+    (lengths, 1u32..9, 1u32..17, 1u32..65, 1u32..65).prop_map(
+        |((batch_size, seq_len_q, seq_len_kv), kv, group, d, dv)| AttentionShape {
+            batch_size,
+            seq_len_q,
+            seq_len_kv,
+            num_q_heads: kv * group,
+            num_kv_heads: kv,
+            head_dim: 4 * d,
+            head_dim_v: 4 * dv,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_plan_fits_its_device(shape in shapes(), device in 0usize..8, dtype in 0usize..3) {
+        let (name, caps) = &devices()[device];
+        let problem = AttentionProblem::new(shape, DType::ALL[dtype]).mask(Mask::Causal).with_lse();
+        for tier in Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok()) {
+            let plan = AttentionPlan::with_tier(&problem, caps, tier).unwrap();
+            let tiling = plan.tiling();
+            let what = format!("{name}\n{plan}");
+            prop_assert!(tiling.workgroup_size() <= caps.max_invocations_per_workgroup, "{}", what);
+            let storage = tiling.workgroup_storage_bytes(tier);
+            prop_assert!(storage <= u64::from(caps.max_workgroup_storage_bytes), "{}", what);
+
+            // Every row is some workgroup's, and no workgroup is without rows.
+            let attend = &plan.dispatches()[0];
+            let rows = u64::from(shape.seq_len_q) * u64::from(shape.group_size());
+            let tiles = rows.div_ceil(u64::from(tiling.tile_q()));
+            let wanted = tiles * u64::from(tiling.num_splits * shape.num_kv_heads * shape.batch_size);
+            let [x, y, z] = attend.workgroups.map(u64::from);
+            prop_assert!(x * y * z >= wanted && (x * y * z - wanted) < y.max(1), "{}", what);
+            prop_assert!(x.max(y) <= u64::from(caps.max_workgroups_per_dimension), "{}", what);
+
+            // Splits and merge come together, and their workspace stays small at any length.
+            let kernels: Vec<KernelId> = plan.dispatches().iter().map(|dispatch| dispatch.kernel()).collect();
+            if tiling.num_splits == 1 {
+                prop_assert_eq!(kernels, [KernelId::AttendPrefill]);
+                prop_assert_eq!(plan.workspace_bytes(), 0);
+            } else {
+                prop_assert_eq!(kernels, [KernelId::AttendDecode, KernelId::MergeSplits]);
+                prop_assert!(plan.workspace_bytes() <= 17 << 20, "{}", what);
+            }
+        }
+    }
+}
+
+/// 131072 x 131072 causal, in chunks of queries, needs no memory beside its tensors that grows with both lengths.
+#[test]
+fn long_contexts_need_next_to_no_workspace() {
+    for (name, caps) in devices() {
+        for seq_len_q in [1, 64, 1024, 4096, 131_072] {
+            let shape = AttentionShape {
+                batch_size: 1,
+                seq_len_q,
+                seq_len_kv: 131_072,
+                num_q_heads: 8,
+                num_kv_heads: 2,
+                head_dim: 128,
+                head_dim_v: 128,
+            };
+            let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
+            let plan = AttentionPlan::new(&problem, &caps).unwrap();
+            assert!(plan.workspace_bytes() <= 17 << 20, "{name}\n{plan}");
+        }
+    }
+}
+
+/// The tier that is taken, where none is asked for.
+#[test]
+fn tiny_subgroups_of_unknown_size_are_left_alone() {
+    let tiers: Vec<(&str, Tier)> = devices().iter().map(|(name, caps)| (*name, caps.best_tier())).collect();
+    let wanted = [
+        Tier::Baseline,
+        Tier::SubgroupF16,
+        Tier::Subgroup,
+        Tier::Subgroup,
+        Tier::F16,
+        Tier::Subgroup,
+        Tier::Subgroup,
+        Tier::Subgroup,
+    ];
+    assert_eq!(tiers.iter().map(|(_, tier)| *tier).collect::<Vec<_>>(), wanted, "{tiers:?}");
+}
+
+#[test]
+fn plans_print_as_the_golden_table() {
+    let shape = |seq_len_q, seq_len_kv, num_q_heads, head_dim| AttentionShape {
+        batch_size: 1,
+        seq_len_q,
+        seq_len_kv,
+        num_q_heads,
+        num_kv_heads: 8,
+        head_dim,
+        head_dim_v: head_dim,
+    };
+    let mut table = "Written by `WATTN_BLESS=1 cargo test --test plan`.\n".to_owned();
+    for (name, caps) in devices() {
+        for (shape, dtype) in [
+            (shape(4096, 4096, 32, 128), DType::F16),
+            (shape(1, 65536, 32, 128), DType::F16),
+            (shape(512, 512, 8, 64), DType::F32),
+            (shape(1, 4096, 8, 256), DType::BF16),
+        ] {
+            let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal).with_lse();
+            let plan = AttentionPlan::new(&problem, &caps).unwrap();
+            writeln!(table, "\n{name}\n{plan}").unwrap();
+        }
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/plans.txt");
+    if std::env::var_os("WATTN_BLESS").is_some() {
+        std::fs::write(path, &table).unwrap();
+    }
+    let golden = std::fs::read_to_string(path).unwrap();
+    assert!(golden == table, "the plans changed; if that was meant, run WATTN_BLESS=1 cargo test --test plan\n{table}");
+}
