@@ -113,7 +113,10 @@ impl Engine {
         problem: &AttentionProblem,
         inputs: &HostInputs<'_, T>,
     ) -> Result<AttentionOutput> {
-        pollster::block_on(self.attend(problem, inputs))
+        match self {
+            Self::Gpu(context) => context.attend_blocking(problem, inputs),
+            Self::Cpu { .. } => cpu::attend(problem, inputs),
+        }
     }
 
     /// Which engine it is, and why, on one line.

@@ -2,8 +2,8 @@
 
 use super::{Attention, AttentionArgs, U32View};
 use crate::{
-    AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, Element, HostInputs, HostTensor, Layout, Result,
-    TensorView, TensorViewMut, Tier,
+    AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, Element, Error, HostInputs, HostTensor, Layout,
+    Result, TensorView, TensorViewMut, Tier,
 };
 
 impl Context {
@@ -32,9 +32,7 @@ impl Context {
         inputs: &HostInputs<'_, T>,
         tier: Tier,
     ) -> Result<AttentionOutput> {
-        let problem = one_shot_problem(problem, inputs);
-        inputs.validate(&problem)?;
-        let plan = AttentionPlan::with_tier(&problem, self.caps(), tier)?;
+        let plan = self.one_shot_plan(problem, inputs, tier)?;
         self.attend_planned(&plan, inputs).await
     }
 
@@ -48,9 +46,74 @@ impl Context {
         plan: &AttentionPlan,
         inputs: &HostInputs<'_, T>,
     ) -> Result<AttentionOutput> {
+        let results = self.start(plan, inputs)?;
+        let shape = plan.problem().shape();
+        Ok(AttentionOutput {
+            out: self.read(result_view(&results.out, shape.out())).await?,
+            lse: self.read(result_view(&results.lse, shape.lse())).await?,
+        })
+    }
+
+    /// [`Context::attend`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Context::attend`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn attend_blocking<T: Element>(
+        &self,
+        problem: &AttentionProblem,
+        inputs: &HostInputs<'_, T>,
+    ) -> Result<AttentionOutput> {
+        self.attend_with_tier_blocking(problem, inputs, self.caps().best_tier())
+    }
+
+    /// [`Context::attend_with_tier`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Context::attend_with_tier`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn attend_with_tier_blocking<T: Element>(
+        &self,
+        problem: &AttentionProblem,
+        inputs: &HostInputs<'_, T>,
+        tier: Tier,
+    ) -> Result<AttentionOutput> {
+        let plan = self.one_shot_plan(problem, inputs, tier)?;
+        let results = self.start(&plan, inputs)?;
+        let shape = problem.shape();
+        Ok(AttentionOutput {
+            out: self.read_blocking(result_view(&results.out, shape.out()))?,
+            lse: self.read_blocking(result_view(&results.lse, shape.lse()))?,
+        })
+    }
+
+    /// The plan for the caller's problem, with the outputs that a one-shot call gives.
+    fn one_shot_plan<T: Element>(
+        &self,
+        problem: &AttentionProblem,
+        inputs: &HostInputs<'_, T>,
+        tier: Tier,
+    ) -> Result<AttentionPlan> {
+        inputs.validate(problem)?;
+        let mut problem = problem.clone().out_dtype(DType::F32).with_lse();
+        if inputs.seq_lens_kv.is_some() {
+            problem = problem.with_seq_lens_kv();
+        }
+        AttentionPlan::with_tier(&problem, self.caps(), tier)
+    }
+
+    /// Uploads, encodes and submits; the results are still on the device.
+    fn start<T: Element>(&self, plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<Buffers> {
         let problem = plan.problem();
         inputs.validate(problem)?;
         let shape = problem.shape();
+        let element = problem.dtype().size_bytes();
+        for (shape, element) in [(shape.q(), element), (shape.k(), element), (shape.v(), element), (shape.out(), 4)] {
+            let (needed, available) = (num_elements(shape) * element, self.caps().max_buffer_bytes);
+            if needed > available {
+                return Err(Error::Limit { limit: "max_buffer_size", needed, available });
+            }
+        }
         let attention = Attention::prepare(self, plan)?;
         let buffers = self.scoped("uploading q, k and v", || Buffers::new(self, problem, inputs))?;
         let view = |buffer, [batch, seq, heads, dim]: [u32; 4]| {
@@ -74,30 +137,17 @@ impl Context {
             bound.encode(&mut encoder);
             self.queue().submit([encoder.finish()]);
         })?;
-        Ok(AttentionOutput {
-            out: self.read(view_mut(&buffers.out, shape.out()).as_view()).await?,
-            lse: self.read(view_mut(&buffers.lse, shape.lse()).as_view()).await?,
-        })
-    }
-
-    /// [`Context::attend`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Context::attend`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn attend_blocking<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-    ) -> Result<AttentionOutput> {
-        pollster::block_on(self.attend(problem, inputs))
+        Ok(buffers)
     }
 }
 
-/// The caller's problem, with the outputs that a one-shot call gives.
-fn one_shot_problem<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>) -> AttentionProblem {
-    let problem = problem.clone().out_dtype(DType::F32).with_lse();
-    if inputs.seq_lens_kv.is_some() { problem.with_seq_lens_kv() } else { problem }
+/// Out or lse, as they lie in the buffers of a one-shot call.
+fn result_view(buffer: &wgpu::Buffer, [batch, seq, heads, dim]: [u32; 4]) -> TensorView<'_> {
+    TensorView::new(buffer, DType::F32, Layout::seq_major(batch, seq, heads, dim))
+}
+
+fn num_elements(shape: [u32; 4]) -> u64 {
+    shape.iter().map(|&n| u64::from(n)).product()
 }
 
 struct Buffers {
@@ -114,10 +164,9 @@ impl Buffers {
         let upload = |label, contents: &[u8]| ctx.upload(label, contents, wgpu::BufferUsages::STORAGE);
         let tensor = |label, tensor: &HostTensor<T>| upload(label, bytemuck::cast_slice(tensor.data()));
         let empty = |label, shape: [u32; 4]| {
-            let elements: u64 = shape.iter().map(|&n| u64::from(n)).product();
             ctx.device().create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
-                size: elements * 4,
+                size: num_elements(shape) * 4,
                 usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
                 mapped_at_creation: false,
             })

@@ -76,7 +76,7 @@ impl Engine {
         inputs: &HostInputs<'_, T>,
     ) -> Result<AttentionOutput> {
         match self {
-            Self::Gpu { context, tier } => pollster::block_on(context.attend_with_tier(problem, inputs, *tier)),
+            Self::Gpu { context, tier } => context.attend_with_tier_blocking(problem, inputs, *tier),
             Self::Cpu { .. } => cpu::attend(problem, inputs),
             Self::Oracle => cpu::oracle::attend(problem, inputs),
         }
