@@ -227,8 +227,13 @@ impl Context {
         }
     }
 
-    /// Runs `work` and turns what wgpu reports meanwhile into our error.
-    pub(crate) fn scoped<T>(&self, during: &'static str, work: impl FnOnce() -> T) -> Result<T> {
+    /// Runs `work` and turns what wgpu reports about it into our error: for the caller's own calls on the device, whose
+    /// errors would otherwise go to the device's handler, by default a panic. (In a browser errors arrive later, and
+    /// still go there.)
+    ///
+    /// # Errors
+    /// [`Error::Validation`], [`Error::OutOfMemory`], [`Error::DeviceLost`]; `during` is repeated in the message.
+    pub fn scoped<T>(&self, during: &'static str, work: impl FnOnce() -> T) -> Result<T> {
         self.check_lost()?;
         // The lock guards nothing that a panic could leave half done.
         let _one_at_a_time = self.inner.scopes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

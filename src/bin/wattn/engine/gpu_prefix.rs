@@ -80,7 +80,7 @@ impl GpuPrefix {
         let [_, len, _, head_dim] = keys.first().map_or([0; 4], HostTensor::shape);
         let heads = keys.len() as u32; // the command line allows a few
         let input = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
-        let (q, causal_len) = guarded(context, || {
+        let (q, causal_len) = context.scoped("running recall", || {
             let elements = u64::from(rows) * u64::from(heads) * u64::from(head_dim);
             let q = buffer(context, "recall.q", elements * T::DTYPE.size_bytes(), input);
             (q, buffer(context, "recall.causal_len", 4, input))
@@ -92,7 +92,7 @@ impl GpuPrefix {
         let mut segments = Vec::new();
         for start in (0..len).step_by(segment.max(1) as usize) {
             let range = start..len.min(start.saturating_add(segment));
-            let (k, v, whole_len) = guarded(context, || upload(context, keys, bytes, &range))??;
+            let (k, v, whole_len) = context.scoped("running recall", || upload(context, keys, bytes, &range))??;
             let shape = AttentionShape {
                 batch_size: 1,
                 seq_len_q: rows,
@@ -171,7 +171,7 @@ impl GpuPrefix {
         let queue = self.context.queue();
         let offset_bytes = skipped * u64::from(self.head_dim) * T::DTYPE.size_bytes();
         let causal_len = positions.end - self.segments[own].keys.start;
-        guarded(&self.context, || {
+        self.context.scoped("running recall", || {
             queue.write_buffer(&self.q, offset_bytes, bytemuck::cast_slice(q));
             queue.write_buffer(&self.causal_len, 0, bytemuck::bytes_of(&causal_len));
             for (index, segment) in self.segments[..=own].iter().enumerate() {
@@ -202,7 +202,7 @@ impl GpuPrefix {
 impl Results {
     fn new(context: &Context, rows: u32) -> Result<Self> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        guarded(context, || Self {
+        context.scoped("running recall", || Self {
             out: buffer(context, "recall.out", u64::from(rows) * u64::from(BYTES) * 4, usage),
             lse: buffer(context, "recall.lse", u64::from(rows) * 4, usage),
         })
@@ -255,20 +255,6 @@ fn upload<T: Element>(
 fn buffer(context: &Context, label: &str, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
     let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
     context.device().create_buffer(&descriptor)
-}
-
-/// Turns what wgpu reports during `work` into an error: unhandled, wgpu would abort the program.
-fn guarded<R>(context: &Context, work: impl FnOnce() -> R) -> Result<R> {
-    let during = "running recall";
-    let memory = context.device().push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-    let validation = context.device().push_error_scope(wgpu::ErrorFilter::Validation);
-    let result = work();
-    let errors = [validation, memory].map(|scope| pollster::block_on(scope.pop()));
-    match errors.into_iter().flatten().next() {
-        None => Ok(result),
-        Some(wgpu::Error::OutOfMemory { source }) => Err(Error::OutOfMemory { during, message: source.to_string() }),
-        Some(error) => Err(Error::Validation { during, message: error.to_string() }),
-    }
 }
 
 #[cfg(test)]
