@@ -185,6 +185,27 @@ fn written_views_must_not_overlap_themselves() {
     assert!(matches!(error, Error::Layout { tensor: "lse", field: "strides[batch]", value: 0, .. }), "{error}");
 }
 
+/// Packed strides of a tensor without elements are 0.
+#[test]
+fn empty_outputs_overlap_nothing() {
+    let ctx = noop();
+    let shape = AttentionShape { seq_len_q: 0, ..SHAPE };
+    let problem = AttentionProblem::new(shape, DType::F32).with_lse();
+    let plan = AttentionPlan::new(&problem, ctx.caps()).unwrap();
+    let buffers = [0; 5].map(|_| buffer(&ctx, 4096, BufferUsages::STORAGE));
+    let view = |i: usize, shape| TensorView::new(&buffers[i], DType::F32, packed(shape));
+    let view_mut = |i: usize, shape| TensorViewMut::new(&buffers[i], DType::F32, packed(shape));
+    let args = AttentionArgs {
+        q: view(0, shape.q()),
+        k: view(1, shape.k()),
+        v: view(2, shape.v()),
+        seq_lens_kv: None,
+        out: view_mut(3, shape.out()),
+        lse: Some(view_mut(4, shape.lse())),
+    };
+    Attention::prepare(&ctx, &plan).unwrap().bind(args).unwrap();
+}
+
 #[test]
 fn outputs_need_buffers_of_their_own() {
     for (written, other) in [(3, 0), (3, 1), (3, 2), (4, 0), (4, 3)] {

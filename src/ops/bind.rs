@@ -84,11 +84,11 @@ pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &Devi
             }
         }
     }
-    if access == Access::Write {
-        check_distinct(tensor, &view.layout)?;
-    }
     if view.layout.num_elements() == 0 {
         return Ok(Bound { buffer: view.buffer, offset_bytes: 0, size_bytes: 0, access, offset: 0, strides: [0; 3] });
+    }
+    if access == Access::Write {
+        check_distinct(tensor, &view.layout)?;
     }
     let end = view.layout.end().and_then(|end| end.checked_mul(dtype.size_bytes()));
     let end_bytes = end.ok_or(Error::OutOfBounds { tensor, end: u64::MAX, len: view.buffer.size() })?;
