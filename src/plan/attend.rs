@@ -228,8 +228,7 @@ fn specialize_attend(
         modules.push(out_module(problem.out_dtype, tier));
         switches.insert("WRITE_LSE", problem.lse);
     }
-    // A single row is few enough numbers for the registers of any device.
-    let arrays = if caps.software && tiling.rows > 1 { Arrays::Memory } else { Arrays::Registers };
+    let arrays = if caps.software { Arrays::Memory } else { Arrays::Registers };
     Specialization { kernel, modules, constants, switches, arrays }
 }
 

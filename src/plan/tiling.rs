@@ -166,10 +166,10 @@ fn workgroup_budget(caps: &DeviceCaps) -> u64 {
 /// Keys of a lane that let one load of the weights serve four of them, at the least registers.
 const KEYS: u32 = 4;
 
-/// A single row leaves room for more keys: fewer tiles, and so fewer barriers. On lavapipe 25.0 16 keys were 1.2 times as
-/// fast as 4 (8 heads, 1 row, 16384 keys, width 128, f32). On GPUs this waits for a measurement.
+/// A single row leaves room for more keys: fewer tiles, and so fewer barriers. On lavapipe 25.0 12 keys were 1.3 times as
+/// fast as 4, and 16 no faster (8 heads, 1 row, 16384 keys, width 128, f32). On GPUs this waits for a measurement.
 fn choose_keys(rows: u32, caps: &DeviceCaps) -> u32 {
-    if caps.software && rows == 1 { 16 } else { KEYS }
+    if caps.software && rows == 1 { 12 } else { KEYS }
 }
 
 /// Four groups a workgroup read the same keys at the same time, so that the first-level cache serves three of them.
