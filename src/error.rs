@@ -108,6 +108,28 @@ pub enum Error {
         /// The value given.
         value: f32,
     },
+    /// The scale of a selection is not a positive number.
+    #[error("selection_scale = {value}: must be positive and finite")]
+    SelectionScale {
+        /// The value given.
+        value: f32,
+    },
+    /// A list of selected blocks breaks a rule that block-sparse attention relies on.
+    #[error("blocks of sequence {batch}, set {set}, query block {q_block}: entry {entry} = {value}: {rule}")]
+    Blocks {
+        /// The sequence.
+        batch: u32,
+        /// The query head, KV head or layer that the list belongs to.
+        set: u32,
+        /// The query block.
+        q_block: u32,
+        /// Index into the list; 0 for a count.
+        entry: u32,
+        /// What it holds.
+        value: u32,
+        /// The rule.
+        rule: &'static str,
+    },
     /// An argument is required by the problem and missing, or given and not part of it.
     #[error("`{argument}`: {rule}")]
     Argument {

@@ -108,7 +108,11 @@ pub use error::{Error, Result};
 pub use kernels::{Binding, BindingKind, KernelId};
 pub use ops::{Attention, AttentionArgs, BoundAttention, BoundMerge, Merge, MergeArgs, U32View, Workspace};
 pub use plan::{AttentionPlan, Dispatch, MergePlan, Tiling};
-pub use problem::{AttentionProblem, AttentionShape, Mask, MergeProblem};
+pub use problem::{
+    AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,
+    InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs, SelectionMethod,
+    SelectionProblem, Stage,
+};
 pub use shader::Specialization;
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
 

@@ -5,8 +5,10 @@ mod attend;
 mod attend_decode;
 mod attend_prefill;
 mod attend_rows;
+mod attend_selected;
 mod merge_splits;
 pub mod oracle;
+mod select;
 mod sequence;
 mod simd;
 mod stream;
@@ -14,9 +16,11 @@ mod tile;
 pub mod twins;
 
 pub use attend::{CpuTiling, attend, attend_with_tiling};
+pub use attend_selected::attend_selected;
 pub use merge_splits::merge;
+pub use select::{StageCache, select, select_from};
 
-use crate::{AttentionProblem, Element, Error, HostTensor, Result};
+use crate::{AttentionProblem, AttentionShape, Element, Error, HostTensor, Result, SelectionInputs};
 
 /// q, k and v in host memory, and the key length of each sequence.
 #[derive(Clone, Copy, Debug)]
@@ -49,17 +53,13 @@ impl<T: Element> HostInputs<'_, T> {
                 return Err(Error::Shape { tensor, expected, actual: given.shape() });
             }
         }
-        if let Some(lens) = self.seq_lens_kv {
-            if lens.len() != shape.batch_size as usize {
-                let (expected, actual) = (shape.batch_size.into(), lens.len() as u64);
-                return Err(Error::Length { tensor: "seq_lens_kv", expected, actual });
-            }
-            if let Some(&len) = lens.iter().find(|&&len| len > shape.seq_len_kv) {
-                let rule = "must be at most seq_len_kv";
-                return Err(Error::Invalid { field: "seq_lens_kv", value: len.into(), rule });
-            }
-        }
-        Ok(())
+        validate_seq_lens(self.seq_lens_kv, shape)
+    }
+
+    /// q and k of the same tensors, for a selection.
+    #[must_use]
+    pub const fn for_selection(&self) -> SelectionInputs<'_, T> {
+        SelectionInputs { q: self.q, k: self.k, seq_lens_kv: self.seq_lens_kv }
     }
 
     /// The number of keys of one sequence.
@@ -67,6 +67,20 @@ impl<T: Element> HostInputs<'_, T> {
     pub fn seq_len_kv(&self, batch: u32) -> u32 {
         self.seq_lens_kv.map_or(self.k.shape()[1], |lens| lens[batch as usize])
     }
+}
+
+/// Checks the key lengths of a call.
+pub(crate) fn validate_seq_lens(seq_lens_kv: Option<&[u32]>, shape: &AttentionShape) -> Result<()> {
+    let Some(lens) = seq_lens_kv else { return Ok(()) };
+    if lens.len() != shape.batch_size as usize {
+        let (expected, actual) = (shape.batch_size.into(), lens.len() as u64);
+        return Err(Error::Length { tensor: "seq_lens_kv", expected, actual });
+    }
+    if let Some(&len) = lens.iter().find(|&&len| len > shape.seq_len_kv) {
+        let rule = "must be at most seq_len_kv";
+        return Err(Error::Invalid { field: "seq_lens_kv", value: len.into(), rule });
+    }
+    Ok(())
 }
 
 /// What attention gives.

@@ -4,6 +4,7 @@ mod attend;
 mod bind;
 mod merge;
 mod one_shot;
+mod sparse_one_shot;
 mod workspace;
 
 pub use attend::{Attention, AttentionArgs, BoundAttention};

@@ -1,6 +1,6 @@
 //! Dense attention as a problem: shapes, mask, scale, element types.
 
-use crate::{DType, Error, Result};
+use crate::{BlockSelection, DType, Error, Result};
 
 /// The sizes of an attention problem. Lengths are upper bounds: the actual key lengths may come from a GPU buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -136,16 +136,29 @@ pub struct AttentionProblem {
     pub(crate) softmax_scale: Option<f32>,
     pub(crate) lse: bool,
     pub(crate) seq_lens_kv: bool,
+    pub(crate) blocks: Option<BlockSelection>,
 }
 
 impl AttentionProblem {
     /// Widest head, in elements, of q and k or of v.
     pub const MAX_HEAD_DIM: u32 = 256;
 
+    /// Longest sequence: positions plus or minus a window fit signed 32-bit arithmetic.
+    pub const MAX_SEQ_LEN: u32 = i32::MAX as u32 / 4;
+
     /// Full mask, scale `1 / sqrt(head_dim)`, out stored like the inputs.
     #[must_use]
     pub const fn new(shape: AttentionShape, dtype: DType) -> Self {
-        Self { shape, dtype, out_dtype: dtype, mask: Mask::Full, softmax_scale: None, lse: false, seq_lens_kv: false }
+        Self {
+            shape,
+            dtype,
+            out_dtype: dtype,
+            mask: Mask::Full,
+            softmax_scale: None,
+            lse: false,
+            seq_lens_kv: false,
+            blocks: None,
+        }
     }
 
     /// Sets which keys a query sees.
@@ -182,6 +195,20 @@ impl AttentionProblem {
     pub const fn with_seq_lens_kv(mut self) -> Self {
         self.seq_lens_kv = true;
         self
+    }
+
+    /// Attends to selected blocks of keys, sinks and a window only: block-sparse attention. The lists come with the call.
+    /// Takes [`Mask::Causal`], or [`Mask::Full`] without window and sinks.
+    #[must_use]
+    pub const fn selected_blocks(mut self, blocks: BlockSelection) -> Self {
+        self.blocks = Some(blocks);
+        self
+    }
+
+    /// The lists of blocks that the call takes, if it takes any.
+    #[must_use]
+    pub const fn block_selection(&self) -> Option<&BlockSelection> {
+        self.blocks.as_ref()
     }
 
     /// The sizes.
@@ -238,13 +265,16 @@ impl AttentionProblem {
             }
         }
         for (field, len) in [("seq_len_q", self.shape.seq_len_q), ("seq_len_kv", self.shape.seq_len_kv)] {
-            if len > i32::MAX as u32 / 4 {
+            if len > Self::MAX_SEQ_LEN {
                 return invalid(field, len, "must be below 2^29, so that positions fit signed 32-bit arithmetic");
             }
         }
         let scale = self.scale();
         if !scale.is_finite() {
             return Err(Error::Scale { value: scale });
+        }
+        if let Some(blocks) = &self.blocks {
+            blocks.validate(&self.shape, self.mask)?;
         }
         Ok(())
     }

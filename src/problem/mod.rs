@@ -1,9 +1,19 @@
 //! What to compute: plain data, no wgpu types.
 //!
-//! Vocabulary: a *tile* is what a workgroup holds on chip, a *split* is a slice of a reduction over keys.
+//! Vocabulary: a *tile* is what a workgroup holds on chip, a *split* is a slice of a reduction over keys, a *block* is the
+//! unit of sparsity: `block_size` neighbouring keys. A *query block* is `block_size_q` neighbouring queries that share a
+//! list of blocks.
 
 mod attend;
+mod blocks;
+mod hip;
+mod infinite_hip;
 mod merge;
+mod select;
 
 pub use attend::{AttentionProblem, AttentionShape, Mask};
+pub use blocks::{BlockSelection, Granularity, HostBlocks, PADDING};
+pub use hip::{GroupBounds, Hip, Representative};
+pub use infinite_hip::{HeadReduction, InfiniteHip, Preset, Stage};
 pub use merge::MergeProblem;
+pub use select::{SelectionInputs, SelectionMethod, SelectionProblem};

@@ -1,5 +1,11 @@
 //! What is *right*: naive attention in f64, straight from the definition. Shares no code with anything it checks.
 
+mod select;
+mod selected;
+
+pub use select::{Trace, select, select_traced};
+pub use selected::{attend_selected, attend_selected_row, attended_keys};
+
 use super::{AttentionOutput, HostInputs};
 use crate::{AttentionProblem, Element, HostTensor, LSE_EMPTY, Result};
 

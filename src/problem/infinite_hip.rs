@@ -1,0 +1,200 @@
+//! InfiniteHiP: a few stages, each of which halves its way into every chunk of keys and keeps the best chunks.
+
+use super::Representative;
+use crate::{Error, Mask, Result};
+
+/// What the heads that share a list make of their scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum HeadReduction {
+    /// The largest over the heads, and one top-k of that.
+    #[default]
+    Max,
+    /// A top-k for each head, and the union of those: lists of up to as many times the length as there are heads.
+    Union,
+}
+
+/// One stage of [`InfiniteHip`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stage {
+    /// Keys of a chunk, `l_c`. Divides that of the stage before; that of the last stage is the block size of the lists,
+    /// from 1 to 128.
+    pub chunk_size: u32,
+    /// Keys in the chunks that survive the stage: a multiple of `chunk_size`.
+    pub keep: u32,
+    /// So many neighbouring queries are averaged before they are scored, `sigma_q`.
+    pub stride_q: u32,
+    /// Decode steps for which what survives is used: a multiple of the next stage's.
+    pub refresh_interval: u32,
+}
+
+/// InfiniteHiP (*Extending Language Model Context Up to 3 Million Tokens on a Single GPU*, section 3; the code's rules
+/// where paper and code differ): the keys between sinks and window are cut into chunks. A stage descends into each chunk
+/// by halving, always into the half whose representative key scores higher, and gives the chunk the largest score it met.
+/// The best chunks survive, are cut into the smaller chunks of the next stage, and so on. Positions are those of the
+/// keys: no dynamic RoPE.
+///
+/// A score is the largest `q·k` over the averaged queries of the block. Ties of a descent go right, those of a top-k to
+/// the lower position. By default all heads of a layer share the lists ([`Granularity::Layer`](crate::Granularity)).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct InfiniteHip {
+    /// Queries that share a list.
+    pub block_size_q: u32,
+    /// From coarse to fine: one to [`InfiniteHip::MAX_STAGES`].
+    pub stages: Vec<Stage>,
+    /// First keys that are always attended to: a multiple of the last stage's chunk size.
+    pub sink_size: u32,
+    /// Last keys that are always attended to.
+    pub window_size: u32,
+    /// The key that stands for a half: `Center` (the published code; the chunk's score is the largest of all winners), or
+    /// `First` (the paper's pseudo-code; its score is that of the key where the descent ends).
+    pub representative: Representative,
+    /// What the heads that share a list make of their scores.
+    pub reduction: HeadReduction,
+}
+
+/// Published settings of [`InfiniteHip`], named after the keys that a query attends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Preset {
+    /// The paper's default: chunks 256, 32, 8; 2048 keys; stages refreshed every 16, 8 and 4 steps.
+    ThreeK,
+    /// The same, refreshed every 32, 16 and 8 steps.
+    ThreeKFast,
+    /// The same, refreshed every 96, 24 and 8 steps.
+    ThreeKFlash,
+    /// Chunks 64, 32, 16; 4096 keys.
+    FiveK,
+    /// One stage of chunks of 32; 16384 keys. In the paper the first three layers have a window of 128k keys besides: set
+    /// `window_size` there.
+    SixteenKShallow,
+    /// Chunks 16, 4, 1; 128 keys: small enough for tests.
+    Debug,
+}
+
+impl Preset {
+    /// Every preset.
+    pub const ALL: [Self; 6] =
+        [Self::ThreeK, Self::ThreeKFast, Self::ThreeKFlash, Self::FiveK, Self::SixteenKShallow, Self::Debug];
+
+    /// The name that the command line uses.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ThreeK => "3K",
+            Self::ThreeKFast => "3K-fast",
+            Self::ThreeKFlash => "3K-flash",
+            Self::FiveK => "5K",
+            Self::SixteenKShallow => "16K-shallow",
+            Self::Debug => "debug",
+        }
+    }
+
+    /// The preset of a name, in any case.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|preset| preset.name().eq_ignore_ascii_case(name))
+    }
+}
+
+impl core::fmt::Display for Preset {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl From<Preset> for InfiniteHip {
+    fn from(preset: Preset) -> Self {
+        // (chunk_size, keep, stride_q, refresh_interval)
+        let (stages, sink_size, window_size): (&[(u32, u32, u32, u32)], u32, u32) = match preset {
+            Preset::ThreeK => (&[(256, 32768, 4, 16), (32, 8192, 4, 8), (8, 2048, 1, 4)], 256, 1024),
+            Preset::ThreeKFast => (&[(256, 32768, 4, 32), (32, 8192, 4, 16), (8, 2048, 1, 8)], 256, 1024),
+            Preset::ThreeKFlash => (&[(256, 32768, 4, 96), (32, 8192, 4, 24), (8, 2048, 1, 8)], 256, 1024),
+            Preset::FiveK => (&[(64, 32768, 4, 16), (32, 16384, 4, 8), (16, 4096, 1, 4)], 256, 1024),
+            // The sources give neither a stride nor an interval for these two.
+            Preset::SixteenKShallow => (&[(32, 16384, 1, 4)], 256, 1024),
+            Preset::Debug => (&[(16, 512, 4, 1), (4, 256, 2, 1), (1, 128, 1, 1)], 64, 128),
+        };
+        let stage = |&(chunk_size, keep, stride_q, refresh_interval): &(u32, u32, u32, u32)| Stage {
+            chunk_size,
+            keep,
+            stride_q,
+            refresh_interval,
+        };
+        Self {
+            block_size_q: 64,
+            stages: stages.iter().map(stage).collect(),
+            sink_size,
+            window_size,
+            representative: Representative::Center,
+            reduction: HeadReduction::Max,
+        }
+    }
+}
+
+impl InfiniteHip {
+    /// Most stages.
+    pub const MAX_STAGES: usize = 8;
+
+    /// Keys of a block of the lists: the last stage's chunks.
+    #[must_use]
+    pub fn block_size(&self) -> u32 {
+        self.stages.last().map_or(1, |stage| stage.chunk_size)
+    }
+
+    pub(super) fn validate(&self, mask: Mask) -> Result<()> {
+        let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
+        if mask != Mask::Causal {
+            let rule = "InfiniteHiP selects below a causal mask only; HiP selects without one too";
+            return Err(Error::Argument { argument: "mask", rule });
+        }
+        if self.stages.is_empty() || self.stages.len() > Self::MAX_STAGES {
+            return invalid("stages", self.stages.len() as u32, "must be from 1 to 8"); // a Vec of that length fits
+        }
+        if self.block_size_q == 0 {
+            return invalid("block_size_q", 0, "must be at least 1");
+        }
+        for stage in &self.stages {
+            for (field, value) in [
+                ("chunk_size", stage.chunk_size),
+                ("keep", stage.keep),
+                ("stride_q", stage.stride_q),
+                ("refresh_interval", stage.refresh_interval),
+            ] {
+                if value == 0 {
+                    return invalid(field, 0, "must be at least 1");
+                }
+            }
+            if !stage.keep.is_multiple_of(stage.chunk_size) {
+                return invalid("keep", stage.keep, "must be a multiple of the stage's chunk_size");
+            }
+            if stage.keep > 1 << 24 {
+                return invalid("keep", stage.keep, "must be at most 2^24 keys");
+            }
+            if stage.stride_q > self.block_size_q {
+                return invalid("stride_q", stage.stride_q, "must be at most block_size_q");
+            }
+        }
+        for pair in self.stages.windows(2) {
+            if !pair[0].chunk_size.is_multiple_of(pair[1].chunk_size) {
+                let rule = "must divide the chunk_size of the stage before";
+                return invalid("chunk_size", pair[1].chunk_size, rule);
+            }
+            if !pair[0].refresh_interval.is_multiple_of(pair[1].refresh_interval) {
+                let rule = "must be a multiple of the next stage's, or that stage would be refreshed from stale chunks";
+                return invalid("refresh_interval", pair[0].refresh_interval, rule);
+            }
+        }
+        if self.block_size() > 128 {
+            return invalid("chunk_size", self.block_size(), "must be at most 128 keys in the last stage");
+        }
+        if !self.sink_size.is_multiple_of(self.block_size()) {
+            return invalid("sink_size", self.sink_size, "must be a multiple of the last stage's chunk_size");
+        }
+        if self.representative == Representative::Last {
+            let rule = "InfiniteHiP takes Center or First";
+            return Err(Error::Argument { argument: "representative", rule });
+        }
+        Ok(())
+    }
+}

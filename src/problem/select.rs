@@ -1,0 +1,354 @@
+//! Selection of key blocks as a problem.
+
+use super::blocks::{BlockSelection, Granularity};
+use super::{HeadReduction, Hip, InfiniteHip, Preset};
+use crate::{AttentionShape, DType, Element, Error, HostTensor, Mask, Result};
+
+/// How blocks are found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SelectionMethod {
+    /// One beam search through a tree of keys.
+    Hip(Hip),
+    /// Stages of chunks.
+    InfiniteHip(InfiniteHip),
+}
+
+impl From<Hip> for SelectionMethod {
+    fn from(hip: Hip) -> Self {
+        Self::Hip(hip)
+    }
+}
+
+impl From<InfiniteHip> for SelectionMethod {
+    fn from(infinite: InfiniteHip) -> Self {
+        Self::InfiniteHip(infinite)
+    }
+}
+
+impl From<Preset> for SelectionMethod {
+    fn from(preset: Preset) -> Self {
+        Self::InfiniteHip(preset.into())
+    }
+}
+
+/// Which blocks of keys each query block should attend to, by q and k alone. Its result is plain data
+/// ([`HostBlocks`](crate::HostBlocks), or two GPU buffers) for [`AttentionProblem::selected_blocks`].
+///
+/// Query `i` of a sequence sits at position `i + seq_len_kv - seq_len_q`; query block `m` holds the queries from
+/// `m * block_size_q` on, and may be shorter at the end. Where all candidates fit into a list, all of them are in it.
+///
+/// [`AttentionProblem::selected_blocks`]: crate::AttentionProblem::selected_blocks
+///
+/// ```
+/// use wattn::{AttentionShape, DType, Hip, Preset, SelectionProblem};
+/// let shape = AttentionShape {
+///     batch_size: 1, seq_len_q: 1024, seq_len_kv: 131_072,
+///     num_q_heads: 32, num_kv_heads: 8, head_dim: 128, head_dim_v: 128,
+/// };
+/// let hip = SelectionProblem::new(shape, DType::F16, Hip::default());
+/// hip.validate()?;
+/// assert_eq!(hip.blocks().indices_shape(&shape), [1, 32, 16, 256]); // a list for each query head
+/// let infinite = SelectionProblem::new(shape, DType::F16, Preset::ThreeK);
+/// assert_eq!(infinite.blocks().indices_shape(&shape), [1, 1, 16, 256]); // one for the layer
+/// # Ok::<(), wattn::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectionProblem {
+    pub(crate) shape: AttentionShape,
+    pub(crate) dtype: DType,
+    pub(crate) method: SelectionMethod,
+    pub(crate) granularity: Granularity,
+    pub(crate) mask: Mask,
+    pub(crate) scale: Option<f32>,
+    pub(crate) margin: Option<u32>,
+    pub(crate) dense_below: u32,
+    pub(crate) seq_lens_kv: bool,
+}
+
+impl SelectionProblem {
+    /// Causal; a list for each query head with HiP, one for the layer with InfiniteHiP; every query block selects.
+    /// `shape.head_dim_v` plays no part.
+    #[must_use]
+    pub fn new(shape: AttentionShape, dtype: DType, method: impl Into<SelectionMethod>) -> Self {
+        let method = method.into();
+        let granularity = match method {
+            SelectionMethod::Hip(_) => Granularity::QueryHead,
+            SelectionMethod::InfiniteHip(_) => Granularity::Layer,
+        };
+        Self {
+            shape,
+            dtype,
+            method,
+            granularity,
+            mask: Mask::Causal,
+            scale: None,
+            margin: None,
+            dense_below: 0,
+            seq_lens_kv: false,
+        }
+    }
+
+    /// Sets which query heads share a list.
+    #[must_use]
+    pub const fn granularity(mut self, granularity: Granularity) -> Self {
+        self.granularity = granularity;
+        self
+    }
+
+    /// Sets the mask: [`Mask::Causal`], or [`Mask::Full`] for HiP without window and sinks.
+    #[must_use]
+    pub const fn mask(mut self, mask: Mask) -> Self {
+        self.mask = mask;
+        self
+    }
+
+    /// Sets the positive factor on q·k in scores [default: `1 / sqrt(head_dim)`]. It is multiplied into q first, as
+    /// callers of the published code do; 1 leaves q as it is.
+    #[must_use]
+    pub const fn selection_scale(mut self, scale: f32) -> Self {
+        self.scale = Some(scale);
+        self
+    }
+
+    /// Sets how many keys of the window are candidates too [default: as few as the refresh interval allows, and for
+    /// InfiniteHiP at least the first stage's chunk size].
+    #[must_use]
+    pub const fn margin(mut self, keys: u32) -> Self {
+        self.margin = Some(keys);
+        self
+    }
+
+    /// Query blocks whose last query is at a position below `len` select nothing; attention makes them dense. See
+    /// [`BlockSelection::dense_below`].
+    #[must_use]
+    pub const fn dense_below(mut self, len: u32) -> Self {
+        self.dense_below = len;
+        self
+    }
+
+    /// Says that the key length of each sequence comes from a GPU buffer; `seq_len_kv` is their upper bound.
+    #[must_use]
+    pub const fn with_seq_lens_kv(mut self) -> Self {
+        self.seq_lens_kv = true;
+        self
+    }
+
+    /// The sizes.
+    #[must_use]
+    pub const fn shape(&self) -> &AttentionShape {
+        &self.shape
+    }
+
+    /// Storage of q and k.
+    #[must_use]
+    pub const fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// How blocks are found.
+    #[must_use]
+    pub const fn method(&self) -> &SelectionMethod {
+        &self.method
+    }
+
+    /// The mask.
+    #[must_use]
+    pub const fn visible_keys(&self) -> Mask {
+        self.mask
+    }
+
+    /// The factor on q·k in scores.
+    #[must_use]
+    pub fn scale(&self) -> f32 {
+        self.scale.unwrap_or_else(|| (1.0 / f64::from(self.shape.head_dim).sqrt()) as f32)
+    }
+
+    /// Keys of the window that are candidates too: [`margin`](Self::margin), or its default.
+    #[must_use]
+    pub fn margin_size(&self) -> u32 {
+        let default = match &self.method {
+            SelectionMethod::Hip(_) => self.needed_margin(),
+            SelectionMethod::InfiniteHip(method) => {
+                self.needed_margin().max(method.stages.first().map_or(0, |stage| stage.chunk_size))
+            }
+        };
+        self.margin.unwrap_or(default)
+    }
+
+    /// Keys that leave the window of a block's last query while its list is in use. (InfiniteHiP measures from the first
+    /// query of a block, HiP from the last.)
+    fn needed_margin(&self) -> u32 {
+        match &self.method {
+            SelectionMethod::Hip(hip) => hip.refresh_interval.saturating_sub(1),
+            SelectionMethod::InfiniteHip(method) => {
+                let queries = method.block_size_q.min(self.shape.seq_len_q).saturating_sub(1);
+                // Only one query at a time is decoded with lists from an earlier step.
+                let interval = if self.shape.seq_len_q > 1 { 1 } else { self.refresh_interval() };
+                queries.saturating_add(interval)
+            }
+        }
+    }
+
+    /// Steps for which the longest-lived part of a selection is used.
+    pub(crate) fn refresh_interval(&self) -> u32 {
+        match &self.method {
+            SelectionMethod::Hip(hip) => hip.refresh_interval,
+            SelectionMethod::InfiniteHip(method) => method.stages.first().map_or(1, |stage| stage.refresh_interval),
+        }
+    }
+
+    /// `W'`: keys nearer to a query than this are no candidates. Causal masks only.
+    pub(crate) fn candidate_window(&self) -> u32 {
+        self.blocks().window_size.saturating_sub(self.margin_size())
+    }
+
+    /// Blocks that HiP chooses among, from the end of the sinks on, for a query block whose last query is at `p_max`.
+    pub(crate) fn num_candidate_blocks(&self, p_max: i64, seq_len_kv: u32) -> u32 {
+        let blocks = self.blocks();
+        let end = match self.mask {
+            Mask::Full => i64::from(seq_len_kv),
+            _ => p_max + 1 - i64::from(self.candidate_window()),
+        };
+        // At most seq_len_kv, a u32.
+        ((end - i64::from(blocks.sink_size)).max(0) as u32).div_ceil(blocks.block_size)
+    }
+
+    /// Chunks of InfiniteHiP's first stage, for a sequence of `seq_len_kv` keys. The last one ends at
+    /// `seq_len_kv - W'` at the latest.
+    pub(crate) fn num_chunks(&self, seq_len_kv: u32) -> u32 {
+        let (blocks, chunk_size) = (
+            self.blocks(),
+            match &self.method {
+                SelectionMethod::Hip(_) => return 0,
+                SelectionMethod::InfiniteHip(method) => method.stages.first().map_or(1, |stage| stage.chunk_size),
+            },
+        );
+        // Keys that leave the window before the first stage runs again must lie in a chunk.
+        let leaving = if self.shape.seq_len_q > 1 { 0 } else { self.refresh_interval() - 1 };
+        let near = blocks.window_size.saturating_sub(leaving);
+        seq_len_kv.saturating_sub(blocks.sink_size).saturating_sub(near).div_ceil(chunk_size)
+    }
+
+    /// What attention needs to know about the lists.
+    #[must_use]
+    pub fn blocks(&self) -> BlockSelection {
+        let (block_size_q, block_size, max_blocks, sink_size, window_size) = match &self.method {
+            SelectionMethod::Hip(hip) => {
+                (hip.block_size_q, hip.block_size_k, hip.max_blocks(), hip.sink_size, hip.window_size)
+            }
+            SelectionMethod::InfiniteHip(method) => {
+                let kept = method.stages.last().map_or(0, |stage| stage.keep / stage.chunk_size.max(1));
+                let heads = match method.reduction {
+                    HeadReduction::Max => 1,
+                    HeadReduction::Union => self.granularity.heads_per_set(&self.shape),
+                };
+                let max_blocks = kept.saturating_mul(heads);
+                (method.block_size_q, method.block_size(), max_blocks, method.sink_size, method.window_size)
+            }
+        };
+        BlockSelection {
+            granularity: self.granularity,
+            block_size_q,
+            block_size,
+            max_blocks,
+            sink_size,
+            window_size,
+            dense_below: self.dense_below,
+        }
+    }
+
+    /// The first stage to compute at a decode step, counted from 0 at the start of a sequence; `None` when the lists of
+    /// an earlier step are used. HiP has one stage.
+    ///
+    /// InfiniteHiP refreshes, from a stage on, whatever its interval divides: with intervals 16, 8 and 4, step 8 starts at
+    /// stage 1, from the chunks that stage 0 kept at step 0.
+    #[must_use]
+    pub fn first_stage(&self, step: u64) -> Option<usize> {
+        let due = |interval: u32| step.is_multiple_of(interval.max(1).into());
+        match &self.method {
+            SelectionMethod::Hip(hip) => due(hip.refresh_interval).then_some(0),
+            SelectionMethod::InfiniteHip(method) => method.stages.iter().position(|stage| due(stage.refresh_interval)),
+        }
+    }
+
+    /// Stages of the method: 1 for HiP.
+    #[must_use]
+    pub fn num_stages(&self) -> usize {
+        match &self.method {
+            SelectionMethod::Hip(_) => 1,
+            SelectionMethod::InfiniteHip(method) => method.stages.len(),
+        }
+    }
+
+    /// Checks the rules that need no device.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::Argument`] or [`Error::Scale`], naming the field, its value and the rule.
+    pub fn validate(&self) -> Result<()> {
+        crate::AttentionProblem::new(self.shape, self.dtype).validate()?;
+        match &self.method {
+            SelectionMethod::Hip(hip) => hip.validate(self.mask)?,
+            SelectionMethod::InfiniteHip(method) => method.validate(self.mask)?,
+        }
+        self.blocks().validate(&self.shape, self.mask)?;
+        let scale = self.scale();
+        if !scale.is_finite() || scale <= 0.0 {
+            return Err(Error::SelectionScale { value: scale });
+        }
+        if let Some(margin) = self.margin {
+            let invalid = |rule| Err(Error::Invalid { field: "margin", value: margin.into(), rule });
+            if margin < self.needed_margin() {
+                return invalid(match &self.method {
+                    SelectionMethod::Hip(_) => "must be at least refresh_interval - 1: keys leave the window meanwhile",
+                    SelectionMethod::InfiniteHip(_) => {
+                        "must be at least the queries of a block - 1 + the first refresh_interval: keys leave the \
+                         window meanwhile"
+                    }
+                });
+            }
+            if margin > crate::AttentionProblem::MAX_SEQ_LEN {
+                return invalid("must be below 2^29, so that positions fit signed 32-bit arithmetic");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// q and k in host memory, and the key length of each sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct SelectionInputs<'a, T = f32> {
+    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
+    pub q: &'a HostTensor<T>,
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim]`.
+    pub k: &'a HostTensor<T>,
+    /// Keys of each sequence that count; `None`: all `seq_len_kv` of them. A value past `seq_len_kv` is an error.
+    pub seq_lens_kv: Option<&'a [u32]>,
+}
+
+impl<T: Element> SelectionInputs<'_, T> {
+    /// Checks the tensors against the problem.
+    ///
+    /// # Errors
+    /// What [`SelectionProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
+    /// [`Error::Invalid`] naming the tensor.
+    pub fn validate(&self, problem: &SelectionProblem) -> Result<()> {
+        problem.validate()?;
+        if T::DTYPE != problem.dtype {
+            return Err(Error::DType { tensor: "q", expected: problem.dtype, actual: T::DTYPE });
+        }
+        let shape = problem.shape();
+        for (tensor, given, expected) in [("q", self.q, shape.q()), ("k", self.k, shape.k())] {
+            if given.shape() != expected {
+                return Err(Error::Shape { tensor, expected, actual: given.shape() });
+            }
+        }
+        crate::cpu::validate_seq_lens(self.seq_lens_kv, shape)
+    }
+
+    /// The number of keys of one sequence.
+    #[must_use]
+    pub fn seq_len_kv(&self, batch: u32) -> u32 {
+        self.seq_lens_kv.map_or(self.k.shape()[1], |lens| lens[batch as usize])
+    }
+}
