@@ -122,7 +122,8 @@ fn validate(wgsl: &str, tier: Tier, what: &str) -> (Module, ModuleInfo) {
     (module, info)
 }
 
-fn check_bindings(module: &Module, kernel: KernelId, what: &str) {
+fn check_bindings(module: &Module, specialization: &Specialization, what: &str) {
+    let kernel = specialization.kernel();
     let mut globals: Vec<&GlobalVariable> =
         module.global_variables.iter().map(|(_, global)| global).filter(|global| global.binding.is_some()).collect();
     globals.sort_by_key(|global| global.binding.map(|binding| binding.binding));
@@ -140,9 +141,9 @@ fn check_bindings(module: &Module, kernel: KernelId, what: &str) {
         })
         .collect();
     let expected: Vec<_> =
-        (0..).zip(kernel.bindings()).map(|(at, binding)| (0, at, binding.name, binding.kind)).collect();
+        (0..).zip(specialization.bindings()).map(|(at, binding)| (0, at, binding.name, binding.kind)).collect();
     assert_eq!(found, expected, "{what}");
-    let storage = kernel.bindings().iter().filter(|binding| binding.kind != BindingKind::Uniform).count();
+    let storage = specialization.bindings().iter().filter(|binding| binding.kind != BindingKind::Uniform).count();
     assert!(storage <= 8, "{what}: WebGPU promises 8 storage buffers");
 
     let uniform = globals.iter().find(|global| global.space == AddressSpace::Uniform).unwrap();
@@ -195,7 +196,7 @@ fn every_variant_is_laid_out_as_the_host_believes() {
         assert_eq!(module.entry_points.len(), 1, "{what}");
         let entry = &module.entry_points[0];
         assert_eq!((entry.name.as_str(), entry.stage), (kernel.name(), ShaderStage::Compute), "{what}");
-        check_bindings(&module, kernel, &what);
+        check_bindings(&module, specialization, &what);
         translate(&module, &info, kernel, &what);
         assert_eq!(entry.workgroup_size[1..], [1, 1], "{what}");
         match tiling {
@@ -237,7 +238,7 @@ fn the_unrolled_text_is_the_same_shader() {
         assert!(software || !wgsl.contains("{ // unroll"), "{what}: a marked loop is left");
         let (module, info) = validate(&wgsl, tier, &what);
         let (rolled, _) = validate(&specialization.wgsl_rolled(), tier, &what);
-        check_bindings(&module, kernel, &what);
+        check_bindings(&module, &specialization, &what);
         assert_eq!(workgroup_bytes(&module), workgroup_bytes(&rolled), "{what}");
         translate(&module, &info, kernel, &what);
     }
