@@ -39,8 +39,9 @@ fn the_cpu_path_finds_every_list() {
 
 #[test]
 fn the_oracle_attends_to_every_list() {
-    // The specification prints 7 decimals of attention, 5 of the mass.
-    const PRINTED: f64 = 6e-8;
+    // The specification prints 7 decimals of attention and 5 of the mass, and scales by 1 / sqrt(8) in f64; a problem
+    // holds its scale in f32, which moves scores of up to 16 by up to half a unit in the last place.
+    const PRINTED: f64 = 6e-8 + 16.0 * common::UNIT;
     let mut rows = 0;
     for golden in golden::all() {
         let (problem, inputs, q_index) = (golden.attention(), golden.inputs(), golden.q_index());
