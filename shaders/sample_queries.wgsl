@@ -26,5 +26,8 @@ fn sample_queries(
         sum += widen(q[at]);
         at += params.q_seq;
     }
-    samples[item] = sum / f32(sampled.count) * params.scale;
+    // A device's division may be off in the last bits; with the remainder added, means that are exact come out exact.
+    let count = vec4<f32>(f32(sampled.count));
+    let mean = sum / count;
+    samples[item] = (mean + fma(-mean, count, sum) / count) * params.scale;
 }

@@ -111,6 +111,8 @@ pub use ops::{
     Attention, AttentionArgs, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks, Selection,
     SelectionArgs, SelectionMemory, U32View, Workspace,
 };
+#[doc(hidden)]
+pub use plan::check_dispatches;
 pub use plan::{AttentionPlan, Dispatch, MergePlan, SelectionPlan, SelectionTiling, Tiling};
 pub use problem::{
     AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,

@@ -130,7 +130,7 @@ impl<'a, T: Element> Call<'a, T> {
 }
 
 /// Four elements at a time, the last of the four first.
-fn dot<T: Element>(q: &[T], k: &[T]) -> f32 {
+pub(super) fn dot<Q: Element, T: Element>(q: &[Q], k: &[T]) -> f32 {
     let mut score = 0.0f32;
     for (q4, k4) in q.chunks_exact(4).zip(k.chunks_exact(4)) {
         for i in (0..4).rev() {

@@ -9,7 +9,7 @@ use crate::shader::{Arrays, Module, Specialization};
 use crate::{AttentionShape, BlockSelection, DeviceCaps, Error, Result};
 
 /// The dispatches that check the lists of a selection.
-pub(crate) fn check_dispatches(
+pub fn check_dispatches(
     selection: &BlockSelection,
     shape: &AttentionShape,
     seq_lens_kv: bool,

@@ -8,10 +8,10 @@ mod select_tiling;
 mod tiling;
 
 pub use attend::AttentionPlan;
-pub(crate) use check::check_dispatches;
+pub use check::check_dispatches;
 pub use merge::MergePlan;
-pub(crate) use select::Piece;
 pub use select::SelectionPlan;
+pub(crate) use select::{Piece, Samples, StagePlan};
 pub use select_tiling::SelectionTiling;
 pub use tiling::Tiling;
 

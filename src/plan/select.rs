@@ -306,6 +306,16 @@ impl SelectionPlan {
         Ok(self.samples.len() - 1)
     }
 
+    /// What a stage kept for one list of blocks, `[batch, set, q_block]`, in the words of the cache. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn survivors_in<'a>(&self, cache: &'a [u32], stage: usize, list: usize) -> &'a [u32] {
+        let planned = self.stages[stage];
+        let room = (planned.keep * self.lists_per_set()) as usize;
+        let count = cache[planned.survivor_counts as usize + list] as usize;
+        &cache[planned.survivors as usize + list * room..][..count]
+    }
+
     /// The problem.
     #[must_use]
     pub const fn problem(&self) -> &SelectionProblem {

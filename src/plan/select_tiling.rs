@@ -31,6 +31,14 @@ impl SelectionTiling {
         }
     }
 
+    /// Workgroup memory that the kernels declare at the most: counts of digits, and of what each invocation keeps.
+    #[must_use]
+    pub const fn workgroup_storage_bytes(&self) -> u64 {
+        let search = self.lanes * self.search_groups;
+        let invocations = if search > self.top_k_size { search } else { self.top_k_size };
+        4 * 4 * 272 + 8 * (invocations as u64 + 16) + 32
+    }
+
     /// The tiling for a problem on a device.
     ///
     /// A search is one workgroup's, so on a GPU it is as large as every device allows; on a software device many
