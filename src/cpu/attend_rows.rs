@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::walk::Walk;
+use super::twin_walk::Walk;
 use crate::{AttentionPlan, Element, HostBlocks, HostInputs, LSE_EMPTY, Result, Tiling};
 
 const MASKED: f32 = LSE_EMPTY;

@@ -17,7 +17,9 @@ mod select_chunks;
 mod sequence;
 mod simd;
 mod stream;
+mod stream_selected;
 mod tile;
+mod twin_walk;
 pub mod twins;
 mod walk;
 

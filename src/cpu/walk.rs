@@ -1,153 +1,119 @@
-//! The keys that the rows of a workgroup go through: what the twins have in place of the shader family `walk`.
+//! The keys that the rows of one query block attend to, in the order in which they are walked through.
 
+use crate::{AttentionShape, BlockSelection, Mask};
 use core::ops::Range;
 
-use crate::{AttentionPlan, HostBlocks, Mask};
+/// Farther than any position.
+const EVERYWHERE: i64 = 1 << 40;
 
-/// Keys in the order of the kernels, numbered from 0 or, where they are a range, by themselves.
+/// Sinks and listed blocks, then the window. Positions are those of the keys; query `i` sits at `i + offset`.
 #[derive(Clone, Debug)]
 pub(super) struct Walk {
-    pub(super) places: Range<u32>,
-    seq_len_q: u32,
-    seq_len_kv: u32,
-    kind: Kind,
-}
-
-#[derive(Clone, Debug)]
-enum Kind {
-    /// `walk_range.wgsl`.
-    Range { mask: Mask, seen_by_all: Range<u32> },
-    /// `walk_selected.wgsl`.
-    Selected(Selected),
-}
-
-/// Keys of blocks, then sinks, then the window.
-#[derive(Clone, Debug)]
-struct Selected {
-    causal: bool,
+    /// Sinks, then the keys of the listed blocks past the sinks: ascending, and near enough for the last query.
     listed: Vec<u32>,
-    num_sinks: u32,
-    window_begin: u32,
-    sink_size: u32,
-    window_size: i64,
-    /// Positions of the tile's first and last query.
-    positions: [i64; 2],
+    /// A query at `p` attends to listed keys up to `p - behind`.
+    behind: i64,
+    /// The keys that the window of any of the queries may hold.
+    near: Range<usize>,
+    /// A query at `p` attends to near keys above `p - window`, up to `p + ahead`.
+    window: i64,
+    ahead: i64,
+    offset: i64,
+}
+
+/// A piece of a [`Walk`].
+#[derive(Clone, Debug)]
+pub(super) struct Part<'a> {
+    pub(super) listed: &'a [u32],
+    pub(super) near: Range<usize>,
 }
 
 impl Walk {
-    /// The walk of the queries `tile`, which lie within the query block that ends with query `block_end`.
+    /// The walk of `queries`, which share the list `blocks`.
     pub(super) fn new(
-        plan: &AttentionPlan,
-        blocks: Option<&HostBlocks>,
-        [batch, q_head, seq_len_kv]: [u32; 3],
-        tile: &Range<u32>,
-        block_end: u32,
+        selection: &BlockSelection,
+        shape: &AttentionShape,
+        mask: Mask,
+        seq_len_kv: u32,
+        queries: &Range<usize>,
+        blocks: &[u32],
     ) -> Self {
-        let problem = plan.problem();
-        let (shape, mask) = (problem.shape(), problem.visible_keys());
-        let seq_len_q = shape.seq_len_q;
-        let (Some(selection), Some(lists)) = (problem.block_selection(), blocks) else {
-            let visible = |q_index: u32| mask.visible(q_index, seq_len_q, seq_len_kv);
-            let (first, last) = (visible(tile.start), visible(tile.end - 1));
-            let kind = Kind::Range { mask, seen_by_all: last.start..first.end };
-            return Self { places: first.start..last.end, seq_len_q, seq_len_kv, kind };
+        let offset = i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
+        let [first, last] = [queries.start, queries.end - 1].map(|i| i as i64 + offset); // positions fit 30 bits
+        let clamp = |key: i64| key.clamp(0, seq_len_kv.into()) as u32;
+        let full = mask == Mask::Full;
+        if is_dense(selection, shape, seq_len_kv, queries) {
+            let (ahead, end) = if full { (EVERYWHERE, seq_len_kv) } else { (0, clamp(last + 1)) };
+            return Self { listed: vec![], behind: 0, near: 0..end as usize, window: EVERYWHERE, ahead, offset };
+        }
+        let window = i64::from(selection.window_size);
+        let (behind, near) = match full {
+            true => (-EVERYWHERE, 0..0),
+            false => (window, clamp(first + 1 - window) as usize..clamp(last + 1) as usize),
         };
-        let position = |q_index: u32| i64::from(q_index) + i64::from(seq_len_kv) - i64::from(seq_len_q);
-        let positions = [position(tile.start), position(tile.end - 1)];
-        let causal = mask == Mask::Causal;
-        let dense = position(block_end - 1) < i64::from(selection.dense_below);
-        let window_size = if dense { 1 << 30 } else { i64::from(selection.window_size) };
-        let set = selection.granularity.set_of_head(shape, q_head);
-        let mut listed = Vec::new();
-        if !dense && seq_len_kv > 0 && (positions[1] >= 0 || !causal) {
-            for &start in lists.list(batch, set, tile.start / selection.block_size_q) {
-                listed.extend(start.min(seq_len_kv)..start.min(seq_len_kv) + selection.block_size);
-            }
+        // Where there is no window, a query sees its own position at the nearest.
+        let end = clamp(last.saturating_add(1) - behind);
+        let mut listed: Vec<u32> = (0..selection.sink_size.min(end)).collect();
+        for &start in blocks {
+            listed.extend(start.max(selection.sink_size)..end.min(start + selection.block_size));
         }
-        let [num_sinks, window_begin, window_end] = if causal {
-            let sinks = (positions[1] + 1 - window_size).clamp(0, selection.sink_size.into());
-            let end = (positions[1] + 1).max(0);
-            [sinks, (positions[0] + 1 - window_size).clamp(0, end), end]
-        } else if dense {
-            [0, 0, seq_len_kv.into()]
-        } else {
-            [0; 3]
-        }
-        .map(|n: i64| n as u32); // within the sequence
-        let end = listed.len() as u32 + num_sinks + window_end - window_begin;
-        let sink_size = selection.sink_size;
-        let selected = Selected { causal, listed, num_sinks, window_begin, sink_size, window_size, positions };
-        Self { places: 0..end, seq_len_q, seq_len_kv, kind: Kind::Selected(selected) }
+        let near = if window > 0 && near.start < near.end { near } else { 0..0 };
+        Self { listed, behind, near, window, ahead: 0, offset }
     }
 
-    /// The same walk between two of its places.
-    pub(super) fn part(&self, places: Range<u32>) -> Self {
-        Self { places, ..self.clone() }
+    pub(super) fn len(&self) -> usize {
+        self.listed.len() + self.near.len()
     }
 
-    /// The key at a place.
-    pub(super) fn key(&self, at: u32) -> u32 {
-        match &self.kind {
-            Kind::Range { .. } => at,
-            Kind::Selected(selected) => selected.key(at),
-        }
+    /// Number of keys that query `q_index` attends to, or at least whether it is 0.
+    pub(super) fn any_key_of(&self, q_index: usize) -> usize {
+        let p = q_index as i64 + self.offset;
+        let listed = self.listed.first().is_some_and(|&key| i64::from(key) <= p - self.behind);
+        let (start, end) = (self.near.start as i64, self.near.end as i64);
+        let near = start.max(p - self.window + 1) < end.min(p.saturating_add(self.ahead) + 1);
+        usize::from(listed || near)
     }
 
-    /// Whether all rows see all of the `count` keys from a place on.
-    pub(super) fn is_whole(&self, at: u32, count: u32) -> bool {
-        match &self.kind {
-            Kind::Range { seen_by_all, .. } => at >= seen_by_all.start && at + count <= seen_by_all.end,
-            Kind::Selected(selected) => {
-                let section = |at: u32| {
-                    u32::from(at >= selected.listed.len() as u32)
-                        + u32::from(at >= selected.listed.len() as u32 + selected.num_sinks)
-                };
-                let [first, last] =
-                    selected.positions.map(|p| (p + i64::from(self.seq_len_q) - i64::from(self.seq_len_kv)) as u32);
-                // The kernel's test, which looks at the ends only, finds the same where lists are ascending.
-                at + count <= self.places.end
-                    && section(at) == section(at + count - 1)
-                    && (at..at + count).all(|at| self.sees(at, first) && self.sees(at, last))
-            }
-        }
+    /// The queries that attend to a listed key.
+    pub(super) fn queries_of_listed(&self, key: usize) -> Range<usize> {
+        (key as i64 + self.behind - self.offset).max(0) as usize..usize::MAX
     }
 
-    /// Whether a query sees the key at a place.
-    pub(super) fn sees(&self, at: u32, q_index: u32) -> bool {
-        if at >= self.places.end {
-            return false;
-        }
-        match &self.kind {
-            Kind::Range { mask, .. } => mask.visible(q_index, self.seq_len_q, self.seq_len_kv).contains(&at),
-            Kind::Selected(selected) => {
-                let key = selected.key(at);
-                let distance =
-                    i64::from(q_index) + i64::from(self.seq_len_kv) - i64::from(self.seq_len_q) - i64::from(key);
-                let is_listed = (at as usize) < selected.listed.len();
-                let is_sink = !is_listed && at < selected.listed.len() as u32 + selected.num_sinks;
-                if is_listed && (key >= self.seq_len_kv || (selected.causal && key < selected.sink_size)) {
-                    return false;
-                }
-                if !selected.causal {
-                    return true;
-                }
-                if is_listed || is_sink {
-                    distance >= selected.window_size
-                } else {
-                    (0..selected.window_size).contains(&distance)
-                }
-            }
+    /// The queries that attend to a near key.
+    pub(super) fn queries_of_near(&self, key: usize) -> Range<usize> {
+        let at = |p: i64| (p - self.offset).max(0) as usize;
+        at(key as i64 - self.ahead)..at(key as i64 + self.window)
+    }
+
+    /// Cuts the walk into pieces of about `len` keys, as even as they can be, which keep its order.
+    pub(super) fn parts(&self, len: usize) -> Vec<Part<'_>> {
+        let total = self.len();
+        let num_parts = total.div_ceil(len.max(1)).max(1);
+        let border = |part: usize| total * part / num_parts;
+        let part = |i: usize| self.part(border(i)..border(i + 1));
+        (0..num_parts).map(part).collect()
+    }
+
+    fn part(&self, range: Range<usize>) -> Part<'_> {
+        let num_listed = self.listed.len();
+        let near = |at: usize| self.near.start + at.saturating_sub(num_listed);
+        Part {
+            listed: &self.listed[range.start.min(num_listed)..range.end.min(num_listed)],
+            near: near(range.start)..near(range.end),
         }
     }
 }
 
-impl Selected {
-    fn key(&self, at: u32) -> u32 {
-        let sinks = self.listed.len() as u32;
-        match self.listed.get(at as usize) {
-            Some(&key) => key,
-            None if at < sinks + self.num_sinks => at - sinks,
-            None => self.window_begin + at - sinks - self.num_sinks,
-        }
-    }
+/// Whether `queries` attend to all their keys, whatever their list says.
+pub(super) fn is_dense(
+    selection: &BlockSelection,
+    shape: &AttentionShape,
+    seq_len_kv: u32,
+    queries: &Range<usize>,
+) -> bool {
+    let block_size_q = selection.block_size_q as usize;
+    let block = queries.start / block_size_q;
+    let end = (shape.seq_len_q as usize).min((block + 1) * block_size_q) as i64;
+    let p_max = end - 1 + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
+    selection.dense_below > 0 && p_max < selection.dense_below.into()
 }
