@@ -24,5 +24,5 @@ fn query_block(list: u32, num_sets: u32) -> QueryBlock {
 
 // Attention reads no list of such a block.
 fn is_dense(block: QueryBlock) -> bool {
-    return block.p_max < params.dense_below;
+    return params.dense_below > 0 && block.p_max < params.dense_below;
 }

@@ -52,7 +52,7 @@ fn walk_of(place: WorkgroupPlace, rows: RowTile) -> Walk {
     let set_index = min(place.heads, params.num_sets - 1u);
     let list = (place.batch * params.num_sets + set_index) * num_q_blocks + q_block;
 
-    let dense = p_block_end < params.dense_below;
+    let dense = params.dense_below > 0 && p_block_end < params.dense_below;
     let window_size = select(params.window_size, ALL_KEYS, dense);
     var listed = 0u;
     if !dense {

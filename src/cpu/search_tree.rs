@@ -31,7 +31,7 @@ pub fn search_tree<T: Element>(plan: &SelectionPlan, inputs: &SelectionInputs<'_
                 let search = Search { plan, hip, inputs, samples: &samples[0], place };
                 let end = (q_block + 1).saturating_mul(hip.block_size_q).min(shape.seq_len_q);
                 let p_max = i64::from(end) - 1 + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
-                if p_max < i64::from(problem.blocks().dense_below) {
+                if problem.is_dense(p_max) {
                     continue;
                 }
                 let num_blocks = problem.num_candidate_blocks(p_max, seq_len_kv);

@@ -55,7 +55,7 @@ pub fn select_stages<T: Element>(
                 let begin = q_block * blocks.block_size_q;
                 let position = |query: u32| i64::from(query) + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
                 let end = shape.seq_len_q.min(begin.saturating_add(blocks.block_size_q));
-                if position(end) - 1 < i64::from(blocks.dense_below) {
+                if plan.problem().is_dense(position(end) - 1) {
                     continue;
                 }
                 let limit = position(begin) + i64::from(blocks.block_size_q);

@@ -55,7 +55,7 @@ impl Walk {
         let position = |q_index: u32| i64::from(q_index) + i64::from(seq_len_kv) - i64::from(seq_len_q);
         let positions = [position(tile.start), position(tile.end - 1)];
         let causal = mask == Mask::Causal;
-        let dense = position(block_end - 1) < i64::from(selection.dense_below);
+        let dense = selection.dense_below > 0 && position(block_end - 1) < i64::from(selection.dense_below);
         let window_size = if dense { 1 << 30 } else { i64::from(selection.window_size) };
         let set = selection.granularity.set_of_head(shape, q_head);
         let mut listed = Vec::new();

@@ -198,6 +198,11 @@ impl SelectionProblem {
         }
     }
 
+    /// Whether a query block selects nothing, because attention makes it dense.
+    pub(crate) fn is_dense(&self, p_max: i64) -> bool {
+        self.dense_below > 0 && p_max < i64::from(self.dense_below)
+    }
+
     /// `W'`: keys nearer to a query than this are no candidates. Causal masks only.
     pub(crate) fn candidate_window(&self) -> u32 {
         self.blocks().window_size.saturating_sub(self.margin_size())
