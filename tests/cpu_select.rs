@@ -38,6 +38,25 @@ fn certified_on_floats() {
     certify_all(&cpu::select, &select::float_cases::<f16>(), "CPU, f16");
 }
 
+/// Small integers, scaled by `1 / sqrt(96)`: a third of the products are rounded, and scores that would be equal are
+/// almost so.
+#[test]
+fn certified_where_near_ties_abound() {
+    let (mut lists, mut ties) = (0, 0);
+    for (seed, method) in [select::HIP.into(), wattn::SelectionMethod::from(three_stages())].into_iter().enumerate() {
+        for seq_len_q in [1, 64] {
+            let problem = SelectionProblem::new(shape(1, [seq_len_q, 900], [2, 2], 96), DType::F32, method.clone());
+            let name = format!("near ties, {seq_len_q} queries, {method:?}");
+            let case = SelectCase::<f32>::integers(&name, problem.clone(), seed as u64);
+            let blocks = cpu::select(&problem, &case.inputs()).unwrap();
+            let certified = certify(&problem, &case.inputs(), &blocks, &name);
+            (lists, ties) = (lists + certified.lists, ties + certified.ties);
+        }
+    }
+    println!("near ties leave {ties} of {lists} lists open");
+    assert!(ties > 0, "no near ties in {lists} lists");
+}
+
 #[test]
 fn certified_with_published_settings() {
     let shape = shape(1, [64, 9000], [1, 2], 64);
