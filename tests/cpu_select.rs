@@ -201,9 +201,9 @@ fn stages_replayed_from_the_cache_give_the_same_lists() {
 }
 
 /// A decode loop: at every step one more key and another query, and the lists of the stages that are due.
-fn decode(method: InfiniteHip, steps: u64) -> Vec<Option<(HostBlocks, HostBlocks)>> {
+fn decode(method: InfiniteHip, dense_below: u32, steps: u64) -> Vec<Option<(HostBlocks, HostBlocks)>> {
     let shape = shape(1, [1, 300], [1, 2], 16);
-    let problem = SelectionProblem::new(shape, DType::F32, method).with_seq_lens_kv();
+    let problem = SelectionProblem::new(shape, DType::F32, method).with_seq_lens_kv().dense_below(dense_below);
     let of = SelectCase::integers("decode", problem, 6);
     let mut random = Random(7);
     let (mut cache, mut traces) = (StageCache::default(), Vec::new());
@@ -222,15 +222,50 @@ fn decode(method: InfiniteHip, steps: u64) -> Vec<Option<(HostBlocks, HostBlocks
 
 #[test]
 fn decode_steps_refresh_what_is_due() {
-    let steps = decode(three_stages(), 30);
-    assert!(steps.iter().all(Option::is_some), "the last stage is due at every step");
-    let slower = decode(infinite(&[[16, 64, 4, 12], [4, 32, 2, 6], [2, 16, 1, 3]]), 30);
-    for (step, found) in steps.iter().chain(&slower).enumerate() {
-        if let Some((got, expected)) = found {
-            assert_lists_equal(got, expected, &format!("step {}", step % 30));
+    let intervals = |a, b, c| infinite(&[[16, 64, 4, a], [4, 32, 2, b], [2, 16, 1, c]]);
+    // From position 211 on the list is no longer dense: at a step that does not run the first stage.
+    for (method, dense_below, refreshes) in [
+        (three_stages(), 0, 30),
+        (intervals(12, 6, 3), 0, 10),
+        (intervals(12, 6, 3), 211, 10),
+        (intervals(8, 8, 8), 0, 4),
+    ] {
+        let steps = decode(method, dense_below, 30);
+        assert_eq!(steps.iter().flatten().count(), refreshes);
+        for (step, found) in steps.iter().enumerate() {
+            let Some((got, expected)) = found else { continue };
+            assert_lists_equal(got, expected, &format!("step {step}, dense below {dense_below}"));
+            assert_eq!(got.block_counts()[0] == 0, step + 199 < dense_below as usize, "step {step}");
         }
     }
-    assert_eq!(slower.iter().filter(|found| found.is_some()).count(), 10);
+}
+
+/// With room for everything, every key is attended to at every step: those that leave the window between two refreshes
+/// are candidates at the first.
+#[test]
+fn no_key_is_lost_between_refreshes() {
+    let roomy = infinite(&[[16, 640, 4, 12], [4, 640, 2, 6], [2, 640, 1, 3]]);
+    let small_window = InfiniteHip { window_size: 4, sink_size: 0, ..roomy.clone() };
+    let hip = Hip { top_k: 640, refresh_interval: 7, window_size: 10, ..select::HIP };
+    let no_window = Hip { top_k: 640, refresh_interval: 1, window_size: 0, ..select::HIP };
+    for method in [roomy.into(), small_window.into(), wattn::SelectionMethod::from(hip), no_window.into()] {
+        let problem = SelectionProblem::new(shape(1, [1, 300], [1, 2], 16), DType::F32, method).with_seq_lens_kv();
+        let attention = wattn::AttentionProblem::new(*problem.shape(), DType::F32)
+            .mask(wattn::Mask::Causal)
+            .selected_blocks(problem.blocks());
+        let case = SelectCase::<f32>::integers("roomy", problem, 9);
+        let mut cache = StageCache::default();
+        let mut blocks = HostBlocks::empty(case.problem.blocks().indices_shape(case.problem.shape()));
+        for step in 0..50 {
+            let len = 90 + step as u32;
+            let case = case.clone().lens(&[len]);
+            if let Some(stage) = case.problem.first_stage(step) {
+                blocks = cpu::select_from(&case.problem, &case.inputs(), stage, &mut cache).unwrap();
+            }
+            let keys = oracle::attended_keys(&attention, len, &blocks, 0, 0, 1);
+            assert_eq!(keys, (0..len).collect::<Vec<u32>>(), "step {step} of {:?}", case.problem.method());
+        }
+    }
 }
 
 #[test]
