@@ -305,6 +305,12 @@ impl SelectionProblem {
         if !scale.is_finite() || scale <= 0.0 {
             return Err(Error::SelectionScale { value: scale });
         }
+        let (interval, window_size) = (self.refresh_interval(), self.blocks().window_size);
+        if self.mask == Mask::Causal && self.shape.seq_len_q == 1 && interval > window_size.saturating_add(1) {
+            let rule =
+                "must be at most window_size + 1: keys newer than a refresh would leave the window before the next";
+            return Err(Error::Invalid { field: "refresh_interval", value: interval.into(), rule });
+        }
         if let Some(margin) = self.margin {
             let invalid = |rule| Err(Error::Invalid { field: "margin", value: margin.into(), rule });
             if margin < self.needed_margin() {
