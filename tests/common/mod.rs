@@ -5,6 +5,7 @@
 use wattn::cpu::{self, CpuTiling};
 use wattn::{AttentionOutput, AttentionProblem, AttentionShape, Element, HostInputs, HostTensor, LSE_EMPTY, Mask};
 
+pub mod golden;
 pub mod gpu;
 
 /// Unit roundoff of f32, in which everything is accumulated.
