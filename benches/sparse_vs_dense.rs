@@ -74,9 +74,8 @@ fn measure(
         SelectionMethod::InfiniteHip(method) if decodes => method.stages[0].refresh_interval,
         _ => 1,
     };
-    let cycle = time(group, &label("cycle"), || {
-        (0..steps.into()).map(|step| (runs.select)(step) + (runs.attend)()).sum()
-    });
+    let cycle =
+        time(group, &label("cycle"), || (0..steps.into()).map(|step| (runs.select)(step) + (runs.attend)()).sum());
     let ms = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1e3);
     let (dense, select, attend) = (ms(dense)?, ms(select)?, ms(attend)?);
     Some(Line { wanted, dense, select, attend, step: ms(cycle)? / f64::from(steps), device, name })
@@ -84,7 +83,9 @@ fn measure(
 
 fn print_table(lines: &[Line]) {
     let (columns, ratios) = (["dense", "select", "attend", "step"], ["total", "cached", "step"]);
-    print!("\nmilliseconds, and dense attention's time over: selection and attention, attention alone, a step of the cycle");
+    print!(
+        "\nmilliseconds, and dense attention's time over: selection and attention, attention alone, a step of the cycle"
+    );
     print!("\n{:<10} {:<38}", "device", "case");
     columns.iter().for_each(|column| print!(" {column:>10}"));
     ratios.iter().for_each(|ratio| print!(" {ratio:>15}"));

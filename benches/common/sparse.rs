@@ -8,7 +8,7 @@ use wattn::{
     SelectionMethod, SelectionProblem, cpu,
 };
 
-use super::{Tensors, check_rows, device_name};
+use super::{Tensors, check_rows};
 
 /// Causal attention of one sequence in f32, and the selection that takes most of it away.
 #[derive(Clone)]
@@ -72,9 +72,9 @@ pub struct Runs<'a> {
     pub results: Box<dyn FnMut() -> (AttentionOutput, HostBlocks, AttentionOutput) + 'a>,
 }
 
-impl Runs<'_> {
+impl<'a> Runs<'a> {
     /// The calls on the CPU path.
-    pub fn on_cpu<'a>(case: &SparseCase, inputs: HostInputs<'a>) -> Runs<'a> {
+    pub fn on_cpu(case: &SparseCase, inputs: HostInputs<'a>) -> Self {
         use std::{cell::RefCell, rc::Rc};
         let (dense, selection, sparse) = (case.dense(), case.selection.clone(), case.sparse());
         let select = move |first_stage, cache: &mut cpu::StageCache| {
@@ -88,7 +88,7 @@ impl Runs<'_> {
         let blocks = Rc::new(RefCell::new(select(0, &mut cache)));
         let (selected, attended, result) = (Rc::clone(&blocks), Rc::clone(&blocks), blocks);
         let (again, once_more) = (attend_dense.clone(), attend_sparse.clone());
-        Runs {
+        Self {
             device: "cpu".to_owned(),
             case: case.clone(),
             dense: Box::new(move || timed(|| drop(std::hint::black_box(attend_dense())))),
@@ -106,6 +106,11 @@ impl Runs<'_> {
                 (again(), blocks, sparse)
             }),
         }
+    }
+
+    /// The calls on a device, with its buffers.
+    pub fn on_gpu(_ctx: &Context, _case: &SparseCase, _inputs: &HostInputs<'_>) -> Option<Self> {
+        None
     }
 
     /// First, middle and last query of the first and last head, of both kinds of attention, against the f64 oracle; and
@@ -130,15 +135,18 @@ fn timed(run: impl FnOnce()) -> Duration {
     begin.elapsed()
 }
 
-/// Every device that has the calls: the CPU path.
-pub fn on_each_device<'a>(
-    case: &SparseCase,
-    contexts: &[Context],
-    make: impl Fn(&SparseCase) -> Tensors,
-    mut then: impl FnMut(Runs<'_>, &HostInputs<'_>),
-) {
-    let tensors = make(case);
+/// Calls `then` with the runs on the CPU, then on each context.
+pub fn on_each_device(case: &SparseCase, contexts: &[Context], mut then: impl FnMut(Runs<'_>, &HostInputs<'_>)) {
+    let tensors = Tensors::random(case.selection.shape());
     then(Runs::on_cpu(case, tensors.inputs()), &tensors.inputs());
+    for ctx in contexts {
+        let fitted = case.fitted(ctx.caps());
+        let narrower = (fitted.name != case.name).then(|| Tensors::random(fitted.selection.shape()));
+        let inputs = narrower.as_ref().unwrap_or(&tensors).inputs();
+        if let Some(runs) = Runs::on_gpu(ctx, &fitted, &inputs) {
+            then(runs, &inputs);
+        }
+    }
 }
 
 /// Benchmarks one call and returns the median of its samples in seconds; `None` when the filter leaves it out.
