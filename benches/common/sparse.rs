@@ -83,7 +83,7 @@ impl<'a> Runs<'a> {
         let attend_dense = move || cpu::attend(&dense, &inputs).expect("the problem is valid");
         let attend_sparse =
             move |blocks: &HostBlocks| cpu::attend_selected(&sparse, &inputs, blocks).expect("the lists are valid");
-        let (of_steps, first_stage) = (case.selection.clone(), SelectionProblem::first_stage);
+        let of_steps = case.selection.clone();
         let mut cache = cpu::StageCache::default();
         let blocks = Rc::new(RefCell::new(select(0, &mut cache)));
         let (selected, attended, result) = (Rc::clone(&blocks), Rc::clone(&blocks), blocks);
@@ -94,7 +94,7 @@ impl<'a> Runs<'a> {
             dense: Box::new(move || timed(|| drop(std::hint::black_box(attend_dense())))),
             select: Box::new(move |step| {
                 timed(|| {
-                    if let Some(stage) = first_stage(&of_steps, step) {
+                    if let Some(stage) = of_steps.first_stage(step) {
                         *selected.borrow_mut() = select(stage, &mut cache);
                     }
                 })
@@ -149,7 +149,8 @@ pub fn on_each_device(case: &SparseCase, contexts: &[Context], mut then: impl Fn
     }
 }
 
-/// Benchmarks one call and returns the median of its samples in seconds; `None` when the filter leaves it out.
+/// Benchmarks one call and returns its fastest sample in seconds, to which nothing else on the machine added; `None` when
+/// the filter leaves it out.
 pub fn time(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut run: impl FnMut() -> Duration) -> Option<f64> {
     let mut samples = Vec::new();
     group.bench_function(name, |bencher| {
@@ -159,8 +160,7 @@ pub fn time(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut run: impl 
             total
         });
     });
-    samples.sort_unstable_by(f64::total_cmp);
-    samples.get(samples.len() / 2).copied()
+    samples.into_iter().reduce(f64::min)
 }
 
 /// Settings for calls that take from microseconds to seconds.
