@@ -50,6 +50,7 @@
 //!     k: TensorView::new(&k, DType::F16, layout),
 //!     v: TensorView::new(&v, DType::F16, layout),
 //!     seq_lens_kv: None, // or a buffer of lengths, read when the GPU runs
+//!     blocks: None,
 //!     out: TensorViewMut::new(&out, DType::F16, layout),
 //!     lse: None,
 //! })?;
@@ -108,8 +109,13 @@ pub use dtype::{DType, Element};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use kernels::{Binding, BindingKind, KernelId};
-pub use ops::{Attention, AttentionArgs, BoundAttention, BoundMerge, Merge, MergeArgs, U32View, Workspace};
-pub use plan::{AttentionPlan, Dispatch, MergePlan, Tiling};
+pub use ops::{
+    Attention, AttentionArgs, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks, Selection,
+    SelectionArgs, SelectionMemory, U32View, Workspace,
+};
+#[doc(hidden)]
+pub use plan::check_dispatches;
+pub use plan::{AttentionPlan, Dispatch, MergePlan, SelectionPlan, SelectionTiling, Tiling};
 pub use problem::{
     AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,
     InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs, SelectionMethod,

@@ -145,6 +145,7 @@ impl OnDevice {
             k: TensorView::new(&k, DType::F32, head_major(shape.k())),
             v: TensorView::new(&v, DType::F32, head_major(shape.v())),
             seq_lens_kv: None,
+            blocks: None,
             out: TensorViewMut::new(&out, DType::F32, seq_major(shape.out())),
             lse: Some(TensorViewMut::new(&lse, DType::F32, seq_major(shape.lse()))),
         };

@@ -224,10 +224,14 @@ impl SelectionProblem {
                 SelectionMethod::InfiniteHip(method) => method.stages.first().map_or(1, |stage| stage.chunk_size),
             },
         );
-        // Keys that leave the window before the first stage runs again must lie in a chunk.
+        seq_len_kv.saturating_sub(blocks.sink_size).saturating_sub(self.first_window()).div_ceil(chunk_size)
+    }
+
+    /// Keys at the end of a sequence that need not lie in a chunk of InfiniteHiP's first stage: those of the window, less
+    /// those that leave it before that stage runs again.
+    pub(crate) fn first_window(&self) -> u32 {
         let leaving = if self.shape.seq_len_q > 1 { 0 } else { self.refresh_interval() - 1 };
-        let near = blocks.window_size.saturating_sub(leaving);
-        seq_len_kv.saturating_sub(blocks.sink_size).saturating_sub(near).div_ceil(chunk_size)
+        self.blocks().window_size.saturating_sub(leaving)
     }
 
     /// What attention needs to know about the lists.

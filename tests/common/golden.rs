@@ -1,9 +1,11 @@
 //! The golden vectors of the specification, 6.7: exact integers from an implementation that shares nothing with ours.
 
 use wattn::{
-    AttentionProblem, AttentionShape, DType, Hip, HostBlocks, HostInputs, HostTensor, InfiniteHip, Mask,
-    Representative, Result, SelectionInputs, SelectionMethod, SelectionProblem, Stage,
+    AttentionProblem, AttentionShape, DType, Hip, HostInputs, HostTensor, InfiniteHip, Mask, Representative,
+    SelectionInputs, SelectionMethod, SelectionProblem, Stage,
 };
+
+use super::select::Selector;
 
 /// One vector. All of them have one sequence and one query block.
 pub struct Golden {
@@ -31,9 +33,6 @@ pub struct GoldenRow {
     /// `(lse of dense attention, captured mass)`.
     pub dense: Option<(f64, f64)>,
 }
-
-/// Any implementation of selection.
-pub type Selector<'a> = &'a dyn Fn(&SelectionProblem, &SelectionInputs<'_>) -> Result<HostBlocks>;
 
 impl Golden {
     pub fn selection_inputs(&self) -> SelectionInputs<'_> {

@@ -11,8 +11,8 @@ use rayon::prelude::*;
 
 use crate::problem::{HeadReduction, Representative};
 use crate::{
-    Element, Granularity, GroupBounds, Hip, HostBlocks, InfiniteHip, Mask, Result, SelectionInputs, SelectionMethod,
-    SelectionProblem,
+    Element, Error, Granularity, GroupBounds, Hip, HostBlocks, InfiniteHip, Mask, Result, SelectionInputs,
+    SelectionMethod, SelectionProblem,
 };
 
 /// The score of a candidate of which no query may see a sampled key. Below every other score.
@@ -44,6 +44,21 @@ pub fn select_traced<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
 ) -> Result<(HostBlocks, Vec<Trace>)> {
+    select_from(problem, inputs, 0, &[])
+}
+
+/// [`select_traced`] from a stage of InfiniteHiP on: the chunks of the stage before are those of `earlier`, the traces
+/// of an earlier step. They play no part where `first_stage` is 0, and none in HiP. A list that has no such stage, because
+/// it was dense then, is computed from its first stage on.
+///
+/// # Errors
+/// Those of [`select`]; [`Error::Length`] where a later stage has not as many `earlier` traces as there are lists.
+pub fn select_from<T: Element>(
+    problem: &SelectionProblem,
+    inputs: &SelectionInputs<'_, T>,
+    first_stage: usize,
+    earlier: &[Trace],
+) -> Result<(HostBlocks, Vec<Trace>)> {
     inputs.validate(problem)?;
     let shape = problem.shape();
     let heads = match problem.granularity {
@@ -64,9 +79,14 @@ pub fn select_traced<T: Element>(
     let all: Vec<[u32; 3]> = (0..batch_size)
         .flat_map(|b| (0..num_sets).flat_map(move |s| (0..num_q_blocks).map(move |m| [b, s, m])))
         .collect();
+    if first_stage > 0 && earlier.len() != all.len() {
+        let (expected, actual) = (all.len() as u64, earlier.len() as u64);
+        return Err(Error::Length { tensor: "earlier", expected, actual });
+    }
     let found: Vec<(Vec<u32>, Trace)> = all
         .par_iter()
-        .map(|&[batch, set, q_block]| {
+        .enumerate()
+        .map(|(index, &[batch, set, q_block])| {
             let first = q_block * block_size_q;
             List {
                 problem,
@@ -76,7 +96,7 @@ pub fn select_traced<T: Element>(
                 queries: first..shape.seq_len_q.min(first + block_size_q),
                 seq_len_kv: inputs.seq_lens_kv.map_or(shape.seq_len_kv, |lens| lens[batch as usize]).into(),
             }
-            .select()
+            .select(earlier.get(index).and_then(|trace| trace.survivors.get(..first_stage)).unwrap_or_default())
         })
         .collect();
     let mut blocks = HostBlocks::empty([batch_size, num_sets, num_q_blocks, max_blocks]);
@@ -97,13 +117,14 @@ struct List<'a, T> {
 }
 
 impl<T: Element> List<'_, T> {
-    fn select(&self) -> (Vec<u32>, Trace) {
+    /// `earlier`: what survived the stages that are not computed again.
+    fn select(&self, earlier: &[Vec<u32>]) -> (Vec<u32>, Trace) {
         if self.last_position() < self.problem.dense_below.into() && self.problem.dense_below > 0 {
             return Default::default();
         }
         match &self.problem.method {
             SelectionMethod::Hip(hip) => self.hip(hip),
-            SelectionMethod::InfiniteHip(method) => self.infinite_hip(method),
+            SelectionMethod::InfiniteHip(method) => self.infinite_hip(method, earlier),
         }
     }
 
@@ -207,7 +228,7 @@ impl<T: Element> List<'_, T> {
     }
 
     /// InfiniteHiP, specification 3.2 to 3.6.
-    fn infinite_hip(&self, method: &InfiniteHip) -> (Vec<u32>, Trace) {
+    fn infinite_hip(&self, method: &InfiniteHip, earlier: &[Vec<u32>]) -> (Vec<u32>, Trace) {
         let [sinks, window] = [method.sink_size, method.window_size].map(i64::from);
         let seq_len_q = self.problem.shape.seq_len_q;
         let first_size = method.stages.first().map_or(1, |stage| stage.chunk_size);
@@ -228,9 +249,13 @@ impl<T: Element> List<'_, T> {
             .map(|left| (left, (left + chunk_size).min(self.seq_len_kv - near)))
             .collect();
 
-        let mut trace = Trace::default();
+        let mut trace = Trace { survivors: earlier.to_vec(), ..Trace::default() };
         let mut parent_size = chunk_size;
-        for (index, stage) in method.stages.iter().enumerate() {
+        for (stage, survivors) in method.stages.iter().zip(earlier) {
+            parent_size = stage.chunk_size.into();
+            chunks = survivors.iter().map(|&left| (left.into(), i64::from(left) + parent_size)).collect();
+        }
+        for (index, stage) in method.stages.iter().enumerate().skip(earlier.len()) {
             let chunk_size = i64::from(stage.chunk_size);
             if index > 0 {
                 chunks = chunks

@@ -1,0 +1,50 @@
+// The best score of each of a lane's four keys over the samples of one query head. Lanes have keys of their own and share
+// the samples: of every SHARE of them each lane loads one.
+//
+// The kernel's own file says which keys a sample may score: last_scored_key(sample).
+
+// Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
+const MASKED = -3.0e38;
+
+// k_at: where the keys begin in k. keys: their positions, looked at where MASK_PAIRS is on.
+fn best_scores(k_at: vec4<u32>, keys: vec4<i32>, first_sample: u32, thread: Thread) -> vec4<f32> {
+    let own = lane_of(thread) % SHARE;
+    var best = vec4<f32>(MASKED);
+    for (var first = 0u; first < params.num_samples; first += ROWS) {
+        var q_at: array<u32, SLOTS>;
+        for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+            q_at[slot] = (first_sample + min(first + slot * SHARE + own, params.num_samples - 1u)) * HEAD_DIM4;
+        }
+        var scores: array<vec4<f32>, ROWS>;
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            scores[r] = vec4<f32>();
+        }
+        for (var d4 = 0u; d4 < HEAD_DIM4; d4++) {
+            let a = widen(k[k_at.x + d4]);
+            let b = widen(k[k_at.y + d4]);
+            let c = widen(k[k_at.z + d4]);
+            let d = widen(k[k_at.w + d4]);
+            let kx = vec4<f32>(a.x, b.x, c.x, d.x);
+            let ky = vec4<f32>(a.y, b.y, c.y, d.y);
+            let kz = vec4<f32>(a.z, b.z, c.z, d.z);
+            let kw = vec4<f32>(a.w, b.w, c.w, d.w);
+            for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+                let loaded = samples[q_at[slot] + d4];
+                for (var t = 0u; t < SHARE; t++) { // unroll
+                    let q4 = from_lane(loaded, t, thread);
+                    scores[slot * SHARE + t] = fma(vec4<f32>(q4.x), kx, fma(vec4<f32>(q4.y), ky,
+                        fma(vec4<f32>(q4.z), kz, fma(vec4<f32>(q4.w), kw, scores[slot * SHARE + t]))));
+                }
+            }
+        }
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            if MASK_PAIRS {
+                let scored = keys <= vec4<i32>(last_scored_key(min(first + r, params.num_samples - 1u)));
+                best = max(best, select(vec4<f32>(MASKED), scores[r], scored));
+            } else {
+                best = max(best, scores[r]);
+            }
+        }
+    }
+    return best;
+}
