@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each bench uses its own part")]
 
 pub mod sparse;
+mod sparse_gpu;
 
 use std::time::{Duration, Instant};
 

@@ -68,6 +68,8 @@ pub struct Runs<'a> {
     pub select: Box<dyn FnMut(u64) -> Duration + 'a>,
     /// Attention to what was selected last.
     pub attend: Box<dyn FnMut() -> Duration + 'a>,
+    /// Both, one after the other.
+    pub both: Box<dyn FnMut(u64) -> Duration + 'a>,
     /// Results of the three, after each ran once with step 0: dense, the lists, sparse.
     pub results: Box<dyn FnMut() -> (AttentionOutput, HostBlocks, AttentionOutput) + 'a>,
 }
@@ -77,40 +79,40 @@ impl<'a> Runs<'a> {
     pub fn on_cpu(case: &SparseCase, inputs: HostInputs<'a>) -> Self {
         use std::{cell::RefCell, rc::Rc};
         let (dense, selection, sparse) = (case.dense(), case.selection.clone(), case.sparse());
-        let select = move |first_stage, cache: &mut cpu::StageCache| {
-            cpu::select_from(&selection, &inputs.for_selection(), first_stage, cache).expect("the problem is valid")
-        };
         let attend_dense = move || cpu::attend(&dense, &inputs).expect("the problem is valid");
         let attend_sparse =
             move |blocks: &HostBlocks| cpu::attend_selected(&sparse, &inputs, blocks).expect("the lists are valid");
-        let of_steps = case.selection.clone();
+        // What was selected last, and what its stages keep for the next steps.
         let mut cache = cpu::StageCache::default();
-        let blocks = Rc::new(RefCell::new(select(0, &mut cache)));
-        let (selected, attended, result) = (Rc::clone(&blocks), Rc::clone(&blocks), blocks);
-        let (again, once_more) = (attend_dense.clone(), attend_sparse.clone());
+        let mut select_from = move |first_stage| {
+            cpu::select_from(&selection, &inputs.for_selection(), first_stage, &mut cache)
+                .expect("the problem is valid")
+        };
+        let blocks = Rc::new(RefCell::new(select_from(0)));
+        let (of_steps, selected) = (case.selection.clone(), Rc::clone(&blocks));
+        let select = Rc::new(RefCell::new(move |step| {
+            timed(|| {
+                if let Some(stage) = of_steps.first_stage(step) {
+                    *selected.borrow_mut() = select_from(stage);
+                }
+            })
+        }));
+        let (attend, attended) = (attend_sparse.clone(), Rc::clone(&blocks));
+        let attend = Rc::new(move || timed(|| drop(std::hint::black_box(attend(&attended.borrow())))));
+        let (first, then, again) = (Rc::clone(&select), Rc::clone(&attend), attend_dense.clone());
         Self {
             device: "cpu".to_owned(),
             case: case.clone(),
             dense: Box::new(move || timed(|| drop(std::hint::black_box(attend_dense())))),
-            select: Box::new(move |step| {
-                timed(|| {
-                    if let Some(stage) = of_steps.first_stage(step) {
-                        *selected.borrow_mut() = select(stage, &mut cache);
-                    }
-                })
-            }),
-            attend: Box::new(move || timed(|| drop(std::hint::black_box(attend_sparse(&attended.borrow()))))),
+            select: Box::new(move |step| (select.borrow_mut())(step)),
+            attend: Box::new(move || attend()),
+            both: Box::new(move |step| (first.borrow_mut())(step) + then()),
             results: Box::new(move || {
-                let blocks = result.borrow().clone();
-                let sparse = once_more(&blocks);
+                let blocks = blocks.borrow().clone();
+                let sparse = attend_sparse(&blocks);
                 (again(), blocks, sparse)
             }),
         }
-    }
-
-    /// The calls on a device, with its buffers.
-    pub fn on_gpu(_ctx: &Context, _case: &SparseCase, _inputs: &HostInputs<'_>) -> Option<Self> {
-        None
     }
 
     /// First, middle and last query of the first and last head, of both kinds of attention, against the f64 oracle; and
@@ -143,9 +145,7 @@ pub fn on_each_device(case: &SparseCase, contexts: &[Context], mut then: impl Fn
         let fitted = case.fitted(ctx.caps());
         let narrower = (fitted.name != case.name).then(|| Tensors::random(fitted.selection.shape()));
         let inputs = narrower.as_ref().unwrap_or(&tensors).inputs();
-        if let Some(runs) = Runs::on_gpu(ctx, &fitted, &inputs) {
-            then(runs, &inputs);
-        }
+        then(Runs::on_gpu(ctx, &fitted, &inputs), &inputs);
     }
 }
 
