@@ -96,8 +96,10 @@ mod ops;
 mod pipeline;
 mod plan;
 mod problem;
+pub mod quality;
 mod readback;
 mod shader;
+mod sparse;
 mod tensor;
 
 pub use caps::{DeviceCaps, MatrixTile, Tier};
@@ -120,6 +122,7 @@ pub use problem::{
     SelectionProblem, Stage,
 };
 pub use shader::Specialization;
+pub use sparse::{AttentionPath, DENSE_BELOW, Report, SparseOptions, SparseOutput};
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
 
 /// The lse of a row that sees no key: finite, and below every lse that finite scores give.
