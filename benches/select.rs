@@ -28,7 +28,7 @@ fn select(criterion: &mut Criterion) {
     ];
     for (number, (name, seq_len_q, method)) in methods.iter().enumerate() {
         for seq_len_kv in (13..=20).map(|log2| 1u32 << log2) {
-            let case = SparseCase::new(name, [1, *seq_len_q, seq_len_kv], method.clone());
+            let case = SparseCase::new(name, [1, 1, *seq_len_q, seq_len_kv], method.clone());
             on_each_device(&case, &contexts, |mut runs, _| {
                 let label = format!("{}/{}", runs.device, runs.case.name);
                 if let Some(seconds) = time(&mut group, &label, || (runs.select)(0)) {

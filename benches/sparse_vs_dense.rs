@@ -39,20 +39,22 @@ fn cases() -> Vec<(SparseCase, Wanted)> {
     let wanted = |total, cached| Wanted { total, cached };
     let none = wanted(None, None);
     let mut cases = vec![
-        (SparseCase::new("HiP", [2, 1024, 131_072], Hip::default()), wanted(Some(9.0), None)),
-        (SparseCase::new("HiP", [4, 1, 131_072], Hip::decode()), wanted(Some(10.0), Some(30.0))),
-        (SparseCase::new("InfiniteHiP 3K", [2, 1, 1 << 20], Preset::ThreeK), wanted(None, Some(19.85))),
-        (SparseCase::new("InfiniteHiP 3K", [2, 256, 1 << 20], Preset::ThreeK), wanted(Some(20.29), None)),
+        (SparseCase::new("HiP", [2, 2, 1024, 131_072], Hip::default()), wanted(Some(9.0), None)),
+        (SparseCase::new("HiP", [2, 2, 1, 131_072], Hip::decode()), wanted(Some(10.0), Some(30.0))),
+        (SparseCase::new("InfiniteHiP 3K", [2, 1, 1, 1 << 20], Preset::ThreeK), wanted(None, Some(19.85))),
+        (SparseCase::new("InfiniteHiP 3K", [2, 1, 256, 1 << 20], Preset::ThreeK), wanted(Some(20.29), None)),
+        // Dense attention reads the keys of a KV head once for all its query heads; lists of their own make them read apart.
+        (SparseCase::new("HiP", [4, 1, 1, 131_072], Hip::decode()), none),
     ];
-    let mut shared = SparseCase::new("HiP, list per KV head,", [4, 1, 131_072], Hip::decode());
+    let mut shared = SparseCase::new("HiP, list per KV head,", [4, 1, 1, 131_072], Hip::decode());
     shared.selection = shared.selection.granularity(Granularity::KvHead);
-    cases.push((shared, none));
+    cases.push((shared, wanted(Some(10.0), Some(30.0))));
     for seq_len_kv in [2048, 4096, 8192, 16_384] {
         let even = if seq_len_kv == 8192 { wanted(Some(1.0), None) } else { none };
-        cases.push((SparseCase::new("HiP", [2, 1024, seq_len_kv], Hip::default()), even));
-        cases.push((SparseCase::new("HiP", [4, 1, seq_len_kv], Hip::decode()), even));
-        cases.push((SparseCase::new("InfiniteHiP 3K", [2, 1024, seq_len_kv], Preset::ThreeK), even));
-        cases.push((SparseCase::new("InfiniteHiP 3K", [2, 1, seq_len_kv], Preset::ThreeK), even));
+        cases.push((SparseCase::new("HiP", [2, 2, 1024, seq_len_kv], Hip::default()), even));
+        cases.push((SparseCase::new("HiP", [2, 2, 1, seq_len_kv], Hip::decode()), even));
+        cases.push((SparseCase::new("InfiniteHiP 3K", [2, 1, 1024, seq_len_kv], Preset::ThreeK), even));
+        cases.push((SparseCase::new("InfiniteHiP 3K", [2, 1, 1, seq_len_kv], Preset::ThreeK), even));
     }
     cases
 }

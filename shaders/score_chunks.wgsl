@@ -36,7 +36,7 @@ fn score_chunks(
     let at = min(own, vec2<u32>(count - 1u));
     let begin = vec2<u32>(chunk_begin(at.x, survivors), chunk_begin(at.y, survivors));
     var end = begin + params.chunk_size;
-    if IS_FIRST {
+    if has_flag(FIRST_STAGE) {
         // T > W' where there is a chunk.
         end = min(end, vec2<u32>(block.seq_len_kv - u32(params.candidate_window)));
     }
@@ -46,27 +46,27 @@ fn score_chunks(
     let first_head = block.set_index * params.heads_per_set;
     for (var head = first_head; head < first_head + params.heads_per_set; head++) {
         let k_begin = params.k_offset + block.batch * params.k_batch + head / params.group_size * params.k_head;
-        let samples_row = (block.batch * params.num_q_heads + head) * params.num_q_blocks + block.q_block;
         var left = begin;
         var right = end;
         var best = vec2<f32>(MASKED);
-        for (var round = 0u; round < ROUNDS; round++) {
+        for (var round = 0u; round < params.rounds; round++) {
             let middle = (left + right) / 2u;
             var probe_left = left;
             var probe_right = middle;
-            if REPRESENT_BY_CENTER {
+            if params.representative == CENTER {
                 probe_left = (left + middle) / 2u;
                 probe_right = (middle + right) / 2u;
             }
             let keys = vec4<u32>(min(probe_left, last_probe), min(probe_right, last_probe));
             let rows = vec4<u32>(k_begin) + keys * params.k_seq;
-            let probed = best_scores(rows, vec4<i32>(keys), samples_row * params.num_samples, thread);
+            let samples_of = SamplePlace(block.batch, head, block.q_block);
+            let probed = best_scores(rows, vec4<i32>(keys), samples_of, 1u, thread);
             // A tie goes right.
             let goes_left = probed.xy > probed.zw;
             let winner = select(probed.zw, probed.xy, goes_left);
             right = select(right, middle, goes_left);
             left = select(middle, left, goes_left);
-            best = select(winner, max(best, winner), vec2<bool>(REPRESENT_BY_CENTER));
+            best = select(winner, max(best, winner), vec2<bool>(params.representative == CENTER));
         }
         score = max(score, best);
     }

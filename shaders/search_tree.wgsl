@@ -9,8 +9,6 @@
 @group(0) @binding(6) var<storage, read_write> block_counts: array<u32>;   // [batch, num_sets, num_q_blocks]
 
 const PADDING = 0xffffffffu;
-const CENTER = 0u;
-const FIRST = 1u;
 
 // Where the search of this workgroup keeps its groups: num_groups first blocks, then as many sizes. Candidate 2 g is the
 // left half of group g, 2 g + 1 its right half. The groups that survive are written beside those they come from.
@@ -48,7 +46,7 @@ fn keep_candidate(i: u32, place: u32) {
 
 // Pairs nearer than the window of candidates are not scored.
 fn last_scored_key(sample: u32) -> i32 {
-    if !CAUSAL {
+    if !has_flag(CAUSAL) {
         return i32(block.seq_len_kv) - 1;
     }
     return block.p_min + i32(sampled_queries(block.q_block, sample).first) - params.candidate_window;
@@ -78,12 +76,12 @@ fn score_candidates(thread: Thread, index: u32) {
         }
         let rows = min(keys, vec4<u32>(block.seq_len_kv - 1u)) * params.k_seq;
         var best = vec4<f32>(MASKED);
-        for (var head = first_head; head < first_head + params.heads_per_set; head++) {
+        // The heads of a KV head look at a key together.
+        let heads = min(params.heads_per_set, params.group_size);
+        for (var head = first_head; head < first_head + params.heads_per_set; head += heads) {
             let k_begin = params.k_offset + block.batch * params.k_batch + head / params.group_size * params.k_head;
-            let samples_row = (block.batch * params.num_q_heads + head) * params.num_q_blocks + block.q_block;
-            let scores =
-                best_scores(rows + vec4<u32>(k_begin), vec4<i32>(keys), samples_row * params.num_samples, thread);
-            best = max(best, scores);
+            let samples_of = SamplePlace(block.batch, head, block.q_block);
+            best = max(best, best_scores(rows + vec4<u32>(k_begin), vec4<i32>(keys), samples_of, heads, thread));
         }
         for (var c = 0u; c < 4u; c++) {
             if first + 4u * index + c < count {
@@ -153,7 +151,7 @@ fn search_tree(
         survivors_at = scratch_begin + 2u * num_groups;
 
         var end = i32(place.seq_len_kv);
-        if CAUSAL {
+        if has_flag(CAUSAL) {
             end = place.p_max + 1 - params.candidate_window;
         }
         let num_keys = u32(max(end - params.sink_size, 0));
@@ -165,7 +163,7 @@ fn search_tree(
 
         // The largest power of two up to num_blocks, over num_groups, rounded up.
         let power = 1u << firstLeadingBit(num_blocks);
-        let alignment = select(1u, (power + num_groups - 1u) / num_groups, ALIGN_GROUPS);
+        let alignment = select(1u, (power + num_groups - 1u) / num_groups, has_flag(ALIGN_GROUPS));
         for (var j = index; j < num_groups; j += WORKGROUP_SIZE) {
             let begin = group_begin(j, num_blocks, alignment);
             scratch[groups_at + j] = begin;

@@ -18,13 +18,17 @@ pub struct SparseCase {
 }
 
 impl SparseCase {
-    /// `heads`: query heads that share one KV head. Heads are 128 wide.
-    pub fn new(name: &str, [heads, seq_len_q, seq_len_kv]: [u32; 3], method: impl Into<SelectionMethod>) -> Self {
-        let (batch_size, num_q_heads, num_kv_heads, head_dim, head_dim_v) = (1, heads, 1, 128, 128);
+    /// Heads of queries and of keys, queries, keys. Heads are 128 wide.
+    pub fn new(
+        name: &str,
+        [num_q_heads, num_kv_heads, seq_len_q, seq_len_kv]: [u32; 4],
+        method: impl Into<SelectionMethod>,
+    ) -> Self {
+        let (batch_size, head_dim, head_dim_v) = (1, 128, 128);
         let shape =
             AttentionShape { batch_size, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads, head_dim, head_dim_v };
         Self {
-            name: format!("{name} {seq_len_q}x{seq_len_kv}"),
+            name: format!("{name} {num_q_heads}/{num_kv_heads} heads, {seq_len_q}x{seq_len_kv}"),
             selection: SelectionProblem::new(shape, DType::F32, method),
         }
     }
@@ -40,7 +44,7 @@ impl SparseCase {
     /// Narrower heads, where k would not fit into one binding of the device; says so.
     pub fn fitted(&self, caps: &DeviceCaps) -> Self {
         let mut shape = *self.selection.shape();
-        let bytes = |width: u32| u64::from(shape.seq_len_kv) * u64::from(width) * 4;
+        let bytes = |width: u32| u64::from(shape.num_kv_heads * shape.seq_len_kv) * u64::from(width) * 4;
         let mut width = shape.head_dim;
         while width > 4 && bytes(width) > caps.max_storage_binding_bytes.min(caps.max_buffer_bytes) {
             width /= 2;

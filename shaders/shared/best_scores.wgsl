@@ -1,19 +1,35 @@
-// The best score of each of a lane's four keys over the samples of one query head. Lanes have keys of their own and share
-// the samples: of every SHARE of them each lane loads one.
+// The best score of each of a lane's four keys over the samples of some query heads of one KV head. Lanes have keys of their
+// own and share the samples: of every SHARE of them each lane loads one.
 //
 // The kernel's own file says which keys a sample may score: last_scored_key(sample).
 
 // Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
 const MASKED = -3.0e38;
 
+// Samples of a query block, from those of a head on.
+struct SamplePlace {
+    batch: u32,
+    head: u32,
+    q_block: u32,
+}
+
+// Where a sample is, of [batch, num_q_heads, num_q_blocks, num_samples]; rows are the samples of the first head, then those
+// of the next one.
+fn sample_at(place: SamplePlace, row: u32) -> u32 {
+    let head = place.batch * params.num_q_heads + place.head + row / params.num_samples;
+    return (head * params.num_q_blocks + place.q_block) * params.num_samples + row % params.num_samples;
+}
+
 // k_at: where the keys begin in k. keys: their positions, looked at where MASK_PAIRS is on.
-fn best_scores(k_at: vec4<u32>, keys: vec4<i32>, first_sample: u32, thread: Thread) -> vec4<f32> {
+// place: which samples, those of num_heads heads.
+fn best_scores(k_at: vec4<u32>, keys: vec4<i32>, place: SamplePlace, num_heads: u32, thread: Thread) -> vec4<f32> {
     let own = lane_of(thread) % SHARE;
+    let num_rows = params.num_samples * num_heads;
     var best = vec4<f32>(MASKED);
-    for (var first = 0u; first < params.num_samples; first += ROWS) {
+    for (var first = 0u; first < num_rows; first += ROWS) {
         var q_at: array<u32, SLOTS>;
         for (var slot = 0u; slot < SLOTS; slot++) { // unroll
-            q_at[slot] = (first_sample + min(first + slot * SHARE + own, params.num_samples - 1u)) * HEAD_DIM4;
+            q_at[slot] = sample_at(place, min(first + slot * SHARE + own, num_rows - 1u)) * HEAD_DIM4;
         }
         var scores: array<vec4<f32>, ROWS>;
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
@@ -39,7 +55,7 @@ fn best_scores(k_at: vec4<u32>, keys: vec4<i32>, first_sample: u32, thread: Thre
         }
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             if MASK_PAIRS {
-                let scored = keys <= vec4<i32>(last_scored_key(min(first + r, params.num_samples - 1u)));
+                let scored = keys <= vec4<i32>(last_scored_key(min(first + r, num_rows - 1u) % params.num_samples));
                 best = max(best, select(vec4<f32>(MASKED), scores[r], scored));
             } else {
                 best = max(best, scores[r]);

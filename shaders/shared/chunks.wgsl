@@ -2,12 +2,12 @@
 
 // The number of the survivors' list, where a list of scores is a query head's and one of survivors a set's.
 fn survivor_list(block: QueryBlock) -> u32 {
-    let sets = params.num_sets / LISTS_PER_SET;
-    return (block.batch * sets + block.set_index / LISTS_PER_SET) * params.num_q_blocks + block.q_block;
+    let sets = params.num_sets / params.lists_per_set;
+    return (block.batch * sets + block.set_index / params.lists_per_set) * params.num_q_blocks + block.q_block;
 }
 
 fn num_chunks(block: QueryBlock, survivors: u32) -> u32 {
-    if IS_FIRST {
+    if has_flag(FIRST_STAGE) {
         // In steps, none of which goes below 0.
         let past_sinks = block.seq_len_kv - min(block.seq_len_kv, u32(params.sink_size));
         let keys = past_sinks - min(past_sinks, params.first_window);
@@ -17,7 +17,7 @@ fn num_chunks(block: QueryBlock, survivors: u32) -> u32 {
 }
 
 fn chunk_begin(chunk: u32, survivors: u32) -> u32 {
-    if IS_FIRST {
+    if has_flag(FIRST_STAGE) {
         return u32(params.sink_size) + chunk * params.chunk_size;
     }
     let parent = cache[params.parents_offset + survivors * params.max_parents + chunk / params.children];

@@ -44,7 +44,24 @@ struct SelectParams {
     survivors_offset: u32,
     survivor_counts_offset: u32,
     marks_offset: u32,
+    rounds: u32,
+    lists_per_set: u32,
+    flags: u32,
 }
+
+// Bits of `flags`. Numbers instead of constants: kernels are compiled once for all methods and stages.
+const CAUSAL = 1u;
+const ALIGN_GROUPS = 2u;
+const FIRST_STAGE = 4u;
+const LAST_STAGE = 8u;
+
+fn has_flag(flag: u32) -> bool {
+    return (params.flags & flag) != 0u;
+}
+
+// Values of `representative`.
+const CENTER = 0u;
+const FIRST = 1u;
 
 // Queries of a block; the last block may have fewer than the others.
 fn queries_of_block(q_block: u32) -> u32 {

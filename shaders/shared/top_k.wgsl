@@ -56,9 +56,9 @@ fn find_threshold(count: u32, keep: u32, index: u32) -> Threshold {
     return found;
 }
 
-// (above the threshold, at it) of each invocation's candidates, and of 16 parts of the invocations.
+// (above the threshold, at it) of each invocation's candidates, and of PARTS parts of the invocations.
 var<workgroup> tallies: array<vec2<u32>, WORKGROUP_SIZE>;
-var<workgroup> part_tallies: array<vec2<u32>, 16>;
+var<workgroup> part_tallies: array<vec2<u32>, PARTS>;
 
 // Calls keep_candidate for each that is kept, and returns how many those are.
 fn compact(count: u32, threshold: Threshold, index: u32) -> u32 {
@@ -72,8 +72,8 @@ fn compact(count: u32, threshold: Threshold, index: u32) -> u32 {
     }
     tallies[index] = own;
     workgroupBarrier(); // orders tallies
-    let part = WORKGROUP_SIZE / 16u;
-    if index < 16u {
+    let part = WORKGROUP_SIZE / PARTS;
+    if index < PARTS {
         var sum = vec2<u32>();
         for (var i = index * part; i < (index + 1u) * part; i++) {
             sum += tallies[i];
@@ -83,7 +83,7 @@ fn compact(count: u32, threshold: Threshold, index: u32) -> u32 {
     workgroupBarrier(); // orders part_tallies
     var before = vec2<u32>();
     var total = vec2<u32>();
-    for (var i = 0u; i < 16u; i++) {
+    for (var i = 0u; i < PARTS; i++) {
         before += select(vec2<u32>(), part_tallies[i], i < index / part);
         total += part_tallies[i];
     }

@@ -7,6 +7,12 @@ pub(crate) const BINDINGS: [Binding; 3] = [Binding::uniform("params"), Binding::
 /// Invocations of a workgroup, each with four columns of a sample.
 pub(crate) const WORKGROUP_SIZE: u32 = 64;
 
+/// Bits of `flags`.
+pub(crate) const CAUSAL: u32 = 1;
+pub(crate) const ALIGN_GROUPS: u32 = 2;
+pub(crate) const FIRST_STAGE: u32 = 4;
+pub(crate) const LAST_STAGE: u32 = 8;
+
 params! {
     /// The numbers of one dispatch of a selection, shared by its kernels. Offsets and strides of q and k count vec4
     /// elements, others elements.
@@ -55,5 +61,8 @@ params! {
         survivors_offset: u32,
         survivor_counts_offset: u32,
         marks_offset: u32,
+        rounds: u32,
+        lists_per_set: u32,
+        flags: u32,
     }
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use super::attend::{SelectedBlocks, check_blocks};
 use super::bind::{Access, Bound, Expect, Slot, Step, U32View, check_apart, check_tensor, check_u32};
 use super::workspace::Workspace;
-use crate::kernels::sample_queries::SelectParams;
+use crate::kernels::sample_queries::{ALIGN_GROUPS, CAUSAL, FIRST_STAGE, LAST_STAGE, SelectParams};
 use crate::pipeline::Pipeline;
 use crate::plan::Piece;
-use crate::{Context, Error, Representative, Result, SelectionMethod, SelectionPlan, SelectionProblem, TensorView};
+use crate::{
+    Context, Error, GroupBounds, Mask, Representative, Result, SelectionMethod, SelectionPlan, SelectionProblem,
+    TensorView,
+};
 
 /// The compiled pipelines of a [`SelectionPlan`]. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -207,17 +210,24 @@ impl Selection {
             indices_offset: tensors.blocks[0].offset,
             counts_offset: tensors.blocks[1].offset,
             first_window: problem.first_window(),
+            lists_per_set,
+            flags: if problem.mask == Mask::Causal { CAUSAL } else { 0 },
             ..SelectParams::default()
         };
-        if let SelectionMethod::Hip(hip) = problem.method() {
-            params.stride_k = hip.stride_k;
-            params.keys_per_block = hip.block_size_k / hip.stride_k;
-            params.representative = match hip.representative {
-                Representative::Center => 0,
-                Representative::First => 1,
-                Representative::Last => 2,
-            };
-        }
+        let representative = match problem.method() {
+            SelectionMethod::Hip(hip) => {
+                params.stride_k = hip.stride_k;
+                params.keys_per_block = hip.block_size_k / hip.stride_k;
+                params.flags |= if hip.group_bounds == GroupBounds::Aligned { ALIGN_GROUPS } else { 0 };
+                hip.representative
+            }
+            SelectionMethod::InfiniteHip(method) => method.representative,
+        };
+        params.representative = match representative {
+            Representative::Center => 0,
+            Representative::First => 1,
+            Representative::Last => 2,
+        };
         if let Piece::Score(index) | Piece::Select(index) = piece {
             let stage = plan.stages[index];
             // The cache fits a binding, and its offsets in words 32 bits.
@@ -226,6 +236,10 @@ impl Selection {
                 params.parents_offset = word(parent.survivors);
                 params.parent_counts_offset = word(parent.survivor_counts);
             }
+            params.flags |= if index == 0 { FIRST_STAGE } else { 0 };
+            params.flags |= if index + 1 == plan.stages.len() { LAST_STAGE } else { 0 };
+            // The chunk is a single key after so many halvings; a chunk of one key is probed once.
+            params.rounds = stage.chunk_size.next_power_of_two().ilog2().max(1);
             params.chunk_size = stage.chunk_size;
             params.children = stage.children;
             params.max_parents = stage.max_parents;

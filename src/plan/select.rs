@@ -6,10 +6,7 @@ use super::attend::{elem_module, fold_grid, share_modules};
 use super::{Dispatch, SelectionTiling};
 use crate::kernels::{KernelId, sample_queries, search_tree};
 use crate::shader::{Arrays, Module, Specialization};
-use crate::{
-    DeviceCaps, Error, HeadReduction, Hip, InfiniteHip, Mask, Representative, Result, SelectionMethod,
-    SelectionProblem, Tier,
-};
+use crate::{DeviceCaps, Error, HeadReduction, Hip, InfiniteHip, Result, SelectionMethod, SelectionProblem, Tier};
 
 /// The dispatches that compute a [`SelectionProblem`] on a device, and the memory they need. A value, as
 /// [`AttentionPlan`](crate::AttentionPlan) is.
@@ -153,11 +150,8 @@ impl SelectionPlan {
         let samples = self.add_samples(hip.stride_q, caps)?;
         let mut specialization = self.scoring(KernelId::SearchTree, self.tiling.search_groups, caps);
         specialization.modules.extend([Module::SamplingStride, Module::TopK]);
-        specialization.switches.extend([
-            ("MASK_PAIRS", true),
-            ("CAUSAL", self.problem.mask == Mask::Causal),
-            ("ALIGN_GROUPS", hip.group_bounds == crate::GroupBounds::Aligned),
-        ]);
+        specialization.constants.insert("PARTS", self.tiling.search_size().min(16));
+        specialization.switches.insert("MASK_PAIRS", true);
         self.num_searches = u32::try_from(lists).unwrap_or(u32::MAX).min(self.tiling.max_searches);
         let workgroups = if self.is_empty() { 0 } else { self.num_searches };
         debug_assert_eq!(samples, 0);
@@ -201,35 +195,31 @@ impl SelectionPlan {
             };
             parents = Some((stage.chunk_size, u32::try_from(survivors).unwrap_or(u32::MAX)));
             self.stages.push(planned);
-            self.push_stage(index, method, caps)?;
+            self.push_stage(index, caps)?;
         }
         Ok(())
     }
 
-    fn push_stage(&mut self, index: usize, method: &InfiniteHip, caps: &DeviceCaps) -> Result<()> {
+    fn push_stage(&mut self, index: usize, caps: &DeviceCaps) -> Result<()> {
         let stage = self.stages[index];
         let lists = if self.is_empty() { 0 } else { self.num_lists() };
-        let lists_per_set = self.lists_per_set();
-        let switches =
-            [("IS_FIRST", index == 0), ("IS_LAST", index + 1 == method.stages.len()), ("UNION", lists_per_set > 1)];
 
         let mut scoring = self.scoring(KernelId::ScoreChunks, self.tiling.score_groups, caps);
         scoring.modules.push(Module::Chunks);
-        scoring.constants.insert("LISTS_PER_SET", lists_per_set);
-        // The chunk is a single key after so many halvings; a chunk of one key is probed once.
-        scoring.constants.insert("ROUNDS", stage.chunk_size.next_power_of_two().ilog2().max(1));
-        let by_center = method.representative == Representative::Center;
-        scoring.switches.extend([switches[0], ("MASK_PAIRS", false), ("REPRESENT_BY_CENTER", by_center)]);
+        scoring.switches.insert("MASK_PAIRS", false);
         let chunks_per_workgroup = 2 * self.tiling.lanes * self.tiling.score_groups;
         let tiles = u64::from(stage.max_chunks.div_ceil(chunks_per_workgroup));
-        let grid = fold_grid(lists * u64::from(lists_per_set) * tiles, caps);
+        let grid = fold_grid(lists * u64::from(self.lists_per_set()) * tiles, caps);
         self.push(Piece::Score(index), Dispatch::new(scoring, grid, caps)?);
 
         let selecting = Specialization {
             kernel: KernelId::SelectChunks,
             modules: vec![Module::SelectParams, Module::SeqLens, Module::SelectPlace, Module::TopK, Module::Chunks],
-            constants: BTreeMap::from([("WORKGROUP_SIZE", self.tiling.top_k_size), ("LISTS_PER_SET", lists_per_set)]),
-            switches: [("HAS_SEQ_LENS", self.problem.seq_lens_kv)].into_iter().chain(switches).collect(),
+            constants: BTreeMap::from([
+                ("PARTS", self.tiling.top_k_size.min(16)),
+                ("WORKGROUP_SIZE", self.tiling.top_k_size),
+            ]),
+            switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
             arrays: Arrays::Memory, // it has none
         };
         self.push(Piece::Select(index), Dispatch::new(selecting, fold_grid(lists, caps), caps)?);
