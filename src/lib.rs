@@ -122,7 +122,7 @@ pub use problem::{
     SelectionProblem, Stage,
 };
 pub use shader::Specialization;
-pub use sparse::{AttentionPath, DENSE_BELOW, Report, SparseOptions, SparseOutput};
+pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
 
 /// The lse of a row that sees no key: finite, and below every lse that finite scores give.

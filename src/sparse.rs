@@ -6,10 +6,6 @@ use crate::{
     SelectionInputs, SelectionProblem, cpu,
 };
 
-/// Keys up to which [`Engine::attend_sparse`] computes dense attention, unless it is told another number: the measured
-/// crossover, where selection and block-sparse attention together take as long as dense attention.
-pub const DENSE_BELOW: u32 = 4096;
-
 /// Whether a measure of quality is computed. It costs as much as dense attention does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Report {
@@ -30,7 +26,8 @@ pub struct SparseOptions {
 
 impl SparseOptions {
     /// Sets the crossover: up to so many keys the call is dense, and in longer ones the query blocks that see no more
-    /// than these; 0 always selects [default: that of the selection if it has one, else [`DENSE_BELOW`]].
+    /// than these; 0 always selects [default: that of the selection if it has one, else the method's
+    /// [`crossover`](crate::SelectionMethod::crossover)].
     #[must_use]
     pub const fn dense_below(mut self, keys: u32) -> Self {
         self.dense_below = Some(keys);
@@ -99,7 +96,7 @@ impl Planned {
         options: &SparseOptions,
     ) -> Result<Self> {
         let own = selection.dense_below;
-        let dense_below = options.dense_below.unwrap_or(if own == 0 { DENSE_BELOW } else { own });
+        let dense_below = options.dense_below.unwrap_or(if own == 0 { selection.method.crossover() } else { own });
         let selection = selection.clone().dense_below(dense_below);
         agree(problem, &selection)?;
         inputs.validate(problem)?;

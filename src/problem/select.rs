@@ -14,6 +14,19 @@ pub enum SelectionMethod {
     InfiniteHip(InfiniteHip),
 }
 
+impl SelectionMethod {
+    /// Keys up to which dense attention takes no longer than a selection and what follows: measured, see
+    /// [`docs::performance`](crate::docs::performance). Where it is that short, [`SelectionProblem::dense_below`] with
+    /// this number makes attention dense; [`Engine::attend_sparse`](crate::Engine::attend_sparse) does so on its own.
+    #[must_use]
+    pub const fn crossover(&self) -> u32 {
+        match self {
+            Self::Hip(_) => 4096,
+            Self::InfiniteHip(_) => 8192,
+        }
+    }
+}
+
 impl From<Hip> for SelectionMethod {
     fn from(hip: Hip) -> Self {
         Self::Hip(hip)

@@ -12,9 +12,8 @@ use wattn::quality::{
     synthetic_table,
 };
 use wattn::{
-    AttentionPath, AttentionProblem, AttentionShape, DENSE_BELOW, DType, Engine, Error, Granularity, HeadReduction,
-    Hip, HostTensor, InfiniteHip, LSE_EMPTY, Mask, Report, Representative, SelectionMethod, SelectionProblem,
-    SparseOptions, Stage, cpu,
+    AttentionPath, AttentionProblem, AttentionShape, DType, Engine, Error, Granularity, HeadReduction, Hip, HostTensor,
+    InfiniteHip, LSE_EMPTY, Mask, Report, Representative, SelectionMethod, SelectionProblem, SparseOptions, Stage, cpu,
 };
 
 /// Sixteen keys in blocks of two, sinks of two and a window of four.
@@ -302,7 +301,7 @@ fn below_the_crossover_attention_is_dense_to_the_bit() {
     let run = |case: &Case<f32>, selection: &SelectionProblem, options: &SparseOptions| {
         engine.attend_sparse_blocking(&case.problem(), selection, &case.inputs(), options).unwrap()
     };
-    assert!(case.shape.seq_len_kv < DENSE_BELOW);
+    assert!(case.shape.seq_len_kv < selection.method().crossover());
     let options = SparseOptions::default().captured_mass(Report::Compute).recall(Report::Compute);
     let got = run(&case, &selection, &options);
     assert_eq!((got.path, &got.blocks, &got.recall), (AttentionPath::Dense, &None, &None));
