@@ -47,3 +47,8 @@ fn decode_loop_runs() {
 fn quality_runs() {
     runs("quality", "random blocks");
 }
+
+#[test]
+fn sparse_decode_runs() {
+    runs("sparse_decode", "33 tokens");
+}
