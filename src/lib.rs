@@ -50,6 +50,7 @@
 //!     k: TensorView::new(&k, DType::F16, layout),
 //!     v: TensorView::new(&v, DType::F16, layout),
 //!     seq_lens_kv: None, // or a buffer of lengths, read when the GPU runs
+//!     blocks: None,
 //!     out: TensorViewMut::new(&out, DType::F16, layout),
 //!     lse: None,
 //! })?;
@@ -95,8 +96,10 @@ mod ops;
 mod pipeline;
 mod plan;
 mod problem;
+pub mod quality;
 mod readback;
 mod shader;
+mod sparse;
 mod tensor;
 
 pub use caps::{DeviceCaps, MatrixTile, Tier};
@@ -106,14 +109,20 @@ pub use dtype::{DType, Element};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use kernels::{Binding, BindingKind, KernelId};
-pub use ops::{Attention, AttentionArgs, BoundAttention, BoundMerge, Merge, MergeArgs, U32View, Workspace};
-pub use plan::{AttentionPlan, Dispatch, MergePlan, Tiling};
+pub use ops::{
+    Attention, AttentionArgs, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks, Selection,
+    SelectionArgs, SelectionMemory, U32View, Workspace,
+};
+#[doc(hidden)]
+pub use plan::check_dispatches;
+pub use plan::{AttentionPlan, Dispatch, MergePlan, SelectionPlan, SelectionTiling, Tiling};
 pub use problem::{
     AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,
     InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs, SelectionMethod,
     SelectionProblem, Stage,
 };
 pub use shader::Specialization;
+pub use sparse::{AttentionPath, DENSE_BELOW, Report, SparseOptions, SparseOutput};
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
 
 /// The lse of a row that sees no key: finite, and below every lse that finite scores give.

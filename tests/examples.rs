@@ -42,3 +42,8 @@ fn own_device_runs() {
 fn decode_loop_runs() {
     runs("decode_loop", "100 tokens");
 }
+
+#[test]
+fn quality_runs() {
+    runs("quality", "random blocks");
+}
