@@ -9,8 +9,9 @@
 const PADDING = 0xffffffffu;
 
 var<private> block: QueryBlock;
-// The list of scores that is looked at.
+// The lists of scores that are looked at: the first one, and how many.
 var<private> scores_at: u32;
+var<private> num_scores: u32;
 // Candidates are chunks by their scores, or those that some head marked.
 var<private> by_marks: bool;
 
@@ -22,20 +23,25 @@ fn mark_at(i: u32) -> u32 {
 }
 
 fn candidate_key(i: u32) -> u32 {
-    if params.lists_per_set > 1u && by_marks {
+    if by_marks {
         return cache[mark_at(i)];
     }
-    return key_of_score(scores[scores_at + i]);
+    // Of each list of scores that counts, the best.
+    var key = 0u;
+    for (var list = 0u; list < num_scores; list++) {
+        key = max(key, key_of_score(scores[scores_at + list * params.num_q_blocks * params.max_chunks + i]));
+    }
+    return key;
 }
 
 fn keep_candidate(i: u32, place: u32) {
-    if params.lists_per_set > 1u && !by_marks {
+    if has_flag(UNION) && !by_marks {
         cache[mark_at(i)] = 1u;
         return;
     }
     let begin = chunk_begin(i, block.list);
     if !has_flag(LAST_STAGE) {
-        cache[params.survivors_offset + block.list * params.keep * params.lists_per_set + place] = begin;
+        cache[params.survivors_offset + block.list * params.max_survivors + place] = begin;
     } else if i32(begin) < block.p_min + i32(params.block_size_q) && begin < block.seq_len_kv {
         // Lists are ascending, so that only their ends fall away.
         block_indices[params.indices_offset + block.list * params.max_blocks + place] = begin;
@@ -63,15 +69,16 @@ fn select_chunks(
     let count = workgroupUniformLoad(&shared_count);
 
     var kept: u32;
-    if params.lists_per_set > 1u {
+    let first_row = (block.batch * params.num_sets + block.set_index * params.lists_per_set) * params.num_q_blocks;
+    if has_flag(UNION) {
+        num_scores = 1u;
         for (var i = index; i < count; i += WORKGROUP_SIZE) {
             cache[mark_at(i)] = 0u;
         }
         storageBarrier(); // orders the marks
         by_marks = false;
         for (var head = 0u; head < params.lists_per_set; head++) {
-            let row = (block.batch * params.num_sets + block.set_index * params.lists_per_set + head) * params.num_q_blocks;
-            scores_at = (row + block.q_block) * params.max_chunks;
+            scores_at = (first_row + head * params.num_q_blocks + block.q_block) * params.max_chunks;
             kept = compact(count, find_threshold(count, params.keep, index), index);
             workgroupBarrier(); // orders tallies and histogram: those of the next head
         }
@@ -79,7 +86,8 @@ fn select_chunks(
         by_marks = true;
         kept = compact(count, Threshold(0u, 0u), index);
     } else {
-        scores_at = block.list * params.max_chunks;
+        num_scores = params.lists_per_set;
+        scores_at = (first_row + block.q_block) * params.max_chunks;
         kept = compact(count, find_threshold(count, params.keep, index), index);
     }
     if !has_flag(LAST_STAGE) {

@@ -45,6 +45,7 @@ struct Bound {
     indices: wgpu::Buffer,
     counts: wgpu::Buffer,
     samples: wgpu::Buffer,
+    scratch: wgpu::Buffer,
     cache: wgpu::Buffer,
 }
 
@@ -74,7 +75,7 @@ impl Bound {
         let memory =
             SelectionMemory { samples: &workspace(&samples), scratch: &workspace(&scratch), cache: &workspace(&cache) };
         let bound = Selection::prepare(ctx, plan).unwrap().bind_with(args, memory).unwrap();
-        Self { bound, shape, k, lens, indices, counts, samples, cache }
+        Self { bound, shape, k, lens, indices, counts, samples, scratch, cache }
     }
 
     fn lists(&self, ctx: &Context) -> HostBlocks {
@@ -214,6 +215,40 @@ fn every_stage() {
                     }
                 }
             }
+        }
+    });
+}
+
+/// The scores of the last stage, which the scratch memory still holds, and what is kept of them.
+#[test]
+fn scores_are_the_twins() {
+    let cases: Vec<SelectCase> = integer_cases()
+        .into_iter()
+        .filter(|case| case.name.starts_with("InfiniteHiP") && case.problem.shape().head_dim == 16)
+        .filter(|case| !case.name.contains("dense"))
+        .collect();
+    everywhere::<f32>(|ctx, tier| {
+        for case in &cases {
+            let plan = plan_of(ctx, tier, case);
+            let bound = Bound::new(ctx, &plan, case);
+            let lists = bound.run(ctx, 0);
+            let got = read_all::<f32>(ctx, &bound.scratch);
+            let (_, stages) = twins::select_stages(&plan, &case.inputs()).unwrap();
+            let last = stages.len() - 1;
+            let none = twins::Survivors::new();
+            let parents = if last == 0 { &none } else { &stages[last - 1] };
+            let scored = twins::score_chunks(&plan, &case.inputs(), last, parents).unwrap();
+            let max_chunks = got.len().min((plan.scratch_bytes() / 4) as usize) / scored.len();
+            let what = format!("{} {tier} {}", ctx.describe(), case.name);
+            for (list, scored) in scored.iter().enumerate() {
+                let scores: Vec<f32> = scored.iter().map(|&(_, score)| score).collect();
+                let room = plan.scores_in(&got, last, list);
+                assert!(room.len() <= max_chunks, "{what}");
+                assert_eq!(room[..scores.len()], scores, "{what} list {list}");
+            }
+            let kept: usize = twins::select_chunks(&plan, last, &scored).iter().map(Vec::len).sum();
+            let listed: u32 = lists.block_counts().iter().sum();
+            assert!(listed as usize <= kept, "{what}: {listed} of {kept}");
         }
     });
 }

@@ -5,7 +5,10 @@
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
-use wattn::{AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, KernelId, Mask, Tier};
+use wattn::{
+    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Granularity, HeadReduction, Hip, InfiniteHip,
+    KernelId, Mask, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier,
+};
 
 /// Devices by what they report.
 fn devices() -> Vec<(&'static str, DeviceCaps)> {
@@ -101,6 +104,77 @@ proptest! {
     }
 }
 
+/// Selections of every kind.
+fn methods() -> Vec<SelectionMethod> {
+    let union = InfiniteHip { reduction: HeadReduction::Union, ..Preset::FiveK.into() };
+    let mut methods: Vec<SelectionMethod> = Preset::ALL.into_iter().map(SelectionMethod::from).collect();
+    methods.extend([Hip::default().into(), Hip::decode().into(), Hip { top_k: 4096, ..Hip::default() }.into()]);
+    methods.push(union.into());
+    methods
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_selection_fits_its_device(shape in shapes(), device in 0usize..8, method in 0usize..10, sets in 0usize..3) {
+        let (name, caps) = &devices()[device];
+        // What needs more than a binding is an error that says so; most of these do not.
+        let shape = AttentionShape { seq_len_q: shape.seq_len_q.min(2000), ..shape };
+        let problem = SelectionProblem::new(shape, DType::F16, methods()[method].clone())
+            .granularity(Granularity::ALL[sets]);
+        for tier in Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok()) {
+            let plan = match SelectionPlan::with_tier(&problem, caps, tier) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    prop_assert!(matches!(error, wattn::Error::Limit { .. }), "{name} {error}");
+                    continue;
+                }
+            };
+            let what = format!("{name}\n{plan}");
+            let tiling = plan.tiling();
+            let sizes = [tiling.search_size(), tiling.lanes * tiling.score_groups, tiling.top_k_size];
+            prop_assert!(sizes.iter().all(|&size| size <= caps.max_invocations_per_workgroup), "{}", what);
+            prop_assert!(tiling.workgroup_storage_bytes() <= u64::from(caps.max_workgroup_storage_bytes), "{}", what);
+            for dispatch in plan.dispatches() {
+                prop_assert!(dispatch.workgroups.iter().all(|&n| n <= caps.max_workgroups_per_dimension), "{}", what);
+            }
+            for bytes in [plan.samples_bytes(), plan.scratch_bytes(), plan.cache_bytes()] {
+                prop_assert!(bytes <= caps.max_storage_binding_bytes + 256, "{}", what);
+            }
+            // Attention to the lists is planned as any other.
+            let attention = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal).selected_blocks(problem.blocks());
+            if let Ok(plan) = AttentionPlan::with_tier(&attention, caps, tier) {
+                prop_assert!(plan.dispatches().len() <= 2 && plan.workspace_bytes() <= 17 << 20, "{}\n{}", what, plan);
+            }
+        }
+    }
+}
+
+/// HiP's scratch memory does not grow with the queries, InfiniteHiP's scores are one number for each query block and chunk.
+#[test]
+fn selections_of_long_prompts_need_little_memory() {
+    let caps = DeviceCaps::BASELINE;
+    let plan = |seq_len_q, seq_len_kv, method: SelectionMethod| {
+        let shape = AttentionShape {
+            batch_size: 1,
+            seq_len_q,
+            seq_len_kv,
+            num_q_heads: 2,
+            num_kv_heads: 2,
+            head_dim: 128,
+            head_dim_v: 128,
+        };
+        SelectionPlan::new(&SelectionProblem::new(shape, DType::F16, method), &caps).unwrap()
+    };
+    let [short, long] = [32_768, 65_536].map(|len| plan(len, 131_072, Hip::default().into()));
+    assert_eq!(short.scratch_bytes(), long.scratch_bytes());
+    assert!(long.scratch_bytes() <= 8 << 20, "{long}");
+    // 512 query blocks x 4091 chunks (specification 6.3).
+    let infinite = plan(32_768, 1 << 20, Preset::ThreeK.into());
+    assert_eq!(infinite.scratch_bytes(), 512 * 4091 * 4, "{infinite}");
+}
+
 /// 131072 x 131072 causal, in chunks of queries, needs no memory beside its tensors that grows with both lengths.
 #[test]
 fn long_contexts_need_next_to_no_workspace() {
@@ -161,6 +235,15 @@ fn plans_print_as_the_golden_table() {
             let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal).with_lse();
             let plan = AttentionPlan::new(&problem, &caps).unwrap();
             writeln!(table, "\n{name}\n{plan}").unwrap();
+        }
+    }
+    for (name, caps) in devices().iter().take(2) {
+        for method in [Hip::decode().into(), SelectionMethod::from(Preset::ThreeK)] {
+            let problem = SelectionProblem::new(shape(1, 65536, 32, 128), DType::F16, method);
+            let plan = SelectionPlan::new(&problem, caps).unwrap();
+            let attention = AttentionProblem::new(*problem.shape(), DType::F16).mask(Mask::Causal);
+            let sparse = AttentionPlan::new(&attention.selected_blocks(problem.blocks()), caps).unwrap();
+            writeln!(table, "\n{name}\n{plan}\n{sparse}").unwrap();
         }
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/plans.txt");

@@ -46,6 +46,7 @@ struct SelectParams {
     marks_offset: u32,
     rounds: u32,
     lists_per_set: u32,
+    max_survivors: u32,
     flags: u32,
 }
 
@@ -54,6 +55,7 @@ const CAUSAL = 1u;
 const ALIGN_GROUPS = 2u;
 const FIRST_STAGE = 4u;
 const LAST_STAGE = 8u;
+const UNION = 16u;
 
 fn has_flag(flag: u32) -> bool {
     return (params.flags & flag) != 0u;

@@ -15,12 +15,19 @@ pub fn select_chunks(plan: &SelectionPlan, stage: usize, scored: &[Vec<(u32, f32
     let mut survivors = Vec::new();
     for set in 0..num_sets {
         for q_block in 0..num_q_blocks {
-            let mut kept: Vec<u32> = Vec::new();
-            for head in 0..lists_per_set {
-                let chunks = &scored[(set * lists_per_set + head) * num_q_blocks + q_block];
-                let scores: Vec<f32> = chunks.iter().map(|&(_, score)| score).collect();
-                kept.extend(top_k(&scores, keep).into_iter().map(|i| chunks[i].0));
-            }
+            let lists = (0..lists_per_set).map(|head| &scored[(set * lists_per_set + head) * num_q_blocks + q_block]);
+            let scores = |list: &[(u32, f32)]| list.iter().map(|&(_, score)| score).collect::<Vec<f32>>();
+            let mut kept: Vec<u32> = if plan.is_union() {
+                let of_list =
+                    |list: &Vec<(u32, f32)>| top_k(&scores(list), keep).into_iter().map(|i| list[i].0).collect();
+                lists.flat_map::<Vec<u32>, _>(of_list).collect()
+            } else {
+                let best = lists
+                    .map(|list| scores(list))
+                    .reduce(|best, next| best.into_iter().zip(next).map(|(a, b)| a.max(b)).collect());
+                let chunks = &scored[set * lists_per_set * num_q_blocks + q_block];
+                top_k(&best.unwrap_or_default(), keep).into_iter().map(|i| chunks[i].0).collect()
+            };
             kept.sort_unstable();
             kept.dedup();
             survivors.push(kept);

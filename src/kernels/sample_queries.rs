@@ -12,6 +12,7 @@ pub(crate) const CAUSAL: u32 = 1;
 pub(crate) const ALIGN_GROUPS: u32 = 2;
 pub(crate) const FIRST_STAGE: u32 = 4;
 pub(crate) const LAST_STAGE: u32 = 8;
+pub(crate) const UNION: u32 = 16;
 
 params! {
     /// The numbers of one dispatch of a selection, shared by its kernels. Offsets and strides of q and k count vec4
@@ -63,6 +64,7 @@ params! {
         marks_offset: u32,
         rounds: u32,
         lists_per_set: u32,
+        max_survivors: u32,
         flags: u32,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::attend::{SelectedBlocks, check_blocks};
 use super::bind::{Access, Bound, Expect, Slot, Step, U32View, check_apart, check_tensor, check_u32};
 use super::workspace::Workspace;
-use crate::kernels::sample_queries::{ALIGN_GROUPS, CAUSAL, FIRST_STAGE, LAST_STAGE, SelectParams};
+use crate::kernels::sample_queries::{ALIGN_GROUPS, CAUSAL, FIRST_STAGE, LAST_STAGE, SelectParams, UNION};
 use crate::pipeline::Pipeline;
 use crate::plan::Piece;
 use crate::{
@@ -211,7 +211,7 @@ impl Selection {
             counts_offset: tensors.blocks[1].offset,
             first_window: problem.first_window(),
             lists_per_set,
-            flags: if problem.mask == Mask::Causal { CAUSAL } else { 0 },
+            flags: if problem.mask == Mask::Causal { CAUSAL } else { 0 } | if plan.is_union() { UNION } else { 0 },
             ..SelectParams::default()
         };
         let representative = match problem.method() {
@@ -245,6 +245,7 @@ impl Selection {
             params.max_parents = stage.max_parents;
             params.max_chunks = stage.max_chunks;
             params.keep = stage.keep;
+            params.max_survivors = stage.max_survivors;
             params.survivors_offset = word(stage.survivors);
             params.survivor_counts_offset = word(stage.survivor_counts);
             params.marks_offset = word(stage.marks);

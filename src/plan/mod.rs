@@ -5,6 +5,7 @@ mod check;
 mod merge;
 mod select;
 mod select_tiling;
+mod select_view;
 mod tiling;
 
 pub use attend::AttentionPlan;

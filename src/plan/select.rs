@@ -38,6 +38,8 @@ pub struct SelectionPlan {
     /// Workgroups that search trees, each with scratch memory of its own.
     num_searches: u32,
     max_rounds: u32,
+    /// Lists of scores for each list of blocks.
+    lists_per_set: u32,
 }
 
 /// What a dispatch does, with indices into `samples` and `stages`.
@@ -67,8 +69,9 @@ pub(crate) struct StagePlan {
     pub(crate) children: u32,
     pub(crate) max_parents: u32,
     pub(crate) max_chunks: u32,
-    /// Chunks that each list of scores keeps.
+    /// Chunks that are kept: of each list of scores where survivors are their union, else of the best of all.
     pub(crate) keep: u32,
+    pub(crate) max_survivors: u32,
     pub(crate) survivors: u64,
     pub(crate) survivor_counts: u64,
     pub(crate) marks: u64,
@@ -121,6 +124,7 @@ impl SelectionPlan {
             stages: Vec::new(),
             num_searches: 0,
             max_rounds: u32::MAX,
+            lists_per_set: 1,
         };
         match problem.method() {
             SelectionMethod::Hip(hip) => plan.plan_hip(hip, caps)?,
@@ -160,7 +164,8 @@ impl SelectionPlan {
     }
 
     fn plan_infinite(&mut self, method: &InfiniteHip, caps: &DeviceCaps) -> Result<()> {
-        let (lists, lists_per_set) = (self.num_lists(), self.lists_per_set());
+        let lists = self.num_lists();
+        self.lists_per_set = self.choose_lists_per_set(method, caps);
         let mut cache_words = 0;
         let mut reserve = |words: u64| {
             let at = cache_words;
@@ -178,10 +183,11 @@ impl SelectionPlan {
                 }
             };
             let keep = (stage.keep / stage.chunk_size).min(max_chunks);
-            let survivors = u64::from(keep) * u64::from(lists_per_set);
+            let max_survivors = keep.saturating_mul(if self.is_union() { self.lists_per_set } else { 1 });
+            let survivors = u64::from(max_survivors);
             let is_last = index + 1 == method.stages.len();
             let of_lists = |each: u64| lists * each;
-            let marks = if lists_per_set > 1 { max_chunks.into() } else { 0 };
+            let marks = if self.is_union() { max_chunks.into() } else { 0 };
             let planned = StagePlan {
                 samples,
                 chunk_size: stage.chunk_size,
@@ -189,11 +195,12 @@ impl SelectionPlan {
                 max_parents,
                 max_chunks,
                 keep,
+                max_survivors,
                 survivors: reserve(if is_last { 0 } else { of_lists(survivors) }),
                 survivor_counts: reserve(if is_last { 0 } else { lists }),
                 marks: reserve(of_lists(marks)),
             };
-            parents = Some((stage.chunk_size, u32::try_from(survivors).unwrap_or(u32::MAX)));
+            parents = Some((stage.chunk_size, max_survivors));
             self.stages.push(planned);
             self.push_stage(index, caps)?;
         }
@@ -209,7 +216,7 @@ impl SelectionPlan {
         scoring.switches.insert("MASK_PAIRS", false);
         let chunks_per_workgroup = 2 * self.tiling.lanes * self.tiling.score_groups;
         let tiles = u64::from(stage.max_chunks.div_ceil(chunks_per_workgroup));
-        let grid = fold_grid(lists * u64::from(self.lists_per_set()) * tiles, caps);
+        let grid = fold_grid(lists * u64::from(self.lists_per_set) * tiles, caps);
         self.push(Piece::Score(index), Dispatch::new(scoring, grid, caps)?);
 
         let selecting = Specialization {
@@ -296,16 +303,6 @@ impl SelectionPlan {
         Ok(self.samples.len() - 1)
     }
 
-    /// What a stage kept for one list of blocks, `[batch, set, q_block]`, in the words of the cache. For tests.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn survivors_in<'a>(&self, cache: &'a [u32], stage: usize, list: usize) -> &'a [u32] {
-        let planned = self.stages[stage];
-        let room = (planned.keep * self.lists_per_set()) as usize;
-        let count = cache[planned.survivor_counts as usize + list] as usize;
-        &cache[planned.survivors as usize + list * room..][..count]
-    }
-
     /// The problem.
     #[must_use]
     pub const fn problem(&self) -> &SelectionProblem {
@@ -368,7 +365,7 @@ impl SelectionPlan {
             }
             SelectionMethod::InfiniteHip(_) => {
                 let chunks = self.stages.iter().map(|stage| u64::from(stage.max_chunks)).max().unwrap_or(0);
-                4 * self.num_lists() * u64::from(self.lists_per_set()) * chunks
+                4 * self.num_lists() * u64::from(self.lists_per_set) * chunks
             }
         }
     }
@@ -377,7 +374,7 @@ impl SelectionPlan {
     /// that each layer needs its own.
     #[must_use]
     pub fn cache_bytes(&self) -> u64 {
-        let marks = if self.lists_per_set() > 1 { self.num_lists() } else { 0 };
+        let marks = if self.is_union() { self.num_lists() } else { 0 };
         self.stages.last().map_or(0, |last| 4 * (last.marks + marks * u64::from(last.max_chunks)))
     }
 
@@ -395,55 +392,34 @@ impl SelectionPlan {
     }
 
     /// Lists of scores for each list of blocks.
-    pub(crate) fn lists_per_set(&self) -> u32 {
-        match &self.problem.method {
-            SelectionMethod::InfiniteHip(InfiniteHip { reduction: HeadReduction::Union, .. }) => {
-                self.problem.granularity.heads_per_set(&self.problem.shape)
-            }
-            _ => 1,
+    pub(crate) const fn lists_per_set(&self) -> u32 {
+        self.lists_per_set
+    }
+
+    /// Whether each list of scores keeps chunks of its own.
+    pub(crate) const fn is_union(&self) -> bool {
+        let SelectionMethod::InfiniteHip(method) = &self.problem.method else { return false };
+        matches!(method.reduction, HeadReduction::Union)
+    }
+
+    /// A list of scores for each head where the heads' survivors are united. Else the fewest that give a device enough
+    /// workgroups: a lane descends for one head after the other, so that decoding with many heads would take long.
+    fn choose_lists_per_set(&self, method: &InfiniteHip, caps: &DeviceCaps) -> u32 {
+        let heads = self.problem.granularity.heads_per_set(&self.problem.shape);
+        if self.is_union() {
+            return heads;
         }
+        let wanted = if caps.software { 8 } else { 256 };
+        let chunks_per_workgroup = u64::from(2 * self.tiling.lanes * self.tiling.score_groups);
+        let later = method.stages.windows(2).map(|pair| pair[0].keep / pair[1].chunk_size);
+        let fewest = later.chain([self.problem.num_chunks(self.problem.shape.seq_len_kv)]).min().unwrap_or(1);
+        let workgroups = self.num_lists() * u64::from(fewest).div_ceil(chunks_per_workgroup).max(1);
+        let is_enough = |lists: &u32| heads.is_multiple_of(*lists) && workgroups * u64::from(*lists) >= wanted;
+        (1..heads).find(is_enough).unwrap_or(heads)
     }
 
     /// Whether there is nothing to select for.
     fn is_empty(&self) -> bool {
         self.problem.shape.seq_len_q == 0 || self.problem.shape.batch_size == 0
-    }
-}
-
-impl core::fmt::Display for SelectionPlan {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let (shape, blocks) = (&self.problem.shape, self.problem.blocks());
-        let name = match self.problem.method {
-            SelectionMethod::Hip(_) => "HiP",
-            SelectionMethod::InfiniteHip(_) => "InfiniteHiP",
-        };
-        writeln!(
-            f,
-            "selection  {name}, batch {} x q {} x kv {}, heads {}/{}, width {}, {}",
-            shape.batch_size,
-            shape.seq_len_q,
-            shape.seq_len_kv,
-            shape.num_q_heads,
-            shape.num_kv_heads,
-            shape.head_dim,
-            self.problem.dtype,
-        )?;
-        writeln!(
-            f,
-            "lists      {} x {} keys for {} queries, one for each {}",
-            blocks.max_blocks, blocks.block_size, blocks.block_size_q, blocks.granularity,
-        )?;
-        writeln!(
-            f,
-            "memory     {} bytes of samples, {} of scratch, {} of cache",
-            self.samples_bytes(),
-            self.scratch_bytes(),
-            self.cache_bytes()
-        )?;
-        for (index, dispatch) in self.dispatches.iter().enumerate() {
-            let separator = if index + 1 < self.dispatches.len() { "\n" } else { "" };
-            write!(f, "dispatch   {dispatch}{separator}")?;
-        }
-        Ok(())
     }
 }

@@ -1,0 +1,62 @@
+//! How a plan of a selection prints, and where in its memory tests find what its stages computed.
+
+use super::SelectionPlan;
+use crate::SelectionMethod;
+
+impl SelectionPlan {
+    /// What a stage kept for one list of blocks, `[batch, set, q_block]`, in the words of the cache. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn survivors_in<'a>(&self, cache: &'a [u32], stage: usize, list: usize) -> &'a [u32] {
+        let planned = self.stages[stage];
+        let room = planned.max_survivors as usize;
+        let count = cache[planned.survivor_counts as usize + list] as usize;
+        &cache[planned.survivors as usize + list * room..][..count]
+    }
+
+    /// The scores of a stage for one list of scores, in the words of the scratch memory. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn scores_in<'a>(&self, scratch: &'a [f32], stage: usize, list: usize) -> &'a [f32] {
+        let max_chunks = self.stages[stage].max_chunks as usize;
+        &scratch[list * max_chunks..][..max_chunks]
+    }
+}
+
+impl core::fmt::Display for SelectionPlan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (shape, blocks) = (&self.problem.shape, self.problem.blocks());
+        let name = match self.problem.method {
+            SelectionMethod::Hip(_) => "HiP",
+            SelectionMethod::InfiniteHip(_) => "InfiniteHiP",
+        };
+        writeln!(
+            f,
+            "selection  {name}, batch {} x q {} x kv {}, heads {}/{}, width {}, {}",
+            shape.batch_size,
+            shape.seq_len_q,
+            shape.seq_len_kv,
+            shape.num_q_heads,
+            shape.num_kv_heads,
+            shape.head_dim,
+            self.problem.dtype,
+        )?;
+        writeln!(
+            f,
+            "lists      {} x {} keys for {} queries, one for each {}",
+            blocks.max_blocks, blocks.block_size, blocks.block_size_q, blocks.granularity,
+        )?;
+        writeln!(
+            f,
+            "memory     {} bytes of samples, {} of scratch, {} of cache",
+            self.samples_bytes(),
+            self.scratch_bytes(),
+            self.cache_bytes()
+        )?;
+        for (index, dispatch) in self.dispatches().iter().enumerate() {
+            let separator = if index + 1 < self.dispatches().len() { "\n" } else { "" };
+            write!(f, "dispatch   {dispatch}{separator}")?;
+        }
+        Ok(())
+    }
+}
