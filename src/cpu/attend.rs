@@ -4,7 +4,7 @@ use super::sequence::{Partial, Sequence};
 use super::stream::attend_stream;
 use super::tile::{RowTile, Scratch, attend_tile};
 use super::{AttentionOutput, HostInputs};
-use crate::{AttentionProblem, Element, Error, HostTensor, Result};
+use crate::{AttentionProblem, AttentionShape, Element, Error, HostTensor, Result};
 use core::ops::Range;
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
@@ -26,7 +26,12 @@ pub struct CpuTiling {
 impl CpuTiling {
     /// Most pieces that the keys of a sequence are split into. A constant, so that the bits of the result depend
     /// neither on the number of threads nor on the batch; it bounds the memory of partial results.
-    const MAX_SPLITS: usize = 64;
+    pub(super) const MAX_SPLITS: usize = 64;
+
+    /// Whether there are so few rows that k and v are streamed.
+    pub(super) fn streams(&self, shape: &AttentionShape) -> bool {
+        u64::from(shape.seq_len_q) * u64::from(shape.group_size()) <= self.stream_rows.into()
+    }
 
     fn validate(&self) -> Result<()> {
         for (field, value) in [("tile_q", self.tile_q), ("tile_kv", self.tile_kv), ("split_kv", self.split_kv)] {
@@ -93,23 +98,33 @@ pub fn attend_with_tiling<T: Element>(
         let outs = out.data_mut().par_chunks_mut(rows_per_sequence * shape.head_dim_v as usize);
         let lses = lse.data_mut().par_chunks_mut(rows_per_sequence);
         (0..shape.batch_size).into_par_iter().zip(outs).zip(lses).for_each(|((batch, out), lse)| {
-            let sequence = Sequence::new(problem, inputs, batch);
-            if shape.seq_len_q as usize * shape.group_size() as usize <= tiling.stream_rows as usize {
-                stream_sequence(&sequence, tiling, out, lse);
-            } else {
-                tile_sequence(&sequence, tiling, &pool, out, lse);
-            }
+            attend_sequence(&Sequence::new(problem, inputs, batch), tiling, &pool, out, lse);
         });
     }
     Ok(AttentionOutput { out, lse })
 }
 
+/// One sequence; there must be rows.
+pub(super) fn attend_sequence<T: Element>(
+    sequence: &Sequence<'_, T>,
+    tiling: &CpuTiling,
+    pool: &ScratchPool,
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    if tiling.streams(sequence.shape) {
+        stream_sequence(sequence, tiling, out, lse);
+    } else {
+        tile_sequence(sequence, tiling, pool, out, lse);
+    }
+}
+
 /// Scratch memory of the tasks that run at one time.
 #[derive(Default)]
-struct ScratchPool(Mutex<Vec<Scratch>>);
+pub(super) struct ScratchPool(Mutex<Vec<Scratch>>);
 
 impl ScratchPool {
-    fn with<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
+    pub(super) fn with<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = lock().pop().unwrap_or_default();
         let result = work(&mut scratch);
@@ -119,7 +134,7 @@ impl ScratchPool {
 }
 
 /// Adds partial results in the order of their keys; `None` when there are none.
-fn fold(partials: Vec<Partial>) -> Option<Partial> {
+pub(super) fn fold(partials: Vec<Partial>) -> Option<Partial> {
     partials.into_iter().reduce(|mut whole, next| {
         whole.absorb(&next);
         whole
@@ -138,7 +153,7 @@ fn stream_sequence<T: Element>(sequence: &Sequence<'_, T>, tiling: &CpuTiling, o
     for (index, (out, lse)) in out.chunks_exact_mut(dim_v).zip(lse).enumerate() {
         let (q_index, head) = (index / num_q_heads, index % num_q_heads);
         let row = (head / group * seq_len_q + q_index) * group + head % group;
-        *lse = partial.finish(row, &sequence.visible(q_index), out);
+        *lse = partial.finish(row, sequence.visible(q_index).len(), out);
     }
 }
 
@@ -163,25 +178,40 @@ fn tile_sequence<T: Element>(
     outs.zip(lses).enumerate().with_max_len(1).for_each(|(tile, (out, lse))| {
         let first_query = tile * queries_per_tile;
         let queries = first_query..seq_len_q.min(first_query + queries_per_tile);
-        // The rows of one KV head are `group` neighbours out of the `num_q_heads` of each query.
-        let mut heads: Vec<Vec<_>> = (0..num_kv_heads).map(|_| Vec::with_capacity(queries.len())).collect();
-        for (i, slices) in out.chunks_exact_mut(group * dim_v).zip(lse.chunks_exact_mut(group)).enumerate() {
-            heads[i % num_kv_heads].push(slices);
-        }
-        heads.into_par_iter().enumerate().with_max_len(1).for_each(|(kv_head, mut slices)| {
-            let rows = queries.start * group..queries.end * group;
-            // More than one turn only when a group alone is larger than a tile.
-            for start in rows.clone().step_by(tiling.tile_q as usize) {
-                let tile = RowTile { kv_head, rows: start..rows.end.min(start.saturating_add(tiling.tile_q as usize)) };
-                let partial = attend_splits(sequence, tiling, pool, &tile, wanted_splits);
-                for (at, row) in tile.rows.clone().enumerate() {
-                    let (q_index, g) = (row / group, row % group);
-                    let (out, lse) = &mut slices[q_index - queries.start];
-                    lse[g] = partial.finish(at, &sequence.visible(q_index), &mut out[g * dim_v..][..dim_v]);
+        deal_heads(shape, shape.group_size(), out, lse).into_par_iter().enumerate().with_max_len(1).for_each(
+            |(kv_head, mut slices)| {
+                let rows = queries.start * group..queries.end * group;
+                // More than one turn only when a group alone is larger than a tile.
+                for start in rows.clone().step_by(tiling.tile_q as usize) {
+                    let rows = start..rows.end.min(start.saturating_add(tiling.tile_q as usize));
+                    let tile = RowTile { kv_head, first_head: kv_head * group, num_heads: group, rows };
+                    let partial = attend_splits(sequence, tiling, pool, &tile, wanted_splits);
+                    for (at, row) in tile.rows.clone().enumerate() {
+                        let (q_index, g) = (row / group, row % group);
+                        let (out, lse) = &mut slices[q_index - queries.start];
+                        lse[g] = partial.finish(at, sequence.visible(q_index).len(), &mut out[g * dim_v..][..dim_v]);
+                    }
                 }
-            }
-        });
+            },
+        );
     });
+}
+
+/// Deals `out` and `lse` of some queries to sets of `num_heads` neighbouring query heads: `[set][query]`.
+pub(super) fn deal_heads<'a>(
+    shape: &AttentionShape,
+    num_heads: u32,
+    out: &'a mut [f32],
+    lse: &'a mut [f32],
+) -> Vec<Vec<(&'a mut [f32], &'a mut [f32])>> {
+    let [num_heads, dim_v] = [num_heads, shape.head_dim_v].map(|n| n as usize);
+    let num_sets = shape.num_q_heads as usize / num_heads;
+    let num_queries = lse.len() / shape.num_q_heads as usize;
+    let mut sets: Vec<Vec<_>> = (0..num_sets).map(|_| Vec::with_capacity(num_queries)).collect();
+    for (i, slices) in out.chunks_exact_mut(num_heads * dim_v).zip(lse.chunks_exact_mut(num_heads)).enumerate() {
+        sets[i % num_sets].push(slices);
+    }
+    sets
 }
 
 fn attend_splits<T: Element>(
@@ -191,7 +221,7 @@ fn attend_splits<T: Element>(
     tile: &RowTile,
     wanted_splits: usize,
 ) -> Partial {
-    let keys = sequence.visible_to_any(&tile.q_indices(sequence.shape.group_size() as usize));
+    let keys = sequence.visible_to_any(&tile.q_indices());
     let attend = |keys| pool.with(|scratch| attend_tile(sequence, tile, keys, tiling.tile_kv as usize, scratch));
     match tiling.splits(&keys, wanted_splits) {
         splits if splits.len() <= 1 => attend(keys),

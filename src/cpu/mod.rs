@@ -12,8 +12,10 @@ mod select;
 mod sequence;
 mod simd;
 mod stream;
+mod stream_selected;
 mod tile;
 pub mod twins;
+mod walk;
 
 pub use attend::{CpuTiling, attend, attend_with_tiling};
 pub use attend_selected::attend_selected;

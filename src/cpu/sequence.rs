@@ -16,7 +16,7 @@ pub(super) struct Sequence<'a, T> {
     pub(super) v: &'a [T],
     /// Factor on q·k that makes the score the exponent of 2: `softmax_scale * log2(e)`.
     pub(super) scale_log2: f32,
-    seq_len_kv: u32,
+    pub(super) seq_len_kv: u32,
     mask: Mask,
 }
 
@@ -119,9 +119,9 @@ impl Partial {
         }
     }
 
-    /// Writes one finished row to `out` `[head_dim_v]` and returns its lse; `keys` are those that it sees.
-    pub(super) fn finish(&self, row: usize, keys: &Range<usize>, out: &mut [f32]) -> f32 {
-        if keys.is_empty() {
+    /// Writes one finished row to `out` `[head_dim_v]` and returns its lse. `num_keys` is the number of keys that it sees.
+    pub(super) fn finish(&self, row: usize, num_keys: usize, out: &mut [f32]) -> f32 {
+        if num_keys == 0 {
             out.fill(0.0);
             return LSE_EMPTY;
         }

@@ -10,17 +10,57 @@ use core::ops::Range;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
-/// Rows `q_index * group_size + g` of one KV head.
+/// Rows `q_index * num_heads + g`, of query heads that share a KV head.
 #[derive(Clone, Debug)]
 pub(super) struct RowTile {
     pub(super) kv_head: usize,
+    pub(super) first_head: usize,
+    /// Query heads of each query.
+    pub(super) num_heads: usize,
     pub(super) rows: Range<usize>,
 }
 
 impl RowTile {
     /// The queries that the rows belong to.
-    pub(super) fn q_indices(&self, group_size: usize) -> Range<usize> {
-        self.rows.start / group_size..self.rows.end.div_ceil(group_size)
+    pub(super) fn q_indices(&self) -> Range<usize> {
+        self.rows.start / self.num_heads..self.rows.end.div_ceil(self.num_heads)
+    }
+
+    /// The rows of some queries, counted from the first row of the tile.
+    pub(super) fn lanes_of(&self, q_indices: &Range<usize>) -> Range<usize> {
+        let lane = |q_index: usize| {
+            q_index.saturating_mul(self.num_heads).clamp(self.rows.start, self.rows.end) - self.rows.start
+        };
+        lane(q_indices.start)..lane(q_indices.end)
+    }
+}
+
+/// Keys of one tile.
+#[derive(Clone, Debug)]
+pub(super) enum TileKeys<'a> {
+    /// Neighbours, read in place when they are f32.
+    Run(Range<usize>),
+    /// Any keys: their rows are gathered.
+    List(&'a [u32]),
+}
+
+impl TileKeys<'_> {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Run(keys) => keys.len(),
+            Self::List(keys) => keys.len(),
+        }
+    }
+
+    pub(super) fn at(&self, index: usize) -> usize {
+        match self {
+            Self::Run(keys) => keys.start + index,
+            Self::List(keys) => keys[index] as usize,
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        (0..self.len()).map(|index| self.at(index))
     }
 }
 
@@ -55,44 +95,68 @@ pub(super) fn attend_tile<T: Element>(
     tile_kv: usize,
     scratch: &mut Scratch,
 ) -> Partial {
-    let arch = pulp::Arch::new();
-    let shape = sequence.shape;
-    let [num_q_heads, num_kv_heads] = [shape.num_q_heads, shape.num_kv_heads].map(|n| n as usize);
-    let [dim, dim_v] = [shape.head_dim, shape.head_dim_v].map(|n| n as usize);
-    let group = shape.group_size() as usize;
-    let num_rows = tile.rows.len();
-    let ld = num_rows.next_multiple_of(LANES);
-
-    let Scratch { q, scores, acc, rescale, keys: copy } = scratch;
-    let q = at_least(q, dim * ld);
-    let rescale = at_least(rescale, ld);
-    let acc = at_least(acc, dim_v * ld);
-    let copy = at_least(copy, tile_kv.min(keys.len()) * dim.max(dim_v));
-    // Padding rows must be finite and no more: lanes never mix.
-    q.fill(0.0);
-    acc.fill(0.0);
-    let mut q_row = [0.0; crate::AttentionProblem::MAX_HEAD_DIM as usize];
-    for (lane, row) in tile.rows.clone().enumerate() {
-        let head = (row / group) * num_q_heads + tile.kv_head * group + row % group;
-        widen(&sequence.q[head * dim..][..dim], &mut q_row[..dim]);
-        for (d, &x) in q_row[..dim].iter().enumerate() {
-            q[d * ld + lane] = x;
-        }
-    }
-    let q = MatRef::from_column_major_slice(&*q, ld, dim);
-    let mut max = vec![FLOOR; ld];
-    let mut sum = vec![0.0; ld];
-
-    let q_indices = tile.q_indices(group);
+    let q_indices = tile.q_indices();
     let seen_by_all = sequence.visible_to_all(&q_indices);
+    let mut softmax = TileSoftmax::new(sequence, tile, scratch);
+    let lanes_of = |key| tile.lanes_of(&sequence.queries_of(key, &q_indices));
     for start in keys.clone().step_by(tile_kv) {
         let kv_tile = start..keys.end.min(start.saturating_add(tile_kv));
-        let num_keys = kv_tile.len();
         let masked = !(seen_by_all.start <= kv_tile.start && kv_tile.end <= seen_by_all.end);
-        let scores = at_least(scores, num_keys * ld);
+        softmax.absorb(&TileKeys::Run(kv_tile), masked.then_some(&lanes_of));
+    }
+    softmax.finish()
+}
 
-        let k = KvTile { data: sequence.k, num_heads: num_kv_heads, head: tile.kv_head, dim };
-        let (k, stride) = k.read(&kv_tile, copy);
+/// Online softmax of the rows of a tile, one tile of keys after the other.
+pub(super) struct TileSoftmax<'a, T> {
+    arch: pulp::Arch,
+    sequence: &'a Sequence<'a, T>,
+    kv_head: usize,
+    num_rows: usize,
+    /// `num_rows`, padded.
+    ld: usize,
+    scratch: &'a mut Scratch,
+    max: Vec<f32>,
+    sum: Vec<f32>,
+}
+
+impl<'a, T: Element> TileSoftmax<'a, T> {
+    pub(super) fn new(sequence: &'a Sequence<'a, T>, tile: &RowTile, scratch: &'a mut Scratch) -> Self {
+        let shape = sequence.shape;
+        let [dim, dim_v, num_q_heads] = [shape.head_dim, shape.head_dim_v, shape.num_q_heads].map(|n| n as usize);
+        let num_rows = tile.rows.len();
+        let ld = num_rows.next_multiple_of(LANES);
+        let q = at_least(&mut scratch.q, dim * ld);
+        // Padding rows must be finite and no more: lanes never mix.
+        q.fill(0.0);
+        at_least(&mut scratch.acc, dim_v * ld).fill(0.0);
+        at_least(&mut scratch.rescale, ld);
+        let mut q_row = [0.0; crate::AttentionProblem::MAX_HEAD_DIM as usize];
+        for (lane, row) in tile.rows.clone().enumerate() {
+            let head = (row / tile.num_heads) * num_q_heads + tile.first_head + row % tile.num_heads;
+            widen(&sequence.q[head * dim..][..dim], &mut q_row[..dim]);
+            for (d, &x) in q_row[..dim].iter().enumerate() {
+                q[d * ld + lane] = x;
+            }
+        }
+        let (max, sum) = (vec![FLOOR; ld], vec![0.0; ld]);
+        Self { arch: pulp::Arch::new(), sequence, kv_head: tile.kv_head, num_rows, ld, scratch, max, sum }
+    }
+
+    /// Adds a tile of keys. `lanes_of` says which rows see a key; `None`: all rows see all of them.
+    pub(super) fn absorb(&mut self, keys: &TileKeys<'_>, lanes_of: Option<&impl Fn(usize) -> Range<usize>>) {
+        let Self { arch, sequence, kv_head, ld, ref mut max, ref mut sum, .. } = *self;
+        let shape = sequence.shape;
+        let [dim, dim_v, num_kv_heads] = [shape.head_dim, shape.head_dim_v, shape.num_kv_heads].map(|n| n as usize);
+        let num_keys = keys.len();
+        let Scratch { q, scores, acc, rescale, keys: copy } = &mut *self.scratch;
+        let q = MatRef::from_column_major_slice(&q[..dim * ld], ld, dim);
+        let (acc, rescale) = (&mut acc[..dim_v * ld], &mut rescale[..ld]);
+        let scores = at_least(scores, num_keys * ld);
+        let copy = at_least(copy, num_keys * dim.max(dim_v));
+
+        let k = KvTile { data: sequence.k, num_heads: num_kv_heads, head: kv_head, dim };
+        let (k, stride) = k.read(keys, copy);
         matmul(
             MatMut::from_column_major_slice_mut(&mut *scores, ld, num_keys),
             Accum::Replace,
@@ -101,32 +165,29 @@ pub(super) fn attend_tile<T: Element>(
             sequence.scale_log2,
             Par::Seq,
         );
-        let lanes_of = |key| {
-            let seeing = sequence.queries_of(key, &q_indices);
-            let lane = |q_index: usize| (q_index * group).clamp(tile.rows.start, tile.rows.end) - tile.rows.start;
-            lane(seeing.start)..lane(seeing.end)
-        };
-        if masked {
-            for (key, scores) in kv_tile.clone().zip(scores.chunks_exact_mut(ld)) {
+        if let Some(lanes_of) = lanes_of {
+            for (key, scores) in keys.iter().zip(scores.chunks_exact_mut(ld)) {
                 let lanes = lanes_of(key);
                 scores[..lanes.start].fill(HIDDEN);
                 scores[lanes.end..].fill(HIDDEN);
             }
         }
-        let changed = arch.dispatch(SoftmaxRows { scores, max: &mut max, sum: &mut sum, rescale });
+        let changed = arch.dispatch(SoftmaxRows { scores, max, sum, rescale });
         if changed {
             arch.dispatch(ScaleRows { values: acc, factors: rescale });
         }
 
-        let v = KvTile { data: sequence.v, num_heads: num_kv_heads, head: tile.kv_head, dim: dim_v };
-        let (mut v_tile, mut stride) = v.read(&kv_tile, copy);
+        let v = KvTile { data: sequence.v, num_heads: num_kv_heads, head: kv_head, dim: dim_v };
+        let (mut v_tile, mut stride) = v.read(keys, copy);
         let finite = |v: &[f32]| v.chunks(stride).all(|row| arch.dispatch(AllFinite(&row[..dim_v])));
-        if masked && !finite(v_tile) {
+        if let Some(lanes_of) = lanes_of
+            && !finite(v_tile)
+        {
             // 0 * NaN is NaN: a weight of 0 does not hide a value that is not finite from the rows that must not see
             // it. So the product runs over zeros in their place, and the rows that do see them get them one by one.
-            v.copy_finite(&kv_tile, copy);
+            v.copy_finite(keys, copy);
             (v_tile, stride) = (&*copy, dim_v);
-            for (key, weights) in kv_tile.clone().zip(scores.chunks_exact(ld)) {
+            for (key, weights) in keys.iter().zip(scores.chunks_exact(ld)) {
                 let lanes = lanes_of(key);
                 for (d, x) in v.row(key).iter().map(|x| x.to_f32()).enumerate() {
                     if !x.is_finite() {
@@ -151,15 +212,18 @@ pub(super) fn attend_tile<T: Element>(
         );
     }
 
-    max.truncate(num_rows);
-    sum.truncate(num_rows);
-    let mut rows = vec![0.0; num_rows * dim_v];
-    for (lane, row) in rows.chunks_exact_mut(dim_v).enumerate() {
-        for (d, to) in row.iter_mut().enumerate() {
-            *to = acc[d * ld + lane];
+    pub(super) fn finish(mut self) -> Partial {
+        let dim_v = self.sequence.shape.head_dim_v as usize;
+        self.max.truncate(self.num_rows);
+        self.sum.truncate(self.num_rows);
+        let mut rows = vec![0.0; self.num_rows * dim_v];
+        for (lane, row) in rows.chunks_exact_mut(dim_v).enumerate() {
+            for (d, to) in row.iter_mut().enumerate() {
+                *to = self.scratch.acc[d * self.ld + lane];
+            }
         }
+        Partial { max: self.max, sum: self.sum, acc: rows }
     }
-    Partial { max, sum, acc: rows }
 }
 
 /// k or v of one head, `[seq, head, dim]`.
@@ -176,25 +240,25 @@ impl<'a, T: Element> KvTile<'a, T> {
         &self.data[(key * self.num_heads + self.head) * self.dim..][..self.dim]
     }
 
-    /// The rows of `keys` and their stride: in place when they are f32, else widened into `copy`.
-    fn read<'b>(&self, keys: &Range<usize>, copy: &'b mut [f32]) -> (&'b [f32], usize)
+    /// The rows of `keys` and their stride: in place when they are f32 and side by side, else widened into `copy`.
+    fn read<'b>(&self, keys: &TileKeys<'_>, copy: &'b mut [f32]) -> (&'b [f32], usize)
     where
         'a: 'b,
     {
         let stride = self.num_heads * self.dim;
-        if let Some(data) = as_f32(self.data) {
+        if let (TileKeys::Run(keys), Some(data)) = (keys, as_f32(self.data)) {
             let start = keys.start * stride + self.head * self.dim;
             return (&data[start..][..(keys.len() - 1) * stride + self.dim], stride);
         }
-        for (key, to) in keys.clone().zip(copy.chunks_exact_mut(self.dim)) {
+        for (key, to) in keys.iter().zip(copy.chunks_exact_mut(self.dim)) {
             widen(self.row(key), to);
         }
         (&copy[..keys.len() * self.dim], self.dim)
     }
 
     /// The rows of `keys` with 0 in place of what is not finite.
-    fn copy_finite(&self, keys: &Range<usize>, copy: &mut [f32]) {
-        for (key, to) in keys.clone().zip(copy.chunks_exact_mut(self.dim)) {
+    fn copy_finite(&self, keys: &TileKeys<'_>, copy: &mut [f32]) {
+        for (key, to) in keys.iter().zip(copy.chunks_exact_mut(self.dim)) {
             for (to, x) in to.iter_mut().zip(self.row(key)) {
                 let x = x.to_f32();
                 *to = if x.is_finite() { x } else { 0.0 };
