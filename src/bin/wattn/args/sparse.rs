@@ -7,6 +7,8 @@ use wattn::{
     SelectionMethod, SelectionProblem, Stage,
 };
 
+use AttentionArg::{Blocks, Dense, Hip as HipArg, InfiniteHip as InfiniteArg};
+
 use crate::failure::Failure;
 
 /// Which keys attention reads.
@@ -104,7 +106,7 @@ pub(crate) struct SelectionArgs {
     dense_below: Option<u32>,
     /// Queries that share a list, for infinite-hip [default: 64] and blocks
     #[arg(long, value_name = "QUERIES", allow_negative_numbers = true)]
-    pub(super) block_q: Option<u32>,
+    block_q: Option<u32>,
 }
 
 #[derive(Args, Clone, Debug, Default)]
@@ -174,7 +176,7 @@ fn preset_parser() -> impl clap::builder::TypedValueParser<Value = Preset> {
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct SparseArgs {
     #[command(flatten)]
-    pub(super) selection: SelectionArgs,
+    selection: SelectionArgs,
     #[command(flatten)]
     hip: HipArgs,
     #[command(flatten)]
@@ -206,11 +208,9 @@ impl Selector {
     }
 }
 
-use AttentionArg::{Blocks, Dense, Hip as HipArg, InfiniteHip as InfiniteArg};
-
 impl SparseArgs {
     /// `(name, whether it was given, who takes it)` of every option.
-    pub(super) fn given(&self) -> Vec<(&'static str, bool, &'static [AttentionArg])> {
+    fn given(&self) -> Vec<(&'static str, bool, &'static [AttentionArg])> {
         const SELECTED: &[AttentionArg] = &[HipArg, InfiniteArg, Blocks];
         const SEARCHED: &[AttentionArg] = &[HipArg, InfiniteArg];
         const HIP: &[AttentionArg] = &[HipArg];
@@ -278,6 +278,20 @@ impl SparseArgs {
 
     pub(super) fn dense_below(&self) -> Option<u32> {
         self.selection.dense_below
+    }
+
+    pub(super) fn block_size_q(&self) -> Option<u32> {
+        self.selection.block_q
+    }
+
+    /// An option that was given and that none of these takes is an error: it would do nothing.
+    pub(crate) fn check(&self, wanted: &[AttentionArg]) -> Result<(), Failure> {
+        for (name, given, takers) in self.given() {
+            if given {
+                check_taken(name, takers, wanted)?;
+            }
+        }
+        Ok(())
     }
 
     fn hip(&self, mask: Mask) -> Hip {
@@ -359,7 +373,7 @@ impl InfiniteHipArgs {
             Err(Failure::Usage(format!("{name} needs {numbers} for {stages} of --stage-chunks, {what}")))
         };
         // What leaves a stage enters the next one.
-        let mut keep = list("--stage-k", &self.stage_k, |stage| stage.keep, chunks.len() - 1)?;
+        let mut keep = list("--stage-k", &self.stage_k, |stage| stage.keep, chunks.len().saturating_sub(1))?;
         let default_final = preset.last().map_or(0, |stage| stage.keep);
         keep.push(self.stage_final.unwrap_or(default_final));
         let strides = list("--stage-stride-q", &self.stage_stride_q, |stage| stage.stride_q, chunks.len())?;
@@ -378,4 +392,16 @@ impl InfiniteHipArgs {
 /// `1 stage`, `2 stages`.
 fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// That one of the methods wanted takes an option.
+pub(super) fn check_taken(name: &str, takers: &[AttentionArg], wanted: &[AttentionArg]) -> Result<(), Failure> {
+    if takers.iter().any(|taker| wanted.contains(taker)) {
+        return Ok(());
+    }
+    let names = |list: &[AttentionArg], between| {
+        list.iter().map(|attention| attention.name()).collect::<Vec<_>>().join(between)
+    };
+    let (takers, wanted) = (names(takers, " or "), names(wanted, ","));
+    Err(Failure::Usage(format!("{name} is for --attention {takers}, not {wanted}")))
 }
