@@ -78,7 +78,14 @@ impl<T: Element> Selected<'_, T> {
             _ => shape.group_size(),
         };
         let tiles = self.query_tiles((MAX_TILE_ROWS / num_heads as usize).max(1));
-        let num_tasks = tiles.len() * (shape.num_q_heads / num_heads) as usize;
+        // Heads that share a list can read whole tokens where they stream.
+        let longest = tiles.iter().map(|queries| queries.len()).max().unwrap_or(0);
+        let streams = longest * num_heads as usize <= CpuTiling::default().stream_rows as usize;
+        let heads_per_task = match self.selection.granularity {
+            Granularity::Layer if streams => shape.num_q_heads,
+            _ => num_heads,
+        };
+        let num_tasks = tiles.len() * (shape.num_q_heads / heads_per_task) as usize;
         let wanted_splits = CpuTiling::MAX_SPLITS / num_tasks;
 
         let (mut outs, mut lses) = (out, lse);
@@ -91,10 +98,10 @@ impl<T: Element> Selected<'_, T> {
         }
         debug_assert!(seq_len_q == 0 || lses.is_empty());
         pieces.into_par_iter().with_max_len(1).for_each(|(queries, out, lse)| {
-            deal_heads(shape, num_heads, out, lse).into_par_iter().enumerate().with_max_len(1).for_each(
+            deal_heads(shape, heads_per_task, out, lse).into_par_iter().enumerate().with_max_len(1).for_each(
                 |(index, mut slices)| {
-                    let num_heads = num_heads as usize;
-                    let first_head = index * num_heads;
+                    let [num_heads, heads_per_task] = [num_heads, heads_per_task].map(|n| n as usize);
+                    let first_head = index * heads_per_task;
                     let walk = self.walk(first_head as u32, &queries);
                     let rows = queries.start * num_heads..queries.end * num_heads;
                     // More than one turn only when a group alone is larger than a tile.
@@ -105,9 +112,12 @@ impl<T: Element> Selected<'_, T> {
                             num_heads,
                             rows: start..rows.end.min(start + MAX_TILE_ROWS),
                         };
-                        let partial = self.attend_splits(&tile, &walk, wanted_splits);
-                        for (at, row) in tile.rows.clone().enumerate() {
-                            let (q_index, g) = (row / num_heads, row % num_heads);
+                        let num_kv_heads = heads_per_task / num_heads;
+                        let partial = self.attend_splits(&tile, num_kv_heads, &walk, wanted_splits);
+                        let rows =
+                            (0..num_kv_heads).flat_map(|kv_head| tile.rows.clone().map(move |row| (kv_head, row)));
+                        for (at, (kv_head, row)) in rows.enumerate() {
+                            let (q_index, g) = (row / num_heads, kv_head * num_heads + row % num_heads);
                             let (out, lse) = &mut slices[q_index - queries.start];
                             let out = &mut out[g * dim_v..][..dim_v];
                             lse[g] = partial.finish(at, walk.any_key_of(q_index), out);
@@ -139,11 +149,12 @@ impl<T: Element> Selected<'_, T> {
         Walk::new(selection, shape, self.problem.visible_keys(), self.sequence.seq_len_kv, queries, list)
     }
 
-    fn attend_splits(&self, tile: &RowTile, walk: &Walk, wanted_splits: usize) -> Partial {
+    /// The rows of `tile`; of several KV heads only where there are few.
+    fn attend_splits(&self, tile: &RowTile, num_kv_heads: usize, walk: &Walk, wanted_splits: usize) -> Partial {
         let tiling = CpuTiling::default();
         let attend = |part: &Part<'_>| {
             if tile.rows.len() <= tiling.stream_rows as usize {
-                attend_walk(&self.sequence, tile, walk, part, tiling.tile_kv as usize)
+                attend_walk(&self.sequence, tile, num_kv_heads, walk, part, tiling.tile_kv as usize)
             } else {
                 self.pool.with(|scratch| {
                     let mut softmax = TileSoftmax::new(&self.sequence, tile, scratch);
@@ -152,7 +163,7 @@ impl<T: Element> Selected<'_, T> {
                 })
             }
         };
-        let least = walk.len().div_ceil(wanted_splits.max(1)).max(tiling.split_kv as usize);
+        let least = walk.len().div_ceil(wanted_splits.max(1)).max(tiling.split_kv as usize / num_kv_heads).max(1);
         match &*walk.parts(least) {
             [part] => attend(part),
             parts => {

@@ -12,6 +12,12 @@ pub(super) const MASKED: f32 = LSE_EMPTY;
 /// Up to this many queries, each is multiplied with a key by itself; more lie along the vector lanes.
 const FEW_QUERIES: usize = 3;
 
+/// Keys that are fetched at a time.
+const AHEAD: usize = 32;
+
+/// Bytes.
+const CACHE_LINE: usize = 64;
+
 /// The keys of one KV head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadKeys<'a, T> {
@@ -35,6 +41,20 @@ impl<'a, T: Element> HeadKeys<'a, T> {
         // Whoever asks for a key past the end lets no query see it.
         let key = (key as usize).min(self.num_keys - 1);
         &self.data[key * self.stride..][..self.dim]
+    }
+
+    /// Loads a piece of every cache line of some keys: nothing depends on these loads, so that the processor waits for
+    /// many of them at a time.
+    #[inline(always)]
+    fn touch(&self, keys: &[u32]) {
+        let step = CACHE_LINE / size_of::<T>();
+        let mut sum = 0u8;
+        for &key in keys {
+            for line in self.row(key).chunks(step) {
+                sum ^= bytemuck::bytes_of(&line[0])[0];
+            }
+        }
+        core::hint::black_box(sum);
     }
 }
 
@@ -113,10 +133,15 @@ impl<T: Element, F: Fn(u32) -> usize> RaiseScores<'_, T, F> {
     #[inline(always)]
     fn few<S: Simd>(self, simd: S) {
         let mut copy = vec![0.0; if as_f32::<T>(&[]).is_some() { 0 } else { self.queries.dim }];
-        for (&key, score) in self.keys.iter().zip(self.scores) {
-            let row = widened(self.from.row(key), &mut copy);
-            for q in self.queries.data.chunks_exact(self.queries.dim).skip((self.first_query)(key)) {
-                *score = score.max(dot(simd, q, row));
+        for (keys, scores) in self.keys.chunks(AHEAD).zip(self.scores.chunks_mut(AHEAD)) {
+            self.from.touch(keys);
+            for (&key, score) in keys.iter().zip(scores) {
+                let row = widened(self.from.row(key), &mut copy);
+                let first = (self.first_query)(key);
+                for (i, q) in self.queries.data.chunks_exact(self.queries.dim).enumerate() {
+                    let product = dot(simd, q, row);
+                    *score = if i >= first && product > *score { product } else { *score };
+                }
             }
         }
     }
