@@ -2,6 +2,7 @@
 
 mod cpu_prefix;
 mod gpu_prefix;
+mod sparse_prefix;
 
 use wattn::cpu;
 use wattn::{
@@ -13,6 +14,7 @@ use crate::args::{Backend, EngineArgs};
 use crate::failure::Failure;
 use cpu_prefix::CpuPrefix;
 use gpu_prefix::GpuPrefix;
+pub(crate) use sparse_prefix::{SetLists, SparsePrefix};
 
 /// Width of a one-hot value row: one column for each byte.
 pub(crate) const BYTES: u32 = 256;
