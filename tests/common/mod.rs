@@ -5,7 +5,11 @@
 use wattn::cpu::{self, CpuTiling};
 use wattn::{AttentionOutput, AttentionProblem, AttentionShape, Element, HostInputs, HostTensor, LSE_EMPTY, Mask};
 
+pub mod certificate;
+pub mod golden;
 pub mod gpu;
+pub mod select;
+pub mod selected;
 
 /// Unit roundoff of f32, in which everything is accumulated.
 pub const UNIT: f64 = 1.0 / (1u64 << 24) as f64;

@@ -3,7 +3,7 @@
 mod select;
 mod selected;
 
-pub use select::{Trace, select, select_traced};
+pub use select::{Trace, select, select_from, select_traced};
 pub use selected::{attend_selected, attend_selected_row, attended_keys};
 
 use super::{AttentionOutput, HostInputs};

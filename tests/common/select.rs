@@ -1,0 +1,355 @@
+//! Cases for selection: small integers, whose sums are exact in any order (data set A of the specification, 6.6), and
+//! floats (data set B); what every list keeps to, whatever selected it.
+
+use wattn::{
+    AttentionShape, DType, Element, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks, HostTensor, InfiniteHip,
+    Mask, PADDING, Preset, Representative, Result, SelectionInputs, SelectionMethod, SelectionProblem, Stage,
+};
+
+use super::Random;
+
+/// Any implementation of selection.
+pub type Selector<'a, T = f32> = &'a dyn Fn(&SelectionProblem, &SelectionInputs<'_, T>) -> Result<HostBlocks>;
+
+/// A selection with its inputs.
+#[derive(Clone)]
+pub struct SelectCase<T = f32> {
+    pub name: String,
+    pub problem: SelectionProblem,
+    pub q: HostTensor<T>,
+    pub k: HostTensor<T>,
+    pub seq_lens_kv: Option<Vec<u32>>,
+}
+
+impl<T: Element> SelectCase<T> {
+    /// Integers: q in -36..36, multiples of 12 so that means of up to four are integers too; k in -3..3; scores unscaled.
+    pub fn integers(name: impl Into<String>, problem: SelectionProblem, seed: u64) -> Self {
+        let mut random = Random(seed);
+        let mut draw = || ((random.bits() >> 32) % 7) as f32 - 3.0;
+        let q = super::fill(problem.shape().q(), |_| 12.0 * draw());
+        let k = super::fill(problem.shape().k(), |_| draw());
+        Self { name: name.into(), problem: problem.selection_scale(1.0), q, k, seq_lens_kv: None }
+    }
+
+    /// Floats in [-1, 1), scaled by the default.
+    pub fn floats(name: impl Into<String>, problem: SelectionProblem, seed: u64) -> Self {
+        let (q, k) = (super::random(problem.shape().q(), seed), super::random(problem.shape().k(), seed + 1));
+        Self { name: name.into(), problem, q, k, seq_lens_kv: None }
+    }
+
+    pub fn inputs(&self) -> SelectionInputs<'_, T> {
+        SelectionInputs { q: &self.q, k: &self.k, seq_lens_kv: self.seq_lens_kv.as_deref() }
+    }
+
+    /// With a length for each sequence.
+    pub fn lens(mut self, lens: &[u32]) -> Self {
+        self.problem = self.problem.with_seq_lens_kv();
+        self.seq_lens_kv = Some(lens.to_vec());
+        self
+    }
+
+    /// With queries of which every score is a tie.
+    pub fn zero_q(mut self) -> Self {
+        self.q.data_mut().fill(T::from_f32(0.0));
+        self
+    }
+}
+
+/// `[seq_len_q, seq_len_kv]`, `[num_kv_heads, group]`.
+pub fn shape(batch_size: u32, lens: [u32; 2], heads: [u32; 2], head_dim: u32) -> AttentionShape {
+    AttentionShape { head_dim, head_dim_v: 8, ..super::shape(batch_size, lens, heads) }
+}
+
+/// 8 groups of 2-key blocks.
+pub const HIP: Hip = Hip {
+    top_k: 16,
+    block_size_q: 16,
+    stride_q: 2,
+    block_size_k: 2,
+    stride_k: 1,
+    sink_size: 4,
+    window_size: 16,
+    representative: Representative::Center,
+    group_bounds: GroupBounds::Even,
+    refresh_interval: 1,
+};
+
+/// Stages of `(chunk_size, keep, stride_q, refresh_interval)`; block size 16, sinks 8, window 32.
+pub fn infinite(stages: &[[u32; 4]]) -> InfiniteHip {
+    let stage = |&[chunk_size, keep, stride_q, refresh_interval]: &[u32; 4]| Stage {
+        chunk_size,
+        keep,
+        stride_q,
+        refresh_interval,
+    };
+    InfiniteHip {
+        block_size_q: 16,
+        stages: stages.iter().map(stage).collect(),
+        sink_size: 8,
+        window_size: 32,
+        representative: Representative::Center,
+        reduction: HeadReduction::Max,
+    }
+}
+
+/// Chunks of 16, 4 and 2 keys.
+pub fn three_stages() -> InfiniteHip {
+    infinite(&[[16, 64, 4, 4], [4, 32, 2, 2], [2, 16, 1, 1]])
+}
+
+const REPRESENTATIVES: [Representative; 3] = [Representative::Center, Representative::First, Representative::Last];
+
+/// Data set A: every size and option of the specification at least once. Few enough for a GPU test.
+pub fn integer_cases<T: Element>() -> Vec<SelectCase<T>> {
+    let mut cases = hip_cases();
+    cases.extend(infinite_cases());
+    cases
+}
+
+fn problem<T: Element>(shape: AttentionShape, method: impl Into<SelectionMethod>) -> SelectionProblem {
+    SelectionProblem::new(shape, T::DTYPE, method)
+}
+
+fn hip_cases<T: Element>() -> Vec<SelectCase<T>> {
+    let of = |lens, hip: Hip| problem::<T>(shape(1, lens, [1, 2], 16), hip);
+    let new = |name: &str, problem| SelectCase::integers(format!("HiP, {name}"), problem, 1);
+    let mut cases = vec![
+        new("everything fits", of([16, 36], HIP)),
+        new("one key too many to fit", of([16, 37], HIP)),
+        new("shorter than the window", of([13, 13], HIP)),
+        new("prefill from the start", of([100, 100], HIP)),
+        new("prime length", of([16, 389], HIP)),
+        new("decode", of([1, 300], Hip { stride_q: 1, ..HIP })),
+        new("decode, stride longer than the block", of([1, 300], HIP)),
+        new("trailing block of one query", of([33, 301], HIP)),
+        new("trailing block shorter than the stride", of([34, 301], Hip { stride_q: 5, ..HIP })),
+        new("more queries than keys", of([40, 29], Hip { top_k: 4, window_size: 4, ..HIP })),
+        new(
+            "strides",
+            of([16, 300], Hip { top_k: 40, block_size_k: 5, stride_k: 2, sink_size: 5, window_size: 15, ..HIP }),
+        ),
+        new("no sinks", of([16, 300], Hip { sink_size: 0, ..HIP })),
+        new("no window", of([16, 300], Hip { window_size: 0, ..HIP })),
+        new("neither", of([16, 300], Hip { sink_size: 0, window_size: 0, ..HIP })),
+        new("refreshes", of([1, 300], Hip { refresh_interval: 5, ..HIP })),
+        new("a margin wider than the window", of([16, 300], HIP).margin(40)),
+        new("dense below", of([64, 300], HIP).dense_below(270)),
+        new("dense", of([16, 100], HIP).dense_below(1000)),
+        new("decode settings", of([1, 700], Hip { top_k: 64, window_size: 32, ..Hip::decode() })),
+    ];
+    for representative in REPRESENTATIVES {
+        let hip = Hip { representative, ..HIP };
+        cases.push(new(&format!("all ties, {representative:?}"), of([16, 300], hip)).zero_q());
+        for granularity in Granularity::ALL {
+            let problem = problem::<T>(shape(1, [20, 200], [2, 2], 16), hip).granularity(granularity);
+            cases.push(new(&format!("{representative:?} for each {granularity}"), problem));
+        }
+        // Groups of even and of uneven size, one group, and more groups than a power of two.
+        for top_k in [2, 6, 16, 22] {
+            let hip = Hip { top_k, group_bounds: GroupBounds::Aligned, ..hip };
+            cases.push(new(&format!("{representative:?}, aligned, {top_k} keys"), of([3, 317], hip)));
+        }
+    }
+    for (heads, head_dim) in [([2, 1], 64), ([1, 4], 80), ([1, 8], 96), ([1, 1], 128), ([1, 1], 256)] {
+        cases.push(new(
+            &format!("heads {heads:?} of {head_dim}"),
+            problem::<T>(shape(1, [16, 200], heads, head_dim), HIP),
+        ));
+    }
+    let full = Hip { sink_size: 0, window_size: 0, ..HIP };
+    let several = shape(5, [24, 150], [1, 2], 16);
+    let lens = [150, 0, 5, 24, 61];
+    cases.push(new("several lengths", problem::<T>(several, HIP)).lens(&lens));
+    cases.push(new("several lengths, full mask", problem::<T>(several, full).mask(Mask::Full)).lens(&lens));
+    cases.push(new("full mask, dense below", problem::<T>(several, full).mask(Mask::Full).dense_below(40)).lens(&lens));
+    cases
+}
+
+fn infinite_cases<T: Element>() -> Vec<SelectCase<T>> {
+    let of = |lens, method: InfiniteHip| problem::<T>(shape(1, lens, [1, 2], 16), method);
+    let new = |name: &str, problem| SelectCase::integers(format!("InfiniteHiP, {name}"), problem, 2);
+    let with = |change: &dyn Fn(&mut InfiniteHip)| {
+        let mut method = three_stages();
+        change(&mut method);
+        method
+    };
+    let mut cases = vec![
+        new("everything fits", of([16, 60], three_stages())),
+        new("shorter than the window", of([13, 13], three_stages())),
+        new("prefill from the start", of([100, 100], three_stages())),
+        new("prime length", of([16, 389], three_stages())),
+        new("decode", of([1, 301], three_stages())),
+        new("trailing block", of([36, 301], three_stages())),
+        new("more queries than keys", of([40, 29], with(&|method| method.window_size = 4))),
+        new("no sinks", of([16, 300], with(&|method| method.sink_size = 0))),
+        new("no window", of([16, 300], with(&|method| method.window_size = 0))),
+        new("neither, decode", of([1, 300], with(&|method| (method.window_size, method.sink_size) = (0, 0)))),
+        new("a margin as wide as the window", of([16, 300], three_stages()).margin(32)),
+        new("the least margin", of([16, 300], three_stages()).margin(16)),
+        new("long intervals", of([1, 300], infinite(&[[8, 48, 1, 24], [4, 16, 1, 8]]))),
+        new("dense below", of([64, 300], three_stages()).dense_below(270)),
+        new("uneven halves", of([16, 300], infinite(&[[24, 72, 1, 1], [12, 48, 1, 1], [6, 24, 1, 1], [1, 9, 4, 1]]))),
+        new("single keys", of([16, 150], infinite(&[[1, 12, 2, 1]]))),
+        new("one stage", of([16, 300], infinite(&[[8, 40, 1, 1]]))),
+        new("two stages of one size", of([16, 300], infinite(&[[8, 80, 4, 1], [8, 40, 1, 1]]))),
+        new("the preset for tests", of([70, 700], Preset::Debug.into())),
+    ];
+    for representative in [Representative::Center, Representative::First] {
+        let method = with(&|method| method.representative = representative);
+        cases.push(new(&format!("all ties, {representative:?}"), of([16, 300], method.clone())).zero_q());
+        for granularity in Granularity::ALL {
+            for reduction in [HeadReduction::Max, HeadReduction::Union] {
+                let method = InfiniteHip { reduction, ..method.clone() };
+                let problem = problem::<T>(shape(1, [20, 200], [2, 2], 16), method).granularity(granularity);
+                cases.push(new(&format!("{representative:?}, {reduction:?} for each {granularity}"), problem));
+            }
+        }
+    }
+    for (heads, head_dim) in [([2, 1], 64), ([1, 4], 80), ([1, 8], 96), ([1, 1], 128), ([1, 1], 256)] {
+        let problem = problem::<T>(shape(1, [16, 200], heads, head_dim), three_stages());
+        cases.push(new(&format!("heads {heads:?} of {head_dim}"), problem));
+    }
+    for seq_len_q in [1, 24] {
+        let several = problem::<T>(shape(5, [seq_len_q, 150], [1, 2], 16), three_stages());
+        cases.push(new(&format!("several lengths, {seq_len_q} queries"), several).lens(&[150, 0, 5, 24, 61]));
+    }
+    cases
+}
+
+/// More of data set A: small problems drawn at random, among them the tiniest.
+pub fn drawn_case(seed: u64) -> SelectCase {
+    let mut random = Random(seed);
+    let mut below = move |n: u32| ((random.bits() >> 32) % u64::from(n)) as u32;
+    let heads = [1 + below(2), 1 + below(3)];
+    let seq_len_q = if below(3) == 0 { 1 } else { 1 + below(40) };
+    let shape = shape(1 + below(3), [seq_len_q, 1 + below(160)], heads, 4 + 4 * below(3));
+    let granularity = Granularity::ALL[below(3) as usize];
+    let block_size_q = 1 + below(20);
+    let mut pick = move |n| below(n);
+    let method: SelectionMethod = if pick(2) == 0 {
+        let block_size_k = 1 + pick(5);
+        let hip = Hip {
+            top_k: block_size_k * (1 + pick(9)),
+            block_size_q,
+            stride_q: 1 + pick(block_size_q),
+            block_size_k,
+            stride_k: 1 + pick(block_size_k),
+            sink_size: block_size_k * pick(4),
+            window_size: block_size_k * pick(8),
+            representative: REPRESENTATIVES[pick(3) as usize],
+            group_bounds: [GroupBounds::Even, GroupBounds::Aligned][pick(2) as usize],
+            refresh_interval: 1 + pick(4),
+        };
+        hip.into()
+    } else {
+        let last = [1 + pick(4), 1 + pick(5), 1 + pick(8)];
+        let mut stages = vec![[last[0], last[0] * last[1], 1 + pick(block_size_q.min(4)), 1 + pick(3)]];
+        for _ in 0..pick(3) {
+            let [size, keep, _, interval] = stages[0];
+            let size = size * (1 + pick(4));
+            let keep = (keep.div_ceil(size) + pick(3)) * size;
+            stages.insert(0, [size, keep, 1 + pick(block_size_q.min(4)), interval * (1 + pick(3))]);
+        }
+        let representative = REPRESENTATIVES[pick(2) as usize];
+        let reduction = [HeadReduction::Max, HeadReduction::Union][pick(2) as usize];
+        let (sink_size, window_size) = (last[0] * pick(4), pick(50));
+        InfiniteHip { block_size_q, sink_size, window_size, representative, reduction, ..infinite(&stages) }.into()
+    };
+    let full = matches!(method, SelectionMethod::Hip(hip) if hip.sink_size + hip.window_size == 0 && hip.refresh_interval == 1);
+    let mut problem = SelectionProblem::new(shape, DType::F32, method).granularity(granularity);
+    if full && pick(2) == 0 {
+        problem = problem.mask(Mask::Full);
+    }
+    if pick(4) == 0 {
+        problem = problem.dense_below(pick(shape.seq_len_kv + 1));
+    }
+    if pick(3) == 0 {
+        let least = problem.clone();
+        problem = problem.margin(least.margin_size() + pick(20));
+    }
+    let case = SelectCase::integers(format!("drawn from seed {seed}: {problem:?}"), problem, seed);
+    let case = if pick(10) == 0 { case.zero_q() } else { case };
+    if pick(2) == 0 {
+        let lens: Vec<u32> = (0..shape.batch_size).map(|_| pick(shape.seq_len_kv + 1)).collect();
+        return case.lens(&lens);
+    }
+    case
+}
+
+/// Data set B.
+pub fn float_cases<T: Element>() -> Vec<SelectCase<T>> {
+    let hip = Hip { top_k: 64, stride_q: 4, ..HIP };
+    let mut cases = Vec::new();
+    for (seed, (lens, heads, head_dim)) in
+        [([64, 1500], [1, 2], 64), ([128, 500], [2, 1], 32), ([1, 3000], [2, 2], 128), ([40, 700], [1, 1], 96)]
+            .into_iter()
+            .enumerate()
+    {
+        let (shape, seed) = (shape(1, lens, heads, head_dim), seed as u64);
+        for representative in REPRESENTATIVES {
+            let hip = Hip { representative, ..hip };
+            cases.push(SelectCase::floats(format!("HiP {lens:?} {representative:?}"), problem::<T>(shape, hip), seed));
+        }
+        let each = problem::<T>(shape, hip).granularity(Granularity::KvHead);
+        cases.push(SelectCase::floats(format!("HiP {lens:?} for each KV head"), each, seed));
+        for representative in [Representative::Center, Representative::First] {
+            for reduction in [HeadReduction::Max, HeadReduction::Union] {
+                let method = InfiniteHip { representative, reduction, ..three_stages() };
+                let name = format!("InfiniteHiP {lens:?} {representative:?} {reduction:?}");
+                cases.push(SelectCase::floats(name, problem::<T>(shape, method), seed));
+            }
+        }
+    }
+    let method = Hip { sink_size: 0, window_size: 0, ..hip };
+    let full = problem::<T>(shape(3, [32, 400], [1, 2], 64), method).mask(Mask::Full);
+    cases.push(SelectCase::floats("HiP, full mask", full, 9).lens(&[400, 31, 0]));
+    cases
+}
+
+/// Asserts that two selections are the same, naming the first list that is not.
+pub fn assert_lists_equal(got: &HostBlocks, expected: &HostBlocks, what: &str) {
+    assert_eq!(got.shape(), expected.shape(), "{what}: shape");
+    let [batches, sets, q_blocks, _] = expected.shape();
+    for (b, s, m) in (0..batches).flat_map(|b| (0..sets).flat_map(move |s| (0..q_blocks).map(move |m| (b, s, m)))) {
+        let (got, expected) = (got.list(b, s, m), expected.list(b, s, m));
+        assert_eq!(got, expected, "{what}: sequence {b}, set {s}, query block {m}");
+    }
+    assert_eq!(got, expected, "{what}: counts and padding");
+}
+
+/// Asserts what holds for every list of a selection (specification 6.6, 6), and that attention would take them.
+pub fn assert_invariants(problem: &SelectionProblem, seq_lens_kv: Option<&[u32]>, blocks: &HostBlocks, what: &str) {
+    let (shape, of) = (problem.shape(), problem.blocks());
+    blocks.validate(&of, shape, seq_lens_kv).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let near = i64::from(of.window_size.saturating_sub(problem.margin_size()));
+    let [_, sets, q_blocks, max_blocks] = blocks.shape();
+    for [b, s, m] in super::certificate::indices(problem) {
+        let what = format!("{what}: sequence {b}, set {s}, query block {m}");
+        let row = ((b * sets + s) * q_blocks + m) as usize;
+        let (count, len) = (blocks.block_counts()[row], seq_lens_kv.map_or(shape.seq_len_kv, |lens| lens[b as usize]));
+        let entries = &blocks.block_indices()[row * max_blocks as usize..][..max_blocks as usize];
+        assert!(entries[count as usize..].iter().all(|&entry| entry == PADDING), "{what}: padding {entries:?}");
+        let list = blocks.list(b, s, m);
+        assert!(list.windows(2).all(|pair| pair[0] < pair[1]), "{what}: not ascending: {list:?}");
+        let position = |query: u32| i64::from(query) + i64::from(len) - i64::from(shape.seq_len_q);
+        let first = position(m * of.block_size_q);
+        let last = position(shape.seq_len_q.min((m + 1) * of.block_size_q) - 1);
+        if of.dense_below > 0 && last < of.dense_below.into() {
+            assert_eq!(count, 0, "{what}: a dense query block has no list");
+            continue;
+        }
+        let end = match problem.method() {
+            _ if problem.visible_keys() == Mask::Full => len.into(),
+            SelectionMethod::Hip(_) => last + 1 - near,
+            _ => (first + i64::from(of.block_size_q)).min(len.into()),
+        };
+        for &start in list {
+            assert!(start >= of.sink_size && i64::from(start) < end, "{what}: {start} is no candidate");
+            assert_eq!((start - of.sink_size) % of.block_size, 0, "{what}: {start} is not on a block");
+        }
+        if matches!(problem.method(), SelectionMethod::Hip(_)) {
+            let candidates = (end - i64::from(of.sink_size)).max(0).unsigned_abs().div_ceil(of.block_size.into());
+            assert_eq!(u64::from(count), candidates.min(max_blocks.into()), "{what}: a list is as full as it can be");
+        }
+    }
+}
