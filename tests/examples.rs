@@ -42,3 +42,8 @@ fn own_device_runs() {
 fn decode_loop_runs() {
     runs("decode_loop", "100 tokens");
 }
+
+#[test]
+fn sparse_prefill_runs() {
+    runs("sparse_prefill", "of the weight");
+}

@@ -171,8 +171,6 @@ pub(crate) struct RecallArgs {
     /// Sparse attention to compare with dense, in one table: dense, hip, infinite-hip
     #[arg(long, value_name = "METHOD,...", value_enum, value_delimiter = ',', default_value = "dense")]
     attention: Vec<AttentionArg>,
-    #[command(flatten)]
-    sparse: SparseArgs,
     /// Draw which keys the queries of sparse attention see
     #[arg(long, value_name = "FILE")]
     pub(crate) mask_png: Option<PathBuf>,
@@ -182,6 +180,9 @@ pub(crate) struct RecallArgs {
     /// Write the report for machines
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    // Last, because its headings would hold for what follows.
+    #[command(flatten)]
+    sparse: SparseArgs,
 }
 
 impl RecallArgs {
@@ -252,8 +253,6 @@ pub(crate) struct AttendArgs {
     /// Keys of a block, for blocks
     #[arg(long, value_name = "KEYS", allow_negative_numbers = true)]
     block_size: Option<u32>,
-    #[command(flatten)]
-    sparse: SparseArgs,
     /// Factor on q·k [default: 1 / sqrt(head_dim)]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(crate) softmax_scale: Option<f32>,
@@ -265,6 +264,9 @@ pub(crate) struct AttendArgs {
     /// Write shapes, seconds and rates for machines
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    // Last, because its headings would hold for what follows.
+    #[command(flatten)]
+    sparse: SparseArgs,
 }
 
 impl AttendArgs {

@@ -360,7 +360,7 @@ impl InfiniteHipArgs {
             Some(chunks) => chunks.clone(),
             None => preset.iter().map(|stage| stage.chunk_size).collect(),
         };
-        let list = |name, given: &Option<Vec<u32>>, default: fn(&Stage) -> u32, len| {
+        let list = |name, given: &Option<Vec<u32>>, preset: &[Stage], default: fn(&Stage) -> u32, len: usize| {
             let values = match given {
                 Some(values) => values.clone(),
                 None => preset.iter().take(len).map(default).collect(),
@@ -372,12 +372,14 @@ impl InfiniteHipArgs {
             let what = if given.is_some() { format!("{} given", values.len()) } else { "none given".to_owned() };
             Err(Failure::Usage(format!("{name} needs {numbers} for {stages} of --stage-chunks, {what}")))
         };
-        // What leaves a stage enters the next one.
-        let mut keep = list("--stage-k", &self.stage_k, |stage| stage.keep, chunks.len().saturating_sub(1))?;
+        let len = chunks.len();
+        // What leaves a stage enters the next one; what leaves the last one is the result.
         let default_final = preset.last().map_or(0, |stage| stage.keep);
+        let entering = &preset[..preset.len().saturating_sub(1)];
+        let mut keep = list("--stage-k", &self.stage_k, entering, |stage| stage.keep, len.saturating_sub(1))?;
         keep.push(self.stage_final.unwrap_or(default_final));
-        let strides = list("--stage-stride-q", &self.stage_stride_q, |stage| stage.stride_q, chunks.len())?;
-        let refresh = list("--stage-refresh", &self.stage_refresh, |stage| stage.refresh_interval, chunks.len())?;
+        let strides = list("--stage-stride-q", &self.stage_stride_q, preset, |stage| stage.stride_q, len)?;
+        let refresh = list("--stage-refresh", &self.stage_refresh, preset, |stage| stage.refresh_interval, len)?;
         let numbers = chunks.iter().zip(keep).zip(strides).zip(refresh);
         let stage = |(((&chunk_size, keep), stride_q), refresh_interval)| Stage {
             chunk_size,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use wattn::{
     AttentionOutput, AttentionProblem, AttentionShape, BlockSelection, DType, Element, Granularity, HostBlocks,
-    HostInputs, HostTensor, Mask, Result, SelectionInputs,
+    HostInputs, HostTensor, Mask, Result, SelectionInputs, SelectionProblem,
 };
 
 use super::cpu_prefix::interleave;
@@ -45,14 +45,25 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
         bytes: &[u8],
         softmax_scale: f32,
     ) -> Result<Self> {
-        let problem = selector.problem(shape(keys, bytes.len(), keys.len()), T::DTYPE, softmax_scale);
-        problem.validate()?;
+        let problem = Self::validate(selector, keys, softmax_scale)?;
         // Every head has keys of its own, so that a KV head is a query head.
         let sets = match problem.blocks().granularity {
             Granularity::Layer if keys.len() > 1 => vec![Cow::Owned(side_by_side(keys)?)],
             _ => keys.iter().map(Cow::Borrowed).collect(),
         };
         Ok(Self { engine, selector, keys, sets, values: one_hot(bytes)?, softmax_scale })
+    }
+
+    /// Whether the method can be used on these keys, without using it.
+    pub(crate) fn validate(
+        selector: &Selector,
+        keys: &[HostTensor<T>],
+        softmax_scale: f32,
+    ) -> Result<SelectionProblem> {
+        let len = keys.first().map_or(0, |k| k.shape()[1]);
+        let problem = selector.problem(shape(keys, len, keys.len()), T::DTYPE, softmax_scale);
+        problem.validate()?;
+        Ok(problem)
     }
 
     /// Causal attention of the queries at positions `chunk_start..chunk_start + len` to selected blocks of the keys from
@@ -63,7 +74,7 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
         let seq_lens_kv = [chunk_start + len];
         let seq_lens_kv = Some(seq_lens_kv.as_slice());
         let heads_per_set = self.keys.len() / self.sets.len();
-        let shape = AttentionShape { seq_len_q: len, ..shape(self.keys, self.values.shape()[1] as usize, 1) };
+        let shape = AttentionShape { seq_len_q: len, ..shape(self.keys, self.values.shape()[1], 1) };
         let mut output = AttentionOutput {
             out: HostTensor::zeros([1, len, heads, BYTES]),
             lse: HostTensor::zeros([1, len, heads, 1]),
@@ -97,12 +108,12 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
     }
 }
 
-/// One query over `len` keys, which a text has at most 2^20 of.
-fn shape<T: Element>(keys: &[HostTensor<T>], len: usize, num_heads: usize) -> AttentionShape {
+/// One query over `len` keys.
+fn shape<T: Element>(keys: &[HostTensor<T>], len: u32, num_heads: usize) -> AttentionShape {
     AttentionShape {
         batch_size: 1,
         seq_len_q: 1,
-        seq_len_kv: len as u32,
+        seq_len_kv: len,
         num_q_heads: num_heads as u32,
         num_kv_heads: num_heads as u32,
         head_dim: keys.first().map_or(0, |k| k.shape()[3]),

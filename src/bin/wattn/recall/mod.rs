@@ -21,7 +21,7 @@ use wattn::{AttentionOutput, DType, Element, HostTensor};
 
 use crate::args::sparse::Selector;
 use crate::args::{RecallArgs, RecallOptions};
-use crate::engine::{BYTES, Engine};
+use crate::engine::{BYTES, Engine, SparsePrefix};
 use crate::failure::Failure;
 use crate::files;
 use check::{Checker, Sample};
@@ -74,6 +74,10 @@ fn recall<T: Element>(job: &Job, engine: &Engine) -> Result<(), Failure> {
     let keys = encoders.iter().map(|encoder| encoder.keys(text)).collect::<wattn::Result<Vec<HostTensor<T>>>>()?;
     let softmax_scale = 1.0 / options.head_dim as f32;
 
+    // Dense attention takes long; what cannot follow it is better refused before.
+    for selector in &job.selectors {
+        SparsePrefix::validate(selector, &keys, softmax_scale)?;
+    }
     let attention = engine.prefix_attention(&keys, text, softmax_scale, options.chunk)?;
     let predicted = predict(text, &encoders, options.chunk, |q, start| attention.attend_chunk(q, start))?;
     drop(attention);

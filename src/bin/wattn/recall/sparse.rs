@@ -143,8 +143,8 @@ impl fmt::Display for Compared {
                 "  {attention:<13} {bits_per_byte:>13.3} {top1:>6.1} % {seconds:>9.2} {captured_mass:>14.3} {keys_per_query:>15.1}"
             )?;
         }
-        writeln!(f, "  Keys side by side have nothing to do with one another here: no tree search can do")?;
-        writeln!(f, "  well, and the loss is no measure of what language models lose.")?;
+        writeln!(f, "  Keys side by side have nothing to do with one another here, which is hard for")?;
+        writeln!(f, "  any search through a tree: the loss is more than language models would see.")?;
         if let Some(path) = &self.picture {
             writeln!(f, "  picture   {path}")?;
         }
