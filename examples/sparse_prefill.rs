@@ -18,7 +18,8 @@ fn main() -> wattn::Result<()> {
         head_dim_v: DIM,
     };
     // Neighbouring keys are alike, as those of models are: the tree search depends on it.
-    let q = walk(shape.q(), 1, 0.9);
+    let mut q = walk(shape.q(), 1, 0.9);
+    q.data_mut().iter_mut().for_each(|x| *x *= 2.0); // so that some keys matter more than others
     let (k, v) = (walk(shape.k(), 2, 0.98), walk(shape.v(), 3, 0.0));
     let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
 
