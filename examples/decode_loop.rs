@@ -44,6 +44,7 @@ fn main() -> wattn::Result<()> {
         k: TensorView::new(&k, DType::F32, cache),
         v: TensorView::new(&v, DType::F32, cache),
         seq_lens_kv: Some(U32View::new(&len, 0, 1)),
+        blocks: None,
         out: TensorViewMut::new(&out, DType::F32, row()),
         lse: None,
     })?;

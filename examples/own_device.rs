@@ -50,7 +50,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let strided = |part: u64| Layout { shape: shape.q(), strides: [0, 3 * row, DIM.into()], offset: part * row };
     let view = |part| TensorView::new(&qkv, DType::F32, strided(part));
     let packed = || TensorViewMut::new(&out, DType::F32, Layout::seq_major(1, SEQ, HEADS, DIM));
-    let args = AttentionArgs { q: view(0), k: view(1), v: view(2), seq_lens_kv: None, out: packed(), lse: None };
+    let args =
+        AttentionArgs { q: view(0), k: view(1), v: view(2), seq_lens_kv: None, blocks: None, out: packed(), lse: None };
     let bound = Attention::prepare(&context, &plan)?.bind(args)?;
 
     // Every frame: into the pass that is open.

@@ -1,4 +1,4 @@
-// One workgroup attends GROUPS * ROWS query rows of one KV head to one split of the keys they see, and leaves a partial
+// One workgroup attends GROUPS * ROWS query rows of one KV head to one split of their walk, and leaves a partial
 // (out, lse) that merge_splits combines. Meant for few rows: all query heads of a KV head in one pass over its keys.
 @group(0) @binding(0) var<uniform>             params: AttendParams;
 @group(0) @binding(1) var<storage, read>       q: array<Elem4>;               // [batch, seq_len_q, num_q_heads, head_dim / 4]
@@ -9,7 +9,7 @@
 @group(0) @binding(6) var<storage, read_write> partial_lse: array<f32>;       // [num_splits, batch, seq_len_q, num_q_heads]
 
 fn partial_row(tile: Tile, place: Place) -> u32 {
-    let head = tile.kv_head * params.group_size + place.head;
+    let head = tile.heads * params.group_size + place.head;
     let out_row = (tile.batch * params.seq_len_q + place.q_index) * params.num_q_heads + head;
     return tile.split * params.batch_size * params.seq_len_q * params.num_q_heads + out_row;
 }
@@ -32,16 +32,18 @@ fn attend_decode(
     if place.batch >= params.batch_size {
         return;
     }
-    let split = place.split;
-    let first_row = place.row_tile * GROUPS * ROWS;
-    let seq_len_kv = seq_len_kv_of(place.batch);
-    let tile = Tile(place.batch, place.kv_head, first_row + group_of(thread) * ROWS, seq_len_kv, split, thread);
-    let keys = keys_of_rows(first_row, GROUPS * ROWS, seq_len_kv);
+    let rows = rows_of_workgroup(place);
+    if rows.begin >= rows.end {
+        return;
+    }
+    var walk = walk_of(place, rows);
 
-    // Splits are whole tiles, as even as they can be, of the keys that there are: a split may be empty, and leaves
+    // Splits are whole tiles, as even as they can be, of the walk that there is: a split may be empty, and leaves
     // LSE_EMPTY then.
-    let num_tiles = (keys.walked.end - keys.walked.begin + TILE_KV - 1u) / TILE_KV;
-    let split_begin = keys.walked.begin + num_tiles * split / params.num_splits * TILE_KV;
-    let split_end = keys.walked.begin + num_tiles * (split + 1u) / params.num_splits * TILE_KV;
-    attend_rows(tile, KeyRange(split_begin, min(split_end, keys.walked.end)), keys.shared_by_all);
+    let num_tiles = (walk.end - walk.begin + TILE_KV - 1u) / TILE_KV;
+    let begin = walk.begin;
+    walk.begin = begin + num_tiles * place.split / params.num_splits * TILE_KV;
+    walk.end = min(begin + num_tiles * (place.split + 1u) / params.num_splits * TILE_KV, walk.end);
+    let first_row = rows.begin + group_of(thread) * ROWS;
+    attend_rows(Tile(place.batch, place.heads, first_row, rows.end, place.split, thread), walk);
 }

@@ -1,5 +1,5 @@
-// One workgroup attends GROUPS * ROWS query rows of one KV head to all the keys they see. Rows are (query, head of the
-// group) pairs, so the query heads that share a KV head share its tiles.
+// One workgroup attends GROUPS * ROWS query rows of one KV head to all the keys of their walk. Rows are (query, head of
+// the group) pairs, so the query heads that share a KV head share its tiles.
 @group(0) @binding(0) var<uniform>             params: AttendParams;
 @group(0) @binding(1) var<storage, read>       q: array<Elem4>;           // [batch, seq_len_q, num_q_heads, head_dim / 4]
 @group(0) @binding(2) var<storage, read>       k: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
@@ -9,14 +9,14 @@
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;           // [batch, seq_len_q, num_q_heads]
 
 fn store_out(tile: Tile, place: Place, column: u32, value: vec4<f32>) {
-    let head = tile.kv_head * params.group_size + place.head;
+    let head = tile.heads * params.group_size + place.head;
     let at = params.out_offset + tile.batch * params.out_batch + place.q_index * params.out_seq + head * params.out_head;
     out[at + column] = narrow(value);
 }
 
 fn store_lse(tile: Tile, place: Place, value: f32) {
     if WRITE_LSE {
-        let head = tile.kv_head * params.group_size + place.head;
+        let head = tile.heads * params.group_size + place.head;
         let at = params.lse_offset + tile.batch * params.lse_batch + place.q_index * params.lse_seq;
         lse[at + head * params.lse_head] = value;
     }
@@ -32,10 +32,10 @@ fn attend_prefill(
     if place.batch >= params.batch_size {
         return;
     }
-    // The last rows see the most keys under a causal mask: they start first, so that none of them runs alone at the end.
-    let first_row = (params.row_tiles - 1u - place.row_tile) * GROUPS * ROWS;
-    let seq_len_kv = seq_len_kv_of(place.batch);
-    let tile = Tile(place.batch, place.kv_head, first_row + group_of(thread) * ROWS, seq_len_kv, 0u, thread);
-    let keys = keys_of_rows(first_row, GROUPS * ROWS, seq_len_kv);
-    attend_rows(tile, keys.walked, keys.shared_by_all);
+    let rows = rows_of_workgroup(place);
+    if rows.begin >= rows.end {
+        return;
+    }
+    let first_row = rows.begin + group_of(thread) * ROWS;
+    attend_rows(Tile(place.batch, place.heads, first_row, rows.end, 0u, thread), walk_of(place, rows));
 }

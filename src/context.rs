@@ -111,7 +111,8 @@ impl Context {
     }
 
     fn with_caps(device: wgpu::Device, queue: wgpu::Queue, caps: DeviceCaps, checks: ShaderChecks) -> Result<Self> {
-        let needed = 6;
+        // As many as WebGPU promises.
+        let needed = 8;
         if caps.max_storage_buffers < needed {
             return Err(Error::Limit {
                 limit: "max_storage_buffers_per_shader_stage",

@@ -50,6 +50,7 @@
 //!     k: TensorView::new(&k, DType::F16, layout),
 //!     v: TensorView::new(&v, DType::F16, layout),
 //!     seq_lens_kv: None, // or a buffer of lengths, read when the GPU runs
+//!     blocks: None,
 //!     out: TensorViewMut::new(&out, DType::F16, layout),
 //!     lse: None,
 //! })?;
@@ -59,20 +60,46 @@
 //! # }
 //! ```
 //!
+//! # Sparse attention
+//!
+//! Long contexts need not be quadratic. A *selection* finds, for every block of queries, the blocks of keys that matter
+//! ([`Hip`], [`InfiniteHip`]: no training), and attention then reads those, the first keys and a window:
+//!
+//! ```
+//! use wattn::{
+//!     AttentionProblem, AttentionShape, DType, Engine, Hip, HostInputs, HostTensor, Mask, SelectionProblem, SparseOptions,
+//! };
+//! # let shape = AttentionShape {
+//! #     batch_size: 1, seq_len_q: 4, seq_len_kv: 600, num_q_heads: 2, num_kv_heads: 1, head_dim: 8, head_dim_v: 8,
+//! # };
+//! # let [q, k, v] = [shape.q(), shape.k(), shape.v()].map(HostTensor::<f32>::zeros);
+//! let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+//! let selection = SelectionProblem::new(shape, DType::F32, Hip::default()); // or `Preset::ThreeK`
+//! let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+//! let engine = Engine::best_blocking();
+//! let sparse = engine.attend_sparse_blocking(&problem, &selection, &inputs, &SparseOptions::default())?;
+//! println!("{}", sparse.path); // dense: so short a context is faster so
+//! # Ok::<(), wattn::Error>(())
+//! ```
+//!
+//! On a GPU of your own, [`Selection`] writes its lists into two buffers and [`Attention`] reads them, with nothing read
+//! back: [`AttentionProblem::selected_blocks`], [`BoundSelection::encode_step`]. What is lost is told by [`quality`].
+//!
 //! # What a call costs
 //!
 //! | call | validates | compiles | allocates on the GPU | submits | waits |
 //! |---|---|---|---|---|---|
-//! | [`AttentionPlan::new`], [`MergePlan::new`] | shapes, limits | | | | |
+//! | [`AttentionPlan::new`], [`SelectionPlan::new`], [`MergePlan::new`] | shapes, limits | | | | |
 //! | [`Context::new`] | limits | | two small buffers | | |
 //! | [`Context::request`] | | | two small buffers | | for the drivers |
-//! | [`Attention::prepare`], [`Merge::prepare`] | features | on a cache miss | | | |
-//! | [`Attention::bind_with`], [`Merge::bind`] | views, usages, sizes | | bind groups, small uniforms | | |
-//! | [`Attention::bind`] | the same | | and a [`Workspace`] | | |
-//! | [`BoundAttention::encode`], [`BoundMerge::encode`] | | | | | |
+//! | [`Attention::prepare`], [`Selection::prepare`], [`Merge::prepare`] | features | on a cache miss | | | |
+//! | [`Attention::bind_with`], [`Selection::bind_with`], [`Merge::bind`] | views, usages, sizes | | bind groups, small uniforms | | |
+//! | [`Attention::bind`], [`Selection::bind`] | the same | | and [`Workspace`]s | | |
+//! | [`BoundAttention::encode`], [`BoundSelection::encode_step`], [`BoundMerge::encode`] | | | | | |
+//! | [`Context::check_blocks`] | the lists | on a cache miss | a small buffer | yes | future |
 //! | [`Context::read`], [`Context::read_blocking`] | the view | | a staging buffer | a copy | future, thread |
-//! | [`Context::attend`], [`Engine::attend`] | all | on a cache miss | all | yes | future |
-//! | [`cpu::attend`], [`cpu::merge`] | all | | nothing | | thread |
+//! | [`Context::attend`], [`Engine::attend`], [`Engine::attend_sparse`] | all | on a cache miss | all | yes | future |
+//! | [`cpu::attend`], [`cpu::select`], [`cpu::attend_selected`], [`cpu::merge`] | all | | nothing | | thread |
 //!
 //! # Rules
 //!
@@ -95,8 +122,10 @@ mod ops;
 mod pipeline;
 mod plan;
 mod problem;
+pub mod quality;
 mod readback;
 mod shader;
+mod sparse;
 mod tensor;
 
 pub use caps::{DeviceCaps, MatrixTile, Tier};
@@ -106,14 +135,20 @@ pub use dtype::{DType, Element};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use kernels::{Binding, BindingKind, KernelId};
-pub use ops::{Attention, AttentionArgs, BoundAttention, BoundMerge, Merge, MergeArgs, U32View, Workspace};
-pub use plan::{AttentionPlan, Dispatch, MergePlan, Tiling};
+pub use ops::{
+    Attention, AttentionArgs, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks, Selection,
+    SelectionArgs, SelectionMemory, U32View, Workspace,
+};
+#[doc(hidden)]
+pub use plan::check_dispatches;
+pub use plan::{AttentionPlan, Dispatch, MergePlan, SelectionPlan, SelectionTiling, Tiling};
 pub use problem::{
     AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,
     InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs, SelectionMethod,
     SelectionProblem, Stage,
 };
 pub use shader::Specialization;
+pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
 
 /// The lse of a row that sees no key: finite, and below every lse that finite scores give.

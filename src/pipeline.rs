@@ -51,7 +51,7 @@ fn compile(ctx: &Context, specialization: &Specialization) -> Pipeline {
         ShaderChecks::Checked => device.create_shader_module(descriptor),
     };
 
-    let entries: Vec<_> = (0..).zip(kernel.bindings()).map(|(at, binding)| binding.layout_entry(at)).collect();
+    let entries: Vec<_> = (0..).zip(specialization.bindings()).map(|(at, binding)| binding.layout_entry(at)).collect();
     let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
     let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
         label,

@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use wattn::HostTensor;
 
 /// Back ends that must find the same lists.
-const BACKENDS: &[&str] = &["oracle", "cpu"];
+const BACKENDS: &[&str] = &["oracle", "cpu", "gpu"];
 
 /// Case G1 of the specification, 6.7: q, k and v of small integers.
 fn g1() -> [HostTensor; 3] {

@@ -130,7 +130,7 @@ fn recall_compares_in_one_table_and_draws_the_mask() {
         ["--sink", "16", "--stage-chunks", "16,4", "--stage-k", "128", "--stage-final", "64", "--block-q", "16"];
     let flags = [&flags[..], &stages].concat();
     let mut reports = Vec::new();
-    for backend in ["oracle", "cpu"] {
+    for backend in ["oracle", "cpu", "gpu"] {
         let (stdout, report) = recall(backend, &[&flags[..], &["--mask-png", text(&png)]].concat());
         let rows = report["attentions"].as_array().unwrap().clone();
         let names: Vec<&str> = rows.iter().map(|row| row["attention"].as_str().unwrap()).collect();

@@ -63,6 +63,7 @@ impl Call {
             k: TensorView::new(k.0, DType::F32, k.1),
             v: TensorView::new(v.0, DType::F32, v.1),
             seq_lens_kv: None,
+            blocks: None,
             out: TensorViewMut::new(out.0, DType::F32, out.1),
             lse: Some(TensorViewMut::new(lse.0, DType::F32, lse.1)),
         })
@@ -200,6 +201,7 @@ fn empty_outputs_overlap_nothing() {
         k: view(1, shape.k()),
         v: view(2, shape.v()),
         seq_lens_kv: None,
+        blocks: None,
         out: view_mut(3, shape.out()),
         lse: Some(view_mut(4, shape.lse())),
     };
@@ -295,6 +297,7 @@ fn optional_arguments_must_match_the_problem() {
             k: view(1),
             v: view(2),
             seq_lens_kv: len.map(|len| U32View::new(&lens, 0, len)),
+            blocks: None,
             out: view_mut(3),
             lse: lse.then(|| view_mut(4)),
         };
@@ -353,7 +356,7 @@ fn limits_are_named() {
     let buffers = layouts.map(|layout| buffer(&ctx, layout.end().unwrap() * 4, BufferUsages::STORAGE));
     let view = |i: usize| TensorView::new(&buffers[i], DType::F32, layouts[i]);
     let out = TensorViewMut::new(&buffers[3], DType::F32, layouts[3]);
-    let args = AttentionArgs { q: view(0), k: view(1), v: view(2), seq_lens_kv: None, out, lse: None };
+    let args = AttentionArgs { q: view(0), k: view(1), v: view(2), seq_lens_kv: None, blocks: None, out, lse: None };
     let error = Attention::prepare(&ctx, &plan).unwrap().bind(args).unwrap_err();
     let limit = "max_storage_buffer_binding_size (k)";
     assert!(matches!(error, Error::Limit { limit: l, available: 0x10_0000, .. } if l == limit), "{error}");

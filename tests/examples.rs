@@ -47,3 +47,13 @@ fn decode_loop_runs() {
 fn sparse_prefill_runs() {
     runs("sparse_prefill", "of the weight");
 }
+
+#[test]
+fn quality_runs() {
+    runs("quality", "random blocks");
+}
+
+#[test]
+fn sparse_decode_runs() {
+    runs("sparse_decode", "33 tokens");
+}

@@ -6,7 +6,8 @@ use std::collections::{BTreeSet, HashSet};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, GlobalVariable, Module, ShaderStage, StorageAccess, TypeInner};
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, BindingKind, DType, DeviceCaps, KernelId, MergePlan, MergeProblem,
+    AttentionPlan, AttentionProblem, AttentionShape, BindingKind, DType, DeviceCaps, Granularity, HeadReduction, Hip,
+    InfiniteHip, KernelId, Mask, MergePlan, MergeProblem, Preset, Representative, SelectionPlan, SelectionProblem,
     Specialization, Tier, Tiling,
 };
 
@@ -49,8 +50,10 @@ const WIDTHS: [[u32; 2]; 6] = [[4, 4], [20, 36], [64, 64], [128, 128], [256, 256
 struct Variant {
     specialization: Specialization,
     tier: Tier,
-    /// `None` for a merge.
+    /// Of kernels of attention.
     tiling: Option<Tiling>,
+    /// Bytes of workgroup memory that the plan promises to stay within; `None`: none at all.
+    storage: Option<u64>,
     software: bool,
 }
 
@@ -86,6 +89,7 @@ fn variants() -> Vec<Variant> {
                                             specialization,
                                             tier,
                                             tiling,
+                                            storage: tiling.map(|tiling| tiling.workgroup_storage_bytes(tier)),
                                             software: caps.software,
                                         });
                                     }
@@ -97,15 +101,88 @@ fn variants() -> Vec<Variant> {
             }
         }
     }
+    variants.extend(selected_variants());
+    for seq_lens_kv in [false, true] {
+        let blocks = SelectionProblem::new(shapes([20, 36])[0], DType::F32, Hip::default()).blocks();
+        let dispatches = wattn::check_dispatches(&blocks, &shapes([20, 36])[0], seq_lens_kv, &DeviceCaps::BASELINE);
+        for specialization in dispatches.unwrap().map(|dispatch| dispatch.specialization) {
+            let (tier, tiling, storage, software) = (Tier::Baseline, None, None, false);
+            variants.push(Variant { specialization, tier, tiling, storage, software });
+        }
+    }
     let merge = MergeProblem { num_parts: 3, num_rows: 7, head_dim_v: 68 };
     let plan = MergePlan::new(&merge, &DeviceCaps::BASELINE).unwrap();
     variants.push(Variant {
         specialization: plan.dispatch().specialization.clone(),
         tier: Tier::Baseline,
         tiling: None,
+        storage: None,
         software: false,
     });
     variants
+}
+
+/// Selection, block-sparse attention and the check of lists, for what selects a module or a constant there.
+fn selected_variants() -> Vec<Variant> {
+    let mut seen = HashSet::new();
+    let mut variants = Vec::new();
+    let mut add = |specialization: &Specialization, tier, tiling, storage, software| {
+        if seen.insert(specialization.clone()) {
+            let specialization = specialization.clone();
+            variants.push(Variant { specialization, tier, tiling, storage, software });
+        }
+    };
+    for caps in devices() {
+        for tier in tiers(&caps) {
+            for shape in shapes([20, 36]) {
+                for (index, dtype) in DType::ALL.into_iter().enumerate() {
+                    for problem in selections(shape, dtype, index) {
+                        let plan = SelectionPlan::with_tier(&problem, &caps, tier).unwrap();
+                        for dispatch in plan.dispatches() {
+                            let storage = plan.tiling().workgroup_storage_bytes();
+                            add(&dispatch.specialization, tier, None, Some(storage), caps.software);
+                        }
+                        let mut attention = AttentionProblem::new(shape, dtype)
+                            .mask(problem.visible_keys())
+                            .selected_blocks(problem.blocks());
+                        if index > 0 {
+                            attention = attention.with_lse().with_seq_lens_kv();
+                        }
+                        let plan = AttentionPlan::with_tier(&attention, &caps, tier).unwrap();
+                        for dispatch in plan.dispatches() {
+                            let is_merge = dispatch.kernel() == KernelId::MergeSplits;
+                            let tiling = (!is_merge).then(|| plan.tiling());
+                            let storage =
+                                tiling.map(|tiling| tiling.workgroup_storage_bytes(tier) + tiling.tile_keys_bytes());
+                            add(&dispatch.specialization, tier, tiling, storage, caps.software);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    variants
+}
+
+/// Selections that compile to different shaders.
+fn selections(shape: AttentionShape, dtype: DType, index: usize) -> Vec<SelectionProblem> {
+    let hip = Hip::default();
+    let full = Hip { sink_size: 0, window_size: 0, ..hip };
+    let union = InfiniteHip { reduction: HeadReduction::Union, ..Preset::Debug.into() };
+    let first = InfiniteHip { representative: Representative::First, ..Preset::FiveK.into() };
+    let mut problems = vec![
+        SelectionProblem::new(shape, dtype, hip),
+        SelectionProblem::new(shape, dtype, Hip::decode()).granularity(Granularity::KvHead),
+        SelectionProblem::new(shape, dtype, full).mask(Mask::Full),
+        SelectionProblem::new(shape, dtype, Preset::ThreeK),
+        SelectionProblem::new(shape, dtype, first).granularity(Granularity::QueryHead),
+        SelectionProblem::new(shape, dtype, union),
+        SelectionProblem::new(shape, dtype, Preset::SixteenKShallow),
+    ];
+    if index > 0 {
+        problems = problems.into_iter().map(SelectionProblem::with_seq_lens_kv).collect();
+    }
+    problems
 }
 
 /// Parses and validates with no more than what the tier promises.
@@ -122,7 +199,8 @@ fn validate(wgsl: &str, tier: Tier, what: &str) -> (Module, ModuleInfo) {
     (module, info)
 }
 
-fn check_bindings(module: &Module, kernel: KernelId, what: &str) {
+fn check_bindings(module: &Module, specialization: &Specialization, what: &str) {
+    let kernel = specialization.kernel();
     let mut globals: Vec<&GlobalVariable> =
         module.global_variables.iter().map(|(_, global)| global).filter(|global| global.binding.is_some()).collect();
     globals.sort_by_key(|global| global.binding.map(|binding| binding.binding));
@@ -140,9 +218,9 @@ fn check_bindings(module: &Module, kernel: KernelId, what: &str) {
         })
         .collect();
     let expected: Vec<_> =
-        (0..).zip(kernel.bindings()).map(|(at, binding)| (0, at, binding.name, binding.kind)).collect();
+        (0..).zip(specialization.bindings()).map(|(at, binding)| (0, at, binding.name, binding.kind)).collect();
     assert_eq!(found, expected, "{what}");
-    let storage = kernel.bindings().iter().filter(|binding| binding.kind != BindingKind::Uniform).count();
+    let storage = specialization.bindings().iter().filter(|binding| binding.kind != BindingKind::Uniform).count();
     assert!(storage <= 8, "{what}: WebGPU promises 8 storage buffers");
 
     let uniform = globals.iter().find(|global| global.space == AddressSpace::Uniform).unwrap();
@@ -186,7 +264,7 @@ fn translate(module: &Module, info: &ModuleInfo, kernel: KernelId, what: &str) {
 #[test]
 fn every_variant_is_laid_out_as_the_host_believes() {
     let variants = variants();
-    for Variant { specialization, tier, tiling, .. } in &variants {
+    for Variant { specialization, tier, tiling, storage, .. } in &variants {
         let kernel = specialization.kernel();
         let what = format!("{} {tier} {specialization}", kernel.name());
         let rolled = specialization.wgsl_rolled();
@@ -195,13 +273,15 @@ fn every_variant_is_laid_out_as_the_host_believes() {
         assert_eq!(module.entry_points.len(), 1, "{what}");
         let entry = &module.entry_points[0];
         assert_eq!((entry.name.as_str(), entry.stage), (kernel.name(), ShaderStage::Compute), "{what}");
-        check_bindings(&module, kernel, &what);
+        check_bindings(&module, specialization, &what);
         translate(&module, &info, kernel, &what);
         assert_eq!(entry.workgroup_size[1..], [1, 1], "{what}");
-        match tiling {
-            Some(tiling) => {
-                assert_eq!(entry.workgroup_size[0], tiling.workgroup_size(), "{what}");
-                let (declared, promised) = (workgroup_bytes(&module), tiling.workgroup_storage_bytes(*tier));
+        if let Some(tiling) = tiling {
+            assert_eq!(entry.workgroup_size[0], tiling.workgroup_size(), "{what}");
+        }
+        match *storage {
+            Some(promised) => {
+                let declared = workgroup_bytes(&module);
                 assert!(declared <= promised, "{what}: {declared} bytes of workgroup memory, {promised} promised");
                 assert!(promised <= 16 << 10, "{what}: {promised} bytes of workgroup memory");
             }
@@ -214,7 +294,7 @@ fn every_variant_is_laid_out_as_the_host_believes() {
         assert!(tier.shader_f16() || words.all(|word| word != "f16"), "{what}");
     }
     let names: BTreeSet<_> = variants.iter().map(|variant| variant.specialization.kernel()).collect();
-    assert_eq!(names, BTreeSet::from(KernelId::ALL));
+    assert_eq!(names, KernelId::ALL.iter().copied().collect());
     println!("{} variants", variants.len());
 }
 
@@ -222,7 +302,7 @@ fn every_variant_is_laid_out_as_the_host_believes() {
 #[test]
 fn the_unrolled_text_is_the_same_shader() {
     let mut seen = BTreeSet::new();
-    for Variant { specialization, tier, tiling, software } in variants() {
+    for Variant { specialization, tier, tiling, software, .. } in variants() {
         let modules: Vec<_> = specialization.modules().collect();
         let sizes = tiling.map(|tiling| (tiling.lanes, tiling.rows, tiling.groups));
         // Rows decide how much text there is; above 8 one tiling of each family will do.
@@ -237,7 +317,7 @@ fn the_unrolled_text_is_the_same_shader() {
         assert!(software || !wgsl.contains("{ // unroll"), "{what}: a marked loop is left");
         let (module, info) = validate(&wgsl, tier, &what);
         let (rolled, _) = validate(&specialization.wgsl_rolled(), tier, &what);
-        check_bindings(&module, kernel, &what);
+        check_bindings(&module, &specialization, &what);
         assert_eq!(workgroup_bytes(&module), workgroup_bytes(&rolled), "{what}");
         translate(&module, &info, kernel, &what);
     }

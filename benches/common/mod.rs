@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each bench uses its own part")]
 
+pub mod sparse;
+mod sparse_gpu;
+
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Throughput, measurement::WallTime};
@@ -61,10 +64,14 @@ impl Tensors {
 
 /// First, middle and last query of the first and last head against the f64 oracle.
 pub fn check(problem: &AttentionProblem, inputs: &HostInputs<'_>, got: &AttentionOutput) {
-    let shape = problem.shape();
+    check_rows(problem.shape(), got, |q_index, q_head| cpu::oracle::attend_row(problem, inputs, 0, q_index, q_head));
+}
+
+/// First, middle and last query of the first and last head against `(out, lse)` in f64.
+pub fn check_rows(shape: &AttentionShape, got: &AttentionOutput, oracle: impl Fn(u32, u32) -> (Vec<f64>, f64)) {
     for q_index in [0, shape.seq_len_q / 2, shape.seq_len_q - 1] {
         for q_head in [0, shape.num_q_heads - 1] {
-            let (row, lse) = cpu::oracle::attend_row(problem, inputs, 0, q_index, q_head);
+            let (row, lse) = oracle(q_index, q_head);
             let out = got.out.row(0, q_index as usize, q_head as usize);
             let got_lse = got.lse.row(0, q_index as usize, q_head as usize)[0];
             // Ten times the error that was seen; |out| is at most 1 and lse about 10. The tests hold the exact bound.
@@ -139,6 +146,7 @@ impl OnDevice {
             k: TensorView::new(&k, DType::F32, head_major(shape.k())),
             v: TensorView::new(&v, DType::F32, head_major(shape.v())),
             seq_lens_kv: None,
+            blocks: None,
             out: TensorViewMut::new(&out, DType::F32, seq_major(shape.out())),
             lse: Some(TensorViewMut::new(&lse, DType::F32, seq_major(shape.lse()))),
         };

@@ -12,31 +12,38 @@ const MASKED = -3.0e38;
 const LSE_EMPTY = -3.0e38;
 const LN_2 = 0.6931471805599453;
 
-// What one group works on.
+// What one group works on. `heads` numbers the sets of query heads whose rows go together: the heads of a KV head, or
+// single heads where each selects keys of its own.
 struct Tile {
     batch: u32,
-    kv_head: u32,
+    heads: u32,
     first_row: u32,
-    seq_len_kv: u32,
+    end_row: u32,
     split: u32,
     thread: Thread,
 }
 
-// What a workgroup works on. The grid is one line of (batch, KV head, row tile, split), the last fastest, folded into two
+// What a workgroup works on. The grid is one line of (batch, heads, row tile, split), the last fastest, folded into two
 // axes where one is too short; the workgroups past its end have a batch that is not there.
 struct WorkgroupPlace {
     batch: u32,
-    kv_head: u32,
+    heads: u32,
     row_tile: u32,
     split: u32,
+}
+
+// Rows of a workgroup; `end` may lie below `begin` + GROUPS * ROWS.
+struct RowTile {
+    begin: u32,
+    end: u32,
 }
 
 fn place_of_workgroup(workgroup: vec3<u32>, num_workgroups: vec3<u32>) -> WorkgroupPlace {
     let index = workgroup.y * num_workgroups.x + workgroup.x;
     let row = index / params.num_splits;
-    let head = row / params.row_tiles;
-    let num_kv_heads = params.num_q_heads / params.group_size;
-    return WorkgroupPlace(head / num_kv_heads, head % num_kv_heads, row % params.row_tiles, index % params.num_splits);
+    let heads = row / params.row_tiles;
+    let num_heads = params.num_q_heads / params.group_size;
+    return WorkgroupPlace(heads / num_heads, heads % num_heads, row % params.row_tiles, index % params.num_splits);
 }
 
 // Which query and which head of its group a row is.
@@ -56,42 +63,23 @@ fn next_place(place: Place) -> Place {
 
 // Rows past the last one are computed from its q and not stored.
 fn q_index(tile: Tile, place: Place) -> u32 {
-    let head = tile.kv_head * params.group_size + place.head;
+    let head = tile.heads * params.group_size + place.head;
     let query = min(place.q_index, params.seq_len_q - 1u);
     return params.q_offset + tile.batch * params.q_batch + query * params.q_seq + head * params.q_head;
-}
-
-fn seq_len_kv_of(batch: u32) -> u32 {
-    if HAS_SEQ_LENS {
-        return min(seq_lens_kv[params.seq_lens_offset + batch], params.seq_len_kv);
-    }
-    return params.seq_len_kv;
-}
-
-// The keys that the rows first_row .. first_row + count see: of any of them (`walked`), and of all (`shared`).
-struct TileKeys {
-    walked: KeyRange,
-    shared_by_all: KeyRange,
-}
-
-fn keys_of_rows(first_row: u32, count: u32, seq_len_kv: u32) -> TileKeys {
-    // Both borders of what a row sees move up with the row, so the first and the last row bound all between.
-    let first = visible_keys(min(first_row, params.num_rows - 1u), seq_len_kv);
-    let last = visible_keys(min(first_row + count - 1u, params.num_rows - 1u), seq_len_kv);
-    return TileKeys(KeyRange(first.begin, last.end), KeyRange(last.begin, first.end));
 }
 
 fn column_of(thread: Thread, c: u32) -> u32 {
     return min(lane_of(thread) + c * LANES, HEAD_DIM_V4 - 1u);
 }
 
-// Every group of a workgroup must be given the same `walked`, because of the barriers within.
-fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
+// Every group of a workgroup must be given the same `walk`, because of the barriers within.
+fn attend_rows(tile: Tile, walk: Walk) {
     let thread = tile.thread;
     let lane = lane_of(thread);
     let first_weight = group_of(thread) * ROWS * WEIGHTS_STRIDE;
-    let k_begin = params.k_offset + tile.batch * params.k_batch + tile.kv_head * params.k_head;
-    let v_begin = params.v_offset + tile.batch * params.v_batch + tile.kv_head * params.v_head;
+    let kv_head = tile.heads / params.heads_per_kv_head;
+    let k_begin = params.k_offset + tile.batch * params.k_batch + kv_head * params.k_head;
+    let v_begin = params.v_offset + tile.batch * params.v_batch + kv_head * params.v_head;
     let k_stride = params.k_seq;
     let v_stride = params.v_seq;
     // Of every SHARE rows this lane loads one; the others come from the other lanes.
@@ -112,11 +100,11 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
         }
     }
 
-    for (var tile_begin = walked.begin; tile_begin < walked.end; tile_begin += TILE_KV) {
+    for (var tile_begin = walk.begin; tile_begin < walk.end; tile_begin += TILE_KV) {
         // Scores of this lane's keys.
         var k_at: array<u32, KEYS>;
         for (var c = 0u; c < KEYS; c++) { // unroll in registers
-            k_at[c] = k_begin + min(tile_begin + lane * KEYS + c, walked.end - 1u) * k_stride;
+            k_at[c] = k_begin + walk_key(walk, tile_begin + lane * KEYS + c) * k_stride;
         }
         var scores: array<array<f32, KEYS>, ROWS>;
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
@@ -142,8 +130,7 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
         }
 
         // Mask. `whole` is the same for the whole workgroup or not; no barrier depends on it.
-        let tile_end = tile_begin + TILE_KV;
-        let whole = tile_begin >= shared_by_all.begin && tile_end <= shared_by_all.end;
+        let whole = walk_is_whole(walk, tile_begin);
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             for (var c = 0u; c < KEYS; c++) { // unroll in registers
                 scores[r][c] *= params.scale_log2;
@@ -151,11 +138,10 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
         }
         if !whole {
             for (var c = 0u; c < KEYS; c++) { // unroll in registers
-                let key = tile_begin + lane * KEYS + c;
-                let rows = seeing_rows(key, tile.seq_len_kv);
+                let rows = walk_rows(walk, tile_begin + lane * KEYS + c);
                 for (var r = 0u; r < ROWS; r++) { // unroll in registers
                     let row = tile.first_row + r;
-                    let sees = key < walked.end && row >= rows.begin && row < rows.end;
+                    let sees = row >= rows.begin && row < rows.end;
                     scores[r][c] = select(MASKED, scores[r][c], sees);
                 }
             }
@@ -171,7 +157,8 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
             tile_max[r] = give_max(tile_max[r], r, thread);
         }
         join_max(thread);
-        workgroupBarrier(); // orders weights: the previous tile's have been read
+        workgroupBarrier(); // orders weights and what hand_keys writes: the previous tile's have been read
+        hand_keys(walk, tile_begin, thread);
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             let new_max = max(row_max[r], take(tile_max[r], r, thread));
             let rescale = exp2(row_max[r] - new_max);
@@ -188,14 +175,14 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
                 weights[first_weight + r * WEIGHTS_STRIDE + lane * (KEYS / 4u) + c4] = weight4;
             }
         }
-        workgroupBarrier(); // orders weights: the other lanes' have been written
+        workgroupBarrier(); // orders weights and keys: the other lanes' have been written
 
         // Output of this lane's columns.
         if whole {
             for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
                 var v4: array<array<vec4<f32>, COLS>, 4>;
                 for (var i = 0u; i < 4u; i++) { // unroll in registers
-                    let v_at = v_begin + (tile_begin + key4 * 4u + i) * v_stride;
+                    let v_at = v_begin + handed_key(walk, tile_begin, key4 * 4u + i, thread) * v_stride;
                     for (var c = 0u; c < COLS; c++) { // unroll in registers
                         v4[i][c] = widen(v[v_at + column_of(thread, c)]);
                     }
@@ -216,7 +203,7 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
             for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
                 var v4: array<array<vec4<f32>, COLS>, 4>;
                 for (var i = 0u; i < 4u; i++) { // unroll in registers
-                    let v_at = v_begin + min(tile_begin + key4 * 4u + i, walked.end - 1u) * v_stride;
+                    let v_at = v_begin + handed_key_in_range(walk, tile_begin, key4 * 4u + i, thread) * v_stride;
                     for (var c = 0u; c < COLS; c++) { // unroll in registers
                         v4[i][c] = widen(v[v_at + column_of(thread, c)]);
                     }
@@ -239,7 +226,7 @@ fn attend_rows(tile: Tile, walked: KeyRange, shared_by_all: KeyRange) {
     join_sum(thread);
     var place = place_of(tile.first_row);
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
-        if tile.first_row + r < params.num_rows {
+        if tile.first_row + r < tile.end_row {
             let sum = take(row_sum[r], r, thread);
             let empty = sum == 0.0;
             for (var c = 0u; c < COLS; c++) { // unroll in registers

@@ -24,29 +24,3 @@ fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32> {
         subgroupShuffle(value.w, invocation),
     );
 }
-
-// A reduction over the lanes of a group, of one value for each row, in three steps: every lane gives its values, all
-// come together, every lane takes the results. Subgroup operations do it all in the first.
-fn give_max(value: f32, r: u32, thread: Thread) -> f32 {
-    var result = value;
-    for (var step = 1u; step < LANES; step *= 2u) {
-        result = max(result, subgroupShuffleXor(result, step));
-    }
-    return result;
-}
-
-fn join_max(thread: Thread) {}
-
-fn give_sum(value: f32, r: u32, thread: Thread) -> f32 {
-    var result = value;
-    for (var step = 1u; step < LANES; step *= 2u) {
-        result += subgroupShuffleXor(result, step);
-    }
-    return result;
-}
-
-fn join_sum(thread: Thread) {}
-
-fn take(given: f32, r: u32, thread: Thread) -> f32 {
-    return given;
-}

@@ -1,5 +1,5 @@
 // Family `share`: what the LANES invocations of a group tell one another. Here without subgroup operations: every lane
-// loads every row itself (SHARE is 1), and reductions go through workgroup memory.
+// loads every row itself (SHARE is 1).
 
 struct Thread {
     @builtin(local_invocation_index) index: u32,
@@ -15,48 +15,4 @@ fn lane_of(thread: Thread) -> u32 {
 
 fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32> {
     return value;
-}
-
-var<workgroup> reduce_lanes: array<f32, GROUPS * ROWS * LANES>;
-var<workgroup> reduce_rows: array<f32, GROUPS * ROWS>;
-
-// A reduction over the lanes of a group, of one value for each row, in three steps: every lane gives its values, all
-// come together, every lane takes the results. The arrays are written again only past the barriers around `weights`.
-fn give_max(value: f32, r: u32, thread: Thread) -> f32 {
-    reduce_lanes[(group_of(thread) * ROWS + r) * LANES + lane_of(thread)] = value;
-    return value;
-}
-
-fn join_max(thread: Thread) {
-    let first_row = group_of(thread) * ROWS;
-    workgroupBarrier(); // orders reduce_lanes
-    for (var r = lane_of(thread); r < ROWS; r += LANES) {
-        var value = reduce_lanes[(first_row + r) * LANES];
-        for (var other = 1u; other < LANES; other++) {
-            value = max(value, reduce_lanes[(first_row + r) * LANES + other]);
-        }
-        reduce_rows[first_row + r] = value;
-    }
-    workgroupBarrier(); // orders reduce_rows
-}
-
-fn give_sum(value: f32, r: u32, thread: Thread) -> f32 {
-    return give_max(value, r, thread);
-}
-
-fn join_sum(thread: Thread) {
-    let first_row = group_of(thread) * ROWS;
-    workgroupBarrier(); // orders reduce_lanes
-    for (var r = lane_of(thread); r < ROWS; r += LANES) {
-        var value = 0.0;
-        for (var other = 0u; other < LANES; other++) {
-            value += reduce_lanes[(first_row + r) * LANES + other];
-        }
-        reduce_rows[first_row + r] = value;
-    }
-    workgroupBarrier(); // orders reduce_rows
-}
-
-fn take(given: f32, r: u32, thread: Thread) -> f32 {
-    return reduce_rows[group_of(thread) * ROWS + r];
 }

@@ -2,7 +2,7 @@
 
 use super::HostInputs;
 use super::attend_rows::{Call, RowTile};
-use crate::{AttentionPlan, Element, LSE_EMPTY, Result};
+use crate::{AttentionPlan, Element, HostBlocks, LSE_EMPTY, Result};
 
 /// What `attend_decode` leaves for `merge_splits`.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,14 +13,17 @@ pub struct Partials {
     pub lse: Vec<f32>,
 }
 
-/// CPU twin of the kernel `attend_decode`: each split of the keys by itself.
+/// CPU twin of the kernel `attend_decode`: each split of the keys by itself. Takes `blocks` exactly when the problem does.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`].
-pub fn attend_decode<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<Partials> {
-    inputs.validate(plan.problem())?;
+/// Those of [`HostInputs::validate`] and [`HostBlocks::validate`].
+pub fn attend_decode<T: Element>(
+    plan: &AttentionPlan,
+    inputs: &HostInputs<'_, T>,
+    blocks: Option<&HostBlocks>,
+) -> Result<Partials> {
+    let call = Call::new(plan, inputs, blocks)?;
     let shape = plan.problem().shape();
-    let call = Call { plan, inputs };
     let (num_splits, tile_kv) = (call.tiling().num_splits, call.tiling().tile_kv());
     let dim = shape.head_dim_v as usize;
     let out_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
@@ -28,11 +31,12 @@ pub fn attend_decode<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T
     let mut lse = vec![LSE_EMPTY; (num_splits * out_rows) as usize];
     for tile in call.tiles() {
         // Splits are whole tiles, as even as they can be: a split may be empty.
-        let num_tiles = (tile.walked.end - tile.walked.start).div_ceil(tile_kv);
+        let places = tile.walk.places.clone();
+        let num_tiles = (places.end - places.start).div_ceil(tile_kv);
         for split in 0..num_splits {
-            let border = |split: u32| tile.walked.start + num_tiles * split / num_splits * tile_kv;
-            let walked = border(split)..border(split + 1).min(tile.walked.end);
-            let split_tile = RowTile { walked, ..tile.clone() };
+            let border = |split: u32| places.start + num_tiles * split / num_splits * tile_kv;
+            let walk = tile.walk.part(border(split)..border(split + 1).min(places.end));
+            let split_tile = RowTile { walk, ..tile.clone() };
             for row in tile.rows.clone() {
                 let [q_index, head] = call.place(&tile, row);
                 let out_row = (tile.batch * shape.seq_len_q + q_index) * shape.num_q_heads + head;

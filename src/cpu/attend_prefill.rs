@@ -2,18 +2,22 @@
 
 use super::attend_rows::Call;
 use super::{AttentionOutput, HostInputs};
-use crate::{AttentionPlan, Element, HostTensor, Result};
+use crate::{AttentionPlan, Element, HostBlocks, HostTensor, Result};
 
-/// CPU twin of the kernel `attend_prefill`: all keys in one walk, however many splits the plan has.
+/// CPU twin of the kernel `attend_prefill`: all keys in one walk, however many splits the plan has. Takes `blocks` exactly
+/// when the problem does.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`].
-pub fn attend_prefill<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<AttentionOutput> {
-    inputs.validate(plan.problem())?;
+/// Those of [`HostInputs::validate`] and [`HostBlocks::validate`].
+pub fn attend_prefill<T: Element>(
+    plan: &AttentionPlan,
+    inputs: &HostInputs<'_, T>,
+    blocks: Option<&HostBlocks>,
+) -> Result<AttentionOutput> {
+    let call = Call::new(plan, inputs, blocks)?;
     let shape = plan.problem().shape();
     let mut out = HostTensor::zeros(shape.out());
     let mut lse = HostTensor::zeros(shape.lse());
-    let call = Call { plan, inputs };
     let mut row_out = vec![0.0; shape.head_dim_v as usize];
     for tile in call.tiles() {
         for row in tile.rows.clone() {

@@ -2,7 +2,8 @@
 
 use core::ops::Range;
 
-use crate::{AttentionPlan, Element, HostInputs, LSE_EMPTY, Tiling};
+use super::twin_walk::Walk;
+use crate::{AttentionPlan, Element, HostBlocks, HostInputs, LSE_EMPTY, Result, Tiling};
 
 const MASKED: f32 = LSE_EMPTY;
 
@@ -10,14 +11,11 @@ const MASKED: f32 = LSE_EMPTY;
 #[derive(Clone, Debug)]
 pub(super) struct RowTile {
     pub(super) batch: u32,
-    pub(super) kv_head: u32,
-    /// Rows are (query, query head of the group) pairs.
+    /// A KV head's query heads, or one query head that selects keys of its own.
+    pub(super) heads: Range<u32>,
+    /// Rows are (query, query head of the set) pairs.
     pub(super) rows: Range<u32>,
-    pub(super) seq_len_kv: u32,
-    /// The keys that any of the rows sees.
-    pub(super) walked: Range<u32>,
-    /// The keys that all of them see.
-    pub(super) shared_by_all: Range<u32>,
+    pub(super) walk: Walk,
 }
 
 /// Plan and inputs of one call.
@@ -25,36 +23,53 @@ pub(super) struct RowTile {
 pub(super) struct Call<'a, T> {
     pub(super) plan: &'a AttentionPlan,
     pub(super) inputs: &'a HostInputs<'a, T>,
+    pub(super) blocks: Option<&'a HostBlocks>,
 }
 
-impl<T: Element> Call<'_, T> {
+impl<'a, T: Element> Call<'a, T> {
+    pub(super) fn new(
+        plan: &'a AttentionPlan,
+        inputs: &'a HostInputs<'a, T>,
+        blocks: Option<&'a HostBlocks>,
+    ) -> Result<Self> {
+        inputs.validate(plan.problem())?;
+        super::validate_blocks(plan.problem(), blocks, inputs.seq_lens_kv)?;
+        Ok(Self { plan, inputs, blocks })
+    }
+
     pub(super) fn tiling(&self) -> Tiling {
         self.plan.tiling()
     }
 
     /// One tile for each workgroup of a dispatch without splits.
-    pub(super) fn tiles(&self) -> impl Iterator<Item = RowTile> {
+    pub(super) fn tiles(&self) -> Vec<RowTile> {
         let shape = *self.plan.problem().shape();
-        let (num_rows, tile_q) = (shape.seq_len_q * shape.group_size(), self.tiling().tile_q());
-        let visible = move |row: u32, seq_len_kv| {
-            self.plan.problem().visible_keys().visible(row / shape.group_size(), shape.seq_len_q, seq_len_kv)
-        };
-        let heads = (0..shape.batch_size).flat_map(move |batch| (0..shape.num_kv_heads).map(move |head| (batch, head)));
-        heads.flat_map(move |(batch, kv_head)| {
+        let sets = self.plan.row_sets();
+        let (group, block_size_q) = (sets.heads_per_set, sets.block_size_q);
+        let tile_q = self.tiling().tile_q() as usize;
+        let mut tiles = Vec::new();
+        for batch in 0..shape.batch_size {
             let seq_len_kv = self.inputs.seq_len_kv(batch).min(shape.seq_len_kv);
-            (0..num_rows).step_by(tile_q as usize).map(move |first_row| {
-                let rows = first_row..num_rows.min(first_row + tile_q);
-                let (first, last) = (visible(rows.start, seq_len_kv), visible(rows.end - 1, seq_len_kv));
-                let (walked, shared_by_all) = (first.start..last.end, last.start..first.end);
-                RowTile { batch, kv_head, rows, seq_len_kv, walked, shared_by_all }
-            })
-        })
+            for first_head in (0..shape.num_q_heads).step_by(group as usize) {
+                for block_begin in (0..shape.seq_len_q).step_by(block_size_q as usize) {
+                    let block_end = shape.seq_len_q.min(block_begin + block_size_q);
+                    for first_row in (block_begin * group..block_end * group).step_by(tile_q) {
+                        let rows = first_row..(block_end * group).min(first_row + tile_q as u32);
+                        let queries = rows.start / group..(rows.end - 1) / group + 1;
+                        let of = [batch, first_head, seq_len_kv];
+                        let walk = Walk::new(self.plan, self.blocks, of, &queries, block_end);
+                        tiles.push(RowTile { batch, heads: first_head..first_head + group, rows, walk });
+                    }
+                }
+            }
+        }
+        tiles
     }
 
     /// `[query, query head]` of a row.
     pub(super) fn place(&self, tile: &RowTile, row: u32) -> [u32; 2] {
-        let group_size = self.plan.problem().shape().group_size();
-        [row / group_size, tile.kv_head * group_size + row % group_size]
+        let group = tile.heads.len() as u32;
+        [row / group, tile.heads.start + row % group]
     }
 
     /// One row against the keys that its tile walks through: writes `out` `[head_dim_v]` and returns the lse.
@@ -62,22 +77,21 @@ impl<T: Element> Call<'_, T> {
         let problem = self.plan.problem();
         let Tiling { lanes, keys, .. } = self.tiling();
         let [q_index, head] = self.place(tile, row);
-        let visible = problem.visible_keys().visible(q_index, problem.shape().seq_len_q, tile.seq_len_kv);
+        let kv_head = (head / problem.shape().group_size()) as usize;
         let q = self.inputs.q.row(tile.batch as usize, q_index as usize, head as usize);
-        let k = |key: u32| self.inputs.k.row(tile.batch as usize, key as usize, tile.kv_head as usize);
-        let v = |key: u32| self.inputs.v.row(tile.batch as usize, key as usize, tile.kv_head as usize);
+        let k = |key: u32| self.inputs.k.row(tile.batch as usize, key as usize, kv_head);
+        let v = |key: u32| self.inputs.v.row(tile.batch as usize, key as usize, kv_head);
 
         out.fill(0.0);
         let mut row_max = MASKED;
         let mut lane_sums = vec![0.0f32; lanes as usize];
-        for tile_begin in tile.walked.clone().step_by((lanes * keys) as usize) {
-            let tile_keys = tile_begin..tile_begin + lanes * keys;
-            let whole = tile_begin >= tile.shared_by_all.start && tile_keys.end <= tile.shared_by_all.end;
-            let score = |key: u32| {
-                let sees = whole || (key < tile.walked.end && visible.contains(&key));
-                if sees { dot(q, k(key)) * problem.scale_log2() } else { MASKED }
+        for tile_begin in tile.walk.places.clone().step_by((lanes * keys) as usize) {
+            let whole = tile.walk.is_whole(tile_begin, lanes * keys);
+            let score = |at: u32| {
+                let sees = tile.walk.sees(at, q_index);
+                if sees { dot(q, k(tile.walk.key(at))) * problem.scale_log2() } else { MASKED }
             };
-            let scores: Vec<f32> = tile_keys.clone().map(score).collect();
+            let scores: Vec<f32> = (tile_begin..tile_begin + lanes * keys).map(score).collect();
 
             let new_max = scores.iter().fold(row_max, |max, &score| max.max(score));
             let rescale = (row_max - new_max).exp2();
@@ -92,12 +106,12 @@ impl<T: Element> Call<'_, T> {
             }
             out.iter_mut().for_each(|x| *x *= rescale);
             // Of four keys the kernel adds the last first where no mask is in the way.
-            for (key4, four) in (tile_begin..).step_by(4).zip(weights.chunks_exact(4)) {
+            for (at4, four) in (tile_begin..).step_by(4).zip(weights.chunks_exact(4)) {
                 for i in 0..4 {
                     let i = if whole { 3 - i } else { i };
                     // A masked key may hold NaN.
                     if whole || four[i] != 0.0 {
-                        for (to, from) in out.iter_mut().zip(v(key4 + i as u32)) {
+                        for (to, from) in out.iter_mut().zip(v(tile.walk.key(at4 + i as u32))) {
                             *to = four[i].mul_add(from.to_f32(), *to);
                         }
                     }
@@ -116,7 +130,7 @@ impl<T: Element> Call<'_, T> {
 }
 
 /// Four elements at a time, the last of the four first.
-fn dot<T: Element>(q: &[T], k: &[T]) -> f32 {
+pub(super) fn dot<Q: Element, T: Element>(q: &[Q], k: &[T]) -> f32 {
     let mut score = 0.0f32;
     for (q4, k4) in q.chunks_exact(4).zip(k.chunks_exact(4)) {
         for i in (0..4).rev() {

@@ -6,14 +6,20 @@ mod attend_decode;
 mod attend_prefill;
 mod attend_rows;
 mod attend_selected;
+mod check_blocks;
 mod merge_splits;
 pub mod oracle;
+mod sample_queries;
+mod score_chunks;
+mod search_tree;
 mod select;
+mod select_chunks;
 mod sequence;
 mod simd;
 mod stream;
 mod stream_selected;
 mod tile;
+mod twin_walk;
 pub mod twins;
 mod walk;
 
@@ -22,7 +28,7 @@ pub use attend_selected::attend_selected;
 pub use merge_splits::merge;
 pub use select::{StageCache, select, select_from};
 
-use crate::{AttentionProblem, AttentionShape, Element, Error, HostTensor, Result, SelectionInputs};
+use crate::{AttentionProblem, AttentionShape, Element, Error, HostBlocks, HostTensor, Result, SelectionInputs};
 
 /// q, k and v in host memory, and the key length of each sequence.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +74,20 @@ impl<T: Element> HostInputs<'_, T> {
     #[must_use]
     pub fn seq_len_kv(&self, batch: u32) -> u32 {
         self.seq_lens_kv.map_or(self.k.shape()[1], |lens| lens[batch as usize])
+    }
+}
+
+/// Checks that lists of blocks come with a problem that takes them, and what they hold.
+pub(crate) fn validate_blocks(
+    problem: &AttentionProblem,
+    blocks: Option<&HostBlocks>,
+    seq_lens_kv: Option<&[u32]>,
+) -> Result<()> {
+    match (problem.block_selection(), blocks) {
+        (Some(selection), Some(blocks)) => blocks.validate(selection, problem.shape(), seq_lens_kv),
+        (None, None) => Ok(()),
+        (Some(_), None) => Err(Error::Argument { argument: "blocks", rule: "is required by the problem" }),
+        (None, Some(_)) => Err(Error::Argument { argument: "blocks", rule: "is not part of the problem" }),
     }
 }
 

@@ -11,4 +11,9 @@
 
 pub use super::attend_decode::{Partials, attend_decode};
 pub use super::attend_prefill::attend_prefill;
+pub use super::check_blocks::check_blocks;
 pub use super::merge_splits::merge as merge_splits;
+pub use super::sample_queries::sample_queries;
+pub use super::score_chunks::{Survivors, score_chunks};
+pub use super::search_tree::search_tree;
+pub use super::select_chunks::{select_chunks, select_stages};

@@ -48,5 +48,15 @@ params! {
         lse_batch: u32,
         lse_seq: u32,
         lse_head: u32,
+        heads_per_kv_head: u32,
+        block_size_q: u32,
+        tiles_per_q_block: u32,
+        num_sets: u32,
+        max_blocks: u32,
+        indices_offset: u32,
+        counts_offset: u32,
+        sink_size: i32,
+        window_size: i32,
+        dense_below: i32,
     }
 }

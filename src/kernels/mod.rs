@@ -3,72 +3,77 @@
 pub(crate) mod attend_decode;
 pub(crate) mod attend_prefill;
 pub(crate) mod binding;
+pub(crate) mod check_blocks;
 pub(crate) mod merge_splits;
+pub(crate) mod sample_queries;
+pub(crate) mod score_chunks;
+pub(crate) mod search_tree;
+pub(crate) mod select_chunks;
 
 pub use binding::{Binding, BindingKind};
 
-/// A kernel. Its name is the stem of its WGSL file, host file and CPU twin, and its entry point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum KernelId {
-    /// Tiles of query rows against all their keys.
-    AttendPrefill,
-    /// Few query rows against one split of their keys.
-    AttendDecode,
-    /// Merge of partial (out, lse) pairs.
-    MergeSplits,
+/// Declares the kernels: variant, stem, uniform, and what the kernel does.
+macro_rules! kernels {
+    ($($(#[$meta:meta])* $variant:ident = $stem:ident, $params:path;)*) => {
+        /// A kernel. Its name is the stem of its WGSL file, host file and CPU twin, and its entry point.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum KernelId { $($(#[$meta])* $variant,)* }
+
+        impl KernelId {
+            /// Every kernel.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stem.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($stem),)* }
+            }
+
+            /// The label of its wgpu objects.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => concat!("wattn.", stringify!($stem)),)* }
+            }
+
+            /// Bind group 0, without what the modules of a variant add.
+            #[must_use]
+            pub const fn bindings(self) -> &'static [Binding] {
+                match self { $(Self::$variant => &$stem::BINDINGS,)* }
+            }
+
+            pub(crate) const fn source(self) -> &'static str {
+                match self {
+                    $(Self::$variant => include_str!(concat!("../../shaders/", stringify!($stem), ".wgsl")),)*
+                }
+            }
+
+            /// Names and byte offsets of the fields of the uniform, for comparison with the WGSL struct.
+            #[must_use]
+            pub fn params_fields(self) -> Vec<(&'static str, usize)> {
+                match self { $(Self::$variant => <$params>::fields(),)* }
+            }
+        }
+    };
 }
 
-impl KernelId {
-    /// Every kernel.
-    pub const ALL: [Self; 3] = [Self::AttendPrefill, Self::AttendDecode, Self::MergeSplits];
-
-    /// The stem.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AttendPrefill => "attend_prefill",
-            Self::AttendDecode => "attend_decode",
-            Self::MergeSplits => "merge_splits",
-        }
-    }
-
-    /// The label of its wgpu objects.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::AttendPrefill => "wattn.attend_prefill",
-            Self::AttendDecode => "wattn.attend_decode",
-            Self::MergeSplits => "wattn.merge_splits",
-        }
-    }
-
-    /// Bind group 0.
-    #[must_use]
-    pub const fn bindings(self) -> &'static [Binding] {
-        match self {
-            Self::AttendPrefill => &attend_prefill::BINDINGS,
-            Self::AttendDecode => &attend_decode::BINDINGS,
-            Self::MergeSplits => &merge_splits::BINDINGS,
-        }
-    }
-
-    pub(crate) const fn source(self) -> &'static str {
-        match self {
-            Self::AttendPrefill => include_str!("../../shaders/attend_prefill.wgsl"),
-            Self::AttendDecode => include_str!("../../shaders/attend_decode.wgsl"),
-            Self::MergeSplits => include_str!("../../shaders/merge_splits.wgsl"),
-        }
-    }
-
-    /// Names and byte offsets of the fields of the uniform, for comparison with the WGSL struct.
-    #[must_use]
-    pub fn params_fields(self) -> Vec<(&'static str, usize)> {
-        match self {
-            Self::AttendPrefill | Self::AttendDecode => attend_prefill::AttendParams::fields(),
-            Self::MergeSplits => merge_splits::MergeParams::fields(),
-        }
-    }
+kernels! {
+    /// Tiles of query rows against all their keys.
+    AttendPrefill = attend_prefill, attend_prefill::AttendParams;
+    /// Few query rows against one split of their keys.
+    AttendDecode = attend_decode, attend_prefill::AttendParams;
+    /// Merge of partial (out, lse) pairs.
+    MergeSplits = merge_splits, merge_splits::MergeParams;
+    /// Samples of query blocks, for the scores of a selection.
+    SampleQueries = sample_queries, sample_queries::SelectParams;
+    /// HiP's beam search through the tree of keys.
+    SearchTree = search_tree, sample_queries::SelectParams;
+    /// Scores of the chunks of one stage of InfiniteHiP.
+    ScoreChunks = score_chunks, sample_queries::SelectParams;
+    /// The best chunks of one stage of InfiniteHiP.
+    SelectChunks = select_chunks, sample_queries::SelectParams;
+    /// Check of lists of blocks.
+    CheckBlocks = check_blocks, check_blocks::CheckParams;
 }
 
 /// Declares a uniform struct of 4-byte scalars together with the table that the layout test compares with its WGSL.

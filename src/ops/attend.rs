@@ -8,7 +8,9 @@ use crate::kernels::KernelId;
 use crate::kernels::attend_prefill::AttendParams;
 use crate::kernels::merge_splits::MergeParams;
 use crate::pipeline::Pipeline;
-use crate::{AttentionPlan, Context, DType, Error, Result, TensorView, TensorViewMut};
+use crate::{
+    AttentionPlan, AttentionShape, BlockSelection, Context, DType, DeviceCaps, Error, Result, TensorView, TensorViewMut,
+};
 
 /// Stands for an open side of a window: past every distance that [`AttentionProblem::validate`] allows, and small enough
 /// that a position plus it fits an `i32`.
@@ -36,11 +38,25 @@ pub struct AttentionArgs<'a> {
     /// `[batch]`: keys of each sequence, exactly when the problem says
     /// [`with_seq_lens_kv`](crate::AttentionProblem::with_seq_lens_kv). The kernels clamp values to `seq_len_kv`.
     pub seq_lens_kv: Option<U32View<'a>>,
+    /// Lists of blocks, exactly when the problem says
+    /// [`selected_blocks`](crate::AttentionProblem::selected_blocks).
+    pub blocks: Option<SelectedBlocks<'a>>,
     /// `[batch, seq_len_q, num_q_heads, head_dim_v]`.
     pub out: TensorViewMut<'a>,
     /// f32, natural log, `[batch, seq_len_q, num_q_heads, 1]`, exactly when the problem says
     /// [`with_lse`](crate::AttentionProblem::with_lse).
     pub lse: Option<TensorViewMut<'a>>,
+}
+
+/// Lists of blocks in GPU buffers: what a selection wrote, or a caller's own. The kernels rely on what
+/// [`Context::check_blocks`](crate::Context::check_blocks) verifies; lists that break it give wrong numbers, never
+/// accesses outside the buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct SelectedBlocks<'a> {
+    /// `[batch, set, q_block, max_blocks]`: the first key of each block, ascending and disjoint.
+    pub block_indices: U32View<'a>,
+    /// `[batch, set, q_block]`: blocks of each list. The kernels clamp them to `max_blocks`.
+    pub block_counts: U32View<'a>,
 }
 
 impl Attention {
@@ -99,6 +115,7 @@ impl Attention {
             let mut others =
                 vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer), ("out", args.out.buffer)];
             others.extend(args.lse.as_ref().map(|lse| ("lse", lse.buffer)));
+            others.extend(args.blocks.iter().flat_map(SelectedBlocks::buffers));
             check_apart(("workspace", &workspace.buffer), &others)?;
         }
         let steps = self.ctx.scoped("binding attention", || self.steps(&tensors, workspace))??;
@@ -127,8 +144,15 @@ impl Attention {
             (None, true) => return Err(missing("lse")),
             (Some(_), false) => return Err(surplus("lse")),
         };
+        let blocks = match (&args.blocks, &problem.blocks) {
+            (Some(lists), Some(blocks)) => Some(check_blocks(lists, blocks, shape, caps)?),
+            (None, None) => None,
+            (None, Some(_)) => return Err(missing("blocks")),
+            (Some(_), None) => return Err(surplus("blocks")),
+        };
         let mut read = vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer)];
         read.extend(args.seq_lens_kv.map(|view| ("seq_lens_kv", view.buffer)));
+        read.extend(args.blocks.iter().flat_map(SelectedBlocks::buffers));
         check_apart(("out", args.out.buffer), &read)?;
         if let Some(lse) = &args.lse {
             read.push(("out", args.out.buffer));
@@ -139,6 +163,7 @@ impl Attention {
             k: check_tensor(args.k, input("k", shape.k()), caps)?,
             v: check_tensor(args.v, input("v", shape.v()), caps)?,
             seq_lens_kv,
+            blocks,
             out: check_tensor(args.out.as_view(), output("out", shape.out(), problem.out_dtype, true), caps)?,
             lse,
         })
@@ -146,7 +171,7 @@ impl Attention {
 
     fn steps(&self, tensors: &Tensors<'_>, workspace: &Workspace) -> Result<Vec<Step>> {
         let params = self.attend_params(tensors);
-        let Tensors { q, k, v, seq_lens_kv, out, lse } = tensors;
+        let Tensors { q, k, v, seq_lens_kv, out, lse, .. } = tensors;
         let seq_lens_kv = || seq_lens_kv.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
         let lse = || lse.as_ref().map_or(Slot::Unused(Access::Write), Slot::Bound);
         let lse_begin = self.plan.partial_lse_offset();
@@ -158,19 +183,20 @@ impl Attention {
             if dispatch.workgroups.contains(&0) {
                 continue;
             }
-            let (q, k, v) = (Slot::Bound(q), Slot::Bound(k), Slot::Bound(v));
+            let mut slots = vec![Slot::Bound(q), Slot::Bound(k), Slot::Bound(v), seq_lens_kv()];
+            let lists = tensors.blocks.iter().flatten().map(Slot::Bound);
             steps.push(match dispatch.kernel() {
-                KernelId::AttendPrefill => {
-                    let slots = [q, k, v, seq_lens_kv(), Slot::Bound(out), lse()];
-                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
-                }
-                KernelId::AttendDecode => {
-                    let slots = [q, k, v, seq_lens_kv(), partial_out(), partial_lse()];
-                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
-                }
                 KernelId::MergeSplits => {
                     let slots = [partial_out(), partial_lse(), Slot::Bound(out), lse()];
                     Step::new(&self.ctx, pipeline, dispatch, &self.merge_params(&params), &slots)?
+                }
+                KernelId::AttendDecode => {
+                    slots.extend([partial_out(), partial_lse()].into_iter().chain(lists));
+                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
+                }
+                _ => {
+                    slots.extend([Slot::Bound(out), lse()].into_iter().chain(lists));
+                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
                 }
             });
         }
@@ -180,6 +206,15 @@ impl Attention {
     fn attend_params(&self, tensors: &Tensors<'_>) -> AttendParams {
         let problem = &self.plan.problem;
         let shape = problem.shape();
+        let rows = self.plan.row_sets();
+        let [num_sets, max_blocks, block_size_q, sink_size, window_size, dense_below] =
+            problem.blocks.map_or([0; 6], |blocks| {
+                let [_, num_sets, _, max_blocks] = blocks.indices_shape(shape);
+                let sizes = [blocks.block_size_q, blocks.sink_size, blocks.window_size, blocks.dense_below];
+                [num_sets, max_blocks, sizes[0], sizes[1], sizes[2], sizes[3]]
+            });
+        let [indices_offset, counts_offset] =
+            tensors.blocks.as_ref().map_or([0; 2], |lists| lists.each_ref().map(|list| list.offset));
         let (left, right) = problem.mask.bounds();
         let window = |side: Option<u32>| side.unwrap_or(OPEN_WINDOW).min(OPEN_WINDOW) as i32; // 2^30 fits
         let (q_offset, [q_batch, q_seq, q_head]) = tensors.q.in_vec4();
@@ -192,9 +227,9 @@ impl Attention {
             batch_size: shape.batch_size,
             seq_len_q: shape.seq_len_q,
             seq_len_kv: shape.seq_len_kv,
-            num_rows: shape.seq_len_q * shape.group_size(), // the plan saw that it fits
+            num_rows: rows.rows_per_set(shape) as u32, // the plan saw that it fits
             num_q_heads: shape.num_q_heads,
-            group_size: shape.group_size(),
+            group_size: rows.heads_per_set,
             row_tiles: self.plan.row_tiles() as u32, // so did it here
             num_splits: self.plan.tiling().num_splits,
             window_left: window(left),
@@ -221,6 +256,18 @@ impl Attention {
             lse_batch,
             lse_seq,
             lse_head,
+            heads_per_kv_head: shape.group_size() / rows.heads_per_set,
+            // At least 1: a divisor.
+            block_size_q: block_size_q.max(1),
+            tiles_per_q_block: rows.tiles_per_q_block(self.plan.tiling()).max(1) as u32, // fewer than row_tiles
+            num_sets,
+            max_blocks,
+            indices_offset,
+            counts_offset,
+            // Below 2^29, as the problem's validation saw.
+            sink_size: sink_size as i32,
+            window_size: window_size as i32,
+            dense_below: dense_below as i32,
         }
     }
 
@@ -244,12 +291,32 @@ impl Attention {
     }
 }
 
+impl<'a> SelectedBlocks<'a> {
+    fn buffers(&self) -> [(&'static str, &'a wgpu::Buffer); 2] {
+        [("block_indices", self.block_indices.buffer), ("block_counts", self.block_counts.buffer)]
+    }
+}
+
+/// Checks the sizes of lists; what they hold is data.
+pub(super) fn check_blocks<'a>(
+    lists: &SelectedBlocks<'a>,
+    blocks: &BlockSelection,
+    shape: &AttentionShape,
+    caps: &DeviceCaps,
+) -> Result<[Bound<'a>; 2]> {
+    let num_lists = blocks.num_lists(shape);
+    let indices = check_u32(lists.block_indices, "block_indices", num_lists * u64::from(blocks.max_blocks), caps)?;
+    Ok([indices, check_u32(lists.block_counts, "block_counts", num_lists, caps)?])
+}
+
 /// The checked tensors of a call.
 struct Tensors<'a> {
     q: Bound<'a>,
     k: Bound<'a>,
     v: Bound<'a>,
     seq_lens_kv: Option<Bound<'a>>,
+    /// Indices and counts.
+    blocks: Option<[Bound<'a>; 2]>,
     out: Bound<'a>,
     lse: Option<Bound<'a>>,
 }

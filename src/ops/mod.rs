@@ -2,12 +2,15 @@
 
 mod attend;
 mod bind;
+mod check_blocks;
 mod merge;
 mod one_shot;
+mod select;
 mod sparse_one_shot;
 mod workspace;
 
-pub use attend::{Attention, AttentionArgs, BoundAttention};
+pub use attend::{Attention, AttentionArgs, BoundAttention, SelectedBlocks};
 pub use bind::U32View;
 pub use merge::{BoundMerge, Merge, MergeArgs};
+pub use select::{BoundSelection, Selection, SelectionArgs, SelectionMemory};
 pub use workspace::Workspace;

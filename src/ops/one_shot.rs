@@ -1,6 +1,6 @@
 //! Slices in, vectors out: the convenient way, which uploads, computes and reads back in one call.
 
-use super::{Attention, AttentionArgs, U32View};
+use super::{Attention, AttentionArgs, SelectedBlocks, U32View};
 use crate::{
     AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, Element, Error, HostInputs, HostTensor, Layout,
     Result, TensorView, TensorViewMut, Tier,
@@ -46,12 +46,7 @@ impl Context {
         plan: &AttentionPlan,
         inputs: &HostInputs<'_, T>,
     ) -> Result<AttentionOutput> {
-        let results = self.start(plan, inputs)?;
-        let shape = plan.problem().shape();
-        Ok(AttentionOutput {
-            out: self.read(result_view(&results.out, shape.out())).await?,
-            lse: self.read(result_view(&results.lse, shape.lse())).await?,
-        })
+        self.start(plan, inputs, None)?.output(self, plan.problem()).await
     }
 
     /// [`Context::attend`], waiting on this thread.
@@ -79,16 +74,11 @@ impl Context {
         tier: Tier,
     ) -> Result<AttentionOutput> {
         let plan = self.one_shot_plan(problem, inputs, tier)?;
-        let results = self.start(&plan, inputs)?;
-        let shape = problem.shape();
-        Ok(AttentionOutput {
-            out: self.read_blocking(result_view(&results.out, shape.out()))?,
-            lse: self.read_blocking(result_view(&results.lse, shape.lse()))?,
-        })
+        self.start(&plan, inputs, None)?.output_blocking(self, problem)
     }
 
     /// The plan for the caller's problem, with the outputs that a one-shot call gives.
-    fn one_shot_plan<T: Element>(
+    pub(super) fn one_shot_plan<T: Element>(
         &self,
         problem: &AttentionProblem,
         inputs: &HostInputs<'_, T>,
@@ -103,7 +93,12 @@ impl Context {
     }
 
     /// Uploads, encodes and submits; the results are still on the device.
-    fn start<T: Element>(&self, plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<Buffers> {
+    pub(super) fn start<T: Element>(
+        &self,
+        plan: &AttentionPlan,
+        inputs: &HostInputs<'_, T>,
+        blocks: Option<SelectedBlocks<'_>>,
+    ) -> Result<Buffers> {
         let problem = plan.problem();
         inputs.validate(problem)?;
         let shape = problem.shape();
@@ -127,6 +122,7 @@ impl Context {
             k: view(&buffers.k, shape.k()),
             v: view(&buffers.v, shape.v()),
             seq_lens_kv: buffers.seq_lens_kv.as_ref().map(|buffer| U32View::new(buffer, 0, shape.batch_size.into())),
+            blocks,
             out: view_mut(&buffers.out, shape.out()),
             lse: Some(view_mut(&buffers.lse, shape.lse())),
         })?;
@@ -150,7 +146,7 @@ fn num_elements(shape: [u32; 4]) -> u64 {
     shape.iter().map(|&n| u64::from(n)).product()
 }
 
-struct Buffers {
+pub(super) struct Buffers {
     q: wgpu::Buffer,
     k: wgpu::Buffer,
     v: wgpu::Buffer,
@@ -160,6 +156,23 @@ struct Buffers {
 }
 
 impl Buffers {
+    pub(super) async fn output(&self, ctx: &Context, problem: &AttentionProblem) -> Result<AttentionOutput> {
+        let shape = problem.shape();
+        Ok(AttentionOutput {
+            out: ctx.read(result_view(&self.out, shape.out())).await?,
+            lse: ctx.read(result_view(&self.lse, shape.lse())).await?,
+        })
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn output_blocking(&self, ctx: &Context, problem: &AttentionProblem) -> Result<AttentionOutput> {
+        let shape = problem.shape();
+        Ok(AttentionOutput {
+            out: ctx.read_blocking(result_view(&self.out, shape.out()))?,
+            lse: ctx.read_blocking(result_view(&self.lse, shape.lse()))?,
+        })
+    }
+
     fn new<T: Element>(ctx: &Context, problem: &AttentionProblem, inputs: &HostInputs<'_, T>) -> Self {
         let upload = |label, contents: &[u8]| ctx.upload(label, contents, wgpu::BufferUsages::STORAGE);
         let tensor = |label, tensor: &HostTensor<T>| upload(label, bytemuck::cast_slice(tensor.data()));

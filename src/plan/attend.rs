@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::{Dispatch, Tiling};
 use crate::kernels::{KernelId, merge_splits};
 use crate::shader::{Arrays, Module, Specialization};
-use crate::{AttentionProblem, DType, DeviceCaps, Error, Result, Tier};
+use crate::{
+    AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps, Error, Granularity, Mask, Result, Tier,
+};
 
 /// The dispatches that compute an [`AttentionProblem`] on a device, and the workspace they need. A value: made once per
 /// shape, printed with `{}`, compared in tests.
@@ -59,15 +61,16 @@ impl AttentionPlan {
     pub fn with_tiling(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, tiling: Tiling) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;
-        tiling.validate(caps, tier)?;
+        tiling.validate(problem, caps, tier)?;
         let shape = problem.shape();
-        let num_rows = u64::from(shape.seq_len_q) * u64::from(shape.group_size());
-        let out_rows = num_rows * u64::from(shape.num_kv_heads) * u64::from(shape.batch_size);
+        let rows = RowSets::of(problem);
+        let num_rows = rows.rows_per_set(shape);
+        let out_rows = num_rows * u64::from(rows.num_sets) * u64::from(shape.batch_size);
         if num_rows > u64::from(u32::MAX / 2) || out_rows * u64::from(shape.head_dim_v) > u64::from(u32::MAX) * 4 {
             return Err(Error::Limit { limit: "rows of out", needed: out_rows, available: u64::from(u32::MAX / 2) });
         }
-        let row_tiles = num_rows.div_ceil(u64::from(tiling.tile_q()));
-        let (heads, batch) = (u64::from(shape.num_kv_heads), u64::from(shape.batch_size));
+        let row_tiles = rows.row_tiles(shape, tiling);
+        let (heads, batch) = (u64::from(rows.num_sets), u64::from(shape.batch_size));
 
         let mut dispatches = Vec::new();
         if tiling.num_splits == 1 {
@@ -128,10 +131,14 @@ impl AttentionPlan {
         (u64::from(self.tiling.num_splits) * self.out_rows() * row_bytes).next_multiple_of(256)
     }
 
-    /// Tiles of query rows of one KV head of one sequence.
+    /// Which rows go together.
+    pub(crate) fn row_sets(&self) -> RowSets {
+        RowSets::of(&self.problem)
+    }
+
+    /// Tiles of query rows of one set of one sequence.
     pub(crate) fn row_tiles(&self) -> u64 {
-        let shape = self.problem.shape();
-        (u64::from(shape.seq_len_q) * u64::from(shape.group_size())).div_ceil(u64::from(self.tiling.tile_q()))
+        self.row_sets().row_tiles(self.problem.shape(), self.tiling)
     }
 
     pub(crate) fn out_rows(&self) -> u64 {
@@ -165,7 +172,16 @@ impl core::fmt::Display for AttentionPlan {
             self.tiling.tile_kv(),
             self.tiling.num_splits,
         )?;
-        let storage = self.tiling.workgroup_storage_bytes(self.tier);
+        let storage = self.tiling.storage_bytes(&self.problem, self.tier);
+        if let Some(blocks) = &self.problem.blocks {
+            let BlockSelection { granularity, block_size_q, block_size, max_blocks, .. } = blocks;
+            let BlockSelection { sink_size, window_size, dense_below, .. } = blocks;
+            writeln!(
+                f,
+                "blocks     {max_blocks} x {block_size} keys for {block_size_q} queries, a list for each {granularity}; \
+                 {sink_size} sinks, window {window_size}, dense below {dense_below}",
+            )?;
+        }
         writeln!(f, "memory     {} bytes of workspace, {storage} of a workgroup's own", self.workspace_bytes())?;
         for (index, dispatch) in self.dispatches.iter().enumerate() {
             let separator = if index + 1 < self.dispatches.len() { "\n" } else { "" };
@@ -175,7 +191,45 @@ impl core::fmt::Display for AttentionPlan {
     }
 }
 
-const fn elem_module(dtype: DType, tier: Tier) -> Module {
+/// Which query heads' rows go together through the keys: those of a KV head, or single ones where each selects its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RowSets {
+    pub(crate) num_sets: u32,
+    pub(crate) heads_per_set: u32,
+    /// Queries whose rows share tiles: those of a query block, or all.
+    pub(crate) block_size_q: u32,
+}
+
+impl RowSets {
+    pub(crate) fn of(problem: &AttentionProblem) -> Self {
+        let shape = problem.shape();
+        let heads_per_set = match problem.blocks {
+            Some(BlockSelection { granularity: Granularity::QueryHead, .. }) => 1,
+            _ => shape.group_size(),
+        };
+        let block_size_q = problem.blocks.map_or(shape.seq_len_q, |blocks| blocks.block_size_q.min(shape.seq_len_q));
+        Self { num_sets: shape.num_q_heads / heads_per_set, heads_per_set, block_size_q: block_size_q.max(1) }
+    }
+
+    pub(crate) fn rows_per_set(&self, shape: &AttentionShape) -> u64 {
+        u64::from(shape.seq_len_q) * u64::from(self.heads_per_set)
+    }
+
+    /// Rows that may share a tile.
+    pub(crate) fn rows_per_q_block(&self) -> u64 {
+        u64::from(self.block_size_q) * u64::from(self.heads_per_set)
+    }
+
+    pub(crate) fn tiles_per_q_block(&self, tiling: Tiling) -> u64 {
+        self.rows_per_q_block().div_ceil(u64::from(tiling.tile_q()))
+    }
+
+    pub(super) fn row_tiles(&self, shape: &AttentionShape, tiling: Tiling) -> u64 {
+        u64::from(shape.seq_len_q.div_ceil(self.block_size_q)) * self.tiles_per_q_block(tiling)
+    }
+}
+
+pub(super) const fn elem_module(dtype: DType, tier: Tier) -> Module {
     match dtype {
         DType::F32 => Module::ElemF32,
         DType::F16 if tier.shader_f16() => Module::ElemF16,
@@ -201,15 +255,11 @@ fn specialize_attend(
     caps: &DeviceCaps,
 ) -> Specialization {
     let shape = problem.shape();
-    // A group is a whole subgroup only where the device can choose no other size.
-    let share = match (tier.subgroup(), &caps.subgroup_size) {
-        (true, Some(size)) if size.start() == size.end() && tiling.lanes == *size.start() => Module::ShareSubgroup,
-        (true, _) => Module::ShareSegment,
-        (false, _) => Module::ShareWorkgroup,
-    };
-    let mut modules =
-        vec![Module::AttendParams, Module::Mask, elem_module(problem.dtype, tier), share, Module::AttendRows];
-    let constants = BTreeMap::from([
+    let (share, reduce) = share_modules(tiling.lanes, tier, caps);
+    let walk = if problem.blocks.is_some() { Module::WalkSelected } else { Module::WalkRange };
+    let elem = elem_module(problem.dtype, tier);
+    let mut modules = vec![Module::AttendParams, Module::SeqLens, walk, elem, share, reduce, Module::AttendRows];
+    let mut constants = BTreeMap::from([
         ("LANES", tiling.lanes),
         ("ROWS", tiling.rows),
         ("KEYS", tiling.keys),
@@ -224,12 +274,28 @@ fn specialize_attend(
         ("HEAD_DIM_V4", shape.head_dim_v / 4),
     ]);
     let mut switches = BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv)]);
+    if let Some(blocks) = &problem.blocks {
+        constants.insert("BLOCK_SIZE", blocks.block_size);
+        switches.insert("CAUSAL", problem.mask == Mask::Causal);
+    }
     if kernel == KernelId::AttendPrefill {
         modules.push(out_module(problem.out_dtype, tier));
         switches.insert("WRITE_LSE", problem.lse);
     }
-    let arrays = if caps.software { Arrays::Memory } else { Arrays::Registers };
+    let arrays = Arrays::of(caps);
     Specialization { kernel, modules, constants, switches, arrays }
+}
+
+/// How `lanes` invocations talk: the modules of the families `share` and `reduce`.
+pub(super) fn share_modules(lanes: u32, tier: Tier, caps: &DeviceCaps) -> (Module, Module) {
+    match (tier.subgroup(), &caps.subgroup_size) {
+        // A group is a whole subgroup only where the device can choose no other size.
+        (true, Some(size)) if size.start() == size.end() && lanes == *size.start() => {
+            (Module::ShareSubgroup, Module::ReduceSubgroup)
+        }
+        (true, _) => (Module::ShareSegment, Module::ReduceSegment),
+        (false, _) => (Module::ShareWorkgroup, Module::ReduceWorkgroup),
+    }
 }
 
 /// The variant of `merge_splits` for one width and one type of out.
@@ -250,7 +316,7 @@ pub(super) fn merge_workgroups(num_rows: u64, head_dim_v: u32, caps: &DeviceCaps
 }
 
 /// A grid of one dimension, folded into two where one axis does not hold it. Kernels pass over what lies past the end.
-fn fold_grid(workgroups: u64, caps: &DeviceCaps) -> [u64; 3] {
+pub(super) fn fold_grid(workgroups: u64, caps: &DeviceCaps) -> [u64; 3] {
     let y = workgroups.div_ceil(u64::from(caps.max_workgroups_per_dimension)).max(1);
     [workgroups.div_ceil(y), y, 1]
 }

@@ -1,11 +1,18 @@
 //! How to compute it here: pure functions of a problem and the device's caps. Runs without a GPU, prints as a table.
 
 mod attend;
+mod check;
 mod merge;
+mod select;
+mod select_tiling;
 mod tiling;
 
 pub use attend::AttentionPlan;
+pub use check::check_dispatches;
 pub use merge::MergePlan;
+pub use select::SelectionPlan;
+pub(crate) use select::{Piece, Samples, StagePlan};
+pub use select_tiling::SelectionTiling;
 pub use tiling::Tiling;
 
 use crate::kernels::KernelId;

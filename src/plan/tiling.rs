@@ -1,5 +1,6 @@
 //! Tile sizes: the one table of heuristics, each with its reason.
 
+use super::attend::RowSets;
 use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 
 /// How a kernel cuts its problem. A *group* of `lanes` invocations attends `rows` query rows; a workgroup is `groups`
@@ -67,27 +68,38 @@ impl Tiling {
         weights + if tier.subgroup() { 0 } else { reduce.next_multiple_of(16) + 16 }
     }
 
+    /// Workgroup memory for the keys of a tile, where they come from a list.
+    #[must_use]
+    pub const fn tile_keys_bytes(&self) -> u64 {
+        self.groups as u64 * self.tile_kv() as u64 * 4
+    }
+
+    /// Workgroup memory that the kernels of a problem declare.
+    pub(super) const fn storage_bytes(&self, problem: &AttentionProblem, tier: Tier) -> u64 {
+        self.workgroup_storage_bytes(tier) + if problem.blocks.is_some() { self.tile_keys_bytes() } else { 0 }
+    }
+
     /// The tiling for a problem on a device.
     pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Self {
         let shape = problem.shape();
-        let num_rows = u64::from(shape.seq_len_q) * u64::from(shape.group_size());
+        let num_rows = RowSets::of(problem).rows_per_q_block();
         let lanes = choose_lanes(shape.head_dim_v, caps, tier);
         let columns = shape.head_dim_v.div_ceil(4).div_ceil(lanes);
         let rows = choose_rows(columns, KEYS, caps, tier)
             .min(u32::try_from(num_rows.max(1).next_power_of_two()).unwrap_or(u32::MAX));
         let keys = choose_keys(rows, caps);
         let mut tiling = Self { lanes, rows, keys, groups: 1, num_splits: 1 };
-        tiling.groups = choose_groups(tiling, num_rows, caps, tier);
+        tiling.groups = choose_groups(problem, tiling, num_rows, caps, tier);
         // A workgroup of whole subgroups may be many groups where the size of a subgroup varies: fewer rows each then.
-        while tiling.rows > 1 && tiling.workgroup_storage_bytes(tier) > workgroup_budget(caps) {
+        while tiling.rows > 1 && tiling.storage_bytes(problem, tier) > workgroup_budget(caps) {
             tiling.rows /= 2;
         }
-        tiling.num_splits = choose_splits(problem, tiling, num_rows, caps);
+        tiling.num_splits = choose_splits(problem, tiling, caps);
         tiling
     }
 
     /// Checks a tiling that a caller forces.
-    pub(super) fn validate(&self, caps: &DeviceCaps, tier: Tier) -> Result<()> {
+    pub(super) fn validate(&self, problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<()> {
         let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
         if !self.lanes.is_power_of_two() || self.lanes < 4 || self.lanes > 128 {
             return invalid("lanes", self.lanes, "must be a power of two from 4 to 128");
@@ -121,7 +133,7 @@ impl Tiling {
                 available: caps.max_invocations_per_workgroup.into(),
             });
         }
-        let bytes = self.workgroup_storage_bytes(tier);
+        let bytes = self.storage_bytes(problem, tier);
         if bytes > u64::from(caps.max_workgroup_storage_bytes) {
             return Err(Error::Limit {
                 limit: "max_compute_workgroup_storage_size",
@@ -173,7 +185,7 @@ fn choose_keys(rows: u32, caps: &DeviceCaps) -> u32 {
 }
 
 /// Four groups a workgroup read the same keys at the same time, so that the first-level cache serves three of them.
-fn choose_groups(tiling: Tiling, num_rows: u64, caps: &DeviceCaps, tier: Tier) -> u32 {
+fn choose_groups(problem: &AttentionProblem, tiling: Tiling, num_rows: u64, caps: &DeviceCaps, tier: Tier) -> u32 {
     let whole_subgroups = match (tier.subgroup(), &caps.subgroup_size) {
         (true, Some(size)) => (size.end() / tiling.lanes).max(1),
         _ => 1,
@@ -181,7 +193,7 @@ fn choose_groups(tiling: Tiling, num_rows: u64, caps: &DeviceCaps, tier: Tier) -
     let wanted = if caps.software { 1 } else { num_rows.div_ceil(u64::from(tiling.rows)).clamp(1, 4) as u32 };
     let mut groups = wanted.next_multiple_of(whole_subgroups);
     while groups > whole_subgroups
-        && (Tiling { groups, ..tiling }).workgroup_storage_bytes(tier) > workgroup_budget(caps)
+        && (Tiling { groups, ..tiling }).storage_bytes(problem, tier) > workgroup_budget(caps)
     {
         groups -= whole_subgroups;
     }
@@ -189,15 +201,24 @@ fn choose_groups(tiling: Tiling, num_rows: u64, caps: &DeviceCaps, tier: Tier) -
 }
 
 /// Enough workgroups to fill a large GPU, each with at least eight tiles of keys; a software device has few cores, and
-/// needs only enough for them to finish together. Partial results stay below 16 MiB.
-fn choose_splits(problem: &AttentionProblem, tiling: Tiling, num_rows: u64, caps: &DeviceCaps) -> u32 {
-    let shape = problem.shape();
+/// needs only enough for them to finish together. Partial results stay below 16 MiB. Where keys are selected there are few
+/// tiles in all, and two of them for a workgroup must do.
+fn choose_splits(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps) -> u32 {
+    let (shape, rows) = (problem.shape(), RowSets::of(problem));
     let wanted_workgroups: u64 = if caps.software { 8 } else { 512 };
-    let row_tiles = num_rows.div_ceil(u64::from(tiling.tile_q()));
-    let workgroups = (row_tiles * u64::from(shape.num_kv_heads) * u64::from(shape.batch_size)).max(1);
-    let tiles = u64::from(shape.seq_len_kv).div_ceil(u64::from(tiling.tile_kv()));
+    let sets = u64::from(rows.num_sets) * u64::from(shape.batch_size);
+    let workgroups = (rows.row_tiles(shape, tiling) * sets).max(1);
+    let (keys, fewest_tiles) = match &problem.blocks {
+        Some(blocks) => {
+            let listed = u64::from(blocks.max_blocks) * u64::from(blocks.block_size);
+            let sparse = listed + u64::from(blocks.sink_size) + u64::from(blocks.window_size);
+            (sparse.max(blocks.dense_below.into()).min(shape.seq_len_kv.into()), if caps.software { 8 } else { 2 })
+        }
+        None => (shape.seq_len_kv.into(), 8),
+    };
+    let tiles = keys.div_ceil(u64::from(tiling.tile_kv()));
     let row_bytes = u64::from(shape.head_dim_v) * 4;
-    let out_bytes = (u64::from(shape.batch_size) * num_rows * u64::from(shape.num_kv_heads) * row_bytes).max(1);
-    let most = (tiles / 8).min((16 << 20) / out_bytes).clamp(1, 64);
+    let out_bytes = (sets * rows.rows_per_set(shape) * row_bytes).max(1);
+    let most = (tiles / fewest_tiles).min((16 << 20) / out_bytes).clamp(1, 64);
     (wanted_workgroups / workgroups).clamp(1, most) as u32
 }

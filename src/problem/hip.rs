@@ -23,8 +23,9 @@ pub enum GroupBounds {
     /// At `floor(num_blocks * j / num_groups)`: as even as they can be.
     #[default]
     Even,
-    /// Rounded down to multiples of the largest power of two below the group size: they move rarely while the context
-    /// grows, so that the lists of successive decode steps stay alike.
+    /// Rounded down to multiples of `ceil(2^floor(log2(num_blocks)) / num_groups)`, but for the end of the last: they move
+    /// rarely while the context grows, so that the lists of successive decode steps stay alike. Groups left empty are
+    /// dropped.
     Aligned,
 }
 

@@ -106,16 +106,16 @@ impl core::fmt::Display for Preset {
 impl From<Preset> for InfiniteHip {
     fn from(preset: Preset) -> Self {
         // (chunk_size, keep, stride_q, refresh_interval)
-        let (stages, sink_size, window_size): (&[(u32, u32, u32, u32)], u32, u32) = match preset {
-            Preset::ThreeK => (&[(256, 32768, 4, 16), (32, 8192, 4, 8), (8, 2048, 1, 4)], 256, 1024),
-            Preset::ThreeKFast => (&[(256, 32768, 4, 32), (32, 8192, 4, 16), (8, 2048, 1, 8)], 256, 1024),
-            Preset::ThreeKFlash => (&[(256, 32768, 4, 96), (32, 8192, 4, 24), (8, 2048, 1, 8)], 256, 1024),
-            Preset::FiveK => (&[(64, 32768, 4, 16), (32, 16384, 4, 8), (16, 4096, 1, 4)], 256, 1024),
+        let (stages, sink_size, window_size): (&[[u32; 4]], u32, u32) = match preset {
+            Preset::ThreeK => (&[[256, 32768, 4, 16], [32, 8192, 4, 8], [8, 2048, 1, 4]], 256, 1024),
+            Preset::ThreeKFast => (&[[256, 32768, 4, 32], [32, 8192, 4, 16], [8, 2048, 1, 8]], 256, 1024),
+            Preset::ThreeKFlash => (&[[256, 32768, 4, 96], [32, 8192, 4, 24], [8, 2048, 1, 8]], 256, 1024),
+            Preset::FiveK => (&[[64, 32768, 4, 16], [32, 16384, 4, 8], [16, 4096, 1, 4]], 256, 1024),
             // The sources give neither a stride nor an interval for these two.
-            Preset::SixteenKShallow => (&[(32, 16384, 1, 4)], 256, 1024),
-            Preset::Debug => (&[(16, 512, 4, 1), (4, 256, 2, 1), (1, 128, 1, 1)], 64, 128),
+            Preset::SixteenKShallow => (&[[32, 16384, 1, 4]], 256, 1024),
+            Preset::Debug => (&[[16, 512, 4, 1], [4, 256, 2, 1], [1, 128, 1, 1]], 64, 128),
         };
-        let stage = |&(chunk_size, keep, stride_q, refresh_interval): &(u32, u32, u32, u32)| Stage {
+        let stage = |&[chunk_size, keep, stride_q, refresh_interval]: &[u32; 4]| Stage {
             chunk_size,
             keep,
             stride_q,

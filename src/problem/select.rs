@@ -14,6 +14,19 @@ pub enum SelectionMethod {
     InfiniteHip(InfiniteHip),
 }
 
+impl SelectionMethod {
+    /// Keys up to which dense attention takes no longer than a selection and what follows: measured, see
+    /// [`docs::performance`](crate::docs::performance). Where it is that short, [`SelectionProblem::dense_below`] with
+    /// this number makes attention dense; [`Engine::attend_sparse`](crate::Engine::attend_sparse) does so on its own.
+    #[must_use]
+    pub const fn crossover(&self) -> u32 {
+        match self {
+            Self::Hip(_) => 4096,
+            Self::InfiniteHip(_) => 8192,
+        }
+    }
+}
+
 impl From<Hip> for SelectionMethod {
     fn from(hip: Hip) -> Self {
         Self::Hip(hip)
@@ -198,6 +211,11 @@ impl SelectionProblem {
         }
     }
 
+    /// Whether a query block selects nothing, because attention makes it dense.
+    pub(crate) fn is_dense(&self, p_max: i64) -> bool {
+        self.dense_below > 0 && p_max < i64::from(self.dense_below)
+    }
+
     /// `W'`: keys nearer to a query than this are no candidates. Causal masks only.
     pub(crate) fn candidate_window(&self) -> u32 {
         self.blocks().window_size.saturating_sub(self.margin_size())
@@ -224,10 +242,14 @@ impl SelectionProblem {
                 SelectionMethod::InfiniteHip(method) => method.stages.first().map_or(1, |stage| stage.chunk_size),
             },
         );
-        // Keys that leave the window before the first stage runs again must lie in a chunk.
+        seq_len_kv.saturating_sub(blocks.sink_size).saturating_sub(self.first_window()).div_ceil(chunk_size)
+    }
+
+    /// Keys at the end of a sequence that need not lie in a chunk of InfiniteHiP's first stage: those of the window, less
+    /// those that leave it before that stage runs again.
+    pub(crate) fn first_window(&self) -> u32 {
         let leaving = if self.shape.seq_len_q > 1 { 0 } else { self.refresh_interval() - 1 };
-        let near = blocks.window_size.saturating_sub(leaving);
-        seq_len_kv.saturating_sub(blocks.sink_size).saturating_sub(near).div_ceil(chunk_size)
+        self.blocks().window_size.saturating_sub(leaving)
     }
 
     /// What attention needs to know about the lists.
@@ -295,6 +317,12 @@ impl SelectionProblem {
         let scale = self.scale();
         if !scale.is_finite() || scale <= 0.0 {
             return Err(Error::SelectionScale { value: scale });
+        }
+        let (interval, window_size) = (self.refresh_interval(), self.blocks().window_size);
+        if self.mask == Mask::Causal && self.shape.seq_len_q == 1 && interval > window_size.saturating_add(1) {
+            let rule =
+                "must be at most window_size + 1: keys newer than a refresh would leave the window before the next";
+            return Err(Error::Invalid { field: "refresh_interval", value: interval.into(), rule });
         }
         if let Some(margin) = self.margin {
             let invalid = |rule| Err(Error::Invalid { field: "margin", value: margin.into(), rule });

@@ -6,6 +6,8 @@ mod unroll;
 
 use core::fmt::Write as _;
 
+use crate::kernels::Binding;
+
 pub use specialization::Specialization;
 pub(crate) use unroll::Arrays;
 
@@ -14,7 +16,17 @@ pub(crate) use unroll::Arrays;
 pub(crate) enum Module {
     AttendParams,
     MergeParams,
-    Mask,
+    SelectParams,
+    CheckParams,
+    SeqLens,
+    SelectPlace,
+    SamplingStride,
+    SamplingMean,
+    BestScores,
+    TopK,
+    Chunks,
+    WalkRange,
+    WalkSelected,
     AttendRows,
     ElemF32,
     ElemF16,
@@ -27,6 +39,9 @@ pub(crate) enum Module {
     ShareWorkgroup,
     ShareSubgroup,
     ShareSegment,
+    ReduceWorkgroup,
+    ReduceSubgroup,
+    ReduceSegment,
 }
 
 macro_rules! module_table {
@@ -47,7 +62,17 @@ macro_rules! module_table {
 module_table! {
     AttendParams => "attend_params",
     MergeParams => "merge_params",
-    Mask => "mask",
+    SelectParams => "select_params",
+    CheckParams => "check_params",
+    SeqLens => "seq_lens",
+    SelectPlace => "select_place",
+    SamplingStride => "sampling_stride",
+    SamplingMean => "sampling_mean",
+    BestScores => "best_scores",
+    TopK => "top_k",
+    Chunks => "chunks",
+    WalkRange => "walk_range",
+    WalkSelected => "walk_selected",
     AttendRows => "attend_rows",
     ElemF32 => "elem_f32",
     ElemF16 => "elem_f16",
@@ -60,11 +85,23 @@ module_table! {
     ShareWorkgroup => "share_workgroup",
     ShareSubgroup => "share_subgroup",
     ShareSegment => "share_segment",
+    ReduceWorkgroup => "reduce_workgroup",
+    ReduceSubgroup => "reduce_subgroup",
+    ReduceSegment => "reduce_segment",
 }
 
 impl Module {
     const fn needs_f16(self) -> bool {
         matches!(self, Self::ElemF16 | Self::OutF16)
+    }
+
+    /// Bindings that the module brings, after those of the kernel.
+    pub(crate) const fn bindings(self) -> &'static [Binding] {
+        const BLOCKS: [Binding; 2] = [Binding::read("block_indices"), Binding::read("block_counts")];
+        match self {
+            Self::WalkSelected => &BLOCKS,
+            _ => &[],
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Arrays, Module};
-use crate::kernels::KernelId;
+use crate::kernels::{Binding, KernelId};
 
 /// One variant of a kernel: the modules chosen from their families and the constants. The key of the pipeline cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +25,13 @@ impl Specialization {
     /// The files of `shaders/shared` that it is made of.
     pub fn modules(&self) -> impl Iterator<Item = &'static str> {
         self.modules.iter().map(|module| module.name())
+    }
+
+    /// Bind group 0: the kernel's bindings, then those of its modules.
+    #[must_use]
+    pub fn bindings(&self) -> Vec<Binding> {
+        let of_modules = self.modules.iter().flat_map(|module| module.bindings());
+        self.kernel.bindings().iter().chain(of_modules).copied().collect()
     }
 
     /// The value of a constant, by its WGSL name.

@@ -144,6 +144,7 @@ impl Buffers {
             k: view(&self.k, shape.k()),
             v: view(&self.v, shape.v()),
             seq_lens_kv: self.seq_lens_kv.as_ref().map(|lens| U32View::new(lens, 0, shape.batch_size.into())),
+            blocks: None,
             out: TensorViewMut::new(&self.out, self.problem.stored_out_dtype(), packed(shape.out())),
             lse: Some(TensorViewMut::new(&self.lse, DType::F32, packed(shape.lse()))),
         }
@@ -174,9 +175,9 @@ pub fn run<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>) -> A
 pub fn run_twins<T: Element>(plan: &AttentionPlan, case: &Case<T>) -> AttentionOutput {
     let (shape, num_parts) = (&case.shape, plan.tiling().num_splits);
     if num_parts == 1 {
-        return twins::attend_prefill(plan, &case.inputs()).unwrap();
+        return twins::attend_prefill(plan, &case.inputs(), None).unwrap();
     }
-    let partials = twins::attend_decode(plan, &case.inputs()).unwrap();
+    let partials = twins::attend_decode(plan, &case.inputs(), None).unwrap();
     let num_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
     let problem = MergeProblem { num_parts, num_rows, head_dim_v: shape.head_dim_v };
     let (out, lse) = twins::merge_splits(&problem, &partials.out, &partials.lse).unwrap();

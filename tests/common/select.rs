@@ -183,7 +183,17 @@ fn infinite_cases<T: Element>() -> Vec<SelectCase<T>> {
         new("more queries than keys", of([40, 29], with(&|method| method.window_size = 4))),
         new("no sinks", of([16, 300], with(&|method| method.sink_size = 0))),
         new("no window", of([16, 300], with(&|method| method.window_size = 0))),
-        new("neither, decode", of([1, 300], with(&|method| (method.window_size, method.sink_size) = (0, 0)))),
+        new(
+            "neither, decode",
+            of(
+                [1, 300],
+                with(&|method| {
+                    (method.window_size, method.sink_size) = (0, 0);
+                    // Keys would leave such a window at once.
+                    method.stages.iter_mut().for_each(|stage| stage.refresh_interval = 1);
+                }),
+            ),
+        ),
         new("a margin as wide as the window", of([16, 300], three_stages()).margin(32)),
         new("the least margin", of([16, 300], three_stages()).margin(16)),
         new("long intervals", of([1, 300], infinite(&[[8, 48, 1, 24], [4, 16, 1, 8]]))),
@@ -240,6 +250,8 @@ pub fn drawn_case(seed: u64) -> SelectCase {
             group_bounds: [GroupBounds::Even, GroupBounds::Aligned][pick(2) as usize],
             refresh_interval: 1 + pick(4),
         };
+        // Keys newer than a refresh stay in the window until the next.
+        let hip = Hip { refresh_interval: hip.refresh_interval.min(hip.window_size + 1), ..hip };
         hip.into()
     } else {
         let last = [1 + pick(4), 1 + pick(5), 1 + pick(8)];
@@ -252,7 +264,7 @@ pub fn drawn_case(seed: u64) -> SelectCase {
         }
         let representative = REPRESENTATIVES[pick(2) as usize];
         let reduction = [HeadReduction::Max, HeadReduction::Union][pick(2) as usize];
-        let (sink_size, window_size) = (last[0] * pick(4), pick(50));
+        let (sink_size, window_size) = (last[0] * pick(4), pick(50).max(stages[0][3] - 1));
         InfiniteHip { block_size_q, sink_size, window_size, representative, reduction, ..infinite(&stages) }.into()
     };
     let full = matches!(method, SelectionMethod::Hip(hip) if hip.sink_size + hip.window_size == 0 && hip.refresh_interval == 1);

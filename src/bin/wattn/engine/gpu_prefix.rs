@@ -124,6 +124,7 @@ impl GpuPrefix {
                     k: view(&k, Layout::head_major(1, shape.seq_len_kv, heads, head_dim)),
                     v: view(&v, shared),
                     seq_lens_kv: Some(U32View::new(seq_len, 0, 1)),
+                    blocks: None,
                     out: result(&parts.out, shape.out()),
                     lse: Some(result(&parts.lse, shape.lse())),
                 })

@@ -1,0 +1,82 @@
+// One lane descends into two chunks of keys of one query block, by halving, always into the half whose representative key
+// scores higher, for one query head after the other, and stores the best score that it met (InfiniteHiP, section 3).
+@group(0) @binding(0) var<uniform>             params: SelectParams;
+@group(0) @binding(1) var<storage, read>       samples: array<vec4<f32>>; // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
+@group(0) @binding(2) var<storage, read>       k: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(3) var<storage, read>       seq_lens_kv: array<u32>;   // [batch]
+@group(0) @binding(4) var<storage, read>       cache: array<u32>;         // the stage before's survivors
+@group(0) @binding(5) var<storage, read_write> scores: array<f32>;        // [batch, num_sets, num_q_blocks, max_chunks]
+
+// Every probe is one that all samples may score.
+fn last_scored_key(sample: u32) -> i32 {
+    return 0;
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn score_chunks(
+    thread: Thread,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+) {
+    let tiles = (params.max_chunks + 2u * WORKGROUP_SIZE - 1u) / (2u * WORKGROUP_SIZE);
+    let item = workgroup.y * num_workgroups.x + workgroup.x;
+    let list = item / tiles;
+    if list >= params.batch_size * params.num_sets * params.num_q_blocks {
+        return;
+    }
+    let block = query_block(list, params.num_sets);
+    // The list of survivors is the set's, where scores are a query head's.
+    let survivors = survivor_list(block);
+    let count = num_chunks(block, survivors);
+    let first = item % tiles * 2u * WORKGROUP_SIZE;
+    if first >= count || is_dense(block) {
+        return;
+    }
+    let own = first + 2u * (group_of(thread) * LANES + lane_of(thread)) + vec2<u32>(0u, 1u);
+    let at = min(own, vec2<u32>(count - 1u));
+    let begin = vec2<u32>(chunk_begin(at.x, survivors), chunk_begin(at.y, survivors));
+    var end = begin + params.chunk_size;
+    if has_flag(FIRST_STAGE) {
+        // T > W' where there is a chunk.
+        end = min(end, vec2<u32>(block.seq_len_kv - u32(params.candidate_window)));
+    }
+    let last_probe = vec2<u32>(u32(max(block.p_min, 0)));
+
+    var score = vec2<f32>(MASKED);
+    let first_head = block.set_index * params.heads_per_set;
+    for (var head = first_head; head < first_head + params.heads_per_set; head++) {
+        let k_begin = params.k_offset + block.batch * params.k_batch + head / params.group_size * params.k_head;
+        var left = begin;
+        var right = end;
+        var best = vec2<f32>(MASKED);
+        for (var round = 0u; round < params.rounds; round++) {
+            let middle = (left + right) / 2u;
+            var probe_left = left;
+            var probe_right = middle;
+            if params.representative == CENTER {
+                probe_left = (left + middle) / 2u;
+                probe_right = (middle + right) / 2u;
+            }
+            let keys = vec4<u32>(min(probe_left, last_probe), min(probe_right, last_probe));
+            let rows = vec4<u32>(k_begin) + keys * params.k_seq;
+            let samples_of = SamplePlace(block.batch, head, block.q_block);
+            let probed = best_scores(rows, vec4<i32>(keys), samples_of, 1u, thread);
+            // A tie goes right.
+            let goes_left = probed.xy > probed.zw;
+            let winner = select(probed.zw, probed.xy, goes_left);
+            right = select(right, middle, goes_left);
+            left = select(middle, left, goes_left);
+            best = select(winner, max(best, winner), vec2<bool>(params.representative == CENTER));
+        }
+        score = max(score, best);
+    }
+    let last_active = u32(max(block.p_min - params.candidate_window, 0));
+    score = select(vec2<f32>(MASKED), score, begin <= vec2<u32>(last_active));
+    let row = list * params.max_chunks;
+    if own.x < count {
+        scores[row + own.x] = score.x;
+    }
+    if own.y < count {
+        scores[row + own.y] = score.y;
+    }
+}

@@ -1,0 +1,199 @@
+// One workgroup searches the tree of keys of one query block for its best blocks (HiP, section 3), then that of the next
+// one of its share: each round halves all groups of blocks, scores one block of each half, and keeps the best halves.
+@group(0) @binding(0) var<uniform>             params: SelectParams;
+@group(0) @binding(1) var<storage, read>       samples: array<vec4<f32>>;  // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
+@group(0) @binding(2) var<storage, read>       k: array<Elem4>;            // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(3) var<storage, read>       seq_lens_kv: array<u32>;    // [batch]
+@group(0) @binding(4) var<storage, read_write> scratch: array<u32>;        // [num_workgroups, words of one search]
+@group(0) @binding(5) var<storage, read_write> block_indices: array<u32>;  // [batch, num_sets, num_q_blocks, max_blocks]
+@group(0) @binding(6) var<storage, read_write> block_counts: array<u32>;   // [batch, num_sets, num_q_blocks]
+
+const PADDING = 0xffffffffu;
+
+// Where the search of this workgroup keeps its groups: num_groups first blocks, then as many sizes. Candidate 2 g is the
+// left half of group g, 2 g + 1 its right half. The groups that survive are written beside those they come from.
+var<private> groups_at: u32;
+var<private> survivors_at: u32;
+// Keys of the candidates' scores, then the scores of all their keys.
+var<private> candidates_at: u32;
+var<private> scores_at: u32;
+var<private> block: QueryBlock;
+
+struct Branch {
+    first: u32,
+    size: u32,
+}
+
+fn branch(candidate: u32) -> Branch {
+    let first = scratch[groups_at + candidate / 2u];
+    let size = scratch[groups_at + params.num_groups + candidate / 2u];
+    let half = size / 2u;
+    if candidate % 2u == 0u {
+        return Branch(first, half);
+    }
+    return Branch(first + half, size - half);
+}
+
+fn candidate_key(i: u32) -> u32 {
+    return scratch[candidates_at + i];
+}
+
+fn keep_candidate(i: u32, place: u32) {
+    let kept = branch(i);
+    scratch[survivors_at + place] = kept.first;
+    scratch[survivors_at + params.num_groups + place] = kept.size;
+}
+
+// Pairs nearer than the window of candidates are not scored.
+fn last_scored_key(sample: u32) -> i32 {
+    if !has_flag(CAUSAL) {
+        return i32(block.seq_len_kv) - 1;
+    }
+    return block.p_min + i32(sampled_queries(block.q_block, sample).first) - params.candidate_window;
+}
+
+// The i-th scored key of a candidate's representative block.
+fn probed_key(candidate: u32, i: u32) -> u32 {
+    let half = branch(candidate);
+    var representative = half.first;
+    if params.representative == CENTER {
+        representative += half.size / 2u;
+    } else if params.representative != FIRST {
+        representative += max(half.size, 1u) - 1u;
+    }
+    return u32(params.sink_size) + representative * params.block_size + (i + 1u) * params.stride_k - 1u;
+}
+
+fn score_candidates(thread: Thread, index: u32) {
+    let count = 2u * params.num_groups * params.keys_per_block;
+    let first_head = block.set_index * params.heads_per_set;
+    // Lanes past the end work along: subgroup operations need them.
+    for (var first = 0u; first < count; first += 4u * WORKGROUP_SIZE) {
+        let at = min(vec4<u32>(first + 4u * index) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
+        var keys: vec4<u32>;
+        for (var c = 0u; c < 4u; c++) {
+            keys[c] = probed_key(at[c] / params.keys_per_block, at[c] % params.keys_per_block);
+        }
+        let rows = min(keys, vec4<u32>(block.seq_len_kv - 1u)) * params.k_seq;
+        var best = vec4<f32>(MASKED);
+        // The heads of a KV head look at a key together.
+        let heads = min(params.heads_per_set, params.group_size);
+        for (var head = first_head; head < first_head + params.heads_per_set; head += heads) {
+            let k_begin = params.k_offset + block.batch * params.k_batch + head / params.group_size * params.k_head;
+            let samples_of = SamplePlace(block.batch, head, block.q_block);
+            best = max(best, best_scores(rows + vec4<u32>(k_begin), vec4<i32>(keys), samples_of, heads, thread));
+        }
+        for (var c = 0u; c < 4u; c++) {
+            if first + 4u * index + c < count {
+                scratch[scores_at + at[c]] = key_of_score(best[c]);
+            }
+        }
+    }
+}
+
+// A block scores as its best key does; a half of nothing is no candidate.
+fn rank_candidates(index: u32) {
+    for (var i = index; i < 2u * params.num_groups; i += WORKGROUP_SIZE) {
+        var key = 0u;
+        if branch(i).size > 0u {
+            for (var j = 0u; j < params.keys_per_block; j++) {
+                key = max(key, scratch[scores_at + i * params.keys_per_block + j]);
+            }
+        }
+        scratch[candidates_at + i] = key;
+    }
+}
+
+// Where group j of the first round begins, of num_blocks in all. The product of both may pass 32 bits.
+fn group_begin(j: u32, num_blocks: u32, alignment: u32) -> u32 {
+    let whole = num_blocks / params.num_groups * j;
+    let part = num_blocks % params.num_groups;
+    // part * j < num_groups^2, at most 2^40: split once more.
+    let high = (part >> 10u) * j;
+    let low = (part & 1023u) * j;
+    let rest = high % params.num_groups * 1024u + low;
+    let begin = whole + high / params.num_groups * 1024u + rest / params.num_groups;
+    return select(begin / alignment * alignment, begin, j == params.num_groups);
+}
+
+fn write_list(index: u32, count: u32, rank_of_all: bool) {
+    let begin = params.indices_offset + block.list * params.max_blocks;
+    for (var i = index; i < params.max_blocks; i += WORKGROUP_SIZE) {
+        var first = i;
+        if !rank_of_all && i < count {
+            first = scratch[groups_at + i];
+        }
+        block_indices[begin + i] = select(PADDING, u32(params.sink_size) + first * params.block_size, i < count);
+    }
+    if index == 0u {
+        block_counts[params.counts_offset + block.list] = count;
+    }
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn search_tree(
+    thread: Thread,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+) {
+    let index = group_of(thread) * LANES + lane_of(thread);
+    let num_groups = params.num_groups;
+    let scratch_begin = workgroup.x * num_groups * (6u + 2u * params.keys_per_block);
+    candidates_at = scratch_begin + 4u * num_groups;
+    scores_at = candidates_at + 2u * num_groups;
+    let num_lists = params.batch_size * params.num_sets * params.num_q_blocks;
+    for (var list = workgroup.x; list < num_lists; list += num_workgroups.x) {
+        // What barriers depend on stays in variables of the function: those of the module count as different for each
+        // invocation.
+        let place = query_block(list, params.num_sets);
+        block = place;
+        groups_at = scratch_begin;
+        survivors_at = scratch_begin + 2u * num_groups;
+
+        var end = i32(place.seq_len_kv);
+        if has_flag(CAUSAL) {
+            end = place.p_max + 1 - params.candidate_window;
+        }
+        let num_keys = u32(max(end - params.sink_size, 0));
+        let num_blocks = (num_keys + params.block_size - 1u) / params.block_size;
+        if is_dense(place) || num_blocks <= num_groups {
+            write_list(index, select(num_blocks, 0u, is_dense(place)), true);
+            continue;
+        }
+
+        // The largest power of two up to num_blocks, over num_groups, rounded up.
+        let power = 1u << firstLeadingBit(num_blocks);
+        let alignment = select(1u, (power + num_groups - 1u) / num_groups, has_flag(ALIGN_GROUPS));
+        for (var j = index; j < num_groups; j += WORKGROUP_SIZE) {
+            let begin = group_begin(j, num_blocks, alignment);
+            scratch[groups_at + j] = begin;
+            scratch[groups_at + num_groups + j] = group_begin(j + 1u, num_blocks, alignment) - begin;
+        }
+        storageBarrier(); // orders the groups
+
+        var round = 0u;
+        var count = num_groups;
+        for (var size = (num_blocks + num_groups - 1u) / num_groups + alignment - 1u; size > 1u; size = (size + 1u) / 2u) {
+            if round == params.max_rounds {
+                break;
+            }
+            round++;
+            score_candidates(thread, index);
+            storageBarrier(); // orders the scores
+            rank_candidates(index);
+            storageBarrier(); // orders the candidates' keys
+            let threshold = find_threshold(2u * num_groups, num_groups, index);
+            count = compact(2u * num_groups, threshold, index);
+            for (var i = count + index; i < num_groups; i += WORKGROUP_SIZE) {
+                scratch[survivors_at + i] = 0u;
+                scratch[survivors_at + num_groups + i] = 0u;
+            }
+            storageBarrier(); // orders the survivors
+            let previous = groups_at;
+            groups_at = survivors_at;
+            survivors_at = previous;
+        }
+        write_list(index, count, false);
+        storageBarrier(); // orders the scratch of this search and the next one's
+    }
+}

@@ -1,0 +1,99 @@
+// One workgroup keeps the best chunks of one query block: for the next stage, or as its list of blocks.
+@group(0) @binding(0) var<uniform>             params: SelectParams;
+@group(0) @binding(1) var<storage, read>       scores: array<f32>;        // [batch, sets * lists_per_set, num_q_blocks, max_chunks]
+@group(0) @binding(2) var<storage, read>       seq_lens_kv: array<u32>;   // [batch]
+@group(0) @binding(3) var<storage, read_write> cache: array<u32>;         // survivors of all stages
+@group(0) @binding(4) var<storage, read_write> block_indices: array<u32>; // [batch, sets, num_q_blocks, max_blocks]
+@group(0) @binding(5) var<storage, read_write> block_counts: array<u32>;  // [batch, sets, num_q_blocks]
+
+const PADDING = 0xffffffffu;
+
+var<private> block: QueryBlock;
+// The list of scores that is looked at.
+var<private> scores_at: u32;
+// Candidates are chunks by their scores, or those that some head marked.
+var<private> by_marks: bool;
+
+var<workgroup> shared_count: u32;
+var<workgroup> num_written: atomic<u32>;
+
+fn mark_at(i: u32) -> u32 {
+    return params.marks_offset + block.list * params.max_chunks + i;
+}
+
+fn candidate_key(i: u32) -> u32 {
+    if params.lists_per_set > 1u && by_marks {
+        return cache[mark_at(i)];
+    }
+    return key_of_score(scores[scores_at + i]);
+}
+
+fn keep_candidate(i: u32, place: u32) {
+    if params.lists_per_set > 1u && !by_marks {
+        cache[mark_at(i)] = 1u;
+        return;
+    }
+    let begin = chunk_begin(i, block.list);
+    if !has_flag(LAST_STAGE) {
+        cache[params.survivors_offset + block.list * params.keep * params.lists_per_set + place] = begin;
+    } else if i32(begin) < block.p_min + i32(params.block_size_q) && begin < block.seq_len_kv {
+        // Lists are ascending, so that only their ends fall away.
+        block_indices[params.indices_offset + block.list * params.max_blocks + place] = begin;
+        atomicAdd(&num_written, 1u);
+    }
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn select_chunks(
+    @builtin(local_invocation_index) index: u32,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+) {
+    let sets = params.num_sets / params.lists_per_set;
+    let list = workgroup.y * num_workgroups.x + workgroup.x;
+    if list >= params.batch_size * sets * params.num_q_blocks {
+        return;
+    }
+    block = query_block(list, sets);
+    if index == 0u {
+        shared_count = select(min(num_chunks(block, list), params.max_chunks), 0u, is_dense(block));
+        atomicStore(&num_written, 0u);
+    }
+    // The same for all, also where the compiler cannot see it.
+    let count = workgroupUniformLoad(&shared_count);
+
+    var kept: u32;
+    if params.lists_per_set > 1u {
+        for (var i = index; i < count; i += WORKGROUP_SIZE) {
+            cache[mark_at(i)] = 0u;
+        }
+        storageBarrier(); // orders the marks
+        by_marks = false;
+        for (var head = 0u; head < params.lists_per_set; head++) {
+            let row = (block.batch * params.num_sets + block.set_index * params.lists_per_set + head) * params.num_q_blocks;
+            scores_at = (row + block.q_block) * params.max_chunks;
+            kept = compact(count, find_threshold(count, params.keep, index), index);
+            workgroupBarrier(); // orders tallies and histogram: those of the next head
+        }
+        storageBarrier(); // orders the marks
+        by_marks = true;
+        kept = compact(count, Threshold(0u, 0u), index);
+    } else {
+        scores_at = block.list * params.max_chunks;
+        kept = compact(count, find_threshold(count, params.keep, index), index);
+    }
+    if !has_flag(LAST_STAGE) {
+        if index == 0u {
+            cache[params.survivor_counts_offset + block.list] = kept;
+        }
+        return;
+    }
+    workgroupBarrier(); // orders num_written
+    let written = atomicLoad(&num_written);
+    for (var i = written + index; i < params.max_blocks; i += WORKGROUP_SIZE) {
+        block_indices[params.indices_offset + block.list * params.max_blocks + i] = PADDING;
+    }
+    if index == 0u {
+        block_counts[params.counts_offset + block.list] = written;
+    }
+}

@@ -1,0 +1,66 @@
+// The best score of each of a lane's four keys over the samples of some query heads of one KV head. Lanes have keys of their
+// own and share the samples: of every SHARE of them each lane loads one.
+//
+// The kernel's own file says which keys a sample may score: last_scored_key(sample).
+
+// Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
+const MASKED = -3.0e38;
+
+// Samples of a query block, from those of a head on.
+struct SamplePlace {
+    batch: u32,
+    head: u32,
+    q_block: u32,
+}
+
+// Where a sample is, of [batch, num_q_heads, num_q_blocks, num_samples]; rows are the samples of the first head, then those
+// of the next one.
+fn sample_at(place: SamplePlace, row: u32) -> u32 {
+    let head = place.batch * params.num_q_heads + place.head + row / params.num_samples;
+    return (head * params.num_q_blocks + place.q_block) * params.num_samples + row % params.num_samples;
+}
+
+// k_at: where the keys begin in k. keys: their positions, looked at where MASK_PAIRS is on.
+// place: which samples, those of num_heads heads.
+fn best_scores(k_at: vec4<u32>, keys: vec4<i32>, place: SamplePlace, num_heads: u32, thread: Thread) -> vec4<f32> {
+    let own = lane_of(thread) % SHARE;
+    let num_rows = params.num_samples * num_heads;
+    var best = vec4<f32>(MASKED);
+    for (var first = 0u; first < num_rows; first += ROWS) {
+        var q_at: array<u32, SLOTS>;
+        for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+            q_at[slot] = sample_at(place, min(first + slot * SHARE + own, num_rows - 1u)) * HEAD_DIM4;
+        }
+        var scores: array<vec4<f32>, ROWS>;
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            scores[r] = vec4<f32>();
+        }
+        for (var d4 = 0u; d4 < HEAD_DIM4; d4++) {
+            let a = widen(k[k_at.x + d4]);
+            let b = widen(k[k_at.y + d4]);
+            let c = widen(k[k_at.z + d4]);
+            let d = widen(k[k_at.w + d4]);
+            let kx = vec4<f32>(a.x, b.x, c.x, d.x);
+            let ky = vec4<f32>(a.y, b.y, c.y, d.y);
+            let kz = vec4<f32>(a.z, b.z, c.z, d.z);
+            let kw = vec4<f32>(a.w, b.w, c.w, d.w);
+            for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+                let loaded = samples[q_at[slot] + d4];
+                for (var t = 0u; t < SHARE; t++) { // unroll
+                    let q4 = from_lane(loaded, t, thread);
+                    scores[slot * SHARE + t] = fma(vec4<f32>(q4.x), kx, fma(vec4<f32>(q4.y), ky,
+                        fma(vec4<f32>(q4.z), kz, fma(vec4<f32>(q4.w), kw, scores[slot * SHARE + t]))));
+                }
+            }
+        }
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            if MASK_PAIRS {
+                let scored = keys <= vec4<i32>(last_scored_key(min(first + r, num_rows - 1u) % params.num_samples));
+                best = max(best, select(vec4<f32>(MASKED), scores[r], scored));
+            } else {
+                best = max(best, scores[r]);
+            }
+        }
+    }
+    return best;
+}

@@ -1,0 +1,19 @@
+// Family `reduce`: a maximum or a sum over the LANES invocations of a group, for one value of each row, in three steps:
+// every lane gives its values, all come together, every lane takes the results. Here a group is a whole subgroup, whose
+// operations do it all in the first step.
+
+fn give_max(value: f32, r: u32, thread: Thread) -> f32 {
+    return subgroupMax(value);
+}
+
+fn join_max(thread: Thread) {}
+
+fn give_sum(value: f32, r: u32, thread: Thread) -> f32 {
+    return subgroupAdd(value);
+}
+
+fn join_sum(thread: Thread) {}
+
+fn take(given: f32, r: u32, thread: Thread) -> f32 {
+    return given;
+}

@@ -1,0 +1,69 @@
+// The numbers of one dispatch of a selection. Offsets and strides of q and k count vec4 elements, others elements.
+struct SelectParams {
+    batch_size: u32,
+    seq_len_q: u32,
+    seq_len_kv: u32,
+    num_q_heads: u32,
+    group_size: u32,
+    num_sets: u32,
+    heads_per_set: u32,
+    num_q_blocks: u32,
+    block_size_q: u32,
+    num_samples: u32,
+    stride_q: u32,
+    scale: f32,
+    seq_lens_offset: u32,
+    q_offset: u32,
+    q_batch: u32,
+    q_seq: u32,
+    q_head: u32,
+    k_offset: u32,
+    k_batch: u32,
+    k_seq: u32,
+    k_head: u32,
+    sink_size: i32,
+    candidate_window: i32,
+    dense_below: i32,
+    block_size: u32,
+    keys_per_block: u32,
+    stride_k: u32,
+    num_groups: u32,
+    representative: u32,
+    max_rounds: u32,
+    max_blocks: u32,
+    indices_offset: u32,
+    counts_offset: u32,
+    chunk_size: u32,
+    first_window: u32,
+    children: u32,
+    max_parents: u32,
+    parents_offset: u32,
+    parent_counts_offset: u32,
+    max_chunks: u32,
+    keep: u32,
+    survivors_offset: u32,
+    survivor_counts_offset: u32,
+    marks_offset: u32,
+    rounds: u32,
+    lists_per_set: u32,
+    flags: u32,
+}
+
+// Bits of `flags`. Numbers instead of constants: kernels are compiled once for all methods and stages.
+const CAUSAL = 1u;
+const ALIGN_GROUPS = 2u;
+const FIRST_STAGE = 4u;
+const LAST_STAGE = 8u;
+
+fn has_flag(flag: u32) -> bool {
+    return (params.flags & flag) != 0u;
+}
+
+// Values of `representative`.
+const CENTER = 0u;
+const FIRST = 1u;
+
+// Queries of a block; the last block may have fewer than the others.
+fn queries_of_block(q_block: u32) -> u32 {
+    return min(params.block_size_q, params.seq_len_q - q_block * params.block_size_q);
+}

@@ -1,0 +1,106 @@
+// The best `keep` of a workgroup's candidates, in the order in which they stand: a radix select of the keep-th largest
+// key, eight bits at a time, then a compaction. Of candidates with that key the first ones are kept. No sort; the same
+// result whatever the order in which invocations run.
+//
+// The kernel's own file has candidate_key(i), 0 for one that is not there, and keep_candidate(i, place).
+
+// Keys of numbers compare as the numbers do. -0 is 0; no number has the key 0.
+fn key_of_score(score: f32) -> u32 {
+    let bits = select(bitcast<u32>(score), 0u, score == 0.0);
+    return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+}
+
+// For each of four digits, how many candidates have each value of it, and of its upper half.
+const DIGIT = 272u;
+var<workgroup> histogram: array<atomic<u32>, 1088>;
+
+struct Threshold {
+    key: u32,
+    // Candidates with that very key to keep.
+    num_equal: u32,
+}
+
+fn find_threshold(count: u32, keep: u32, index: u32) -> Threshold {
+    for (var i = index; i < 4u * DIGIT; i += WORKGROUP_SIZE) {
+        atomicStore(&histogram[i], 0u);
+    }
+    workgroupBarrier(); // orders histogram
+    var found = Threshold(0u, keep);
+    for (var digit = 0u; digit < 4u; digit++) {
+        let shift = 24u - 8u * digit;
+        let begin = digit * DIGIT;
+        // Of the upper digits, which are found.
+        let fixed = select(0xffffffffu << (shift + 8u), 0u, digit == 0u);
+        for (var i = index; i < count; i += WORKGROUP_SIZE) {
+            let key = candidate_key(i);
+            if (key & fixed) == found.key {
+                let value = (key >> shift) & 255u;
+                atomicAdd(&histogram[begin + value], 1u);
+                atomicAdd(&histogram[begin + 256u + value / 16u], 1u);
+            }
+        }
+        workgroupBarrier(); // orders histogram
+        // Every invocation finds the same digit.
+        var upper = 15u;
+        while upper > 0u && found.num_equal > atomicLoad(&histogram[begin + 256u + upper]) {
+            found.num_equal -= atomicLoad(&histogram[begin + 256u + upper]);
+            upper--;
+        }
+        var value = upper * 16u + 15u;
+        while value > upper * 16u && found.num_equal > atomicLoad(&histogram[begin + value]) {
+            found.num_equal -= atomicLoad(&histogram[begin + value]);
+            value--;
+        }
+        found.key |= value << shift;
+    }
+    return found;
+}
+
+// (above the threshold, at it) of each invocation's candidates, and of PARTS parts of the invocations.
+var<workgroup> tallies: array<vec2<u32>, WORKGROUP_SIZE>;
+var<workgroup> part_tallies: array<vec2<u32>, PARTS>;
+
+// Calls keep_candidate for each that is kept, and returns how many those are.
+fn compact(count: u32, threshold: Threshold, index: u32) -> u32 {
+    let each = (count + WORKGROUP_SIZE - 1u) / WORKGROUP_SIZE;
+    let begin = min(index * each, count);
+    let end = min(begin + each, count);
+    var own = vec2<u32>();
+    for (var i = begin; i < end; i++) {
+        let key = candidate_key(i);
+        own += vec2<u32>(u32(key > threshold.key), u32(key == threshold.key && key != 0u));
+    }
+    tallies[index] = own;
+    workgroupBarrier(); // orders tallies
+    let part = WORKGROUP_SIZE / PARTS;
+    if index < PARTS {
+        var sum = vec2<u32>();
+        for (var i = index * part; i < (index + 1u) * part; i++) {
+            sum += tallies[i];
+        }
+        part_tallies[index] = sum;
+    }
+    workgroupBarrier(); // orders part_tallies
+    var before = vec2<u32>();
+    var total = vec2<u32>();
+    for (var i = 0u; i < PARTS; i++) {
+        before += select(vec2<u32>(), part_tallies[i], i < index / part);
+        total += part_tallies[i];
+    }
+    for (var i = index / part * part; i < index; i++) {
+        before += tallies[i];
+    }
+    for (var i = begin; i < end; i++) {
+        let key = candidate_key(i);
+        if key > threshold.key {
+            keep_candidate(i, before.x + min(before.y, threshold.num_equal));
+            before.x++;
+        } else if key == threshold.key && key != 0u {
+            if before.y < threshold.num_equal {
+                keep_candidate(i, before.x + before.y);
+            }
+            before.y++;
+        }
+    }
+    return total.x + min(total.y, threshold.num_equal);
+}

@@ -1,0 +1,153 @@
+//! The keys that the rows of a workgroup go through: what the twins have in place of the shader family `walk`.
+
+use core::ops::Range;
+
+use crate::{AttentionPlan, HostBlocks, Mask};
+
+/// Keys in the order of the kernels, numbered from 0 or, where they are a range, by themselves.
+#[derive(Clone, Debug)]
+pub(super) struct Walk {
+    pub(super) places: Range<u32>,
+    seq_len_q: u32,
+    seq_len_kv: u32,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// `walk_range.wgsl`.
+    Range { mask: Mask, seen_by_all: Range<u32> },
+    /// `walk_selected.wgsl`.
+    Selected(Selected),
+}
+
+/// Keys of blocks, then sinks, then the window.
+#[derive(Clone, Debug)]
+struct Selected {
+    causal: bool,
+    listed: Vec<u32>,
+    num_sinks: u32,
+    window_begin: u32,
+    sink_size: u32,
+    window_size: i64,
+    /// Positions of the tile's first and last query.
+    positions: [i64; 2],
+}
+
+impl Walk {
+    /// The walk of the queries `tile`, which lie within the query block that ends with query `block_end`.
+    pub(super) fn new(
+        plan: &AttentionPlan,
+        blocks: Option<&HostBlocks>,
+        [batch, q_head, seq_len_kv]: [u32; 3],
+        tile: &Range<u32>,
+        block_end: u32,
+    ) -> Self {
+        let problem = plan.problem();
+        let (shape, mask) = (problem.shape(), problem.visible_keys());
+        let seq_len_q = shape.seq_len_q;
+        let (Some(selection), Some(lists)) = (problem.block_selection(), blocks) else {
+            let visible = |q_index: u32| mask.visible(q_index, seq_len_q, seq_len_kv);
+            let (first, last) = (visible(tile.start), visible(tile.end - 1));
+            let kind = Kind::Range { mask, seen_by_all: last.start..first.end };
+            return Self { places: first.start..last.end, seq_len_q, seq_len_kv, kind };
+        };
+        let position = |q_index: u32| i64::from(q_index) + i64::from(seq_len_kv) - i64::from(seq_len_q);
+        let positions = [position(tile.start), position(tile.end - 1)];
+        let causal = mask == Mask::Causal;
+        let dense = selection.dense_below > 0 && position(block_end - 1) < i64::from(selection.dense_below);
+        let window_size = if dense { 1 << 30 } else { i64::from(selection.window_size) };
+        let set = selection.granularity.set_of_head(shape, q_head);
+        let mut listed = Vec::new();
+        if !dense && seq_len_kv > 0 && (positions[1] >= 0 || !causal) {
+            for &start in lists.list(batch, set, tile.start / selection.block_size_q) {
+                listed.extend(start.min(seq_len_kv)..start.min(seq_len_kv) + selection.block_size);
+            }
+        }
+        let [num_sinks, window_begin, window_end] = if causal {
+            let sinks = (positions[1] + 1 - window_size).clamp(0, selection.sink_size.into());
+            let end = (positions[1] + 1).max(0);
+            [sinks, (positions[0] + 1 - window_size).clamp(0, end), end]
+        } else if dense {
+            [0, 0, seq_len_kv.into()]
+        } else {
+            [0; 3]
+        }
+        .map(|n: i64| n as u32); // within the sequence
+        let end = listed.len() as u32 + num_sinks + window_end - window_begin;
+        let sink_size = selection.sink_size;
+        let selected = Selected { causal, listed, num_sinks, window_begin, sink_size, window_size, positions };
+        Self { places: 0..end, seq_len_q, seq_len_kv, kind: Kind::Selected(selected) }
+    }
+
+    /// The same walk between two of its places.
+    pub(super) fn part(&self, places: Range<u32>) -> Self {
+        Self { places, ..self.clone() }
+    }
+
+    /// The key at a place.
+    pub(super) fn key(&self, at: u32) -> u32 {
+        match &self.kind {
+            Kind::Range { .. } => at,
+            Kind::Selected(selected) => selected.key(at),
+        }
+    }
+
+    /// Whether all rows see all of the `count` keys from a place on.
+    pub(super) fn is_whole(&self, at: u32, count: u32) -> bool {
+        match &self.kind {
+            Kind::Range { seen_by_all, .. } => at >= seen_by_all.start && at + count <= seen_by_all.end,
+            Kind::Selected(selected) => {
+                let section = |at: u32| {
+                    u32::from(at >= selected.listed.len() as u32)
+                        + u32::from(at >= selected.listed.len() as u32 + selected.num_sinks)
+                };
+                let [first, last] =
+                    selected.positions.map(|p| (p + i64::from(self.seq_len_q) - i64::from(self.seq_len_kv)) as u32);
+                // The kernel's test, which looks at the ends only, finds the same where lists are ascending.
+                at + count <= self.places.end
+                    && section(at) == section(at + count - 1)
+                    && (at..at + count).all(|at| self.sees(at, first) && self.sees(at, last))
+            }
+        }
+    }
+
+    /// Whether a query sees the key at a place.
+    pub(super) fn sees(&self, at: u32, q_index: u32) -> bool {
+        if at >= self.places.end {
+            return false;
+        }
+        match &self.kind {
+            Kind::Range { mask, .. } => mask.visible(q_index, self.seq_len_q, self.seq_len_kv).contains(&at),
+            Kind::Selected(selected) => {
+                let key = selected.key(at);
+                let distance =
+                    i64::from(q_index) + i64::from(self.seq_len_kv) - i64::from(self.seq_len_q) - i64::from(key);
+                let is_listed = (at as usize) < selected.listed.len();
+                let is_sink = !is_listed && at < selected.listed.len() as u32 + selected.num_sinks;
+                if is_listed && (key >= self.seq_len_kv || (selected.causal && key < selected.sink_size)) {
+                    return false;
+                }
+                if !selected.causal {
+                    return true;
+                }
+                if is_listed || is_sink {
+                    distance >= selected.window_size
+                } else {
+                    (0..selected.window_size).contains(&distance)
+                }
+            }
+        }
+    }
+}
+
+impl Selected {
+    fn key(&self, at: u32) -> u32 {
+        let sinks = self.listed.len() as u32;
+        match self.listed.get(at as usize) {
+            Some(&key) => key,
+            None if at < sinks + self.num_sinks => at - sinks,
+            None => self.window_begin + at - sinks - self.num_sinks,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Samples of query blocks: `shaders/sample_queries.wgsl`.
+
+use super::{Binding, params};
+
+pub(crate) const BINDINGS: [Binding; 3] = [Binding::uniform("params"), Binding::read("q"), Binding::write("samples")];
+
+/// Invocations of a workgroup, each with four columns of a sample.
+pub(crate) const WORKGROUP_SIZE: u32 = 64;
+
+/// Bits of `flags`.
+pub(crate) const CAUSAL: u32 = 1;
+pub(crate) const ALIGN_GROUPS: u32 = 2;
+pub(crate) const FIRST_STAGE: u32 = 4;
+pub(crate) const LAST_STAGE: u32 = 8;
+
+params! {
+    /// The numbers of one dispatch of a selection, shared by its kernels. Offsets and strides of q and k count vec4
+    /// elements, others elements.
+    SelectParams {
+        batch_size: u32,
+        seq_len_q: u32,
+        seq_len_kv: u32,
+        num_q_heads: u32,
+        group_size: u32,
+        num_sets: u32,
+        heads_per_set: u32,
+        num_q_blocks: u32,
+        block_size_q: u32,
+        num_samples: u32,
+        stride_q: u32,
+        scale: f32,
+        seq_lens_offset: u32,
+        q_offset: u32,
+        q_batch: u32,
+        q_seq: u32,
+        q_head: u32,
+        k_offset: u32,
+        k_batch: u32,
+        k_seq: u32,
+        k_head: u32,
+        sink_size: i32,
+        candidate_window: i32,
+        dense_below: i32,
+        block_size: u32,
+        keys_per_block: u32,
+        stride_k: u32,
+        num_groups: u32,
+        representative: u32,
+        max_rounds: u32,
+        max_blocks: u32,
+        indices_offset: u32,
+        counts_offset: u32,
+        chunk_size: u32,
+        first_window: u32,
+        children: u32,
+        max_parents: u32,
+        parents_offset: u32,
+        parent_counts_offset: u32,
+        max_chunks: u32,
+        keep: u32,
+        survivors_offset: u32,
+        survivor_counts_offset: u32,
+        marks_offset: u32,
+        rounds: u32,
+        lists_per_set: u32,
+        flags: u32,
+    }
+}

@@ -1,0 +1,19 @@
+//! HiP's beam search, all its rounds in one dispatch: `shaders/search_tree.wgsl`. Its uniform is that of `sample_queries`.
+
+use super::Binding;
+
+pub(crate) const BINDINGS: [Binding; 7] = [
+    Binding::uniform("params"),
+    Binding::read("samples"),
+    Binding::read("k"),
+    Binding::read("seq_lens_kv"),
+    Binding::write("scratch"),
+    Binding::write("block_indices"),
+    Binding::write("block_counts"),
+];
+
+/// Words of scratch memory of one search: two lists of groups (first block, size), the keys of their halves, and the scores
+/// of all keys of those.
+pub(crate) const fn scratch_words(num_groups: u64, keys_per_block: u64) -> u64 {
+    num_groups * (6 + 2 * keys_per_block)
+}

@@ -1,0 +1,126 @@
+//! Check of lists of blocks that lie in GPU buffers.
+
+use super::attend::{SelectedBlocks, check_blocks};
+use super::bind::{Access, Bound, Slot, Step, U32View, check_u32};
+use crate::kernels::check_blocks::CheckParams;
+use crate::plan::check_dispatches;
+use crate::{
+    AttentionProblem, AttentionShape, BlockSelection, Context, DType, Error, HostBlocks, Layout, Result, TensorView,
+};
+
+/// A check that was submitted: where its report lies.
+struct Check {
+    report: wgpu::Buffer,
+    selection: BlockSelection,
+    shape: AttentionShape,
+}
+
+impl Context {
+    /// Verifies on the GPU what block-sparse attention relies on in a caller's lists: counts within bounds; first keys
+    /// ascending, disjoint, and below the length of the sequence. For tests and debugging: attention itself does not check.
+    ///
+    /// # Errors
+    /// [`Error::Blocks`] naming the first list and entry that break a rule; an error that names the tensor, as those of
+    /// [`Attention::bind_with`](crate::Attention::bind_with); [`Error::Argument`] when the problem selects no blocks.
+    ///
+    /// # Cost
+    /// Compiles on a cache miss, allocates a small buffer, submits two dispatches, and reads three words back.
+    pub async fn check_blocks(
+        &self,
+        problem: &AttentionProblem,
+        blocks: SelectedBlocks<'_>,
+        seq_lens_kv: Option<U32View<'_>>,
+    ) -> Result<()> {
+        let Some(check) = self.start_check(problem, blocks, seq_lens_kv)? else { return Ok(()) };
+        let found = self.read::<f32>(report_view(&check.report)).await?;
+        check.verdict([0, 1, 2].map(|i| found.data()[i].to_bits()))
+    }
+
+    /// [`Context::check_blocks`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Context::check_blocks`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn check_blocks_blocking(
+        &self,
+        problem: &AttentionProblem,
+        blocks: SelectedBlocks<'_>,
+        seq_lens_kv: Option<U32View<'_>>,
+    ) -> Result<()> {
+        let Some(check) = self.start_check(problem, blocks, seq_lens_kv)? else { return Ok(()) };
+        let found = self.read_blocking::<f32>(report_view(&check.report))?;
+        check.verdict([0, 1, 2].map(|i| found.data()[i].to_bits()))
+    }
+
+    /// Submits the check; `None` where there is nothing to look at.
+    fn start_check(
+        &self,
+        problem: &AttentionProblem,
+        blocks: SelectedBlocks<'_>,
+        seq_lens_kv: Option<U32View<'_>>,
+    ) -> Result<Option<Check>> {
+        problem.validate()?;
+        let needed = Error::Argument { argument: "selected_blocks", rule: "is required by the problem" };
+        let selection = *problem.block_selection().ok_or(needed)?;
+        let shape = *problem.shape();
+        let lists: [Bound<'_>; 2] = check_blocks(&blocks, &selection, &shape, self.caps())?;
+        let lens = seq_lens_kv.map(|view| check_u32(view, "seq_lens_kv", shape.batch_size.into(), self.caps()));
+        let lens = lens.transpose()?;
+        let num_lists = selection.num_lists(&shape);
+        if num_lists == 0 {
+            return Ok(None);
+        }
+        let dispatches = check_dispatches(&selection, &shape, lens.is_some(), self.caps())?;
+        let params = CheckParams {
+            seq_len_kv: shape.seq_len_kv,
+            seq_lens_offset: lens.as_ref().map_or(0, |lens| lens.offset),
+            max_blocks: selection.max_blocks,
+            block_size: selection.block_size,
+            // Fewer than the places, which the plan saw to fit.
+            lists_per_batch: (num_lists / u64::from(shape.batch_size)) as u32,
+            num_places: (num_lists * (u64::from(selection.max_blocks) + 1)) as u32,
+            indices_offset: lists[0].offset,
+            counts_offset: lists[1].offset,
+        };
+        let pipelines = dispatches
+            .iter()
+            .map(|dispatch| self.pipelines().get(self, &dispatch.specialization))
+            .collect::<Result<Vec<_>>>()?;
+        let report = self.scoped("checking lists of blocks", || {
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+            let report = self.upload("wattn.report", bytemuck::cast_slice(&[u32::MAX, 0, 0]), usage);
+            let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            for (pipeline, dispatch) in pipelines.iter().zip(&dispatches) {
+                let lens = lens.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
+                let slots = [Slot::Bound(&lists[0]), Slot::Bound(&lists[1]), lens, Slot::Range(&report, 0, 12)];
+                let step = Step::new(self, pipeline, dispatch, &params, &slots)?;
+                let descriptor =
+                    wgpu::ComputePassDescriptor { label: Some("wattn.check_blocks"), timestamp_writes: None };
+                step.encode_in(&mut encoder.begin_compute_pass(&descriptor));
+            }
+            self.queue().submit([encoder.finish()]);
+            Ok::<_, Error>(report)
+        })??;
+        Ok(Some(Check { report, selection, shape }))
+    }
+}
+
+fn report_view(report: &wgpu::Buffer) -> TensorView<'_> {
+    // Three words, which travel as f32 of the same bits.
+    TensorView::new(report, DType::F32, Layout::seq_major(1, 1, 1, 3))
+}
+
+impl Check {
+    fn verdict(&self, [place, value, rule]: [u32; 3]) -> Result<()> {
+        let rule = match rule {
+            0 => return Ok(()),
+            1 => HostBlocks::COUNT_RULE,
+            2 => HostBlocks::ORDER_RULE,
+            _ => HostBlocks::RANGE_RULE,
+        };
+        let [_, num_sets, num_q_blocks, max_blocks] = self.selection.indices_shape(&self.shape);
+        let (list, entry) = (place / (max_blocks + 1), (place % (max_blocks + 1)).saturating_sub(1));
+        let (q_block, row) = (list % num_q_blocks, list / num_q_blocks);
+        Err(Error::Blocks { batch: row / num_sets, set: row % num_sets, q_block, entry, value, rule })
+    }
+}

@@ -1,0 +1,306 @@
+//! Selection of key blocks on the GPU.
+
+use std::sync::Arc;
+
+use super::attend::{SelectedBlocks, check_blocks};
+use super::bind::{Access, Bound, Expect, Slot, Step, U32View, check_apart, check_tensor, check_u32};
+use super::workspace::Workspace;
+use crate::kernels::sample_queries::{ALIGN_GROUPS, CAUSAL, FIRST_STAGE, LAST_STAGE, SelectParams};
+use crate::pipeline::Pipeline;
+use crate::plan::Piece;
+use crate::{
+    Context, Error, GroupBounds, Mask, Representative, Result, SelectionMethod, SelectionPlan, SelectionProblem,
+    TensorView,
+};
+
+/// The compiled pipelines of a [`SelectionPlan`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    ctx: Context,
+    plan: Arc<SelectionPlan>,
+    pipelines: Vec<Arc<Pipeline>>,
+}
+
+/// The tensors of one selection.
+#[derive(Debug)]
+pub struct SelectionArgs<'a> {
+    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
+    pub q: TensorView<'a>,
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim]`.
+    pub k: TensorView<'a>,
+    /// `[batch]`: keys of each sequence, exactly when the problem says
+    /// [`with_seq_lens_kv`](crate::SelectionProblem::with_seq_lens_kv). The kernels clamp values to `seq_len_kv`.
+    pub seq_lens_kv: Option<U32View<'a>>,
+    /// Where the lists go: two buffers of the caller's, which attention then reads.
+    pub blocks: SelectedBlocks<'a>,
+}
+
+/// Memory of a selection. `samples` and `scratch` may be shared by calls that are encoded one after another, whatever their
+/// sizes; `cache` carries what stages keep from step to step, so that each layer needs its own.
+#[derive(Clone, Copy, Debug)]
+pub struct SelectionMemory<'a> {
+    /// At least [`SelectionPlan::samples_bytes`].
+    pub samples: &'a Workspace,
+    /// At least [`SelectionPlan::scratch_bytes`].
+    pub scratch: &'a Workspace,
+    /// At least [`SelectionPlan::cache_bytes`].
+    pub cache: &'a Workspace,
+}
+
+impl Selection {
+    /// Compiles the kernels of a plan, or finds them in the context's cache.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] when the driver refuses a shader, [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    ///
+    /// # Cost
+    /// Compiles on a cache miss. Submits nothing.
+    pub fn prepare(ctx: &Context, plan: &SelectionPlan) -> Result<Self> {
+        // A plan made for another device must not reach this one's driver.
+        ctx.caps().require(plan.tier())?;
+        let pipelines = plan
+            .dispatches()
+            .iter()
+            .map(|dispatch| ctx.pipelines().get(ctx, &dispatch.specialization))
+            .collect::<Result<_>>()?;
+        Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipelines })
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &SelectionPlan {
+        &self.plan
+    }
+
+    /// Binds buffers, with memory of our own.
+    ///
+    /// # Errors
+    /// Those of [`Selection::bind_with`], and those of [`Workspace::new`].
+    ///
+    /// # Cost
+    /// That of [`Selection::bind_with`], and three buffers.
+    pub fn bind(&self, args: SelectionArgs<'_>) -> Result<BoundSelection> {
+        let new = |bytes| Workspace::new(&self.ctx, bytes);
+        let samples = new(self.plan.samples_bytes())?;
+        let (scratch, cache) = (new(self.plan.scratch_bytes())?, new(self.plan.cache_bytes())?);
+        self.bind_with(args, SelectionMemory { samples: &samples, scratch: &scratch, cache: &cache })
+    }
+
+    /// Checks the views and binds their buffers for any number of `encode` calls.
+    ///
+    /// # Errors
+    /// An error that names the tensor, as those of [`Attention::bind_with`](crate::Attention::bind_with).
+    ///
+    /// # Cost
+    /// Creates a bind group and a small uniform buffer for each dispatch. Submits nothing.
+    pub fn bind_with(&self, args: SelectionArgs<'_>, memory: SelectionMemory<'_>) -> Result<BoundSelection> {
+        let tensors = self.check(&args, memory)?;
+        let steps = self.ctx.scoped("binding a selection", || self.steps(&tensors, memory))??;
+        Ok(BoundSelection { plan: Arc::clone(&self.plan), steps })
+    }
+
+    fn check<'a>(&self, args: &SelectionArgs<'a>, memory: SelectionMemory<'a>) -> Result<Tensors<'a>> {
+        let (problem, caps) = (&self.plan.problem, self.ctx.caps());
+        let (shape, dtype) = (problem.shape(), problem.dtype);
+        let input = |tensor, shape| Expect { tensor, shape, dtype, access: Access::Read, vec4: true };
+        let seq_lens_kv = match (args.seq_lens_kv, problem.seq_lens_kv) {
+            (Some(view), true) => Some(check_u32(view, "seq_lens_kv", shape.batch_size.into(), caps)?),
+            (None, false) => None,
+            (given, _) => {
+                let rule = if given.is_some() { "is not part of the problem" } else { "is required by the problem" };
+                return Err(Error::Argument { argument: "seq_lens_kv", rule });
+            }
+        };
+        let mut others = vec![("q", args.q.buffer), ("k", args.k.buffer)];
+        others.extend(args.seq_lens_kv.map(|view| ("seq_lens_kv", view.buffer)));
+        for (name, buffer, needed) in [
+            ("samples", &memory.samples.buffer, self.plan.samples_bytes()),
+            ("scratch", &memory.scratch.buffer, self.plan.scratch_bytes()),
+            ("cache", &memory.cache.buffer, self.plan.cache_bytes()),
+            ("block_indices", args.blocks.block_indices.buffer, 0),
+            ("block_counts", args.blocks.block_counts.buffer, 0),
+        ] {
+            if buffer.size() < needed {
+                return Err(Error::OutOfBounds { tensor: name, end: needed, len: buffer.size() });
+            }
+            check_apart((name, buffer), &others)?;
+            others.push((name, buffer));
+        }
+        Ok(Tensors {
+            q: check_tensor(args.q, input("q", shape.q()), caps)?,
+            k: check_tensor(args.k, input("k", shape.k()), caps)?,
+            seq_lens_kv,
+            blocks: check_blocks(&args.blocks, &problem.blocks(), shape, caps)?,
+        })
+    }
+
+    fn steps(&self, tensors: &Tensors<'_>, memory: SelectionMemory<'_>) -> Result<Vec<Option<Step>>> {
+        let Tensors { q, k, seq_lens_kv, blocks } = tensors;
+        // wgpu has no empty bindings; a workspace has some bytes always.
+        let scratch = || Slot::Range(&memory.scratch.buffer, 0, self.plan.scratch_bytes().max(4));
+        let cache = || Slot::Range(&memory.cache.buffer, 0, self.plan.cache_bytes().max(4));
+        let mut steps = Vec::with_capacity(self.pipelines.len());
+        for ((&piece, dispatch), pipeline) in self.plan.pieces.iter().zip(self.plan.dispatches()).zip(&self.pipelines) {
+            if dispatch.workgroups.contains(&0) {
+                steps.push(None);
+                continue;
+            }
+            let samples = |index: usize| {
+                let samples = self.plan.samples[index];
+                Slot::Range(&memory.samples.buffer, samples.offset_bytes, samples.size_bytes)
+            };
+            let lens = || seq_lens_kv.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
+            let [indices, counts] = blocks;
+            let lists = [Slot::Bound(indices), Slot::Bound(counts)];
+            let slots: Vec<Slot<'_>> = match piece {
+                Piece::Sample(index) => vec![Slot::Bound(q), samples(index)],
+                Piece::Search => [samples(0), Slot::Bound(k), lens(), scratch()].into_iter().chain(lists).collect(),
+                Piece::Score(stage) => {
+                    vec![samples(self.plan.stages[stage].samples), Slot::Bound(k), lens(), cache(), scratch()]
+                }
+                Piece::Select(_) => [scratch(), lens(), cache()].into_iter().chain(lists).collect(),
+            };
+            steps.push(Some(Step::new(&self.ctx, pipeline, dispatch, &self.params(piece, tensors), &slots)?));
+        }
+        Ok(steps)
+    }
+
+    fn params(&self, piece: Piece, tensors: &Tensors<'_>) -> SelectParams {
+        let plan = &self.plan;
+        let problem: &SelectionProblem = &plan.problem;
+        let (shape, blocks) = (problem.shape(), problem.blocks());
+        let (q_offset, [q_batch, q_seq, q_head]) = tensors.q.in_vec4();
+        let (k_offset, [k_batch, k_seq, k_head]) = tensors.k.in_vec4();
+        let samples = match piece {
+            Piece::Sample(index) => plan.samples[index],
+            Piece::Search => plan.samples[0],
+            Piece::Score(stage) | Piece::Select(stage) => plan.samples[plan.stages[stage].samples],
+        };
+        let lists_per_set = plan.lists_per_set();
+        let mut params = SelectParams {
+            batch_size: shape.batch_size,
+            seq_len_q: shape.seq_len_q,
+            seq_len_kv: shape.seq_len_kv,
+            num_q_heads: shape.num_q_heads,
+            group_size: shape.group_size(),
+            num_sets: blocks.granularity.num_sets(shape) * lists_per_set,
+            heads_per_set: blocks.granularity.heads_per_set(shape) / lists_per_set,
+            num_q_blocks: plan.num_q_blocks(),
+            block_size_q: blocks.block_size_q,
+            num_samples: samples.num_samples,
+            stride_q: samples.stride_q,
+            scale: problem.scale(),
+            seq_lens_offset: tensors.seq_lens_kv.as_ref().map_or(0, |lens| lens.offset),
+            q_offset,
+            q_batch,
+            q_seq,
+            q_head,
+            k_offset,
+            k_batch,
+            k_seq,
+            k_head,
+            // Below 2^29, as the problem's validation saw.
+            sink_size: blocks.sink_size as i32,
+            candidate_window: problem.candidate_window() as i32,
+            dense_below: blocks.dense_below as i32,
+            block_size: blocks.block_size,
+            num_groups: blocks.max_blocks,
+            max_blocks: blocks.max_blocks,
+            max_rounds: plan.max_rounds(),
+            indices_offset: tensors.blocks[0].offset,
+            counts_offset: tensors.blocks[1].offset,
+            first_window: problem.first_window(),
+            lists_per_set,
+            flags: if problem.mask == Mask::Causal { CAUSAL } else { 0 },
+            ..SelectParams::default()
+        };
+        let representative = match problem.method() {
+            SelectionMethod::Hip(hip) => {
+                params.stride_k = hip.stride_k;
+                params.keys_per_block = hip.block_size_k / hip.stride_k;
+                params.flags |= if hip.group_bounds == GroupBounds::Aligned { ALIGN_GROUPS } else { 0 };
+                hip.representative
+            }
+            SelectionMethod::InfiniteHip(method) => method.representative,
+        };
+        params.representative = match representative {
+            Representative::Center => 0,
+            Representative::First => 1,
+            Representative::Last => 2,
+        };
+        if let Piece::Score(index) | Piece::Select(index) = piece {
+            let stage = plan.stages[index];
+            // The cache fits a binding, and its offsets in words 32 bits.
+            let word = |at: u64| at as u32;
+            if let Some(parent) = index.checked_sub(1).map(|index| plan.stages[index]) {
+                params.parents_offset = word(parent.survivors);
+                params.parent_counts_offset = word(parent.survivor_counts);
+            }
+            params.flags |= if index == 0 { FIRST_STAGE } else { 0 };
+            params.flags |= if index + 1 == plan.stages.len() { LAST_STAGE } else { 0 };
+            // The chunk is a single key after so many halvings; a chunk of one key is probed once.
+            params.rounds = stage.chunk_size.next_power_of_two().ilog2().max(1);
+            params.chunk_size = stage.chunk_size;
+            params.children = stage.children;
+            params.max_parents = stage.max_parents;
+            params.max_chunks = stage.max_chunks;
+            params.keep = stage.keep;
+            params.survivors_offset = word(stage.survivors);
+            params.survivor_counts_offset = word(stage.survivor_counts);
+            params.marks_offset = word(stage.marks);
+        }
+        params
+    }
+}
+
+/// The checked tensors of a call.
+struct Tensors<'a> {
+    q: Bound<'a>,
+    k: Bound<'a>,
+    seq_lens_kv: Option<Bound<'a>>,
+    /// Indices and counts.
+    blocks: [Bound<'a>; 2],
+}
+
+/// A selection with its buffers bound. Encode it as often as you like; what the buffers hold is read when the GPU runs.
+#[derive(Clone, Debug)]
+pub struct BoundSelection {
+    plan: Arc<SelectionPlan>,
+    steps: Vec<Option<Step>>,
+}
+
+impl BoundSelection {
+    /// Encodes one compute pass that computes all stages.
+    ///
+    /// # Cost
+    /// Allocates, submits and waits for nothing. Cannot fail.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.encode_step(encoder, 0);
+    }
+
+    /// Encodes what a decode step computes anew, by the refresh intervals of the method: all stages at step 0, later ones
+    /// only or nothing at all at others. See [`SelectionProblem::first_stage`].
+    ///
+    /// # Cost
+    /// Allocates, submits and waits for nothing. Cannot fail.
+    pub fn encode_step(&self, encoder: &mut wgpu::CommandEncoder, step: u64) {
+        if self.plan.problem.first_stage(step).is_some() {
+            let descriptor = wgpu::ComputePassDescriptor { label: Some("wattn.selection"), timestamp_writes: None };
+            self.encode_step_in(&mut encoder.begin_compute_pass(&descriptor), step);
+        }
+    }
+
+    /// [`encode_step`](Self::encode_step) into the caller's compute pass. Sets its pipeline and bind group 0.
+    ///
+    /// # Cost
+    /// Allocates, submits and waits for nothing. Cannot fail.
+    pub fn encode_step_in(&self, pass: &mut wgpu::ComputePass<'_>, step: u64) {
+        if let Some(stage) = self.plan.problem.first_stage(step) {
+            for index in self.plan.pieces_from(stage) {
+                if let Some(step) = &self.steps[index] {
+                    step.encode_in(pass);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Check of lists of blocks: one dispatch that looks, one that says what was found.
+
+use std::collections::BTreeMap;
+
+use super::Dispatch;
+use super::attend::fold_grid;
+use crate::kernels::{KernelId, check_blocks};
+use crate::shader::{Arrays, Module, Specialization};
+use crate::{AttentionShape, BlockSelection, DeviceCaps, Error, Result};
+
+/// The dispatches that check the lists of a selection.
+pub fn check_dispatches(
+    selection: &BlockSelection,
+    shape: &AttentionShape,
+    seq_lens_kv: bool,
+    caps: &DeviceCaps,
+) -> Result<[Dispatch; 2]> {
+    // A place for each entry, and one for each count.
+    let places = selection.num_lists(shape) * (u64::from(selection.max_blocks) + 1);
+    if places > u64::from(u32::MAX) {
+        return Err(Error::Limit { limit: "entries of lists", needed: places, available: u32::MAX.into() });
+    }
+    let specialization = |report| Specialization {
+        kernel: KernelId::CheckBlocks,
+        modules: vec![Module::CheckParams, Module::SeqLens],
+        constants: BTreeMap::from([("WORKGROUP_SIZE", check_blocks::WORKGROUP_SIZE)]),
+        switches: BTreeMap::from([("HAS_SEQ_LENS", seq_lens_kv), ("REPORT", report)]),
+        arrays: Arrays::Memory, // it has none
+    };
+    let grid = fold_grid(places.div_ceil(check_blocks::WORKGROUP_SIZE.into()), caps);
+    Ok([Dispatch::new(specialization(false), grid, caps)?, Dispatch::new(specialization(true), [1; 3], caps)?])
+}

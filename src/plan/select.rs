@@ -1,0 +1,449 @@
+//! Selection of key blocks: samples, then HiP's search or InfiniteHiP's stages.
+
+use std::collections::BTreeMap;
+
+use super::attend::{elem_module, fold_grid, share_modules};
+use super::{Dispatch, SelectionTiling};
+use crate::kernels::{KernelId, sample_queries, search_tree};
+use crate::shader::{Arrays, Module, Specialization};
+use crate::{DeviceCaps, Error, HeadReduction, Hip, InfiniteHip, Result, SelectionMethod, SelectionProblem, Tier};
+
+/// The dispatches that compute a [`SelectionProblem`] on a device, and the memory they need. A value, as
+/// [`AttentionPlan`](crate::AttentionPlan) is.
+///
+/// ```
+/// use wattn::{AttentionShape, DType, DeviceCaps, Preset, SelectionPlan, SelectionProblem};
+/// let shape = AttentionShape {
+///     batch_size: 1, seq_len_q: 1, seq_len_kv: 1 << 20,
+///     num_q_heads: 32, num_kv_heads: 8, head_dim: 128, head_dim_v: 128,
+/// };
+/// let problem = SelectionProblem::new(shape, DType::F16, Preset::ThreeK);
+/// let plan = SelectionPlan::new(&problem, &DeviceCaps::BASELINE)?;
+/// assert_eq!(plan.dispatches().len(), 7); // samples, then scores and top-k of three stages
+/// assert_eq!(plan.num_dispatches(4), 3); // of which step 4 needs the samples and the last stage
+/// println!("{plan}");
+/// # Ok::<(), wattn::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectionPlan {
+    pub(crate) problem: SelectionProblem,
+    tier: Tier,
+    tiling: SelectionTiling,
+    dispatches: Vec<Dispatch>,
+    /// What each dispatch does.
+    pub(crate) pieces: Vec<Piece>,
+    /// Samples that the pieces look at, in the order of their place in memory.
+    pub(crate) samples: Vec<Samples>,
+    pub(crate) stages: Vec<StagePlan>,
+    /// Workgroups that search trees, each with scratch memory of its own.
+    num_searches: u32,
+    max_rounds: u32,
+}
+
+/// What a dispatch does, with indices into `samples` and `stages`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Sample(usize),
+    Search,
+    Score(usize),
+    Select(usize),
+}
+
+/// How the queries of a block are sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Samples {
+    pub(crate) stride_q: u32,
+    pub(crate) num_samples: u32,
+    pub(crate) offset_bytes: u64,
+    pub(crate) size_bytes: u64,
+}
+
+/// The sizes of one stage of InfiniteHiP, and where in the cache its survivors are, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StagePlan {
+    pub(crate) samples: usize,
+    pub(crate) chunk_size: u32,
+    /// Chunks made of one survivor of the stage before.
+    pub(crate) children: u32,
+    pub(crate) max_parents: u32,
+    pub(crate) max_chunks: u32,
+    /// Chunks that each list of scores keeps.
+    pub(crate) keep: u32,
+    pub(crate) survivors: u64,
+    pub(crate) survivor_counts: u64,
+    pub(crate) marks: u64,
+}
+
+const ALIGNMENT: u64 = 256; // the largest that a device may ask for
+
+impl SelectionPlan {
+    /// Plans with the best tier that the device offers.
+    ///
+    /// # Errors
+    /// What [`SelectionProblem::validate`] returns, and [`Error::Limit`] when the problem passes a limit of the device.
+    ///
+    /// # Cost
+    /// Arithmetic only.
+    pub fn new(problem: &SelectionProblem, caps: &DeviceCaps) -> Result<Self> {
+        Self::with_tier(problem, caps, caps.best_tier())
+    }
+
+    /// Plans with one tier.
+    ///
+    /// # Errors
+    /// Those of [`SelectionPlan::new`], and [`Error::MissingFeature`] when the device lacks the tier.
+    pub fn with_tier(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
+        problem.validate()?;
+        caps.require(tier)?;
+        Self::with_tiling(problem, caps, tier, SelectionTiling::choose(problem, caps, tier))
+    }
+
+    /// Plans with one tier and one tiling, for tests and tuning. The tiling changes no result.
+    ///
+    /// # Errors
+    /// Those of [`SelectionPlan::with_tier`], and [`Error::Invalid`] when the tiling breaks a rule.
+    pub fn with_tiling(
+        problem: &SelectionProblem,
+        caps: &DeviceCaps,
+        tier: Tier,
+        tiling: SelectionTiling,
+    ) -> Result<Self> {
+        problem.validate()?;
+        caps.require(tier)?;
+        tiling.validate(caps, tier)?;
+        let mut plan = Self {
+            problem: problem.clone(),
+            tier,
+            tiling,
+            dispatches: Vec::new(),
+            pieces: Vec::new(),
+            samples: Vec::new(),
+            stages: Vec::new(),
+            num_searches: 0,
+            max_rounds: u32::MAX,
+        };
+        match problem.method() {
+            SelectionMethod::Hip(hip) => plan.plan_hip(hip, caps)?,
+            SelectionMethod::InfiniteHip(method) => plan.plan_infinite(method, caps)?,
+        }
+        let binding = "max_storage_buffer_binding_size";
+        let samples = plan.samples.iter().map(|samples| samples.size_bytes).max().unwrap_or(0);
+        let available = caps.max_storage_binding_bytes;
+        for needed in [samples, plan.scratch_bytes(), plan.cache_bytes()] {
+            if needed > available {
+                return Err(Error::Limit { limit: binding, needed, available });
+            }
+        }
+        Ok(plan)
+    }
+
+    /// HiP's search, ended after so many rounds: the lists then hold where the groups begin. For tests of every round.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn stop_after(mut self, rounds: u32) -> Self {
+        self.max_rounds = rounds;
+        self
+    }
+
+    fn plan_hip(&mut self, hip: &Hip, caps: &DeviceCaps) -> Result<()> {
+        let lists = self.num_lists();
+        let samples = self.add_samples(hip.stride_q, caps)?;
+        let mut specialization = self.scoring(KernelId::SearchTree, self.tiling.search_groups, caps);
+        specialization.modules.extend([Module::SamplingStride, Module::TopK]);
+        specialization.constants.insert("PARTS", self.tiling.search_size().min(16));
+        specialization.switches.insert("MASK_PAIRS", true);
+        self.num_searches = u32::try_from(lists).unwrap_or(u32::MAX).min(self.tiling.max_searches);
+        let workgroups = if self.is_empty() { 0 } else { self.num_searches };
+        debug_assert_eq!(samples, 0);
+        self.push(Piece::Search, Dispatch::new(specialization, [workgroups.into(), 1, 1], caps)?);
+        Ok(())
+    }
+
+    fn plan_infinite(&mut self, method: &InfiniteHip, caps: &DeviceCaps) -> Result<()> {
+        let (lists, lists_per_set) = (self.num_lists(), self.lists_per_set());
+        let mut cache_words = 0;
+        let mut reserve = |words: u64| {
+            let at = cache_words;
+            cache_words += words;
+            at
+        };
+        let mut parents = None;
+        for (index, stage) in method.stages.iter().enumerate() {
+            let samples = self.add_samples(stage.stride_q, caps)?;
+            let (children, max_parents, max_chunks) = match parents {
+                None => (1, 0, self.problem.num_chunks(self.problem.shape.seq_len_kv).max(1)),
+                Some((chunk_size, max_parents)) => {
+                    let children: u32 = chunk_size / stage.chunk_size;
+                    (children, max_parents, u32::saturating_mul(max_parents, children))
+                }
+            };
+            let keep = (stage.keep / stage.chunk_size).min(max_chunks);
+            let survivors = u64::from(keep) * u64::from(lists_per_set);
+            let is_last = index + 1 == method.stages.len();
+            let of_lists = |each: u64| lists * each;
+            let marks = if lists_per_set > 1 { max_chunks.into() } else { 0 };
+            let planned = StagePlan {
+                samples,
+                chunk_size: stage.chunk_size,
+                children,
+                max_parents,
+                max_chunks,
+                keep,
+                survivors: reserve(if is_last { 0 } else { of_lists(survivors) }),
+                survivor_counts: reserve(if is_last { 0 } else { lists }),
+                marks: reserve(of_lists(marks)),
+            };
+            parents = Some((stage.chunk_size, u32::try_from(survivors).unwrap_or(u32::MAX)));
+            self.stages.push(planned);
+            self.push_stage(index, caps)?;
+        }
+        Ok(())
+    }
+
+    fn push_stage(&mut self, index: usize, caps: &DeviceCaps) -> Result<()> {
+        let stage = self.stages[index];
+        let lists = if self.is_empty() { 0 } else { self.num_lists() };
+
+        let mut scoring = self.scoring(KernelId::ScoreChunks, self.tiling.score_groups, caps);
+        scoring.modules.push(Module::Chunks);
+        scoring.switches.insert("MASK_PAIRS", false);
+        let chunks_per_workgroup = 2 * self.tiling.lanes * self.tiling.score_groups;
+        let tiles = u64::from(stage.max_chunks.div_ceil(chunks_per_workgroup));
+        let grid = fold_grid(lists * u64::from(self.lists_per_set()) * tiles, caps);
+        self.push(Piece::Score(index), Dispatch::new(scoring, grid, caps)?);
+
+        let selecting = Specialization {
+            kernel: KernelId::SelectChunks,
+            modules: vec![Module::SelectParams, Module::SeqLens, Module::SelectPlace, Module::TopK, Module::Chunks],
+            constants: BTreeMap::from([
+                ("PARTS", self.tiling.top_k_size.min(16)),
+                ("WORKGROUP_SIZE", self.tiling.top_k_size),
+            ]),
+            switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
+            arrays: Arrays::Memory, // it has none
+        };
+        self.push(Piece::Select(index), Dispatch::new(selecting, fold_grid(lists, caps), caps)?);
+        Ok(())
+    }
+
+    fn push(&mut self, piece: Piece, dispatch: Dispatch) {
+        self.pieces.push(piece);
+        self.dispatches.push(dispatch);
+    }
+
+    /// What the kernels that score keys have in common.
+    fn scoring(&self, kernel: KernelId, groups: u32, caps: &DeviceCaps) -> Specialization {
+        let SelectionTiling { lanes, rows, .. } = self.tiling;
+        let share = self.tiling.share(self.tier);
+        Specialization {
+            kernel,
+            modules: vec![
+                Module::SelectParams,
+                Module::SeqLens,
+                Module::SelectPlace,
+                elem_module(self.problem.dtype, self.tier),
+                share_modules(lanes, self.tier, caps).0,
+                Module::BestScores,
+            ],
+            constants: BTreeMap::from([
+                ("LANES", lanes),
+                ("ROWS", rows),
+                ("SHARE", share),
+                ("SLOTS", rows / share),
+                ("WORKGROUP_SIZE", lanes * groups),
+                ("HEAD_DIM4", self.problem.shape.head_dim / 4),
+            ]),
+            switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
+            arrays: Arrays::of(caps),
+        }
+    }
+
+    /// The samples of a stride, made once for all that look at them.
+    fn add_samples(&mut self, stride_q: u32, caps: &DeviceCaps) -> Result<usize> {
+        let shape = self.problem.shape;
+        let queries = self.problem.blocks().block_size_q.min(shape.seq_len_q);
+        // Strides past the queries of a block are all the same.
+        let stride_q = stride_q.min(queries).max(1);
+        if let Some(found) = self.samples.iter().position(|samples| samples.stride_q == stride_q) {
+            return Ok(found);
+        }
+        let (num_samples, module) = match self.problem.method {
+            SelectionMethod::Hip(_) => ((queries / stride_q).max(1), Module::SamplingStride),
+            SelectionMethod::InfiniteHip(_) => (queries.div_ceil(stride_q).max(1), Module::SamplingMean),
+        };
+        let rows = u64::from(shape.batch_size)
+            * u64::from(shape.num_q_heads)
+            * u64::from(self.num_q_blocks())
+            * u64::from(num_samples);
+        let items = rows * u64::from(shape.head_dim / 4);
+        if items > u64::from(u32::MAX) {
+            return Err(Error::Limit { limit: "samples", needed: items, available: u32::MAX.into() });
+        }
+        let offset_bytes = self.samples_bytes();
+        self.samples.push(Samples { stride_q, num_samples, offset_bytes, size_bytes: items * 16 });
+        let specialization = Specialization {
+            kernel: KernelId::SampleQueries,
+            modules: vec![Module::SelectParams, elem_module(self.problem.dtype, self.tier), module],
+            constants: BTreeMap::from([
+                ("HEAD_DIM4", shape.head_dim / 4),
+                ("WORKGROUP_SIZE", sample_queries::WORKGROUP_SIZE),
+            ]),
+            switches: BTreeMap::new(),
+            arrays: Arrays::Memory, // it has none
+        };
+        let grid = fold_grid(items.div_ceil(sample_queries::WORKGROUP_SIZE.into()), caps);
+        self.push(Piece::Sample(self.samples.len() - 1), Dispatch::new(specialization, grid, caps)?);
+        Ok(self.samples.len() - 1)
+    }
+
+    /// What a stage kept for one list of blocks, `[batch, set, q_block]`, in the words of the cache. For tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn survivors_in<'a>(&self, cache: &'a [u32], stage: usize, list: usize) -> &'a [u32] {
+        let planned = self.stages[stage];
+        let room = (planned.keep * self.lists_per_set()) as usize;
+        let count = cache[planned.survivor_counts as usize + list] as usize;
+        &cache[planned.survivors as usize + list * room..][..count]
+    }
+
+    /// The problem.
+    #[must_use]
+    pub const fn problem(&self) -> &SelectionProblem {
+        &self.problem
+    }
+
+    /// What is encoded, in order, where every stage is computed.
+    #[must_use]
+    pub fn dispatches(&self) -> &[Dispatch] {
+        &self.dispatches
+    }
+
+    /// Dispatches of a decode step, as [`SelectionProblem::first_stage`] has it.
+    #[must_use]
+    pub fn num_dispatches(&self, step: u64) -> usize {
+        self.problem.first_stage(step).map_or(0, |stage| self.pieces_from(stage).count())
+    }
+
+    /// The dispatches that compute the stages from `first_stage` on.
+    pub(crate) fn pieces_from(&self, first_stage: usize) -> impl Iterator<Item = usize> {
+        let is_due = move |piece: Piece| match piece {
+            Piece::Search => true,
+            Piece::Score(stage) | Piece::Select(stage) => stage >= first_stage,
+            Piece::Sample(samples) => {
+                self.stages.is_empty() || self.stages.iter().skip(first_stage).any(|stage| stage.samples == samples)
+            }
+        };
+        self.pieces.iter().enumerate().filter(move |&(_, &piece)| is_due(piece)).map(|(index, _)| index)
+    }
+
+    /// The tier that the kernels use.
+    #[must_use]
+    pub const fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// The sizes of workgroups.
+    #[must_use]
+    pub const fn tiling(&self) -> SelectionTiling {
+        self.tiling
+    }
+
+    pub(crate) const fn max_rounds(&self) -> u32 {
+        self.max_rounds
+    }
+
+    /// Bytes of memory for samples of the queries. Calls encoded one after another may share it.
+    #[must_use]
+    pub fn samples_bytes(&self) -> u64 {
+        self.samples.last().map_or(0, |last| (last.offset_bytes + last.size_bytes).next_multiple_of(ALIGNMENT))
+    }
+
+    /// Bytes of scratch memory: scores, and the groups of running searches. Calls encoded one after another may share it.
+    #[must_use]
+    pub fn scratch_bytes(&self) -> u64 {
+        match &self.problem.method {
+            SelectionMethod::Hip(hip) => {
+                let keys_per_block = u64::from(hip.block_size_k / hip.stride_k);
+                4 * u64::from(self.num_searches) * search_tree::scratch_words(hip.max_blocks().into(), keys_per_block)
+            }
+            SelectionMethod::InfiniteHip(_) => {
+                let chunks = self.stages.iter().map(|stage| u64::from(stage.max_chunks)).max().unwrap_or(0);
+                4 * self.num_lists() * u64::from(self.lists_per_set()) * chunks
+            }
+        }
+    }
+
+    /// Bytes of memory for what the stages keep. Its contents are used by later steps that compute later stages only, so
+    /// that each layer needs its own.
+    #[must_use]
+    pub fn cache_bytes(&self) -> u64 {
+        let marks = if self.lists_per_set() > 1 { self.num_lists() } else { 0 };
+        self.stages.last().map_or(0, |last| 4 * (last.marks + marks * u64::from(last.max_chunks)))
+    }
+
+    pub(crate) const fn num_q_blocks(&self) -> u32 {
+        let block_size_q = match &self.problem.method {
+            SelectionMethod::Hip(hip) => hip.block_size_q,
+            SelectionMethod::InfiniteHip(method) => method.block_size_q,
+        };
+        self.problem.shape.seq_len_q.div_ceil(block_size_q)
+    }
+
+    /// Lists of blocks.
+    fn num_lists(&self) -> u64 {
+        self.problem.blocks().num_lists(&self.problem.shape)
+    }
+
+    /// Lists of scores for each list of blocks.
+    pub(crate) fn lists_per_set(&self) -> u32 {
+        match &self.problem.method {
+            SelectionMethod::InfiniteHip(InfiniteHip { reduction: HeadReduction::Union, .. }) => {
+                self.problem.granularity.heads_per_set(&self.problem.shape)
+            }
+            _ => 1,
+        }
+    }
+
+    /// Whether there is nothing to select for.
+    fn is_empty(&self) -> bool {
+        self.problem.shape.seq_len_q == 0 || self.problem.shape.batch_size == 0
+    }
+}
+
+impl core::fmt::Display for SelectionPlan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (shape, blocks) = (&self.problem.shape, self.problem.blocks());
+        let name = match self.problem.method {
+            SelectionMethod::Hip(_) => "HiP",
+            SelectionMethod::InfiniteHip(_) => "InfiniteHiP",
+        };
+        writeln!(
+            f,
+            "selection  {name}, batch {} x q {} x kv {}, heads {}/{}, width {}, {}",
+            shape.batch_size,
+            shape.seq_len_q,
+            shape.seq_len_kv,
+            shape.num_q_heads,
+            shape.num_kv_heads,
+            shape.head_dim,
+            self.problem.dtype,
+        )?;
+        writeln!(
+            f,
+            "lists      {} x {} keys for {} queries, one for each {}",
+            blocks.max_blocks, blocks.block_size, blocks.block_size_q, blocks.granularity,
+        )?;
+        writeln!(
+            f,
+            "memory     {} bytes of samples, {} of scratch, {} of cache",
+            self.samples_bytes(),
+            self.scratch_bytes(),
+            self.cache_bytes()
+        )?;
+        for (index, dispatch) in self.dispatches.iter().enumerate() {
+            let separator = if index + 1 < self.dispatches.len() { "\n" } else { "" };
+            write!(f, "dispatch   {dispatch}{separator}")?;
+        }
+        Ok(())
+    }
+}

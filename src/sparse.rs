@@ -1,0 +1,297 @@
+//! Selection and block-sparse attention as one call on host tensors, with the dense path where it is the faster one.
+
+use crate::quality::{BlockRecall, block_recall, captured_mass};
+use crate::{
+    AttentionOutput, AttentionProblem, Element, Engine, Error, HostBlocks, HostInputs, HostTensor, Result,
+    SelectionInputs, SelectionProblem, cpu,
+};
+
+/// Whether a measure of quality is computed. It costs as much as dense attention does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Report {
+    /// No.
+    #[default]
+    Skip,
+    /// Yes.
+    Compute,
+}
+
+/// How [`Engine::attend_sparse`] goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct SparseOptions {
+    dense_below: Option<u32>,
+    captured_mass: Report,
+    recall: Report,
+}
+
+impl SparseOptions {
+    /// Sets the crossover: up to so many keys the call is dense, and in longer ones the query blocks that see no more
+    /// than these; 0 always selects [default: that of the selection if it has one, else the method's
+    /// [`crossover`](crate::SelectionMethod::crossover)].
+    #[must_use]
+    pub const fn dense_below(mut self, keys: u32) -> Self {
+        self.dense_below = Some(keys);
+        self
+    }
+
+    /// Sets whether to compute the captured mass of each row, by dense attention on the same device.
+    #[must_use]
+    pub const fn captured_mass(mut self, report: Report) -> Self {
+        self.captured_mass = report;
+        self
+    }
+
+    /// Sets whether to compute the share of the best blocks that the lists hold, on the CPU.
+    #[must_use]
+    pub const fn recall(mut self, report: Report) -> Self {
+        self.recall = report;
+        self
+    }
+}
+
+/// What [`Engine::attend_sparse`] computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AttentionPath {
+    /// Dense attention: there were at most so many keys as the crossover says.
+    Dense,
+    /// Selection, then attention to what was selected.
+    Sparse,
+}
+
+impl core::fmt::Display for AttentionPath {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Dense => "dense",
+            Self::Sparse => "sparse",
+        })
+    }
+}
+
+/// What [`Engine::attend_sparse`] gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SparseOutput {
+    /// out and lse.
+    pub output: AttentionOutput,
+    /// The selected blocks; `None` on the dense path.
+    pub blocks: Option<HostBlocks>,
+    /// Captured mass, `[batch, seq, head, 1]`, if it was asked for; 1 throughout on the dense path.
+    pub captured_mass: Option<HostTensor>,
+    /// Recall of the lists, if it was asked for; `None` on the dense path, which has no lists.
+    pub recall: Option<BlockRecall>,
+    /// What was computed.
+    pub path: AttentionPath,
+}
+
+/// A checked call: the dense problem, and where it is not dense, what takes its place.
+struct Planned {
+    dense: AttentionProblem,
+    sparse: Option<(SelectionProblem, AttentionProblem)>,
+}
+
+impl Planned {
+    fn new<T: Element>(
+        problem: &AttentionProblem,
+        selection: &SelectionProblem,
+        inputs: &HostInputs<'_, T>,
+        options: &SparseOptions,
+    ) -> Result<Self> {
+        let own = selection.dense_below;
+        let dense_below = options.dense_below.unwrap_or(if own == 0 { selection.method.crossover() } else { own });
+        let selection = selection.clone().dense_below(dense_below);
+        agree(problem, &selection)?;
+        inputs.validate(problem)?;
+        selection.validate()?;
+        let mut dense = problem.clone();
+        dense.blocks = None;
+        let longest = (0..problem.shape().batch_size).map(|batch| inputs.seq_len_kv(batch)).max().unwrap_or(0);
+        let sparse = (longest > dense_below).then(|| {
+            let attention = dense.clone().selected_blocks(selection.blocks());
+            (selection, attention)
+        });
+        Ok(Self { dense, sparse })
+    }
+
+    /// The result of the dense path.
+    fn dense_output(output: AttentionOutput, options: &SparseOptions) -> Result<SparseOutput> {
+        let captured_mass = match options.captured_mass {
+            Report::Skip => None,
+            Report::Compute => Some(captured_mass(&output.lse, &output.lse)?),
+        };
+        Ok(SparseOutput { output, blocks: None, captured_mass, recall: None, path: AttentionPath::Dense })
+    }
+
+    /// The result of the sparse path; `dense` when the captured mass was asked for.
+    fn sparse_output<T: Element>(
+        selection: &SelectionProblem,
+        inputs: &HostInputs<'_, T>,
+        options: &SparseOptions,
+        (blocks, output): (HostBlocks, AttentionOutput),
+        dense: Option<&AttentionOutput>,
+    ) -> Result<SparseOutput> {
+        let captured_mass = dense.map(|dense| captured_mass(&output.lse, &dense.lse)).transpose()?;
+        let recall = match options.recall {
+            Report::Skip => None,
+            Report::Compute => Some(block_recall(selection, &inputs.for_selection(), &blocks)?),
+        };
+        Ok(SparseOutput { output, blocks: Some(blocks), captured_mass, recall, path: AttentionPath::Sparse })
+    }
+}
+
+/// Checks that the selection is one for this attention.
+fn agree(problem: &AttentionProblem, selection: &SelectionProblem) -> Result<()> {
+    let (ours, theirs) = (problem.shape(), selection.shape());
+    for (field, ours, theirs) in [
+        ("batch_size", ours.batch_size, theirs.batch_size),
+        ("seq_len_q", ours.seq_len_q, theirs.seq_len_q),
+        ("seq_len_kv", ours.seq_len_kv, theirs.seq_len_kv),
+        ("num_q_heads", ours.num_q_heads, theirs.num_q_heads),
+        ("num_kv_heads", ours.num_kv_heads, theirs.num_kv_heads),
+        ("head_dim", ours.head_dim, theirs.head_dim),
+    ] {
+        if ours != theirs {
+            let rule = "of the selection must be that of the attention problem";
+            return Err(Error::Invalid { field, value: theirs.into(), rule });
+        }
+    }
+    let differs = |argument, rule| Err(Error::Argument { argument, rule });
+    if problem.dtype() != selection.dtype() {
+        return differs("dtype", "the selection must have that of the attention problem");
+    }
+    if problem.visible_keys() != selection.visible_keys() {
+        return differs("mask", "the selection must have that of the attention problem");
+    }
+    match problem.block_selection() {
+        Some(blocks) if *blocks != selection.blocks() => {
+            differs("selected_blocks", "of the attention problem must be left out, or be those of the selection")
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Engine {
+    /// Selects blocks of keys over tensors in host memory.
+    ///
+    /// # Errors
+    /// Those of [`Context::select`](crate::Context::select) or of [`cpu::select`].
+    ///
+    /// # Cost
+    /// That of [`Context::select`](crate::Context::select); on the CPU, the whole computation when the future is first
+    /// polled.
+    pub async fn select<T: Element>(
+        &self,
+        problem: &SelectionProblem,
+        inputs: &SelectionInputs<'_, T>,
+    ) -> Result<HostBlocks> {
+        match self {
+            Self::Gpu(context) => context.select(problem, inputs, context.caps().best_tier()).await,
+            Self::Cpu { .. } => cpu::select(problem, inputs),
+        }
+    }
+
+    /// [`Engine::select`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Engine::select`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn select_blocking<T: Element>(
+        &self,
+        problem: &SelectionProblem,
+        inputs: &SelectionInputs<'_, T>,
+    ) -> Result<HostBlocks> {
+        match self {
+            Self::Gpu(context) => context.select_blocking(problem, inputs, context.caps().best_tier()),
+            Self::Cpu { .. } => cpu::select(problem, inputs),
+        }
+    }
+
+    /// Attention to selected blocks, sinks and window over tensors in host memory: f32 out, and the lse.
+    ///
+    /// # Errors
+    /// Those of [`Context::attend_selected`](crate::Context::attend_selected) or of [`cpu::attend_selected`].
+    ///
+    /// # Cost
+    /// That of [`Context::attend_selected`](crate::Context::attend_selected); on the CPU, the whole computation when the
+    /// future is first polled.
+    pub async fn attend_selected<T: Element>(
+        &self,
+        problem: &AttentionProblem,
+        inputs: &HostInputs<'_, T>,
+        blocks: &HostBlocks,
+    ) -> Result<AttentionOutput> {
+        match self {
+            Self::Gpu(context) => context.attend_selected(problem, inputs, blocks, context.caps().best_tier()).await,
+            Self::Cpu { .. } => cpu::attend_selected(problem, inputs, blocks),
+        }
+    }
+
+    /// [`Engine::attend_selected`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Engine::attend_selected`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn attend_selected_blocking<T: Element>(
+        &self,
+        problem: &AttentionProblem,
+        inputs: &HostInputs<'_, T>,
+        blocks: &HostBlocks,
+    ) -> Result<AttentionOutput> {
+        match self {
+            Self::Gpu(context) => context.attend_selected_blocking(problem, inputs, blocks, context.caps().best_tier()),
+            Self::Cpu { .. } => cpu::attend_selected(problem, inputs, blocks),
+        }
+    }
+
+    /// Selects blocks and attends to them; up to the crossover ([`SparseOptions::dense_below`]) it computes dense
+    /// attention instead, and says so.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] or [`Error::Argument`] naming what the selection has otherwise than the attention problem; those
+    /// of [`Engine::select`], [`Engine::attend_selected`] and [`Engine::attend`].
+    ///
+    /// # Cost
+    /// That of the calls that it makes. A measure of quality costs as much as dense attention.
+    pub async fn attend_sparse<T: Element>(
+        &self,
+        problem: &AttentionProblem,
+        selection: &SelectionProblem,
+        inputs: &HostInputs<'_, T>,
+        options: &SparseOptions,
+    ) -> Result<SparseOutput> {
+        let Planned { dense, sparse } = Planned::new(problem, selection, inputs, options)?;
+        let Some((selection, attention)) = sparse else {
+            return Planned::dense_output(self.attend(&dense, inputs).await?, options);
+        };
+        let blocks = self.select(&selection, &inputs.for_selection()).await?;
+        let output = self.attend_selected(&attention, inputs, &blocks).await?;
+        let dense = match options.captured_mass {
+            Report::Skip => None,
+            Report::Compute => Some(self.attend(&dense, inputs).await?),
+        };
+        Planned::sparse_output(&selection, inputs, options, (blocks, output), dense.as_ref())
+    }
+
+    /// [`Engine::attend_sparse`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Engine::attend_sparse`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn attend_sparse_blocking<T: Element>(
+        &self,
+        problem: &AttentionProblem,
+        selection: &SelectionProblem,
+        inputs: &HostInputs<'_, T>,
+        options: &SparseOptions,
+    ) -> Result<SparseOutput> {
+        let Planned { dense, sparse } = Planned::new(problem, selection, inputs, options)?;
+        let Some((selection, attention)) = sparse else {
+            return Planned::dense_output(self.attend_blocking(&dense, inputs)?, options);
+        };
+        let blocks = self.select_blocking(&selection, &inputs.for_selection())?;
+        let output = self.attend_selected_blocking(&attention, inputs, &blocks)?;
+        let dense = match options.captured_mass {
+            Report::Skip => None,
+            Report::Compute => Some(self.attend_blocking(&dense, inputs)?),
+        };
+        Planned::sparse_output(&selection, inputs, options, (blocks, output), dense.as_ref())
+    }
+}

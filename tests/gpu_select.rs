@@ -1,0 +1,312 @@
+//! Selection on every adapter, in every tier: the specification's golden vectors, and every round, stage and list of
+//! integer cases to the bit, against the oracle and the kernels' twins.
+
+mod common;
+
+use common::certificate::certify_all;
+use common::golden;
+use common::gpu::{buffer, contexts, packed, read_all, submit, tiers};
+use common::select::{
+    SelectCase, assert_invariants, assert_lists_equal, drawn_case, float_cases, integer_cases, shape, three_stages,
+};
+use half::{bf16, f16};
+use wattn::cpu::{oracle, twins};
+use wattn::{
+    BoundSelection, Context, DType, DeviceCaps, Element, Hip, HostBlocks, Preset, SelectedBlocks, Selection,
+    SelectionArgs, SelectionInputs, SelectionMemory, SelectionMethod, SelectionPlan, SelectionProblem, SelectionTiling,
+    TensorView, Tier, U32View, Workspace,
+};
+
+/// Calls `check` with every adapter and tier that `T` tells apart.
+fn everywhere<T: Element>(mut check: impl FnMut(&Context, Tier)) {
+    for ctx in contexts() {
+        for tier in tiers(ctx.caps(), &[T::DTYPE]) {
+            check(ctx, tier);
+        }
+    }
+}
+
+/// Small workgroups and passes of few samples, so that their borders are cheap to reach.
+fn tiny_tiling(caps: &DeviceCaps, tier: Tier) -> SelectionTiling {
+    let (lanes, whole) = match (tier.subgroup(), &caps.subgroup_size) {
+        (true, Some(size)) => (*size.start(), *size.end()),
+        _ => (4, 4),
+    };
+    let groups = 16u32.max(whole) / lanes;
+    SelectionTiling { lanes, rows: 2, search_groups: groups, score_groups: groups, top_k_size: 16, max_searches: 2 }
+}
+
+/// A case with its tensors in buffers, bound once.
+struct Bound {
+    bound: BoundSelection,
+    shape: [u32; 4],
+    k: wgpu::Buffer,
+    lens: Option<wgpu::Buffer>,
+    indices: wgpu::Buffer,
+    counts: wgpu::Buffer,
+    samples: wgpu::Buffer,
+    cache: wgpu::Buffer,
+}
+
+impl Bound {
+    fn new<T: Element>(ctx: &Context, plan: &SelectionPlan, case: &SelectCase<T>) -> Self {
+        let (problem, words) = (plan.problem(), |bytes: u64| vec![7u32; (bytes / 4).max(64) as usize]);
+        let shape = problem.blocks().indices_shape(problem.shape());
+        let lists: u32 = shape[..3].iter().product();
+        let (q, k) = (buffer(ctx, case.q.data()), buffer(ctx, case.k.data()));
+        let lens = case.seq_lens_kv.as_ref().map(|lens| buffer(ctx, lens));
+        // What was there before must not show.
+        let (indices, counts) =
+            (buffer(ctx, &vec![7u32; (lists * shape[3]) as usize]), buffer(ctx, &vec![7u32; lists as usize]));
+        let [samples, scratch, cache] =
+            [plan.samples_bytes(), plan.scratch_bytes(), plan.cache_bytes()].map(|bytes| buffer(ctx, &words(bytes)));
+        let workspace = |buffer: &wgpu::Buffer| Workspace::from_buffer(buffer.clone()).unwrap();
+        let view = |buffer, shape| TensorView::new(buffer, T::DTYPE, packed(shape));
+        let args = SelectionArgs {
+            q: view(&q, problem.shape().q()),
+            k: view(&k, problem.shape().k()),
+            seq_lens_kv: lens.as_ref().map(|lens| U32View::new(lens, 0, problem.shape().batch_size.into())),
+            blocks: SelectedBlocks {
+                block_indices: U32View::new(&indices, 0, (lists * shape[3]).into()),
+                block_counts: U32View::new(&counts, 0, lists.into()),
+            },
+        };
+        let memory =
+            SelectionMemory { samples: &workspace(&samples), scratch: &workspace(&scratch), cache: &workspace(&cache) };
+        let bound = Selection::prepare(ctx, plan).unwrap().bind_with(args, memory).unwrap();
+        Self { bound, shape, k, lens, indices, counts, samples, cache }
+    }
+
+    fn lists(&self, ctx: &Context) -> HostBlocks {
+        let words = |buffer| read_all::<f32>(ctx, buffer).into_iter().map(f32::to_bits).collect();
+        HostBlocks::new(self.shape, words(&self.indices), words(&self.counts)).unwrap()
+    }
+
+    fn run(&self, ctx: &Context, step: u64) -> HostBlocks {
+        submit(ctx, |encoder| self.bound.encode_step(encoder, step));
+        self.lists(ctx)
+    }
+}
+
+fn plan_of<T: Element>(ctx: &Context, tier: Tier, case: &SelectCase<T>) -> SelectionPlan {
+    SelectionPlan::with_tier(&case.problem, ctx.caps(), tier).unwrap()
+}
+
+/// What the twins of a plan's kernels give.
+fn run_twins<T: Element>(plan: &SelectionPlan, case: &SelectCase<T>) -> HostBlocks {
+    match plan.problem().method() {
+        SelectionMethod::Hip(_) => twins::search_tree(plan, &case.inputs()).unwrap(),
+        _ => twins::select_stages(plan, &case.inputs()).unwrap().0,
+    }
+}
+
+#[test]
+fn the_golden_vectors() {
+    everywhere::<f32>(|ctx, tier| {
+        let select =
+            |problem: &SelectionProblem, inputs: &SelectionInputs<'_>| ctx.select_blocking(problem, inputs, tier);
+        golden::check_selector(&select, &format!("{} {tier}", ctx.describe()));
+    });
+}
+
+/// Integers make every sum exact, so lists are equal to the bit, padding included.
+#[test]
+fn integer_cases_exactly() {
+    let mut cases = integer_cases::<f32>();
+    cases.extend((0..60).map(drawn_case));
+    let expected: Vec<HostBlocks> =
+        cases.iter().map(|case| oracle::select(&case.problem, &case.inputs()).unwrap()).collect();
+    everywhere::<f32>(|ctx, tier| {
+        for (case, expected) in cases.iter().zip(&expected) {
+            let what = format!("{} {tier} {}", ctx.describe(), case.name);
+            let plan = plan_of(ctx, tier, case);
+            let got = Bound::new(ctx, &plan, case).run(ctx, 0);
+            assert_lists_equal(&run_twins(&plan, case), expected, &format!("twins of {what}"));
+            assert_lists_equal(&got, expected, &what);
+            assert_invariants(&case.problem, case.seq_lens_kv.as_deref(), &got, &what);
+        }
+    });
+}
+
+/// Other sizes of workgroups and passes give the same lists.
+#[test]
+fn tiny_workgroups() {
+    everywhere::<f32>(|ctx, tier| {
+        for case in integer_cases::<f32>().iter().filter(|case| case.problem.shape().head_dim == 16) {
+            let tiling = tiny_tiling(ctx.caps(), tier);
+            let plan = SelectionPlan::with_tiling(&case.problem, ctx.caps(), tier, tiling).unwrap();
+            let expected = oracle::select(&case.problem, &case.inputs()).unwrap();
+            let what = format!("{} {tier} {tiling:?} {}", ctx.describe(), case.name);
+            assert_lists_equal(&Bound::new(ctx, &plan, case).run(ctx, 0), &expected, &what);
+        }
+    });
+}
+
+#[test]
+fn half_precision_integers_exactly() {
+    fn check<T: Element>() {
+        let cases = integer_cases::<T>();
+        everywhere::<T>(|ctx, tier| {
+            // One of each kind.
+            for case in cases.iter().filter(|case| case.name.contains("prime") || case.name.contains("several")) {
+                let expected = oracle::select(&case.problem, &case.inputs()).unwrap();
+                let what = format!("{} {tier} {} {}", ctx.describe(), T::DTYPE, case.name);
+                assert_lists_equal(&Bound::new(ctx, &plan_of(ctx, tier, case), case).run(ctx, 0), &expected, &what);
+            }
+        });
+    }
+    check::<f16>();
+    check::<bf16>();
+}
+
+/// HiP: what the groups begin with after each round, on the device, in the twin and in the oracle.
+#[test]
+fn every_round() {
+    let cases: Vec<SelectCase> = integer_cases()
+        .into_iter()
+        .filter(|case| case.name.starts_with("HiP, prime") || case.name.contains("aligned, 22"))
+        .collect();
+    everywhere::<f32>(|ctx, tier| {
+        for case in &cases {
+            let (_, traces) = oracle::select_traced(&case.problem, &case.inputs()).unwrap();
+            let SelectionMethod::Hip(hip) = *case.problem.method() else { panic!("{} is no HiP", case.name) };
+            for rounds in 0..traces[0].rounds.len() as u32 {
+                let plan = plan_of(ctx, tier, case).stop_after(rounds);
+                let what = format!("{} {tier} {} after {rounds} rounds", ctx.describe(), case.name);
+                let got = Bound::new(ctx, &plan, case).run(ctx, 0);
+                assert_eq!(got, run_twins(&plan, case), "{what}");
+                for set in 0..2 {
+                    // Rounds past the last one change nothing.
+                    let of_set = &traces[set as usize].rounds;
+                    let groups = &of_set[(rounds as usize).min(of_set.len() - 1)];
+                    let begins: Vec<u32> =
+                        groups.iter().map(|(first, _)| hip.sink_size + first * hip.block_size_k).collect();
+                    assert_eq!(got.list(0, set, 0), begins, "{what}, set {set}");
+                }
+            }
+        }
+    });
+}
+
+/// InfiniteHiP: what survives each stage, on the device, in the twins and in the oracle.
+#[test]
+fn every_stage() {
+    let cases: Vec<SelectCase> = integer_cases()
+        .into_iter()
+        .filter(|case| case.name.starts_with("InfiniteHiP") && case.problem.shape().head_dim == 16)
+        .filter(|case| case.problem.num_stages() > 1 && !case.name.contains("dense"))
+        .collect();
+    everywhere::<f32>(|ctx, tier| {
+        for case in &cases {
+            let plan = plan_of(ctx, tier, case);
+            let bound = Bound::new(ctx, &plan, case);
+            bound.run(ctx, 0);
+            let cache: Vec<u32> = read_all::<f32>(ctx, &bound.cache).into_iter().map(f32::to_bits).collect();
+            let (_, stages) = twins::select_stages(&plan, &case.inputs()).unwrap();
+            let (_, traces) = oracle::select_traced(&case.problem, &case.inputs()).unwrap();
+            for (stage, survivors) in stages.iter().enumerate() {
+                for (list, survivors) in survivors.iter().enumerate() {
+                    let what = format!("{} {tier} {} stage {stage} list {list}", ctx.describe(), case.name);
+                    assert_eq!(&traces[list].survivors[stage], survivors, "twins of {what}");
+                    // The last stage's are the lists.
+                    if stage + 1 < stages.len() {
+                        assert_eq!(plan.survivors_in(&cache, stage, list), survivors, "{what}");
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn samples_are_the_twins() {
+    let cases: Vec<SelectCase> = integer_cases().into_iter().filter(|case| case.name.contains("trailing")).collect();
+    assert!(cases.len() >= 3);
+    everywhere::<f32>(|ctx, tier| {
+        for case in &cases {
+            let plan = plan_of(ctx, tier, case);
+            let bound = Bound::new(ctx, &plan, case);
+            bound.run(ctx, 0);
+            let got = read_all::<f32>(ctx, &bound.samples);
+            let mut begin = 0;
+            for samples in twins::sample_queries(&plan, &case.inputs()).unwrap() {
+                assert_eq!(got[begin..begin + samples.len()], samples, "{} {tier} {}", ctx.describe(), case.name);
+                begin += (samples.len() * 4).next_multiple_of(256) / 4;
+            }
+        }
+    });
+}
+
+/// Floats: every decision of the device is one that exact arithmetic allows.
+#[test]
+fn float_cases_within_rounding() {
+    let cases = float_cases::<f32>();
+    for ctx in contexts() {
+        let tier = ctx.caps().best_tier();
+        let select =
+            |problem: &SelectionProblem, inputs: &SelectionInputs<'_>| ctx.select_blocking(problem, inputs, tier);
+        let certified = certify_all(&select, &cases, &format!("{} {tier}", ctx.describe()));
+        println!("{} {tier}: {certified:?}", ctx.describe());
+    }
+}
+
+/// A decode loop: one bind; keys and lengths change on the device; every step computes the stages that are due, and no
+/// others. The CPU path with its cache does the same.
+#[test]
+fn decode_steps_refresh_what_is_due() {
+    let hip = Hip { refresh_interval: 3, ..common::select::HIP };
+    let methods: [SelectionMethod; 2] = [three_stages().into(), hip.into()];
+    for method in methods {
+        let problem = SelectionProblem::new(shape(2, [1, 300], [1, 2], 16), DType::F32, method);
+        let mut case = SelectCase::<f32>::integers("decode", problem, 5).lens(&[220, 150]);
+        let keys = case.k.clone();
+        everywhere::<f32>(|ctx, tier| {
+            let bound = Bound::new(ctx, &plan_of(ctx, tier, &case), &case);
+            let mut cache = wattn::cpu::StageCache::default();
+            let mut expected = HostBlocks::empty(bound.shape);
+            for step in 0..14u64 {
+                let lens = [220 + step as u32, 150 + 5 * step as u32];
+                // Other keys each time, so that a stage that runs when it should not shows.
+                case.k = keys.clone();
+                case.k.data_mut().rotate_left(7 * step as usize);
+                case.seq_lens_kv = Some(lens.to_vec());
+                ctx.queue().write_buffer(&bound.k, 0, bytemuck::cast_slice(case.k.data()));
+                ctx.queue().write_buffer(bound.lens.as_ref().unwrap(), 0, bytemuck::cast_slice(&lens));
+                if let Some(stage) = case.problem.first_stage(step) {
+                    expected = wattn::cpu::select_from(&case.problem, &case.inputs(), stage, &mut cache).unwrap();
+                }
+                let what = format!("{} {tier} step {step}", ctx.describe());
+                assert_lists_equal(&bound.run(ctx, step), &expected, &what);
+            }
+        });
+    }
+}
+
+/// The same bits on every run, and with bounds checks.
+#[test]
+fn the_same_lists_on_every_run() {
+    for ctx in contexts() {
+        let tier = ctx.caps().best_tier();
+        for case in float_cases::<f32>().iter().take(8) {
+            let select = |ctx: &Context| ctx.select_blocking(&case.problem, &case.inputs(), tier).unwrap();
+            let expected = select(ctx);
+            assert_eq!(select(ctx), expected, "{} {}", ctx.describe(), case.name);
+            assert_eq!(select(&ctx.with_checked_shaders().unwrap()), expected, "{} {}", ctx.describe(), case.name);
+        }
+    }
+}
+
+/// A decode layer: at most nine dispatches with the two of attention where everything is computed, none where nothing is.
+#[test]
+fn a_decode_layer_takes_few_dispatches() {
+    for caps in [DeviceCaps::BASELINE].into_iter().chain(contexts().iter().map(|ctx| ctx.caps().clone())) {
+        for method in [SelectionMethod::from(Preset::ThreeK), Preset::FiveK.into(), Hip::decode().into()] {
+            let shape = wattn::AttentionShape { head_dim: 128, ..shape(1, [1, 1 << 20], [2, 4], 128) };
+            let problem = SelectionProblem::new(shape, DType::F16, method);
+            let plan = SelectionPlan::new(&problem, &caps).unwrap();
+            let most = |step| (plan.num_dispatches(step), plan.dispatches().len());
+            assert!(most(0).0 <= 7 && most(0).0 == most(0).1, "{plan}");
+            assert_eq!(most(1).0, 0, "{plan}");
+        }
+    }
+}

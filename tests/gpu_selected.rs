@@ -1,0 +1,236 @@
+//! Block-sparse attention on every adapter, in every tier, against the f64 oracle and the kernels' twins.
+
+mod common;
+
+use common::golden;
+use common::gpu::{check_twin, contexts, tiers, tilings, tiny_tiling};
+use common::selected::{SelectedCase, broken_lists, callers_cases};
+use common::{Case, Exp, shape};
+use half::f16;
+use wattn::cpu::twins;
+use wattn::{
+    AttentionOutput, AttentionPlan, AttentionShape, BlockSelection, Context, DType, Element, Error, Granularity,
+    HostBlocks, HostTensor, Mask, MergeProblem, SelectedBlocks, Tier, Tiling, U32View,
+};
+
+fn plan_of<T: Element>(case: &SelectedCase<T>, ctx: &Context, tier: Tier, tiling: Tiling) -> AttentionPlan {
+    let mut problem = case.problem().out_dtype(DType::F32).with_lse();
+    if case.case.seq_lens_kv.is_some() {
+        problem = problem.with_seq_lens_kv();
+    }
+    AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiling).unwrap()
+}
+
+fn run<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &SelectedCase<T>) -> AttentionOutput {
+    pollster::block_on(ctx.attend_selected_planned(plan, &case.case.inputs(), &case.blocks)).unwrap()
+}
+
+fn run_twins<T: Element>(plan: &AttentionPlan, case: &SelectedCase<T>) -> AttentionOutput {
+    let (shape, num_parts) = (&case.case.shape, plan.tiling().num_splits);
+    if num_parts == 1 {
+        return twins::attend_prefill(plan, &case.case.inputs(), Some(&case.blocks)).unwrap();
+    }
+    let partials = twins::attend_decode(plan, &case.case.inputs(), Some(&case.blocks)).unwrap();
+    let num_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
+    let problem = MergeProblem { num_parts, num_rows, head_dim_v: shape.head_dim_v };
+    let (out, lse) = twins::merge_splits(&problem, &partials.out, &partials.lse).unwrap();
+    let tensor = |shape, data| HostTensor::new(shape, data).unwrap();
+    AttentionOutput { out: tensor(shape.out(), out), lse: tensor(shape.lse(), lse) }
+}
+
+fn check<T: Element>(ctx: &Context, tier: Tier, tiling: Tiling, case: &SelectedCase<T>) {
+    let plan = plan_of(case, ctx, tier, tiling);
+    let got = run(ctx, &plan, case);
+    case.check(&got, Exp::Gpu(tiling.tile_kv()));
+    let twin = run_twins(&plan, case);
+    let what = format!("{} {tier} {tiling:?} {}", ctx.describe(), case.name);
+    check_twin((got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
+}
+
+/// Every block size compiles to a shader of its own: the best tier takes all cases, others a few.
+#[test]
+fn callers_lists() {
+    let cases = callers_cases::<f32>();
+    for ctx in contexts() {
+        for tier in tiers(ctx.caps(), &[DType::F32]) {
+            for (index, case) in cases.iter().enumerate() {
+                if tier == ctx.caps().best_tier() || (case.selection.block_size == 8 && index % 2 == 0) {
+                    for tiling in tilings(ctx.caps(), tier) {
+                        check(ctx, tier, tiling, case);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn half_precision() {
+    for ctx in contexts() {
+        for tier in tiers(ctx.caps(), &[DType::F16]) {
+            for case in callers_cases::<f16>().iter().filter(|case| case.selection.block_size == 16) {
+                check(ctx, tier, tiny_tiling(ctx.caps(), tier, 1), case);
+            }
+        }
+    }
+}
+
+/// Attention of the golden vectors: out, lse, captured mass.
+#[test]
+fn the_golden_vectors() {
+    for ctx in contexts() {
+        for tier in tiers(ctx.caps(), &[DType::F32]) {
+            for golden in golden::all().iter().filter(|golden| !golden.rows.is_empty()) {
+                let blocks = ctx.select_blocking(&golden.problem, &golden.selection_inputs(), tier).unwrap();
+                let got = ctx.attend_selected_blocking(&golden.attention(), &golden.inputs(), &blocks, tier).unwrap();
+                for row in &golden.rows {
+                    let what = format!("{} {tier} {} head {}", ctx.describe(), golden.name, row.q_head);
+                    let at = (0, golden.q_index() as usize, row.q_head as usize);
+                    let lse = f64::from(got.lse.row(at.0, at.1, at.2)[0]);
+                    assert!((lse - row.lse).abs() < 5e-6, "{what}: lse {lse}, expected {}", row.lse);
+                    for (x, expected) in got.out.row(at.0, at.1, at.2).iter().zip(row.out.iter().flatten()) {
+                        assert!((f64::from(*x) - expected).abs() < 5e-6, "{what}: {x}, expected {expected}");
+                    }
+                    if let Some((dense, mass)) = row.dense {
+                        assert!(((lse - dense).exp() - mass).abs() < 1e-5, "{what}: mass {}", (lse - dense).exp());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// All blocks listed: dense causal attention. The lists go past the window and the sinks, which must not count twice.
+#[test]
+fn keeping_everything_is_dense_attention() {
+    let case = Case::<f32>::random(AttentionShape { head_dim: 20, ..shape(2, [37, 101], [2, 2]) }, Mask::Causal, 1);
+    for granularity in Granularity::ALL {
+        let selection = BlockSelection {
+            granularity,
+            block_size_q: 16,
+            block_size: 4,
+            max_blocks: 26,
+            sink_size: 8,
+            window_size: 12,
+            dense_below: 0,
+        };
+        let mut blocks = HostBlocks::empty(selection.indices_shape(&case.shape));
+        let all: Vec<u32> = (0..101).step_by(4).collect();
+        for [b, s, m] in common::selected::lists(&blocks) {
+            blocks.set_list(b, s, m, &all);
+        }
+        for ctx in contexts() {
+            for tier in tiers(ctx.caps(), &[DType::F32]) {
+                let problem = case.problem().selected_blocks(selection);
+                let got = ctx.attend_selected_blocking(&problem, &case.inputs(), &blocks, tier).unwrap();
+                let what = format!("{} {tier} {granularity}", ctx.describe());
+                // No tile is smaller.
+                case.check_with(&got, Exp::Gpu(16), &what);
+            }
+        }
+    }
+}
+
+/// Lists that break a rule are found on the device, and named as on the host.
+#[test]
+fn broken_lists_are_found_on_the_device() {
+    let shape = shape(2, [3, 40], [1, 2]);
+    let selection = BlockSelection {
+        granularity: Granularity::QueryHead,
+        block_size_q: 2,
+        block_size: 8,
+        max_blocks: 4,
+        sink_size: 0,
+        window_size: 8,
+        dense_below: 0,
+    };
+    let problem = wattn::AttentionProblem::new(shape, DType::F32).mask(Mask::Causal).selected_blocks(selection);
+    let lists = selection.num_lists(&shape) as u32;
+    let mut cases: Vec<(String, HostBlocks)> =
+        vec![("none".to_owned(), HostBlocks::empty(selection.indices_shape(&shape)))];
+    for (name, count, entries) in broken_lists() {
+        for list in [0, lists - 1] {
+            let mut indices = vec![wattn::PADDING; (lists * 4) as usize];
+            let mut counts = vec![0; lists as usize];
+            counts[list as usize] = count;
+            indices[(list * 4) as usize..][..4].copy_from_slice(&entries);
+            let blocks = HostBlocks::new(selection.indices_shape(&shape), indices, counts).unwrap();
+            cases.push((format!("{name} in list {list}"), blocks));
+        }
+    }
+    for lens in [None, Some([40u32, 17])] {
+        for ctx in contexts() {
+            let on_gpu = lens.map(|lens| common::gpu::buffer(ctx, &lens));
+            for (name, blocks) in &cases {
+                let what = format!("{} {name} {lens:?}", ctx.describe());
+                let expected = blocks.validate(&selection, &shape, lens.as_ref().map(|lens| &lens[..]));
+                let twin = twins::check_blocks(&selection, blocks, &lens.unwrap_or([40; 2]));
+                assert_eq!(twin.is_some(), expected.is_err(), "{what}");
+                let (indices, counts) =
+                    (common::gpu::buffer(ctx, blocks.block_indices()), common::gpu::buffer(ctx, blocks.block_counts()));
+                let view = SelectedBlocks {
+                    block_indices: U32View::new(&indices, 0, (lists * 4).into()),
+                    block_counts: U32View::new(&counts, 0, lists.into()),
+                };
+                let on_gpu = on_gpu.as_ref().map(|lens| U32View::new(lens, 0, 2));
+                let got = ctx.check_blocks_blocking(&problem, view, on_gpu);
+                let text = |result: &Result<(), Error>| result.as_ref().err().map(ToString::to_string);
+                assert_eq!(text(&got), text(&expected), "{what}");
+            }
+        }
+    }
+}
+
+/// What the lists must not hold gives wrong numbers at worst: no device is lost, and rows elsewhere keep their bits.
+#[test]
+fn hostile_lists_stay_in_their_rows() {
+    let case = Case::<f32>::random(shape(1, [8, 60], [1, 2]), Mask::Causal, 3);
+    let selection = BlockSelection {
+        granularity: Granularity::QueryHead,
+        block_size_q: 8,
+        block_size: 16,
+        max_blocks: 4,
+        sink_size: 2,
+        window_size: 5,
+        dense_below: 0,
+    };
+    let indices = vec![0, 16, 32, wattn::PADDING];
+    for ctx in contexts() {
+        for tier in tiers(ctx.caps(), &[DType::F32]) {
+            let good = [indices.clone(), indices.clone()].concat();
+            let run = |indices: &[u32], counts: [u32; 2]| attend_raw(ctx, tier, &case, selection, indices, &counts);
+            let expected = run(&good, [3, 3]);
+            for (bad, count) in [(vec![u32::MAX; 4], u32::MAX), (vec![59, 3, u32::MAX - 7, 0], 4)] {
+                let got = run(&[bad, indices.clone()].concat(), [count, 3]);
+                for query in 0..8 {
+                    let what = format!("{} {tier} query {query}", ctx.describe());
+                    assert_eq!(got.row(0, query, 1), expected.row(0, query, 1), "{what}");
+                    assert!(got.row(0, query, 0).iter().all(|x| x.is_finite()), "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// Attention over lists that nobody checked.
+fn attend_raw(
+    ctx: &Context,
+    tier: Tier,
+    case: &Case<f32>,
+    selection: BlockSelection,
+    indices: &[u32],
+    counts: &[u32],
+) -> HostTensor {
+    let problem = case.problem().selected_blocks(selection).with_lse();
+    let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiny_tiling(ctx.caps(), tier, 1)).unwrap();
+    let buffers = common::gpu::Buffers::new(ctx, case, &problem);
+    let (indices, counts) = (common::gpu::buffer(ctx, indices), common::gpu::buffer(ctx, counts));
+    let mut args = buffers.args();
+    args.blocks = Some(SelectedBlocks {
+        block_indices: U32View::new(&indices, 0, indices.size() / 4),
+        block_counts: U32View::new(&counts, 0, counts.size() / 4),
+    });
+    let bound = common::gpu::bind(ctx, &plan, args);
+    common::gpu::submit(ctx, |encoder| bound.encode(encoder));
+    buffers.read(ctx).0
+}
