@@ -1,10 +1,14 @@
 //! The `wattn` command as its users see it: files in, files out, exit codes and messages.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+#[path = "common/cli.rs"]
+mod program;
+
+use std::path::Path;
+use std::process::Command;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use program::{Entry, Folder, assert_fails, assert_succeeds, entry, f32s, painted, text, wattn, write_file};
+use safetensors::tensor::{Dtype, SafeTensors};
 use wattn::cpu::oracle;
 use wattn::{AttentionProblem, AttentionShape, DType, Element, HostInputs, HostTensor, Mask};
 
@@ -21,83 +25,6 @@ const SHAPE: AttentionShape = AttentionShape {
     head_dim: 12,
     head_dim_v: 20,
 };
-
-fn wattn(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_wattn")).args(args).output().expect("the binary starts")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("temporary paths are UTF-8")
-}
-
-/// Exit code 2, nothing on stdout, exactly one line on stderr that starts with `error: ` and contains `part`.
-#[track_caller]
-fn assert_fails(output: &Output, part: &str) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.starts_with("error: "), "{stderr}");
-    assert!(stderr.contains(part), "{stderr:?} lacks {part:?}");
-}
-
-#[track_caller]
-fn assert_succeeds(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).expect("stdout is UTF-8")
-}
-
-/// Values between -2 and 2 that repeat after a prime number of steps, so that swapped rows change the answer.
-fn painted<T: Element>(shape: [u32; 4], step: usize) -> HostTensor<T> {
-    let len = shape.iter().map(|&n| n as usize).product();
-    let value = |i: usize| T::from_f32((i * step % 251) as f32 / 62.5 - 2.0);
-    HostTensor::new(shape, (0..len).map(value).collect()).unwrap()
-}
-
-fn bytes<T: Element>(tensor: &HostTensor<T>) -> Vec<u8> {
-    bytemuck::cast_slice(tensor.data()).to_vec()
-}
-
-/// One tensor of a safetensors file.
-type Entry<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
-
-fn entry<'a, T: Element>(name: &'a str, dtype: Dtype, tensor: &HostTensor<T>) -> Entry<'a> {
-    (name, dtype, tensor.shape().map(|n| n as usize).to_vec(), bytes(tensor))
-}
-
-fn write_file(path: &Path, entries: &[Entry<'_>]) {
-    let views = entries.iter().map(|(name, dtype, shape, data)| {
-        (*name, TensorView::new(*dtype, shape.clone(), data).expect("the entry is consistent"))
-    });
-    std::fs::write(path, serialize(views, None).unwrap()).unwrap();
-}
-
-struct Folder {
-    dir: tempfile::TempDir,
-}
-
-impl Folder {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.dir.path()).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
-    }
-}
-
-fn f32s(tensor: &TensorView<'_>) -> Vec<f32> {
-    tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-}
 
 /// Runs `attend` on painted tensors of type `T` and compares with the oracle.
 fn round_trip<T: Element>(dtype: Dtype, flags: &[&str], mask: Mask, scale: Option<f32>, lens: Option<&[u32]>) {

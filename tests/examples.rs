@@ -44,6 +44,11 @@ fn decode_loop_runs() {
 }
 
 #[test]
+fn sparse_prefill_runs() {
+    runs("sparse_prefill", "of the weight");
+}
+
+#[test]
 fn quality_runs() {
     runs("quality", "random blocks");
 }

@@ -17,6 +17,7 @@ const NEXT: &str = "
 next:
   wattn recall FILE                         the same on a text of yours
   wattn recall FILE --dtype f16 --heads 8   half the memory, more heads
+  wattn recall FILE --attention hip         sparse attention beside dense
   wattn attend --input IN --output OUT      attention on tensors of yours
   wattn info                                the GPUs of this machine
 ";
@@ -33,6 +34,8 @@ pub(crate) fn run() -> Result<(), Failure> {
         name: "part of \"The Rust Programming Language\"".to_owned(),
         text: SAMPLE.to_vec(),
         options: args.options,
+        selectors: Vec::new(),
+        mask_png: None,
         png: Some(picture),
         json: None,
     })?;

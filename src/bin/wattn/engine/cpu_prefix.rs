@@ -57,7 +57,7 @@ impl<'a, T: Element> CpuPrefix<'a, T> {
 }
 
 /// Copies the rows of one head to their places among all heads.
-fn interleave(whole: &mut [f32], part: &[f32], head: usize, heads: usize, dim: usize) {
+pub(super) fn interleave(whole: &mut [f32], part: &[f32], head: usize, heads: usize, dim: usize) {
     for (to, from) in whole.chunks_exact_mut(heads * dim).zip(part.chunks_exact(dim)) {
         to[head * dim..][..dim].copy_from_slice(from);
     }

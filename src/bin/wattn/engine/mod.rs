@@ -2,17 +2,19 @@
 
 mod cpu_prefix;
 mod gpu_prefix;
+mod sparse_prefix;
 
 use wattn::cpu;
 use wattn::{
-    AttentionOutput, AttentionProblem, Context, ContextOptions, Element, HostInputs, HostTensor, Result,
-    SoftwareAdapters, Tier,
+    AttentionOutput, AttentionProblem, Context, ContextOptions, Element, HostBlocks, HostInputs, HostTensor, Result,
+    SelectionInputs, SelectionProblem, SoftwareAdapters, Tier,
 };
 
 use crate::args::{Backend, EngineArgs};
 use crate::failure::Failure;
 use cpu_prefix::CpuPrefix;
 use gpu_prefix::GpuPrefix;
+pub(crate) use sparse_prefix::{SetLists, SparsePrefix};
 
 /// Width of a one-hot value row: one column for each byte.
 pub(crate) const BYTES: u32 = 256;
@@ -79,6 +81,33 @@ impl Engine {
             Self::Gpu { context, tier } => context.attend_with_tier_blocking(problem, inputs, *tier),
             Self::Cpu { .. } => cpu::attend(problem, inputs),
             Self::Oracle => cpu::oracle::attend(problem, inputs),
+        }
+    }
+
+    /// Blocks of keys for every query block, in one call.
+    pub(crate) fn select<T: Element>(
+        &self,
+        problem: &SelectionProblem,
+        inputs: &SelectionInputs<'_, T>,
+    ) -> Result<HostBlocks> {
+        match self {
+            Self::Gpu { context, tier } => context.select_blocking(problem, inputs, *tier),
+            Self::Cpu { .. } => cpu::select(problem, inputs),
+            Self::Oracle => cpu::oracle::select(problem, inputs),
+        }
+    }
+
+    /// Attention to listed blocks, in one call.
+    pub(crate) fn attend_selected<T: Element>(
+        &self,
+        problem: &AttentionProblem,
+        inputs: &HostInputs<'_, T>,
+        blocks: &HostBlocks,
+    ) -> Result<AttentionOutput> {
+        match self {
+            Self::Gpu { context, tier } => context.attend_selected_blocking(problem, inputs, blocks, *tier),
+            Self::Cpu { .. } => cpu::attend_selected(problem, inputs, blocks),
+            Self::Oracle => cpu::oracle::attend_selected(problem, inputs, blocks),
         }
     }
 

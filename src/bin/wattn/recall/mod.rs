@@ -6,19 +6,22 @@
 
 mod check;
 pub(crate) mod context;
+mod mask_plot;
 mod mixture;
 mod plot;
 mod report;
+mod sparse;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
 use indicatif::{ProgressBar, ProgressStyle};
-use wattn::{DType, Element, HostTensor};
+use wattn::{AttentionOutput, DType, Element, HostTensor};
 
+use crate::args::sparse::Selector;
 use crate::args::{RecallArgs, RecallOptions};
-use crate::engine::{BYTES, Engine, PrefixAttention};
+use crate::engine::{BYTES, Engine, SparsePrefix};
 use crate::failure::Failure;
 use crate::files;
 use check::{Checker, Sample};
@@ -31,22 +34,27 @@ pub(crate) struct Job {
     pub(crate) name: String,
     pub(crate) text: Vec<u8>,
     pub(crate) options: RecallOptions,
+    /// Sparse attention to compare with dense.
+    pub(crate) selectors: Vec<Selector>,
+    pub(crate) mask_png: Option<PathBuf>,
     pub(crate) png: Option<PathBuf>,
     pub(crate) json: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: RecallArgs) -> Result<(), Failure> {
+    let selectors = args.selectors()?;
     let text = files::read_up_to(&args.file, args.length.unwrap_or(MAX_LENGTH) as u64)?;
     let name = args.file.file_name().unwrap_or(args.file.as_os_str()).to_string_lossy().into_owned();
     if text.len() < 2 {
         return Err(Failure::content(&args.file, "too short: at least 2 bytes are needed"));
     }
-    run_job(&Job { name, text, options: args.options, png: args.png, json: args.json })
+    let RecallArgs { options, mask_png, png, json, .. } = args;
+    run_job(&Job { name, text, options, selectors, mask_png, png, json })
 }
 
 /// Predicts, checks, reports. A failed check is an error, after everything was written.
 pub(crate) fn run_job(job: &Job) -> Result<(), Failure> {
-    for path in [&job.png, &job.json].into_iter().flatten() {
+    for path in [&job.mask_png, &job.png, &job.json].into_iter().flatten() {
         files::check_destination(path)?;
     }
     let engine = Engine::open(&job.options.engine)?;
@@ -66,8 +74,12 @@ fn recall<T: Element>(job: &Job, engine: &Engine) -> Result<(), Failure> {
     let keys = encoders.iter().map(|encoder| encoder.keys(text)).collect::<wattn::Result<Vec<HostTensor<T>>>>()?;
     let softmax_scale = 1.0 / options.head_dim as f32;
 
+    // Dense attention takes long; what cannot follow it is better refused before.
+    for selector in &job.selectors {
+        SparsePrefix::validate(selector, &keys, softmax_scale)?;
+    }
     let attention = engine.prefix_attention(&keys, text, softmax_scale, options.chunk)?;
-    let predicted = predict(text, &encoders, &attention, options.chunk as usize)?;
+    let predicted = predict(text, &encoders, options.chunk, |q, start| attention.attend_chunk(q, start))?;
     drop(attention);
 
     let checker = Checker { text, keys: &keys, encoders: &encoders, softmax_scale };
@@ -89,6 +101,12 @@ fn recall<T: Element>(job: &Job, engine: &Engine) -> Result<(), Failure> {
         report.picture = Some(path.display().to_string());
     }
     files::print(&report.to_string())?;
+    if !job.selectors.is_empty() {
+        let texts = sparse::Texts { engine, text, encoders: &encoders, keys: &keys, softmax_scale };
+        let compared = sparse::compare(job, &texts, &predicted)?;
+        files::print(&compared.to_string())?;
+        report.attentions = Some(compared);
+    }
     if let Some(path) = &job.json {
         files::write_json(path, &report)?;
     }
@@ -102,6 +120,8 @@ pub(crate) struct Predicted {
     /// Whether the most likely byte was the right one.
     hits: Vec<bool>,
     samples: Vec<Sample>,
+    /// Of every row but the last one's, all heads side by side.
+    lse: Vec<f32>,
     /// Of the heads at the end, and last that of the byte frequency.
     weights: Vec<f32>,
     attention: Duration,
@@ -111,13 +131,14 @@ pub(crate) struct Predicted {
 fn predict<T: Element>(
     text: &[u8],
     encoders: &[Encoder],
-    attention: &PrefixAttention<'_, T>,
-    chunk: usize,
+    chunk: u32,
+    mut attend: impl FnMut(&HostTensor<T>, u32) -> wattn::Result<AttentionOutput>,
 ) -> Result<Predicted, Failure> {
     let mut predicted = Predicted {
         bits: vec![8.0],
         hits: vec![false],
         samples: Vec::new(),
+        lse: Vec::new(),
         weights: Vec::new(),
         attention: Duration::ZERO,
         mixing: Duration::ZERO,
@@ -128,13 +149,14 @@ fn predict<T: Element>(
     // Work grows with the square of the position, and so does the bar.
     let progress = ProgressBar::new(pairs(text.len() - 1)).with_style(style());
     // The last byte has no successor to predict, so its query is not asked.
-    for start in (0..text.len() - 1).step_by(chunk) {
-        let end = (start + chunk).min(text.len() - 1);
+    for start in (0..text.len() - 1).step_by(chunk as usize) {
+        let end = (start + chunk as usize).min(text.len() - 1);
         let clock = Instant::now();
         let q = context::queries::<T>(encoders, text, start, end)?;
-        let output = attention.attend_chunk(&q, start as u32)?;
+        let output = attend(&q, start as u32)?;
         predicted.attention += clock.elapsed();
 
+        predicted.lse.extend_from_slice(output.lse.data());
         let clock = Instant::now();
         let width = encoders.len() * BYTES as usize;
         for (row, heads) in (start..end).zip(output.out.data().chunks_exact(width)) {

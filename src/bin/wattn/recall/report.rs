@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::check::Check;
+use super::sparse::Compared;
 use super::{Predicted, pairs};
 use crate::engine::BYTES;
 use crate::failure::Failure;
@@ -60,6 +61,9 @@ pub(crate) struct Report {
     gflops: f64,
     check: Check,
     pub(crate) picture: Option<String>,
+    /// Dense and sparse attention side by side, where sparse was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) attentions: Option<Compared>,
 }
 
 impl Report {
@@ -103,6 +107,7 @@ impl Report {
             gflops: flop as f64 / attention_seconds * 1e-9,
             check,
             picture: None,
+            attentions: None,
         })
     }
 

@@ -1,12 +1,15 @@
 //! The command line: subcommands, options, and how they map to the library's types.
 
+pub(crate) mod sparse;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wattn::{AttentionShape, DType, Mask, Tier};
+use wattn::{AttentionShape, BlockSelection, DType, Granularity, Mask, Tier};
 
 use crate::failure::Failure;
 use crate::recall::context::{MAX_HEADS, MAX_LENGTH};
+use sparse::{AttentionArg, Selector, SparseArgs, check_taken};
 
 /// Flash attention on any GPU through wgpu, with an exact CPU path.
 #[derive(Debug, Parser)]
@@ -30,6 +33,10 @@ pub(crate) enum Command {
     /// it looks up what followed similar contexts earlier in the same text. Nothing is trained.
     ///
     /// A context is the sum of one random +-1 vector per (lag, byte); heads differ in how far back they look.
+    ///
+    /// With `--attention hip` or `infinite-hip`, sparse attention runs beside dense and one table compares them. These
+    /// keys are hard for any search through a tree: keys side by side have nothing to do with one another, so that no
+    /// key says anything about its neighbours. Expect a loss here that keys of language models do not show.
     Recall(RecallArgs),
     /// Run attention on the tensors of a safetensors file
     ///
@@ -41,6 +48,12 @@ pub(crate) enum Command {
     /// log of the sum of exponentials) in F32. A row that sees no key gives out 0 and lse -3e38.
     ///
     /// Query i sits at position i + seq_len_kv - seq_len_q: the last query on the last key.
+    ///
+    /// With `--attention hip` or `infinite-hip` each block of queries attends to selected blocks of keys, to the first
+    /// keys (sinks) and to the last ones (window), causally. Then there are also `block_indices [batch, sets,
+    /// num_q_blocks, max_blocks]` and `block_counts [batch, sets, num_q_blocks]` in I32: first keys of blocks, ascending,
+    /// then -1. A set is a query head, a KV head or the layer, see `--granularity`. `--attention blocks` reads two such
+    /// tensors from the input instead.
     Attend(AttendArgs),
     /// List the adapters, what they can do, and the plan for a shape
     Info(InfoArgs),
@@ -155,13 +168,45 @@ pub(crate) struct RecallArgs {
     pub(crate) length: Option<usize>,
     #[command(flatten)]
     pub(crate) options: RecallOptions,
+    /// Sparse attention to compare with dense, in one table: dense, hip, infinite-hip
+    #[arg(long, value_name = "METHOD,...", value_enum, value_delimiter = ',', default_value = "dense")]
+    attention: Vec<AttentionArg>,
+    /// Draw which keys the queries of sparse attention see
+    #[arg(long, value_name = "FILE")]
+    pub(crate) mask_png: Option<PathBuf>,
     /// Draw where the last bytes attend and the cost along the file
     #[arg(long, value_name = "FILE")]
     pub(crate) png: Option<PathBuf>,
     /// Write the report for machines
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    // Last, because its headings would hold for what follows.
+    #[command(flatten)]
+    sparse: SparseArgs,
 }
+
+impl RecallArgs {
+    /// The sparse methods asked for, in their order, each once.
+    pub(crate) fn selectors(&self) -> Result<Vec<Selector>, Failure> {
+        if self.attention.contains(&AttentionArg::Blocks) {
+            let message = "--attention blocks reads lists from a file, and recall has none; take hip or infinite-hip";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        self.sparse.check(&self.attention)?;
+        let mut selectors: Vec<Selector> = Vec::new();
+        for &attention in &self.attention {
+            let selector = self.sparse.selector(attention, Mask::Causal, RECALL_DENSE_BELOW)?;
+            selectors.extend(selector.filter(|new| selectors.iter().all(|old| old.name != new.name)));
+        }
+        if selectors.is_empty() && self.mask_png.is_some() {
+            return Err(Failure::Usage("--mask-png draws what --attention hip or infinite-hip selects".to_owned()));
+        }
+        Ok(selectors)
+    }
+}
+
+/// Where `recall` leaves query blocks dense by default.
+const RECALL_DENSE_BELOW: u32 = 0;
 
 /// What `recall` and the demo share.
 #[derive(Args, Clone, Debug)]
@@ -194,7 +239,20 @@ pub(crate) struct AttendArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
     #[command(flatten)]
-    pub(crate) mask: MaskArgs,
+    mask: MaskArgs,
+    /// Which keys attention reads
+    #[arg(long, value_enum, default_value_t = AttentionArg::Dense)]
+    pub(crate) attention: AttentionArg,
+    /// Also run dense attention, and say which share of its weight each sparse row saw: writes `captured_mass` [batch,
+    /// seq_len_q, num_q_heads], exp(lse - dense lse)
+    #[arg(long)]
+    pub(crate) captured_mass: bool,
+    /// Show keys after the query's position too: hip and blocks, without sinks and window
+    #[arg(long, conflicts_with = "causal")]
+    non_causal: bool,
+    /// Keys of a block, for blocks
+    #[arg(long, value_name = "KEYS", allow_negative_numbers = true)]
+    block_size: Option<u32>,
     /// Factor on q·k [default: 1 / sqrt(head_dim)]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(crate) softmax_scale: Option<f32>,
@@ -206,6 +264,60 @@ pub(crate) struct AttendArgs {
     /// Write shapes, seconds and rates for machines
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    // Last, because its headings would hold for what follows.
+    #[command(flatten)]
+    sparse: SparseArgs,
+}
+
+impl AttendArgs {
+    /// The mask. Selected blocks are causal unless `--non-causal` is said.
+    pub(crate) fn mask(&self) -> Result<Mask, Failure> {
+        let attention = self.attention;
+        self.sparse.check(&[attention])?;
+        if self.block_size.is_some() {
+            check_taken("--block-size", &[AttentionArg::Blocks], &[attention])?;
+        }
+        if self.non_causal {
+            check_taken("--non-causal", &[AttentionArg::Hip, AttentionArg::Blocks], &[attention])?;
+        }
+        if attention == AttentionArg::Dense {
+            if self.captured_mass {
+                let message = "--captured-mass compares sparse attention with dense; dense alone captures everything";
+                return Err(Failure::Usage(message.to_owned()));
+            }
+            return self.mask.mask();
+        }
+        let windows = [("--window-left", self.mask.window_left), ("--window-right", self.mask.window_right)];
+        if let Some((name, _)) = windows.into_iter().find(|(_, given)| given.is_some()) {
+            let message = format!("{name} is for --attention dense; {} has --window", attention.name());
+            return Err(Failure::Usage(message));
+        }
+        Ok(if self.non_causal { Mask::Full } else { Mask::Causal })
+    }
+
+    /// The selection to make; `None` where there is none to make.
+    pub(crate) fn selector(&self, mask: Mask) -> Result<Option<Selector>, Failure> {
+        // Who asks for sparse attention here wants to see its lists.
+        self.sparse.selector(self.attention, mask, 0)
+    }
+
+    /// What the lists of `--attention blocks` mean, with room for `max_blocks` in each.
+    pub(crate) fn listed_blocks(&self, max_blocks: u32) -> Result<BlockSelection, Failure> {
+        let needed = |name, value: Option<u32>| {
+            value.ok_or_else(|| {
+                Failure::Usage(format!("--attention blocks needs {name}, which the lists were made for"))
+            })
+        };
+        Ok(BlockSelection {
+            granularity: self.sparse.granularity().unwrap_or(Granularity::QueryHead),
+            block_size_q: needed("--block-q", self.sparse.block_size_q())?,
+            block_size: needed("--block-size", self.block_size)?,
+            max_blocks,
+            sink_size: self.sparse.sink().unwrap_or(0),
+            window_size: self.sparse.window().unwrap_or(0),
+            dense_below: self.sparse.dense_below().unwrap_or(0),
+        })
+    }
 }
 
 #[derive(Args, Clone, Debug)]

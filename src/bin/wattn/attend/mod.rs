@@ -1,0 +1,275 @@
+//! `wattn attend`: the operator on anybody's tensors, from safetensors to safetensors.
+
+mod input;
+
+use std::time::Instant;
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use serde::Serialize;
+use wattn::{
+    AttentionOutput, AttentionProblem, BlockSelection, DType, Element, HostBlocks, HostInputs, HostTensor, LSE_EMPTY,
+    Mask, PADDING, SelectionProblem,
+};
+
+use crate::args::AttendArgs;
+use crate::args::sparse::AttentionArg;
+use crate::engine::Engine;
+use crate::failure::Failure;
+use crate::files;
+use input::Input;
+
+/// For machines.
+#[derive(Serialize)]
+struct Summary {
+    engine: String,
+    dtype: String,
+    attention: &'static str,
+    mask: String,
+    softmax_scale: f32,
+    out: [u32; 4],
+    /// All of it: selection and attention.
+    seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sparse: Option<SparseSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    captured_mass: Option<MassSummary>,
+}
+
+#[derive(Serialize)]
+struct SparseSummary {
+    granularity: String,
+    block_size_q: u32,
+    block_size: u32,
+    sink_size: u32,
+    window_size: u32,
+    dense_below: u32,
+    block_indices: [u32; 4],
+    mean_block_count: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selection_scale: Option<f32>,
+    selection_seconds: f64,
+}
+
+/// Over the rows that see a key.
+#[derive(Serialize)]
+struct MassSummary {
+    mean: f64,
+    min: f64,
+    dense_seconds: f64,
+}
+
+/// What came of a run, besides out and lse.
+struct Sparse {
+    selection: BlockSelection,
+    blocks: HostBlocks,
+    /// `None` where the lists came with the input.
+    problem: Option<SelectionProblem>,
+    seconds: f64,
+}
+
+pub(crate) fn run(args: &AttendArgs) -> Result<(), Failure> {
+    let mask = args.mask()?;
+    let engine = Engine::open(&args.engine)?;
+    for path in [Some(&args.output), args.json.as_ref()].into_iter().flatten() {
+        files::check_destination(path)?;
+    }
+    let bytes = files::read_up_to(&args.input, u64::MAX)?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|error| Failure::content(&args.input, format!("not a safetensors file: {error}")))?;
+    let input = Input::open(&args.input, &file)?;
+    let job = Job { args, engine: &engine, input: &input, mask };
+    match args.dtype.map_or_else(|| input.common_dtype(), |dtype| Ok(dtype.into()))? {
+        DType::F16 => job.attend::<f16>(),
+        DType::BF16 => job.attend::<bf16>(),
+        _ => job.attend::<f32>(),
+    }
+}
+
+struct Job<'a> {
+    args: &'a AttendArgs,
+    engine: &'a Engine,
+    input: &'a Input<'a>,
+    mask: Mask,
+}
+
+impl Job<'_> {
+    fn refused(&self, error: wattn::Error) -> Failure {
+        Failure::content(self.input.path, error)
+    }
+
+    fn attend<T: Element>(&self) -> Result<(), Failure> {
+        let Self { args, engine, input, mask } = *self;
+        let refused = |error| self.refused(error);
+        let mut problem = AttentionProblem::new(input.shape, T::DTYPE).mask(mask).out_dtype(DType::F32);
+        if let Some(scale) = args.softmax_scale {
+            problem = problem.softmax_scale(scale);
+        }
+        problem.validate().map_err(refused)?;
+        let (q, k, v) = (input.load::<T>(&input.q)?, input.load::<T>(&input.k)?, input.load::<T>(&input.v)?);
+        let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: input.seq_lens_kv.as_deref() };
+        inputs.validate(&problem).map_err(refused)?;
+
+        let sparse = self.blocks(&problem, &inputs)?;
+        let start = Instant::now();
+        let output = match &sparse {
+            None => {
+                input.check_memory(0)?;
+                engine.attend(&problem, &inputs)?
+            }
+            Some(sparse) => {
+                let problem = problem.clone().selected_blocks(sparse.selection);
+                engine.attend_selected(&problem, &inputs, &sparse.blocks)?
+            }
+        };
+        let seconds = start.elapsed().as_secs_f64() + sparse.as_ref().map_or(0.0, |sparse| sparse.seconds);
+        let mass = match args.captured_mass {
+            true => Some(CapturedMass::new(engine, &problem, &inputs, &output)?),
+            false => None,
+        };
+
+        let bytes = encode(&output, sparse.as_ref(), mass.as_ref());
+        let bytes = bytes.map_err(|error| Failure::content(&args.output, error))?;
+        files::write_bytes(&args.output, &bytes)?;
+
+        let out = output.out.shape();
+        let kind = match args.attention {
+            AttentionArg::Dense => format!("{mask} attention"),
+            sparse => format!("{mask} {} attention", sparse.name()),
+        };
+        let mut text = format!(
+            "{}: out {out:?}, lse {:?}, f32\n{kind} of {} inputs in {seconds:.3} s; {}\n",
+            args.output.display(),
+            &out[..3],
+            T::DTYPE,
+            engine.describe(),
+        );
+        let summary = sparse.as_ref().map(Sparse::summary);
+        if let Some(SparseSummary { granularity, block_size, block_indices, mean_block_count, .. }) = &summary {
+            let what = format!("lists {block_indices:?} of blocks of {block_size} keys, one for each {granularity}");
+            text += &format!("{what}; {mean_block_count:.1} blocks in a list\n");
+        }
+        if let Some(CapturedMass { summary: MassSummary { mean, min, .. }, .. }) = &mass {
+            text += &format!("captured mass: mean {mean:.5}, min {min:.5}\n");
+        }
+        files::print(&text)?;
+        if let Some(path) = &args.json {
+            let summary = Summary {
+                engine: engine.describe(),
+                dtype: T::DTYPE.to_string(),
+                attention: args.attention.name(),
+                mask: mask.to_string(),
+                softmax_scale: problem.scale(),
+                out,
+                seconds,
+                sparse: summary,
+                captured_mass: mass.map(|mass| mass.summary),
+            };
+            files::write_json(path, &summary)?;
+        }
+        Ok(())
+    }
+
+    /// The lists of blocks, selected or read.
+    fn blocks<T: Element>(
+        &self,
+        problem: &AttentionProblem,
+        inputs: &HostInputs<'_, T>,
+    ) -> Result<Option<Sparse>, Failure> {
+        let shape = *problem.shape();
+        if let Some(selector) = self.args.selector(self.mask)? {
+            let problem = selector.problem(shape, T::DTYPE, problem.scale());
+            problem.validate().map_err(|error| self.refused(error))?;
+            let selection = problem.blocks();
+            self.input.check_memory(selection.num_lists(&shape) * u64::from(selection.max_blocks))?;
+            let start = Instant::now();
+            let blocks = self.engine.select(&problem, &inputs.for_selection())?;
+            let seconds = start.elapsed().as_secs_f64();
+            return Ok(Some(Sparse { selection, blocks, problem: Some(problem), seconds }));
+        }
+        if self.args.attention != AttentionArg::Blocks {
+            return Ok(None);
+        }
+        let selection = self.args.listed_blocks(self.input.max_blocks()?)?;
+        selection.validate(&shape, self.mask).map_err(|error| self.refused(error))?;
+        self.input.check_memory(0)?;
+        let blocks = self.input.load_blocks(&selection)?;
+        Ok(Some(Sparse { selection, blocks, problem: None, seconds: 0.0 }))
+    }
+}
+
+impl Sparse {
+    fn summary(&self) -> SparseSummary {
+        let counts = self.blocks.block_counts();
+        let blocks: f64 = counts.iter().map(|&count| f64::from(count)).sum();
+        SparseSummary {
+            granularity: self.selection.granularity.to_string(),
+            block_size_q: self.selection.block_size_q,
+            block_size: self.selection.block_size,
+            sink_size: self.selection.sink_size,
+            window_size: self.selection.window_size,
+            dense_below: self.selection.dense_below,
+            block_indices: self.blocks.shape(),
+            mean_block_count: blocks / counts.len().max(1) as f64,
+            selection_scale: self.problem.as_ref().map(SelectionProblem::scale),
+            selection_seconds: self.seconds,
+        }
+    }
+}
+
+/// The share of the weight of dense attention that each row of sparse attention saw.
+struct CapturedMass {
+    /// `[batch, seq_len_q, num_q_heads]`; 1 in rows that see no key.
+    rows: Vec<f32>,
+    summary: MassSummary,
+}
+
+impl CapturedMass {
+    fn new<T: Element>(
+        engine: &Engine,
+        problem: &AttentionProblem,
+        inputs: &HostInputs<'_, T>,
+        sparse: &AttentionOutput,
+    ) -> Result<Self, Failure> {
+        let start = Instant::now();
+        let dense = engine.attend(problem, inputs)?;
+        let dense_seconds = start.elapsed().as_secs_f64();
+        let mass = |(sparse, dense): (&f32, &f32)| (sparse - dense).exp();
+        let rows: Vec<f32> = sparse.lse.data().iter().zip(dense.lse.data()).map(mass).collect();
+        let seen = || rows.iter().zip(dense.lse.data()).filter(|(_, dense)| **dense > LSE_EMPTY);
+        let sum: f64 = seen().map(|(&mass, _)| f64::from(mass)).sum();
+        let min = seen().map(|(&mass, _)| f64::from(mass)).fold(1.0, f64::min);
+        let mean = if seen().next().is_none() { 1.0 } else { sum / seen().count() as f64 };
+        Ok(Self { rows, summary: MassSummary { mean, min, dense_seconds } })
+    }
+}
+
+fn encode(
+    output: &AttentionOutput,
+    sparse: Option<&Sparse>,
+    mass: Option<&CapturedMass>,
+) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let floats = |data: &[f32]| data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    // First keys and counts are below 2^31, and `PADDING` is -1.
+    const { assert!(PADDING.cast_signed() == -1) };
+    let integers = |data: &[u32]| data.iter().flat_map(|n| n.cast_signed().to_le_bytes()).collect::<Vec<u8>>();
+    let axes = |shape: [u32; 4]| shape.map(|axis| axis as usize).to_vec();
+    let data = |tensor: &HostTensor| floats(tensor.data());
+    let rows = axes(output.out.shape())[..3].to_vec();
+    let mut tensors = vec![
+        ("lse", Dtype::F32, rows.clone(), data(&output.lse)),
+        ("out", Dtype::F32, axes(output.out.shape()), data(&output.out)),
+    ];
+    // Who brought lists has them already.
+    if let Some(Sparse { blocks, problem: Some(_), .. }) = sparse {
+        let shape = axes(blocks.shape());
+        tensors.push(("block_counts", Dtype::I32, shape[..3].to_vec(), integers(blocks.block_counts())));
+        tensors.push(("block_indices", Dtype::I32, shape, integers(blocks.block_indices())));
+    }
+    if let Some(mass) = mass {
+        tensors.push(("captured_mass", Dtype::F32, rows, floats(&mass.rows)));
+    }
+    let views =
+        tensors.iter().map(|(name, dtype, shape, data)| Ok((*name, TensorView::new(*dtype, shape.clone(), data)?)));
+    serialize(views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?, None)
+}

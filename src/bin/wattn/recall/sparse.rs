@@ -1,0 +1,182 @@
+//! Sparse attention on the same text, beside dense: what it costs, what it keeps, and which keys it reads.
+
+use core::fmt;
+
+use serde::Serialize;
+use wattn::{BlockSelection, Element, HostTensor, LSE_EMPTY};
+
+use super::context::Encoder;
+use super::mask_plot::{self, MaskMap};
+use super::{Job, Predicted, predict};
+use crate::engine::{Engine, SetLists, SparsePrefix};
+use crate::failure::Failure;
+use crate::files;
+
+/// Everything that attention over a text depends on.
+pub(super) struct Texts<'a, T> {
+    pub(super) engine: &'a Engine,
+    pub(super) text: &'a [u8],
+    pub(super) encoders: &'a [Encoder],
+    pub(super) keys: &'a [HostTensor<T>],
+    pub(super) softmax_scale: f32,
+}
+
+/// One kind of attention.
+#[derive(Serialize)]
+struct Row {
+    attention: &'static str,
+    bits_per_byte: f64,
+    top1: f64,
+    seconds: f64,
+    /// Share of the weight of dense attention on the keys that were read, the mean over queries and heads.
+    captured_mass: f64,
+    keys_per_query: f64,
+}
+
+/// Dense first.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(crate) struct Compared {
+    rows: Vec<Row>,
+    #[serde(skip)]
+    picture: Option<String>,
+}
+
+pub(super) fn compare<T: Element>(job: &Job, texts: &Texts<'_, T>, dense: &Predicted) -> Result<Compared, Failure> {
+    let queries = texts.text.len() - 1;
+    let mut rows = vec![row("dense", dense, dense, (queries + 1) as f64 / 2.0)];
+    let mut maps = Vec::new();
+    for selector in &job.selectors {
+        let Texts { engine, text, encoders, keys, softmax_scale } = *texts;
+        let prefix = SparsePrefix::new(engine, selector, keys, text, softmax_scale)?;
+        let mut seen = Seen { keys: 0, lists: 0, map: MaskMap::new(selector.name, queries) };
+        let predicted = predict(text, encoders, job.options.chunk, |q, start| {
+            let chunk = prefix.attend_chunk(q, start)?;
+            for (set, lists) in chunk.sets.iter().enumerate() {
+                seen.count(set, lists, start, q.shape()[1]);
+            }
+            Ok(chunk.output)
+        })?;
+        rows.push(row(selector.name, &predicted, dense, seen.keys as f64 / seen.lists.max(1) as f64));
+        maps.push(seen.map);
+    }
+    let picture = match &job.mask_png {
+        Some(path) => {
+            files::write_atomically(path, "png", |temporary| mask_plot::draw(temporary, &job.name, &maps))?;
+            Some(path.display().to_string())
+        }
+        None => None,
+    };
+    Ok(Compared { rows, picture })
+}
+
+fn row(attention: &'static str, predicted: &Predicted, dense: &Predicted, keys_per_query: f64) -> Row {
+    let len = predicted.bits.len() as f64;
+    // A row that sees none of the keys that it should captures nothing.
+    let mass =
+        |(&sparse, &dense): (&f32, &f32)| if sparse == LSE_EMPTY { 0.0 } else { f64::from(sparse - dense).exp() };
+    let mass: f64 = predicted.lse.iter().zip(&dense.lse).map(mass).sum();
+    Row {
+        attention,
+        bits_per_byte: predicted.bits.iter().map(|&bits| f64::from(bits)).sum::<f64>() / len,
+        top1: predicted.hits.iter().filter(|&&hit| hit).count() as f64 / len,
+        seconds: predicted.attention.as_secs_f64(),
+        captured_mass: mass / dense.lse.len() as f64,
+        keys_per_query,
+    }
+}
+
+/// What the lists of a run let the queries see.
+struct Seen {
+    keys: u64,
+    /// Queries of all sets.
+    lists: u64,
+    map: MaskMap,
+}
+
+impl Seen {
+    /// Takes the lists of one set for the queries at positions `start..start + len`.
+    fn count(&mut self, set: usize, SetLists { blocks, selection }: &SetLists, start: u32, len: u32) {
+        for q_block in 0..len.div_ceil(selection.block_size_q) {
+            let first = start + q_block * selection.block_size_q;
+            let end = (first + selection.block_size_q).min(start + len);
+            let list = blocks.list(0, 0, q_block);
+            for position in first..end {
+                let ranges = visible(selection, list, position, end - 1);
+                self.keys += ranges.iter().map(|&[_, from, to]| u64::from(to - from)).sum::<u64>();
+            }
+            self.lists += u64::from(end - first);
+            self.map.add(set, first..end, &visible(selection, list, end - 1, end - 1));
+        }
+    }
+}
+
+/// Kinds of ranges that [`visible`] gives.
+pub(super) const ALWAYS: u32 = 0;
+pub(super) const SELECTED: u32 = 1;
+
+/// Disjoint ranges `[kind, first key, end]` that the query at `position` sees, in a query block that ends at `last`.
+fn visible(selection: &BlockSelection, list: &[u32], position: u32, last: u32) -> Vec<[u32; 3]> {
+    if last < selection.dense_below {
+        return vec![[ALWAYS, 0, position + 1]];
+    }
+    // Keys from here on lie in the window.
+    let window = (position + 1).saturating_sub(selection.window_size);
+    let sinks = selection.sink_size.min(window);
+    let mut ranges = vec![[ALWAYS, 0, sinks], [ALWAYS, window, position + 1]];
+    for &block in list {
+        let (from, to) = (block.max(sinks), (block + selection.block_size).min(window));
+        if from < to {
+            ranges.push([SELECTED, from, to]);
+        }
+    }
+    ranges
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n  attention     bits per byte    top-1   seconds  captured mass  keys per query")?;
+        for Row { attention, bits_per_byte, top1, seconds, captured_mass, keys_per_query } in &self.rows {
+            let top1 = 100.0 * top1;
+            writeln!(
+                f,
+                "  {attention:<13} {bits_per_byte:>13.3} {top1:>6.1} % {seconds:>9.2} {captured_mass:>14.3} {keys_per_query:>15.1}"
+            )?;
+        }
+        writeln!(f, "  Keys side by side have nothing to do with one another here, which is hard for")?;
+        writeln!(f, "  any search through a tree: the loss is more than language models would see.")?;
+        if let Some(path) = &self.picture {
+            writeln!(f, "  picture   {path}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wattn::Granularity;
+
+    use super::*;
+
+    #[test]
+    fn ranges_are_sinks_window_and_what_of_the_blocks_lies_between() {
+        let selection = BlockSelection {
+            granularity: Granularity::QueryHead,
+            block_size_q: 4,
+            block_size: 4,
+            max_blocks: 4,
+            sink_size: 6,
+            window_size: 5,
+            dense_below: 8,
+        };
+        // The first block reaches into the sinks, the last one into the window.
+        let ranges = visible(&selection, &[4, 12, 16], 23, 23);
+        assert_eq!(
+            ranges,
+            [[ALWAYS, 0, 6], [ALWAYS, 19, 24], [SELECTED, 6, 8], [SELECTED, 12, 16], [SELECTED, 16, 19]]
+        );
+        // Everything lies in the window.
+        assert_eq!(visible(&selection, &[0], 3, 11), [[ALWAYS, 0, 0], [ALWAYS, 0, 4]]);
+        assert_eq!(visible(&selection, &[], 5, 7), [[ALWAYS, 0, 6]]);
+    }
+}
