@@ -255,7 +255,7 @@ mod tests {
             let q = |i: usize, d: usize| value(i * 5 + d * d + 1);
             let queries = Queries::new(num, DIM, |i, to| to.iter_mut().enumerate().for_each(|(d, x)| *x = q(i, d)));
             assert_eq!(queries.len(), num);
-            let first_query = |key: u32| if key % 5 == 0 { key as usize } else { 0 };
+            let first_query = |key: u32| if key.is_multiple_of(5) { key as usize } else { 0 };
             let mut scores = vec![MASKED; keys.len()];
             queries.raise_scores(from, &keys, first_query, &mut scores);
             for (&key, &score) in keys.iter().zip(&scores) {
