@@ -150,7 +150,7 @@ fn recall_compares_in_one_table_and_draws_the_mask() {
         }
         assert!(stdout.contains("attention     bits per byte    top-1   seconds  captured mass  keys per query"));
         assert!(stdout.contains("hard for"), "the loss must be explained: {stdout}");
-        let free = |line: &str| line.contains("picture");
+        let free = |line: &str| line.contains("picture") || line.contains(" tier");
         assert!(stdout.lines().all(|line| line.chars().count() <= 80 || free(line)), "{stdout}");
         reports.push(rows);
 
@@ -164,10 +164,10 @@ fn recall_compares_in_one_table_and_draws_the_mask() {
         let blue = bytes.chunks_exact(3).filter(|pixel| pixel[2] > pixel[0] + 40).count();
         assert!(blue > 500, "{blue} pixels of selected keys");
     }
-    for (oracle, cpu) in reports[0].iter().zip(&reports[1]) {
+    for (oracle, other) in reports[1..].iter().flat_map(|rows| reports[0].iter().zip(rows)) {
         for key in ["bits_per_byte", "captured_mass"] {
-            let [a, b] = [oracle, cpu].map(|row| row[key].as_f64().unwrap());
-            // A tie that rounding decides may move a block or two.
+            let [a, b] = [oracle, other].map(|row| row[key].as_f64().unwrap());
+            // Six equal stanzas tie, and rounding decides which of them is read: that changes little of what is seen.
             assert!((a - b).abs() < 0.02, "{key}: {a} {b}");
         }
     }
