@@ -121,6 +121,7 @@ fn recall_compares_in_one_table_and_draws_the_mask() {
     std::fs::write(&file, POEM.repeat(6)).unwrap();
     let recall = |backend: &str, extra: &[&str]| {
         let args = ["recall", text(&file), "--backend", backend, "--json", text(&json), "--heads", "2"];
+        let args = [&args[..], &["--dense-below", "0"]].concat();
         let stdout = assert_succeeds(&wattn(&[&args[..], extra].concat()));
         let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
         (stdout, report)
@@ -209,8 +210,8 @@ fn recall_takes_the_smallest_texts() {
     let (file, png) = (folder.path("bytes"), folder.path("bytes.png"));
     for len in [2, 3, 17, 65] {
         std::fs::write(&file, &POEM.as_bytes()[..len]).unwrap();
-        let args =
-            ["recall", text(&file), "--backend", "cpu", "--attention", "hip,infinite-hip", "--mask-png", text(&png)];
+        let args = ["recall", text(&file), "--backend", "cpu", "--dense-below", "0", "--mask-png", text(&png)];
+        let args = [&args[..], &["--attention", "hip,infinite-hip"]].concat();
         let stdout = assert_succeeds(&wattn(&args));
         assert!(stdout.contains("captured mass"), "{stdout}");
         assert!(pixels(&png).1.iter().any(|&channel| channel < 255));

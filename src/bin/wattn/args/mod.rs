@@ -195,7 +195,7 @@ impl RecallArgs {
         self.sparse.check(&self.attention)?;
         let mut selectors: Vec<Selector> = Vec::new();
         for &attention in &self.attention {
-            let selector = self.sparse.selector(attention, Mask::Causal, RECALL_DENSE_BELOW)?;
+            let selector = self.sparse.selector(attention, Mask::Causal, wattn::SelectionMethod::crossover)?;
             selectors.extend(selector.filter(|new| selectors.iter().all(|old| old.name != new.name)));
         }
         if selectors.is_empty() && self.mask_png.is_some() {
@@ -204,9 +204,6 @@ impl RecallArgs {
         Ok(selectors)
     }
 }
-
-/// Where `recall` leaves query blocks dense by default.
-const RECALL_DENSE_BELOW: u32 = 0;
 
 /// What `recall` and the demo share.
 #[derive(Args, Clone, Debug)]
@@ -298,7 +295,7 @@ impl AttendArgs {
     /// The selection to make; `None` where there is none to make.
     pub(crate) fn selector(&self, mask: Mask) -> Result<Option<Selector>, Failure> {
         // Who asks for sparse attention here wants to see its lists.
-        self.sparse.selector(self.attention, mask, 0)
+        self.sparse.selector(self.attention, mask, |_| 0)
     }
 
     /// What the lists of `--attention blocks` mean, with room for `max_blocks` in each.

@@ -101,7 +101,7 @@ pub(crate) struct SelectionArgs {
     /// Factor on q·k in the scores of the selection; 1 takes q as it is given [default: that of the softmax]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     selection_scale: Option<f32>,
-    /// Query blocks that end before position N are dense
+    /// Query blocks that end before position N are dense [default: 0, in recall 4096 for hip and 8192 for infinite-hip]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     dense_below: Option<u32>,
     /// Queries that share a list, for infinite-hip [default: 64] and blocks
@@ -247,20 +247,20 @@ impl SparseArgs {
         &self,
         attention: AttentionArg,
         mask: Mask,
-        dense_below: u32,
+        dense_below: fn(&SelectionMethod) -> u32,
     ) -> Result<Option<Selector>, Failure> {
-        let method = match attention {
+        let method: SelectionMethod = match attention {
             Dense | Blocks => return Ok(None),
             HipArg => self.hip(mask).into(),
             InfiniteArg => self.infinite_hip()?.into(),
         };
         Ok(Some(Selector {
             name: attention.name(),
-            method,
             granularity: self.granularity(),
             mask,
             scale: self.selection.selection_scale,
-            dense_below: self.selection.dense_below.unwrap_or(dense_below),
+            dense_below: self.selection.dense_below.unwrap_or_else(|| dense_below(&method)),
+            method,
         }))
     }
 

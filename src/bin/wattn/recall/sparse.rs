@@ -144,7 +144,8 @@ impl fmt::Display for Compared {
             )?;
         }
         writeln!(f, "  Keys side by side have nothing to do with one another here, which is hard for")?;
-        writeln!(f, "  any search through a tree: the loss is more than language models would see.")?;
+        writeln!(f, "  any search through a tree: it captures less of the mass than it would in a")?;
+        writeln!(f, "  language model.")?;
         if let Some(path) = &self.picture {
             writeln!(f, "  picture   {path}")?;
         }
