@@ -29,7 +29,8 @@ fn score_chunks(
     let survivors = survivor_list(block);
     let count = num_chunks(block, survivors);
     let first = item % tiles * 2u * WORKGROUP_SIZE;
-    if first >= count || is_dense(block) {
+    // Where all are kept, nobody asks for scores.
+    if first >= count || count <= params.keep || is_dense(block) {
         return;
     }
     let own = first + 2u * (group_of(thread) * LANES + lane_of(thread)) + vec2<u32>(0u, 1u);

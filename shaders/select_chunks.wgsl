@@ -70,7 +70,13 @@ fn select_chunks(
 
     var kept: u32;
     let first_row = (block.batch * params.num_sets + block.set_index * params.lists_per_set) * params.num_q_blocks;
-    if has_flag(UNION) {
+    if count <= params.keep {
+        by_marks = true; // of which none is needed
+        kept = count;
+        for (var i = index; i < count; i += WORKGROUP_SIZE) {
+            keep_candidate(i, i);
+        }
+    } else if has_flag(UNION) {
         num_scores = 1u;
         for (var i = index; i < count; i += WORKGROUP_SIZE) {
             cache[mark_at(i)] = 0u;

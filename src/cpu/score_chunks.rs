@@ -11,7 +11,8 @@ pub type Survivors = Vec<Vec<u32>>;
 
 /// CPU twin of the kernel `score_chunks`: the chunks of a stage with their scores, for each list of scores,
 /// `[batch, num_sets, num_q_blocks]` or, where heads keep chunks of their own, `[batch, num_q_heads, num_q_blocks]`.
-/// `parents` are the survivors of the stage before; not looked at for stage 0.
+/// `parents` are the survivors of the stage before; not looked at for stage 0. Where the stage keeps all chunks of a list,
+/// none is scored: all have the least score.
 ///
 /// # Errors
 /// Those of [`SelectionInputs::validate`], and [`Error::Argument`] for a plan of another method.
@@ -50,13 +51,15 @@ pub fn score_chunks<T: Element>(
                     p_min,
                 };
                 let mut list_scores = Vec::new();
-                for begin in chunks(plan, stage, seq_len_kv, parents.get(list as usize)) {
+                let chunks = chunks(plan, stage, seq_len_kv, parents.get(list as usize));
+                let keeps_all = chunks.len() <= planned.keep as usize;
+                for begin in chunks {
                     let mut end = begin + planned.chunk_size;
                     if stage == 0 {
                         end = end.min(seq_len_kv - problem.candidate_window());
                     }
                     let is_active = i64::from(begin) <= (p_min - i64::from(problem.candidate_window())).max(0);
-                    let score = if is_active {
+                    let score = if is_active && !keeps_all {
                         (set * heads..(set + 1) * heads)
                             .fold(MASKED, |best, head| best.max(descent.score(head, [begin, end])))
                     } else {

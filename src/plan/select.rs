@@ -130,12 +130,18 @@ impl SelectionPlan {
             SelectionMethod::Hip(hip) => plan.plan_hip(hip, caps)?,
             SelectionMethod::InfiniteHip(method) => plan.plan_infinite(method, caps)?,
         }
-        let binding = "max_storage_buffer_binding_size";
+        // Kernels bind one stage's samples at a time, and the rest in whole.
         let samples = plan.samples.iter().map(|samples| samples.size_bytes).max().unwrap_or(0);
-        let available = caps.max_storage_binding_bytes;
-        for needed in [samples, plan.scratch_bytes(), plan.cache_bytes()] {
+        let binding = ("max_storage_buffer_binding_size", caps.max_storage_binding_bytes);
+        let buffer = ("max_buffer_size", caps.max_buffer_bytes);
+        for (needed, (limit, available)) in [
+            (samples, binding),
+            (plan.samples_bytes(), buffer),
+            (plan.scratch_bytes(), binding),
+            (plan.cache_bytes(), binding),
+        ] {
             if needed > available {
-                return Err(Error::Limit { limit: binding, needed, available });
+                return Err(Error::Limit { limit, needed, available });
             }
         }
         Ok(plan)

@@ -98,8 +98,16 @@ fn run_wave<T: Element>(call: &Call<'_, T>, method: &InfiniteHip, mut lists: Vec
     lists.into_iter().map(finish).collect()
 }
 
+/// Whether a stage keeps all chunks of a list, so that nobody asks for their scores.
+fn keeps_all(list: &List<'_>, stage: &Stage) -> bool {
+    list.chunks.len() <= (stage.keep / stage.chunk_size) as usize
+}
+
 /// Keeps the best chunks of each set of scores, and the union of those.
 fn keep_best(list: &mut List<'_>, stage: &Stage, scores: &[Vec<f32>]) {
+    if keeps_all(list, stage) {
+        return;
+    }
     let keep = (stage.keep / stage.chunk_size) as usize;
     let mut kept = vec![false; list.chunks.len()];
     let mut top_k = TopK::default();
@@ -118,18 +126,21 @@ fn score_stage<T: Element>(
     lists: &[List<'_>],
 ) -> Vec<Vec<Vec<f32>>> {
     let averaged: Vec<Vec<_>> = lists.par_iter().map(|list| average_queries(call, method, index, list)).collect();
+    if averaged.iter().all(Vec::is_empty) {
+        return vec![vec![]; lists.len()];
+    }
     let longest = lists.iter().map(|list| list.chunks.len()).max().unwrap_or(0);
     // Tile by tile, so that the blocks of a wave find keys in the cache that the block before has probed.
     let tasks: Vec<_> = (0..longest)
         .step_by(CHUNKS_PER_TASK)
         .flat_map(|start| lists.iter().zip(&averaged).map(move |(list, queries)| (start, list, queries)))
         .collect();
-    let run = |&(start, list, queries): &(usize, &List<'_>, &Vec<_>)| {
+    let run = |&(start, list, averaged): &(usize, &List<'_>, &Vec<_>)| {
         let end = list.chunks.len().min(start + CHUNKS_PER_TASK);
         match &list.block {
-            Some(block) if start < end && list.first_stage <= index => {
+            Some(block) if start < end && !averaged.is_empty() => {
                 let descent = Descent::new(call, method, index, block, &list.chunks[start..end]);
-                descent.run(queries, method.reduction)
+                descent.run(averaged, method.reduction)
             }
             _ => vec![],
         }
@@ -156,7 +167,7 @@ fn average_queries<'a, T: Element>(
     list: &List<'_>,
 ) -> Vec<(HeadKeys<'a, T>, Queries)> {
     let Some(block) = &list.block else { return vec![] };
-    if list.first_stage > index {
+    if list.first_stage > index || keeps_all(list, &method.stages[index]) {
         return vec![];
     }
     let dim = call.problem.shape().head_dim as usize;
