@@ -1,0 +1,183 @@
+//! Selection and attention together, on every adapter: in one pass, token by token, and in one call.
+
+mod common;
+
+use common::gpu::{Buffers, bind, buffer, contexts, read_all, submit, tiers};
+use common::select::{HIP, SelectCase, assert_lists_equal, shape, three_stages};
+use common::selected::SelectedCase;
+use common::{Case, Exp};
+use wattn::quality::captured_mass;
+use wattn::{
+    AttentionOutput, AttentionPlan, AttentionShape, BoundAttention, BoundSelection, Context, DType, Engine,
+    Granularity, Hip, HostBlocks, HostTensor, Mask, Report, SelectedBlocks, Selection, SelectionArgs, SelectionMethod,
+    SelectionPlan, SelectionProblem, SparseOptions, Tier, U32View, cpu,
+};
+
+/// Small integers: every score is exact, and so is every list.
+fn integers(shape: AttentionShape, seed: u64) -> Case<f32> {
+    let problem = SelectionProblem::new(shape, DType::F32, HIP);
+    let SelectCase { mut q, k, .. } = SelectCase::integers("", problem, seed);
+    q.data_mut().iter_mut().for_each(|x| *x /= 12.0);
+    Case { q, k, ..Case::random(shape, Mask::Causal, seed) }
+}
+
+/// Both operators over the same buffers, bound once.
+struct Layer {
+    selection: SelectionProblem,
+    buffers: Buffers,
+    select: BoundSelection,
+    attend: BoundAttention,
+    indices: wgpu::Buffer,
+    counts: wgpu::Buffer,
+}
+
+impl Layer {
+    fn new(ctx: &Context, tier: Tier, case: &Case<f32>, selection: SelectionProblem) -> Self {
+        let mut problem = case.problem().selected_blocks(selection.blocks()).with_lse();
+        if case.seq_lens_kv.is_some() {
+            problem = problem.with_seq_lens_kv();
+        }
+        let buffers = Buffers::new(ctx, case, &problem);
+        let lists = selection.blocks().indices_shape(&case.shape);
+        let [indices, counts] = [lists.iter().product(), lists[..3].iter().product::<u32>()]
+            .map(|words| buffer(ctx, &vec![7u32; words as usize]));
+        let view = |buffer| U32View::new(buffer, 0, wgpu::Buffer::size(buffer) / 4);
+        let blocks = SelectedBlocks { block_indices: view(&indices), block_counts: view(&counts) };
+        let mut args = buffers.args();
+        let plan = SelectionPlan::with_tier(&selection, ctx.caps(), tier).unwrap();
+        let selecting = SelectionArgs { q: args.q, k: args.k, seq_lens_kv: args.seq_lens_kv, blocks };
+        let select = Selection::prepare(ctx, &plan).unwrap().bind(selecting).unwrap();
+        args.blocks = Some(blocks);
+        let attend = bind(ctx, &AttentionPlan::with_tier(&problem, ctx.caps(), tier).unwrap(), args);
+        Self { selection, buffers, select, attend, indices, counts }
+    }
+
+    /// One step in one pass, and what it left.
+    fn step(&self, ctx: &Context, step: u64) -> (HostBlocks, AttentionOutput) {
+        submit(ctx, |encoder| {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            self.select.encode_step_in(&mut pass, step);
+            self.attend.encode_in(&mut pass);
+        });
+        let lists = self.selection.blocks().indices_shape(self.selection.shape());
+        let words = |buffer| read_all::<f32>(ctx, buffer).into_iter().map(f32::to_bits).collect();
+        let blocks = HostBlocks::new(lists, words(&self.indices), words(&self.counts)).unwrap();
+        let (out, lse) = self.buffers.read(ctx);
+        (blocks, AttentionOutput { out, lse })
+    }
+}
+
+/// A decode loop: lengths and queries change in their buffers, lists go from kernel to kernel, and every token is right.
+#[test]
+fn a_decode_loop_stays_on_the_device() {
+    let hip = Hip { refresh_interval: 3, ..HIP };
+    let methods: [SelectionMethod; 2] = [three_stages().into(), hip.into()];
+    for (method, granularity) in methods.iter().flat_map(|method| Granularity::ALL.map(|each| (method, each))) {
+        let mut case = integers(shape(2, [1, 300], [2, 2], 16), 5);
+        case.seq_lens_kv = Some(vec![220, 150]);
+        let selection = SelectionProblem::new(case.shape, DType::F32, method.clone())
+            .granularity(granularity)
+            .selection_scale(1.0)
+            .with_seq_lens_kv();
+        for ctx in contexts() {
+            for tier in tiers(ctx.caps(), &[DType::F32]) {
+                let layer = Layer::new(ctx, tier, &case, selection.clone());
+                let mut cache = cpu::StageCache::default();
+                let mut expected = HostBlocks::empty(selection.blocks().indices_shape(&case.shape));
+                for step in 0..7u64 {
+                    let lens = [220 + step as u32, 150 + 20 * step as u32];
+                    let mut now = Case { seq_lens_kv: Some(lens.to_vec()), ..case.clone() };
+                    now.q.data_mut().rotate_left(5 * step as usize);
+                    ctx.queue().write_buffer(&layer.buffers.q, 0, bytemuck::cast_slice(now.q.data()));
+                    let on_gpu = layer.buffers.seq_lens_kv.as_ref().unwrap();
+                    ctx.queue().write_buffer(on_gpu, 0, bytemuck::cast_slice(&lens));
+                    if let Some(stage) = selection.first_stage(step) {
+                        let inputs = now.inputs();
+                        expected = cpu::select_from(&selection, &inputs.for_selection(), stage, &mut cache).unwrap();
+                    }
+                    let (blocks, output) = layer.step(ctx, step);
+                    let name = format!("{} {tier} {granularity} step {step}", ctx.describe());
+                    assert_lists_equal(&blocks, &expected, &name);
+                    let selected = SelectedCase { name, case: now, selection: selection.blocks(), blocks };
+                    selected.check(&output, Exp::Gpu(16)); // no tile is smaller
+                }
+            }
+        }
+    }
+}
+
+/// With query blocks of one query, the lists of a prompt's last queries are those of decoding them one by one, and so are
+/// the results, but for rounding.
+#[test]
+fn decoding_is_the_end_of_the_prompt() {
+    let hip = Hip { block_size_q: 1, stride_q: 1, ..HIP };
+    let infinite = wattn::InfiniteHip {
+        block_size_q: 1,
+        stages: three_stages().stages.into_iter().map(|stage| wattn::Stage { stride_q: 1, ..stage }).collect(),
+        ..three_stages()
+    };
+    let methods: [SelectionMethod; 2] = [hip.into(), infinite.into()];
+    for method in methods {
+        let select = |shape| SelectionProblem::new(shape, DType::F32, method.clone()).selection_scale(1.0).margin(16);
+        let prompt = integers(shape(1, [5, 300], [2, 2], 16), 9);
+        for ctx in contexts() {
+            let tier = ctx.caps().best_tier();
+            let (lists, together) = Layer::new(ctx, tier, &prompt, select(prompt.shape)).step(ctx, 0);
+            for query in 0..5usize {
+                let of = AttentionShape { seq_len_q: 1, ..prompt.shape };
+                let width = 4 * 16;
+                let row = prompt.q.data()[query * width..][..width].to_vec();
+                let seq_lens_kv = Some(vec![296 + query as u32]);
+                let case = Case { shape: of, q: HostTensor::new(of.q(), row).unwrap(), seq_lens_kv, ..prompt.clone() };
+                let (blocks, output) = Layer::new(ctx, tier, &case, select(of).with_seq_lens_kv()).step(ctx, 0);
+                let name = format!("{} query {query}", ctx.describe());
+                for set in 0..blocks.shape()[1] {
+                    assert_eq!(blocks.list(0, set, 0), lists.list(0, set, query as u32), "{name} set {set}");
+                }
+                for head in 0..4 {
+                    let (one, row) = (output.out.row(0, 0, head), together.out.row(0, query, head));
+                    // Scores are small integers over 4: only the exponentials and the sums of about 50 keys round.
+                    assert!(one.iter().zip(row).all(|(x, y)| (x - y).abs() < 5e-6), "{name}: {one:?} {row:?}");
+                }
+                SelectedCase { name, case, selection: select(of).blocks(), blocks }.check(&output, Exp::Gpu(16));
+            }
+        }
+    }
+}
+
+/// The one call does on a GPU what it does on the CPU.
+#[test]
+fn the_one_call() {
+    let case = integers(shape(1, [20, 300], [2, 2], 16), 12);
+    let selection = SelectionProblem::new(case.shape, DType::F32, HIP).selection_scale(1.0);
+    let options = SparseOptions::default().captured_mass(Report::Compute).recall(Report::Compute);
+    for ctx in contexts() {
+        let (engine, name) = (Engine::Gpu(ctx.clone()), ctx.describe());
+        for dense_below in [0, 290, 299, 300] {
+            let options = options.dense_below(dense_below);
+            let run = |engine: &Engine| {
+                engine.attend_sparse_blocking(&case.problem(), &selection, &case.inputs(), &options).unwrap()
+            };
+            let (got, expected) = (run(&engine), run(&Engine::cpu()));
+            assert_eq!(
+                (got.path, &got.blocks, &got.recall),
+                (expected.path, &expected.blocks, &expected.recall),
+                "{name}"
+            );
+            let (mass, expected) = (got.captured_mass.unwrap(), expected.captured_mass.unwrap());
+            for (mass, expected) in mass.data().iter().zip(expected.data()) {
+                assert!((mass - expected).abs() < 1e-5 && *mass <= 1.0 + 1e-5, "{name}: {mass} {expected}");
+            }
+            let dense = engine.attend_blocking(&case.problem(), &case.inputs()).unwrap();
+            match got.blocks {
+                None => assert_eq!(got.output, dense, "{name}"),
+                Some(blocks) => {
+                    assert_eq!(mass, captured_mass(&got.output.lse, &dense.lse).unwrap());
+                    let selection = selection.clone().dense_below(dense_below).blocks();
+                    SelectedCase { name: name.clone(), case: case.clone(), selection, blocks }
+                        .check(&got.output, Exp::Gpu(16));
+                }
+            }
+        }
+    }
+}
