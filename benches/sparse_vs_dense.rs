@@ -3,13 +3,15 @@
 //!
 //! `cargo bench --bench sparse_vs_dense`
 //!
-//! Rows are checked against the f64 oracle before anything is timed. Inputs are independent numbers, so that selected
-//! blocks lie scattered: the hardest case for memory.
+//! Rows are checked against the f64 oracle before anything is timed. The table has the fastest of some rounds that each
+//! run all parts of a case; criterion's numbers are those of selection and attention together. Inputs are independent numbers,
+//! so that selected blocks lie scattered: the hardest case for memory.
 
 mod common;
 
-use common::sparse::{Runs, SparseCase, on_each_device, settings, time};
+use common::sparse::{Runs, SparseCase, interleaved, on_each_device, settings, time};
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
+use std::time::Duration;
 use wattn::{Granularity, Hip, HostInputs, Preset, SelectionMethod};
 
 /// What the ratio of a case must reach.
@@ -21,18 +23,13 @@ struct Wanted {
     cached: Option<f64>,
 }
 
-/// Milliseconds of one case on one device.
+/// One case on one device.
 struct Line {
     device: String,
     name: String,
     wanted: Wanted,
-    dense: f64,
-    select: f64,
-    attend: f64,
-    /// Both.
-    total: f64,
-    /// Mean over a cycle of refreshes, attention included.
-    step: f64,
+    /// Milliseconds: dense, selection, attention to its lists, both, a step of the cycle of refreshes.
+    times: [f64; 5],
 }
 
 fn cases() -> Vec<(SparseCase, Wanted)> {
@@ -59,7 +56,7 @@ fn cases() -> Vec<(SparseCase, Wanted)> {
     cases
 }
 
-/// Times one case on one device; `None` when the filter leaves a part of it out.
+/// Times one case on one device; `None` when the filter leaves it out.
 fn measure(
     group: &mut BenchmarkGroup<'_, WallTime>,
     runs: &mut Runs<'_>,
@@ -67,44 +64,46 @@ fn measure(
     wanted: Wanted,
 ) -> Option<Line> {
     let (device, name) = (runs.device.clone(), runs.case.name.clone());
-    let label = |part: &str| format!("{device}/{name}/{part}");
     let mut checked = false; // once, and not at all where the filter leaves the case out
-    let dense = time(group, &label("dense"), || {
+    time(group, &format!("{device}/{name}"), || {
         if !checked {
             runs.check(inputs);
             checked = true;
         }
-        (runs.dense)()
-    });
-    let select = time(group, &label("select"), || (runs.select)(0));
-    let attend = time(group, &label("attend"), || (runs.attend)());
-    let decodes = runs.case.selection.shape().seq_len_q == 1;
+        (runs.both)(0)
+    })?;
     let steps = match runs.case.selection.method() {
-        SelectionMethod::Hip(hip) if decodes => hip.refresh_interval,
-        SelectionMethod::InfiniteHip(method) if decodes => method.stages[0].refresh_interval,
+        _ if runs.case.selection.shape().seq_len_q > 1 => 1,
+        SelectionMethod::Hip(hip) => hip.refresh_interval,
+        SelectionMethod::InfiniteHip(method) => method.stages[0].refresh_interval,
         _ => 1,
     };
-    let total = time(group, &label("total"), || (runs.both)(0));
-    let cycle = time(group, &label("cycle"), || (0..steps.into()).map(|step| (runs.both)(step)).sum());
-    let ms = |seconds: Option<f64>| seconds.map(|seconds| seconds * 1e3);
-    let (dense, select, attend, total) = (ms(dense)?, ms(select)?, ms(attend)?, ms(total)?);
-    Some(Line { wanted, dense, select, attend, total, step: ms(cycle)? / f64::from(steps), device, name })
+    let both = std::cell::RefCell::new(&mut runs.both);
+    let seconds = interleaved([
+        &mut runs.dense,
+        &mut || (runs.select)(0),
+        &mut runs.attend,
+        &mut || (both.borrow_mut())(0),
+        &mut || (0..steps.into()).map(|step| (both.borrow_mut())(step)).sum::<Duration>() / steps,
+    ]);
+    Some(Line { device, name, wanted, times: seconds.map(|seconds| 1e3 * seconds) })
 }
 
 fn print_table(lines: &[Line]) {
-    let (columns, ratios) = (["dense", "select", "attend", "total", "step"], ["total", "cached", "step"]);
-    print!(
+    println!(
         "\nmilliseconds, and dense attention's time over: selection and attention, attention alone, a step of the cycle"
     );
-    print!("\n{:<10} {:<38}", "device", "case");
-    columns.iter().for_each(|column| print!(" {column:>10}"));
-    ratios.iter().for_each(|ratio| print!(" {ratio:>15}"));
+    print!("{:<10} {:<42}", "device", "case");
+    ["dense", "select", "attend", "total", "step"].iter().for_each(|column| print!(" {column:>9}"));
+    ["total", "cached", "step"].iter().for_each(|ratio| print!(" {ratio:>15}"));
     println!();
-    for Line { device, name, wanted, dense, select, attend, total, step } in lines {
-        print!("{device:<10} {name:<38} {dense:>10.3} {select:>10.3} {attend:>10.3} {total:>10.3} {step:>10.3}");
-        for (time, wanted) in [(*total, wanted.total), (*attend, wanted.cached), (*step, None)] {
-            let wanted = wanted.map_or(String::new(), |wanted| format!("({wanted})"));
-            print!(" {:>7.2} {wanted:<7}", dense / time);
+    for Line { device, name, wanted, times } in lines {
+        print!("{device:<10} {name:<42}");
+        times.iter().for_each(|ms| print!(" {ms:>9.3}"));
+        for (part, wanted) in [(3, wanted.total), (2, wanted.cached), (4, None)] {
+            let (ratio, wanted) =
+                (times[0] / times[part], wanted.map_or(String::new(), |wanted| format!("({wanted})")));
+            print!(" {ratio:>7.2} {wanted:<7}");
         }
         println!();
     }

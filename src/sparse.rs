@@ -96,7 +96,8 @@ impl Planned {
         options: &SparseOptions,
     ) -> Result<Self> {
         let own = selection.dense_below;
-        let dense_below = options.dense_below.unwrap_or(if own == 0 { selection.method.crossover() } else { own });
+        let crossover = || selection.method.crossover(selection.shape.seq_len_q);
+        let dense_below = options.dense_below.unwrap_or_else(|| if own == 0 { crossover() } else { own });
         let selection = selection.clone().dense_below(dense_below);
         agree(problem, &selection)?;
         inputs.validate(problem)?;

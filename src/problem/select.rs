@@ -15,13 +15,18 @@ pub enum SelectionMethod {
 }
 
 impl SelectionMethod {
-    /// Keys up to which dense attention takes no longer than a selection and what follows: measured, see
-    /// [`docs::performance`](crate::docs::performance). Where it is that short, [`SelectionProblem::dense_below`] with
-    /// this number makes attention dense; [`Engine::attend_sparse`](crate::Engine::attend_sparse) does so on its own.
+    /// Keys up to which dense attention takes no longer than a selection and what follows, for so many queries: measured,
+    /// see [`docs::performance`](crate::docs::performance). Less than a query block shares its probes among fewer queries.
+    /// In a decode loop with refresh intervals, the number for a prompt holds.
+    ///
+    /// Where it is that short, [`SelectionProblem::dense_below`] with this number makes attention dense;
+    /// [`Engine::attend_sparse`](crate::Engine::attend_sparse) does so on its own.
     #[must_use]
-    pub const fn crossover(&self) -> u32 {
+    pub const fn crossover(&self, seq_len_q: u32) -> u32 {
         match self {
+            Self::Hip(hip) if seq_len_q < hip.block_size_q => 6144,
             Self::Hip(_) => 4096,
+            Self::InfiniteHip(method) if seq_len_q < method.block_size_q => 12_288,
             Self::InfiniteHip(_) => 8192,
         }
     }

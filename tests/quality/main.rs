@@ -301,7 +301,7 @@ fn below_the_crossover_attention_is_dense_to_the_bit() {
     let run = |case: &Case<f32>, selection: &SelectionProblem, options: &SparseOptions| {
         engine.attend_sparse_blocking(&case.problem(), selection, &case.inputs(), options).unwrap()
     };
-    assert!(case.shape.seq_len_kv < selection.method().crossover());
+    assert!(case.shape.seq_len_kv < selection.method().crossover(case.shape.seq_len_q));
     let options = SparseOptions::default().captured_mass(Report::Compute).recall(Report::Compute);
     let got = run(&case, &selection, &options);
     assert_eq!((got.path, &got.blocks, &got.recall), (AttentionPath::Dense, &None, &None));

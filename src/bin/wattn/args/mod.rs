@@ -195,7 +195,7 @@ impl RecallArgs {
         self.sparse.check(&self.attention)?;
         let mut selectors: Vec<Selector> = Vec::new();
         for &attention in &self.attention {
-            let selector = self.sparse.selector(attention, Mask::Causal, wattn::SelectionMethod::crossover)?;
+            let selector = self.sparse.selector(attention, Mask::Causal, |method| method.crossover(u32::MAX))?;
             selectors.extend(selector.filter(|new| selectors.iter().all(|old| old.name != new.name)));
         }
         if selectors.is_empty() && self.mask_png.is_some() {
