@@ -60,8 +60,11 @@ fn num_probes(method: &SelectionMethod, keys: f64) -> f64 {
             let mut entering = keys;
             let mut probes = 0.0;
             for stage in &method.stages {
-                probes += entering / f64::from(stage.chunk_size) * 2.0 * f64::from(stage.chunk_size).log2();
-                entering = entering.min(stage.keep.into());
+                // A stage that keeps all scores none.
+                if entering > f64::from(stage.keep) {
+                    probes += entering / f64::from(stage.chunk_size) * 2.0 * f64::from(stage.chunk_size).log2();
+                    entering = stage.keep.into();
+                }
             }
             probes
         }

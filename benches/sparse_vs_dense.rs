@@ -78,14 +78,13 @@ fn measure(
         SelectionMethod::InfiniteHip(method) => method.stages[0].refresh_interval,
         _ => 1,
     };
-    let both = std::cell::RefCell::new(&mut runs.both);
-    let seconds = interleaved([
-        &mut runs.dense,
-        &mut || (runs.select)(0),
-        &mut runs.attend,
-        &mut || (both.borrow_mut())(0),
-        &mut || (0..steps.into()).map(|step| (both.borrow_mut())(step)).sum::<Duration>() / steps,
-    ]);
+    let seconds = interleaved(|part| match part {
+        0 => (runs.dense)(),
+        1 => (runs.select)(0),
+        2 => (runs.attend)(),
+        3 => (runs.both)(0),
+        _ => (0..steps.into()).map(|step| (runs.both)(step)).sum::<Duration>() / steps,
+    });
     Some(Line { device, name, wanted, times: seconds.map(|seconds| 1e3 * seconds) })
 }
 
@@ -100,10 +99,10 @@ fn print_table(lines: &[Line]) {
     for Line { device, name, wanted, times } in lines {
         print!("{device:<10} {name:<42}");
         times.iter().for_each(|ms| print!(" {ms:>9.3}"));
-        for (part, wanted) in [(3, wanted.total), (2, wanted.cached), (4, None)] {
-            let (ratio, wanted) =
-                (times[0] / times[part], wanted.map_or(String::new(), |wanted| format!("({wanted})")));
-            print!(" {ratio:>7.2} {wanted:<7}");
+        let [dense, _, attend, total, step] = times;
+        for (time, wanted) in [(total, wanted.total), (attend, wanted.cached), (step, None)] {
+            let wanted = wanted.map_or(String::new(), |wanted| format!("({wanted})"));
+            print!(" {:>7.2} {wanted:<7}", dense / time);
         }
         println!();
     }

@@ -95,9 +95,10 @@ impl Planned {
         inputs: &HostInputs<'_, T>,
         options: &SparseOptions,
     ) -> Result<Self> {
-        let own = selection.dense_below;
-        let crossover = || selection.method.crossover(selection.shape.seq_len_q);
-        let dense_below = options.dense_below.unwrap_or_else(|| if own == 0 { crossover() } else { own });
+        let dense_below = options.dense_below.unwrap_or_else(|| match selection.dense_below {
+            0 => selection.method.crossover(selection.shape.seq_len_q),
+            own => own,
+        });
         let selection = selection.clone().dense_below(dense_below);
         agree(problem, &selection)?;
         inputs.validate(problem)?;

@@ -5,7 +5,7 @@ mod common;
 
 use common::certificate::certify_all;
 use common::golden;
-use common::gpu::{buffer, contexts, packed, read_all, submit, tiers};
+use common::gpu::{buffer, contexts, packed, read_all, read_words, submit, tiers};
 use common::select::{
     SelectCase, assert_invariants, assert_lists_equal, drawn_case, float_cases, integer_cases, shape, three_stages,
 };
@@ -79,8 +79,7 @@ impl Bound {
     }
 
     fn lists(&self, ctx: &Context) -> HostBlocks {
-        let words = |buffer| read_all::<f32>(ctx, buffer).into_iter().map(f32::to_bits).collect();
-        HostBlocks::new(self.shape, words(&self.indices), words(&self.counts)).unwrap()
+        HostBlocks::new(self.shape, read_words(ctx, &self.indices), read_words(ctx, &self.counts)).unwrap()
     }
 
     fn run(&self, ctx: &Context, step: u64) -> HostBlocks {
@@ -202,7 +201,7 @@ fn every_stage() {
             let plan = plan_of(ctx, tier, case);
             let bound = Bound::new(ctx, &plan, case);
             bound.run(ctx, 0);
-            let cache: Vec<u32> = read_all::<f32>(ctx, &bound.cache).into_iter().map(f32::to_bits).collect();
+            let cache = read_words(ctx, &bound.cache);
             let (_, stages) = twins::select_stages(&plan, &case.inputs()).unwrap();
             let (_, traces) = oracle::select_traced(&case.problem, &case.inputs()).unwrap();
             for (stage, survivors) in stages.iter().enumerate() {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::golden;
-use common::gpu::{check_twin, contexts, tiers, tilings, tiny_tiling};
+use common::gpu::{check_twin, contexts, problem_of, tiers, tilings, tiny_tiling};
 use common::selected::{SelectedCase, broken_lists, callers_cases};
 use common::{Case, Exp, shape};
 use half::f16;
@@ -14,10 +14,7 @@ use wattn::{
 };
 
 fn plan_of<T: Element>(case: &SelectedCase<T>, ctx: &Context, tier: Tier, tiling: Tiling) -> AttentionPlan {
-    let mut problem = case.problem().out_dtype(DType::F32).with_lse();
-    if case.case.seq_lens_kv.is_some() {
-        problem = problem.with_seq_lens_kv();
-    }
+    let problem = problem_of(&case.case, DType::F32).selected_blocks(case.selection);
     AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiling).unwrap()
 }
 

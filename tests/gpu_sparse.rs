@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::gpu::{Buffers, bind, buffer, contexts, read_all, submit, tiers};
+use common::gpu::{Buffers, bind, buffer, contexts, problem_of, read_words, submit, tiers};
 use common::select::{HIP, SelectCase, assert_lists_equal, shape, three_stages};
 use common::selected::SelectedCase;
 use common::{Case, Exp};
@@ -33,10 +33,7 @@ struct Layer {
 
 impl Layer {
     fn new(ctx: &Context, tier: Tier, case: &Case<f32>, selection: SelectionProblem) -> Self {
-        let mut problem = case.problem().selected_blocks(selection.blocks()).with_lse();
-        if case.seq_lens_kv.is_some() {
-            problem = problem.with_seq_lens_kv();
-        }
+        let problem = problem_of(case, DType::F32).selected_blocks(selection.blocks());
         let buffers = Buffers::new(ctx, case, &problem);
         let lists = selection.blocks().indices_shape(&case.shape);
         let [indices, counts] = [lists.iter().product(), lists[..3].iter().product::<u32>()]
@@ -60,8 +57,8 @@ impl Layer {
             self.attend.encode_in(&mut pass);
         });
         let lists = self.selection.blocks().indices_shape(self.selection.shape());
-        let words = |buffer| read_all::<f32>(ctx, buffer).into_iter().map(f32::to_bits).collect();
-        let blocks = HostBlocks::new(lists, words(&self.indices), words(&self.counts)).unwrap();
+        let (indices, counts) = (read_words(ctx, &self.indices), read_words(ctx, &self.counts));
+        let blocks = HostBlocks::new(lists, indices, counts).unwrap();
         let (out, lse) = self.buffers.read(ctx);
         (blocks, AttentionOutput { out, lse })
     }

@@ -167,22 +167,22 @@ pub fn time(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, mut run: impl 
     samples.into_iter().reduce(f64::min)
 }
 
-/// Seconds of each call in its fastest round, to which nothing else on the machine added. Every round runs all calls, so
-/// that no call has the machine's slow phases to itself; short ones are repeated within a round.
-pub fn interleaved<const N: usize>(mut calls: [&mut dyn FnMut() -> Duration; N]) -> [f64; N] {
+/// Seconds of each of `N` parts in its fastest round, to which nothing else on the machine added. Every round runs all
+/// parts, so that none has the machine's slow phases to itself; short ones are repeated within a round.
+pub fn interleaved<const N: usize>(mut run: impl FnMut(usize) -> Duration) -> [f64; N] {
     let (least_rounds, most_rounds, least_time) = (5, 30, Duration::from_secs(3));
     let least_part = Duration::from_millis(10);
-    let repeats = calls.each_mut().map(|call| {
-        call(); // the first time may allocate
-        (least_part.as_secs_f64() / call().as_secs_f64()).ceil().clamp(1.0, 1000.0) as u32
+    let repeats: [u32; N] = core::array::from_fn(|part| {
+        run(part); // the first time may allocate
+        (least_part.as_secs_f64() / run(part).as_secs_f64()).ceil().clamp(1.0, 1000.0) as u32
     });
     let (mut fastest, begin) = ([f64::INFINITY; N], Instant::now());
     for round in 0..most_rounds {
         if round >= least_rounds && begin.elapsed() >= least_time {
             break;
         }
-        for ((call, repeats), fastest) in calls.iter_mut().zip(repeats).zip(&mut fastest) {
-            let total: Duration = (0..repeats).map(|_| call()).sum();
+        for (part, (fastest, repeats)) in fastest.iter_mut().zip(repeats).enumerate() {
+            let total: Duration = (0..repeats).map(|_| run(part)).sum();
             *fastest = fastest.min(total.as_secs_f64() / f64::from(repeats));
         }
     }

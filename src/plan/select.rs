@@ -188,7 +188,7 @@ impl SelectionPlan {
                     (children, max_parents, u32::saturating_mul(max_parents, children))
                 }
             };
-            let keep = (stage.keep / stage.chunk_size).min(max_chunks);
+            let keep = stage.kept_chunks().min(max_chunks);
             let max_survivors = keep.saturating_mul(if self.is_union() { self.lists_per_set } else { 1 });
             let survivors = u64::from(max_survivors);
             let is_last = index + 1 == method.stages.len();

@@ -28,6 +28,13 @@ pub struct Stage {
     pub refresh_interval: u32,
 }
 
+impl Stage {
+    /// Chunks that the stage keeps of a list; of a stage that breaks the rules, any number.
+    pub(crate) fn kept_chunks(&self) -> u32 {
+        self.keep / self.chunk_size.max(1)
+    }
+}
+
 /// InfiniteHiP (*Extending Language Model Context Up to 3 Million Tokens on a Single GPU*, section 3; the code's rules
 /// where paper and code differ): the keys between sinks and window are cut into chunks. A stage descends into each chunk
 /// by halving, always into the half whose representative key scores higher, and gives the chunk the largest score it met.

@@ -1,7 +1,7 @@
 //! Selection of key blocks as a problem.
 
 use super::blocks::{BlockSelection, Granularity};
-use super::{HeadReduction, Hip, InfiniteHip, Preset};
+use super::{HeadReduction, Hip, InfiniteHip, Preset, Stage};
 use crate::{AttentionShape, DType, Element, Error, HostTensor, Mask, Result};
 
 /// How blocks are found.
@@ -265,7 +265,7 @@ impl SelectionProblem {
                 (hip.block_size_q, hip.block_size_k, hip.max_blocks(), hip.sink_size, hip.window_size)
             }
             SelectionMethod::InfiniteHip(method) => {
-                let kept = method.stages.last().map_or(0, |stage| stage.keep / stage.chunk_size.max(1));
+                let kept = method.stages.last().map_or(0, Stage::kept_chunks);
                 let heads = match method.reduction {
                     HeadReduction::Max => 1,
                     HeadReduction::Union => self.granularity.heads_per_set(&self.shape),

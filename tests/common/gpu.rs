@@ -98,6 +98,11 @@ pub fn read_all<T: Element>(ctx: &Context, buffer: &wgpu::Buffer) -> Vec<T> {
     ctx.read_blocking::<T>(view).unwrap().into_data()
 }
 
+/// All of a buffer of words.
+pub fn read_words(ctx: &Context, buffer: &wgpu::Buffer) -> Vec<u32> {
+    read_all::<f32>(ctx, buffer).into_iter().map(f32::to_bits).collect()
+}
+
 /// The contiguous layout of a shape.
 pub fn packed([batch, seq, heads, dim]: [u32; 4]) -> Layout {
     Layout::seq_major(batch, seq, heads, dim)

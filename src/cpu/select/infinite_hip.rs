@@ -100,7 +100,7 @@ fn run_wave<T: Element>(call: &Call<'_, T>, method: &InfiniteHip, mut lists: Vec
 
 /// Whether a stage keeps all chunks of a list, so that nobody asks for their scores.
 fn keeps_all(list: &List<'_>, stage: &Stage) -> bool {
-    list.chunks.len() <= (stage.keep / stage.chunk_size) as usize
+    list.chunks.len() <= stage.kept_chunks() as usize
 }
 
 /// Keeps the best chunks of each set of scores, and the union of those.
@@ -108,7 +108,7 @@ fn keep_best(list: &mut List<'_>, stage: &Stage, scores: &[Vec<f32>]) {
     if keeps_all(list, stage) {
         return;
     }
-    let keep = (stage.keep / stage.chunk_size) as usize;
+    let keep = stage.kept_chunks() as usize;
     let mut kept = vec![false; list.chunks.len()];
     let mut top_k = TopK::default();
     for scores in scores {
@@ -126,10 +126,8 @@ fn score_stage<T: Element>(
     lists: &[List<'_>],
 ) -> Vec<Vec<Vec<f32>>> {
     let averaged: Vec<Vec<_>> = lists.par_iter().map(|list| average_queries(call, method, index, list)).collect();
-    if averaged.iter().all(Vec::is_empty) {
-        return vec![vec![]; lists.len()];
-    }
-    let longest = lists.iter().map(|list| list.chunks.len()).max().unwrap_or(0);
+    let scored = lists.iter().zip(&averaged).filter(|(_, averaged)| !averaged.is_empty());
+    let longest = scored.map(|(list, _)| list.chunks.len()).max().unwrap_or(0);
     // Tile by tile, so that the blocks of a wave find keys in the cache that the block before has probed.
     let tasks: Vec<_> = (0..longest)
         .step_by(CHUNKS_PER_TASK)
