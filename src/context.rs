@@ -65,6 +65,8 @@ struct Inner {
     caps: DeviceCaps,
     checks: ShaderChecks,
     pipelines: PipelineCache,
+    #[cfg(feature = "lm")]
+    lm_pipelines: crate::lm::CompiledVariants,
     /// Stand in for bindings that a problem does not use: one to read, one to write, since wgpu forbids both at once.
     unused_read: wgpu::Buffer,
     unused_write: wgpu::Buffer,
@@ -134,7 +136,19 @@ impl Context {
         let lost = Arc::new(OnceLock::new());
         let pipelines = PipelineCache::default();
         let scopes = Mutex::new(());
-        let inner = Inner { device, queue, caps, checks, pipelines, unused_read, unused_write, lost, scopes };
+        let inner = Inner {
+            device,
+            queue,
+            caps,
+            checks,
+            pipelines,
+            #[cfg(feature = "lm")]
+            lm_pipelines: crate::lm::CompiledVariants::default(),
+            unused_read,
+            unused_write,
+            lost,
+            scopes,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -210,6 +224,11 @@ impl Context {
 
     pub(crate) fn pipelines(&self) -> &PipelineCache {
         &self.inner.pipelines
+    }
+
+    #[cfg(feature = "lm")]
+    pub(crate) fn lm_pipelines(&self) -> &crate::lm::CompiledVariants {
+        &self.inner.lm_pipelines
     }
 
     pub(crate) fn unused_read(&self) -> &wgpu::Buffer {

@@ -118,6 +118,8 @@ mod dtype;
 mod engine;
 mod error;
 mod kernels;
+#[cfg(feature = "lm")]
+pub mod lm;
 mod ops;
 mod pipeline;
 mod plan;

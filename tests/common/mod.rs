@@ -8,6 +8,8 @@ use wattn::{AttentionOutput, AttentionProblem, AttentionShape, Element, HostInpu
 pub mod certificate;
 pub mod golden;
 pub mod gpu;
+#[cfg(feature = "lm")]
+pub mod lm;
 pub mod select;
 pub mod selected;
 

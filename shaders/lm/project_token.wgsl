@@ -1,0 +1,54 @@
+// out = x W^T + bias for one row x: each output is computed by a team of LANES invocations, which read its row of weights
+// side by side. A large matrix is in several buffers, each a dispatch of its own.
+struct ProjectParams {
+    num_tokens: u32, // 1 here
+    cols_vec4: u32,  // inputs / 4
+    num_rows: u32,   // outputs of this buffer
+    first_row: u32,  // outputs before it
+    all_rows: u32,   // outputs of a token
+    bias: u32,       // 1: there is a bias
+    accumulate: u32, // 1: added to what out holds
+}
+
+@group(0) @binding(0) var<uniform>             params: ProjectParams;
+@group(0) @binding(1) var<storage, read>       x: array<vec4<f32>>;   // [num_tokens, cols / 4]
+@group(0) @binding(2) var<storage, read>       weight: array<Elem4>;  // [num_rows, cols / 4]
+@group(0) @binding(3) var<storage, read>       bias: array<f32>;      // [all_rows]
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;       // [num_tokens, all_rows]
+
+var<workgroup> sums: array<f32, LANES * TEAMS>;
+
+@compute @workgroup_size(LANES * TEAMS)
+fn project_token(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
+    let lane = index % LANES;
+    let row = (workgroup.y * num_workgroups.x + workgroup.x) * TEAMS + index / LANES;
+    var sum = 0.0;
+    if row < params.num_rows {
+        let start = row * params.cols_vec4;
+        for (var column = lane; column < params.cols_vec4; column += LANES) {
+            sum += dot(widen(weight[start + column]), x[column]);
+        }
+    }
+    sums[index] = sum;
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if lane < half {
+            sums[index] += sums[index + half];
+        }
+    }
+    if lane == 0u && row < params.num_rows {
+        let at = params.first_row + row;
+        var value = sums[index];
+        if params.bias == 1u {
+            value += bias[at];
+        }
+        if params.accumulate == 1u {
+            value += out[at];
+        }
+        out[at] = value;
+    }
+}

@@ -1,0 +1,88 @@
+// out = x W^T + bias for many rows x: a workgroup of 16 x 16 invocations computes a tile of 64 tokens and 64 outputs, each
+// invocation 4 x 4 of them, 16 inputs at a time through workgroup memory.
+struct ProjectParams {
+    num_tokens: u32,
+    cols_vec4: u32,  // inputs / 4
+    num_rows: u32,   // outputs of this buffer
+    first_row: u32,  // outputs before it
+    all_rows: u32,   // outputs of a token
+    bias: u32,       // 1: there is a bias
+    accumulate: u32, // 1: added to what out holds
+}
+
+@group(0) @binding(0) var<uniform>             params: ProjectParams;
+@group(0) @binding(1) var<storage, read>       x: array<vec4<f32>>;   // [num_tokens, cols / 4]
+@group(0) @binding(2) var<storage, read>       weight: array<Elem4>;  // [num_rows, cols / 4]
+@group(0) @binding(3) var<storage, read>       bias: array<f32>;      // [all_rows]
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;       // [num_tokens, all_rows]
+
+const TILE = 64u;
+const DEPTH = 16u;
+// One more than a tile, so that what one invocation scatters falls into different banks.
+const PITCH = TILE + 1u;
+
+var<workgroup> tile_x: array<f32, DEPTH * PITCH>;
+var<workgroup> tile_w: array<f32, DEPTH * PITCH>;
+
+@compute @workgroup_size(256)
+fn project_tokens(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    // Each invocation loads four inputs of one token and four of one output, turned so that inputs come first.
+    let quarter = index % 4u;
+    let loaded = index / 4u;
+    let token = workgroup.y * TILE + loaded;
+    let row = workgroup.x * TILE + loaded;
+    // It computes outputs `right + 16 i` of tokens `down + 16 j`: neighbours write neighbours.
+    let right = index % 16u;
+    let down = index / 16u;
+
+    var acc = array<vec4<f32>, 4>();
+    for (var first = 0u; first < params.cols_vec4; first += DEPTH / 4u) {
+        let column = first + quarter;
+        var from_x = vec4<f32>();
+        if token < params.num_tokens && column < params.cols_vec4 {
+            from_x = x[token * params.cols_vec4 + column];
+        }
+        var from_w = vec4<f32>();
+        if row < params.num_rows && column < params.cols_vec4 {
+            from_w = widen(weight[row * params.cols_vec4 + column]);
+        }
+        workgroupBarrier();
+        for (var i = 0u; i < 4u; i++) {
+            tile_x[(quarter * 4u + i) * PITCH + loaded] = from_x[i];
+            tile_w[(quarter * 4u + i) * PITCH + loaded] = from_w[i];
+        }
+        workgroupBarrier();
+        for (var k = 0u; k < DEPTH; k++) {
+            let at = k * PITCH;
+            let w = vec4<f32>(
+                tile_w[at + right],
+                tile_w[at + right + 16u],
+                tile_w[at + right + 32u],
+                tile_w[at + right + 48u],
+            );
+            acc[0] = fma(vec4<f32>(tile_x[at + down]), w, acc[0]);
+            acc[1] = fma(vec4<f32>(tile_x[at + down + 16u]), w, acc[1]);
+            acc[2] = fma(vec4<f32>(tile_x[at + down + 32u]), w, acc[2]);
+            acc[3] = fma(vec4<f32>(tile_x[at + down + 48u]), w, acc[3]);
+        }
+    }
+
+    for (var j = 0u; j < 4u; j++) {
+        let to_token = workgroup.y * TILE + down + 16u * j;
+        for (var i = 0u; i < 4u; i++) {
+            let to_row = workgroup.x * TILE + right + 16u * i;
+            if to_token < params.num_tokens && to_row < params.num_rows {
+                let at = params.first_row + to_row;
+                var value = acc[j][i];
+                if params.bias == 1u {
+                    value += bias[at];
+                }
+                let to = to_token * params.all_rows + at;
+                if params.accumulate == 1u {
+                    value += out[to];
+                }
+                out[to] = value;
+            }
+        }
+    }
+}

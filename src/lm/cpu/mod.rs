@@ -1,0 +1,179 @@
+//! The model on the CPU. Each file is the twin of a kernel of `shaders/lm`.
+
+mod embed_tokens;
+mod gate_mlp;
+mod project_token;
+mod project_tokens;
+mod rms_norm;
+mod rotate_heads;
+mod sample_token;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use embed_tokens::embed_tokens;
+pub use gate_mlp::gate_mlp;
+pub use project_token::project_token;
+pub use project_tokens::project_tokens;
+pub use rms_norm::rms_norm;
+pub use rotate_heads::{Heads, rotate_heads};
+pub use sample_token::sample_token;
+
+use super::error::LmResult;
+use super::matrix::Matrix;
+use super::model::Model;
+use super::options::{LayerAttention, ListSource, SessionOptions};
+use super::problems::LayerProblems;
+use super::weights::{LayerWeights, Linear};
+use crate::cpu::{self, StageCache};
+use crate::quality::{MassReport, captured_mass, no_blocks, random_blocks};
+use crate::{AttentionOutput, HostBlocks, HostInputs, HostTensor};
+
+/// One layer's keys, values and lists.
+#[derive(Debug)]
+struct LayerCache {
+    k: HostTensor,
+    v: HostTensor,
+    /// Of the decode steps since the last prompt.
+    lists: Option<HostBlocks>,
+    stages: StageCache,
+    /// Captured mass, `[token, head]`.
+    mass: Vec<f32>,
+}
+
+/// A model and the tokens that it has read.
+#[derive(Debug)]
+pub(crate) struct CpuRunner {
+    model: Arc<Model>,
+    options: SessionOptions,
+    rope: Vec<f32>,
+    layers: Vec<LayerCache>,
+    /// Tokens decoded since the last prompt.
+    step: u64,
+    pub(crate) measure_mass: bool,
+    pub(crate) attention_time: Duration,
+}
+
+impl CpuRunner {
+    pub(crate) fn new(model: &Arc<Model>, options: &SessionOptions) -> LmResult<Self> {
+        let config = model.config();
+        // What attention cannot do is told before the first token.
+        for layer in 0..config.num_layers as usize {
+            LayerProblems::new(config, options, layer, 1)?;
+        }
+        let shape = [1, options.capacity, config.num_kv_heads, config.head_dim];
+        let layer = || {
+            let (k, v) = (HostTensor::zeros(shape), HostTensor::zeros(shape));
+            LayerCache { k, v, lists: None, stages: StageCache::default(), mass: Vec::new() }
+        };
+        Ok(Self {
+            rope: config.rope.table(config.head_dim, config.trained_len, options.capacity),
+            layers: (0..config.num_layers).map(|_| layer()).collect(),
+            model: Arc::clone(model),
+            options: options.clone(),
+            step: 0,
+            measure_mass: false,
+            attention_time: Duration::ZERO,
+        })
+    }
+
+    /// Forgets what decode steps keep.
+    pub(crate) fn restart(&mut self) {
+        self.step = 0;
+    }
+
+    /// Reads tokens at position `at`; logits of the last, or of all.
+    pub(crate) fn forward(&mut self, tokens: &[u32], at: u32, all: bool) -> LmResult<Vec<f32>> {
+        let model = Arc::clone(&self.model);
+        let (config, weights) = (model.config(), model.weights());
+        let mut x = embed_tokens(tokens, &weights.embedding);
+        for (index, layer) in weights.layers.iter().enumerate() {
+            let normed = rms_norm(&x, &layer.input_norm, config.rms_norm_eps);
+            let heads = self.attend(index, layer, &normed, at)?;
+            add(&mut x, &project(&heads, &layer.out));
+            let normed = rms_norm(&x, &layer.mlp_norm, config.rms_norm_eps);
+            let gated = gate_mlp(&project(&normed, &layer.gate_up), config.intermediate_size as usize);
+            add(&mut x, &project(&gated, &layer.down));
+        }
+        self.step = if tokens.len() == 1 { self.step + 1 } else { 0 };
+        let first = if all { 0 } else { (tokens.len() - 1) * config.hidden_size as usize };
+        let normed = rms_norm(&x[first..], &weights.norm, config.rms_norm_eps);
+        Ok(product(&normed, weights.head(), None))
+    }
+
+    /// Heads of a layer, `[token, q_size]`.
+    fn attend(&mut self, index: usize, layer: &LayerWeights, normed: &[f32], at: u32) -> LmResult<Vec<f32>> {
+        let config = self.model.config();
+        let qkv = project(normed, &layer.qkv);
+        let [num_q_heads, num_kv_heads, head_dim] =
+            [config.num_q_heads, config.num_kv_heads, config.head_dim].map(|n| n as usize);
+        let norms = layer.head_norms.as_ref().map(|norms| (norms, config.rms_norm_eps));
+        let table = &self.rope[at as usize * head_dim..];
+        let [q, k, v] = rotate_heads(&qkv, Heads { num_q_heads, num_kv_heads, head_dim }, norms, table);
+        let cache = &mut self.layers[index];
+        let start = at as usize * num_kv_heads * head_dim;
+        cache.k.data_mut()[start..start + k.len()].copy_from_slice(&k);
+        cache.v.data_mut()[start..start + v.len()].copy_from_slice(&v);
+
+        let begin = Instant::now();
+        let tokens = (q.len() / (num_q_heads * head_dim)) as u32; // a chunk
+        let problems = LayerProblems::new(config, &self.options, index, tokens)?;
+        let q = HostTensor::new(problems.dense.shape().q(), q)?;
+        let seq_lens = [at + tokens];
+        let LayerCache { k, v, lists, stages, mass } = cache;
+        let inputs = HostInputs { q: &q, k, v, seq_lens_kv: Some(&seq_lens) };
+        let output = match (&problems.sparse, &self.options.attention[index]) {
+            (Some((selection, sparse)), LayerAttention::Sparse { lists: source, .. }) => {
+                let chosen = match source {
+                    ListSource::Empty => no_blocks(selection),
+                    ListSource::Random { seed } => {
+                        random_blocks(selection, Some(&seq_lens), seed ^ (u64::from(at) << 16) ^ index as u64)?
+                    }
+                    ListSource::Selected => {
+                        let step = if tokens == 1 { self.step } else { 0 };
+                        match (selection.first_stage(step), lists.take()) {
+                            (None, Some(lists)) => lists,
+                            (stage, _) => {
+                                cpu::select_from(selection, &inputs.for_selection(), stage.unwrap_or(0), stages)?
+                            }
+                        }
+                    }
+                };
+                let output = cpu::attend_selected(sparse, &inputs, &chosen)?;
+                *lists = (tokens == 1).then_some(chosen);
+                if self.measure_mass {
+                    let AttentionOutput { lse, .. } = cpu::attend(&problems.dense, &inputs)?;
+                    mass.extend(captured_mass(&output.lse, &lse)?.into_data());
+                }
+                output
+            }
+            _ => cpu::attend(&problems.dense, &inputs)?,
+        };
+        self.attention_time += begin.elapsed();
+        Ok(output.out.into_data())
+    }
+
+    /// Captured mass of the sparse layers, of all that was read since it was first asked for.
+    pub(crate) fn mass(&self) -> LmResult<MassReport> {
+        let heads = self.model.config().num_q_heads;
+        let mut report = MassReport::new();
+        for (index, layer) in self.layers.iter().enumerate().filter(|(_, layer)| !layer.mass.is_empty()) {
+            let tokens = layer.mass.len() as u32 / heads; // fewer than the capacity for each document
+            report.add_layer(format!("layer {index}"), &HostTensor::new([1, tokens, heads, 1], layer.mass.clone())?)?;
+        }
+        Ok(report)
+    }
+}
+
+fn project(x: &[f32], linear: &Linear) -> Vec<f32> {
+    product(x, &linear.weight, linear.bias.as_deref())
+}
+
+fn product(x: &[f32], weight: &Matrix, bias: Option<&[f32]>) -> Vec<f32> {
+    let one = x.len() == weight.cols();
+    if one { project_token(x, weight, bias) } else { project_tokens(x, weight, bias) }
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}

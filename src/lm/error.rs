@@ -1,0 +1,116 @@
+//! What can go wrong between a folder of files and a sentence.
+
+use std::path::PathBuf;
+
+/// Everything that loading and running a model can fail with, with the names and numbers that say why.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LmError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file can be read and does not hold what its name promises.
+    #[error("{file}: {reason}")]
+    Format {
+        /// The file, or what stands for it.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A field of `config.json` is missing, or has a value that no model of ours can have.
+    #[error("config.json: {field} = {value}: {rule}")]
+    Config {
+        /// The field.
+        field: &'static str,
+        /// Its value as JSON; `missing` when it is not there.
+        value: String,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// A tensor that the configuration asks for is in none of the files.
+    #[error("tensor `{tensor}` is missing from the checkpoint")]
+    MissingTensor {
+        /// The tensor.
+        tensor: String,
+    },
+    /// The index names a file for a tensor, and the file is not there or lacks the tensor.
+    #[error("tensor `{tensor}`: the index places it in {file}, {reason}")]
+    Shard {
+        /// The tensor.
+        tensor: String,
+        /// The file that the index names.
+        file: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A tensor has another shape than the configuration gives it.
+    #[error("tensor `{tensor}` has shape {actual:?}, the configuration gives it {expected:?}")]
+    TensorShape {
+        /// The tensor.
+        tensor: String,
+        /// Rows and columns, or the length.
+        expected: Vec<usize>,
+        /// What the file says.
+        actual: Vec<usize>,
+    },
+    /// A tensor is stored in a type that we do not read.
+    #[error("tensor `{tensor}` is stored as {actual}; F32, F16 and BF16 are read")]
+    TensorDType {
+        /// The tensor.
+        tensor: String,
+        /// The type, by its name in the file.
+        actual: String,
+    },
+    /// A file ends before a tensor does.
+    #[error("tensor `{tensor}` ends at byte {end} of {file}, which has {len}")]
+    Truncated {
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        file: String,
+        /// Where the tensor ends.
+        end: u64,
+        /// Bytes in the file.
+        len: u64,
+    },
+    /// The tokenizer cannot be read, or refuses a text.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// A token is not in the vocabulary.
+    #[error("token {token}: the vocabulary has {vocab_size}")]
+    Token {
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab_size: u32,
+    },
+    /// The context is full.
+    #[error("context: {needed} tokens needed, the session was made for {capacity}")]
+    Capacity {
+        /// Tokens needed.
+        needed: u64,
+        /// Tokens that the session holds.
+        capacity: u32,
+    },
+    /// An option has a value that its rule forbids.
+    #[error("{option} = {value}: {rule}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: String,
+        /// The rule.
+        rule: &'static str,
+    },
+    /// Attention, or the device.
+    #[error(transparent)]
+    Attention(#[from] crate::Error),
+}
+
+/// `Result` with [`LmError`].
+pub type LmResult<T, E = LmError> = core::result::Result<T, E>;

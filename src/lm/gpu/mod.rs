@@ -1,0 +1,281 @@
+//! The model on the GPU: one submission for each chunk of a prompt and for each token after it.
+
+mod chunk;
+mod memory;
+pub(crate) mod step;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chunk::{Binder, Chunk, Shared};
+use futures::channel::oneshot;
+use memory::{GpuWeights, buffer};
+use step::{Pipelines, Step};
+
+use super::error::LmResult;
+use super::kernels::sample_token::SampleParams;
+use super::kernels::{LmKernel, LmVariant, WeightElem};
+use super::model::Model;
+use super::options::{Sampling, SessionOptions};
+use crate::{Context, DType, Error, Layout, TensorView};
+
+/// Bytes of logits that a call for all of them may read back at once.
+const LOGITS_BYTES: u64 = 64 << 20;
+
+/// A model and the tokens that it has read.
+#[derive(Debug)]
+pub(crate) struct GpuRunner {
+    model: Arc<Model>,
+    options: SessionOptions,
+    pipelines: Pipelines,
+    weights: GpuWeights,
+    shared: Shared,
+    /// By number of tokens: whole chunks, single tokens, and the last remainder.
+    chunks: HashMap<u32, Chunk>,
+    sample: Step,
+    sample_params: wgpu::Buffer,
+    /// Tokens decoded since the last prompt.
+    step: u64,
+}
+
+/// A token on its way back.
+#[derive(Debug)]
+pub(crate) struct PendingToken {
+    staging: wgpu::Buffer,
+    mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    submission: wgpu::SubmissionIndex,
+}
+
+impl GpuRunner {
+    pub(crate) fn new(ctx: &Context, model: &Arc<Model>, options: &SessionOptions) -> LmResult<Self> {
+        let config = model.config();
+        let shared = Shared {
+            state: buffer(ctx, "wattn.lm.state", 2)?,
+            tokens: buffer(ctx, "wattn.lm.tokens", options.chunk.into())?,
+            logits: buffer(ctx, "wattn.lm.logits", config.vocab_size.into())?,
+            nothing: buffer(ctx, "wattn.lm.nothing", 4)?,
+        };
+        let weights = GpuWeights::new(ctx, config, model.weights(), options.capacity)?;
+        let pipelines = Pipelines::new(ctx);
+        let sample_params = pipelines.uniform(bytemuck::bytes_of(&SampleParams::default()))?;
+        let variant = LmVariant { kernel: LmKernel::SampleToken, elem: WeightElem::F32, norm: false };
+        let buffers = [&shared.logits, &shared.state, &shared.tokens];
+        let sample = pipelines.variant_with(variant, &sample_params, &buffers, [1, 1, 1])?;
+        let mut runner = Self {
+            model: Arc::clone(model),
+            options: options.clone(),
+            pipelines,
+            weights,
+            shared,
+            chunks: HashMap::new(),
+            sample,
+            sample_params,
+            step: 0,
+        };
+        // What cannot be bound is told before the first token.
+        runner.chunk(1)?;
+        runner.chunk(options.chunk.min(options.capacity))?;
+        Ok(runner)
+    }
+
+    fn ctx(&self) -> Context {
+        self.pipelines.context().clone()
+    }
+
+    /// The dispatches of so many tokens, bound on first use. Of odd numbers only the last is kept.
+    fn chunk(&mut self, tokens: u32) -> LmResult<&Chunk> {
+        if !self.chunks.contains_key(&tokens) {
+            let kept = [1, self.options.chunk.min(self.options.capacity)];
+            self.chunks.retain(|tokens, _| kept.contains(tokens));
+            let chunk = self.binder().chunk(tokens)?;
+            self.chunks.insert(tokens, chunk);
+        }
+        Ok(&self.chunks[&tokens])
+    }
+
+    fn binder(&self) -> Binder<'_> {
+        Binder {
+            pipelines: &self.pipelines,
+            config: self.model.config(),
+            options: &self.options,
+            weights: &self.weights,
+            shared: &self.shared,
+        }
+    }
+
+    /// Submits tokens at position `at`. The logits of the last stay on the GPU.
+    pub(crate) fn read(&mut self, tokens: &[u32], at: u32) -> LmResult<()> {
+        self.submit(tokens, at, &[])
+    }
+
+    fn submit(&mut self, tokens: &[u32], at: u32, more: &[Step]) -> LmResult<()> {
+        let ctx = self.ctx();
+        let count = tokens.len() as u32; // a chunk
+        self.step = if count == 1 { self.step } else { 0 };
+        let step = self.step;
+        self.chunk(count)?;
+        let chunk = &self.chunks[&count];
+        let shared = &self.shared;
+        ctx.scoped("running a model", || -> LmResult<()> {
+            let queue = ctx.queue();
+            queue.write_buffer(&shared.state, 0, bytemuck::cast_slice(&[at + count, at]));
+            queue.write_buffer(&shared.tokens, 0, bytemuck::cast_slice(tokens));
+            chunk.write_lists(queue, at)?;
+            let mut encoder = encoder(&ctx);
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                chunk.encode(&mut pass, step, true);
+                chunk.encode_last(&mut pass);
+                more.iter().for_each(|step| step.encode_in(&mut pass));
+            }
+            queue.submit([encoder.finish()]);
+            Ok(())
+        })??;
+        self.step = if count == 1 { self.step + 1 } else { 0 };
+        Ok(())
+    }
+
+    /// Forgets what decode steps keep.
+    pub(crate) fn restart(&mut self) {
+        self.step = 0;
+    }
+
+    /// The logits of the last token that was read.
+    pub(crate) fn logits(&self) -> LmResult<Vec<f32>> {
+        self.download(&self.shared.logits, self.model.config().vocab_size)
+    }
+
+    fn download(&self, buffer: &wgpu::Buffer, len: u32) -> LmResult<Vec<f32>> {
+        let view = TensorView::new(buffer, DType::F32, Layout::seq_major(1, 1, 1, len));
+        Ok(self.ctx().read_blocking::<f32>(view)?.into_data())
+    }
+
+    /// Most tokens whose logits [`read_all`](Self::read_all) gives at once.
+    pub(crate) fn most_logits(&self) -> u32 {
+        let row = u64::from(self.model.config().vocab_size) * 4;
+        let bytes = LOGITS_BYTES.min(self.ctx().caps().max_storage_binding_bytes);
+        u32::try_from(bytes / row).unwrap_or(u32::MAX).clamp(1, self.options.chunk)
+    }
+
+    /// Reads tokens and gives the logits of all of them.
+    pub(crate) fn read_all(&mut self, tokens: &[u32], at: u32) -> LmResult<Vec<f32>> {
+        let count = tokens.len() as u32; // at most most_logits()
+        let len = count * self.model.config().vocab_size;
+        let logits = buffer(&self.ctx(), "wattn.lm.all_logits", len.into())?;
+        self.chunk(count)?;
+        let steps = self.binder().all_logits(&self.chunks[&count], &logits)?;
+        self.submit(tokens, at, &steps)?;
+        self.download(&logits, len)
+    }
+
+    /// Prepares for tokens to be drawn one after another, after `len` tokens.
+    pub(crate) fn begin(&mut self, sampling: &Sampling, len: u32) -> LmResult<()> {
+        let config = self.model.config();
+        let params = SampleParams {
+            vocab_size: config.vocab_size,
+            top_k: sampling.top_k,
+            top_p: sampling.top_p,
+            temperature: sampling.temperature,
+            seed: sampling.seed,
+            softcap: config.final_softcap.unwrap_or(0.0),
+        };
+        let ctx = self.ctx();
+        ctx.scoped("running a model", || {
+            ctx.queue().write_buffer(&self.sample_params, 0, bytemuck::bytes_of(&params));
+            ctx.queue().write_buffer(&self.shared.state, 0, bytemuck::cast_slice(&[len, 0]));
+        })?;
+        Ok(())
+    }
+
+    /// Submits one token: it is drawn from the logits, read, and its own logits computed. `len` tokens were there before.
+    pub(crate) fn next(&mut self, len: u32) -> LmResult<PendingToken> {
+        let ctx = self.ctx();
+        let (step, shared) = (self.step, &self.shared);
+        let chunk = &self.chunks[&1];
+        let pending = ctx.scoped("running a model", || -> LmResult<PendingToken> {
+            let staging = ctx.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("wattn.lm.token"),
+                size: 4,
+                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            chunk.write_lists(ctx.queue(), len)?;
+            let mut encoder = encoder(&ctx);
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                self.sample.encode_in(&mut pass);
+                chunk.encode(&mut pass, step, true);
+                chunk.encode_last(&mut pass);
+            }
+            encoder.copy_buffer_to_buffer(&shared.tokens, 0, &staging, 0, 4);
+            let submission = ctx.queue().submit([encoder.finish()]);
+            let (sender, mapped) = oneshot::channel();
+            staging.map_async(wgpu::MapMode::Read, .., move |result| {
+                // A reader that went away wants no answer.
+                let _ = sender.send(result);
+            });
+            Ok(PendingToken { staging, mapped, submission })
+        })??;
+        self.step += 1;
+        Ok(pending)
+    }
+
+    /// Waits for a token.
+    pub(crate) fn wait(&self, pending: PendingToken) -> LmResult<u32> {
+        let lost = |message: String| Error::DeviceLost { message };
+        let PendingToken { staging, mapped, submission } = pending;
+        let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+        self.ctx().device().poll(poll).map_err(Error::from)?;
+        pollster::block_on(mapped)
+            .map_err(|_| lost("a map was dropped unanswered".to_owned()))?
+            .map_err(Error::from)?;
+        let bytes = staging.get_mapped_range(..).map_err(|error| lost(error.to_string()))?;
+        Ok(bytemuck::pod_read_unaligned(&bytes[..4]))
+    }
+
+    /// Waits until all that was submitted is done.
+    pub(crate) fn finish(&self) -> LmResult<()> {
+        self.ctx().device().poll(wgpu::PollType::wait_indefinitely()).map_err(Error::from)?;
+        Ok(())
+    }
+
+    /// Computes the chunk of so many tokens once more after `len - tokens` others, with or without attention, for its time
+    /// alone: what it computes is garbage where attention is left out.
+    pub(crate) fn rerun(&mut self, tokens: u32, len: u32, attention: bool) -> LmResult<()> {
+        self.chunk(tokens)?;
+        let ctx = self.ctx();
+        let (chunk, state) = (&self.chunks[&tokens], &self.shared.state);
+        ctx.scoped("running a model", || {
+            ctx.queue().write_buffer(state, 0, bytemuck::cast_slice(&[len, len - tokens]));
+            let mut encoder = encoder(&ctx);
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                chunk.encode(&mut pass, 0, attention);
+                chunk.encode_last(&mut pass);
+            }
+            ctx.queue().submit([encoder.finish()]);
+        })?;
+        self.finish()
+    }
+}
+
+fn encoder(ctx: &Context) -> wgpu::CommandEncoder {
+    ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("wattn.lm") })
+}
+
+/// Submits one dispatch.
+pub(super) fn run(
+    ctx: &Context,
+    variant: LmVariant,
+    params: &[u8],
+    buffers: &[&wgpu::Buffer],
+    workgroups: [u32; 3],
+) -> LmResult<()> {
+    let step = Pipelines::new(ctx).variant(variant, params, buffers, workgroups)?;
+    ctx.scoped("running a kernel", || {
+        let mut encoder = encoder(ctx);
+        step.encode_in(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+        ctx.queue().submit([encoder.finish()]);
+    })?;
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! A product of one row with weights: `shaders/lm/project_token.wgsl`.
+
+use super::spread;
+use crate::kernels::{Binding, params};
+
+pub(super) const BINDINGS: [Binding; 5] = [
+    Binding::uniform("params"),
+    Binding::read("x"),
+    Binding::read("weight"),
+    Binding::read("bias"),
+    Binding::write("out"),
+];
+
+/// Invocations of a team, and teams of a workgroup.
+pub(super) const CONSTANTS: [(&str, u32); 2] = [("LANES", 32), ("TEAMS", TEAMS)];
+
+const TEAMS: u32 = 4;
+
+params! {
+    /// The numbers of one dispatch, of this kernel and of `project_tokens`.
+    ProjectParams {
+        num_tokens: u32,
+        cols_vec4: u32,
+        num_rows: u32,
+        first_row: u32,
+        all_rows: u32,
+        bias: u32,
+        accumulate: u32,
+    }
+}
+
+impl ProjectParams {
+    pub(crate) fn workgroups_of_one(&self) -> [u32; 3] {
+        spread(self.num_rows.div_ceil(TEAMS).into())
+    }
+}

@@ -1,0 +1,18 @@
+//! A norm of rows: `shaders/lm/rms_norm.wgsl`.
+
+use crate::kernels::{Binding, params};
+
+pub(super) const BINDINGS: [Binding; 4] =
+    [Binding::uniform("params"), Binding::read("x"), Binding::read("weight"), Binding::write("out")];
+
+pub(super) const CONSTANTS: [(&str, u32); 1] = [("WORKGROUP_SIZE", 64)];
+
+params! {
+    /// The numbers of one dispatch.
+    NormParams {
+        width_vec4: u32,
+        first_row: u32,
+        eps: f32,
+        scale: f32,
+    }
+}

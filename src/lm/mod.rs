@@ -1,0 +1,72 @@
+//! Language models on wattn: Llama, Mistral, Qwen2 and Qwen3 from Hugging Face files, on the GPU or the CPU, with dense or
+//! sparse attention in each layer. Needs the feature `lm`.
+//!
+//! Attention is that of the library, through what the crate exports; the few other kernels are short and plain.
+//!
+//! ```no_run
+//! use std::{ops::ControlFlow, path::Path, sync::Arc};
+//! use wattn::lm::{LayerAttention, Model, Sampling, Session, SessionOptions};
+//! use wattn::{Engine, Hip};
+//!
+//! let model = Arc::new(Model::open(Path::new("Qwen3-0.6B"))?);
+//! let options = SessionOptions::new(model.config(), 32768).attention(&LayerAttention::select(Hip::decode()), 3);
+//! let mut session = Session::new(&model, &Engine::best_blocking(), &options)?;
+//! session.read(&model.tokenizer().encode("Once upon a time")?)?;
+//! session.generate(64, &Sampling::GREEDY, |token| {
+//!     print!("{}", model.tokenizer().decode(&[token]).unwrap_or_default());
+//!     ControlFlow::Continue(())
+//! })?;
+//! # Ok::<(), wattn::lm::LmError>(())
+//! ```
+
+mod checkpoint;
+mod config;
+mod cpu;
+mod error;
+mod gpu;
+mod kernels;
+mod matrix;
+mod model;
+mod options;
+mod problems;
+mod rope;
+mod session;
+mod tokenizer;
+mod weights;
+
+pub(crate) use gpu::step::CompiledVariants;
+
+pub use checkpoint::Checkpoint;
+pub use config::{Architecture, LmConfig};
+pub use error::{LmError, LmResult};
+pub use kernels::{LmKernel, LmVariant, WeightElem};
+pub use matrix::{Elements, Matrix};
+pub use model::Model;
+pub use options::{LayerAttention, ListSource, Sampling, SessionOptions};
+pub use rope::{Rope, RopeScaling};
+pub use session::{Session, Stop};
+pub use tokenizer::{TextStream, TextTokenizer};
+
+/// What the kernels of `shaders/lm` do, on the CPU. For tests.
+#[doc(hidden)]
+pub mod twins {
+    pub use super::cpu::{
+        Heads, embed_tokens, gate_mlp, project_token, project_tokens, rms_norm, rotate_heads, sample_token,
+    };
+}
+
+/// Runs one kernel and waits for nothing. `params` are the words of its uniform, `buffers` those of its other bindings. For
+/// tests.
+///
+/// # Errors
+/// Those of the device.
+#[doc(hidden)]
+pub fn run_kernel(
+    ctx: &crate::Context,
+    variant: LmVariant,
+    params: &[u32],
+    buffers: &[&wgpu::Buffer],
+    workgroups: [u32; 3],
+) -> LmResult<()> {
+    gpu::run(ctx, variant, bytemuck::cast_slice(params), buffers, workgroups)
+}

@@ -1,0 +1,142 @@
+//! What a session is made for.
+
+use super::config::LmConfig;
+use super::error::{LmError, LmResult};
+use crate::{Hip, SelectionMethod};
+
+/// Where the lists of blocks of sparse attention come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ListSource {
+    /// The method selects them.
+    Selected,
+    /// Random candidates, as many as the method would select: what a selection has to beat.
+    Random {
+        /// The same lists for the same seed.
+        seed: u64,
+    },
+    /// No blocks: the method's sinks and window only.
+    Empty,
+}
+
+/// How a layer attends. A layer with a sliding window of its own stays dense within it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum LayerAttention {
+    /// To every key.
+    Dense,
+    /// To blocks of keys, sinks and a window.
+    Sparse {
+        /// Sizes, and how blocks are selected.
+        method: SelectionMethod,
+        /// Who selects them.
+        lists: ListSource,
+    },
+}
+
+impl LayerAttention {
+    /// A method's own selection.
+    #[must_use]
+    pub fn select(method: impl Into<SelectionMethod>) -> Self {
+        Self::Sparse { method: method.into(), lists: ListSource::Selected }
+    }
+
+    /// First keys and last keys only.
+    #[must_use]
+    pub fn window(sink_size: u32, window_size: u32) -> Self {
+        let method = Hip { sink_size, window_size, ..Hip::default() };
+        Self::Sparse { method: method.into(), lists: ListSource::Empty }
+    }
+}
+
+/// Sizes of a [`Session`](super::Session), and how each layer attends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionOptions {
+    pub(crate) capacity: u32,
+    pub(crate) chunk: u32,
+    pub(crate) attention: Vec<LayerAttention>,
+}
+
+impl SessionOptions {
+    /// A session for `capacity` tokens, dense, with prompts read in chunks of 256.
+    #[must_use]
+    pub fn new(config: &LmConfig, capacity: u32) -> Self {
+        Self { capacity, chunk: 256, attention: vec![LayerAttention::Dense; config.num_layers as usize] }
+    }
+
+    /// Sets how many tokens of a prompt are computed at a time.
+    #[must_use]
+    pub fn chunk(mut self, tokens: u32) -> Self {
+        self.chunk = tokens;
+        self
+    }
+
+    /// Sets how all layers but the first `dense_layers` attend. Pruning the first layers of a model costs the most.
+    #[must_use]
+    pub fn attention(mut self, attention: &LayerAttention, dense_layers: u32) -> Self {
+        self.attention.iter_mut().skip(dense_layers as usize).for_each(|layer| *layer = attention.clone());
+        self
+    }
+
+    /// Sets how one layer attends.
+    ///
+    /// # Panics
+    /// When there is no such layer.
+    #[must_use]
+    pub fn layer(mut self, layer: u32, attention: LayerAttention) -> Self {
+        self.attention[layer as usize] = attention;
+        self
+    }
+
+    pub(crate) fn validate(&self, config: &LmConfig) -> LmResult<()> {
+        let invalid = |option, value: u64, rule| Err(LmError::Option { option, value: value.to_string(), rule });
+        if self.capacity == 0 || self.capacity > crate::AttentionProblem::MAX_SEQ_LEN {
+            return invalid("capacity", self.capacity.into(), "must be from 1 to 2^29 tokens");
+        }
+        if self.chunk == 0 || self.chunk > 1 << 16 {
+            return invalid("chunk", self.chunk.into(), "must be from 1 to 65536 tokens");
+        }
+        if self.attention.len() != config.num_layers as usize {
+            let layers = self.attention.len() as u64;
+            return invalid("attention", layers, "must have an entry for each layer of the model");
+        }
+        Ok(())
+    }
+}
+
+/// How a token is drawn from its logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Divisor of the logits; 0: the best token, always.
+    pub temperature: f32,
+    /// Only so many of the best are drawn, and those equal to the last of them; 0: all.
+    pub top_k: u32,
+    /// Only the best that together have this share of the probability are drawn; 1: all.
+    pub top_p: f32,
+    /// The same seed draws the same tokens.
+    pub seed: u32,
+}
+
+impl Sampling {
+    /// The best token, always.
+    pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+
+    /// Checks the rules.
+    ///
+    /// # Errors
+    /// [`LmError::Option`] naming the option.
+    pub fn validate(&self) -> LmResult<()> {
+        let invalid = |option, value: f32, rule| Err(LmError::Option { option, value: value.to_string(), rule });
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            return invalid("temperature", self.temperature, "must be 0 or a positive number");
+        }
+        // Below this, differences of logits pass the range of f32.
+        if self.temperature > 0.0 && self.temperature < 1e-6 {
+            return invalid("temperature", self.temperature, "must be 0 or at least 1e-6");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return invalid("top_p", self.top_p, "must be above 0 and at most 1");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! The attention of a layer, as problems of the library.
+
+use super::config::LmConfig;
+use super::error::LmResult;
+use super::options::{LayerAttention, SessionOptions};
+use crate::{AttentionProblem, AttentionShape, DType, Mask, SelectionProblem};
+
+/// What a layer computes for a number of tokens, whatever the length of the context.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerProblems {
+    pub(crate) dense: AttentionProblem,
+    /// The lists of blocks, and attention to them, where the layer is sparse.
+    pub(crate) sparse: Option<(SelectionProblem, AttentionProblem)>,
+}
+
+impl LayerProblems {
+    pub(crate) fn new(config: &LmConfig, options: &SessionOptions, layer: usize, tokens: u32) -> LmResult<Self> {
+        let shape = AttentionShape {
+            batch_size: 1,
+            seq_len_q: tokens,
+            seq_len_kv: options.capacity,
+            num_q_heads: config.num_q_heads,
+            num_kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+            head_dim_v: config.head_dim,
+        };
+        let window = config.sliding_windows[layer];
+        // A window of so many keys counts the query's own.
+        let left = window.map(|keys| keys - 1);
+        let mask = if left.is_some() { Mask::Window { left, right: Some(0) } } else { Mask::Causal };
+        let dense = AttentionProblem::new(shape, DType::F32).mask(mask).with_seq_lens_kv();
+        dense.validate()?;
+        let sparse = match &options.attention[layer] {
+            LayerAttention::Sparse { method, .. } if window.is_none() => {
+                let selection = SelectionProblem::new(shape, DType::F32, method.clone()).with_seq_lens_kv();
+                selection.validate()?;
+                let attention = dense.clone().selected_blocks(selection.blocks());
+                attention.validate()?;
+                Some((selection, attention))
+            }
+            _ => None,
+        };
+        Ok(Self { dense, sparse })
+    }
+}
