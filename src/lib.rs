@@ -85,6 +85,10 @@
 //! On a GPU of your own, [`Selection`] writes its lists into two buffers and [`Attention`] reads them, with nothing read
 //! back: [`AttentionProblem::selected_blocks`], [`BoundSelection::encode_step`]. What is lost is told by [`quality`].
 //!
+//! # Language models
+//!
+//! With the feature `lm`, `wattn::lm` runs Llama, Mistral, Qwen2 and Qwen3 checkpoints on this attention.
+//!
 //! # What a call costs
 //!
 //! | call | validates | compiles | allocates on the GPU | submits | waits |
@@ -175,6 +179,6 @@ pub mod docs {
 }
 
 /// The examples of the README compile.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "lm"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -57,3 +57,8 @@ fn quality_runs() {
 fn sparse_decode_runs() {
     runs("sparse_decode", "33 tokens");
 }
+
+#[test]
+fn llm_runs() {
+    runs("llm", "tokens, ");
+}

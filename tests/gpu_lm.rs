@@ -259,7 +259,7 @@ fn sparse_methods() -> Vec<LayerAttention> {
         LayerAttention::select(decode),
         LayerAttention::select(infinite),
         LayerAttention::window(4, 12),
-        LayerAttention::Sparse { method: hip.into(), lists: ListSource::Random { seed: 3 } },
+        LayerAttention::listed(hip, ListSource::Random { seed: 3 }),
     ]
 }
 
@@ -275,9 +275,16 @@ fn sparse_attention_is_that_of_the_cpu() {
                 // Then token by token, with lists that live for some steps.
                 session.generate(9, &Sampling::GREEDY, |_| ControlFlow::Continue(())).unwrap();
                 all.extend(session.logits().unwrap());
-                all
+                session.read(&tokens[..5]).unwrap();
+                assert_eq!(session.lists(0).unwrap(), None, "the first layer is dense");
+                (all, session.lists(1).unwrap().expect("the second layer is sparse"))
             };
-            let (gpu, cpu) = (run(&Engine::from(ctx.clone())), run(&Engine::cpu()));
+            let ((gpu, gpu_lists), (cpu, cpu_lists)) = (run(&Engine::from(ctx.clone())), run(&Engine::cpu()));
+            assert_eq!(gpu_lists.at, cpu_lists.at);
+            let lists = |lists: &wattn::HostBlocks| -> Vec<Vec<u32>> {
+                (0..lists.shape()[1]).map(|set| lists.list(0, set, 0).to_vec()).collect()
+            };
+            assert_eq!(lists(&gpu_lists.blocks), lists(&cpu_lists.blocks), "{attention:?}");
             let error = difference(&gpu, &cpu);
             assert!(error <= TOLERANCE, "{attention:?}: {error:.1e}");
             let vocab = model.config().vocab_size as usize;

@@ -133,7 +133,8 @@ fn headers_whose_offsets_lie_are_refused() {
 
 #[test]
 fn an_index_that_lies_names_the_tensor() {
-    let cases: [(&str, fn(&mut Value)); 6] = [
+    type Change = fn(&mut Value);
+    let cases: [(&str, Change); 6] = [
         ("which is not there", |map| map["model.norm.weight"] = "model-00009-of-00005.safetensors".into()),
         ("which does not hold it", |map| map["model.norm.weight"] = "model-00001-of-00005.safetensors".into()),
         ("not a file of its folder", |map| map["model.norm.weight"] = "../model.safetensors".into()),

@@ -145,7 +145,7 @@ fn attention_attends_to_each_key_once_by_the_three_rules() {
     // At position 24 the window begins at 15.
     assert_eq!(keys(&problem, 25), (0..10).chain(13..25).collect::<Vec<u32>>());
     assert_eq!(keys(&problem, 3), [0, 1, 2]);
-    assert_eq!(keys(&problem, 0), []);
+    assert_eq!(keys(&problem, 0), Vec::<u32>::new());
     let dense = |dense_below| problem.clone().selected_blocks(wattn::BlockSelection { dense_below, ..selection });
     assert_eq!(keys(&dense(40), 40), (0..40).collect::<Vec<u32>>());
     assert_eq!(keys(&dense(39), 40), expected);

@@ -42,7 +42,7 @@ pub use error::{LmError, LmResult};
 pub use kernels::{LmKernel, LmVariant, WeightElem};
 pub use matrix::{Elements, Matrix};
 pub use model::Model;
-pub use options::{LayerAttention, ListSource, Sampling, SessionOptions};
+pub use options::{ChunkLists, LayerAttention, ListSource, Sampling, SessionOptions};
 pub use rope::{Rope, RopeScaling};
 pub use session::{Session, Stop};
 pub use tokenizer::{TextStream, TextTokenizer};

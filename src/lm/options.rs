@@ -2,7 +2,7 @@
 
 use super::config::LmConfig;
 use super::error::{LmError, LmResult};
-use crate::{Hip, SelectionMethod};
+use crate::{BlockSelection, Granularity, Hip, HostBlocks, SelectionMethod};
 
 /// Where the lists of blocks of sparse attention come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +31,10 @@ pub enum LayerAttention {
         method: SelectionMethod,
         /// Who selects them.
         lists: ListSource,
+        /// Which heads share a list; `None`: those that the method is made for.
+        granularity: Option<Granularity>,
+        /// Query blocks that see no more keys than these are dense; 0: none.
+        dense_below: u32,
     },
 }
 
@@ -38,15 +42,34 @@ impl LayerAttention {
     /// A method's own selection.
     #[must_use]
     pub fn select(method: impl Into<SelectionMethod>) -> Self {
-        Self::Sparse { method: method.into(), lists: ListSource::Selected }
+        Self::listed(method, ListSource::Selected)
+    }
+
+    /// A method's sizes, with lists from elsewhere.
+    #[must_use]
+    pub fn listed(method: impl Into<SelectionMethod>, lists: ListSource) -> Self {
+        Self::Sparse { method: method.into(), lists, granularity: None, dense_below: 0 }
     }
 
     /// First keys and last keys only.
     #[must_use]
     pub fn window(sink_size: u32, window_size: u32) -> Self {
         let method = Hip { sink_size, window_size, ..Hip::default() };
-        Self::Sparse { method: method.into(), lists: ListSource::Empty }
+        Self::listed(method, ListSource::Empty)
     }
+}
+
+/// Which keys a layer's heads saw of a chunk of tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChunkLists {
+    /// Position of the first token of the chunk.
+    pub at: u32,
+    /// Its tokens.
+    pub tokens: u32,
+    /// What the lists mean.
+    pub selection: BlockSelection,
+    /// The lists.
+    pub blocks: HostBlocks,
 }
 
 /// Sizes of a [`Session`](super::Session), and how each layer attends.

@@ -31,8 +31,13 @@ impl LayerProblems {
         let dense = AttentionProblem::new(shape, DType::F32).mask(mask).with_seq_lens_kv();
         dense.validate()?;
         let sparse = match &options.attention[layer] {
-            LayerAttention::Sparse { method, .. } if window.is_none() => {
+            LayerAttention::Sparse { method, granularity, dense_below, .. } if window.is_none() => {
                 let selection = SelectionProblem::new(shape, DType::F32, method.clone()).with_seq_lens_kv();
+                let selection = selection.dense_below(*dense_below);
+                let selection = match granularity {
+                    Some(granularity) => selection.granularity(*granularity),
+                    None => selection,
+                };
                 selection.validate()?;
                 let attention = dense.clone().selected_blocks(selection.blocks());
                 attention.validate()?;

@@ -8,7 +8,7 @@ use super::cpu::{CpuRunner, sample_token};
 use super::error::{LmError, LmResult};
 use super::gpu::GpuRunner;
 use super::model::Model;
-use super::options::{Sampling, SessionOptions};
+use super::options::{ChunkLists, Sampling, SessionOptions};
 use crate::Engine;
 use crate::quality::MassReport;
 
@@ -341,6 +341,23 @@ impl Session {
         self.tokens.truncate((len - tokens) as usize);
         self.read(&part)?;
         Ok(best)
+    }
+
+    /// The lists of a layer for the last chunk that was read; `None` where the layer is dense.
+    ///
+    /// # Errors
+    /// Those of the device.
+    ///
+    /// # Panics
+    /// When there is no such layer.
+    ///
+    /// # Cost
+    /// On the GPU reads them back and waits.
+    pub fn lists(&self, layer: u32) -> LmResult<Option<ChunkLists>> {
+        match &self.runner {
+            Runner::Gpu(runner) => runner.lists(layer as usize),
+            Runner::Cpu { runner, .. } => Ok(runner.lists(layer as usize)),
+        }
     }
 
     /// From now on computes dense attention beside sparse, for [`Session::mass`]. On the CPU only.

@@ -28,6 +28,24 @@ impl TextTokenizer {
         Ok(self.tokenizer.encode(text, false).map_err(failed)?.get_ids().to_vec())
     }
 
+    /// The tokens of a text that begins a sequence, with those that the model wants around it.
+    ///
+    /// # Errors
+    /// [`LmError::Tokenizer`].
+    pub fn encode_prompt(&self, text: &str) -> LmResult<Vec<u32>> {
+        Ok(self.tokenizer.encode(text, true).map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// The tokens of a text, and the byte of the text where each ends.
+    ///
+    /// # Errors
+    /// [`LmError::Tokenizer`].
+    pub fn encode_with_ends(&self, text: &str) -> LmResult<(Vec<u32>, Vec<usize>)> {
+        let encoding = self.tokenizer.encode(text, false).map_err(failed)?;
+        let ends = encoding.get_offsets().iter().map(|offsets| offsets.1).collect();
+        Ok((encoding.get_ids().to_vec(), ends))
+    }
+
     /// The text of tokens.
     ///
     /// # Errors

@@ -1,10 +1,12 @@
 """Trains the small model that ships with wattn, and writes it in the Hugging Face layout.
 
-    python train.py --corpus work --out work/model --minutes 75
+    python train.py --corpus work --out work/first --minutes 80
+    python train.py --corpus work --out work/model --minutes 45 --resume work/first --mixture recall
 
 Qwen3 architecture (RMSNorm, per-head norm of queries and keys, rotary positions, grouped queries, SwiGLU, tied head) over a
-byte-level BPE that is trained first. The mixture is text of the corpus with, in one sequence out of four, tasks that only a
-look far back can solve: keys to recall, and passages to copy. Learning rate: warm-up, constant, linear decay, all measured in
+byte-level BPE that is trained first. The mixture is text of the corpus with tasks that only a look back can solve: keys to
+recall, and passages to copy. Text alone forms no heads that retrieve within so few tokens, so the second run begins with
+short sequences of random tokens that repeat, where nothing else helps, and goes on to the full length. Learning rate: warm-up, constant, linear decay, all measured in
 elapsed time, so that the run ends when it should on any machine. Needs torch, tokenizers, safetensors, numpy, matplotlib.
 """
 
@@ -17,7 +19,7 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 END = "<|endoftext|>"
@@ -33,7 +35,7 @@ CONFIG = {
     "head_dim": 64,
     "hidden_act": "silu",
     "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
+    "rope_theta": 500000.0,
     "rope_scaling": None,
     "attention_bias": False,
     "tie_word_embeddings": True,
@@ -142,11 +144,19 @@ class Model(torch.nn.Module):
         return F.linear(self.norm(x), self.embed_tokens.weight)
 
 
-class Mixture:
-    """Sequences of token ids: three out of four are text, the fourth is a task of looking far back."""
+# Shares of text, keys, copies and repeats; and lengths, each up to a share of the run's time.
+MIXTURES = {
+    "plain": {"shares": [0.75, 0.17, 0.08, 0.0], "lengths": [(0.5, 512), (1.0, 2048)]},
+    "repeats": {"shares": [0.35, 0.2, 0.15, 0.3], "lengths": [(1.0, 256)]},
+    "recall": {"shares": [0.5, 0.25, 0.15, 0.1], "lengths": [(0.25, 512), (1.0, 2048)]},
+}
 
-    def __init__(self, tokenizer, documents, seed):
-        self.tokenizer, self.random = tokenizer, np.random.default_rng(seed)
+
+class Mixture:
+    """Sequences of token ids: text, and tasks of looking back."""
+
+    def __init__(self, tokenizer, documents, shares, seed):
+        self.tokenizer, self.shares, self.random = tokenizer, shares, np.random.default_rng(seed)
         encoded = tokenizer.encode_batch([document["text"] for document in documents])
         order = self.random.permutation(len(encoded))
         self.stream = np.concatenate([np.array([0] + encoded[at].ids, dtype=np.int64) for at in order])
@@ -162,7 +172,7 @@ class Mixture:
 
     def keys(self, length):
         """Facts scattered through text, all asked for at the end in another order."""
-        count = int(self.random.integers(1, 9))
+        count = int(self.random.integers(1, 2 + min(7, length // 100)))
         names = self.random.choice(self.words, count, replace=False)
         facts = [self.ids(f"\nThe pass key of {name} is {self.random.integers(10000, 99999)}.\n") for name in names]
         asked = [facts[at] for at in self.random.permutation(count)]
@@ -178,12 +188,65 @@ class Mixture:
         passage, gap = self.text(size), int(self.random.integers(0, length - 2 * size + 1))
         return np.concatenate([self.text(length - 2 * size - gap), passage, self.text(gap), passage])
 
+    def repeats(self, length):
+        """A few random tokens, or a few tokens of text, over and over."""
+        size = int(self.random.integers(8, length // 2))
+        some = self.random.integers(1, CONFIG["vocab_size"], size) if self.random.random() < 0.5 else self.text(size)
+        return np.resize(some, length)
+
     def batch(self, count, length):
-        rows = []
-        for _ in range(count):
-            kind = self.random.random()
-            rows.append(self.text(length) if kind < 0.75 else self.keys(length) if kind < 0.92 else self.copies(length))
-        return torch.from_numpy(np.stack(rows))
+        kinds = self.random.choice([self.text, self.keys, self.copies, self.repeats], count, p=self.shares)
+        return torch.from_numpy(np.stack([kind(length) for kind in kinds]))
+
+
+@torch.no_grad()
+def plant_retrieval(model, probe):
+    """Sets two heads of each of two layers to a circuit that retrieves; training makes of it what it can use.
+
+    Such heads (*In-context Learning and Induction Heads*, Olsson et al. 2022) form by themselves after some hundred million
+    tokens, which two cores cannot afford. In layer 0 one head writes the token before, and one the token itself, each into
+    columns of its own; in layer 1 two heads look for keys whose token before is the current one, and copy the key's own
+    token. Looking back turns on a direction that all embeddings share, to which the tied head is blind. What the heads write
+    is scaled by the lengths that the hidden states of `probe` have.
+    """
+    c, random = CONFIG, torch.Generator().manual_seed(7)
+    width, dim = c["hidden_size"], c["head_dim"]
+    half, rate = dim // 2, c["rope_theta"] ** (-torch.arange(dim // 2) / (dim // 2))
+    first, second = model.layers[0], model.layers[1]
+    queries, keys = slice(2 * dim, 4 * dim), slice(dim, 2 * dim)  # heads 2 and 3 of q, head 1 of k and v
+    lengths, x = [], model.embed_tokens(probe[None])
+    for layer in model.layers:
+        x = layer(x, model.cos[: len(probe)], model.sin[: len(probe)])
+        lengths.append(float(x.norm(dim=-1).mean()))
+    embedding = model.embed_tokens.weight
+    shared = F.normalize(torch.randn(width, generator=random), dim=0)
+    embedding += 0.5 * embedding.norm(dim=1).mean() * shared - embedding @ shared[:, None] * shared
+    basis = torch.randn(width, width, generator=random)
+    basis = torch.linalg.qr(basis - torch.outer(shared, shared @ basis))[0]
+    read, before, here = basis[:, :dim], basis[:, dim : 2 * dim], basis[:, 2 * dim : 3 * dim]
+    weight0, weight1 = first.input_layernorm.weight, second.input_layernorm.weight
+
+    fast = torch.arange(half) < half // 3  # pairs that tell neighbours apart
+    turn = lambda offset: torch.cat([(offset * rate).cos() * fast, (offset * rate).sin() * fast])
+    attention = first.self_attn
+    attention.k_proj.weight[keys] = torch.outer(turn(0.0), shared / weight0)
+    attention.q_proj.weight[queries] = torch.outer(torch.cat([turn(-1.0), turn(0.0)]), shared / weight0)
+    attention.v_proj.weight[keys] = (read / weight0[:, None]).T
+    attention.o_proj.weight[:, 2 * dim : 3 * dim] = before * 0.7 * lengths[0] / dim**0.5
+    attention.o_proj.weight[:, 3 * dim :] = here * 0.7 * lengths[0] / dim**0.5
+    for norm in (attention.q_norm, attention.k_norm):
+        norm.weight[torch.cat([fast, fast])] = norm.weight[torch.cat([fast, fast])].clamp(min=1.8)
+
+    slow = torch.arange(half) >= half - 14  # pairs that hardly turn within the context
+    slow = torch.cat([slow, slow])[:, None]
+    attention = second.self_attn
+    attention.k_proj.weight[keys] = (before / weight1[:, None]).T * slow
+    attention.q_proj.weight[queries] = ((here / weight1[:, None]).T * slow).repeat(2, 1)
+    attention.v_proj.weight[keys] = (here / weight1[:, None]).T
+    for head in (2, 3):
+        attention.o_proj.weight[:, head * dim : (head + 1) * dim] = read * 0.08 * lengths[-1] / dim**0.5
+    for norm in (attention.q_norm, attention.k_norm):
+        norm.weight[slow[:, 0]] = norm.weight[slow[:, 0]].clamp(min=1.8)
 
 
 class Muon(torch.optim.Optimizer):
@@ -245,14 +308,25 @@ def main():
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--tokens-a-step", type=int, default=6144)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--resume", type=pathlib.Path, help="begin with the model in this folder")
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
+    parser.add_argument("--plant", action="store_true", help="begin with heads that retrieve")
+    parser.add_argument("--mixture", choices=MIXTURES, default="plain")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
 
     read = lambda name: [json.loads(line) for line in open(args.corpus / f"{name}.jsonl")]
     train, heldout = read("train"), read("heldout")
-    tokenizer = train_tokenizer([document["text"] for document in train], CONFIG["vocab_size"])
-    mixture = Mixture(tokenizer, train, args.seed)
-    model = Model(CONFIG)
+    recipe, model = MIXTURES[args.mixture], Model(CONFIG)
+    if args.resume:
+        tokenizer = Tokenizer.from_file(str(args.resume / "tokenizer.json"))
+        stored = load_file(args.resume / "model.safetensors")
+        model.load_state_dict({name.removeprefix("model."): value.float() for name, value in stored.items()})
+    else:
+        tokenizer = train_tokenizer([document["text"] for document in train], CONFIG["vocab_size"])
+    mixture = Mixture(tokenizer, train, recipe["shares"], args.seed)
+    if args.plant:
+        plant_retrieval(model, torch.from_numpy(mixture.text(512)))
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {len(mixture.stream)} tokens of text", flush=True)
 
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
@@ -264,9 +338,9 @@ def main():
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     begin, step, seen, curve, saved = time.time(), 0, 0, [], 0.0
     while (done := (time.time() - begin) / (args.minutes * 60)) < 1:
-        # Half of the time on short sequences, where a token costs less, then the length that the model is for.
-        length = 512 if done < 0.5 else CONFIG["max_position_embeddings"]
-        rate = min(1.0, (step + 1) / 50, (1 - done) / 0.35)
+        # Short sequences first, where a token costs less and repeats are near.
+        length = next(length for until, length in recipe["lengths"] if done < until)
+        rate = args.rate * min(1.0, (step + 1) / 50, (1 - done) / 0.35)
         for optimizer, base in zip(optimizers, rates):
             optimizer.param_groups[0]["lr"] = base * rate
         batch = mixture.batch(args.tokens_a_step // length, length)

@@ -18,6 +18,9 @@ pub(crate) enum Failure {
     /// The library refused.
     #[error(transparent)]
     Attention(#[from] wattn::Error),
+    /// The model refused.
+    #[error(transparent)]
+    Lm(#[from] wattn::lm::LmError),
     /// The result is off by more than rounding explains.
     #[error("the check against f64 failed: error {error:.3e} exceeds the bound {bound:.3e}")]
     Check { error: f64, bound: f64 },

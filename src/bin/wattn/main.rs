@@ -9,6 +9,7 @@ mod engine;
 mod failure;
 mod files;
 mod info;
+mod lm;
 mod recall;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         None => demo::run(),
         Some(Command::Recall(args)) => recall::run(args),
         Some(Command::Attend(args)) => attend::run(&args),
+        Some(Command::Lm(args)) => lm::run(&args),
         Some(Command::Info(args)) => info::run(&args),
     }
 }

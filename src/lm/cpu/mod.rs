@@ -22,20 +22,20 @@ pub use sample_token::sample_token;
 use super::error::LmResult;
 use super::matrix::Matrix;
 use super::model::Model;
-use super::options::{LayerAttention, ListSource, SessionOptions};
+use super::options::{ChunkLists, LayerAttention, ListSource, SessionOptions};
 use super::problems::LayerProblems;
 use super::weights::{LayerWeights, Linear};
 use crate::cpu::{self, StageCache};
 use crate::quality::{MassReport, captured_mass, no_blocks, random_blocks};
-use crate::{AttentionOutput, HostBlocks, HostInputs, HostTensor};
+use crate::{AttentionOutput, HostInputs, HostTensor};
 
 /// One layer's keys, values and lists.
 #[derive(Debug)]
 struct LayerCache {
     k: HostTensor,
     v: HostTensor,
-    /// Of the decode steps since the last prompt.
-    lists: Option<HostBlocks>,
+    /// Of the last chunk.
+    lists: Option<ChunkLists>,
     stages: StageCache,
     /// Captured mass, `[token, head]`.
     mass: Vec<f32>,
@@ -131,8 +131,10 @@ impl CpuRunner {
                     }
                     ListSource::Selected => {
                         let step = if tokens == 1 { self.step } else { 0 };
-                        match (selection.first_stage(step), lists.take()) {
-                            (None, Some(lists)) => lists,
+                        // Only a decode step may use what another left.
+                        let kept = lists.take().filter(|lists| tokens == 1 && lists.tokens == 1);
+                        match (selection.first_stage(step), kept) {
+                            (None, Some(lists)) => lists.blocks,
                             (stage, _) => {
                                 cpu::select_from(selection, &inputs.for_selection(), stage.unwrap_or(0), stages)?
                             }
@@ -140,7 +142,7 @@ impl CpuRunner {
                     }
                 };
                 let output = cpu::attend_selected(sparse, &inputs, &chosen)?;
-                *lists = (tokens == 1).then_some(chosen);
+                *lists = Some(ChunkLists { at, tokens, selection: selection.blocks(), blocks: chosen });
                 if self.measure_mass {
                     let AttentionOutput { lse, .. } = cpu::attend(&problems.dense, &inputs)?;
                     mass.extend(captured_mass(&output.lse, &lse)?.into_data());
@@ -151,6 +153,11 @@ impl CpuRunner {
         };
         self.attention_time += begin.elapsed();
         Ok(output.out.into_data())
+    }
+
+    /// The lists of a layer for the last chunk.
+    pub(crate) fn lists(&self, layer: usize) -> Option<ChunkLists> {
+        self.layers[layer].lists.clone()
     }
 
     /// Captured mass of the sparse layers, of all that was read since it was first asked for.

@@ -307,6 +307,12 @@ impl Chunk {
         Ok(())
     }
 
+    /// The selection of a layer and the buffers of its lists, where it is sparse.
+    pub(in crate::lm) fn lists(&self, layer: usize) -> Option<(&SelectionProblem, [&wgpu::Buffer; 2])> {
+        let lists = self.layers[layer].lists.as_ref()?;
+        Some((&lists.problem, [&lists.indices, &lists.counts]))
+    }
+
     /// Encodes the model up to its last layer; `step` counts the decode steps since the last prompt.
     pub(in crate::lm) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, step: u64, attention: bool) {
         self.embed.iter().for_each(|step| step.encode_in(pass));

@@ -16,8 +16,8 @@ use super::error::LmResult;
 use super::kernels::sample_token::SampleParams;
 use super::kernels::{LmKernel, LmVariant, WeightElem};
 use super::model::Model;
-use super::options::{Sampling, SessionOptions};
-use crate::{Context, DType, Error, Layout, TensorView};
+use super::options::{ChunkLists, Sampling, SessionOptions};
+use crate::{Context, DType, Error, HostBlocks, Layout, TensorView};
 
 /// Bytes of logits that a call for all of them may read back at once.
 const LOGITS_BYTES: u64 = 64 << 20;
@@ -36,6 +36,8 @@ pub(crate) struct GpuRunner {
     sample_params: wgpu::Buffer,
     /// Tokens decoded since the last prompt.
     step: u64,
+    /// Number of tokens of the last chunk, and where it began.
+    last: (u32, u32),
 }
 
 /// A token on its way back.
@@ -71,6 +73,7 @@ impl GpuRunner {
             sample,
             sample_params,
             step: 0,
+            last: (1, 0),
         };
         // What cannot be bound is told before the first token.
         runner.chunk(1)?;
@@ -132,6 +135,7 @@ impl GpuRunner {
             Ok(())
         })??;
         self.step = if count == 1 { self.step + 1 } else { 0 };
+        self.last = (count, at);
         Ok(())
     }
 
@@ -148,6 +152,23 @@ impl GpuRunner {
     fn download(&self, buffer: &wgpu::Buffer, len: u32) -> LmResult<Vec<f32>> {
         let view = TensorView::new(buffer, DType::F32, Layout::seq_major(1, 1, 1, len));
         Ok(self.ctx().read_blocking::<f32>(view)?.into_data())
+    }
+
+    /// The lists of a layer for the last chunk.
+    pub(crate) fn lists(&self, layer: usize) -> LmResult<Option<ChunkLists>> {
+        let (tokens, at) = self.last;
+        let Some((problem, buffers)) = self.chunks.get(&tokens).and_then(|chunk| chunk.lists(layer)) else {
+            return Ok(None);
+        };
+        let selection = problem.blocks();
+        let mut words = Vec::with_capacity(2);
+        for buffer in buffers {
+            let floats = self.download(buffer, (buffer.size() / 4) as u32)?; // a binding has fewer than 2^32 words
+            words.push(floats.into_iter().map(f32::to_bits).collect::<Vec<u32>>());
+        }
+        let (counts, indices) = (words.pop().unwrap_or_default(), words.pop().unwrap_or_default());
+        let blocks = HostBlocks::new(selection.indices_shape(problem.shape()), indices, counts)?;
+        Ok(Some(ChunkLists { at, tokens, selection, blocks }))
     }
 
     /// Most tokens whose logits [`read_all`](Self::read_all) gives at once.
@@ -217,6 +238,7 @@ impl GpuRunner {
             Ok(PendingToken { staging, mapped, submission })
         })??;
         self.step += 1;
+        self.last = (1, len);
         Ok(pending)
     }
 

@@ -1,5 +1,6 @@
 //! The command line: subcommands, options, and how they map to the library's types.
 
+pub(crate) mod lm;
 pub(crate) mod sparse;
 
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ use sparse::{AttentionArg, Selector, SparseArgs, check_taken};
 #[command(
     name = "wattn",
     version,
-    after_help = "Without a command, `wattn` runs `recall` on a text that comes with it: under a minute, no GPU needed.\n\
+    after_help = "Without a command, `wattn` lets the model that comes with it read a page and write on, with dense and with\n\
+                  sparse attention: under a minute, no GPU needed.\n\
                   Exit code: 0, or 2 with one line `error: ...` on stderr."
 )]
 pub(crate) struct Cli {
@@ -55,6 +57,11 @@ pub(crate) enum Command {
     /// then -1. A set is a query head, a KV head or the layer, see `--granularity`. `--attention blocks` reads two such
     /// tensors from the input instead.
     Attend(AttendArgs),
+    /// Write on with a language model: Llama, Mistral, Qwen2 or Qwen3 from Hugging Face files, or the small one inside
+    ///
+    /// Reads the prompt chunk by chunk, then writes token by token, on a GPU or on the CPU. With `--attention hip` or
+    /// `infinite-hip` all layers but the first attend to selected blocks of keys, to the first keys and to the last ones.
+    Lm(Box<lm::LmArgs>),
     /// List the adapters, what they can do, and the plan for a shape
     Info(InfoArgs),
 }
@@ -161,8 +168,8 @@ impl MaskArgs {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecallArgs {
-    /// The text; any bytes will do
-    pub(crate) file: PathBuf,
+    /// The text; any bytes will do [default: part of "The Rust Programming Language"]
+    pub(crate) file: Option<PathBuf>,
     /// Bytes to use, from the start of the file; k and M are understood [default: all, up to 1M]
     #[arg(long, value_name = "BYTES", value_parser = parse_length)]
     pub(crate) length: Option<usize>,

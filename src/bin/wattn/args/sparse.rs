@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
+use wattn::lm::{LayerAttention, ListSource};
 use wattn::{
     AttentionShape, DType, Granularity, GroupBounds, HeadReduction, Hip, InfiniteHip, Mask, Preset, Representative,
     SelectionMethod, SelectionProblem, Stage,
@@ -33,6 +34,10 @@ impl AttentionArg {
             Self::InfiniteHip => "infinite-hip",
             Self::Blocks => "blocks",
         }
+    }
+
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        [Self::Dense, Self::Hip, Self::InfiniteHip, Self::Blocks].into_iter().find(|method| method.name() == name)
     }
 }
 
@@ -205,6 +210,18 @@ impl Selector {
             Some(granularity) => problem.granularity(granularity),
             None => problem,
         }
+    }
+}
+
+impl Selector {
+    /// The selection as a layer of a language model makes it.
+    pub(super) fn layer(self) -> Result<LayerAttention, Failure> {
+        if self.scale.is_some() {
+            let message = "--selection-scale changes the scores that lists come with, and a model looks at none";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        let Self { method, granularity, dense_below, .. } = self;
+        Ok(LayerAttention::Sparse { method, lists: ListSource::Selected, granularity, dense_below })
     }
 }
 

@@ -27,8 +27,8 @@ const SELECTED_COLOR: [f64; 3] = [12.0, 66.0, 130.0];
 const ALWAYS_COLOR: [f64; 3] = [232.0, 93.0, 36.0];
 
 /// What one method lets the queries see, for each set of heads.
-pub(super) struct MaskMap {
-    name: &'static str,
+pub(crate) struct MaskMap {
+    name: String,
     /// Queries, and keys: a query sees itself at most.
     len: usize,
     panels: Vec<Panel>,
@@ -41,8 +41,8 @@ struct Panel {
 }
 
 impl MaskMap {
-    pub(super) fn new(name: &'static str, len: usize) -> Self {
-        Self { name, len, panels: Vec::new() }
+    pub(super) fn new(name: &str, len: usize) -> Self {
+        Self { name: name.to_owned(), len, panels: Vec::new() }
     }
 
     /// Queries that see these ranges of keys, `[kind, first key, end]`.
@@ -98,7 +98,7 @@ fn pixels(len: usize, range: &Range<u32>) -> impl Iterator<Item = (usize, f32)> 
     })
 }
 
-pub(super) fn draw(path: &Path, name: &str, maps: &[MaskMap]) -> Result<(), Failure> {
+pub(crate) fn draw(path: &Path, name: &str, maps: &[MaskMap]) -> Result<(), Failure> {
     register_fonts()?;
     let columns = maps.iter().map(|map| map.panels.len().min(COLUMNS)).max().unwrap_or(1) as i32;
     let size = PANEL as i32;
@@ -120,7 +120,7 @@ pub(super) fn draw(path: &Path, name: &str, maps: &[MaskMap]) -> Result<(), Fail
     }
     let mut top = TOP;
     for map in maps {
-        write(&root, map.name, (28, top + 10), (PROSE, 24), INK, LEFT)?;
+        write(&root, &map.name, (28, top + 10), (PROSE, 24), INK, LEFT)?;
         for (index, panel) in map.panels.iter().enumerate() {
             let left = LEFT_MARGIN + (index % COLUMNS) as i32 * (size + GAP.0);
             let panel_top = top + HEADING + (index / COLUMNS) as i32 * (size + GAP.1);

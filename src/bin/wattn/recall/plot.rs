@@ -30,19 +30,19 @@ const WINDOW: usize = 24;
 const CURVE_POINTS: usize = 400;
 
 /// Fonts are embedded, so the picture is the same on every machine.
-pub(super) const PROSE: &str = "wattn-prose";
+pub(crate) const PROSE: &str = "wattn-prose";
 const BYTES: &str = "wattn-bytes";
 
-pub(super) const INK: RGBColor = RGBColor(38, 44, 56);
-pub(super) const FAINT: RGBColor = RGBColor(122, 130, 144);
-const GRID: RGBColor = RGBColor(226, 229, 234);
+pub(crate) const INK: RGBColor = RGBColor(38, 44, 56);
+pub(crate) const FAINT: RGBColor = RGBColor(122, 130, 144);
+pub(crate) const GRID: RGBColor = RGBColor(226, 229, 234);
 const CURVE: RGBColor = RGBColor(12, 92, 140);
 const MARK: RGBColor = RGBColor(232, 93, 36);
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 type Drawn<T = ()> = Result<T, Failure>;
 
-pub(super) fn failed(error: impl core::fmt::Display) -> Failure {
+pub(crate) fn failed(error: impl core::fmt::Display) -> Failure {
     Failure::Plot(error.to_string())
 }
 
@@ -110,7 +110,7 @@ pub(crate) fn draw(path: &Path, report: &Report, predicted: &Predicted, attended
     root.present().map_err(failed)
 }
 
-pub(super) fn register_fonts() -> Drawn {
+pub(crate) fn register_fonts() -> Drawn {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     let register = || {
         register_font(PROSE, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT).is_ok()
@@ -119,7 +119,7 @@ pub(super) fn register_fonts() -> Drawn {
     if *REGISTERED.get_or_init(register) { Ok(()) } else { Err(failed("the embedded fonts cannot be read")) }
 }
 
-pub(super) fn write(
+pub(crate) fn write(
     area: &Area<'_>,
     text: &str,
     at: (i32, i32),
@@ -135,9 +135,9 @@ fn rectangle(area: &Area<'_>, [from, to]: [(i32, i32); 2], style: ShapeStyle) ->
     area.draw(&Rectangle::new([from, to], style)).map_err(failed)
 }
 
-pub(super) const LEFT: Pos = Pos { h_pos: HPos::Left, v_pos: VPos::Center };
-pub(super) const CENTER: Pos = Pos { h_pos: HPos::Center, v_pos: VPos::Center };
-pub(super) const RIGHT: Pos = Pos { h_pos: HPos::Right, v_pos: VPos::Center };
+pub(crate) const LEFT: Pos = Pos { h_pos: HPos::Left, v_pos: VPos::Center };
+pub(crate) const CENTER: Pos = Pos { h_pos: HPos::Center, v_pos: VPos::Center };
+pub(crate) const RIGHT: Pos = Pos { h_pos: HPos::Right, v_pos: VPos::Center };
 
 fn draw_map(area: &Area<'_>, report: &Report, attended: &Attended) -> Drawn {
     const CELL: (i32, i32) = (19, 21);

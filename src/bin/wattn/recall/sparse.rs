@@ -49,16 +49,16 @@ pub(super) fn compare<T: Element>(job: &Job, texts: &Texts<'_, T>, dense: &Predi
     for selector in &job.selectors {
         let Texts { engine, text, encoders, keys, softmax_scale } = *texts;
         let prefix = SparsePrefix::new(engine, selector, keys, text, softmax_scale)?;
-        let mut seen = Seen { keys: 0, lists: 0, map: MaskMap::new(selector.name, queries) };
+        let mut seen = Seen::new(selector.name, queries);
         let predicted = predict(text, encoders, job.options.chunk, |q, start| {
             let chunk = prefix.attend_chunk(q, start)?;
-            for (set, lists) in chunk.sets.iter().enumerate() {
-                seen.count(set, lists, start, q.shape()[1]);
+            for (set, SetLists { blocks, selection }) in chunk.sets.iter().enumerate() {
+                seen.count(set, selection, |q_block| blocks.list(0, 0, q_block), start, q.shape()[1]);
             }
             Ok(chunk.output)
         })?;
-        rows.push(row(selector.name, &predicted, dense, seen.keys as f64 / seen.lists.max(1) as f64));
-        maps.push(seen.map);
+        rows.push(row(selector.name, &predicted, dense, seen.keys_per_query()));
+        maps.push(seen.into_map());
     }
     let picture = match &job.mask_png {
         Some(path) => {
@@ -87,7 +87,7 @@ fn row(attention: &'static str, predicted: &Predicted, dense: &Predicted, keys_p
 }
 
 /// What the lists of a run let the queries see.
-struct Seen {
+pub(crate) struct Seen {
     keys: u64,
     /// Queries of all sets.
     lists: u64,
@@ -95,12 +95,33 @@ struct Seen {
 }
 
 impl Seen {
-    /// Takes the lists of one set for the queries at positions `start..start + len`.
-    fn count(&mut self, set: usize, SetLists { blocks, selection }: &SetLists, start: u32, len: u32) {
+    /// Nothing of `len` queries yet.
+    pub(crate) fn new(name: &str, len: usize) -> Self {
+        Self { keys: 0, lists: 0, map: MaskMap::new(name, len) }
+    }
+
+    /// Mean over queries and sets.
+    pub(crate) fn keys_per_query(&self) -> f64 {
+        self.keys as f64 / self.lists.max(1) as f64
+    }
+
+    pub(crate) fn into_map(self) -> MaskMap {
+        self.map
+    }
+
+    /// Takes the lists of one set, `list_of` for each query block, for the queries at positions `start..start + len`.
+    pub(crate) fn count<'a>(
+        &mut self,
+        set: usize,
+        selection: &BlockSelection,
+        list_of: impl Fn(u32) -> &'a [u32],
+        start: u32,
+        len: u32,
+    ) {
         for q_block in 0..len.div_ceil(selection.block_size_q) {
             let first = start + q_block * selection.block_size_q;
             let end = (first + selection.block_size_q).min(start + len);
-            let list = blocks.list(0, 0, q_block);
+            let list = list_of(q_block);
             for position in first..end {
                 let ranges = visible(selection, list, position, end - 1);
                 self.keys += ranges.iter().map(|&[_, from, to]| u64::from(to - from)).sum::<u64>();

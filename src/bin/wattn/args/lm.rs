@@ -1,0 +1,172 @@
+//! The options of `wattn lm`, and how they map to a session.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use wattn::lm::{LayerAttention, LmConfig, Sampling, SessionOptions};
+use wattn::{InfiniteHip, Mask, Preset};
+
+use super::EngineArgs;
+use super::sparse::{AttentionArg, SparseArgs};
+use crate::failure::Failure;
+
+#[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct LmArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<LmCommand>,
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum LmCommand {
+    /// Compare dense attention with HiP, InfiniteHiP, a window and random blocks of equal budgets
+    ///
+    /// Bits per byte of held-out text against context length: all methods and lengths score the same tokens, the last 256
+    /// of windows that end at the same places. Then needles: keys hidden in text at some depth and asked for at its end.
+    /// Then the share of softmax mass that each method captures, by layer.
+    Eval(EvalArgs),
+}
+
+/// The model and where it runs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ModelArgs {
+    /// Folder of config.json, tokenizer.json and *.safetensors [default: the small model that comes with the program]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Tokens of a prompt that are computed at a time
+    #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) chunk: u32,
+    /// First layers that stay dense; pruning them costs the most
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) dense_layers: u32,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct WriteArgs {
+    /// The text to go on from
+    #[arg(long, value_name = "TEXT", conflicts_with = "file")]
+    pub(crate) prompt: Option<String>,
+    /// A file that holds the text to go on from
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Most tokens to write
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(crate) tokens: u32,
+    /// Divisor of the logits; 0 takes the best token, always
+    #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true)]
+    temperature: f32,
+    /// Draw from so many best tokens; 0: all
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    top_k: u32,
+    /// Draw from the best tokens that have this share of the probability
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
+    top_p: f32,
+    /// The same seed draws the same tokens
+    #[arg(long, default_value_t = 1)]
+    seed: u32,
+    /// Tokens that the cache has room for [default: the prompt and what is to be written]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) context: Option<u32>,
+    /// How layers attend
+    #[arg(long, value_enum, default_value_t = AttentionArg::Dense)]
+    attention: AttentionArg,
+    /// How one layer attends, whatever the others do: N=dense, N=hip, N=infinite-hip or N=PRESET
+    #[arg(long, value_name = "N=METHOD", value_delimiter = ',')]
+    layer: Vec<String>,
+    /// Write counts, seconds and rates for machines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    // Last, because its headings would hold for what follows.
+    #[command(flatten)]
+    sparse: SparseArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Texts to score, each a document [default: the held-out documents that come with the program]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Vec<PathBuf>,
+    /// Context lengths, in tokens [default: a quarter, a half and the whole of the trained context]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    pub(crate) contexts: Vec<u32>,
+    /// Keys that sparse attention may read for a query, sinks and window included [default: an eighth and a quarter of the longest context]
+    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+    pub(crate) budgets: Vec<u32>,
+    /// Presets of InfiniteHiP to compare besides
+    #[arg(long, value_name = "PRESET", value_delimiter = ',')]
+    pub(crate) presets: Vec<String>,
+    /// Windows of text to score
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) windows: u32,
+    /// Needles at each depth; 0: none
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(crate) needles: u32,
+    /// Seed of the needles and of random blocks
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Draw bits per byte against context length
+    #[arg(long, value_name = "FILE")]
+    pub(crate) png: Option<PathBuf>,
+    /// Write the tables for machines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+impl WriteArgs {
+    pub(crate) fn sampling(&self) -> Sampling {
+        let Self { temperature, top_k, top_p, seed, .. } = *self;
+        Sampling { temperature, top_k, top_p, seed }
+    }
+
+    /// The options of a session for `tokens` tokens.
+    pub(crate) fn session(&self, config: &LmConfig, tokens: u32) -> Result<SessionOptions, Failure> {
+        let layers = self.layers()?;
+        let mut wanted = vec![self.attention];
+        wanted.extend(layers.iter().filter_map(|(_, method)| AttentionArg::from_name(method)));
+        self.sparse.check(&wanted)?;
+        let mut options = SessionOptions::new(config, self.context.unwrap_or(tokens))
+            .chunk(self.model.chunk)
+            .attention(&self.method(self.attention)?, self.model.dense_layers);
+        for (layer, method) in layers {
+            if layer >= config.num_layers {
+                let message = format!("--layer {layer}={method}: the model has {} layers", config.num_layers);
+                return Err(Failure::Usage(message));
+            }
+            let attention = match (AttentionArg::from_name(method), Preset::from_name(method)) {
+                (Some(attention), _) => self.method(attention)?,
+                (None, Some(preset)) => LayerAttention::select(InfiniteHip::from(preset)),
+                (None, None) => return Err(Failure::Usage(format!("--layer {layer}={method}: no such method"))),
+            };
+            options = options.layer(layer, attention);
+        }
+        Ok(options)
+    }
+
+    fn layers(&self) -> Result<Vec<(u32, &str)>, Failure> {
+        self.layer
+            .iter()
+            .map(|text| {
+                let wrong = || Failure::Usage(format!("--layer {text}: must be a layer, `=` and a method"));
+                let (layer, method) = text.split_once('=').ok_or_else(wrong)?;
+                Ok((layer.parse().map_err(|_| wrong())?, method))
+            })
+            .collect()
+    }
+
+    fn method(&self, attention: AttentionArg) -> Result<LayerAttention, Failure> {
+        if attention == AttentionArg::Blocks {
+            let message = "--attention blocks reads lists from a file, and a model has none; take hip or infinite-hip";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        let selector = self.sparse.selector(attention, Mask::Causal, |_| 0)?;
+        selector.map_or(Ok(LayerAttention::Dense), |selector| selector.layer())
+    }
+}

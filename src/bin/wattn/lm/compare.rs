@@ -1,0 +1,75 @@
+//! Kinds of attention that read as many keys for a query as each other.
+
+use wattn::lm::{LayerAttention, ListSource};
+use wattn::{GroupBounds, Hip, InfiniteHip, Preset, Stage};
+
+/// First keys, and last keys, that every kind reads.
+const SINKS: u32 = 16;
+const WINDOW: u32 = 64;
+
+/// A kind of attention and what it is called.
+#[derive(Clone, Debug)]
+pub(crate) struct Method {
+    pub(crate) name: String,
+    /// Keys that it may read for a query; `None`: all.
+    pub(crate) budget: Option<u32>,
+    pub(crate) attention: LayerAttention,
+}
+
+impl Method {
+    pub(crate) fn dense() -> Self {
+        Self { name: "dense".to_owned(), budget: None, attention: LayerAttention::Dense }
+    }
+
+    /// A preset of InfiniteHiP as published.
+    pub(crate) fn preset(preset: Preset) -> Self {
+        let method = InfiniteHip::from(preset);
+        let selected = method.stages.last().map_or(0, |stage| stage.keep);
+        let budget = Some(selected + method.sink_size + method.window_size);
+        Self { name: format!("InfiniteHiP {preset}"), budget, attention: LayerAttention::select(method) }
+    }
+
+    /// Everything that reads `budget` keys, sinks and window included.
+    pub(crate) fn with_budget(budget: u32, seed: u64) -> Vec<Self> {
+        let hip = hip(budget);
+        let of = |name: &str, attention| Self { name: name.to_owned(), budget: Some(budget), attention };
+        vec![
+            of("HiP", LayerAttention::select(hip)),
+            of("InfiniteHiP", LayerAttention::select(infinite_hip(budget))),
+            of("window + sinks", LayerAttention::window(SINKS, budget.saturating_sub(SINKS))),
+            of("random blocks", LayerAttention::listed(hip, ListSource::Random { seed })),
+        ]
+    }
+
+    /// HiP that reads `budget` keys.
+    pub(crate) fn hip(budget: u32) -> Self {
+        Self { name: "HiP".to_owned(), budget: Some(budget), attention: LayerAttention::select(hip(budget)) }
+    }
+}
+
+/// Smallest budget that leaves room for selected keys.
+pub(crate) const LEAST_BUDGET: u32 = 2 * (SINKS + WINDOW);
+
+fn hip(budget: u32) -> Hip {
+    let top_k = budget.saturating_sub(SINKS + WINDOW).next_multiple_of(2);
+    Hip {
+        top_k,
+        block_size_q: 32,
+        stride_q: 1,
+        block_size_k: 2,
+        sink_size: SINKS,
+        window_size: WINDOW,
+        group_bounds: GroupBounds::Even,
+        ..Hip::default()
+    }
+}
+
+/// Two stages: half of the chunks of the first survive at most.
+fn infinite_hip(budget: u32) -> InfiniteHip {
+    let keep = budget.saturating_sub(SINKS + WINDOW).next_multiple_of(8);
+    let stages = vec![
+        Stage { chunk_size: 32, keep: (2 * keep).next_multiple_of(32), stride_q: 2, refresh_interval: 8 },
+        Stage { chunk_size: 8, keep, stride_q: 1, refresh_interval: 4 },
+    ];
+    InfiniteHip { block_size_q: 32, stages, sink_size: SINKS, window_size: WINDOW, ..Preset::ThreeK.into() }
+}

@@ -1,0 +1,71 @@
+//! `wattn lm`: language models on wattn.
+
+pub(crate) mod compare;
+mod eval;
+mod needles;
+mod plot;
+pub(crate) mod shipped;
+pub(crate) mod text;
+mod write;
+
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use wattn::lm::Model;
+
+use crate::args::Backend;
+use crate::args::lm::{LmArgs, LmCommand, ModelArgs};
+use crate::engine::Engine;
+use crate::failure::Failure;
+
+pub(crate) fn run(args: &LmArgs) -> Result<(), Failure> {
+    match &args.command {
+        Some(LmCommand::Eval(args)) => eval::run(args),
+        None => write::run(&args.write),
+    }
+}
+
+/// A model, what it is called, and where it runs.
+struct Loaded {
+    name: String,
+    model: Arc<Model>,
+    engine: wattn::Engine,
+    engine_name: String,
+}
+
+fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
+    let (engine, engine_name) = engine(args)?;
+    let (name, model) = match &args.model {
+        None => ("the model that comes with wattn".to_owned(), shipped::model()?),
+        Some(folder) => {
+            let bar = bar(0, "loading");
+            let told = |loaded: u32, layers: u32| {
+                bar.set_length(layers.into());
+                bar.set_position(loaded.into());
+            };
+            let model = Model::open_with(folder, told)?;
+            bar.finish_and_clear();
+            (folder.display().to_string(), model)
+        }
+    };
+    Ok(Loaded { name, model: Arc::new(model), engine, engine_name })
+}
+
+fn engine(args: &ModelArgs) -> Result<(wattn::Engine, String), Failure> {
+    if args.engine.backend == Backend::Oracle || args.engine.tier.is_some() {
+        let message = "lm takes --backend auto, gpu or cpu, and the best kernels that the device has";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    let engine = Engine::open(&args.engine)?;
+    let name = engine.describe();
+    Ok(match engine {
+        Engine::Gpu { context, .. } => (wattn::Engine::from(context), name),
+        _ => (wattn::Engine::cpu(), name),
+    })
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn bar(len: u64, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {per_sec}");
+    ProgressBar::new(len).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
+}

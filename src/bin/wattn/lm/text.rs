@@ -1,0 +1,28 @@
+//! Texts as tokens with their bytes.
+
+use wattn::lm::{LmResult, Model};
+
+/// A document as a model reads it.
+pub(crate) struct Tokens {
+    pub(crate) ids: Vec<u32>,
+    /// Byte of the text where each token ends.
+    ends: Vec<usize>,
+}
+
+impl Tokens {
+    pub(crate) fn new(model: &Model, text: &str) -> LmResult<Self> {
+        let (ids, ends) = model.tokenizer().encode_with_ends(text)?;
+        Ok(Self { ids, ends })
+    }
+
+    /// Bytes of the tokens from `start` to `end`.
+    pub(crate) fn bytes(&self, start: usize, end: usize) -> usize {
+        let end_of = |count: usize| if count == 0 { 0 } else { self.ends[count - 1] };
+        end_of(end) - end_of(start)
+    }
+}
+
+/// Nats of some tokens as bits for each of their bytes.
+pub(crate) fn bits_per_byte(nats: f64, bytes: usize) -> f64 {
+    nats / core::f64::consts::LN_2 / bytes as f64
+}

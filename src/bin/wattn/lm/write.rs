@@ -1,0 +1,132 @@
+//! `wattn lm`: reads a prompt and writes on.
+
+use core::ops::ControlFlow;
+use std::time::Instant;
+
+use serde::Serialize;
+use wattn::lm::{LmError, Session, Stop, TextStream};
+
+use super::{Loaded, bar, load};
+use crate::args::lm::WriteArgs;
+use crate::failure::Failure;
+use crate::files;
+
+/// Longest prompt, in bytes.
+const MAX_PROMPT: u64 = 64 << 20;
+
+/// What a run amounts to.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    engine: String,
+    weights_bytes: u64,
+    read_tokens: usize,
+    read_seconds: f64,
+    read_attention_share: f64,
+    written_tokens: usize,
+    written_seconds: f64,
+    written_attention_share: f64,
+    stop: String,
+    text: String,
+}
+
+pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
+    let prompt = match (&args.prompt, &args.file) {
+        (Some(prompt), _) => prompt.clone(),
+        (None, Some(file)) => {
+            let bytes = files::read_up_to(file, MAX_PROMPT)?;
+            String::from_utf8(bytes).map_err(|_| Failure::content(file, "is not UTF-8 text"))?
+        }
+        (None, None) => {
+            let message = "nothing to go on from: give --prompt TEXT or --file FILE, or run `wattn` alone for a demo";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+    };
+    if let Some(path) = &args.json {
+        files::check_destination(path)?;
+    }
+    let sampling = args.sampling();
+    sampling.validate()?;
+    let Loaded { name, model, engine, engine_name } = load(&args.model)?;
+    let tokens = model.tokenizer().encode_prompt(&prompt)?;
+    if tokens.is_empty() {
+        return Err(Failure::Usage("the prompt is empty".to_owned()));
+    }
+    let capacity = u32::try_from(tokens.len()).unwrap_or(u32::MAX).saturating_add(args.tokens);
+    let options = args.session(model.config(), capacity)?;
+    if let Some(context) = args.context.filter(|&context| context < capacity) {
+        return Err(LmError::Capacity { needed: capacity.into(), capacity: context }.into());
+    }
+    let mut session = Session::new(&model, &engine, &options)?;
+
+    let progress = bar(tokens.len() as u64, "reading");
+    let begin = Instant::now();
+    session.read_with(&tokens, |done| progress.set_position(done as u64))?;
+    session.logits()?; // until they are there, the prompt is not read
+    let read_seconds = begin.elapsed().as_secs_f64();
+    progress.finish_and_clear();
+
+    files::print(&prompt)?;
+    let mut stream = TextStream::new(model.tokenizer());
+    let mut text = String::new();
+    let mut failed = None;
+    let begin = Instant::now();
+    let stop = session.generate(args.tokens as usize, &sampling, |token| {
+        let piece = stream.push(token).map_err(Failure::from);
+        match piece.and_then(|piece| files::print(&piece).map(|()| piece)) {
+            Ok(piece) => {
+                text += &piece;
+                ControlFlow::Continue(())
+            }
+            Err(failure) => {
+                failed = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    let written_seconds = begin.elapsed().as_secs_f64();
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
+    let written_tokens = session.tokens().len() - tokens.len();
+    let share = |session: &mut Session, tokens: u32| -> Result<f64, Failure> {
+        let (all, attention) = session.time(tokens, 2)?;
+        Ok(attention.as_secs_f64() / all.as_secs_f64())
+    };
+    let chunk = args.model.chunk.min(session.tokens().len() as u32);
+    let report = Report {
+        model: name,
+        engine: engine_name,
+        weights_bytes: model.size_bytes(),
+        read_tokens: tokens.len(),
+        read_seconds,
+        read_attention_share: share(&mut session, chunk)?,
+        written_tokens,
+        written_seconds,
+        written_attention_share: share(&mut session, 1)?,
+        stop: match stop {
+            Stop::Count => "all tokens are written",
+            Stop::EndOfText => "the model ended the text",
+            Stop::Caller => "stopped",
+        }
+        .to_owned(),
+        text,
+    };
+    let rate = |tokens: usize, seconds: f64| tokens as f64 / seconds.max(1e-9);
+    files::print(&format!(
+        "\n\n{}\n  read   {:>6} tokens, {:>8.1} a second, {:>3.0} % of it attention\n  wrote  {:>6} tokens, {:>8.1} a second, \
+         {:>3.0} % of it attention; {}\n",
+        report.engine,
+        report.read_tokens,
+        rate(report.read_tokens, report.read_seconds),
+        100.0 * report.read_attention_share,
+        report.written_tokens,
+        rate(report.written_tokens, report.written_seconds),
+        100.0 * report.written_attention_share,
+        report.stop,
+    ))?;
+    match &args.json {
+        Some(path) => files::write_json(path, &report),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,111 @@
+//! The model that comes with the program against the framework that trained it, on the CPU and on every adapter.
+
+mod common;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::gpu::contexts;
+use common::lm::difference;
+use safetensors::SafeTensors;
+use wattn::lm::{LayerAttention, Model, Sampling, Session, SessionOptions};
+use wattn::{Engine, Hip};
+
+/// Largest difference of logits, as a share of their root mean square. Both sides compute in f32; sums of up to 704 products
+/// in another order through six layers were seen to differ by less than a tenth of this.
+const TOLERANCE: f32 = 1e-4;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/llm/model")
+}
+
+struct Golden {
+    tokens: Vec<u32>,
+    rows: Vec<u32>,
+    logits: Vec<f32>,
+    greedy: Vec<u32>,
+}
+
+fn golden() -> Golden {
+    let bytes = std::fs::read(folder().join("golden.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let words = |name: &str| -> Vec<u32> {
+        let data = tensors.tensor(name).unwrap().data();
+        data.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
+    };
+    Golden {
+        tokens: words("tokens"),
+        rows: words("rows"),
+        logits: words("logits").into_iter().map(f32::from_bits).collect(),
+        greedy: words("greedy"),
+    }
+}
+
+fn engines() -> Vec<Engine> {
+    let gpus = contexts().iter().map(|ctx| Engine::from(ctx.clone()));
+    std::iter::once(Engine::cpu()).chain(gpus).collect()
+}
+
+#[test]
+fn logits_and_greedy_text_are_those_of_the_training_framework() {
+    let model = Arc::new(Model::open(&folder()).unwrap());
+    let golden = golden();
+    let vocab = model.config().vocab_size as usize;
+    for engine in engines() {
+        let options = SessionOptions::new(model.config(), 768).chunk(200);
+        let mut session = Session::new(&model, &engine, &options).unwrap();
+        let all = session.read_logits(&golden.tokens).unwrap();
+        let rows: Vec<f32> =
+            golden.rows.iter().flat_map(|&row| all[row as usize * vocab..][..vocab].to_vec()).collect();
+        let error = difference(&rows, &golden.logits);
+        println!("{engine}: {error:.1e}");
+        assert!(error <= TOLERANCE, "{engine}: {error:.1e}");
+
+        let mut told = Vec::new();
+        session
+            .generate(256, &Sampling::GREEDY, |token| {
+                told.push(token);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(told, golden.greedy[..told.len()], "{engine}");
+        assert!(told.len() == 256 || golden.greedy.get(told.len()) == Some(&0), "{engine}: ended early");
+    }
+}
+
+#[test]
+fn a_text_comes_back_from_its_tokens() {
+    let model = Model::open(&folder()).unwrap();
+    let text = std::fs::read_to_string(folder().join("heldout.jsonl")).unwrap();
+    for text in text.lines().take(8).chain(["", "a", "naïve — ü 漢字 🦀\u{0}", "1234 5\n\n\t x"]) {
+        let tokens = model.tokenizer().encode(text).unwrap();
+        assert_eq!(model.tokenizer().decode(&tokens).unwrap(), text);
+        let (same, ends) = model.tokenizer().encode_with_ends(text).unwrap();
+        assert_eq!(same, tokens);
+        assert!(ends.is_sorted() && ends.last().copied().unwrap_or(0) == text.len());
+    }
+}
+
+/// A sixth of the keys, on every engine: the same bits per byte, and not far from dense.
+#[test]
+fn sparse_attention_costs_little_on_every_engine() {
+    let model = Arc::new(Model::open(&folder()).unwrap());
+    let tokens = golden().tokens;
+    let hip = Hip { top_k: 48, block_size_q: 16, stride_q: 1, sink_size: 8, window_size: 32, ..Hip::default() };
+    let cost = |engine: &Engine, attention: &LayerAttention| -> f64 {
+        let options = SessionOptions::new(model.config(), 512).attention(attention, 1);
+        let mut session = Session::new(&model, engine, &options).unwrap();
+        let nats = session.score(&tokens).unwrap();
+        nats.iter().sum::<f64>() / nats.len() as f64
+    };
+    let dense = cost(&Engine::cpu(), &LayerAttention::Dense);
+    let sparse = cost(&Engine::cpu(), &LayerAttention::select(hip));
+    assert!(sparse < dense * 1.05, "dense {dense:.4}, HiP {sparse:.4}");
+    for ctx in contexts() {
+        let engine = Engine::from(ctx.clone());
+        // A near tie that falls the other way changes a list here and there.
+        assert!((cost(&engine, &LayerAttention::select(hip)) / sparse - 1.0).abs() < 2e-3, "{engine}");
+        assert!((cost(&engine, &LayerAttention::Dense) / dense - 1.0).abs() < 1e-5, "{engine}");
+    }
+}
