@@ -177,9 +177,13 @@ fn gate_mlp_gates() {
 }
 
 fn sample(ctx: &Context, logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
+    sample_capped(ctx, logits, sampling, position, 0.0)
+}
+
+fn sample_capped(ctx: &Context, logits: &[f32], sampling: &Sampling, position: u32, cap: f32) -> u32 {
     let (state, tokens) = (buffer(ctx, &[position, 77]), buffer(ctx, &[99u32, 98]));
     let Sampling { temperature, top_k, top_p, seed } = *sampling;
-    let params = [logits.len() as u32, top_k, top_p.to_bits(), temperature.to_bits(), seed, 0];
+    let params = [logits.len() as u32, top_k, top_p.to_bits(), temperature.to_bits(), seed, cap.to_bits()];
     let buffers = [&buffer(ctx, logits), &state, &tokens];
     run_kernel(ctx, plain(LmKernel::SampleToken), &params, &buffers, [1, 1, 1]).unwrap();
     assert_eq!(read_words(ctx, &state), [position + 1, position], "the state moves on");
@@ -215,6 +219,15 @@ fn sample_token_draws_as_its_twin() {
             others += u32::from(got != wanted);
         }
         assert!(others <= 2, "{others} of 40 draws differ");
+        // Capped at 1, what differs by 16 hardly differs: another token than without the cap.
+        let logits: Vec<f32> = floats(999, 3).into_iter().map(|x| 8.0 * x).collect();
+        let capped: Vec<f32> = logits.iter().map(|x| x.tanh()).collect();
+        let warm = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 1 };
+        let tokens = (0..20).map(|at| sample_capped(ctx, &logits, &warm, at, 1.0)).collect::<Vec<_>>();
+        let wanted = (0..20).map(|at| twins::sample_token(&capped, &warm, at)).collect::<Vec<_>>();
+        let same = tokens.iter().zip(&wanted).filter(|(got, wanted)| got == wanted).count();
+        assert!(same >= 18, "{same} of 20 capped draws are those of the twin");
+        assert_ne!(tokens, (0..20).map(|at| sample(ctx, &logits, &warm, at)).collect::<Vec<_>>());
         let negative = [-5.0, -1.0, f32::MIN, -0.5, -0.5];
         assert_eq!(sample(ctx, &negative, &Sampling::GREEDY, 0), 3);
     }

@@ -3,9 +3,10 @@
 mod common;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use common::lm::{CASES, Golden, TOLERANCE, difference, golden};
-use wattn::lm::{LayerAttention, LmError, Sampling, Session, SessionOptions, Stop};
+use common::lm::{CASES, Golden, TOLERANCE, difference, folder, golden};
+use wattn::lm::{LayerAttention, LmError, Model, Sampling, Session, SessionOptions, Stop};
 use wattn::{Engine, Hip};
 
 #[test]
@@ -55,6 +56,26 @@ fn sparse_attention_with_room_for_every_key_is_dense() {
         let mut session = Session::new(&model, &Engine::cpu(), &options).unwrap();
         assert!(difference(&session.read_logits(&tokens).unwrap(), &logits) > 0.01, "{case}");
     }
+}
+
+#[test]
+fn final_logits_are_capped() {
+    let Golden { tokens, logits, .. } = golden("qwen3_f32_tied");
+    let capped_folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder("qwen3_f32_tied")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, capped_folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let config = capped_folder.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replacen('{', "{\"final_logit_softcapping\": 1.5,", 1)).unwrap();
+    let model = Arc::new(Model::open(capped_folder.path()).unwrap());
+    let mut session = Session::new(&model, &Engine::cpu(), &SessionOptions::new(model.config(), 64)).unwrap();
+    let wanted: Vec<f32> = logits.iter().map(|x| 1.5 * (x / 1.5).tanh()).collect();
+    let got = session.read_logits(&tokens).unwrap();
+    assert!(difference(&got, &wanted) <= TOLERANCE);
+    assert_eq!(session.logits().unwrap(), got[got.len() - model.config().vocab_size as usize..]);
+    session.generate(3, &Sampling::GREEDY, |_| ControlFlow::Continue(())).unwrap();
 }
 
 #[test]

@@ -1,21 +1,5 @@
 // out = x W^T + bias for one row x: each output is computed by a team of LANES invocations, which read its row of weights
 // side by side. A large matrix is in several buffers, each a dispatch of its own.
-struct ProjectParams {
-    num_tokens: u32, // 1 here
-    cols_vec4: u32,  // inputs / 4
-    num_rows: u32,   // outputs of this buffer
-    first_row: u32,  // outputs before it
-    all_rows: u32,   // outputs of a token
-    bias: u32,       // 1: there is a bias
-    accumulate: u32, // 1: added to what out holds
-}
-
-@group(0) @binding(0) var<uniform>             params: ProjectParams;
-@group(0) @binding(1) var<storage, read>       x: array<vec4<f32>>;   // [num_tokens, cols / 4]
-@group(0) @binding(2) var<storage, read>       weight: array<Elem4>;  // [num_rows, cols / 4]
-@group(0) @binding(3) var<storage, read>       bias: array<f32>;      // [all_rows]
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;       // [num_tokens, all_rows]
-
 var<workgroup> sums: array<f32, LANES * TEAMS>;
 
 @compute @workgroup_size(LANES * TEAMS)

@@ -1,21 +1,5 @@
 // out = x W^T + bias for many rows x: a workgroup of 16 x 16 invocations computes a tile of 64 tokens and 64 outputs, each
 // invocation 4 x 4 of them, 16 inputs at a time through workgroup memory.
-struct ProjectParams {
-    num_tokens: u32,
-    cols_vec4: u32,  // inputs / 4
-    num_rows: u32,   // outputs of this buffer
-    first_row: u32,  // outputs before it
-    all_rows: u32,   // outputs of a token
-    bias: u32,       // 1: there is a bias
-    accumulate: u32, // 1: added to what out holds
-}
-
-@group(0) @binding(0) var<uniform>             params: ProjectParams;
-@group(0) @binding(1) var<storage, read>       x: array<vec4<f32>>;   // [num_tokens, cols / 4]
-@group(0) @binding(2) var<storage, read>       weight: array<Elem4>;  // [num_rows, cols / 4]
-@group(0) @binding(3) var<storage, read>       bias: array<f32>;      // [all_rows]
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;       // [num_tokens, all_rows]
-
 const TILE = 64u;
 const DEPTH = 16u;
 // One more than a tile, so that what one invocation scatters falls into different banks.

@@ -11,8 +11,6 @@ struct NormParams {
 @group(0) @binding(2) var<storage, read>       weight: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
 
-var<workgroup> sums: array<f32, WORKGROUP_SIZE>;
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn rms_norm(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let start = (params.first_row + workgroup.x) * params.width_vec4;
@@ -21,15 +19,7 @@ fn rms_norm(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocati
     for (var column = lane; column < params.width_vec4; column += WORKGROUP_SIZE) {
         sum += dot(x[start + column], x[start + column]);
     }
-    sums[lane] = sum;
-    for (var half = WORKGROUP_SIZE / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if lane < half {
-            sums[lane] += sums[lane + half];
-        }
-    }
-    workgroupBarrier();
-    let factor = inverseSqrt(sums[0] * params.scale + params.eps);
+    let factor = inverseSqrt(sum_lanes(lane, sum) * params.scale + params.eps);
     for (var column = lane; column < params.width_vec4; column += WORKGROUP_SIZE) {
         out[to + column] = x[start + column] * factor * weight[column];
     }

@@ -16,8 +16,6 @@ struct HeadParams {
 @group(0) @binding(6) var<storage, read_write> k: array<f32>;            // [position, num_kv_heads, head_dim]
 @group(0) @binding(7) var<storage, read_write> v: array<f32>;            // [position, num_kv_heads, head_dim]
 
-var<workgroup> sums: array<f32, WORKGROUP_SIZE>;
-
 fn write(token: u32, position: u32, head: u32, column: u32, value: f32) {
     let key_head = head - params.num_q_heads;
     if head < params.num_q_heads {
@@ -46,15 +44,7 @@ fn rotate_heads(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
         for (var column = lane; column < params.head_dim; column += WORKGROUP_SIZE) {
             sum += qkv[start + column] * qkv[start + column];
         }
-        sums[lane] = sum;
-        for (var half = WORKGROUP_SIZE / 2u; half > 0u; half /= 2u) {
-            workgroupBarrier();
-            if lane < half {
-                sums[lane] += sums[lane + half];
-            }
-        }
-        workgroupBarrier();
-        factor = inverseSqrt(sums[0] / f32(params.head_dim) + params.eps);
+        factor = inverseSqrt(sum_lanes(lane, sum) / f32(params.head_dim) + params.eps);
     }
     for (var pair = lane; pair < half_dim; pair += WORKGROUP_SIZE) {
         var x = qkv[start + pair];

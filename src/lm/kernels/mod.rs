@@ -145,6 +145,17 @@ impl LmKernel {
         }
     }
 
+    /// What the kernel shares with another.
+    const fn shared(self) -> &'static str {
+        match self {
+            Self::RmsNorm | Self::RotateHeads => include_str!("../../../shaders/lm/shared/sum_lanes.wgsl"),
+            Self::ProjectToken | Self::ProjectTokens => {
+                include_str!("../../../shaders/lm/shared/project_params.wgsl")
+            }
+            _ => "",
+        }
+    }
+
     fn constants(self) -> &'static [(&'static str, u32)] {
         match self {
             Self::EmbedTokens => &embed_tokens::CONSTANTS,
@@ -189,6 +200,7 @@ impl LmVariant {
         if self.kernel.reads_weights() {
             source.push_str(self.elem.source());
         }
+        source.push_str(self.kernel.shared());
         source.push_str(self.kernel.source());
         source
     }

@@ -1,0 +1,16 @@
+// The numbers and tensors of a product with weights.
+struct ProjectParams {
+    num_tokens: u32,
+    cols_vec4: u32,  // inputs / 4
+    num_rows: u32,   // outputs of this buffer
+    first_row: u32,  // outputs before it
+    all_rows: u32,   // outputs of a token
+    bias: u32,       // 1: there is a bias
+    accumulate: u32, // 1: added to what out holds
+}
+
+@group(0) @binding(0) var<uniform>             params: ProjectParams;
+@group(0) @binding(1) var<storage, read>       x: array<vec4<f32>>;   // [num_tokens, cols / 4]
+@group(0) @binding(2) var<storage, read>       weight: array<Elem4>;  // [num_rows, cols / 4]
+@group(0) @binding(3) var<storage, read>       bias: array<f32>;      // [all_rows]
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;       // [num_tokens, all_rows]
