@@ -117,6 +117,21 @@ impl DeviceCaps {
         software: false,
     };
 
+    /// A grid of one dimension, folded into two where one axis does not hold it. Kernels pass over what lies past the end.
+    pub(crate) fn fold_grid(&self, workgroups: u64) -> [u64; 3] {
+        let y = workgroups.div_ceil(u64::from(self.max_workgroups_per_dimension)).max(1);
+        [workgroups.div_ceil(y), y, 1]
+    }
+
+    /// The grid, if every axis fits the device.
+    pub(crate) fn fit_grid(&self, workgroups: [u64; 3]) -> Result<[u32; 3]> {
+        let available = u64::from(self.max_workgroups_per_dimension);
+        match workgroups.into_iter().find(|&needed| needed > available) {
+            Some(needed) => Err(Error::Limit { limit: "max_compute_workgroups_per_dimension", needed, available }),
+            None => Ok(workgroups.map(|needed| needed as u32)), // at most `available`, itself a u32
+        }
+    }
+
     /// What `device` was created with. Never more than was requested from the adapter.
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {

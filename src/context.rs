@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use futures::FutureExt as _;
 
 use crate::pipeline::PipelineCache;
-use crate::{DeviceCaps, Error, Result};
+use crate::{DeviceCaps, Error, Result, Specialization};
 
 /// Which adapter [`Context::request`] opens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,9 +64,9 @@ struct Inner {
     queue: wgpu::Queue,
     caps: DeviceCaps,
     checks: ShaderChecks,
-    pipelines: PipelineCache,
+    pipelines: PipelineCache<Specialization>,
     #[cfg(feature = "lm")]
-    lm_pipelines: crate::lm::CompiledVariants,
+    lm_pipelines: PipelineCache<crate::lm::LmVariant>,
     /// Stand in for bindings that a problem does not use: one to read, one to write, since wgpu forbids both at once.
     unused_read: wgpu::Buffer,
     unused_write: wgpu::Buffer,
@@ -143,7 +143,7 @@ impl Context {
             checks,
             pipelines,
             #[cfg(feature = "lm")]
-            lm_pipelines: crate::lm::CompiledVariants::default(),
+            lm_pipelines: PipelineCache::default(),
             unused_read,
             unused_write,
             lost,
@@ -222,12 +222,12 @@ impl Context {
         self.inner.checks
     }
 
-    pub(crate) fn pipelines(&self) -> &PipelineCache {
+    pub(crate) fn pipelines(&self) -> &PipelineCache<Specialization> {
         &self.inner.pipelines
     }
 
     #[cfg(feature = "lm")]
-    pub(crate) fn lm_pipelines(&self) -> &crate::lm::CompiledVariants {
+    pub(crate) fn lm_pipelines(&self) -> &PipelineCache<crate::lm::LmVariant> {
         &self.inner.lm_pipelines
     }
 

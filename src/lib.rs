@@ -145,6 +145,8 @@ pub use ops::{
     Attention, AttentionArgs, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks, Selection,
     SelectionArgs, SelectionMemory, U32View, Workspace,
 };
+#[cfg(feature = "lm")]
+pub(crate) use pipeline::Pipeline;
 #[doc(hidden)]
 pub use plan::check_dispatches;
 pub use plan::{AttentionPlan, Dispatch, MergePlan, SelectionPlan, SelectionTiling, Tiling};

@@ -1,10 +1,11 @@
 //! Compiled pipelines, one for each specialisation.
 
+use core::hash::Hash;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::context::ShaderChecks;
-use crate::kernels::KernelId;
+use crate::kernels::Binding;
 use crate::shader::Specialization;
 use crate::{Context, Result};
 
@@ -13,25 +14,39 @@ use crate::{Context, Result};
 pub(crate) struct Pipeline {
     pub(crate) pipeline: wgpu::ComputePipeline,
     pub(crate) layout: wgpu::BindGroupLayout,
-    pub(crate) kernel: KernelId,
+    pub(crate) label: &'static str,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct PipelineCache {
-    pipelines: Mutex<HashMap<Specialization, Arc<Pipeline>>>,
+/// Pipelines by what they were compiled from.
+#[derive(Debug)]
+pub(crate) struct PipelineCache<K> {
+    pipelines: Mutex<HashMap<K, Arc<Pipeline>>>,
 }
 
-impl PipelineCache {
-    /// The pipeline of a specialisation, compiled on first use.
-    pub(crate) fn get(&self, ctx: &Context, specialization: &Specialization) -> Result<Arc<Pipeline>> {
+impl<K> Default for PipelineCache<K> {
+    fn default() -> Self {
+        Self { pipelines: Mutex::default() }
+    }
+}
+
+impl<K: Clone + Eq + Hash> PipelineCache<K> {
+    /// The pipeline of a key, compiled on first use.
+    pub(crate) fn get_or(&self, ctx: &Context, key: &K, compile: impl FnOnce() -> Pipeline) -> Result<Arc<Pipeline>> {
         // A panic while the lock is held leaves the map whole: insertion is its only change.
         let lock = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = lock().get(specialization) {
+        if let Some(pipeline) = lock().get(key) {
             return Ok(Arc::clone(pipeline));
         }
         // Compiled outside the lock: two threads may do the same work, but neither waits for the other's shader.
-        let pipeline = Arc::new(ctx.scoped("creating a pipeline", || compile(ctx, specialization))?);
-        Ok(Arc::clone(lock().entry(specialization.clone()).or_insert(pipeline)))
+        let pipeline = Arc::new(ctx.scoped("creating a pipeline", compile)?);
+        Ok(Arc::clone(lock().entry(key.clone()).or_insert(pipeline)))
+    }
+}
+
+impl PipelineCache<Specialization> {
+    /// The pipeline of a specialisation, compiled on first use.
+    pub(crate) fn get(&self, ctx: &Context, specialization: &Specialization) -> Result<Arc<Pipeline>> {
+        self.get_or(ctx, specialization, || compile(ctx, specialization))
     }
 }
 
@@ -51,24 +66,38 @@ fn compile(ctx: &Context, specialization: &Specialization) -> Pipeline {
         ShaderChecks::Checked => device.create_shader_module(descriptor),
     };
 
-    let entries: Vec<_> = (0..).zip(specialization.bindings()).map(|(at, binding)| binding.layout_entry(at)).collect();
-    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label,
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label,
-        layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some(kernel.name()),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            // Every workgroup array is written before it is read.
-            zero_initialize_workgroup_memory: false,
-            ..Default::default()
-        },
-        cache: None,
-    });
-    Pipeline { pipeline, layout, kernel }
+    Pipeline::new(device, kernel.label(), kernel.name(), &module, &specialization.bindings())
+}
+
+impl Pipeline {
+    /// The entry point of a module whose bind group 0 has these bindings.
+    pub(crate) fn new(
+        device: &wgpu::Device,
+        name: &'static str,
+        entry_point: &str,
+        module: &wgpu::ShaderModule,
+        bindings: &[Binding],
+    ) -> Self {
+        let label = Some(name);
+        let entries: Vec<_> = (0..).zip(bindings).map(|(at, binding)| binding.layout_entry(at)).collect();
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&pipeline_layout),
+            module,
+            entry_point: Some(entry_point),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                // Every workgroup array is written before it is read.
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        Self { pipeline, layout, label: name }
+    }
 }

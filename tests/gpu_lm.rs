@@ -22,10 +22,6 @@ fn floats(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| random.unit()).collect()
 }
 
-fn plain(kernel: LmKernel) -> LmVariant {
-    LmVariant { kernel, elem: WeightElem::F32, norm: false }
-}
-
 /// A matrix in every way that the device reads one.
 fn matrices(ctx: &Context, rows: usize, cols: usize) -> Vec<(WeightElem, Matrix)> {
     let wide = floats(rows * cols, 5);
@@ -51,7 +47,7 @@ fn embed_tokens_copies_rows() {
             let bytes = matrix.elements().bytes();
             let (first, second) = bytes.split_at(bytes.len() / 13 * 6);
             for (part, first_row, rows) in [(first, 0, 6), (second, 6, 7)] {
-                let variant = LmVariant { elem, ..plain(LmKernel::EmbedTokens) };
+                let variant = LmVariant { elem, ..LmVariant::plain(LmKernel::EmbedTokens) };
                 let part = buffer(ctx, part);
                 run_kernel(ctx, variant, &[7, 9, first_row, rows], &[&tokens_buffer, &part, &out], [1, 1, 1]).unwrap();
             }
@@ -68,7 +64,7 @@ fn rms_norm_norms_rows() {
             let out = buffer(ctx, &vec![7.0f32; 3 * width]);
             let params = [width as u32 / 4, 2, 1e-5f32.to_bits(), (1.0 / width as f32).to_bits()];
             let buffers = [&buffer(ctx, &x), &buffer(ctx, &weight), &out];
-            run_kernel(ctx, plain(LmKernel::RmsNorm), &params, &buffers, [3, 1, 1]).unwrap();
+            run_kernel(ctx, LmVariant::plain(LmKernel::RmsNorm), &params, &buffers, [3, 1, 1]).unwrap();
             let wanted = twins::rms_norm(&x[2 * width..], &weight, 1e-5);
             assert!(difference(&read_all::<f32>(ctx, &out), &wanted) <= CLOSE, "width {width}");
         }
@@ -107,7 +103,7 @@ fn projects(kernel: LmKernel, tokens: usize, workgroups: impl Fn(u32) -> [u32; 3
                         let [tokens, cols, rows, first_row, count] =
                             [tokens, cols, rows, first_row, count].map(|n| n as u32);
                         let params = [tokens, cols / 4, count, first_row, rows, biased.into(), accumulate.into()];
-                        let variant = LmVariant { elem, ..plain(kernel) };
+                        let variant = LmVariant { elem, ..LmVariant::plain(kernel) };
                         let buffers = [&x_buffer, &buffer(ctx, part), &bias_buffer, &out];
                         run_kernel(ctx, variant, &params, &buffers, workgroups(count)).unwrap();
                     }
@@ -145,7 +141,7 @@ fn rotate_heads_turns_and_places() {
                 let [qkv_buffer, norms_buffer, angles] =
                     [&qkv, &norms.concat(), &table].map(|contents| buffer(ctx, contents));
                 let buffers = [&state, &qkv_buffer, &norms_buffer, &angles, &q, &k, &v];
-                let variant = LmVariant { norm, ..plain(LmKernel::RotateHeads) };
+                let variant = LmVariant { norm, ..LmVariant::plain(LmKernel::RotateHeads) };
                 run_kernel(ctx, variant, &params, &buffers, [heads as u32, tokens as u32, 1]).unwrap();
 
                 let heads = twins::Heads { num_q_heads, num_kv_heads, head_dim };
@@ -171,7 +167,8 @@ fn gate_mlp_gates() {
         let mut gate_up = floats(3 * 2 * 20, 1);
         gate_up[0..4].copy_from_slice(&[-1000.0, 1000.0, -88.0, 0.0]);
         let out = buffer(ctx, &[7.0f32; 60]);
-        run_kernel(ctx, plain(LmKernel::GateMlp), &[3, 5], &[&buffer(ctx, &gate_up), &out], [1, 1, 1]).unwrap();
+        run_kernel(ctx, LmVariant::plain(LmKernel::GateMlp), &[3, 5], &[&buffer(ctx, &gate_up), &out], [1, 1, 1])
+            .unwrap();
         assert!(difference(&read_all::<f32>(ctx, &out), &twins::gate_mlp(&gate_up, 20)) <= CLOSE);
     }
 }
@@ -185,7 +182,7 @@ fn sample_capped(ctx: &Context, logits: &[f32], sampling: &Sampling, position: u
     let Sampling { temperature, top_k, top_p, seed } = *sampling;
     let params = [logits.len() as u32, top_k, top_p.to_bits(), temperature.to_bits(), seed, cap.to_bits()];
     let buffers = [&buffer(ctx, logits), &state, &tokens];
-    run_kernel(ctx, plain(LmKernel::SampleToken), &params, &buffers, [1, 1, 1]).unwrap();
+    run_kernel(ctx, LmVariant::plain(LmKernel::SampleToken), &params, &buffers, [1, 1, 1]).unwrap();
     assert_eq!(read_words(ctx, &state), [position + 1, position], "the state moves on");
     let tokens = read_words(ctx, &tokens);
     assert_eq!(tokens[1], 98);

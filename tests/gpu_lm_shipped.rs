@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::gpu::contexts;
-use common::lm::difference;
-use safetensors::SafeTensors;
+use common::lm::{difference, golden_words};
 use wattn::lm::{LayerAttention, Model, Sampling, Session, SessionOptions};
 use wattn::{Engine, Hip};
 
@@ -28,18 +27,8 @@ struct Golden {
 }
 
 fn golden() -> Golden {
-    let bytes = std::fs::read(folder().join("golden.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let words = |name: &str| -> Vec<u32> {
-        let data = tensors.tensor(name).unwrap().data();
-        data.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
-    };
-    Golden {
-        tokens: words("tokens"),
-        rows: words("rows"),
-        logits: words("logits").into_iter().map(f32::from_bits).collect(),
-        greedy: words("greedy"),
-    }
+    let [tokens, rows, logits, greedy] = golden_words(&folder(), ["tokens", "rows", "logits", "greedy"]);
+    Golden { tokens, rows, logits: logits.into_iter().map(f32::from_bits).collect(), greedy }
 }
 
 fn engines() -> Vec<Engine> {

@@ -5,7 +5,7 @@ mod common;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use common::lm::{CASES, Golden, TOLERANCE, difference, folder, golden};
+use common::lm::{CASES, Golden, TOLERANCE, copy, difference, golden};
 use wattn::lm::{LayerAttention, LmError, Model, Sampling, Session, SessionOptions, Stop};
 use wattn::{Engine, Hip};
 
@@ -61,11 +61,7 @@ fn sparse_attention_with_room_for_every_key_is_dense() {
 #[test]
 fn final_logits_are_capped() {
     let Golden { tokens, logits, .. } = golden("qwen3_f32_tied");
-    let capped_folder = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(folder("qwen3_f32_tied")).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, capped_folder.path().join(path.file_name().unwrap())).unwrap();
-    }
+    let capped_folder = copy("qwen3_f32_tied");
     let config = capped_folder.path().join("config.json");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replacen('{', "{\"final_logit_softcapping\": 1.5,", 1)).unwrap();

@@ -5,21 +5,10 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::lm::{CASES, folder};
+use common::lm::{CASES, copy, folder};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use wattn::lm::{LmConfig, LmError, Model, RopeScaling};
-
-/// A copy to break.
-fn copy(case: &str) -> TempDir {
-    let to = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(folder(case)).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, to.path().join(path.file_name().unwrap())).unwrap();
-    }
-    to
-}
 
 fn open(folder: &Path) -> LmError {
     Model::open(folder).map(|_| ()).unwrap_err()

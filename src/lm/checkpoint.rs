@@ -25,11 +25,9 @@ enum Source {
 
 #[derive(Debug)]
 struct Shard {
-    name: String,
     source: Source,
-    /// Bytes before the first tensor, and in all.
+    /// Bytes before the first tensor.
     header: u64,
-    len: u64,
     metadata: Metadata,
 }
 
@@ -52,8 +50,7 @@ impl Checkpoint {
     pub fn open(folder: &Path) -> LmResult<Self> {
         let index = folder.join("model.safetensors.index.json");
         if !index.exists() {
-            let shard = Shard::open(folder, "model.safetensors")?;
-            return Self::new(vec![shard]);
+            return Ok(Self::of_one(Shard::open(folder, "model.safetensors")?));
         }
         let text = fs::read_to_string(&index).map_err(|source| LmError::File { path: index.clone(), source })?;
         let format = |reason: String| LmError::Format { file: "model.safetensors.index.json".to_owned(), reason };
@@ -91,21 +88,19 @@ impl Checkpoint {
     /// # Errors
     /// [`LmError::Format`], [`LmError::Truncated`].
     pub fn from_static(bytes: &'static [u8]) -> LmResult<Self> {
-        Self::new(vec![Shard::new("model.safetensors".to_owned(), Source::Memory(bytes))?])
+        Ok(Self::of_one(Shard::new("model.safetensors".to_owned(), Source::Memory(bytes))?))
     }
 
-    fn new(shards: Vec<Shard>) -> LmResult<Self> {
-        let mut places = HashMap::new();
-        for (number, shard) in shards.iter().enumerate() {
-            places.extend(shard.metadata.tensors().into_keys().map(|name| (name, number)));
-        }
-        Ok(Self { shards, places })
+    fn of_one(shard: Shard) -> Self {
+        let places = shard.metadata.tensors().into_keys().map(|name| (name, 0)).collect();
+        Self { shards: vec![shard], places }
     }
 
-    /// Whether there is a tensor of this name.
+    /// Bytes of all tensors.
     #[must_use]
-    pub fn contains(&self, tensor: &str) -> bool {
-        self.places.contains_key(tensor)
+    pub fn size_bytes(&self) -> u64 {
+        let infos = self.places.iter().filter_map(|(tensor, &shard)| self.shards[shard].metadata.info(tensor));
+        infos.map(|info| (info.data_offsets.1 - info.data_offsets.0) as u64).sum()
     }
 
     /// Reads a matrix.
@@ -178,7 +173,7 @@ impl Shard {
                 return Err(LmError::Truncated { tensor, file: name, end, len });
             }
         }
-        Ok(Self { name, source, header, len, metadata })
+        Ok(Self { source, header, metadata })
     }
 
     /// Fills `elements` with the tensor's bytes; the format is little-endian, as every platform of wgpu is.
@@ -188,12 +183,6 @@ impl Shard {
         debug_assert_eq!(bytes.len(), info.data_offsets.1 - info.data_offsets.0);
         self.source.read(self.header + info.data_offsets.0 as u64, bytes)?;
         Ok(elements)
-    }
-}
-
-impl core::fmt::Display for Shard {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{} ({} bytes)", self.name, self.len)
     }
 }
 

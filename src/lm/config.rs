@@ -223,6 +223,13 @@ impl LmConfig {
         (self.num_q_heads + 2 * self.num_kv_heads) * self.head_dim
     }
 
+    /// Caps logits as the model says.
+    pub(crate) fn cap_logits(&self, logits: &mut [f32]) {
+        if let Some(cap) = self.final_softcap {
+            logits.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+        }
+    }
+
     /// Columns of the result of attention.
     #[must_use]
     pub const fn q_size(&self) -> u32 {

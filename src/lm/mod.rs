@@ -34,8 +34,6 @@ mod session;
 mod tokenizer;
 mod weights;
 
-pub(crate) use gpu::step::CompiledVariants;
-
 pub use checkpoint::Checkpoint;
 pub use config::{Architecture, LmConfig};
 pub use error::{LmError, LmResult};

@@ -15,6 +15,7 @@ pub struct Model {
     config: LmConfig,
     tokenizer: TextTokenizer,
     weights: Weights,
+    size_bytes: u64,
 }
 
 impl Model {
@@ -60,7 +61,7 @@ impl Model {
     ) -> LmResult<Self> {
         let layers = config.num_layers;
         let weights = Weights::load(&config, checkpoint, &mut |loaded| progress(loaded, layers))?;
-        Ok(Self { config, tokenizer, weights })
+        Ok(Self { config, tokenizer, weights, size_bytes: checkpoint.size_bytes() })
     }
 
     /// Sizes and constants.
@@ -81,18 +82,7 @@ impl Model {
 
     /// Bytes of the weights, as stored.
     #[must_use]
-    pub fn size_bytes(&self) -> u64 {
-        let Weights { embedding, layers, norm, head } = &self.weights;
-        let vector = |vector: &[f32]| size_of_val(vector);
-        let layer = |layer: &super::weights::LayerWeights| {
-            let linears = [&layer.qkv, &layer.out, &layer.gate_up, &layer.down];
-            let of_linear = |linear: &super::weights::Linear| {
-                linear.weight.elements().bytes().len() + linear.bias.as_deref().map_or(0, vector)
-            };
-            linears.into_iter().map(of_linear).sum::<usize>() + vector(&layer.input_norm) + vector(&layer.mlp_norm)
-        };
-        let matrices =
-            embedding.elements().bytes().len() + head.as_ref().map_or(0, |head| head.elements().bytes().len());
-        (matrices + vector(norm) + layers.iter().map(layer).sum::<usize>()) as u64
+    pub const fn size_bytes(&self) -> u64 {
+        self.size_bytes
     }
 }

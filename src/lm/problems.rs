@@ -3,7 +3,8 @@
 use super::config::LmConfig;
 use super::error::LmResult;
 use super::options::{LayerAttention, SessionOptions};
-use crate::{AttentionProblem, AttentionShape, DType, Mask, SelectionProblem};
+use crate::quality::random_blocks;
+use crate::{AttentionProblem, AttentionShape, DType, HostBlocks, Mask, SelectionProblem};
 
 /// What a layer computes for a number of tokens, whatever the length of the context.
 #[derive(Clone, Debug)]
@@ -47,4 +48,10 @@ impl LayerProblems {
         };
         Ok(Self { dense, sparse })
     }
+}
+
+/// Random lists for a layer and a chunk that begins at position `at`: the same on every engine.
+pub(crate) fn random_lists(selection: &SelectionProblem, seed: u64, layer: usize, at: u32) -> LmResult<HostBlocks> {
+    let seq_len = at + selection.shape().seq_len_q;
+    Ok(random_blocks(selection, Some(&[seq_len]), seed ^ (u64::from(at) << 16) ^ layer as u64)?)
 }

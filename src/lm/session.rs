@@ -150,17 +150,9 @@ impl Session {
     /// Reads them back and waits.
     pub fn logits(&mut self) -> LmResult<Vec<f32>> {
         self.refresh()?;
-        let mut logits = match &self.runner {
-            Runner::Gpu(runner) => runner.logits()?,
-            Runner::Cpu { logits, .. } => logits.clone(),
-        };
-        self.cap(&mut logits);
-        Ok(logits)
-    }
-
-    fn cap(&self, logits: &mut [f32]) {
-        if let Some(cap) = self.model.config().final_softcap {
-            logits.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+        match &self.runner {
+            Runner::Gpu(runner) => runner.logits(),
+            Runner::Cpu { logits, .. } => Ok(logits.clone()),
         }
     }
 
@@ -201,7 +193,7 @@ impl Session {
         let mut done = 0;
         for chunk in tokens.chunks(piece as usize) {
             let at = self.tokens.len() as u32; // within the capacity
-            let mut rows = match &mut self.runner {
+            let rows = match &mut self.runner {
                 Runner::Gpu(runner) => runner.read_all(chunk, at)?,
                 Runner::Cpu { runner, logits } => {
                     let rows = runner.forward(chunk, at, true)?;
@@ -211,7 +203,6 @@ impl Session {
             };
             self.tokens.extend_from_slice(chunk);
             self.stale = false;
-            self.cap(&mut rows);
             rows.chunks_exact(vocab_size).enumerate().for_each(|(index, logits)| row(done + index, logits));
             done += chunk.len();
         }
@@ -265,11 +256,7 @@ impl Session {
         match &mut self.runner {
             Runner::Cpu { runner, logits } => {
                 for _ in 0..count {
-                    let mut capped = logits.clone();
-                    if let Some(cap) = self.model.config().final_softcap {
-                        capped.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
-                    }
-                    let token = sample_token(&capped, sampling, self.tokens.len() as u32);
+                    let token = sample_token(logits, sampling, self.tokens.len() as u32);
                     if let Some(stop) = take(&mut self.tokens, token) {
                         self.stale = self.tokens.last() == Some(&token);
                         return Ok(stop);
@@ -314,7 +301,6 @@ impl Session {
         }
         let part = self.tokens[(len - tokens) as usize..].to_vec();
         let mut best = (Duration::MAX, Duration::MAX);
-        self.restart();
         for _ in 0..runs.max(1) {
             let begin = Instant::now();
             let attention = match &mut self.runner {
@@ -370,10 +356,7 @@ impl Session {
                 runner.measure_mass = true;
                 Ok(())
             }
-            Runner::Gpu(_) => {
-                let rule = "captured mass is measured on the CPU";
-                Err(LmError::Option { option: "engine", value: "GPU".to_owned(), rule })
-            }
+            Runner::Gpu(_) => Err(no_mass_on_a_gpu()),
         }
     }
 
@@ -384,12 +367,14 @@ impl Session {
     pub fn mass(&self) -> LmResult<MassReport> {
         match &self.runner {
             Runner::Cpu { runner, .. } => runner.mass(),
-            Runner::Gpu(_) => {
-                let rule = "captured mass is measured on the CPU";
-                Err(LmError::Option { option: "engine", value: "GPU".to_owned(), rule })
-            }
+            Runner::Gpu(_) => Err(no_mass_on_a_gpu()),
         }
     }
+}
+
+fn no_mass_on_a_gpu() -> LmError {
+    let rule = "captured mass is measured on the CPU";
+    LmError::Option { option: "engine", value: "GPU".to_owned(), rule }
 }
 
 /// `log(sum(exp(logits))) - logits[token]`.

@@ -238,7 +238,7 @@ impl Step {
         params: &P,
         slots: &[Slot<'_>],
     ) -> Result<Self> {
-        let label = pipeline.kernel.label();
+        let label = pipeline.label;
         let uniform = ctx.upload(label, bytemuck::bytes_of(params), wgpu::BufferUsages::UNIFORM);
         let resources =
             core::iter::once(uniform.as_entire_binding()).chain(slots.iter().map(|slot| slot.resource(ctx)));

@@ -75,11 +75,11 @@ impl AttentionPlan {
         let mut dispatches = Vec::new();
         if tiling.num_splits == 1 {
             let prefill = specialize_attend(KernelId::AttendPrefill, problem, tier, tiling, caps);
-            dispatches.push(Dispatch::new(prefill, fold_grid(row_tiles * heads * batch, caps), caps)?);
+            dispatches.push(Dispatch::new(prefill, caps.fold_grid(row_tiles * heads * batch), caps)?);
         } else {
             let decode = specialize_attend(KernelId::AttendDecode, problem, tier, tiling, caps);
             let splits = u64::from(tiling.num_splits);
-            dispatches.push(Dispatch::new(decode, fold_grid(row_tiles * heads * batch * splits, caps), caps)?);
+            dispatches.push(Dispatch::new(decode, caps.fold_grid(row_tiles * heads * batch * splits), caps)?);
             let merge = specialize_merge(shape.head_dim_v, problem.out_dtype, problem.lse, tier);
             dispatches.push(Dispatch::new(merge, merge_workgroups(out_rows, shape.head_dim_v, caps), caps)?);
         }
@@ -312,11 +312,5 @@ pub(super) fn specialize_merge(head_dim_v: u32, out_dtype: DType, lse: bool, tie
 /// One invocation for four columns of a row.
 pub(super) fn merge_workgroups(num_rows: u64, head_dim_v: u32, caps: &DeviceCaps) -> [u64; 3] {
     let items = num_rows * u64::from(head_dim_v / 4);
-    fold_grid(items.div_ceil(u64::from(merge_splits::WORKGROUP_SIZE)), caps)
-}
-
-/// A grid of one dimension, folded into two where one axis does not hold it. Kernels pass over what lies past the end.
-pub(super) fn fold_grid(workgroups: u64, caps: &DeviceCaps) -> [u64; 3] {
-    let y = workgroups.div_ceil(u64::from(caps.max_workgroups_per_dimension)).max(1);
-    [workgroups.div_ceil(y), y, 1]
+    caps.fold_grid(items.div_ceil(u64::from(merge_splits::WORKGROUP_SIZE)))
 }

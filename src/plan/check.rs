@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::Dispatch;
-use super::attend::fold_grid;
 use crate::kernels::{KernelId, check_blocks};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{AttentionShape, BlockSelection, DeviceCaps, Error, Result};
@@ -27,6 +26,6 @@ pub fn check_dispatches(
         switches: BTreeMap::from([("HAS_SEQ_LENS", seq_lens_kv), ("REPORT", report)]),
         arrays: Arrays::Memory, // it has none
     };
-    let grid = fold_grid(places.div_ceil(check_blocks::WORKGROUP_SIZE.into()), caps);
+    let grid = caps.fold_grid(places.div_ceil(check_blocks::WORKGROUP_SIZE.into()));
     Ok([Dispatch::new(specialization(false), grid, caps)?, Dispatch::new(specialization(true), [1; 3], caps)?])
 }

@@ -18,7 +18,7 @@ pub use tiling::Tiling;
 
 use crate::kernels::KernelId;
 use crate::shader::Specialization;
-use crate::{DeviceCaps, Error, Result};
+use crate::{DeviceCaps, Result};
 
 /// One dispatch of one kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,15 +31,7 @@ pub struct Dispatch {
 
 impl Dispatch {
     fn new(specialization: Specialization, workgroups: [u64; 3], caps: &DeviceCaps) -> Result<Self> {
-        let available = u64::from(caps.max_workgroups_per_dimension);
-        let mut fitting = [0; 3];
-        for (to, needed) in fitting.iter_mut().zip(workgroups) {
-            if needed > available {
-                return Err(Error::Limit { limit: "max_compute_workgroups_per_dimension", needed, available });
-            }
-            *to = needed as u32; // at most `available`, itself a u32
-        }
-        Ok(Self { specialization, workgroups: fitting })
+        Ok(Self { specialization, workgroups: caps.fit_grid(workgroups)? })
     }
 
     /// The kernel.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attend::{elem_module, fold_grid, share_modules};
+use super::attend::{elem_module, share_modules};
 use super::{Dispatch, SelectionTiling};
 use crate::kernels::{KernelId, sample_queries, search_tree};
 use crate::shader::{Arrays, Module, Specialization};
@@ -222,7 +222,7 @@ impl SelectionPlan {
         scoring.switches.insert("MASK_PAIRS", false);
         let chunks_per_workgroup = 2 * self.tiling.lanes * self.tiling.score_groups;
         let tiles = u64::from(stage.max_chunks.div_ceil(chunks_per_workgroup));
-        let grid = fold_grid(lists * u64::from(self.lists_per_set) * tiles, caps);
+        let grid = caps.fold_grid(lists * u64::from(self.lists_per_set) * tiles);
         self.push(Piece::Score(index), Dispatch::new(scoring, grid, caps)?);
 
         let selecting = Specialization {
@@ -235,7 +235,7 @@ impl SelectionPlan {
             switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
             arrays: Arrays::Memory, // it has none
         };
-        self.push(Piece::Select(index), Dispatch::new(selecting, fold_grid(lists, caps), caps)?);
+        self.push(Piece::Select(index), Dispatch::new(selecting, caps.fold_grid(lists), caps)?);
         Ok(())
     }
 
@@ -304,7 +304,7 @@ impl SelectionPlan {
             switches: BTreeMap::new(),
             arrays: Arrays::Memory, // it has none
         };
-        let grid = fold_grid(items.div_ceil(sample_queries::WORKGROUP_SIZE.into()), caps);
+        let grid = caps.fold_grid(items.div_ceil(sample_queries::WORKGROUP_SIZE.into()));
         self.push(Piece::Sample(self.samples.len() - 1), Dispatch::new(specialization, grid, caps)?);
         Ok(self.samples.len() - 1)
     }

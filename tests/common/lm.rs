@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use safetensors::SafeTensors;
+use tempfile::TempDir;
 use wattn::lm::Model;
 
 /// The cases that `make_golden.py` writes.
@@ -30,19 +31,28 @@ pub struct Golden {
 pub fn golden(case: &str) -> Golden {
     let folder = folder(case);
     let model = Arc::new(Model::open(&folder).unwrap_or_else(|error| panic!("{case}: {error}")));
-    let (tokens, logits) = read_golden(&folder.join("golden.safetensors"));
-    Golden { model, tokens, logits }
+    let [tokens, logits] = golden_words(&folder, ["tokens", "logits"]);
+    Golden { model, tokens, logits: logits.into_iter().map(f32::from_bits).collect() }
 }
 
-/// `tokens` and `logits` of a golden file.
-pub fn read_golden(path: &Path) -> (Vec<u32>, Vec<f32>) {
-    let bytes = std::fs::read(path).unwrap();
+/// Tensors of 4-byte elements in the golden file of a folder.
+pub fn golden_words<const N: usize>(folder: &Path, names: [&str; N]) -> [Vec<u32>; N] {
+    let bytes = std::fs::read(folder.join("golden.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let words = |name: &str| -> Vec<u32> {
+    names.map(|name| {
         let data = tensors.tensor(name).unwrap().data();
         data.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
-    };
-    (words("tokens"), words("logits").into_iter().map(f32::from_bits).collect())
+    })
+}
+
+/// A copy of a case, to be changed.
+pub fn copy(case: &str) -> TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder(case)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.path().join(path.file_name().unwrap())).unwrap();
+    }
+    to
 }
 
 /// The largest difference as a share of the root mean square of what is wanted.

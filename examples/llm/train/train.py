@@ -1,13 +1,11 @@
 """Trains the small model that ships with wattn, and writes it in the Hugging Face layout.
 
     python train.py --corpus work --out work/first --minutes 80
-    python train.py --corpus work --out work/model --minutes 45 --resume work/first --mixture recall
 
 Qwen3 architecture (RMSNorm, per-head norm of queries and keys, rotary positions, grouped queries, SwiGLU, tied head) over a
 byte-level BPE that is trained first. The mixture is text of the corpus with tasks that only a look back can solve: keys to
-recall, and passages to copy. Text alone forms no heads that retrieve within so few tokens, so the second run begins with
-short sequences of random tokens that repeat, where nothing else helps, and goes on to the full length. Learning rate: warm-up, constant, linear decay, all measured in
-elapsed time, so that the run ends when it should on any machine. Needs torch, tokenizers, safetensors, numpy, matplotlib.
+recall, and passages to copy. Learning rate: warm-up, constant, linear decay, all measured in elapsed time, so that the run
+ends when it should on any machine. README.md has the commands of all runs. Needs torch, tokenizers, safetensors, numpy.
 """
 
 import argparse

@@ -8,12 +8,11 @@ use std::time::Instant;
 use wattn::lm::{Model, Sampling, Session, SessionOptions, TextStream};
 
 use crate::args::EngineArgs;
-use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::files;
-use crate::lm::compare::Method;
 use crate::lm::shipped::{self, Document};
 use crate::lm::text::{Tokens, bits_per_byte};
+use crate::lm::{self, compare::Method};
 use crate::recall::mask_plot;
 use crate::recall::sparse::Seen;
 
@@ -67,12 +66,7 @@ struct Demo {
 }
 
 pub(crate) fn run() -> Result<(), Failure> {
-    let engine = Engine::open(&EngineArgs::default())?;
-    let engine_name = engine.describe();
-    let engine = match engine {
-        Engine::Gpu { context, .. } => wattn::Engine::from(context),
-        _ => wattn::Engine::cpu(),
-    };
+    let (engine, engine_name) = lm::engine(&EngineArgs::default())?;
     let model = Arc::new(shipped::model()?);
     let documents = shipped::held_out()?;
     let missing = || Failure::Usage(format!("the held-out documents lack {PAGE}"));
@@ -140,8 +134,7 @@ impl Demo {
         let text = pieces.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
         let mut shares = [0.0; 2];
         for (share, tokens) in shares.iter_mut().zip([CHUNK, 1]) {
-            let (all, attention) = session.time(tokens, 3)?;
-            *share = attention.as_secs_f64() / all.as_secs_f64();
+            *share = lm::attention_share(&mut session, tokens)?;
         }
         Ok(Run {
             name: name.to_owned(),

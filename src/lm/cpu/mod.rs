@@ -23,15 +23,17 @@ use super::error::LmResult;
 use super::matrix::Matrix;
 use super::model::Model;
 use super::options::{ChunkLists, LayerAttention, ListSource, SessionOptions};
-use super::problems::LayerProblems;
+use super::problems::{LayerProblems, random_lists};
 use super::weights::{LayerWeights, Linear};
 use crate::cpu::{self, StageCache};
-use crate::quality::{MassReport, captured_mass, no_blocks, random_blocks};
+use crate::quality::{MassReport, captured_mass, no_blocks};
 use crate::{AttentionOutput, HostInputs, HostTensor};
 
-/// One layer's keys, values and lists.
+/// What one layer keeps from call to call.
 #[derive(Debug)]
 struct LayerCache {
+    /// The attention of a decode step.
+    one_token: LayerProblems,
     k: HostTensor,
     v: HostTensor,
     /// Of the last chunk.
@@ -57,18 +59,16 @@ pub(crate) struct CpuRunner {
 impl CpuRunner {
     pub(crate) fn new(model: &Arc<Model>, options: &SessionOptions) -> LmResult<Self> {
         let config = model.config();
-        // What attention cannot do is told before the first token.
-        for layer in 0..config.num_layers as usize {
-            LayerProblems::new(config, options, layer, 1)?;
-        }
         let shape = [1, options.capacity, config.num_kv_heads, config.head_dim];
-        let layer = || {
+        let layer = |index| -> LmResult<LayerCache> {
+            // What attention cannot do is told before the first token.
+            let one_token = LayerProblems::new(config, options, index, 1)?;
             let (k, v) = (HostTensor::zeros(shape), HostTensor::zeros(shape));
-            LayerCache { k, v, lists: None, stages: StageCache::default(), mass: Vec::new() }
+            Ok(LayerCache { one_token, k, v, lists: None, stages: StageCache::default(), mass: Vec::new() })
         };
         Ok(Self {
             rope: config.rope.table(config.head_dim, config.trained_len, options.capacity),
-            layers: (0..config.num_layers).map(|_| layer()).collect(),
+            layers: (0..config.num_layers as usize).map(layer).collect::<LmResult<_>>()?,
             model: Arc::clone(model),
             options: options.clone(),
             step: 0,
@@ -98,7 +98,9 @@ impl CpuRunner {
         self.step = if tokens.len() == 1 { self.step + 1 } else { 0 };
         let first = if all { 0 } else { (tokens.len() - 1) * config.hidden_size as usize };
         let normed = rms_norm(&x[first..], &weights.norm, config.rms_norm_eps);
-        Ok(product(&normed, weights.head(), None))
+        let mut logits = product(&normed, weights.head(), None);
+        config.cap_logits(&mut logits);
+        Ok(logits)
     }
 
     /// Heads of a layer, `[token, q_size]`.
@@ -117,18 +119,22 @@ impl CpuRunner {
 
         let begin = Instant::now();
         let tokens = (q.len() / (num_q_heads * head_dim)) as u32; // a chunk
-        let problems = LayerProblems::new(config, &self.options, index, tokens)?;
+        let LayerCache { one_token, k, v, lists, stages, mass } = cache;
+        let of_chunk;
+        let problems = if tokens == 1 {
+            one_token
+        } else {
+            of_chunk = LayerProblems::new(config, &self.options, index, tokens)?;
+            &of_chunk
+        };
         let q = HostTensor::new(problems.dense.shape().q(), q)?;
         let seq_lens = [at + tokens];
-        let LayerCache { k, v, lists, stages, mass } = cache;
         let inputs = HostInputs { q: &q, k, v, seq_lens_kv: Some(&seq_lens) };
         let output = match (&problems.sparse, &self.options.attention[index]) {
             (Some((selection, sparse)), LayerAttention::Sparse { lists: source, .. }) => {
                 let chosen = match source {
                     ListSource::Empty => no_blocks(selection),
-                    ListSource::Random { seed } => {
-                        random_blocks(selection, Some(&seq_lens), seed ^ (u64::from(at) << 16) ^ index as u64)?
-                    }
+                    ListSource::Random { seed } => random_lists(selection, *seed, index, at)?,
                     ListSource::Selected => {
                         let step = if tokens == 1 { self.step } else { 0 };
                         // Only a decode step may use what another left.

@@ -34,14 +34,17 @@ pub fn sample_token(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
     if sampling.temperature == 0.0 {
         return best as u32; // vocabularies have fewer than 2^32 tokens
     }
-    let weight = |token: usize| ((logits[token] - logits[best]) / sampling.temperature).exp();
-    let kept =
-        |lane: usize, key: u32| (lane..logits.len()).step_by(LANES).filter(move |&token| ordered(logits[token]) >= key);
-    let lane_mass = |lane: usize, key: u32| -> f32 { kept(lane, key).map(weight).sum() };
+    let keys: Vec<u32> = logits.iter().map(|&logit| ordered(logit)).collect();
+    let weights: Vec<f32> = logits.iter().map(|logit| ((logit - logits[best]) / sampling.temperature).exp()).collect();
+    let kept = |lane: usize, key: u32| {
+        let keys = &keys;
+        (lane..keys.len()).step_by(LANES).filter(move |&token| keys[token] >= key)
+    };
+    let lane_mass = |lane: usize, key: u32| -> f32 { kept(lane, key).map(|token| weights[token]).sum() };
     let mass = |key: u32| -> f32 { (0..LANES).map(|lane| lane_mass(lane, key)).sum() };
     let mut key = 0;
     if sampling.top_k > 0 {
-        let count = |key: u32| logits.iter().filter(|&&logit| ordered(logit) >= key).count();
+        let count = |key: u32| keys.iter().filter(|&&other| other >= key).count();
         key = largest(|key| count(key) >= sampling.top_k as usize);
     }
     if sampling.top_p < 1.0 {
@@ -49,16 +52,17 @@ pub fn sample_token(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
         key = largest(|key| mass(key) >= wanted).max(key);
     }
     // Walk the lanes, then the tokens of the lane where the draw falls.
-    let mut left = uniform(sampling.seed, position) * mass(key);
+    let masses: Vec<f32> = (0..LANES).map(|lane| lane_mass(lane, key)).collect();
+    let mut left = uniform(sampling.seed, position) * masses.iter().sum::<f32>();
     let mut at = 0;
-    while at < LANES - 1 && left >= lane_mass(at, key) {
-        left -= lane_mass(at, key);
+    while at < LANES - 1 && left >= masses[at] {
+        left -= masses[at];
         at += 1;
     }
     let mut chosen = best;
     for token in kept(at, key) {
         chosen = token;
-        left -= weight(token);
+        left -= weights[token];
         if left < 0.0 {
             break;
         }

@@ -11,8 +11,7 @@ use crate::lm::kernels::rms_norm::NormParams;
 use crate::lm::kernels::rotate_heads::HeadParams;
 use crate::lm::kernels::{LmKernel, LmVariant};
 use crate::lm::options::{LayerAttention, ListSource, SessionOptions};
-use crate::lm::problems::LayerProblems;
-use crate::quality::random_blocks;
+use crate::lm::problems::{LayerProblems, random_lists};
 use crate::{
     Attention, AttentionArgs, AttentionPlan, BlockSelection, BoundAttention, BoundSelection, Context, DType, Layout,
     SelectedBlocks, Selection, SelectionArgs, SelectionMemory, SelectionPlan, SelectionProblem, TensorView,
@@ -37,9 +36,16 @@ struct Lists {
     problem: SelectionProblem,
     indices: wgpu::Buffer,
     counts: wgpu::Buffer,
-    /// `None`: the host, from this seed; never where there are no blocks.
-    selection: Option<BoundSelection>,
-    seed: Option<u64>,
+    filled_by: Filler,
+}
+
+#[derive(Debug)]
+enum Filler {
+    Selection(BoundSelection),
+    /// The host, with random blocks from this seed.
+    Random(u64),
+    /// Nobody: lists without blocks.
+    Nobody,
 }
 
 #[derive(Debug)]
@@ -114,9 +120,9 @@ impl Binder<'_> {
             scores: Workspace::new(&ctx, largest(&SelectionPlan::scratch_bytes))?,
         };
         let embed = self.embed(tokens, &hidden)?;
-        let layers = weights.layers.iter().zip(&plans).enumerate();
+        let layers = weights.layers.iter().zip(&plans);
         let layers = layers
-            .map(|(index, (layer, plans))| self.layer((index, layer, plans), tokens, [&hidden, &normed], &scratch))
+            .map(|layer| self.layer(layer, tokens, [&hidden, &normed], &scratch))
             .collect::<LmResult<Vec<_>>>()?;
         let mut last = vec![self.norm([&hidden, &weights.norm, &normed], tokens - 1, 1)?];
         last.extend(self.project(&normed, weights.head(), None, &self.shared.logits, 1, false)?);
@@ -137,13 +143,19 @@ impl Binder<'_> {
 
     fn embed(&self, tokens: u32, hidden: &wgpu::Buffer) -> LmResult<Vec<Step>> {
         let GpuMatrix { elem, cols, ref parts, .. } = self.weights.embedding;
-        let variant = LmVariant { kernel: LmKernel::EmbedTokens, elem, norm: false };
+        let variant = LmVariant { elem, ..LmVariant::plain(LmKernel::EmbedTokens) };
+        let ctx = self.ctx();
         let mut steps = Vec::with_capacity(parts.len());
         for part in parts {
             let (first_row, num_rows) = (part.first, part.count);
             let params = EmbedParams { num_tokens: tokens, width_vec4: cols / 4, first_row, num_rows };
             let buffers = [&self.shared.tokens, &part.buffer, hidden];
-            steps.push(self.pipelines.variant(variant, bytemuck::bytes_of(&params), &buffers, params.workgroups())?);
+            steps.push(self.pipelines.variant(
+                variant,
+                bytemuck::bytes_of(&params),
+                &buffers,
+                params.workgroups(ctx.caps()),
+            )?);
         }
         Ok(steps)
     }
@@ -152,7 +164,7 @@ impl Binder<'_> {
         let width = self.config.hidden_size;
         let (eps, scale) = (self.config.rms_norm_eps, 1.0 / width as f32);
         let params = NormParams { width_vec4: width / 4, first_row, eps, scale };
-        self.pipelines.step(LmKernel::RmsNorm, bytemuck::bytes_of(&params), &buffers, [rows, 1, 1])
+        self.pipelines.step(LmKernel::RmsNorm, bytemuck::bytes_of(&params), &buffers, [rows.into(), 1, 1])
     }
 
     fn project(
@@ -165,7 +177,8 @@ impl Binder<'_> {
         accumulate: bool,
     ) -> LmResult<Vec<Step>> {
         let kernel = if tokens == 1 { LmKernel::ProjectToken } else { LmKernel::ProjectTokens };
-        let variant = LmVariant { kernel, elem: weight.elem, norm: false };
+        let variant = LmVariant { elem: weight.elem, ..LmVariant::plain(kernel) };
+        let ctx = self.ctx();
         let mut steps = Vec::with_capacity(weight.parts.len());
         for part in &weight.parts {
             let params = ProjectParams {
@@ -177,7 +190,8 @@ impl Binder<'_> {
                 bias: bias.is_some().into(),
                 accumulate: accumulate.into(),
             };
-            let workgroups = if tokens == 1 { params.workgroups_of_one() } else { params.workgroups_of_many() };
+            let workgroups =
+                if tokens == 1 { params.workgroups_of_one(ctx.caps()) } else { params.workgroups_of_many() };
             let buffers = [x, &part.buffer, bias.unwrap_or(&self.shared.nothing), out];
             steps.push(self.pipelines.variant(variant, bytemuck::bytes_of(&params), &buffers, workgroups)?);
         }
@@ -197,7 +211,7 @@ impl Binder<'_> {
 
     fn layer(
         &self,
-        (index, layer, plans): (usize, &GpuLayer, &LayerPlans),
+        (layer, plans): (&GpuLayer, &LayerPlans),
         tokens: u32,
         [hidden, normed]: [&wgpu::Buffer; 2],
         scratch: &Scratch,
@@ -207,30 +221,28 @@ impl Binder<'_> {
         before.extend(self.linear(normed, &layer.qkv, &scratch.qkv, tokens, false)?);
         let (num_q_heads, num_kv_heads) = (config.num_q_heads, config.num_kv_heads);
         let params = HeadParams { num_q_heads, num_kv_heads, head_dim: config.head_dim, eps: config.rms_norm_eps };
-        let head = LmVariant { norm: layer.head_norms.is_some(), ..LmKernel::RotateHeads.variants()[0] };
+        let head = LmVariant { norm: layer.head_norms.is_some(), ..LmVariant::plain(LmKernel::RotateHeads) };
         let norms = layer.head_norms.as_ref().unwrap_or(&self.shared.nothing);
         let angles = &self.weights.angles;
         let buffers = [&self.shared.state, &scratch.qkv, norms, angles, &scratch.q, &layer.k, &layer.v];
-        let workgroups = [num_q_heads + 2 * num_kv_heads, tokens, 1];
+        let workgroups = [u64::from(num_q_heads + 2 * num_kv_heads), tokens.into(), 1];
         before.push(self.pipelines.variant(head, bytemuck::bytes_of(&params), &buffers, workgroups)?);
 
-        let (lists, attend) = self.attention(index, layer, plans, tokens, scratch)?;
+        let (lists, attend) = self.attention(layer, plans, tokens, scratch)?;
 
         let mut after = self.linear(&scratch.heads, &layer.out, hidden, tokens, true)?;
         after.push(self.norm([hidden, &layer.mlp_norm, normed], 0, tokens)?);
         after.extend(self.linear(normed, &layer.gate_up, &scratch.gate_up, tokens, false)?);
         let params = GateParams { num_tokens: tokens, size_vec4: config.intermediate_size / 4 };
         let buffers = [&scratch.gate_up, &scratch.gated];
-        let gate =
-            self.pipelines.step(LmKernel::GateMlp, bytemuck::bytes_of(&params), &buffers, params.workgroups())?;
-        after.push(gate);
+        let workgroups = params.workgroups(self.ctx().caps());
+        after.push(self.pipelines.step(LmKernel::GateMlp, bytemuck::bytes_of(&params), &buffers, workgroups)?);
         after.extend(self.linear(&scratch.gated, &layer.down, hidden, tokens, true)?);
         Ok(LayerSteps { before, lists, attend, after })
     }
 
     fn attention(
         &self,
-        index: usize,
         layer: &GpuLayer,
         plans: &LayerPlans,
         tokens: u32,
@@ -250,22 +262,19 @@ impl Binder<'_> {
             // A new buffer is zero: lists without blocks.
             let indices = buffer(&ctx, "wattn.lm.block_indices", num_lists * u64::from(blocks.max_blocks))?;
             let counts = buffer(&ctx, "wattn.lm.block_counts", num_lists)?;
-            let selection = match source {
+            let filled_by = match *source {
                 ListSource::Selected => {
                     let blocks = views(&indices, &counts);
                     let args =
                         SelectionArgs { q: view(&scratch.q, rows), k: view(&layer.k, cache), seq_lens_kv, blocks };
                     let cache = Workspace::new(&ctx, plan.cache_bytes())?;
                     let memory = SelectionMemory { samples: &scratch.samples, scratch: &scratch.scores, cache: &cache };
-                    Some(Selection::prepare(&ctx, plan)?.bind_with(args, memory)?)
+                    Filler::Selection(Selection::prepare(&ctx, plan)?.bind_with(args, memory)?)
                 }
-                _ => None,
+                ListSource::Random { seed } => Filler::Random(seed),
+                ListSource::Empty => Filler::Nobody,
             };
-            let seed = match source {
-                ListSource::Random { seed } => Some(seed ^ index as u64),
-                _ => None,
-            };
-            lists = Some(Lists { problem, indices, counts, selection, seed });
+            lists = Some(Lists { problem, indices, counts, filled_by });
         }
         let args = AttentionArgs {
             q: view(&scratch.q, rows),
@@ -297,11 +306,11 @@ fn views<'a>(indices: &'a wgpu::Buffer, counts: &'a wgpu::Buffer) -> SelectedBlo
 impl Chunk {
     /// Writes the lists that the host makes. `at` is the position of the chunk's first token.
     pub(in crate::lm) fn write_lists(&self, queue: &wgpu::Queue, at: u32) -> LmResult<()> {
-        for lists in self.layers.iter().filter_map(|layer| layer.lists.as_ref()) {
-            if let Some(seed) = lists.seed {
-                let blocks = random_blocks(&lists.problem, Some(&[at + self.tokens]), seed ^ (u64::from(at) << 16))?;
-                queue.write_buffer(&lists.indices, 0, bytemuck::cast_slice(blocks.block_indices()));
-                queue.write_buffer(&lists.counts, 0, bytemuck::cast_slice(blocks.block_counts()));
+        for (index, layer) in self.layers.iter().enumerate() {
+            if let Some(Lists { problem, indices, counts, filled_by: Filler::Random(seed) }) = &layer.lists {
+                let blocks = random_lists(problem, *seed, index, at)?;
+                queue.write_buffer(indices, 0, bytemuck::cast_slice(blocks.block_indices()));
+                queue.write_buffer(counts, 0, bytemuck::cast_slice(blocks.block_counts()));
             }
         }
         Ok(())
@@ -313,23 +322,19 @@ impl Chunk {
         Some((&lists.problem, [&lists.indices, &lists.counts]))
     }
 
-    /// Encodes the model up to its last layer; `step` counts the decode steps since the last prompt.
+    /// Encodes the model, from tokens to the logits of the last; `step` counts the decode steps since the last prompt.
     pub(in crate::lm) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, step: u64, attention: bool) {
         self.embed.iter().for_each(|step| step.encode_in(pass));
         for layer in &self.layers {
             layer.before.iter().for_each(|step| step.encode_in(pass));
             if attention {
-                if let Some(selection) = layer.lists.as_ref().and_then(|lists| lists.selection.as_ref()) {
+                if let Some(Lists { filled_by: Filler::Selection(selection), .. }) = &layer.lists {
                     selection.encode_step_in(pass, step);
                 }
                 layer.attend.encode_in(pass);
             }
             layer.after.iter().for_each(|step| step.encode_in(pass));
         }
-    }
-
-    /// Encodes the way from the last token to its logits.
-    pub(in crate::lm) fn encode_last(&self, pass: &mut wgpu::ComputePass<'_>) {
         self.last.iter().for_each(|step| step.encode_in(pass));
     }
 }

@@ -2,7 +2,7 @@
 
 mod chunk;
 mod memory;
-pub(crate) mod step;
+mod step;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use step::{Pipelines, Step};
 
 use super::error::LmResult;
 use super::kernels::sample_token::SampleParams;
-use super::kernels::{LmKernel, LmVariant, WeightElem};
+use super::kernels::{LmKernel, LmVariant};
 use super::model::Model;
 use super::options::{ChunkLists, Sampling, SessionOptions};
 use crate::{Context, DType, Error, HostBlocks, Layout, TensorView};
@@ -60,7 +60,7 @@ impl GpuRunner {
         let weights = GpuWeights::new(ctx, config, model.weights(), options.capacity)?;
         let pipelines = Pipelines::new(ctx);
         let sample_params = pipelines.uniform(bytemuck::bytes_of(&SampleParams::default()))?;
-        let variant = LmVariant { kernel: LmKernel::SampleToken, elem: WeightElem::F32, norm: false };
+        let variant = LmVariant::plain(LmKernel::SampleToken);
         let buffers = [&shared.logits, &shared.state, &shared.tokens];
         let sample = pipelines.variant_with(variant, &sample_params, &buffers, [1, 1, 1])?;
         let mut runner = Self {
@@ -114,8 +114,7 @@ impl GpuRunner {
     fn submit(&mut self, tokens: &[u32], at: u32, more: &[Step]) -> LmResult<()> {
         let ctx = self.ctx();
         let count = tokens.len() as u32; // a chunk
-        self.step = if count == 1 { self.step } else { 0 };
-        let step = self.step;
+        let step = if count == 1 { self.step } else { 0 };
         self.chunk(count)?;
         let chunk = &self.chunks[&count];
         let shared = &self.shared;
@@ -128,13 +127,12 @@ impl GpuRunner {
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                 chunk.encode(&mut pass, step, true);
-                chunk.encode_last(&mut pass);
                 more.iter().for_each(|step| step.encode_in(&mut pass));
             }
             queue.submit([encoder.finish()]);
             Ok(())
         })??;
-        self.step = if count == 1 { self.step + 1 } else { 0 };
+        self.step = if count == 1 { step + 1 } else { 0 };
         self.last = (count, at);
         Ok(())
     }
@@ -146,7 +144,15 @@ impl GpuRunner {
 
     /// The logits of the last token that was read.
     pub(crate) fn logits(&self) -> LmResult<Vec<f32>> {
-        self.download(&self.shared.logits, self.model.config().vocab_size)
+        self.download_logits(&self.shared.logits, 1)
+    }
+
+    /// Logits of so many tokens, capped as the model says.
+    fn download_logits(&self, buffer: &wgpu::Buffer, tokens: u32) -> LmResult<Vec<f32>> {
+        let config = self.model.config();
+        let mut logits = self.download(buffer, tokens * config.vocab_size)?;
+        config.cap_logits(&mut logits);
+        Ok(logits)
     }
 
     fn download(&self, buffer: &wgpu::Buffer, len: u32) -> LmResult<Vec<f32>> {
@@ -181,12 +187,12 @@ impl GpuRunner {
     /// Reads tokens and gives the logits of all of them.
     pub(crate) fn read_all(&mut self, tokens: &[u32], at: u32) -> LmResult<Vec<f32>> {
         let count = tokens.len() as u32; // at most most_logits()
-        let len = count * self.model.config().vocab_size;
-        let logits = buffer(&self.ctx(), "wattn.lm.all_logits", len.into())?;
+        let words = u64::from(count) * u64::from(self.model.config().vocab_size);
+        let logits = buffer(&self.ctx(), "wattn.lm.all_logits", words)?;
         self.chunk(count)?;
         let steps = self.binder().all_logits(&self.chunks[&count], &logits)?;
         self.submit(tokens, at, &steps)?;
-        self.download(&logits, len)
+        self.download_logits(&logits, count)
     }
 
     /// Prepares for tokens to be drawn one after another, after `len` tokens.
@@ -226,7 +232,6 @@ impl GpuRunner {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                 self.sample.encode_in(&mut pass);
                 chunk.encode(&mut pass, step, true);
-                chunk.encode_last(&mut pass);
             }
             encoder.copy_buffer_to_buffer(&shared.tokens, 0, &staging, 0, 4);
             let submission = ctx.queue().submit([encoder.finish()]);
@@ -273,7 +278,6 @@ impl GpuRunner {
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                 chunk.encode(&mut pass, 0, attention);
-                chunk.encode_last(&mut pass);
             }
             ctx.queue().submit([encoder.finish()]);
         })?;
@@ -293,7 +297,7 @@ pub(super) fn run(
     buffers: &[&wgpu::Buffer],
     workgroups: [u32; 3],
 ) -> LmResult<()> {
-    let step = Pipelines::new(ctx).variant(variant, params, buffers, workgroups)?;
+    let step = Pipelines::new(ctx).variant(variant, params, buffers, workgroups.map(u64::from))?;
     ctx.scoped("running a kernel", || {
         let mut encoder = encoder(ctx);
         step.encode_in(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));

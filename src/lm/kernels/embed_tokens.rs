@@ -1,12 +1,15 @@
 //! Rows of the embedding: `shaders/lm/embed_tokens.wgsl`.
 
-use super::spread;
+use crate::DeviceCaps;
 use crate::kernels::{Binding, params};
 
 pub(super) const BINDINGS: [Binding; 4] =
     [Binding::uniform("params"), Binding::read("tokens"), Binding::read("embedding"), Binding::write("hidden")];
 
-pub(super) const CONSTANTS: [(&str, u32); 1] = [("WORKGROUP_SIZE", 64)];
+/// Invocations of a workgroup, each with four columns of a token.
+const WORKGROUP_SIZE: u32 = 64;
+
+pub(super) const CONSTANTS: [(&str, u32); 1] = [("WORKGROUP_SIZE", WORKGROUP_SIZE)];
 
 params! {
     /// The numbers of one dispatch.
@@ -19,7 +22,7 @@ params! {
 }
 
 impl EmbedParams {
-    pub(crate) fn workgroups(&self) -> [u32; 3] {
-        spread((u64::from(self.num_tokens) * u64::from(self.width_vec4)).div_ceil(64))
+    pub(crate) fn workgroups(&self, caps: &DeviceCaps) -> [u64; 3] {
+        caps.fold_grid((u64::from(self.num_tokens) * u64::from(self.width_vec4)).div_ceil(WORKGROUP_SIZE.into()))
     }
 }

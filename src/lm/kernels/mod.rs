@@ -183,6 +183,12 @@ impl LmKernel {
 }
 
 impl LmVariant {
+    /// The kernel without a norm, its weights, if it reads any, in f32.
+    #[must_use]
+    pub const fn plain(kernel: LmKernel) -> Self {
+        Self { kernel, elem: WeightElem::F32, norm: false }
+    }
+
     /// The complete WGSL.
     #[must_use]
     pub fn wgsl(&self) -> String {
@@ -204,13 +210,4 @@ impl LmVariant {
         source.push_str(self.kernel.source());
         source
     }
-}
-
-/// Workgroups for so many items: a second axis where the first does not reach.
-pub(super) const fn spread(workgroups: u64) -> [u32; 3] {
-    const MOST: u64 = 65535; // what WebGPU promises
-    if workgroups <= MOST {
-        return [workgroups as u32, 1, 1];
-    }
-    [MOST as u32, workgroups.div_ceil(MOST) as u32, 1]
 }

@@ -1,6 +1,6 @@
 //! A product of one row with weights: `shaders/lm/project_token.wgsl`.
 
-use super::spread;
+use crate::DeviceCaps;
 use crate::kernels::{Binding, params};
 
 pub(super) const BINDINGS: [Binding; 5] = [
@@ -30,7 +30,7 @@ params! {
 }
 
 impl ProjectParams {
-    pub(crate) fn workgroups_of_one(&self) -> [u32; 3] {
-        spread(self.num_rows.div_ceil(TEAMS).into())
+    pub(crate) fn workgroups_of_one(&self, caps: &DeviceCaps) -> [u64; 3] {
+        caps.fold_grid(self.num_rows.div_ceil(TEAMS).into())
     }
 }

@@ -7,7 +7,7 @@ use super::project_token::ProjectParams;
 const TILE: u32 = 64;
 
 impl ProjectParams {
-    pub(crate) fn workgroups_of_many(&self) -> [u32; 3] {
-        [self.num_rows.div_ceil(TILE), self.num_tokens.div_ceil(TILE), 1]
+    pub(crate) fn workgroups_of_many(&self) -> [u64; 3] {
+        [self.num_rows.div_ceil(TILE).into(), self.num_tokens.div_ceil(TILE).into(), 1]
     }
 }

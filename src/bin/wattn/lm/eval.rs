@@ -8,7 +8,7 @@ use wattn::lm::{Model, Session, SessionOptions};
 
 use super::compare::{LEAST_BUDGET, Method};
 use super::needles::{self, Needles};
-use super::text::{Tokens, bits_per_byte};
+use super::text::{self, Tokens, bits_per_byte};
 use super::{Loaded, bar, load, plot, shipped};
 use crate::args::lm::EvalArgs;
 use crate::failure::Failure;
@@ -16,9 +16,6 @@ use crate::files;
 
 /// Tokens at the end of a window whose bits count.
 const SCORED: usize = 256;
-
-/// Longest text that is read, in bytes.
-const MAX_TEXT: u64 = 64 << 20;
 
 /// One kind of attention.
 #[derive(Clone, Serialize)]
@@ -144,11 +141,7 @@ fn documents(model: &Model, args: &EvalArgs) -> Result<Vec<Tokens>, Failure> {
     let texts: Vec<String> = if args.text.is_empty() {
         shipped::held_out()?.into_iter().map(|document| document.text).collect()
     } else {
-        let read = |path: &std::path::PathBuf| {
-            let bytes = files::read_up_to(path, MAX_TEXT)?;
-            String::from_utf8(bytes).map_err(|_| Failure::content(path, "is not UTF-8 text"))
-        };
-        args.text.iter().map(read).collect::<Result<_, _>>()?
+        args.text.iter().map(|path| text::read(path)).collect::<Result<_, _>>()?
     };
     Ok(texts.iter().map(|text| Tokens::new(model, text)).collect::<Result<_, _>>()?)
 }

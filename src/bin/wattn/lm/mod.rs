@@ -11,10 +11,10 @@ mod write;
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use wattn::lm::Model;
+use wattn::lm::{LmResult, Model, Session};
 
-use crate::args::Backend;
 use crate::args::lm::{LmArgs, LmCommand, ModelArgs};
+use crate::args::{Backend, EngineArgs};
 use crate::engine::Engine;
 use crate::failure::Failure;
 
@@ -34,7 +34,7 @@ struct Loaded {
 }
 
 fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
-    let (engine, engine_name) = engine(args)?;
+    let (engine, engine_name) = engine(&args.engine)?;
     let (name, model) = match &args.model {
         None => ("the model that comes with wattn".to_owned(), shipped::model()?),
         Some(folder) => {
@@ -51,17 +51,24 @@ fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
     Ok(Loaded { name, model: Arc::new(model), engine, engine_name })
 }
 
-fn engine(args: &ModelArgs) -> Result<(wattn::Engine, String), Failure> {
-    if args.engine.backend == Backend::Oracle || args.engine.tier.is_some() {
+/// Where a model runs, and what that is called.
+pub(crate) fn engine(args: &EngineArgs) -> Result<(wattn::Engine, String), Failure> {
+    if args.backend == Backend::Oracle || args.tier.is_some() {
         let message = "lm takes --backend auto, gpu or cpu, and the best kernels that the device has";
         return Err(Failure::Usage(message.to_owned()));
     }
-    let engine = Engine::open(&args.engine)?;
+    let engine = Engine::open(args)?;
     let name = engine.describe();
     Ok(match engine {
         Engine::Gpu { context, .. } => (wattn::Engine::from(context), name),
         _ => (wattn::Engine::cpu(), name),
     })
+}
+
+/// Share of attention in the time of so many tokens at the end of what a session holds.
+pub(crate) fn attention_share(session: &mut Session, tokens: u32) -> LmResult<f64> {
+    let (all, attention) = session.time(tokens, 3)?;
+    Ok(attention.as_secs_f64() / all.as_secs_f64())
 }
 
 /// A bar on a terminal, nothing elsewhere.

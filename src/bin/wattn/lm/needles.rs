@@ -10,6 +10,7 @@ use super::bar;
 use super::compare::Method;
 use super::eval::{Bench, keys};
 use crate::failure::Failure;
+use crate::recall::context::splitmix64;
 
 /// Where the fact stands, as a share of the context.
 const DEPTHS: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.9];
@@ -34,15 +35,17 @@ pub(super) struct Needles {
     accuracy: Vec<(f64, f64)>,
 }
 
-/// SplitMix64.
-struct Random(u64);
+/// Random numbers in a row.
+struct Random {
+    seed: u64,
+    drawn: u64,
+}
 
 impl Random {
     fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
+        let bits = splitmix64(self.seed, self.drawn);
+        self.drawn += 1;
+        (bits % limit as u64) as usize
     }
 }
 
@@ -90,7 +93,7 @@ pub(super) fn run(bench: &Bench<'_>, methods: &[Method], context: u32) -> Result
 
 fn trial_of(bench: &Bench<'_>, context: usize, depth: f64, facts: usize, seed: u64) -> Result<Trial, Failure> {
     let tokenizer = bench.model().tokenizer();
-    let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+    let mut random = Random { seed: seed.wrapping_mul(0x2545_f491_4f6c_dd1d), drawn: 0 };
     let first = random.below(NAMES.len());
     let fact = |name: &str, key: usize| format!("\nThe pass key of {name} is {key}.\n");
     let pairs: Vec<(&str, usize)> =

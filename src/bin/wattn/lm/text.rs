@@ -1,6 +1,20 @@
 //! Texts as tokens with their bytes.
 
+use std::path::Path;
+
 use wattn::lm::{LmResult, Model};
+
+use crate::failure::Failure;
+use crate::files;
+
+/// Longest text that is read, in bytes.
+const MAX_LENGTH: u64 = 64 << 20;
+
+/// The text of a file.
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
+    let bytes = files::read_up_to(path, MAX_LENGTH)?;
+    String::from_utf8(bytes).map_err(|_| Failure::content(path, "is not UTF-8 text"))
+}
 
 /// A document as a model reads it.
 pub(crate) struct Tokens {

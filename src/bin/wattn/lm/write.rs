@@ -6,13 +6,10 @@ use std::time::Instant;
 use serde::Serialize;
 use wattn::lm::{LmError, Session, Stop, TextStream};
 
-use super::{Loaded, bar, load};
+use super::{Loaded, attention_share, bar, load, text};
 use crate::args::lm::WriteArgs;
 use crate::failure::Failure;
 use crate::files;
-
-/// Longest prompt, in bytes.
-const MAX_PROMPT: u64 = 64 << 20;
 
 /// What a run amounts to.
 #[derive(Serialize)]
@@ -33,10 +30,7 @@ struct Report {
 pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
     let prompt = match (&args.prompt, &args.file) {
         (Some(prompt), _) => prompt.clone(),
-        (None, Some(file)) => {
-            let bytes = files::read_up_to(file, MAX_PROMPT)?;
-            String::from_utf8(bytes).map_err(|_| Failure::content(file, "is not UTF-8 text"))?
-        }
+        (None, Some(file)) => text::read(file)?,
         (None, None) => {
             let message = "nothing to go on from: give --prompt TEXT or --file FILE, or run `wattn` alone for a demo";
             return Err(Failure::Usage(message.to_owned()));
@@ -89,10 +83,6 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
         return Err(failure);
     }
     let written_tokens = session.tokens().len() - tokens.len();
-    let share = |session: &mut Session, tokens: u32| -> Result<f64, Failure> {
-        let (all, attention) = session.time(tokens, 2)?;
-        Ok(attention.as_secs_f64() / all.as_secs_f64())
-    };
     let chunk = args.model.chunk.min(session.tokens().len() as u32);
     let report = Report {
         model: name,
@@ -100,10 +90,10 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
         weights_bytes: model.size_bytes(),
         read_tokens: tokens.len(),
         read_seconds,
-        read_attention_share: share(&mut session, chunk)?,
+        read_attention_share: attention_share(&mut session, chunk)?,
         written_tokens,
         written_seconds,
-        written_attention_share: share(&mut session, 1)?,
+        written_attention_share: attention_share(&mut session, 1)?,
         stop: match stop {
             Stop::Count => "all tokens are written",
             Stop::EndOfText => "the model ended the text",

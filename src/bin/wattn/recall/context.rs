@@ -123,7 +123,7 @@ fn store<T: Element>(from: &[f32], to: &mut [T]) {
 }
 
 /// Random bits as a function of a seed and a counter (Steele, Lea and Flood's SplitMix64).
-fn splitmix64(seed: u64, counter: u64) -> u64 {
+pub(crate) fn splitmix64(seed: u64, counter: u64) -> u64 {
     let mut z = seed.wrapping_add(counter.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
