@@ -104,6 +104,8 @@ pub(crate) enum TierArg {
     F16,
     Subgroup,
     SubgroupF16,
+    /// Matrix products in hardware, for f16 tensors
+    Matrix,
 }
 
 impl From<TierArg> for Tier {
@@ -113,6 +115,7 @@ impl From<TierArg> for Tier {
             TierArg::F16 => Self::F16,
             TierArg::Subgroup => Self::Subgroup,
             TierArg::SubgroupF16 => Self::SubgroupF16,
+            TierArg::Matrix => Self::Matrix,
         }
     }
 }
