@@ -3,7 +3,7 @@
 use crate::quality::{BlockRecall, block_recall, captured_mass};
 use crate::{
     AttentionOutput, AttentionPlan, AttentionProblem, Element, Engine, Error, HostBlocks, HostInputs, HostTensor,
-    Result, SelectionInputs, SelectionProblem, cpu,
+    Result, SelectionInputs, SelectionPlan, SelectionProblem, cpu,
 };
 
 /// Whether a measure of quality is computed. It costs as much as dense attention does.
@@ -185,7 +185,9 @@ impl Engine {
         inputs: &SelectionInputs<'_, T>,
     ) -> Result<HostBlocks> {
         match self {
-            Self::Gpu(context) => context.select(problem, inputs, context.caps().best_tier()).await,
+            Self::Gpu(context) => {
+                context.select(problem, inputs, SelectionPlan::best_tier(problem, context.caps())).await
+            }
             Self::Cpu { .. } => cpu::select(problem, inputs),
         }
     }
@@ -201,7 +203,9 @@ impl Engine {
         inputs: &SelectionInputs<'_, T>,
     ) -> Result<HostBlocks> {
         match self {
-            Self::Gpu(context) => context.select_blocking(problem, inputs, context.caps().best_tier()),
+            Self::Gpu(context) => {
+                context.select_blocking(problem, inputs, SelectionPlan::best_tier(problem, context.caps()))
+            }
             Self::Cpu { .. } => cpu::select(problem, inputs),
         }
     }

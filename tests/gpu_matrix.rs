@@ -4,7 +4,7 @@
 mod common;
 
 use common::gpu::{
-    Buffers, bind, bits, check_twin, contexts, packed, problem_of, run, run_twins, submit, tilings, tiny_tiling,
+    Buffers, bind, bits, check_twin, matrix_contexts, packed, problem_of, run, run_twins, submit, tilings, tiny_tiling,
 };
 use common::selected::callers_cases;
 use common::{Case, Exp, MASKS, rows, shape};
@@ -14,16 +14,6 @@ use wattn::{
     Attention, AttentionArgs, AttentionPlan, AttentionShape, Context, DType, DeviceCaps, Element, Error, LSE_EMPTY,
     Mask, TensorView, TensorViewMut, Tier, Tiling, Workspace,
 };
-
-/// The adapters that multiply matrices. None is a failure where `WATTN_REQUIRE_MATRIX` is set, and told otherwise.
-fn matrix_contexts() -> Vec<&'static Context> {
-    let found: Vec<_> = contexts().iter().filter(|ctx| ctx.caps().matrix_edge().is_some()).collect();
-    if found.is_empty() {
-        assert!(std::env::var_os("WATTN_REQUIRE_MATRIX").is_none(), "no adapter with cooperative matrices");
-        println!("SKIPPED: no adapter with cooperative matrices; `bash tests/matrix` brings one");
-    }
-    found
-}
 
 /// Calls `check` with every adapter and tiny tiling.
 fn everywhere(mut check: impl FnMut(&Context, Tiling)) {
@@ -292,9 +282,9 @@ fn the_same_bits_on_every_run_and_with_bounds_checks() {
         everywhere(|ctx, tiling| {
             let plan = plan_of(&case, ctx.caps(), tiling);
             let first = bits(&run(ctx, &plan, &case));
-            assert_eq!(first, bits(&run(ctx, &plan, &case)), "{tiling:?}: another run");
+            assert!(first == bits(&run(ctx, &plan, &case)), "{tiling:?}: another run");
             let checked = ctx.with_checked_shaders().unwrap();
-            assert_eq!(first, bits(&run(&checked, &plan, &case)), "{tiling:?}: with bounds checks");
+            assert!(first == bits(&run(&checked, &plan, &case)), "{tiling:?}: with bounds checks");
         });
     }
 }

@@ -1,20 +1,20 @@
 //! Selection on every adapter, in every tier: the specification's golden vectors, and every round, stage and list of
-//! integer cases to the bit, against the oracle and the kernels' twins.
+//! integer cases to the bit, against the oracle and the kernels' twins (`twins::search_tree`, `twins::select_stages`).
 
 mod common;
 
+use common::bound_selection::{Bound, run_twins};
 use common::certificate::certify_all;
 use common::golden;
-use common::gpu::{buffer, contexts, packed, read_all, read_words, submit, tiers};
+use common::gpu::{contexts, read_all, read_words, tiers};
 use common::select::{
     SelectCase, assert_invariants, assert_lists_equal, drawn_case, float_cases, integer_cases, shape, three_stages,
 };
 use half::{bf16, f16};
 use wattn::cpu::{oracle, twins};
 use wattn::{
-    BoundSelection, Context, DType, DeviceCaps, Element, Hip, HostBlocks, Preset, SelectedBlocks, Selection,
-    SelectionArgs, SelectionInputs, SelectionMemory, SelectionMethod, SelectionPlan, SelectionProblem, SelectionTiling,
-    TensorView, Tier, U32View, Workspace,
+    Context, DType, DeviceCaps, Element, Hip, HostBlocks, Preset, SelectionInputs, SelectionMethod, SelectionPlan,
+    SelectionProblem, SelectionTiling, Tier,
 };
 
 /// Calls `check` with every adapter and tier that `T` tells apart.
@@ -30,74 +30,15 @@ fn everywhere<T: Element>(mut check: impl FnMut(&Context, Tier)) {
 fn tiny_tiling(caps: &DeviceCaps, tier: Tier) -> SelectionTiling {
     let (lanes, whole) = match (tier.subgroup(), &caps.subgroup_size) {
         (true, Some(size)) => (*size.start(), *size.end()),
+        (false, Some(size)) if tier.matrix() => (*size.start(), *size.end()),
         _ => (4, 4),
     };
     let groups = 16u32.max(whole) / lanes;
     SelectionTiling { lanes, rows: 2, search_groups: groups, score_groups: groups, top_k_size: 16, max_searches: 2 }
 }
 
-/// A case with its tensors in buffers, bound once.
-struct Bound {
-    bound: BoundSelection,
-    shape: [u32; 4],
-    k: wgpu::Buffer,
-    lens: Option<wgpu::Buffer>,
-    indices: wgpu::Buffer,
-    counts: wgpu::Buffer,
-    samples: wgpu::Buffer,
-    scratch: wgpu::Buffer,
-    cache: wgpu::Buffer,
-}
-
-impl Bound {
-    fn new<T: Element>(ctx: &Context, plan: &SelectionPlan, case: &SelectCase<T>) -> Self {
-        let (problem, words) = (plan.problem(), |bytes: u64| vec![7u32; (bytes / 4).max(64) as usize]);
-        let shape = problem.blocks().indices_shape(problem.shape());
-        let lists: u32 = shape[..3].iter().product();
-        let (q, k) = (buffer(ctx, case.q.data()), buffer(ctx, case.k.data()));
-        let lens = case.seq_lens_kv.as_ref().map(|lens| buffer(ctx, lens));
-        // What was there before must not show.
-        let (indices, counts) =
-            (buffer(ctx, &vec![7u32; (lists * shape[3]) as usize]), buffer(ctx, &vec![7u32; lists as usize]));
-        let [samples, scratch, cache] =
-            [plan.samples_bytes(), plan.scratch_bytes(), plan.cache_bytes()].map(|bytes| buffer(ctx, &words(bytes)));
-        let workspace = |buffer: &wgpu::Buffer| Workspace::from_buffer(buffer.clone()).unwrap();
-        let view = |buffer, shape| TensorView::new(buffer, T::DTYPE, packed(shape));
-        let args = SelectionArgs {
-            q: view(&q, problem.shape().q()),
-            k: view(&k, problem.shape().k()),
-            seq_lens_kv: lens.as_ref().map(|lens| U32View::new(lens, 0, problem.shape().batch_size.into())),
-            blocks: SelectedBlocks {
-                block_indices: U32View::new(&indices, 0, (lists * shape[3]).into()),
-                block_counts: U32View::new(&counts, 0, lists.into()),
-            },
-        };
-        let memory =
-            SelectionMemory { samples: &workspace(&samples), scratch: &workspace(&scratch), cache: &workspace(&cache) };
-        let bound = Selection::prepare(ctx, plan).unwrap().bind_with(args, memory).unwrap();
-        Self { bound, shape, k, lens, indices, counts, samples, scratch, cache }
-    }
-
-    fn lists(&self, ctx: &Context) -> HostBlocks {
-        HostBlocks::new(self.shape, read_words(ctx, &self.indices), read_words(ctx, &self.counts)).unwrap()
-    }
-
-    fn run(&self, ctx: &Context, step: u64) -> HostBlocks {
-        submit(ctx, |encoder| self.bound.encode_step(encoder, step));
-        self.lists(ctx)
-    }
-}
-
 fn plan_of<T: Element>(ctx: &Context, tier: Tier, case: &SelectCase<T>) -> SelectionPlan {
     SelectionPlan::with_tier(&case.problem, ctx.caps(), tier).unwrap()
-}
-
-/// What the twins of a plan's kernels give.
-fn run_twins<T: Element>(plan: &SelectionPlan, case: &SelectCase<T>) -> HostBlocks {
-    match plan.problem().method() {
-        SelectionMethod::Hip(_) => twins::search_tree(plan, &case.inputs()).unwrap(),
-        _ => twins::select_stages(plan, &case.inputs()).unwrap().0,
-    }
 }
 
 #[test]

@@ -149,7 +149,7 @@ proptest! {
             let tiling = plan.tiling();
             let sizes = [tiling.search_size(), tiling.lanes * tiling.score_groups, tiling.top_k_size];
             prop_assert!(sizes.iter().all(|&size| size <= caps.max_invocations_per_workgroup), "{}", what);
-            prop_assert!(tiling.workgroup_storage_bytes() <= u64::from(caps.max_workgroup_storage_bytes), "{}", what);
+            prop_assert!(plan.workgroup_storage_bytes() <= u64::from(caps.max_workgroup_storage_bytes), "{}", what);
             for dispatch in plan.dispatches() {
                 prop_assert!(dispatch.workgroups.iter().all(|&n| n <= caps.max_workgroups_per_dimension), "{}", what);
             }

@@ -165,10 +165,13 @@ fn selected_variants() -> Vec<Variant> {
     for (caps, tier) in devices_and_tiers() {
         for shape in shapes([20, 36]) {
             for (index, dtype) in DType::ALL.into_iter().enumerate() {
+                if tier.matrix() && dtype != DType::F16 {
+                    continue;
+                }
                 for problem in selections(shape, dtype, index) {
                     let plan = SelectionPlan::with_tier(&problem, &caps, tier).unwrap();
                     for dispatch in plan.dispatches() {
-                        let storage = plan.tiling().workgroup_storage_bytes();
+                        let storage = plan.workgroup_storage_bytes();
                         add(&dispatch.specialization, tier, None, Some(storage), caps.software);
                     }
                     let mut attention = AttentionProblem::new(shape, dtype)
@@ -176,9 +179,6 @@ fn selected_variants() -> Vec<Variant> {
                         .selected_blocks(problem.blocks());
                     if index > 0 {
                         attention = attention.with_lse().with_seq_lens_kv();
-                    }
-                    if tier.matrix() && dtype != DType::F16 {
-                        continue;
                     }
                     let plan = AttentionPlan::with_tier(&attention, &caps, tier).unwrap();
                     for dispatch in plan.dispatches() {

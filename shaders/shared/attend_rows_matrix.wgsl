@@ -44,8 +44,8 @@ fn loaded_at(i: u32, columns: u32, thread: Thread) -> vec2<u32> {
 }
 
 // Four scores of a row, from key `at` of the walk on. Those of keys that the row does not see are MASKED.
-fn seen_scores4(scores_at: u32, row: u32, walk: Walk, at: u32, whole: bool) -> vec4<f32> {
-    var score4 = scores4(scores_at) * params.scale_log2;
+fn seen_scores4(sums_at: u32, row: u32, walk: Walk, at: u32, whole: bool) -> vec4<f32> {
+    var score4 = sums4(sums_at) * params.scale_log2;
     if !whole {
         for (var c = 0u; c < 4u; c++) { // unroll
             let rows = walk_rows(walk, at + c);
@@ -63,31 +63,31 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let kv_head = tile.heads / params.heads_per_kv_head;
     let k_begin = params.k_offset + tile.batch * params.k_batch + kv_head * params.k_head;
     let v_begin = params.v_offset + tile.batch * params.v_batch + kv_head * params.v_head;
-    let first_scores = first * SCORES_STRIDE4;
-    let first_weights = first * WEIGHTS_STRIDE4;
+    let first_sums = first * SUMS_STRIDE4;
+    let first_a = first * A_STRIDE4;
     // PARTS lanes share a row, or a lane has ROWS_EACH rows.
     let own_row = lane % ROWS;
     let own_part = lane / ROWS * PART4;
 
-    // Queries come in through the place of the weights, as many columns at a time as that holds.
+    // Queries come in through the place of the weights, tile_a, as many columns at a time as that holds.
     var queries: array<MatrixA, ROW_TILES * Q_TILES>;
     for (var chunk = 0u; chunk < Q_TILES / KEY_TILES; chunk++) { // unroll in registers
         for (var e = lane; e < ROWS * TILE_KV / 4u; e += LANES) {
             let row = e / (TILE_KV / 4u);
             let column = chunk * TILE_KV / 4u + e % (TILE_KV / 4u);
             let q4 = q[q_index(tile, place_of(tile.first_row + row)) + min(column, HEAD_DIM4 - 1u)];
-            let at = first_weights + row * WEIGHTS_STRIDE4 + e % (TILE_KV / 4u);
-            put_weights4(at, select(vec4<f16>(), q4, column < HEAD_DIM4));
+            let at = first_a + row * A_STRIDE4 + e % (TILE_KV / 4u);
+            put_a4(at, select(vec4<f16>(), q4, column < HEAD_DIM4));
         }
-        workgroupBarrier(); // orders weights: the other lanes' have been written
+        workgroupBarrier(); // orders tile_a: the other lanes' have been written
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_weights + r * EDGE * WEIGHTS_STRIDE4 + n * EDGE / 4u;
+                let at = first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u;
                 queries[r * Q_TILES + chunk * KEY_TILES + n] =
-                    coopLoadT<MatrixA>(&weights[at * PER_VEC4], WEIGHTS_STRIDE4 * PER_VEC4);
+                    coopLoadT<MatrixA>(&tile_a[at * PER_VEC4], A_STRIDE4 * PER_VEC4);
             }
         }
-        workgroupBarrier(); // orders weights: all have been read
+        workgroupBarrier(); // orders tile_a: all have been read
     }
 
     var acc: array<MatrixC, ROW_TILES * V_TILES>;
@@ -132,20 +132,20 @@ fn attend_rows(tile: Tile, walk: Walk) {
         workgroupBarrier(); // orders tile_k: the other invocations' has been written
 
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-            var sums: array<MatrixC, ROW_TILES>;
+            var products: array<MatrixC, ROW_TILES>;
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                sums[r] = MatrixC();
+                products[r] = MatrixC();
             }
             for (var d = 0u; d < K_TILES; d++) { // unroll in registers
                 let at = n * EDGE * K_STRIDE4 + d * EDGE / 4u;
                 let keys = coopLoad<MatrixB>(&tile_k[at * PER_VEC4], K_STRIDE4 * PER_VEC4);
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    sums[r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, sums[r]);
+                    products[r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[r]);
                 }
             }
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_scores + r * EDGE * SCORES_STRIDE4 + n * EDGE / 4u;
-                coopStoreT(sums[r], &scores[at * PER_VEC4], SCORES_STRIDE4 * PER_VEC4);
+                let at = first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u;
+                coopStoreT(products[r], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
             }
         }
         // A masked key's value may be NaN or infinity, and 0 * NaN is NaN: the product gets 0 for it, and the rows that see
@@ -164,7 +164,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 put_v4(at.x * V_STRIDE4 + at.y, value);
             }
         }
-        workgroupBarrier(); // orders scores, tile_v and tile_k: written by other lanes, and read for the last time
+        workgroupBarrier(); // orders sums, tile_v and tile_k: written by other lanes, and read for the last time
 
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
             let at = loaded_at(i, K_COLUMNS4, thread);
@@ -174,18 +174,18 @@ fn attend_rows(tile: Tile, walk: Walk) {
         for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
             let r = own_row + i * LANES;
             let row = tile.first_row + r;
-            let scores_at = first_scores + r * SCORES_STRIDE4;
+            let sums_at = first_sums + r * SUMS_STRIDE4;
             var score4: array<vec4<f32>, PART4>;
             var max4 = vec4<f32>(MASKED);
             for (var j = 0u; j < PART4; j++) { // unroll in registers
                 let key4 = own_part + j;
-                score4[j] = seen_scores4(scores_at + key4, row, walk, tile_begin + key4 * 4u, whole);
+                score4[j] = seen_scores4(sums_at + key4, row, walk, tile_begin + key4 * 4u, whole);
                 max4 = max(max4, score4[j]);
             }
             // The other lanes of the row find the same maximum.
             for (var j = PART4; j < TILE_KV / 4u; j++) {
                 let key4 = (own_part + j) % (TILE_KV / 4u);
-                max4 = max(max4, seen_scores4(scores_at + key4, row, walk, tile_begin + key4 * 4u, whole));
+                max4 = max(max4, seen_scores4(sums_at + key4, row, walk, tile_begin + key4 * 4u, whole));
             }
             let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
             let moves = tile_max > row_reference[i] + SLACK;
@@ -204,48 +204,48 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 let weight4 = select(vec4<f32>(), exp2(score4[j] - reference + SHIFT), score4[j] != vec4<f32>(MASKED));
                 let rounded = vec4<f16>(weight4);
                 row_sum[i] += f32(rounded.x) + f32(rounded.y) + f32(rounded.z) + f32(rounded.w);
-                put_weights4(first_weights + r * WEIGHTS_STRIDE4 + own_part + j, rounded);
+                put_a4(first_a + r * A_STRIDE4 + own_part + j, rounded);
             }
         }
-        workgroupBarrier(); // orders weights, row_factors, moving_tile and spoiled_tile
+        workgroupBarrier(); // orders tile_a, row_factors, moving_tile and spoiled_tile
 
         let spoiled = atomicLoad(&spoiled_tile) == number;
         if spoiled || atomicLoad(&moving_tile) == number {
             for (var c = 0u; c < V_TILES; c++) { // unroll in registers
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    let at = first_scores + r * EDGE * SCORES_STRIDE4;
-                    coopStoreT(acc[r * V_TILES + c], &scores[at * PER_VEC4], SCORES_STRIDE4 * PER_VEC4);
+                    let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                    coopStoreT(acc[r * V_TILES + c], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
                 }
-                workgroupBarrier(); // orders scores: the matrices have been written
+                workgroupBarrier(); // orders sums: the matrices have been written
                 for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
                     let r = e / (EDGE / 4u);
-                    let at = first_scores + r * SCORES_STRIDE4 + e % (EDGE / 4u);
-                    var sum = scores4(at) * row_factors[first + r];
+                    let at = first_sums + r * SUMS_STRIDE4 + e % (EDGE / 4u);
+                    var sum = sums4(at) * row_factors[first + r];
                     let column = c * EDGE / 4u + e % (EDGE / 4u);
                     if spoiled && column < HEAD_DIM_V4 {
                         for (var key = 0u; key < TILE_KV; key++) {
-                            let weight = f32(weights4(first_weights + r * WEIGHTS_STRIDE4 + key / 4u)[key % 4u]);
+                            let weight = f32(a4(first_a + r * A_STRIDE4 + key / 4u)[key % 4u]);
                             let value = v[v_begin + walk_key(walk, tile_begin + key) * params.v_seq + column];
                             let added = select(vec4<f32>(), weight * vec4<f32>(value), is_spoiled(value));
                             sum = select(sum, sum + added, weight != 0.0);
                         }
                     }
-                    put_scores4(at, sum);
+                    put_sums4(at, sum);
                 }
-                workgroupBarrier(); // orders scores: they are what the matrices are to be
+                workgroupBarrier(); // orders sums: they are what the matrices are to be
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    let at = first_scores + r * EDGE * SCORES_STRIDE4;
-                    acc[r * V_TILES + c] = coopLoadT<MatrixC>(&scores[at * PER_VEC4], SCORES_STRIDE4 * PER_VEC4);
+                    let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                    acc[r * V_TILES + c] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
                 }
-                workgroupBarrier(); // orders scores: the matrices have been read
+                workgroupBarrier(); // orders sums: the matrices have been read
             }
         }
 
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             var own: array<MatrixA, ROW_TILES>;
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_weights + r * EDGE * WEIGHTS_STRIDE4 + n * EDGE / 4u;
-                own[r] = coopLoadT<MatrixA>(&weights[at * PER_VEC4], WEIGHTS_STRIDE4 * PER_VEC4);
+                let at = first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u;
+                own[r] = coopLoadT<MatrixA>(&tile_a[at * PER_VEC4], A_STRIDE4 * PER_VEC4);
             }
             for (var c = 0u; c < V_TILES; c++) { // unroll in registers
                 let at = n * EDGE * V_STRIDE4 + c * EDGE / 4u;
@@ -259,27 +259,27 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     // The parts of a row's sum, added in the same order by all that need it.
-    workgroupBarrier(); // orders row_factors and scores: they have been read
+    workgroupBarrier(); // orders row_factors and sums: they have been read
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
         row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = row_sum[i];
     }
     workgroupBarrier(); // orders row_factors: the sums have been written
     for (var c = 0u; c < V_TILES; c++) { // unroll in registers
         for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-            let at = first_scores + r * EDGE * SCORES_STRIDE4;
-            coopStoreT(acc[r * V_TILES + c], &scores[at * PER_VEC4], SCORES_STRIDE4 * PER_VEC4);
+            let at = first_sums + r * EDGE * SUMS_STRIDE4;
+            coopStoreT(acc[r * V_TILES + c], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
         }
-        workgroupBarrier(); // orders scores: the matrices have been written
+        workgroupBarrier(); // orders sums: the matrices have been written
         for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
             let r = e / (EDGE / 4u);
             let column = c * EDGE / 4u + e % (EDGE / 4u);
             if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
                 let sum = sum_of_row(first + r);
-                let value = scores4(first_scores + r * SCORES_STRIDE4 + e % (EDGE / 4u));
+                let value = sums4(first_sums + r * SUMS_STRIDE4 + e % (EDGE / 4u));
                 store_out(tile, place_of(tile.first_row + r), column, select(value / sum, vec4<f32>(), sum == 0.0));
             }
         }
-        workgroupBarrier(); // orders scores: they have been read
+        workgroupBarrier(); // orders sums: they have been read
     }
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
         let r = own_row + i * LANES;

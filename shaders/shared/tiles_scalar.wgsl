@@ -2,10 +2,19 @@
 // ones that every back end loads matrices from.
 const PER_VEC4 = 4u; // elements of the arrays
 
-var<workgroup> tile_k: array<f16, TILE_KV * K_STRIDE4 * 4u>;                    // [key, head_dim]
-var<workgroup> tile_v: array<f16, TILE_KV * V_STRIDE4 * 4u>;                    // [key, head_dim_v]
-var<workgroup> weights: array<f16, GROUPS * ROWS * WEIGHTS_STRIDE4 * 4u>;       // [row, key]
-var<workgroup> scores: array<f32, GROUPS * ROWS * SCORES_STRIDE4 * 4u>;         // [row, key], or columns of out
+var<workgroup> tile_a: array<f16, TILE_A4 * 4u>; // [row, column]: queries, weights
+var<workgroup> tile_k: array<f16, TILE_K4 * 4u>; // [key, column]
+var<workgroup> sums: array<f32, TILE_SUMS4 * 4u>; // [row, key], or columns of out
+
+fn put_a4(at: u32, value: vec4<f16>) {
+    for (var i = 0u; i < 4u; i++) { // unroll
+        tile_a[at * 4u + i] = value[i];
+    }
+}
+
+fn a4(at: u32) -> vec4<f16> {
+    return vec4<f16>(tile_a[at * 4u], tile_a[at * 4u + 1u], tile_a[at * 4u + 2u], tile_a[at * 4u + 3u]);
+}
 
 fn put_k4(at: u32, value: vec4<f16>) {
     for (var i = 0u; i < 4u; i++) { // unroll
@@ -13,28 +22,12 @@ fn put_k4(at: u32, value: vec4<f16>) {
     }
 }
 
-fn put_v4(at: u32, value: vec4<f16>) {
+fn put_sums4(at: u32, value: vec4<f32>) {
     for (var i = 0u; i < 4u; i++) { // unroll
-        tile_v[at * 4u + i] = value[i];
+        sums[at * 4u + i] = value[i];
     }
 }
 
-fn put_weights4(at: u32, value: vec4<f16>) {
-    for (var i = 0u; i < 4u; i++) { // unroll
-        weights[at * 4u + i] = value[i];
-    }
-}
-
-fn weights4(at: u32) -> vec4<f16> {
-    return vec4<f16>(weights[at * 4u], weights[at * 4u + 1u], weights[at * 4u + 2u], weights[at * 4u + 3u]);
-}
-
-fn put_scores4(at: u32, value: vec4<f32>) {
-    for (var i = 0u; i < 4u; i++) { // unroll
-        scores[at * 4u + i] = value[i];
-    }
-}
-
-fn scores4(at: u32) -> vec4<f32> {
-    return vec4<f32>(scores[at * 4u], scores[at * 4u + 1u], scores[at * 4u + 2u], scores[at * 4u + 3u]);
+fn sums4(at: u32) -> vec4<f32> {
+    return vec4<f32>(sums[at * 4u], sums[at * 4u + 1u], sums[at * 4u + 2u], sums[at * 4u + 3u]);
 }

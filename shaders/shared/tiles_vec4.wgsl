@@ -2,31 +2,26 @@
 // loads matrices from; copies are then four elements wide.
 const PER_VEC4 = 1u; // elements of the arrays
 
-var<workgroup> tile_k: array<vec4<f16>, TILE_KV * K_STRIDE4>;                   // [key, head_dim / 4]
-var<workgroup> tile_v: array<vec4<f16>, TILE_KV * V_STRIDE4>;                   // [key, head_dim_v / 4]
-var<workgroup> weights: array<vec4<f16>, GROUPS * ROWS * WEIGHTS_STRIDE4>;      // [row, key / 4]
-var<workgroup> scores: array<vec4<f32>, GROUPS * ROWS * SCORES_STRIDE4>;        // [row, key / 4], or columns of out
+var<workgroup> tile_a: array<vec4<f16>, TILE_A4>; // [row, column]: queries, weights
+var<workgroup> tile_k: array<vec4<f16>, TILE_K4>; // [key, column]
+var<workgroup> sums: array<vec4<f32>, TILE_SUMS4>; // [row, key], or columns of out
+
+fn put_a4(at: u32, value: vec4<f16>) {
+    tile_a[at] = value;
+}
+
+fn a4(at: u32) -> vec4<f16> {
+    return tile_a[at];
+}
 
 fn put_k4(at: u32, value: vec4<f16>) {
     tile_k[at] = value;
 }
 
-fn put_v4(at: u32, value: vec4<f16>) {
-    tile_v[at] = value;
+fn put_sums4(at: u32, value: vec4<f32>) {
+    sums[at] = value;
 }
 
-fn put_weights4(at: u32, value: vec4<f16>) {
-    weights[at] = value;
-}
-
-fn weights4(at: u32) -> vec4<f16> {
-    return weights[at];
-}
-
-fn put_scores4(at: u32, value: vec4<f32>) {
-    scores[at] = value;
-}
-
-fn scores4(at: u32) -> vec4<f32> {
-    return scores[at];
+fn sums4(at: u32) -> vec4<f32> {
+    return sums[at];
 }

@@ -12,7 +12,7 @@ use crate::{Element, Result, SelectionInputs, SelectionMethod, SelectionPlan};
 /// Those of [`SelectionInputs::validate`].
 pub fn sample_queries<T: Element>(plan: &SelectionPlan, inputs: &SelectionInputs<'_, T>) -> Result<Vec<Vec<f32>>> {
     inputs.validate(plan.problem())?;
-    let (shape, scale) = (plan.problem().shape(), plan.problem().scale());
+    let (shape, scale) = (plan.problem().shape(), plan.sample_scale());
     let make = |samples: &Samples| {
         let mut made = Vec::new();
         for batch in 0..shape.batch_size as usize {

@@ -189,7 +189,7 @@ impl Selection {
             block_size_q: blocks.block_size_q,
             num_samples: samples.num_samples,
             stride_q: samples.stride_q,
-            scale: problem.scale(),
+            scale: plan.sample_scale(),
             seq_lens_offset: tensors.seq_lens_kv.as_ref().map_or(0, |lens| lens.offset),
             q_offset,
             q_batch,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::tiling_matrix::{MatrixTiling, check_dtype};
-use super::{Dispatch, Tiling};
+use super::{Dispatch, Tiling, tiling_matrix};
 use crate::kernels::{KernelId, merge_splits};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{
@@ -293,9 +293,9 @@ fn specialize_attend(
     let mut modules = vec![Module::AttendParams, Module::SeqLens, Module::AttendPlace, walk, elem, Module::AttendTile];
     let mut constants = match caps.matrix_edge().filter(|_| tier.matrix()) {
         Some(edge) => {
-            let matrix = if edge == 8 { Module::Matrix8 } else { Module::Matrix16 };
-            let tiles = if caps.matrix_from_vec4 { Module::TilesVec4 } else { Module::TilesScalar };
-            modules.extend([matrix, tiles, Module::AttendRowsMatrix]);
+            let values = if caps.matrix_from_vec4 { Module::ValuesVec4 } else { Module::ValuesScalar };
+            modules.extend(tiling_matrix::modules(edge, caps));
+            modules.extend([values, Module::AttendRowsMatrix]);
             MatrixTiling::new(problem, tiling, edge).constants()
         }
         None => {

@@ -4,6 +4,8 @@ mod attend;
 mod check;
 mod merge;
 mod select;
+mod select_matrix;
+mod select_memory;
 mod select_tiling;
 mod select_view;
 mod tiling;

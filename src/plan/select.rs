@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::attend::{elem_module, share_modules};
+use super::select_matrix::MatrixScoring;
+use super::tiling_matrix::check_dtype;
 use super::{Dispatch, SelectionTiling};
-use crate::kernels::{KernelId, sample_queries, search_tree};
+use crate::kernels::{KernelId, sample_queries};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{DeviceCaps, Error, HeadReduction, Hip, InfiniteHip, Result, SelectionMethod, SelectionProblem, Tier};
 
@@ -29,6 +31,7 @@ pub struct SelectionPlan {
     pub(crate) problem: SelectionProblem,
     tier: Tier,
     tiling: SelectionTiling,
+    matrix: Option<MatrixScoring>,
     dispatches: Vec<Dispatch>,
     /// What each dispatch does.
     pub(crate) pieces: Vec<Piece>,
@@ -36,10 +39,10 @@ pub struct SelectionPlan {
     pub(crate) samples: Vec<Samples>,
     pub(crate) stages: Vec<StagePlan>,
     /// Workgroups that search trees, each with scratch memory of its own.
-    num_searches: u32,
+    pub(super) num_searches: u32,
     max_rounds: u32,
     /// Lists of scores for each list of blocks.
-    lists_per_set: u32,
+    pub(super) lists_per_set: u32,
 }
 
 /// What a dispatch does, with indices into `samples` and `stages`.
@@ -77,8 +80,6 @@ pub(crate) struct StagePlan {
     pub(crate) marks: u64,
 }
 
-const ALIGNMENT: u64 = 256; // the largest that a device may ask for
-
 impl SelectionPlan {
     /// Plans with the best tier that the device offers.
     ///
@@ -88,7 +89,18 @@ impl SelectionPlan {
     /// # Cost
     /// Arithmetic only.
     pub fn new(problem: &SelectionProblem, caps: &DeviceCaps) -> Result<Self> {
-        Self::with_tier(problem, caps, caps.best_tier())
+        problem.validate()?;
+        Self::with_tier(problem, caps, Self::best_tier(problem, caps))
+    }
+
+    /// The tier that [`SelectionPlan::new`] takes: [`Tier::Matrix`] for HiP over f16 tensors with enough samples to fill
+    /// matrices, where the device has them in hardware; else [`DeviceCaps::best_tier`].
+    #[must_use]
+    pub fn best_tier(problem: &SelectionProblem, caps: &DeviceCaps) -> Tier {
+        let worthwhile = MatrixScoring::of(problem, caps, Tier::Matrix)
+            .is_some_and(|scoring| scoring.is_worthwhile(SelectionTiling::num_samples(problem)));
+        // A software device multiplies f16 one by one.
+        if worthwhile && !caps.software { Tier::Matrix } else { caps.best_tier() }
     }
 
     /// Plans with one tier.
@@ -114,10 +126,15 @@ impl SelectionPlan {
         problem.validate()?;
         caps.require(tier)?;
         tiling.validate(caps, tier)?;
+        if tier.matrix() {
+            check_dtype(problem.dtype)?;
+        }
+        MatrixScoring::of(problem, caps, tier).map_or(Ok(()), |scoring| scoring.validate(tiling, caps))?;
         let mut plan = Self {
             problem: problem.clone(),
             tier,
             tiling,
+            matrix: MatrixScoring::of(problem, caps, tier),
             dispatches: Vec::new(),
             pieces: Vec::new(),
             samples: Vec::new(),
@@ -159,9 +176,20 @@ impl SelectionPlan {
         let lists = self.num_lists();
         let samples = self.add_samples(hip.stride_q, caps)?;
         let mut specialization = self.scoring(KernelId::SearchTree, self.tiling.search_groups, caps);
+        match self.matrix {
+            Some(scoring) => {
+                let (modules, constants) = scoring.specialize(self.tiling, caps);
+                specialization.modules.truncate(4);
+                specialization.modules.extend(modules);
+                specialization.constants = constants;
+            }
+            None => {
+                specialization.modules.push(Module::ScoreLanes);
+                specialization.switches.insert("MASK_PAIRS", true);
+            }
+        }
         specialization.modules.extend([Module::SamplingStride, Module::TopK]);
         specialization.constants.insert("PARTS", self.tiling.search_size().min(16));
-        specialization.switches.insert("MASK_PAIRS", true);
         self.num_searches = u32::try_from(lists).unwrap_or(u32::MAX).min(self.tiling.max_searches);
         let workgroups = if self.is_empty() { 0 } else { self.num_searches };
         debug_assert_eq!(samples, 0);
@@ -351,37 +379,20 @@ impl SelectionPlan {
         self.tiling
     }
 
+    /// Workgroup memory that the kernels declare at the most.
+    #[must_use]
+    pub fn workgroup_storage_bytes(&self) -> u64 {
+        let scoring = self.matrix.map_or(0, |scoring| scoring.storage_bytes(self.tiling.search_groups));
+        self.tiling.workgroup_storage_bytes() + scoring
+    }
+
+    /// What samples are multiplied by. Matrices take queries as they are, which f16 holds: the order stays the same.
+    pub(crate) fn sample_scale(&self) -> f32 {
+        if self.matrix.is_some() { 1.0 } else { self.problem.scale() }
+    }
+
     pub(crate) const fn max_rounds(&self) -> u32 {
         self.max_rounds
-    }
-
-    /// Bytes of memory for samples of the queries. Calls encoded one after another may share it.
-    #[must_use]
-    pub fn samples_bytes(&self) -> u64 {
-        self.samples.last().map_or(0, |last| (last.offset_bytes + last.size_bytes).next_multiple_of(ALIGNMENT))
-    }
-
-    /// Bytes of scratch memory: scores, and the groups of running searches. Calls encoded one after another may share it.
-    #[must_use]
-    pub fn scratch_bytes(&self) -> u64 {
-        match &self.problem.method {
-            SelectionMethod::Hip(hip) => {
-                let keys_per_block = u64::from(hip.block_size_k / hip.stride_k);
-                4 * u64::from(self.num_searches) * search_tree::scratch_words(hip.max_blocks().into(), keys_per_block)
-            }
-            SelectionMethod::InfiniteHip(_) => {
-                let chunks = self.stages.iter().map(|stage| u64::from(stage.max_chunks)).max().unwrap_or(0);
-                4 * self.num_lists() * u64::from(self.lists_per_set) * chunks
-            }
-        }
-    }
-
-    /// Bytes of memory for what the stages keep. Its contents are used by later steps that compute later stages only, so
-    /// that each layer needs its own.
-    #[must_use]
-    pub fn cache_bytes(&self) -> u64 {
-        let marks = if self.is_union() { self.num_lists() } else { 0 };
-        self.stages.last().map_or(0, |last| 4 * (last.marks + marks * u64::from(last.max_chunks)))
     }
 
     pub(crate) const fn num_q_blocks(&self) -> u32 {
@@ -393,7 +404,7 @@ impl SelectionPlan {
     }
 
     /// Lists of blocks.
-    fn num_lists(&self) -> u64 {
+    pub(super) fn num_lists(&self) -> u64 {
         self.problem.blocks().num_lists(&self.problem.shape)
     }
 

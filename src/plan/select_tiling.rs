@@ -1,5 +1,6 @@
 //! Sizes of a selection's workgroups: the table of heuristics, each with its reason.
 
+use super::select_matrix::MatrixScoring;
 use crate::{DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
 
 /// How the kernels of a selection cut their work. Changes the speed and nothing else.
@@ -20,6 +21,10 @@ pub struct SelectionTiling {
 }
 
 impl SelectionTiling {
+    /// One invocation of everything.
+    pub(super) const SMALLEST: Self =
+        Self { lanes: 1, rows: 1, search_groups: 1, score_groups: 1, top_k_size: 1, max_searches: 1 };
+
     /// Samples that one load of the group covers, one a lane.
     pub(super) const fn share(&self, tier: Tier) -> u32 {
         if !tier.subgroup() {
@@ -51,18 +56,7 @@ impl SelectionTiling {
     /// costs, and 16 were 1.15 times as fast as 64 (lavapipe 25.0, HiP, 2 heads, 1 x 131072, width 128, f32). Chunks are scored in small workgroups, because there are few of them. Samples of 16 rows and
     /// four keys leave registers on a GPU for two workgroups a core; a software device takes what saves loads.
     pub(super) fn choose(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Self {
-        let queries = problem.blocks().block_size_q.min(problem.shape.seq_len_q).max(1);
-        let samples = match &problem.method {
-            // The heads of a KV head look at a key together.
-            SelectionMethod::Hip(hip) => {
-                let heads = problem.granularity.heads_per_set(&problem.shape).min(problem.shape.group_size());
-                (queries / hip.stride_q).max(1).saturating_mul(heads)
-            }
-            SelectionMethod::InfiniteHip(method) => {
-                let most = |stage: &crate::Stage| queries.div_ceil(stage.stride_q);
-                method.stages.iter().map(most).max().unwrap_or(1)
-            }
-        };
+        let samples = Self::num_samples(problem);
         let most_rows = match (caps.software, tier.subgroup()) {
             (true, true) => 32,
             (true, false) => 8,
@@ -74,13 +68,33 @@ impl SelectionTiling {
         };
         let groups = |size: u32| size.max(whole) / lanes;
         let size = if caps.software { 16 } else { 256 };
-        Self {
+        let tiling = Self {
             lanes,
             rows: samples.next_power_of_two().min(most_rows),
             search_groups: groups(size),
             score_groups: groups(if caps.software { 16 } else { 64 }),
             top_k_size: size,
             max_searches: if caps.software { 8 } else { 512 },
+        };
+        match MatrixScoring::of(problem, caps, tier) {
+            Some(scoring) => scoring.tile(tiling, caps),
+            None => tiling,
+        }
+    }
+
+    /// Samples that a key is scored with at a time.
+    pub(super) fn num_samples(problem: &SelectionProblem) -> u32 {
+        let queries = problem.blocks().block_size_q.min(problem.shape.seq_len_q).max(1);
+        match &problem.method {
+            // The heads of a KV head look at a key together.
+            SelectionMethod::Hip(hip) => {
+                let heads = problem.granularity.heads_per_set(&problem.shape).min(problem.shape.group_size());
+                (queries / hip.stride_q).max(1).saturating_mul(heads)
+            }
+            SelectionMethod::InfiniteHip(method) => {
+                let most = |stage: &crate::Stage| queries.div_ceil(stage.stride_q);
+                method.stages.iter().map(most).max().unwrap_or(1)
+            }
         }
     }
 

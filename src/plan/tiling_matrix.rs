@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use super::Tiling;
 use super::attend::RowSets;
+use crate::shader::Module;
 use crate::{AttentionProblem, DType, DeviceCaps, Error, Result};
 
 /// vec4 elements between the rows of f16 tiles that hold nothing: 16 bytes, so that rows stay aligned for wide loads and
 /// those of a matrix fall on different banks.
-const HALVES_PADDING4: u32 = 2;
+pub(super) const HALVES_PADDING4: u32 = 2;
 /// The same for rows of f32.
-const FLOATS_PADDING4: u32 = 1;
+pub(super) const FLOATS_PADDING4: u32 = 1;
 
 /// What the matrix edge makes of a tiling and a problem: sizes that the shader and the budget of workgroup memory share.
 #[derive(Clone, Copy, Debug)]
@@ -142,8 +143,12 @@ impl MatrixTiling {
             ("V_EACH", each(v_columns4)),
             ("K_STRIDE4", self.k_stride4()),
             ("V_STRIDE4", self.v_stride4()),
-            ("WEIGHTS_STRIDE4", self.weights_stride4()),
-            ("SCORES_STRIDE4", self.scores_stride4()),
+            ("A_STRIDE4", self.weights_stride4()),
+            ("SUMS_STRIDE4", self.scores_stride4()),
+            ("TILE_A4", tiling.tile_q() * self.weights_stride4()),
+            ("TILE_K4", tile_kv * self.k_stride4()),
+            ("TILE_V4", tile_kv * self.v_stride4()),
+            ("TILE_SUMS4", tiling.tile_q() * self.scores_stride4()),
             ("PARTS", parts),
             ("PART4", tile_kv / 4 / parts),
             ("ROWS_EACH", tiling.rows.div_ceil(tiling.lanes)),
@@ -162,4 +167,12 @@ pub(super) fn check_dtype(dtype: DType) -> Result<()> {
             rule: "matrix multiplies f16 tensors only, and this problem has others",
         }),
     }
+}
+
+/// The modules of a matrix edge, for arrays that the device loads matrices from.
+pub(super) fn modules(edge: u32, caps: &DeviceCaps) -> [Module; 2] {
+    [
+        if edge == 8 { Module::Matrix8 } else { Module::Matrix16 },
+        if caps.matrix_from_vec4 { Module::TilesVec4 } else { Module::TilesScalar },
+    ]
 }

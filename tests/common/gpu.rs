@@ -42,6 +42,16 @@ pub fn contexts() -> &'static [Context] {
     })
 }
 
+/// The adapters that multiply matrices. None is a failure where `WATTN_REQUIRE_MATRIX` is set, and told otherwise.
+pub fn matrix_contexts() -> Vec<&'static Context> {
+    let found: Vec<_> = contexts().iter().filter(|ctx| ctx.caps().matrix_edge().is_some()).collect();
+    if found.is_empty() {
+        assert!(std::env::var_os("WATTN_REQUIRE_MATRIX").is_none(), "no adapter with cooperative matrices");
+        println!("SKIPPED: no adapter with cooperative matrices; `bash tests/matrix` brings one");
+    }
+    found
+}
+
 /// The tiers that a device offers and that compile to different shaders for these element types.
 pub fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> Vec<Tier> {
     let f16 = dtypes.contains(&DType::F16);

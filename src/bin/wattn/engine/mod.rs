@@ -7,7 +7,7 @@ mod sparse_prefix;
 use wattn::cpu;
 use wattn::{
     AttentionOutput, AttentionPlan, AttentionProblem, Context, ContextOptions, Element, HostBlocks, HostInputs,
-    HostTensor, Result, SelectionInputs, SelectionProblem, SoftwareAdapters, Tier,
+    HostTensor, Result, SelectionInputs, SelectionPlan, SelectionProblem, SoftwareAdapters, Tier,
 };
 
 use crate::args::{Backend, EngineArgs};
@@ -96,7 +96,8 @@ impl Engine {
     ) -> Result<HostBlocks> {
         match self {
             Self::Gpu { context, tier } => {
-                context.select_blocking(problem, inputs, tier.unwrap_or_else(|| context.caps().best_tier()))
+                let tier = tier.unwrap_or_else(|| SelectionPlan::best_tier(problem, context.caps()));
+                context.select_blocking(problem, inputs, tier)
             }
             Self::Cpu { .. } => cpu::select(problem, inputs),
             Self::Oracle => cpu::oracle::select(problem, inputs),

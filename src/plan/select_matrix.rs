@@ -1,0 +1,110 @@
+//! Scores of HiP by matrix products: which selections take them, and the sizes of their shader.
+
+use std::collections::BTreeMap;
+
+use super::SelectionTiling;
+use super::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules};
+use crate::shader::Module;
+use crate::{DType, DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
+
+/// How `score_matrix.wgsl` scores the candidates of a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MatrixScoring {
+    edge: u32,
+    lanes: u32,
+    head_dim: u32,
+}
+
+impl MatrixScoring {
+    /// `None` where the scores of a selection are none of matrices: in other tiers, where samples are means that f16 does
+    /// not hold, and where a subgroup has too few lanes to look at a matrix.
+    pub(super) fn of(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Self> {
+        let edge = caps.matrix_edge().filter(|_| tier.matrix())?;
+        let lanes = *caps.subgroup_size.as_ref()?.start();
+        let is_hip = matches!(problem.method, SelectionMethod::Hip(_));
+        let scoring = Self { edge, lanes, head_dim: problem.shape.head_dim };
+        (is_hip && problem.dtype == DType::F16 && lanes >= edge && scoring.groups(caps).is_some()).then_some(scoring)
+    }
+
+    /// Whether samples fill matrices. Fewer are limited by the memory that keys come from.
+    pub(super) fn is_worthwhile(&self, samples: u32) -> bool {
+        samples >= self.edge
+    }
+
+    /// Subgroups of a search: up to 128 invocations, as workgroup memory allows.
+    fn groups(&self, caps: &DeviceCaps) -> Option<u32> {
+        let most = (128.min(caps.max_invocations_per_workgroup) / self.lanes).max(1);
+        (1..=most).rev().find(|groups| {
+            let tiling = SelectionTiling { lanes: self.lanes, search_groups: *groups, ..SelectionTiling::SMALLEST };
+            let storage = tiling.workgroup_storage_bytes() + self.storage_bytes(*groups);
+            tiling.search_size().is_multiple_of(16) && storage <= u64::from(caps.max_workgroup_storage_bytes)
+        })
+    }
+
+    /// The tiling, given what the other kernels take.
+    pub(super) fn tile(&self, tiling: SelectionTiling, caps: &DeviceCaps) -> SelectionTiling {
+        let search_groups = self.groups(caps).unwrap_or(tiling.search_groups);
+        SelectionTiling { lanes: self.lanes, search_groups, ..tiling }
+    }
+
+    pub(super) fn validate(&self, tiling: SelectionTiling, caps: &DeviceCaps) -> Result<()> {
+        if tiling.lanes != self.lanes {
+            let rule = "must be the subgroup size: a subgroup holds a matrix";
+            return Err(Error::Invalid { field: "lanes", value: tiling.lanes.into(), rule });
+        }
+        let needed = tiling.workgroup_storage_bytes() + self.storage_bytes(tiling.search_groups);
+        let available = caps.max_workgroup_storage_bytes.into();
+        if needed > available {
+            return Err(Error::Limit { limit: "max_compute_workgroup_storage_size", needed, available });
+        }
+        Ok(())
+    }
+
+    const fn columns4(&self) -> u32 {
+        self.head_dim.next_multiple_of(self.edge) / 4
+    }
+
+    const fn stride4(&self) -> u32 {
+        self.columns4() + HALVES_PADDING4
+    }
+
+    const fn sums_stride4(&self) -> u32 {
+        self.edge / 4 + FLOATS_PADDING4
+    }
+
+    /// Workgroup memory beside that of the search: samples, keys, their products, and a score for each invocation.
+    pub(super) fn storage_bytes(&self, groups: u32) -> u64 {
+        let keys = u64::from(groups * self.edge);
+        let halves = (keys + u64::from(self.edge)) * u64::from(self.stride4()) * 8;
+        halves + keys * u64::from(self.sums_stride4()) * 16 + u64::from(groups * self.lanes) * 4 + 3 * 16
+    }
+
+    /// Modules and constants in place of those of the scores by lanes.
+    pub(super) fn specialize(
+        &self,
+        tiling: SelectionTiling,
+        caps: &DeviceCaps,
+    ) -> (Vec<Module>, BTreeMap<&'static str, u32>) {
+        let keys = tiling.search_groups * self.edge;
+        let mut chosen = vec![Module::ShareWorkgroup];
+        chosen.extend(modules(self.edge, caps));
+        chosen.push(Module::ScoreMatrix);
+        let constants = BTreeMap::from([
+            ("EDGE", self.edge),
+            ("LANES", self.lanes),
+            ("WORKGROUP_SIZE", tiling.search_size()),
+            ("TILE_KEYS", keys),
+            ("PARTS_OF_KEY", self.lanes / self.edge),
+            ("K_TILES", 4 * self.columns4() / self.edge),
+            ("K_COLUMNS4", self.columns4()),
+            ("K_STRIDE4", self.stride4()),
+            ("A_STRIDE4", self.stride4()),
+            ("SUMS_STRIDE4", self.sums_stride4()),
+            ("TILE_A4", self.edge * self.stride4()),
+            ("TILE_K4", keys * self.stride4()),
+            ("TILE_SUMS4", keys * self.sums_stride4()),
+            ("HEAD_DIM4", self.head_dim / 4),
+        ]);
+        (chosen, constants)
+    }
+}

@@ -1,0 +1,70 @@
+//! A selection with its tensors in buffers, and what the twins of its kernels give.
+
+use wattn::cpu::twins;
+use wattn::{
+    BoundSelection, Context, Element, HostBlocks, SelectedBlocks, Selection, SelectionArgs, SelectionMemory,
+    SelectionMethod, SelectionPlan, TensorView, U32View, Workspace,
+};
+
+use super::gpu::{buffer, packed, read_words, submit};
+use super::select::SelectCase;
+
+/// A case with its tensors in buffers, bound once.
+pub struct Bound {
+    pub bound: BoundSelection,
+    pub shape: [u32; 4],
+    pub k: wgpu::Buffer,
+    pub lens: Option<wgpu::Buffer>,
+    pub indices: wgpu::Buffer,
+    pub counts: wgpu::Buffer,
+    pub samples: wgpu::Buffer,
+    pub scratch: wgpu::Buffer,
+    pub cache: wgpu::Buffer,
+}
+
+impl Bound {
+    pub fn new<T: Element>(ctx: &Context, plan: &SelectionPlan, case: &SelectCase<T>) -> Self {
+        let (problem, words) = (plan.problem(), |bytes: u64| vec![7u32; (bytes / 4).max(64) as usize]);
+        let shape = problem.blocks().indices_shape(problem.shape());
+        let lists: u32 = shape[..3].iter().product();
+        let (q, k) = (buffer(ctx, case.q.data()), buffer(ctx, case.k.data()));
+        let lens = case.seq_lens_kv.as_ref().map(|lens| buffer(ctx, lens));
+        // What was there before must not show.
+        let (indices, counts) =
+            (buffer(ctx, &vec![7u32; (lists * shape[3]) as usize]), buffer(ctx, &vec![7u32; lists as usize]));
+        let [samples, scratch, cache] =
+            [plan.samples_bytes(), plan.scratch_bytes(), plan.cache_bytes()].map(|bytes| buffer(ctx, &words(bytes)));
+        let workspace = |buffer: &wgpu::Buffer| Workspace::from_buffer(buffer.clone()).unwrap();
+        let view = |buffer, shape| TensorView::new(buffer, T::DTYPE, packed(shape));
+        let args = SelectionArgs {
+            q: view(&q, problem.shape().q()),
+            k: view(&k, problem.shape().k()),
+            seq_lens_kv: lens.as_ref().map(|lens| U32View::new(lens, 0, problem.shape().batch_size.into())),
+            blocks: SelectedBlocks {
+                block_indices: U32View::new(&indices, 0, (lists * shape[3]).into()),
+                block_counts: U32View::new(&counts, 0, lists.into()),
+            },
+        };
+        let memory =
+            SelectionMemory { samples: &workspace(&samples), scratch: &workspace(&scratch), cache: &workspace(&cache) };
+        let bound = Selection::prepare(ctx, plan).unwrap().bind_with(args, memory).unwrap();
+        Self { bound, shape, k, lens, indices, counts, samples, scratch, cache }
+    }
+
+    pub fn lists(&self, ctx: &Context) -> HostBlocks {
+        HostBlocks::new(self.shape, read_words(ctx, &self.indices), read_words(ctx, &self.counts)).unwrap()
+    }
+
+    pub fn run(&self, ctx: &Context, step: u64) -> HostBlocks {
+        submit(ctx, |encoder| self.bound.encode_step(encoder, step));
+        self.lists(ctx)
+    }
+}
+
+/// What the twins of a plan's kernels give.
+pub fn run_twins<T: Element>(plan: &SelectionPlan, case: &SelectCase<T>) -> HostBlocks {
+    match plan.problem().method() {
+        SelectionMethod::Hip(_) => twins::search_tree(plan, &case.inputs()).unwrap(),
+        _ => twins::select_stages(plan, &case.inputs()).unwrap().0,
+    }
+}
