@@ -115,6 +115,8 @@
 //!
 //! More: [`docs::architecture`], [`docs::numerics`], [`docs::performance`], [`docs::decisions`].
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod caps;
 mod context;
 pub mod cpu;

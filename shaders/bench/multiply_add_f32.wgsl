@@ -1,0 +1,44 @@
+// Every invocation advances eight independent chains of vec4, x = factor x + addend, in f32.
+struct RateParams {
+    num_iterations: u32, // of two steps each
+    factor: f32,
+    addend: f32,
+}
+
+@group(0) @binding(0) var<uniform>             params: RateParams;
+@group(0) @binding(1) var<storage, read_write> sums: array<vec4<f32>>; // one an invocation: of its chains
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn multiply_add_f32(@builtin(global_invocation_id) invocation: vec3<u32>) {
+    let factor = vec4<f32>(f32(params.factor));
+    let addend = vec4<f32>(f32(params.addend));
+    // Lanes differ, so that no compiler computes one for all.
+    let start = vec4<f32>(f32(invocation.x % 4u));
+    var x0 = start + vec4<f32>(0.0);
+    var x1 = start + vec4<f32>(1.0);
+    var x2 = start + vec4<f32>(2.0);
+    var x3 = start + vec4<f32>(3.0);
+    var x4 = start + vec4<f32>(4.0);
+    var x5 = start + vec4<f32>(5.0);
+    var x6 = start + vec4<f32>(6.0);
+    var x7 = start + vec4<f32>(7.0);
+    for (var iteration = 0u; iteration < params.num_iterations; iteration++) {
+        x0 = fma(x0, factor, addend);
+        x1 = fma(x1, factor, addend);
+        x2 = fma(x2, factor, addend);
+        x3 = fma(x3, factor, addend);
+        x4 = fma(x4, factor, addend);
+        x5 = fma(x5, factor, addend);
+        x6 = fma(x6, factor, addend);
+        x7 = fma(x7, factor, addend);
+        x0 = fma(x0, factor, addend);
+        x1 = fma(x1, factor, addend);
+        x2 = fma(x2, factor, addend);
+        x3 = fma(x3, factor, addend);
+        x4 = fma(x4, factor, addend);
+        x5 = fma(x5, factor, addend);
+        x6 = fma(x6, factor, addend);
+        x7 = fma(x7, factor, addend);
+    }
+    sums[invocation.x] = x0 + x1 + x2 + x3 + x4 + x5 + x6 + x7;
+}
