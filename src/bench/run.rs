@@ -76,6 +76,8 @@ pub struct Runner {
     run: Box<dyn Run>,
     /// The lists that attention reads, once they were selected.
     blocks: Option<HostBlocks>,
+    /// Seconds of a call, as [`Runner::run`] saw it last.
+    last_call: f64,
 }
 
 impl Runner {
@@ -100,7 +102,7 @@ impl Runner {
             (Target::Cpu, DType::F16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::f16>())),
             (Target::Cpu, DType::BF16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::bf16>())),
         };
-        Ok(Self { case: case.clone(), tensors, run, blocks: None })
+        Ok(Self { case: case.clone(), tensors, run, blocks: None, last_call: 0.0 })
     }
 
     /// The case.
@@ -121,7 +123,13 @@ impl Runner {
         let cycle = if part == Part::Step { self.case.cycle() } else { 1 };
         let Elapsed { wall, device } = self.run.run(part, calls)?;
         let per_step = |seconds: f64| seconds / f64::from(cycle);
-        Ok(Elapsed { wall: per_step(wall), device: device.map(per_step) })
+        let elapsed = Elapsed { wall: per_step(wall), device: device.map(per_step) };
+        self.last_call = elapsed.seconds() / f64::from(calls.max(1));
+        Ok(elapsed)
+    }
+
+    pub(super) const fn last_call(&self) -> f64 {
+        self.last_call
     }
 
     /// Runs a part once and compares with the f64 oracle: sampled rows of attention, the last query block's lists.

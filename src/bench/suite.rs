@@ -73,8 +73,11 @@ pub struct Suite {
     report: Report,
 }
 
-/// Time over what the ceilings would allow, where none was seen yet.
-const FIRST_PACE: f64 = 8.0;
+/// Time over what the ceilings would allow, where none was seen yet: low, so that something is tried.
+const FIRST_PACE: f64 = 3.0;
+
+/// Calls may take so many times as long as was expected of them.
+const TOLERATED: f64 = 2.0;
 
 impl Suite {
     /// Opens the target and measures its ceilings. A device that is lost later is opened again.
@@ -231,7 +234,9 @@ impl Suite {
     /// Whether a call would take longer than it may, by what the last case of the series took.
     fn too_long(&self, case: &Case, part: Part) -> Option<Outcome> {
         let bound = self.bound(Counts::new(case, part, None));
-        let pace = self.pace.get(&(case.series(), part)).copied().unwrap_or(FIRST_PACE);
+        // Dense attention of one series says something about that of another.
+        let elsewhere = || self.pace.iter().filter(|((_, of), _)| *of == part).map(|(_, &pace)| pace).reduce(f64::min);
+        let pace = self.pace.get(&(case.series(), part)).copied().or_else(elsewhere).unwrap_or(FIRST_PACE);
         let (expected, allowed) = (bound * pace, self.options.longest_call);
         (expected > allowed).then(|| {
             Outcome::Skipped(format!("a call would take about {expected:.1} s here, more than the {allowed} s it may"))
@@ -253,10 +258,20 @@ impl Suite {
         Rate::new(counts, seconds, self.report.ceiling(CeilingKind::Copy), arithmetic)
     }
 
-    fn check(&self, runner: &mut Runner, part: Part) -> Result<PartResult> {
+    fn check(&mut self, runner: &mut Runner, part: Part) -> Result<PartResult> {
         let check = runner.check(part)?;
+        let allowed = self.options.longest_call;
+        // The first call may have waited for a compiler.
+        let mut seconds = runner.last_call();
+        if seconds > allowed {
+            seconds = runner.run(part, 1)?.seconds();
+        }
+        let bound = self.bound(runner.counts(part));
+        self.pace.insert((runner.case().series(), part), seconds / bound.max(f64::MIN_POSITIVE));
         let outcome = if !check.passed() {
             Outcome::Wrong(format!("off by {:.1e}, {:.1e} is accepted", check.error, check.bound))
+        } else if seconds > TOLERATED * allowed {
+            Outcome::Checked(format!("a call takes {seconds:.1} s here, more than the {allowed} s it may"))
         } else if self.report.machine.software && runner.case().problem().dtype() == DType::F16 {
             Outcome::Checked("software devices convert f16 one by one, which would say nothing".to_owned())
         } else {

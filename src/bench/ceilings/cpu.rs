@@ -2,6 +2,8 @@
 
 use std::hint::black_box;
 
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -15,6 +17,9 @@ const PIECES: u32 = 256;
 
 /// Independent chains of a thread, enough to hide the latency of an operation.
 const CHAINS: usize = 16;
+
+/// Rows and columns of matrices that stay in a core's cache.
+const EDGE: usize = 192;
 
 pub(super) fn measure() -> BenchResult<Vec<Ceiling>> {
     let none = |kind| Ceiling { kind, rate: None, note: "the CPU path computes in f32".to_owned() };
@@ -54,9 +59,40 @@ fn multiply_add() -> BenchResult<Ceiling> {
         }
     }
     let lanes = results.first().map_or(0, |result| result.lanes);
-    let operations = 2.0 * (CHAINS * lanes * threads) as f64 * f64::from(iterations);
-    let note = format!("multiplications and additions in vectors of {lanes}, {threads} threads");
-    Ok(Ceiling { kind: CeilingKind::F32, rate: Some(operations / seconds), note })
+    let chains = 2.0 * (CHAINS * lanes * threads) as f64 * f64::from(iterations) / seconds;
+    // The library that multiplies the CPU path's matrices may use wider vectors.
+    let products = products()?;
+    let (rate, what) = if chains > products {
+        (chains, format!("chains of multiplications and additions in vectors of {lanes}"))
+    } else {
+        (products, format!("products of {EDGE} x {EDGE} matrices"))
+    };
+    Ok(Ceiling { kind: CeilingKind::F32, rate: Some(rate), note: format!("{what}, {threads} threads") })
+}
+
+/// Operations a second of products of small matrices, each thread with its own.
+fn products() -> BenchResult<f64> {
+    let ones = vec![1.0f32; EDGE * EDGE];
+    let mut last = Vec::new();
+    let (repeats, seconds) = no_error(best_run(1, 1 << 16, |repeats| {
+        Ok(Elapsed::of(|| {
+            last = rayon::broadcast(|_| {
+                let mut product = ones.clone();
+                let [a, b] = [&ones, &ones].map(|ones| MatRef::from_row_major_slice(black_box(ones), EDGE, EDGE));
+                for _ in 0..repeats {
+                    let to = MatMut::from_row_major_slice_mut(&mut product, EDGE, EDGE);
+                    matmul(to, Accum::Replace, a, b, 1.0, Par::Seq);
+                }
+                product
+            });
+        })
+        .wall)
+    }));
+    let expected = EDGE as f32;
+    if let Some(&got) = last.iter().flatten().find(|&&got| got != expected) {
+        return Err(BenchError::Ceiling { kernel: "a product on the CPU", got, expected });
+    }
+    Ok(2.0 * EDGE.pow(3) as f64 * last.len() as f64 * f64::from(repeats) / seconds)
 }
 
 fn no_error<T>(result: Result<T, core::convert::Infallible>) -> T {

@@ -37,7 +37,7 @@ impl Cases {
             if self.series != Some(case.series.name()) {
                 self.series = Some(case.series.name());
                 let columns = ["median ms", "spread", "GFLOP/s", "GB/s", "of ceiling", "calls", "host us"];
-                let _ = write!(text, "\n{:<34}", format!("{} ({})", case.series.name(), case.mask));
+                let _ = write!(text, "\n{:<42}", format!("{} ({})", case.series.name(), case.mask));
                 columns.iter().for_each(|column| {
                     let _ = write!(text, " {column:>10}");
                 });
@@ -57,7 +57,7 @@ fn row(case: &CaseResult, part: &PartResult) -> String {
     let first = case.parts.first().is_some_and(|first| first.part == part.part);
     let name = if first { case.name.as_str() } else { "" };
     let what = if case.parts.len() > 1 { part.part.name() } else { "" };
-    let mut text = format!("{name:<27} {what:<6}");
+    let mut text = format!("{name:<35} {what:<6}");
     let (Some(samples), Some(rate)) = (&part.samples, &part.rate) else {
         let _ = writeln!(text, " {}: {}", word(&part.outcome), part.outcome.reason().unwrap_or("no time"));
         return text;
