@@ -1,1 +1,127 @@
+//! The kernels that measure ceilings: valid WGSL, laid out as the host believes, and right on every adapter.
 
+#[path = "common/mod.rs"]
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{AddressSpace, ShaderStage, StorageAccess, TypeInner};
+use wattn::BindingKind;
+use wattn::bench::{BenchKernel, verify_kernel};
+
+/// Every variant.
+fn kernels() -> Vec<BenchKernel> {
+    let matrices = |edge, subgroup_size| BenchKernel::MultiplyMatrices { edge, subgroup_size };
+    vec![
+        BenchKernel::CopyWords,
+        BenchKernel::MultiplyAddF32,
+        BenchKernel::MultiplyAddF16,
+        matrices(16, 32),
+        matrices(8, 32),
+    ]
+}
+
+#[test]
+fn every_kernel_is_laid_out_as_the_host_believes() {
+    for kernel in kernels() {
+        let (wgsl, what) = (kernel.wgsl(), format!("{kernel:?}"));
+        let module = naga::front::wgsl::parse_str(&wgsl)
+            .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(&wgsl)));
+        let mut capabilities = Capabilities::empty();
+        let matrices = matches!(kernel, BenchKernel::MultiplyMatrices { .. });
+        let f16 = matrices || kernel == BenchKernel::MultiplyAddF16;
+        capabilities.set(Capabilities::SHADER_FLOAT16, f16);
+        capabilities.set(Capabilities::COOPERATIVE_MATRIX, matrices);
+        let info = Validator::new(ValidationFlags::all(), capabilities)
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(&wgsl)));
+        assert_eq!(module.entry_points.len(), 1, "{what}");
+        let entry = &module.entry_points[0];
+        assert_eq!(entry.name, kernel.name(), "{what}");
+        assert_eq!(entry.workgroup_size, [kernel.workgroup_size(), 1, 1], "{what}");
+        assert_eq!(kernel.label(), format!("wattn.bench.{}", kernel.name()));
+
+        let mut globals: Vec<_> = module.global_variables.iter().map(|(_, global)| global).collect();
+        globals.retain(|global| global.binding.is_some());
+        globals.sort_by_key(|global| global.binding.map(|binding| binding.binding));
+        let kind = |space| match space {
+            AddressSpace::Uniform => BindingKind::Uniform,
+            AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => BindingKind::Write,
+            _ => BindingKind::Read,
+        };
+        let found: Vec<_> =
+            globals.iter().map(|global| (global.name.as_deref().unwrap(), kind(global.space))).collect();
+        let expected: Vec<_> = kernel.bindings().iter().map(|binding| (binding.name, binding.kind)).collect();
+        assert_eq!(found, expected, "{what}");
+        let TypeInner::Struct { members, span } = &module.types[globals[0].ty].inner else {
+            panic!("{what}: the uniform is no struct")
+        };
+        let found: Vec<_> =
+            members.iter().map(|member| (member.name.as_deref().unwrap(), member.offset as usize)).collect();
+        assert_eq!(found, kernel.params_fields(), "{what}");
+        assert_eq!(*span as usize, 4 * members.len(), "{what}: the host struct has no padding");
+
+        let options = naga::back::spv::Options { lang_version: (1, 6), ..Default::default() };
+        let stage = naga::back::spv::PipelineOptions {
+            shader_stage: ShaderStage::Compute,
+            entry_point: kernel.name().to_owned(),
+        };
+        naga::back::spv::write_vec(&module, &info, &options, Some(&stage))
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let entry_point = Some((ShaderStage::Compute, kernel.name().to_owned()));
+        let options = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
+        let stage = naga::back::msl::PipelineOptions { entry_point, ..Default::default() };
+        naga::back::msl::write_string(&module, &info, &options, &stage)
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+}
+
+#[test]
+fn a_kernel_is_one_stem_in_two_places() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let stems = |folder: &str, extension: &str| -> BTreeSet<String> {
+        std::fs::read_dir(root.join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|found| found == extension))
+            .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+            .filter(|stem| stem != "mod")
+            .collect()
+    };
+    let names: BTreeSet<String> = kernels().into_iter().map(|kernel| kernel.name().to_owned()).collect();
+    assert_eq!(stems("shaders/bench", "wgsl"), names);
+    assert_eq!(stems("src/bench/kernels", "rs"), names);
+}
+
+/// Nothing is timed: f16 too, though software devices take their time for it.
+#[test]
+fn every_kernel_computes_what_it_says() {
+    for ctx in common::gpu::contexts() {
+        let name = ctx.describe();
+        let run = |kernel, work| verify_kernel(ctx, kernel, work).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for mib in [1, 3] {
+            run(BenchKernel::CopyWords, mib);
+        }
+        for iterations in [0, 1, 5] {
+            run(BenchKernel::MultiplyAddF32, iterations);
+            if ctx.caps().shader_f16 {
+                run(BenchKernel::MultiplyAddF16, iterations);
+            }
+        }
+        if ctx.caps().shader_f16 {
+            run(BenchKernel::MultiplyAddF16, 1030); // past 2048 steps, where f16 stops counting
+        }
+        let features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+        if let (true, Some(size)) = (ctx.device().features().contains(features), &ctx.caps().subgroup_size) {
+            let types = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+            let tiles = ctx.caps().matrix_tiles.iter().filter(|tile| (tile.ab, tile.c) == types);
+            for tile in tiles.filter(|tile| [tile.n, tile.k] == [tile.m; 2]) {
+                run(BenchKernel::MultiplyMatrices { edge: tile.m, subgroup_size: *size.end() }, 5);
+            }
+        } else {
+            println!("{name}: no matrix units, their kernel is translated and validated only");
+        }
+    }
+}

@@ -218,7 +218,8 @@ const fn shape([num_q_heads, num_kv_heads, seq_len_q, seq_len_kv]: Sizes, width:
     AttentionShape { batch_size: 1, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads, head_dim, head_dim_v }
 }
 
-fn size_name(shape: &AttentionShape) -> String {
+/// The part of a name that says the sizes.
+pub(super) fn size_name(shape: &AttentionShape) -> String {
     let AttentionShape { num_q_heads, num_kv_heads, seq_len_q, seq_len_kv, head_dim, .. } = *shape;
     let heads =
         if num_q_heads == num_kv_heads { num_q_heads.to_string() } else { format!("{num_q_heads}-{num_kv_heads}") };

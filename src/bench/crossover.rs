@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::case::size_name;
 use super::{CaseResult, Part, Series};
+use crate::AttentionShape;
 
 /// Of one method and one number of queries, over the lengths that were run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Crossover {
-    /// The series and the method, as case names have them.
+    /// [`Line::of`].
     pub of: String,
     /// Keys at which both take as long, between two lengths that were run; none where they do not meet.
     pub keys: Option<f64>,
@@ -18,7 +20,7 @@ pub struct Crossover {
 /// A line of points: what varies is the number of keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line<'a> {
-    /// `series/method` without the number of keys.
+    /// Method, heads and queries.
     pub of: String,
     /// The cases, from the fewest keys to the most.
     pub cases: Vec<&'a CaseResult>,
@@ -41,10 +43,16 @@ pub fn lines(cases: &[CaseResult]) -> Vec<Line<'_>> {
     lines
 }
 
-/// The name of a case without its number of keys.
+/// What a case has in common with others of its line.
 fn family(case: &CaseResult) -> String {
-    let [_, queries, keys, ..] = case.shape;
-    case.name.replacen(&format!("x{queries}x{keys}x"), &format!("x{queries}xkeysx"), 1)
+    let [batch_size, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads, head_dim, head_dim_v] = case.shape;
+    let shape = AttentionShape { batch_size, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads, head_dim, head_dim_v };
+    let sizes = format!("-{}", size_name(&shape));
+    let method = case.name.strip_suffix(&sizes).unwrap_or(&case.name);
+    let heads =
+        if num_q_heads == num_kv_heads { num_q_heads.to_string() } else { format!("{num_q_heads}/{num_kv_heads}") };
+    let queries = if seq_len_q == 1 { "decoding".to_owned() } else { format!("{seq_len_q} queries") };
+    format!("{method}, {heads} heads of {head_dim}, {queries}")
 }
 
 /// One for each line of at least two lengths.
@@ -54,7 +62,7 @@ pub(super) fn crossovers(cases: &[CaseResult]) -> Vec<Crossover> {
 
 fn crossover(line: &Line<'_>) -> Crossover {
     let ratio = |case: &&CaseResult| {
-        let ratio = case.seconds(Part::Dense)? / case.seconds(Part::Sparse)?;
+        let ratio = case.seconds(Part::Dense)? / case.sparse_seconds()?;
         Some((case.seq_len_kv(), ratio))
     };
     let points: Vec<(u32, f64)> = line.cases.iter().filter_map(ratio).collect();
@@ -110,7 +118,7 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert!((found[0].keys.unwrap() - 8192.0).abs() < 1e-6, "{found:?}");
         assert_eq!(found[0].longest, Some((65_536, 8.0)));
-        assert_eq!(found[0].of, "hip-2x1xkeysx128");
+        assert_eq!(found[0].of, "hip, 2 heads of 128, decoding");
     }
 
     #[test]

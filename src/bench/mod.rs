@@ -36,6 +36,8 @@ mod samples;
 mod suite;
 
 pub use case::{Case, Part, Scope, Series, cases};
+#[doc(hidden)]
+pub use ceilings::verify_kernel;
 pub use ceilings::{Ceiling, CeilingKind};
 pub use check::Check;
 pub use clock::Elapsed;

@@ -289,6 +289,13 @@ impl CaseResult {
         self.part(part)?.samples.as_ref().map(|samples| samples.median)
     }
 
+    /// Seconds of selection and attention to it: together where that was timed, else one and the other.
+    #[must_use]
+    pub fn sparse_seconds(&self) -> Option<f64> {
+        let apart = || Some(self.seconds(Part::Select)? + self.seconds(Part::Attend)?);
+        self.seconds(Part::Sparse).or_else(apart)
+    }
+
     /// Whether a run that goes on must do it again.
     #[must_use]
     pub fn failed(&self) -> bool {

@@ -99,12 +99,11 @@ impl<'a> Copying<'a> {
 
 /// Normal numbers as f32 too, as which they are read back.
 const fn pattern(at: u32) -> u32 {
-    0x3f80_0000 | at % 0x007f_ffff
+    0x3f80_0000 | (at % 0x007f_ffff)
 }
 
 fn f32_rate(ctx: &Context, stamps: Stamps) -> BenchResult<Ceiling> {
-    // Counts stay below 2^24 and are exact.
-    vector_rate(ctx, stamps, BenchKernel::MultiplyAddF32, CeilingKind::F32, f32::MAX)
+    measured(CeilingKind::F32, &Counting::vectors(ctx, stamps, BenchKernel::MultiplyAddF32)?)
 }
 
 fn f16_rate(ctx: &Context, stamps: Stamps) -> BenchResult<Ceiling> {
@@ -115,70 +114,137 @@ fn f16_rate(ctx: &Context, stamps: Stamps) -> BenchResult<Ceiling> {
     if ctx.caps().software {
         return none("software devices compute f16 one by one, which would say nothing");
     }
-    vector_rate(ctx, stamps, BenchKernel::MultiplyAddF16, CeilingKind::F16, multiply_add_f16::LIMIT)
-}
-
-fn vector_rate(
-    ctx: &Context,
-    stamps: Stamps,
-    kernel: BenchKernel,
-    kind: CeilingKind,
-    limit: f32,
-) -> BenchResult<Ceiling> {
-    let clock = Clock::new(ctx, stamps)?;
-    let workgroups = num_workgroups(ctx);
-    let invocations = workgroups * kernel.workgroup_size();
-    let prepared = Prepared::new(ctx, kernel)?;
-    let sums = prepared.output(16 * u64::from(invocations))?;
-    let prepared = prepared.with_buffers(vec![sums.clone()]);
-    let (iterations, seconds) = best_run(1, MAX_ITERATIONS, |iterations| {
-        let params = RateParams::counting(iterations);
-        prepared.time(&clock, bytemuck::bytes_of(&params), workgroups).map(|elapsed| elapsed.seconds())
-    })?;
-    let params = RateParams::counting(iterations);
-    for (at, word) in (0..).zip(read_words(ctx, &sums)?) {
-        expect(kernel, f32::from_bits(word), params.counted(at / 4, limit))?;
-    }
-    let operations = OPERATIONS * u64::from(invocations) * u64::from(iterations);
-    let note = format!("{invocations} invocations, {iterations} iterations");
-    Ok(Ceiling { kind, rate: Some(operations as f64 / seconds), note })
+    measured(CeilingKind::F16, &Counting::vectors(ctx, stamps, BenchKernel::MultiplyAddF16)?)
 }
 
 fn matrix_rate(ctx: &Context, stamps: Stamps) -> BenchResult<Ceiling> {
     let kind = CeilingKind::Matrix;
-    let kernel = match multiply_matrices::kernel_for(ctx) {
-        Ok(kernel) => kernel,
-        Err(missing) => return Ok(Ceiling { kind, rate: None, note: missing.to_owned() }),
-    };
-    let BenchKernel::MultiplyMatrices { edge, .. } = kernel else {
-        return Ok(Ceiling { kind, rate: None, note: "another kernel".to_owned() });
-    };
-    let clock = Clock::new(ctx, stamps)?;
-    let workgroups = num_workgroups(ctx);
-    let prepared = Prepared::new(ctx, kernel)?;
-    let [a, b] = multiply_matrices::operands(edge);
-    let (a, b) = (prepared.upload(bytemuck::cast_slice(&a))?, prepared.upload(bytemuck::cast_slice(&b))?);
-    let sums = prepared.output(4 * u64::from(workgroups * edge * edge))?;
-    let prepared = prepared.with_buffers(vec![a, b, sums.clone()]);
-    let (num_iterations, seconds) = best_run(1, multiply_matrices::MAX_ITERATIONS, |num_iterations| {
-        let params = MatrixParams { num_iterations };
-        prepared.time(&clock, bytemuck::bytes_of(&params), workgroups).map(|elapsed| elapsed.seconds())
-    })?;
-    let expected = MatrixParams { num_iterations }.counted();
-    for word in read_words(ctx, &sums)? {
-        expect(kernel, f32::from_bits(word), expected)?;
+    match multiply_matrices::kernel_for(ctx) {
+        Ok((kernel, edge)) => measured(kind, &Counting::matrices(ctx, stamps, kernel, edge)?),
+        Err(missing) => Ok(Ceiling { kind, rate: None, note: missing.to_owned() }),
     }
-    let operations = multiply_matrices::operations(edge) * u64::from(workgroups) * u64::from(num_iterations);
-    let note = format!("{edge} x {edge} tiles of f16 into f32, {workgroups} subgroups, {num_iterations} iterations");
+}
+
+fn measured(kind: CeilingKind, counting: &Counting<'_>) -> BenchResult<Ceiling> {
+    let run = |iterations| counting.run(iterations).map(|elapsed| elapsed.seconds());
+    let (iterations, seconds) = best_run(1, counting.max_iterations, run)?;
+    counting.check(iterations)?;
+    let operations = counting.operations * u64::from(counting.workgroups) * u64::from(iterations);
+    let kernel = counting.kernel.kernel;
+    let note = format!(
+        "{} workgroups of {}, {iterations} iterations, {}",
+        counting.workgroups,
+        kernel.workgroup_size(),
+        match counting.sums {
+            Sums::Vectors { .. } => "vectors of 4".to_owned(),
+            Sums::Matrices { edge } => format!("tiles of {edge} x {edge}, f16 into f32"),
+        }
+    );
     Ok(Ceiling { kind, rate: Some(operations as f64 / seconds), note })
+}
+
+/// A kernel that counts its own iterations, in f32 or in f16.
+struct Counting<'a> {
+    clock: Clock,
+    kernel: Prepared<'a>,
+    written: wgpu::Buffer,
+    workgroups: u32,
+    /// Of a workgroup in an iteration.
+    operations: u64,
+    max_iterations: u32,
+    sums: Sums,
+}
+
+/// What is written.
+#[derive(Clone, Copy)]
+enum Sums {
+    /// For each invocation the sums of its chains, which count up to `limit`.
+    Vectors { limit: f32 },
+    /// For each workgroup the sum of its products.
+    Matrices { edge: u32 },
+}
+
+impl<'a> Counting<'a> {
+    fn vectors(ctx: &'a Context, stamps: Stamps, kernel: BenchKernel) -> Result<Self> {
+        let workgroups = num_workgroups(ctx);
+        let prepared = Prepared::new(ctx, kernel)?;
+        let written = prepared.output(16 * u64::from(workgroups * kernel.workgroup_size()))?;
+        let limit = if kernel == BenchKernel::MultiplyAddF16 { multiply_add_f16::LIMIT } else { f32::MAX };
+        Ok(Self {
+            clock: Clock::new(ctx, stamps)?,
+            kernel: prepared.with_buffers(vec![written.clone()]),
+            written,
+            workgroups,
+            operations: OPERATIONS * u64::from(kernel.workgroup_size()),
+            max_iterations: MAX_ITERATIONS,
+            sums: Sums::Vectors { limit },
+        })
+    }
+
+    fn matrices(ctx: &'a Context, stamps: Stamps, kernel: BenchKernel, edge: u32) -> Result<Self> {
+        let workgroups = num_workgroups(ctx);
+        let prepared = Prepared::new(ctx, kernel)?;
+        let [a, b] = multiply_matrices::operands(edge);
+        let (a, b) = (prepared.upload(bytemuck::cast_slice(&a))?, prepared.upload(bytemuck::cast_slice(&b))?);
+        let written = prepared.output(4 * u64::from(workgroups * edge * edge))?;
+        Ok(Self {
+            clock: Clock::new(ctx, stamps)?,
+            kernel: prepared.with_buffers(vec![a, b, written.clone()]),
+            written,
+            workgroups,
+            operations: multiply_matrices::operations(edge),
+            max_iterations: multiply_matrices::MAX_ITERATIONS,
+            sums: Sums::Matrices { edge },
+        })
+    }
+
+    fn run(&self, num_iterations: u32) -> Result<Elapsed> {
+        match self.sums {
+            Sums::Vectors { .. } => {
+                let params = RateParams::counting(num_iterations);
+                self.kernel.time(&self.clock, bytemuck::bytes_of(&params), self.workgroups)
+            }
+            Sums::Matrices { .. } => {
+                let params = MatrixParams { num_iterations };
+                self.kernel.time(&self.clock, bytemuck::bytes_of(&params), self.workgroups)
+            }
+        }
+    }
+
+    /// Every iteration was counted.
+    fn check(&self, num_iterations: u32) -> BenchResult<()> {
+        for (at, word) in (0..).zip(read_words(self.clock.context(), &self.written)?) {
+            let expected = match self.sums {
+                Sums::Vectors { limit } => RateParams::counting(num_iterations).counted(at / 4, limit),
+                Sums::Matrices { .. } => MatrixParams { num_iterations }.counted(),
+            };
+            let got = f32::from_bits(word);
+            if got != expected {
+                return Err(BenchError::Ceiling { kernel: self.kernel.kernel.name(), got, expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a kernel with so much work, MiB or iterations, and compares what it wrote with what it must write. For tests.
+pub fn verify_kernel(ctx: &Context, kernel: BenchKernel, work: u32) -> BenchResult<()> {
+    let stamps = Stamps::Leave;
+    if kernel == BenchKernel::CopyWords {
+        let copying = Copying::new(ctx, stamps)?;
+        copying.run(work)?;
+        return copying.check(work);
+    }
+    let counting = match kernel {
+        BenchKernel::MultiplyMatrices { edge, .. } => Counting::matrices(ctx, stamps, kernel, edge)?,
+        _ => Counting::vectors(ctx, stamps, kernel)?,
+    };
+    counting.run(work)?;
+    counting.check(work)
 }
 
 fn num_workgroups(ctx: &Context) -> u32 {
     if ctx.caps().software { SOFTWARE_WORKGROUPS } else { WORKGROUPS }
-}
-
-fn expect(kernel: BenchKernel, got: f32, expected: f32) -> BenchResult<()> {
-    if got == expected { Ok(()) } else { Err(BenchError::Ceiling { kernel: kernel.name(), got, expected }) }
 }
 
 /// A kernel, compiled, with its uniform and then its buffers.
@@ -238,5 +304,25 @@ impl<'a> Prepared<'a> {
             pass.set_bind_group(0, &bind_group, &[]);
             pass.dispatch_workgroups(workgroups, 1, 1);
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ContextOptions, SoftwareAdapters};
+
+    #[test]
+    fn work_that_was_left_out_is_told() {
+        let options = ContextOptions::default().software(SoftwareAdapters::Accept);
+        let ctx = Context::request_blocking(&options).expect("a GPU adapter, a software one will do");
+        let copying = Copying::new(&ctx, Stamps::Leave).unwrap();
+        copying.run(1).unwrap();
+        copying.check(1).unwrap();
+        assert!(matches!(copying.check(2), Err(BenchError::Ceiling { kernel: "copy_words", .. })));
+        let counting = Counting::vectors(&ctx, Stamps::Leave, BenchKernel::MultiplyAddF32).unwrap();
+        counting.run(3).unwrap();
+        counting.check(3).unwrap();
+        assert!(matches!(counting.check(4), Err(BenchError::Ceiling { kernel: "multiply_add_f32", .. })));
     }
 }

@@ -9,6 +9,7 @@ use super::clock::Stamps;
 use super::{BenchResult, Target};
 
 pub(super) use gpu::stamps_for;
+pub use gpu::verify_kernel;
 
 /// What a ceiling is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -31,8 +31,8 @@ impl MatrixParams {
 }
 
 /// The kernel for a device: where it was opened with matrix units, and has square tiles of f16 into f32 and subgroups of one
-/// size. Else what is missing.
-pub(in crate::bench) fn kernel_for(ctx: &Context) -> Result<BenchKernel, &'static str> {
+/// size; and the width of a tile. Else what is missing.
+pub(in crate::bench) fn kernel_for(ctx: &Context) -> Result<(BenchKernel, u32), &'static str> {
     use wgpu::CooperativeScalarType::{F16, F32};
     let features = ctx.device().features();
     if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16) {
@@ -49,7 +49,7 @@ pub(in crate::bench) fn kernel_for(ctx: &Context) -> Result<BenchKernel, &'stati
     };
     let edge =
         [16, 8].into_iter().find(|&edge| square(edge)).ok_or("the device has no square tiles of f16 into f32")?;
-    Ok(BenchKernel::MultiplyMatrices { edge, subgroup_size: info.subgroup_max_size })
+    Ok((BenchKernel::MultiplyMatrices { edge, subgroup_size: info.subgroup_max_size }, edge))
 }
 
 /// Operations of a workgroup in one iteration.

@@ -1,12 +1,16 @@
 //! `wattn bench`: what a device can do, and how much of it the operators reach.
 
 mod compare;
+mod html;
+mod plot;
 mod table;
 
 use std::fs;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use plot::Figure;
+use plotters::prelude::{BitMapBackend, IntoDrawingArea as _};
 use wattn::bench::{Case, Options, Report, Scope, Suite, Target};
 
 use crate::args::Backend;
@@ -54,10 +58,31 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         files::write_json(path, &report)?;
     }
     files::print(&table::tail(&report))?;
+    if let Some(path) = &args.html {
+        files::write_bytes(path, html::page(&report)?.as_bytes())?;
+    }
+    if let Some(folder) = &args.plots {
+        draw(folder, &report)?;
+    }
     match report.wrong().as_slice() {
         [] => Ok(()),
         wrong => Err(Failure::Wrong(wrong.join(", "))),
     }
+}
+
+/// The pictures that the report has data for.
+fn draw(folder: &Path, report: &Report) -> Result<(), Failure> {
+    for figure in Figure::ALL {
+        if !figure.has_data(report) {
+            files::print(&format!("no {}: the run has no cases for it\n", figure.file_name()))?;
+            continue;
+        }
+        let path = folder.join(figure.file_name());
+        files::write_atomically(&path, "png", |temporary| {
+            figure.draw(report, &BitMapBackend::new(temporary, plot::SIZE).into_drawing_area())
+        })?;
+    }
+    Ok(())
 }
 
 fn suite(args: &BenchArgs) -> Result<Suite, Failure> {

@@ -2,7 +2,7 @@
 
 use core::fmt::Write as _;
 
-use wattn::bench::{CaseResult, Ceiling, CeilingKind, Outcome, Part, PartResult, Report, lines};
+use wattn::bench::{CaseResult, Ceiling, Outcome, Part, PartResult, Report, lines};
 
 /// Machine, clock and ceilings.
 pub(super) fn head(report: &Report) -> String {
@@ -96,7 +96,7 @@ pub(super) fn tail(report: &Report) -> String {
     if !lines(&report.cases).is_empty() {
         let _ = writeln!(
             text,
-            "\n{:<34} {:>10} {:>12} {:>14} {:>14}",
+            "\n{:<50} {:>10} {:>12} {:>14} {:>14}",
             "sparse against dense", "keys", "selecting", "dense / sparse", "dense / step"
         );
     }
@@ -107,7 +107,7 @@ pub(super) fn tail(report: &Report) -> String {
             let times = |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
             let keys = case.seq_len_kv();
             let _ =
-                writeln!(text, "{:<34} {keys:>10} {percent:>12} {:>14} {:>14}", line.of, times(sparse), times(step));
+                writeln!(text, "{:<50} {keys:>10} {percent:>12} {:>14} {:>14}", line.of, times(sparse), times(step));
         }
     }
     for crossover in &report.crossovers {
@@ -138,13 +138,9 @@ pub(super) fn checks(report: &Report) -> String {
 /// Selection's share of selection and attention to it; dense attention's time over that of both, and over that of a mean
 /// step of decoding.
 pub(super) fn shares(case: &CaseResult) -> [Option<f64>; 3] {
-    let [dense, select, attend, sparse, step] =
-        [Part::Dense, Part::Select, Part::Attend, Part::Sparse, Part::Step].map(|part| case.seconds(part));
+    let [dense, select, attend, step] =
+        [Part::Dense, Part::Select, Part::Attend, Part::Step].map(|part| case.seconds(part));
     let ratio = |over: Option<f64>| dense.zip(over).map(|(dense, over)| dense / over);
-    [select.zip(attend).map(|(select, attend)| select / (select + attend)), ratio(sparse), ratio(step)]
-}
-
-/// A ceiling as the plots draw it.
-pub(super) fn ceiling_label(kind: CeilingKind, rate: f64) -> String {
-    format!("{} {:.0} {}", kind.name(), rate * 1e-9, kind.unit())
+    let selecting = select.zip(attend).map(|(select, attend)| select / (select + attend));
+    [selecting, ratio(case.sparse_seconds()), ratio(step)]
 }
