@@ -10,8 +10,9 @@ use crate::bench::{BenchError, BenchResult};
 use crate::pipeline::{Pipeline, module};
 use crate::{Context, Result};
 
-/// Bytes that are copied at the most: past every cache.
+/// Bytes that are copied at the most: past every cache; and MiB at the least: past most.
 const MOST_COPIED: u64 = 512 << 20;
+const LEAST_COPIED: u32 = 32;
 
 /// Workgroups that fill the largest device several times over, and a software device.
 const WORKGROUPS: u32 = 8192;
@@ -47,7 +48,7 @@ pub(in crate::bench) fn stamps_for(ctx: &Context) -> BenchResult<(Stamps, String
 
 pub(super) fn copy(ctx: &Context, stamps: Stamps) -> BenchResult<Ceiling> {
     let copying = Copying::new(ctx, stamps)?;
-    let (mib, seconds) = best_run(1, copying.most, |mib| copying.run(mib).map(|elapsed| elapsed.seconds()))?;
+    let (mib, seconds) = best_run(LEAST_COPIED, copying.most, |mib| copying.run(mib).map(|elapsed| elapsed.seconds()))?;
     copying.check(mib)?;
     let rate = Some(2.0 * f64::from(mib) * f64::from(1 << 20) / seconds);
     Ok(Ceiling { kind: CeilingKind::Copy, rate, note: format!("{mib} MiB copied") })
