@@ -9,15 +9,15 @@ use std::path::Path;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, ShaderStage, StorageAccess, TypeInner};
 use wattn::BindingKind;
-use wattn::bench::{BenchKernel, verify_kernel};
+use wattn::bench::{BenchKernel, Scalar, verify_kernel};
 
 /// Every variant.
 fn kernels() -> Vec<BenchKernel> {
     let matrices = |edge, subgroup_size| BenchKernel::MultiplyMatrices { edge, subgroup_size };
     vec![
         BenchKernel::CopyWords,
-        BenchKernel::MultiplyAddF32,
-        BenchKernel::MultiplyAddF16,
+        BenchKernel::MultiplyAdd(Scalar::F32),
+        BenchKernel::MultiplyAdd(Scalar::F16),
         matrices(16, 32),
         matrices(8, 32),
     ]
@@ -31,7 +31,7 @@ fn every_kernel_is_laid_out_as_the_host_believes() {
             .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(&wgsl)));
         let mut capabilities = Capabilities::empty();
         let matrices = matches!(kernel, BenchKernel::MultiplyMatrices { .. });
-        let f16 = matrices || kernel == BenchKernel::MultiplyAddF16;
+        let f16 = matrices || kernel == BenchKernel::MultiplyAdd(Scalar::F16);
         capabilities.set(Capabilities::SHADER_FLOAT16, f16);
         capabilities.set(Capabilities::COOPERATIVE_MATRIX, matrices);
         let info = Validator::new(ValidationFlags::all(), capabilities)
@@ -105,13 +105,13 @@ fn every_kernel_computes_what_it_says() {
             run(BenchKernel::CopyWords, mib);
         }
         for iterations in [0, 1, 5] {
-            run(BenchKernel::MultiplyAddF32, iterations);
+            run(BenchKernel::MultiplyAdd(Scalar::F32), iterations);
             if ctx.caps().shader_f16 {
-                run(BenchKernel::MultiplyAddF16, iterations);
+                run(BenchKernel::MultiplyAdd(Scalar::F16), iterations);
             }
         }
         if ctx.caps().shader_f16 {
-            run(BenchKernel::MultiplyAddF16, 1030); // past 2048 steps, where f16 stops counting
+            run(BenchKernel::MultiplyAdd(Scalar::F16), 1030); // past 2048 steps, where f16 stops counting
         }
         let features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
         if let (true, Some(size)) = (ctx.device().features().contains(features), &ctx.caps().subgroup_size) {

@@ -38,16 +38,15 @@ pub fn lines(cases: &[CaseResult]) -> Vec<Line<'_>> {
         }
     }
     for line in &mut lines {
-        line.cases.sort_by_key(|case| case.seq_len_kv());
+        line.cases.sort_by_key(|case| case.shape.seq_len_kv);
     }
     lines
 }
 
 /// What a case has in common with others of its line.
 fn family(case: &CaseResult) -> String {
-    let [batch_size, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads, head_dim, head_dim_v] = case.shape;
-    let shape = AttentionShape { batch_size, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads, head_dim, head_dim_v };
-    let sizes = format!("-{}", size_name(&shape));
+    let AttentionShape { seq_len_q, num_q_heads, num_kv_heads, head_dim, .. } = case.shape;
+    let sizes = format!("-{}", size_name(&case.shape));
     let method = case.name.strip_suffix(&sizes).unwrap_or(&case.name);
     let heads =
         if num_q_heads == num_kv_heads { num_q_heads.to_string() } else { format!("{num_q_heads}/{num_kv_heads}") };
@@ -63,7 +62,7 @@ pub(super) fn crossovers(cases: &[CaseResult]) -> Vec<Crossover> {
 fn crossover(line: &Line<'_>) -> Crossover {
     let ratio = |case: &&CaseResult| {
         let ratio = case.seconds(Part::Dense)? / case.sparse_seconds()?;
-        Some((case.seq_len_kv(), ratio))
+        Some((case.shape.seq_len_kv, ratio))
     };
     let points: Vec<(u32, f64)> = line.cases.iter().filter_map(ratio).collect();
     // The last pair of lengths between which sparse attention overtakes; logarithms of both, as ratios follow powers.

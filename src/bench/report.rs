@@ -6,7 +6,7 @@ use super::ceilings::{Ceiling, CeilingKind};
 use super::run::PartPlan;
 use super::samples::{Noise, Samples};
 use super::{BenchError, BenchResult, Case, Check, Counts, Crossover, Part, Scope, Series, Target};
-use crate::SelectionMethod;
+use crate::{AttentionShape, SelectionMethod};
 
 /// Version of the format of reports.
 pub const SCHEMA: u32 = 1;
@@ -149,8 +149,8 @@ pub struct CaseResult {
     pub name: String,
     /// What it belongs to.
     pub series: Series,
-    /// `[batch, queries, keys, query heads, KV heads, head_dim, head_dim_v]`.
-    pub shape: [u32; 7],
+    /// The sizes.
+    pub shape: AttentionShape,
     /// Storage of q, k and v.
     pub dtype: String,
     /// Which keys a query sees.
@@ -247,20 +247,11 @@ impl CaseResult {
     /// Without parts yet.
     #[must_use]
     pub fn new(asked: &Case, fitted: &Case) -> Self {
-        let shape = fitted.problem().shape();
         Self {
             id: asked.id(),
             name: fitted.name().to_owned(),
             series: fitted.series(),
-            shape: [
-                shape.batch_size,
-                shape.seq_len_q,
-                shape.seq_len_kv,
-                shape.num_q_heads,
-                shape.num_kv_heads,
-                shape.head_dim,
-                shape.head_dim_v,
-            ],
+            shape: *fitted.problem().shape(),
             dtype: fitted.problem().dtype().to_string(),
             mask: fitted.problem().visible_keys().to_string(),
             method: fitted.selection().map(|selection| match selection.method() {
@@ -269,12 +260,6 @@ impl CaseResult {
             }),
             parts: Vec::new(),
         }
-    }
-
-    /// Keys of a sequence.
-    #[must_use]
-    pub const fn seq_len_kv(&self) -> u32 {
-        self.shape[2]
     }
 
     /// A part, if the case has it.

@@ -1,13 +1,12 @@
 //! The cases one by one, with a budget, and on through a loss of the device.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
 
 use super::ceilings::{self, CeilingKind};
 use super::clock::Stamps;
 use super::crossover::crossovers;
 use super::report::{CaseResult, Machine, Outcome, PartResult, Rate, Report, SCHEMA, Timing, TimingMethod};
-use super::samples::{Noise, Samples};
+use super::samples::{Noise, sample_in_turns};
 use super::{BenchError, BenchResult, Case, Counts, Part, Runner, Scope, Series, Target, cases};
 use crate::{DType, Error, Result, Tier};
 
@@ -368,70 +367,9 @@ fn without_results(asked: &Case, fitted: &Case, outcome: &Outcome) -> CaseResult
     result
 }
 
-/// Seconds that a sample spans at the least, and that a part is run before any counts: clocks rise meanwhile.
-const LEAST_SAMPLE: f64 = 0.005;
-const WARM_UP: f64 = 0.05;
-
-/// Rounds at the least and at the most.
-const ROUNDS: [usize; 2] = [5, 60];
-
-/// Calls of a sample at the most.
-const MOST_CALLS: f64 = 1000.0;
-
-/// Samples of parts that take turns, so that none has a machine's slow phases to itself; short calls are repeated within a
-/// sample. `run` is given a part and a number of calls, and returns seconds for all of them.
-///
-/// # Errors
-/// Those of `run`.
-pub fn sample_in_turns(
-    num_parts: usize,
-    seconds: f64,
-    mut run: impl FnMut(usize, u32) -> Result<f64>,
-) -> Result<Vec<Samples>> {
-    let mut calls = Vec::with_capacity(num_parts);
-    for part in 0..num_parts {
-        let begin = Instant::now();
-        let mut of_one = run(part, 1)?;
-        while begin.elapsed().as_secs_f64() < WARM_UP {
-            of_one = run(part, 1)?;
-        }
-        // A time of 0 is that of a clock too coarse for one call.
-        calls.push((LEAST_SAMPLE / of_one.max(1e-9)).ceil().clamp(1.0, MOST_CALLS) as u32);
-    }
-    let (begin, mut samples) = (Instant::now(), vec![Vec::new(); num_parts]);
-    for round in 0..ROUNDS[1] {
-        if num_parts == 0 || (round >= ROUNDS[0] && begin.elapsed().as_secs_f64() >= seconds) {
-            break;
-        }
-        for (part, samples) in samples.iter_mut().enumerate() {
-            samples.push(run(part, calls[part])? / f64::from(calls[part]));
-        }
-    }
-    Ok(samples.into_iter().zip(calls).map(|(seconds, calls)| Samples::new(seconds, calls)).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn short_calls_are_repeated_and_parts_take_turns() {
-        let mut order = Vec::new();
-        let samples = sample_in_turns(2, 0.0, |part, calls| {
-            order.push(part);
-            Ok(f64::from(calls) * [1e-3, 1.0][part])
-        })
-        .unwrap();
-        assert_eq!(samples.len(), 2);
-        assert_eq!((samples[0].calls, samples[1].calls), (5, 1));
-        assert_eq!(samples[0].seconds.len(), ROUNDS[0]);
-        assert!((samples[0].median - 1e-3).abs() < 1e-9 && samples[1].median == 1.0);
-        let measured = &order[order.len() - 2 * ROUNDS[0]..];
-        assert!(measured.chunks(2).all(|round| round == [0, 1]), "{measured:?}");
-        assert!(sample_in_turns(0, 1.0, |_, _| Ok(1.0)).unwrap().is_empty());
-        let lost = || Error::DeviceLost { message: "gone".to_owned() };
-        assert!(sample_in_turns(1, 0.0, |_, _| Err(lost())).is_err());
-    }
 
     #[test]
     fn a_loss_is_not_the_parts_fault() {

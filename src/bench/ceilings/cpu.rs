@@ -102,7 +102,7 @@ fn no_error<T>(result: Result<T, core::convert::Infallible>) -> T {
     }
 }
 
-/// Chains `x = factor x + addend`, as `shaders/bench/multiply_add_f32.wgsl` has them.
+/// Chains `x = factor x + addend`, as `shaders/bench/multiply_add.wgsl` has them.
 struct MultiplyAdd {
     iterations: u32,
 }

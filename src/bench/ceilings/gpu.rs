@@ -3,9 +3,9 @@
 use super::{Ceiling, CeilingKind, best_run};
 use crate::bench::clock::{Clock, Elapsed, Stamps, read_words};
 use crate::bench::kernels::copy_words::CopyParams;
-use crate::bench::kernels::multiply_add_f32::{MAX_ITERATIONS, OPERATIONS, RateParams};
+use crate::bench::kernels::multiply_add::{MAX_ITERATIONS, OPERATIONS, RateParams};
 use crate::bench::kernels::multiply_matrices::{self, MatrixParams};
-use crate::bench::kernels::{BenchKernel, multiply_add_f16};
+use crate::bench::kernels::{BenchKernel, Scalar};
 use crate::bench::{BenchError, BenchResult};
 use crate::pipeline::{Pipeline, module};
 use crate::{Context, Result};
@@ -104,7 +104,7 @@ const fn pattern(at: u32) -> u32 {
 }
 
 fn f32_rate(ctx: &Context, stamps: Stamps) -> BenchResult<Ceiling> {
-    measured(CeilingKind::F32, &Counting::vectors(ctx, stamps, BenchKernel::MultiplyAddF32)?)
+    measured(CeilingKind::F32, &Counting::vectors(ctx, stamps, Scalar::F32)?)
 }
 
 fn f16_rate(ctx: &Context, stamps: Stamps) -> BenchResult<Ceiling> {
@@ -115,7 +115,7 @@ fn f16_rate(ctx: &Context, stamps: Stamps) -> BenchResult<Ceiling> {
     if ctx.caps().software {
         return none("software devices compute f16 one by one, which would say nothing");
     }
-    measured(CeilingKind::F16, &Counting::vectors(ctx, stamps, BenchKernel::MultiplyAddF16)?)
+    measured(CeilingKind::F16, &Counting::vectors(ctx, stamps, Scalar::F16)?)
 }
 
 fn matrix_rate(ctx: &Context, stamps: Stamps) -> BenchResult<Ceiling> {
@@ -137,7 +137,7 @@ fn measured(kind: CeilingKind, counting: &Counting<'_>) -> BenchResult<Ceiling> 
         counting.workgroups,
         kernel.workgroup_size(),
         match counting.sums {
-            Sums::Vectors { .. } => "vectors of 4".to_owned(),
+            Sums::Vectors(_) => "vectors of 4".to_owned(),
             Sums::Matrices { edge } => format!("tiles of {edge} x {edge}, f16 into f32"),
         }
     );
@@ -159,18 +159,18 @@ struct Counting<'a> {
 /// What is written.
 #[derive(Clone, Copy)]
 enum Sums {
-    /// For each invocation the sums of its chains, which count up to `limit`.
-    Vectors { limit: f32 },
+    /// For each invocation the sums of its chains.
+    Vectors(Scalar),
     /// For each workgroup the sum of its products.
     Matrices { edge: u32 },
 }
 
 impl<'a> Counting<'a> {
-    fn vectors(ctx: &'a Context, stamps: Stamps, kernel: BenchKernel) -> Result<Self> {
+    fn vectors(ctx: &'a Context, stamps: Stamps, scalar: Scalar) -> Result<Self> {
+        let kernel = BenchKernel::MultiplyAdd(scalar);
         let workgroups = num_workgroups(ctx);
         let prepared = Prepared::new(ctx, kernel)?;
         let written = prepared.output(16 * u64::from(workgroups * kernel.workgroup_size()))?;
-        let limit = if kernel == BenchKernel::MultiplyAddF16 { multiply_add_f16::LIMIT } else { f32::MAX };
         Ok(Self {
             clock: Clock::new(ctx, stamps)?,
             kernel: prepared.with_buffers(vec![written.clone()]),
@@ -178,7 +178,7 @@ impl<'a> Counting<'a> {
             workgroups,
             operations: OPERATIONS * u64::from(kernel.workgroup_size()),
             max_iterations: MAX_ITERATIONS,
-            sums: Sums::Vectors { limit },
+            sums: Sums::Vectors(scalar),
         })
     }
 
@@ -201,7 +201,7 @@ impl<'a> Counting<'a> {
 
     fn run(&self, num_iterations: u32) -> Result<Elapsed> {
         match self.sums {
-            Sums::Vectors { .. } => {
+            Sums::Vectors(_) => {
                 let params = RateParams::counting(num_iterations);
                 self.kernel.time(&self.clock, bytemuck::bytes_of(&params), self.workgroups)
             }
@@ -216,7 +216,7 @@ impl<'a> Counting<'a> {
     fn check(&self, num_iterations: u32) -> BenchResult<()> {
         for (at, word) in (0..).zip(read_words(self.clock.context(), &self.written)?) {
             let expected = match self.sums {
-                Sums::Vectors { limit } => RateParams::counting(num_iterations).counted(at / 4, limit),
+                Sums::Vectors(scalar) => RateParams::counting(num_iterations).counted(at / 4, scalar),
                 Sums::Matrices { .. } => MatrixParams { num_iterations }.counted(),
             };
             let got = f32::from_bits(word);
@@ -231,14 +231,14 @@ impl<'a> Counting<'a> {
 /// Runs a kernel with so much work, MiB or iterations, and compares what it wrote with what it must write. For tests.
 pub fn verify_kernel(ctx: &Context, kernel: BenchKernel, work: u32) -> BenchResult<()> {
     let stamps = Stamps::Leave;
-    if kernel == BenchKernel::CopyWords {
-        let copying = Copying::new(ctx, stamps)?;
-        copying.run(work)?;
-        return copying.check(work);
-    }
     let counting = match kernel {
+        BenchKernel::CopyWords => {
+            let copying = Copying::new(ctx, stamps)?;
+            copying.run(work)?;
+            return copying.check(work);
+        }
+        BenchKernel::MultiplyAdd(scalar) => Counting::vectors(ctx, stamps, scalar)?,
         BenchKernel::MultiplyMatrices { edge, .. } => Counting::matrices(ctx, stamps, kernel, edge)?,
-        _ => Counting::vectors(ctx, stamps, kernel)?,
     };
     counting.run(work)?;
     counting.check(work)
@@ -321,9 +321,9 @@ mod tests {
         copying.run(1).unwrap();
         copying.check(1).unwrap();
         assert!(matches!(copying.check(2), Err(BenchError::Ceiling { kernel: "copy_words", .. })));
-        let counting = Counting::vectors(&ctx, Stamps::Leave, BenchKernel::MultiplyAddF32).unwrap();
+        let counting = Counting::vectors(&ctx, Stamps::Leave, Scalar::F32).unwrap();
         counting.run(3).unwrap();
         counting.check(3).unwrap();
-        assert!(matches!(counting.check(4), Err(BenchError::Ceiling { kernel: "multiply_add_f32", .. })));
+        assert!(matches!(counting.check(4), Err(BenchError::Ceiling { kernel: "multiply_add", .. })));
     }
 }

@@ -1,11 +1,12 @@
 //! One file per kernel of `shaders/bench`: its bindings, its parameters, and what it must give.
 
 pub(super) mod copy_words;
-pub(super) mod multiply_add_f16;
-pub(super) mod multiply_add_f32;
+pub(super) mod multiply_add;
 pub(super) mod multiply_matrices;
 
 use core::fmt::Write as _;
+
+pub use multiply_add::Scalar;
 
 use crate::kernels::Binding;
 
@@ -15,10 +16,8 @@ use crate::kernels::Binding;
 pub enum BenchKernel {
     /// A stream of reads and writes.
     CopyWords,
-    /// Multiplications and additions of f32 vectors.
-    MultiplyAddF32,
-    /// The same in f16.
-    MultiplyAddF16,
+    /// Multiplications and additions of vectors.
+    MultiplyAdd(Scalar),
     /// Products on matrix units, f16 into f32, of square tiles this wide.
     MultiplyMatrices {
         /// Rows and columns of a tile: 8 or 16.
@@ -37,8 +36,7 @@ impl BenchKernel {
     pub const fn name(self) -> &'static str {
         match self {
             Self::CopyWords => "copy_words",
-            Self::MultiplyAddF32 => "multiply_add_f32",
-            Self::MultiplyAddF16 => "multiply_add_f16",
+            Self::MultiplyAdd(_) => "multiply_add",
             Self::MultiplyMatrices { .. } => "multiply_matrices",
         }
     }
@@ -48,8 +46,7 @@ impl BenchKernel {
     pub const fn label(self) -> &'static str {
         match self {
             Self::CopyWords => "wattn.bench.copy_words",
-            Self::MultiplyAddF32 => "wattn.bench.multiply_add_f32",
-            Self::MultiplyAddF16 => "wattn.bench.multiply_add_f16",
+            Self::MultiplyAdd(_) => "wattn.bench.multiply_add",
             Self::MultiplyMatrices { .. } => "wattn.bench.multiply_matrices",
         }
     }
@@ -59,8 +56,7 @@ impl BenchKernel {
     pub const fn bindings(self) -> &'static [Binding] {
         match self {
             Self::CopyWords => &copy_words::BINDINGS,
-            Self::MultiplyAddF32 => &multiply_add_f32::BINDINGS,
-            Self::MultiplyAddF16 => &multiply_add_f16::BINDINGS,
+            Self::MultiplyAdd(_) => &multiply_add::BINDINGS,
             Self::MultiplyMatrices { .. } => &multiply_matrices::BINDINGS,
         }
     }
@@ -70,7 +66,7 @@ impl BenchKernel {
     pub fn params_fields(self) -> Vec<(&'static str, usize)> {
         match self {
             Self::CopyWords => copy_words::CopyParams::fields(),
-            Self::MultiplyAddF32 | Self::MultiplyAddF16 => multiply_add_f32::RateParams::fields(),
+            Self::MultiplyAdd(_) => multiply_add::RateParams::fields(),
             Self::MultiplyMatrices { .. } => multiply_matrices::MatrixParams::fields(),
         }
     }
@@ -87,8 +83,7 @@ impl BenchKernel {
     const fn source(self) -> &'static str {
         match self {
             Self::CopyWords => include_str!("../../../shaders/bench/copy_words.wgsl"),
-            Self::MultiplyAddF32 => include_str!("../../../shaders/bench/multiply_add_f32.wgsl"),
-            Self::MultiplyAddF16 => include_str!("../../../shaders/bench/multiply_add_f16.wgsl"),
+            Self::MultiplyAdd(_) => include_str!("../../../shaders/bench/multiply_add.wgsl"),
             Self::MultiplyMatrices { .. } => include_str!("../../../shaders/bench/multiply_matrices.wgsl"),
         }
     }
@@ -97,10 +92,13 @@ impl BenchKernel {
     #[must_use]
     pub fn wgsl(self) -> String {
         let mut source = String::new();
-        if matches!(self, Self::MultiplyAddF16 | Self::MultiplyMatrices { .. }) {
+        if matches!(self, Self::MultiplyAdd(Scalar::F16) | Self::MultiplyMatrices { .. }) {
             source.push_str("enable f16;\n");
         }
         // Writing to a String cannot fail.
+        if let Self::MultiplyAdd(scalar) = self {
+            let _ = writeln!(source, "alias Scalar = {};", scalar.name());
+        }
         if let Self::MultiplyMatrices { edge, .. } = self {
             source.push_str("enable wgpu_cooperative_matrix;\n");
             for (role, elem) in [("A", "f16"), ("B", "f16"), ("C", "f32")] {

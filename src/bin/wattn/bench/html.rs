@@ -108,7 +108,7 @@ fn sparse(report: &Report) -> String {
             let [selecting, sparse, step] = shares(case);
             let times = |ratio: Option<f64>| ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
             let selecting = selecting.map_or_else(|| "–".to_owned(), |share| format!("{:.0} %", 100.0 * share));
-            rows.push([line.of.clone(), case.seq_len_kv().to_string(), selecting, times(sparse), times(step)]);
+            rows.push([line.of.clone(), case.shape.seq_len_kv.to_string(), selecting, times(sparse), times(step)]);
         }
     }
     let crossovers = report.crossovers.iter();

@@ -179,7 +179,7 @@ const KINDS: [(&str, RGBColor); 5] = [
 
 fn kind(case: &CaseResult, part: Part) -> usize {
     match part {
-        Part::Dense => usize::from(case.shape[1] == 1),
+        Part::Dense => usize::from(case.shape.seq_len_q == 1),
         Part::Select => 2,
         Part::Attend => 3,
         _ => 4,
@@ -260,7 +260,7 @@ fn draw_length<B: DrawingBackend>(report: &Report, root: &DrawingArea<B, Shift>)
     let areas = below.split_evenly((panels.len().div_ceil(columns), columns));
     for (area, line) in areas.iter().zip(&panels) {
         let of = |part: Part| -> Points {
-            let point = |case: &&CaseResult| Some((f64::from(case.seq_len_kv()), 1e3 * case.seconds(part)?));
+            let point = |case: &&CaseResult| Some((f64::from(case.shape.seq_len_kv), 1e3 * case.seconds(part)?));
             line.cases.iter().filter_map(point).collect()
         };
         let series = [Part::Dense, Part::Select, Part::Attend, Part::Sparse, Part::Step].map(of);
@@ -284,7 +284,7 @@ fn draw_length<B: DrawingBackend>(report: &Report, root: &DrawingArea<B, Shift>)
 
 /// Dense attention's time over that of selection and attention (1), or of a mean step (2).
 fn ratios(line: &Line<'_>, over: usize) -> Points {
-    line.cases.iter().filter_map(|case| Some((f64::from(case.seq_len_kv()), shares(case)[over]?))).collect()
+    line.cases.iter().filter_map(|case| Some((f64::from(case.shape.seq_len_kv), shares(case)[over]?))).collect()
 }
 
 fn draw_crossover<B: DrawingBackend>(report: &Report, root: &DrawingArea<B, Shift>) -> Drawn {

@@ -105,7 +105,7 @@ pub(super) fn tail(report: &Report) -> String {
             let [selecting, sparse, step] = shares(case);
             let percent = selecting.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share));
             let times = |ratio: Option<f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-            let keys = case.seq_len_kv();
+            let keys = case.shape.seq_len_kv;
             let _ =
                 writeln!(text, "{:<50} {keys:>10} {percent:>12} {:>14} {:>14}", line.of, times(sparse), times(step));
         }
