@@ -17,22 +17,31 @@ pub enum Tier {
     Subgroup,
     /// Adds both.
     SubgroupF16,
+    /// `SHADER_F16` and cooperative matrices: f16 tensors are multiplied in hardware, tile by tile, and accumulated in f32.
+    /// No subgroup operations: a driver is known that crashes on a shader with both.
+    Matrix,
 }
 
 impl Tier {
     /// Every tier, best last.
-    pub const ALL: [Self; 4] = [Self::Baseline, Self::F16, Self::Subgroup, Self::SubgroupF16];
+    pub const ALL: [Self; 5] = [Self::Baseline, Self::F16, Self::Subgroup, Self::SubgroupF16, Self::Matrix];
 
     /// Whether kernels may use the WGSL type `f16`.
     #[must_use]
     pub const fn shader_f16(self) -> bool {
-        matches!(self, Self::F16 | Self::SubgroupF16)
+        matches!(self, Self::F16 | Self::SubgroupF16 | Self::Matrix)
     }
 
     /// Whether kernels may use subgroup operations.
     #[must_use]
     pub const fn subgroup(self) -> bool {
         matches!(self, Self::Subgroup | Self::SubgroupF16)
+    }
+
+    /// Whether kernels multiply matrices in hardware.
+    #[must_use]
+    pub const fn matrix(self) -> bool {
+        matches!(self, Self::Matrix)
     }
 
     /// The name that the command line uses.
@@ -43,6 +52,7 @@ impl Tier {
             Self::F16 => "f16",
             Self::Subgroup => "subgroup",
             Self::SubgroupF16 => "subgroup-f16",
+            Self::Matrix => "matrix",
         }
     }
 }
@@ -90,9 +100,13 @@ pub struct DeviceCaps {
     pub shader_f16: bool,
     /// Sizes that a subgroup may have, where subgroup operations are there.
     pub subgroup_size: Option<RangeInclusive<u32>>,
-    /// Matrix products that the adapter has in hardware. Empty on a [`Context`](crate::Context) made from a device
-    /// alone: only the adapter knows them. No kernel uses them yet.
+    /// The device has `EXPERIMENTAL_COOPERATIVE_MATRIX`.
+    pub cooperative_matrix: bool,
+    /// Matrix products in hardware. Empty on a [`Context`](crate::Context) made from a device alone, since only the adapter
+    /// knows them, and on a device made without `EXPERIMENTAL_COOPERATIVE_MATRIX`.
     pub matrix_tiles: Vec<MatrixTile>,
+    /// Whether matrices may be loaded from arrays of vec4, as SPIR-V has it; Metal wants arrays of scalars.
+    pub matrix_from_vec4: bool,
     /// GPU timestamps at the borders of a compute pass.
     pub timestamps: bool,
     /// The device computes on the CPU's own cores (a software driver): no wide memory to hide latencies of, and one
@@ -112,7 +126,9 @@ impl DeviceCaps {
         min_storage_offset_alignment: 256,
         shader_f16: false,
         subgroup_size: None,
+        cooperative_matrix: false,
         matrix_tiles: Vec::new(),
+        matrix_from_vec4: false,
         timestamps: false,
         software: false,
     };
@@ -161,13 +177,15 @@ impl DeviceCaps {
             subgroup_size: features
                 .contains(wgpu::Features::SUBGROUP)
                 .then_some(info.subgroup_min_size..=info.subgroup_max_size),
+            cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
             matrix_tiles: Vec::new(),
+            matrix_from_vec4: info.backend == wgpu::Backend::Vulkan,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             software: info.device_type == wgpu::DeviceType::Cpu,
         }
     }
 
-    /// Adds what only the adapter knows: the matrix products in hardware.
+    /// Adds what only the adapter knows: the matrix products in hardware, where the device has them among its features.
     #[must_use]
     pub fn with_adapter(mut self, adapter: &wgpu::Adapter) -> Self {
         let tile = |p: wgpu::CooperativeMatrixProperties| MatrixTile {
@@ -177,11 +195,27 @@ impl DeviceCaps {
             ab: p.ab_type,
             c: p.cr_type,
         };
-        self.matrix_tiles = adapter.cooperative_matrix_properties().into_iter().map(tile).collect();
+        if self.cooperative_matrix {
+            self.matrix_tiles = adapter.cooperative_matrix_properties().into_iter().map(tile).collect();
+        }
         self
     }
 
-    /// The tier that plans take on their own: the best that the device offers. Where the subgroup size is left to the
+    /// Edge of the square matrices that kernels multiply: f16 factors, f32 sums, the larger one where there are two. `None`
+    /// where the device lacks them, or its subgroups vary in size, so that nobody knows who holds a matrix.
+    #[must_use]
+    pub fn matrix_edge(&self) -> Option<u32> {
+        let fixed = self.subgroup_size.as_ref().is_some_and(|size| size.start() == size.end());
+        let has = |edge: u32| {
+            let (ab, c) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+            // The types that WGSL has, and exactly these: devices also report shapes that it has no type for.
+            self.matrix_tiles.contains(&MatrixTile { m: edge, n: edge, k: edge, ab, c })
+        };
+        [16, 8].into_iter().find(|&edge| fixed && self.shader_f16 && has(edge))
+    }
+
+    /// The tier that plans take on their own: the best that the device offers to any problem. Plans of attention take
+    /// [`Tier::Matrix`] besides, see [`AttentionPlan::best_tier`](crate::AttentionPlan::best_tier). Where the subgroup size is left to the
     /// driver and may be tiny, as Metal reports it, groups would have to be as small, and plain workgroup memory serves
     /// larger ones better.
     #[must_use]
@@ -206,6 +240,9 @@ impl DeviceCaps {
         }
         if tier.subgroup() && self.subgroup_size.is_none() {
             return missing("SUBGROUP");
+        }
+        if tier.matrix() && self.matrix_edge().is_none() {
+            return missing("EXPERIMENTAL_COOPERATIVE_MATRIX (square products of f16 into f32, subgroups of one size)");
         }
         Ok(())
     }

@@ -152,7 +152,8 @@ impl Context {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Opens a device of our own: all limits and all stable features that the adapter has.
+    /// Opens a device of our own: all limits and all stable features that the adapter has, and cooperative matrices, which
+    /// wgpu counts as experimental.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] listing what there is, or [`Error::RequestDevice`].
@@ -164,12 +165,22 @@ impl Context {
         let adapters = adapters(&instance).await;
         let adapter = choose(&adapters, options)?;
         let info = adapter.get_info();
-        let features =
-            adapter.features() - wgpu::Features::all_experimental_mask() - wgpu::Features::MAPPABLE_PRIMARY_BUFFERS; // slows every buffer down on discrete GPUs
+        let matrices = adapter.features() & wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        let stable = adapter.features() - wgpu::Features::all_experimental_mask();
+        // Mappable primary buffers slow every buffer down on discrete GPUs.
+        let features = (stable - wgpu::Features::MAPPABLE_PRIMARY_BUFFERS) | matrices;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("wattn.device"),
             required_features: features,
             required_limits: adapter.limits(),
+            experimental_features: if matrices.is_empty() {
+                wgpu::ExperimentalFeatures::disabled()
+            } else {
+                // SAFETY: what wgpu cannot check of cooperative matrices our shaders keep to: shapes and types come from
+                // the adapter's own list, every matrix lies within a workgroup's arrays, and every invocation of a
+                // subgroup reaches every operation.
+                unsafe { wgpu::ExperimentalFeatures::enabled() }
+            },
             ..Default::default()
         };
         let (device, queue) = adapter

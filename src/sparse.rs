@@ -2,8 +2,8 @@
 
 use crate::quality::{BlockRecall, block_recall, captured_mass};
 use crate::{
-    AttentionOutput, AttentionProblem, Element, Engine, Error, HostBlocks, HostInputs, HostTensor, Result,
-    SelectionInputs, SelectionProblem, cpu,
+    AttentionOutput, AttentionPlan, AttentionProblem, Element, Engine, Error, HostBlocks, HostInputs, HostTensor,
+    Result, SelectionInputs, SelectionProblem, cpu,
 };
 
 /// Whether a measure of quality is computed. It costs as much as dense attention does.
@@ -221,7 +221,10 @@ impl Engine {
         blocks: &HostBlocks,
     ) -> Result<AttentionOutput> {
         match self {
-            Self::Gpu(context) => context.attend_selected(problem, inputs, blocks, context.caps().best_tier()).await,
+            Self::Gpu(context) => {
+                let tier = AttentionPlan::best_tier(problem, context.caps());
+                context.attend_selected(problem, inputs, blocks, tier).await
+            }
             Self::Cpu { .. } => cpu::attend_selected(problem, inputs, blocks),
         }
     }
@@ -238,7 +241,10 @@ impl Engine {
         blocks: &HostBlocks,
     ) -> Result<AttentionOutput> {
         match self {
-            Self::Gpu(context) => context.attend_selected_blocking(problem, inputs, blocks, context.caps().best_tier()),
+            Self::Gpu(context) => {
+                let tier = AttentionPlan::best_tier(problem, context.caps());
+                context.attend_selected_blocking(problem, inputs, blocks, tier)
+            }
             Self::Cpu { .. } => cpu::attend_selected(problem, inputs, blocks),
         }
     }

@@ -98,7 +98,7 @@ fn long_lists_of_a_decode_step() {
 fn attending_to_everything_is_dense_attention() {
     let bound_of = |case: &Case<f32>| {
         // Everything is in [-1, 1): scores up to sqrt(16), values up to 1; two paths, so twice the bound.
-        let magnitudes = Magnitudes { num_keys: 90, score: 4.0, value: vec![1.0] };
+        let magnitudes = Magnitudes { num_keys: 90, score: 4.0, value: vec![1.0], largest_value: 1.0 };
         bound(&magnitudes, case.shape.head_dim, Exp::Cpu).0[0] * 2.0
     };
     for (mask, lens) in [(Mask::Causal, [20, 90]), (Mask::Causal, [1, 90]), (Mask::Full, [20, 90])] {
@@ -157,7 +157,7 @@ fn a_decode_row_is_the_prefill_row_with_its_list() {
             decode.check(&got, Exp::Cpu);
             for h in 0..4 {
                 assert_eq!(decode.keys([0, 0, h]), prefill.keys([0, q_index, h]), "{granularity}, query {q_index}");
-                let magnitudes = Magnitudes { num_keys: 45, score: 4.0, value: vec![1.0] };
+                let magnitudes = Magnitudes { num_keys: 45, score: 4.0, value: vec![1.0], largest_value: 1.0 };
                 let (bound_out, bound_lse) = bound(&magnitudes, 16, Exp::Cpu);
                 let (one, row) = (got.out.row(0, 0, h as usize), together.out.row(0, q_index as usize, h as usize));
                 for (x, y) in one.iter().zip(row) {

@@ -25,9 +25,9 @@ fn everywhere<T: Element>(mut check: impl FnMut(&Context, Tier, Tiling)) {
 fn check<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>) {
     let what = format!("{} {} {:?} {case:?}", ctx.describe(), plan.tier(), plan.tiling());
     let got = run(ctx, plan, case);
-    case.check_against_naive_with(&got, Exp::Gpu(plan.tiling().tile_kv()), &what);
+    case.check_against_naive_with(&got, Exp::of(plan), &what);
     let twin = run_twins(plan, case);
-    check_twin((got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
+    check_twin(plan.tier(), (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
 }
 
 fn check_everywhere<T: Element>(case: &Case<T>) {

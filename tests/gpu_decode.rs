@@ -22,7 +22,7 @@ fn every_number_of_splits() {
                     let plan = plan_of(case, ctx, tier, tiny_tiling(ctx.caps(), tier, num_splits));
                     let what = format!("{} {tier} {num_splits} splits {case:?}", ctx.describe());
                     let got = run(ctx, &plan, case);
-                    case.check_with(&got, Exp::Gpu(plan.tiling().tile_kv()), &what);
+                    case.check_with(&got, Exp::of(&plan), &what);
                 }
             }
         }
@@ -47,7 +47,7 @@ fn partial_results_are_the_twins() {
                 let twin = twins::attend_decode(&plan, &case.inputs(), None).unwrap();
                 let lse = &found[found.len() - twin.lse.len()..];
                 let what = format!("{} {tier} {case:?}", ctx.describe());
-                check_twin((&found[..twin.out.len()], lse), (&twin.out, &twin.lse), &what);
+                check_twin(tier, (&found[..twin.out.len()], lse), (&twin.out, &twin.lse), &what);
                 assert!(twin.lse.contains(&LSE_EMPTY), "{what}: more splits than tiles leave some empty");
             }
         }
@@ -81,7 +81,7 @@ fn lengths_change_without_a_new_bind() {
                         let (out, lse) = buffers.read(ctx);
                         let expected = Case { seq_lens_kv: Some(clamped.to_vec()), ..case.clone() };
                         let what = format!("{} {tier} splits {num_splits} {mask} {lens:?}", ctx.describe());
-                        expected.check_with(&AttentionOutput { out, lse }, Exp::Gpu(tiling.tile_kv()), &what);
+                        expected.check_with(&AttentionOutput { out, lse }, Exp::of(&plan), &what);
                     }
                 }
             }
@@ -111,7 +111,7 @@ fn prefill_with_lengths_on_the_gpu() {
                 for num_splits in [1, 3] {
                     let plan = plan_of(&case, ctx, tier, tiny_tiling(ctx.caps(), tier, num_splits));
                     let what = format!("{} {tier} splits {num_splits} {case:?}", ctx.describe());
-                    case.check_with(&run(ctx, &plan, &case), Exp::Gpu(plan.tiling().tile_kv()), &what);
+                    case.check_with(&run(ctx, &plan, &case), Exp::of(&plan), &what);
                 }
             }
         }

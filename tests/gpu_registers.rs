@@ -16,7 +16,7 @@ fn check(ctx: &Context, tier: Tier, tiling: Tiling, case: &Case<f32>) {
     assert!(!wgsl.contains("for (var r = 0u; r < ROWS"), "the rows are not unrolled:\n{wgsl}");
     let got = pollster::block_on(ctx.attend_planned(&plan, &case.inputs())).unwrap();
     let what = format!("{} {tier} {tiling:?} {case:?}", ctx.describe());
-    case.check_against_naive_with(&got, Exp::Gpu(tiling.tile_kv()), &what);
+    case.check_against_naive_with(&got, Exp::of(&plan), &what);
 }
 
 #[test]

@@ -38,10 +38,10 @@ fn run_twins<T: Element>(plan: &AttentionPlan, case: &SelectedCase<T>) -> Attent
 fn check<T: Element>(ctx: &Context, tier: Tier, tiling: Tiling, case: &SelectedCase<T>) {
     let plan = plan_of(case, ctx, tier, tiling);
     let got = run(ctx, &plan, case);
-    case.check(&got, Exp::Gpu(tiling.tile_kv()));
+    case.check(&got, Exp::of(&plan));
     let twin = run_twins(&plan, case);
     let what = format!("{} {tier} {tiling:?} {}", ctx.describe(), case.name);
-    check_twin((got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
+    check_twin(tier, (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
 }
 
 /// Every block size compiles to a shader of its own: the best tier takes all cases, others a few.

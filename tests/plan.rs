@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 use wattn::{
     AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Granularity, HeadReduction, Hip, InfiniteHip,
-    KernelId, Mask, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier,
+    KernelId, Mask, MatrixTile, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier,
 };
 
 /// Devices by what they report.
@@ -49,6 +49,17 @@ fn devices() -> Vec<(&'static str, DeviceCaps)> {
                 caps.subgroup_size = Some(4..=4);
             })
         }),
+        ("matrices of 16, subgroups of 32, 48 KiB", {
+            device(|caps| {
+                let (ab, c) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+                caps.shader_f16 = true;
+                caps.subgroup_size = Some(32..=32);
+                caps.max_workgroup_storage_bytes = 48 << 10;
+                caps.max_invocations_per_workgroup = 1024;
+                caps.matrix_tiles = vec![MatrixTile { m: 16, n: 16, k: 16, ab, c }];
+                caps.matrix_from_vec4 = true;
+            })
+        }),
     ]
 }
 
@@ -71,15 +82,18 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_plan_fits_its_device(shape in shapes(), device in 0usize..8, dtype in 0usize..3) {
+    fn every_plan_fits_its_device(shape in shapes(), device in 0usize..9, dtype in 0usize..3) {
         let (name, caps) = &devices()[device];
         let problem = AttentionProblem::new(shape, DType::ALL[dtype]).mask(Mask::Causal).with_lse();
         for tier in Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok()) {
+            if tier.matrix() && problem.dtype() != DType::F16 {
+                continue;
+            }
             let plan = AttentionPlan::with_tier(&problem, caps, tier).unwrap();
             let tiling = plan.tiling();
             let what = format!("{name}\n{plan}");
             prop_assert!(tiling.workgroup_size() <= caps.max_invocations_per_workgroup, "{}", what);
-            let storage = tiling.workgroup_storage_bytes(tier);
+            let storage = plan.workgroup_storage_bytes();
             prop_assert!(storage <= u64::from(caps.max_workgroup_storage_bytes), "{}", what);
 
             // Every row is some workgroup's, and no workgroup is without rows.
@@ -117,7 +131,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_selection_fits_its_device(shape in shapes(), device in 0usize..8, method in 0usize..10, sets in 0usize..3) {
+    fn every_selection_fits_its_device(shape in shapes(), device in 0usize..9, method in 0usize..10, sets in 0usize..3) {
         let (name, caps) = &devices()[device];
         // What needs more than a binding is an error that says so; most of these do not.
         let shape = AttentionShape { seq_len_q: shape.seq_len_q.min(2000), ..shape };
@@ -210,6 +224,7 @@ fn tiny_subgroups_of_unknown_size_are_left_alone() {
         Tier::Subgroup,
         Tier::Subgroup,
         Tier::Subgroup,
+        Tier::SubgroupF16,
     ];
     assert_eq!(tiers.iter().map(|(_, tier)| *tier).collect::<Vec<_>>(), wanted, "{tiers:?}");
 }

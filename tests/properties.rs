@@ -11,7 +11,8 @@ use wattn::{AttentionOutput, AttentionShape, Error, HostTensor, LSE_EMPTY, Mask,
 fn loosest_bound(shape: &AttentionShape) -> (f64, f64) {
     let score = f64::from(shape.head_dim).sqrt();
     let num_keys = shape.seq_len_kv as usize;
-    let (out, lse) = bound(&Magnitudes { num_keys, score, value: vec![1.0] }, shape.head_dim, Exp::Cpu);
+    let (out, lse) =
+        bound(&Magnitudes { num_keys, score, value: vec![1.0], largest_value: 1.0 }, shape.head_dim, Exp::Cpu);
     (out[0], lse)
 }
 

@@ -6,9 +6,9 @@ use std::collections::{BTreeSet, HashSet};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, GlobalVariable, Module, ShaderStage, StorageAccess, TypeInner};
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, BindingKind, DType, DeviceCaps, Granularity, HeadReduction, Hip,
-    InfiniteHip, KernelId, Mask, MergePlan, MergeProblem, Preset, Representative, SelectionPlan, SelectionProblem,
-    Specialization, Tier, Tiling,
+    AttentionPlan, AttentionProblem, AttentionShape, BindingKind, DType, DeviceCaps, Error, Granularity, HeadReduction,
+    Hip, InfiniteHip, KernelId, Mask, MatrixTile, MergePlan, MergeProblem, Preset, Representative, SelectionPlan,
+    SelectionProblem, Specialization, Tier, Tiling,
 };
 
 /// The subgroups that devices have: none, one size (software, most NVIDIA), a range (Intel, AMD, phones).
@@ -26,8 +26,32 @@ fn devices() -> Vec<DeviceCaps> {
     devices
 }
 
-fn tiers(caps: &DeviceCaps) -> impl Iterator<Item = Tier> {
-    Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok())
+/// Devices that multiply matrices: both edges, subgroups as wide as matrices and wider, arrays that matrices load from.
+fn matrix_devices() -> Vec<DeviceCaps> {
+    let mut devices = Vec::new();
+    for (edge, lanes) in [(8, 8), (8, 32), (16, 32), (16, 64)] {
+        for (matrix_from_vec4, software) in [(true, false), (false, true)] {
+            let mut caps = DeviceCaps::BASELINE;
+            let (ab, c) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+            caps.shader_f16 = true;
+            caps.subgroup_size = Some(lanes..=lanes);
+            caps.matrix_tiles = vec![MatrixTile { m: edge, n: edge, k: edge, ab, c }];
+            caps.max_workgroup_storage_bytes = 48 << 10;
+            (caps.matrix_from_vec4, caps.software) = (matrix_from_vec4, software);
+            devices.push(caps);
+        }
+    }
+    devices
+}
+
+/// Every device with each of its tiers; of devices with matrices that one only.
+fn devices_and_tiers() -> Vec<(DeviceCaps, Tier)> {
+    let mut pairs = Vec::new();
+    for caps in devices() {
+        pairs.extend(Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok()).map(|tier| (caps.clone(), tier)));
+    }
+    pairs.extend(matrix_devices().into_iter().map(|caps| (caps, Tier::Matrix)));
+    pairs
 }
 
 /// One row, a few, and many, of one query head for a KV head or several: all row counts that tilings choose among.
@@ -61,38 +85,44 @@ struct Variant {
 fn variants() -> Vec<Variant> {
     let mut seen = HashSet::new();
     let mut variants = Vec::new();
-    for caps in devices() {
-        for tier in tiers(&caps) {
-            for widths in WIDTHS {
-                for shape in shapes(widths) {
-                    for dtype in DType::ALL {
-                        for out_dtype in DType::ALL {
-                            for switches in 0..4 {
-                                let mut problem = AttentionProblem::new(shape, dtype).out_dtype(out_dtype);
-                                if switches & 1 != 0 {
-                                    problem = problem.with_lse();
-                                }
-                                if switches & 2 != 0 {
-                                    problem = problem.with_seq_lens_kv();
-                                }
-                                // Everything at one width; elsewhere what depends on the width.
-                                if widths != [20, 36] && (switches != 3 || dtype != out_dtype) {
-                                    continue;
-                                }
-                                let plan = AttentionPlan::with_tier(&problem, &caps, tier).unwrap();
-                                for dispatch in plan.dispatches() {
-                                    let specialization = dispatch.specialization.clone();
-                                    let is_merge = specialization.kernel() == KernelId::MergeSplits;
-                                    let tiling = (!is_merge).then(|| plan.tiling());
-                                    if seen.insert(specialization.clone()) {
-                                        variants.push(Variant {
-                                            specialization,
-                                            tier,
-                                            tiling,
-                                            storage: tiling.map(|tiling| tiling.workgroup_storage_bytes(tier)),
-                                            software: caps.software,
-                                        });
-                                    }
+    for (caps, tier) in devices_and_tiers() {
+        for widths in WIDTHS {
+            for shape in shapes(widths) {
+                for dtype in DType::ALL {
+                    for out_dtype in DType::ALL {
+                        for switches in 0..4 {
+                            let mut problem = AttentionProblem::new(shape, dtype).out_dtype(out_dtype);
+                            if switches & 1 != 0 {
+                                problem = problem.with_lse();
+                            }
+                            if switches & 2 != 0 {
+                                problem = problem.with_seq_lens_kv();
+                            }
+                            // Everything at one width; elsewhere what depends on the width.
+                            if widths != [20, 36] && (switches != 3 || dtype != out_dtype) {
+                                continue;
+                            }
+                            if tier.matrix() && dtype != DType::F16 {
+                                continue;
+                            }
+                            let plan = match AttentionPlan::with_tier(&problem, &caps, tier) {
+                                Ok(plan) => plan,
+                                // A tile has as many keys as a subgroup has lanes.
+                                Err(Error::Limit { .. }) if tier.matrix() && widths[1] > 128 => continue,
+                                Err(error) => panic!("{error}"),
+                            };
+                            for dispatch in plan.dispatches() {
+                                let specialization = dispatch.specialization.clone();
+                                let is_merge = specialization.kernel() == KernelId::MergeSplits;
+                                let tiling = (!is_merge).then(|| plan.tiling());
+                                if seen.insert(specialization.clone()) {
+                                    variants.push(Variant {
+                                        specialization,
+                                        tier,
+                                        tiling,
+                                        storage: tiling.map(|_| plan.workgroup_storage_bytes()),
+                                        software: caps.software,
+                                    });
                                 }
                             }
                         }
@@ -132,30 +162,30 @@ fn selected_variants() -> Vec<Variant> {
             variants.push(Variant { specialization, tier, tiling, storage, software });
         }
     };
-    for caps in devices() {
-        for tier in tiers(&caps) {
-            for shape in shapes([20, 36]) {
-                for (index, dtype) in DType::ALL.into_iter().enumerate() {
-                    for problem in selections(shape, dtype, index) {
-                        let plan = SelectionPlan::with_tier(&problem, &caps, tier).unwrap();
-                        for dispatch in plan.dispatches() {
-                            let storage = plan.tiling().workgroup_storage_bytes();
-                            add(&dispatch.specialization, tier, None, Some(storage), caps.software);
-                        }
-                        let mut attention = AttentionProblem::new(shape, dtype)
-                            .mask(problem.visible_keys())
-                            .selected_blocks(problem.blocks());
-                        if index > 0 {
-                            attention = attention.with_lse().with_seq_lens_kv();
-                        }
-                        let plan = AttentionPlan::with_tier(&attention, &caps, tier).unwrap();
-                        for dispatch in plan.dispatches() {
-                            let is_merge = dispatch.kernel() == KernelId::MergeSplits;
-                            let tiling = (!is_merge).then(|| plan.tiling());
-                            let storage =
-                                tiling.map(|tiling| tiling.workgroup_storage_bytes(tier) + tiling.tile_keys_bytes());
-                            add(&dispatch.specialization, tier, tiling, storage, caps.software);
-                        }
+    for (caps, tier) in devices_and_tiers() {
+        for shape in shapes([20, 36]) {
+            for (index, dtype) in DType::ALL.into_iter().enumerate() {
+                for problem in selections(shape, dtype, index) {
+                    let plan = SelectionPlan::with_tier(&problem, &caps, tier).unwrap();
+                    for dispatch in plan.dispatches() {
+                        let storage = plan.tiling().workgroup_storage_bytes();
+                        add(&dispatch.specialization, tier, None, Some(storage), caps.software);
+                    }
+                    let mut attention = AttentionProblem::new(shape, dtype)
+                        .mask(problem.visible_keys())
+                        .selected_blocks(problem.blocks());
+                    if index > 0 {
+                        attention = attention.with_lse().with_seq_lens_kv();
+                    }
+                    if tier.matrix() && dtype != DType::F16 {
+                        continue;
+                    }
+                    let plan = AttentionPlan::with_tier(&attention, &caps, tier).unwrap();
+                    for dispatch in plan.dispatches() {
+                        let is_merge = dispatch.kernel() == KernelId::MergeSplits;
+                        let tiling = (!is_merge).then(|| plan.tiling());
+                        let storage = tiling.map(|_| plan.workgroup_storage_bytes());
+                        add(&dispatch.specialization, tier, tiling, storage, caps.software);
                     }
                 }
             }
@@ -193,6 +223,7 @@ fn validate(wgsl: &str, tier: Tier, what: &str) -> (Module, ModuleInfo) {
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SHADER_FLOAT16, tier.shader_f16());
     capabilities.set(Capabilities::SUBGROUP, tier.subgroup());
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, tier.matrix());
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(wgsl)));
@@ -253,6 +284,10 @@ fn translate(module: &Module, info: &ModuleInfo, kernel: KernelId, what: &str) {
     let pipeline = naga::back::msl::PipelineOptions { entry_point: Some(entry()), ..Default::default() };
     naga::back::msl::write_string(module, info, &options, &pipeline).unwrap_or_else(|error| panic!("{what}: {error}"));
 
+    // No other back end has matrices.
+    if module.types.iter().any(|(_, ty)| matches!(ty.inner, TypeInner::CooperativeMatrix { .. })) {
+        return;
+    }
     let options = naga::back::hlsl::Options { shader_model: naga::back::hlsl::ShaderModel::V6_2, ..Default::default() };
     let pipeline = naga::back::hlsl::PipelineOptions { entry_point: Some(entry()) };
     let mut text = String::new();
@@ -283,12 +318,14 @@ fn every_variant_is_laid_out_as_the_host_believes() {
             Some(promised) => {
                 let declared = workgroup_bytes(&module);
                 assert!(declared <= promised, "{what}: {declared} bytes of workgroup memory, {promised} promised");
-                assert!(promised <= 16 << 10, "{what}: {promised} bytes of workgroup memory");
+                let most = if tier.matrix() { 48 << 10 } else { 16 << 10 };
+                assert!(promised <= most, "{what}: {promised} bytes of workgroup memory");
             }
             None => assert_eq!(workgroup_bytes(&module), 0, "{what}"),
         }
         let code: String = rolled.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
         assert!(tier.subgroup() || !code.contains("subgroup"), "{what}");
+        assert!(tier.matrix() || !code.contains("coop"), "{what}");
         // As a word; functions may have it in their names.
         let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
         assert!(tier.shader_f16() || words.all(|word| word != "f16"), "{what}");

@@ -1,4 +1,4 @@
-// One group of LANES invocations attends ROWS query rows to a range of keys, tile by tile, with an online softmax in
+// Family `rows`: one group of LANES invocations attends ROWS query rows to a range of keys, tile by tile, with an online softmax in
 // base 2 (FlashAttention-2, algorithm 1). Lanes split the keys of a tile for the scores, KEYS each, and the columns of v
 // for the output, COLS vec4 each; rows are the same for all lanes, so that a row's operands are loaded once a group.
 //
@@ -6,67 +6,6 @@
 
 // The softmax weights of a tile, four keys to an element: what the lanes hand over between scores and output.
 var<workgroup> weights: array<vec4<f32>, GROUPS * ROWS * WEIGHTS_STRIDE>;
-
-// Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
-const MASKED = -3.0e38;
-const LSE_EMPTY = -3.0e38;
-const LN_2 = 0.6931471805599453;
-
-// What one group works on. `heads` numbers the sets of query heads whose rows go together: the heads of a KV head, or
-// single heads where each selects keys of its own.
-struct Tile {
-    batch: u32,
-    heads: u32,
-    first_row: u32,
-    end_row: u32,
-    split: u32,
-    thread: Thread,
-}
-
-// What a workgroup works on. The grid is one line of (batch, heads, row tile, split), the last fastest, folded into two
-// axes where one is too short; the workgroups past its end have a batch that is not there.
-struct WorkgroupPlace {
-    batch: u32,
-    heads: u32,
-    row_tile: u32,
-    split: u32,
-}
-
-// Rows of a workgroup; `end` may lie below `begin` + GROUPS * ROWS.
-struct RowTile {
-    begin: u32,
-    end: u32,
-}
-
-fn place_of_workgroup(workgroup: vec3<u32>, num_workgroups: vec3<u32>) -> WorkgroupPlace {
-    let index = workgroup.y * num_workgroups.x + workgroup.x;
-    let row = index / params.num_splits;
-    let heads = row / params.row_tiles;
-    let num_heads = params.num_q_heads / params.group_size;
-    return WorkgroupPlace(heads / num_heads, heads % num_heads, row % params.row_tiles, index % params.num_splits);
-}
-
-// Which query and which head of its group a row is.
-struct Place {
-    q_index: u32,
-    head: u32,
-}
-
-fn place_of(row: u32) -> Place {
-    return Place(row / params.group_size, row % params.group_size);
-}
-
-fn next_place(place: Place) -> Place {
-    let wraps = place.head + 1u == params.group_size;
-    return Place(place.q_index + select(0u, 1u, wraps), select(place.head + 1u, 0u, wraps));
-}
-
-// Rows past the last one are computed from its q and not stored.
-fn q_index(tile: Tile, place: Place) -> u32 {
-    let head = tile.heads * params.group_size + place.head;
-    let query = min(place.q_index, params.seq_len_q - 1u);
-    return params.q_offset + tile.batch * params.q_batch + query * params.q_seq + head * params.q_head;
-}
 
 fn column_of(thread: Thread, c: u32) -> u32 {
     return min(lane_of(thread) + c * LANES, HEAD_DIM_V4 - 1u);

@@ -70,14 +70,3 @@ fn walk_rows(walk: Walk, at: u32) -> RowRange {
     rows.end = select(rows.begin, rows.end, at < walk.end);
     return rows;
 }
-
-// Keys of a tile change hands where finding them is work. Here it is none.
-fn hand_keys(walk: Walk, tile_begin: u32, thread: Thread) {}
-
-fn handed_key(walk: Walk, tile_begin: u32, index: u32, thread: Thread) -> u32 {
-    return tile_begin + index;
-}
-
-fn handed_key_in_range(walk: Walk, tile_begin: u32, index: u32, thread: Thread) -> u32 {
-    return min(tile_begin + index, walk.end - 1u);
-}

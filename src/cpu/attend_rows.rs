@@ -1,4 +1,4 @@
-//! What the twins of `attend_prefill` and `attend_decode` share, as their shaders share `attend_rows.wgsl`.
+//! What the twins of `attend_prefill` and `attend_decode` share, as their shaders share the family `rows`.
 
 use core::ops::Range;
 
@@ -74,6 +74,15 @@ impl<'a, T: Element> Call<'a, T> {
 
     /// One row against the keys that its tile walks through: writes `out` `[head_dim_v]` and returns the lse.
     pub(super) fn attend_row(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
+        if self.plan.tier().matrix() {
+            self.attend_row_matrix(tile, row, out)
+        } else {
+            self.attend_row_scalar(tile, row, out)
+        }
+    }
+
+    /// What `attend_rows.wgsl` does.
+    fn attend_row_scalar(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         let problem = self.plan.problem();
         let Tiling { lanes, keys, .. } = self.tiling();
         let [q_index, head] = self.place(tile, row);

@@ -19,7 +19,7 @@ impl Context {
         problem: &AttentionProblem,
         inputs: &HostInputs<'_, T>,
     ) -> Result<AttentionOutput> {
-        self.attend_with_tier(problem, inputs, self.caps().best_tier()).await
+        self.attend_with_tier(problem, inputs, AttentionPlan::best_tier(problem, self.caps())).await
     }
 
     /// [`Context::attend`] with one tier.
@@ -59,7 +59,7 @@ impl Context {
         problem: &AttentionProblem,
         inputs: &HostInputs<'_, T>,
     ) -> Result<AttentionOutput> {
-        self.attend_with_tier_blocking(problem, inputs, self.caps().best_tier())
+        self.attend_with_tier_blocking(problem, inputs, AttentionPlan::best_tier(problem, self.caps()))
     }
 
     /// [`Context::attend_with_tier`], waiting on this thread.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::tiling_matrix::{MatrixTiling, check_dtype};
 use super::{Dispatch, Tiling};
 use crate::kernels::{KernelId, merge_splits};
 use crate::shader::{Arrays, Module, Specialization};
@@ -30,10 +31,11 @@ pub struct AttentionPlan {
     pub(crate) dispatches: Vec<Dispatch>,
     tier: Tier,
     tiling: Tiling,
+    storage_bytes: u64,
 }
 
 impl AttentionPlan {
-    /// Plans with the best tier that the device offers.
+    /// Plans with the best tier that the device offers for the problem.
     ///
     /// # Errors
     /// What [`AttentionProblem::validate`] returns, and [`Error::Limit`] when the problem passes a limit of the device.
@@ -41,7 +43,22 @@ impl AttentionPlan {
     /// # Cost
     /// Arithmetic only.
     pub fn new(problem: &AttentionProblem, caps: &DeviceCaps) -> Result<Self> {
-        Self::with_tier(problem, caps, caps.best_tier())
+        problem.validate()?;
+        Self::with_tier(problem, caps, Self::best_tier(problem, caps))
+    }
+
+    /// The tier that [`AttentionPlan::new`] takes: [`Tier::Matrix`] for f16 tensors with enough rows to fill matrices, where
+    /// the device has them in hardware; else [`DeviceCaps::best_tier`].
+    #[must_use]
+    pub fn best_tier(problem: &AttentionProblem, caps: &DeviceCaps) -> Tier {
+        let rows = RowSets::of(problem).rows_per_q_block();
+        let matrices = caps.matrix_edge().is_some_and(|edge| {
+            // Few rows are limited by memory, and a software device multiplies f16 one by one.
+            problem.dtype == DType::F16 && rows >= edge.into() && !caps.software
+                // Narrow workgroup memory may hold no tile.
+                && Tiling::choose(problem, caps, Tier::Matrix).is_ok()
+        });
+        if matrices { Tier::Matrix } else { caps.best_tier() }
     }
 
     /// Plans with one tier.
@@ -51,7 +68,10 @@ impl AttentionPlan {
     pub fn with_tier(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;
-        Self::with_tiling(problem, caps, tier, Tiling::choose(problem, caps, tier))
+        if tier.matrix() {
+            check_dtype(problem.dtype)?;
+        }
+        Self::with_tiling(problem, caps, tier, Tiling::choose(problem, caps, tier)?)
     }
 
     /// Plans with one tier and one tiling, for tests and tuning.
@@ -61,6 +81,9 @@ impl AttentionPlan {
     pub fn with_tiling(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, tiling: Tiling) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;
+        if tier.matrix() {
+            check_dtype(problem.dtype)?;
+        }
         tiling.validate(problem, caps, tier)?;
         let shape = problem.shape();
         let rows = RowSets::of(problem);
@@ -83,7 +106,8 @@ impl AttentionPlan {
             let merge = specialize_merge(shape.head_dim_v, problem.out_dtype, problem.lse, tier);
             dispatches.push(Dispatch::new(merge, merge_workgroups(out_rows, shape.head_dim_v, caps), caps)?);
         }
-        let plan = Self { problem: problem.clone(), dispatches, tier, tiling };
+        let storage_bytes = tiling.storage_bytes(problem, caps, tier);
+        let plan = Self { problem: problem.clone(), dispatches, tier, tiling, storage_bytes };
         let (needed, available) = (plan.workspace_bytes(), caps.max_storage_binding_bytes);
         if needed > available {
             return Err(Error::Limit { limit: "max_storage_buffer_binding_size", needed, available });
@@ -113,6 +137,12 @@ impl AttentionPlan {
     #[must_use]
     pub const fn tiling(&self) -> Tiling {
         self.tiling
+    }
+
+    /// Bytes of its own memory that a workgroup of the attending kernel declares.
+    #[must_use]
+    pub const fn workgroup_storage_bytes(&self) -> u64 {
+        self.storage_bytes
     }
 
     /// Bytes of scratch memory between the dispatches: partial results of the splits. Never proportional to
@@ -172,7 +202,7 @@ impl core::fmt::Display for AttentionPlan {
             self.tiling.tile_kv(),
             self.tiling.num_splits,
         )?;
-        let storage = self.tiling.storage_bytes(&self.problem, self.tier);
+        let storage = self.storage_bytes;
         if let Some(blocks) = &self.problem.blocks {
             let BlockSelection { granularity, block_size_q, block_size, max_blocks, .. } = blocks;
             let BlockSelection { sink_size, window_size, dense_below, .. } = blocks;
@@ -255,11 +285,41 @@ fn specialize_attend(
     caps: &DeviceCaps,
 ) -> Specialization {
     let shape = problem.shape();
-    let (share, reduce) = share_modules(tiling.lanes, tier, caps);
-    let walk = if problem.blocks.is_some() { Module::WalkSelected } else { Module::WalkRange };
+    let (walk, hand) = match problem.blocks {
+        Some(_) => (Module::WalkSelected, Module::HandSelected),
+        None => (Module::WalkRange, Module::HandRange),
+    };
     let elem = elem_module(problem.dtype, tier);
-    let mut modules = vec![Module::AttendParams, Module::SeqLens, walk, elem, share, reduce, Module::AttendRows];
-    let mut constants = BTreeMap::from([
+    let mut modules = vec![Module::AttendParams, Module::SeqLens, Module::AttendPlace, walk, elem, Module::AttendTile];
+    let mut constants = match caps.matrix_edge().filter(|_| tier.matrix()) {
+        Some(edge) => {
+            let matrix = if edge == 8 { Module::Matrix8 } else { Module::Matrix16 };
+            let tiles = if caps.matrix_from_vec4 { Module::TilesVec4 } else { Module::TilesScalar };
+            modules.extend([matrix, tiles, Module::AttendRowsMatrix]);
+            MatrixTiling::new(problem, tiling, edge).constants()
+        }
+        None => {
+            let (share, reduce) = share_modules(tiling.lanes, tier, caps);
+            modules.extend([hand, share, reduce, Module::AttendRows]);
+            scalar_constants(shape, tier, tiling)
+        }
+    };
+    let mut switches = BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv)]);
+    if let Some(blocks) = &problem.blocks {
+        constants.insert("BLOCK_SIZE", blocks.block_size);
+        switches.insert("CAUSAL", problem.mask == Mask::Causal);
+    }
+    if kernel == KernelId::AttendPrefill {
+        modules.push(out_module(problem.out_dtype, tier));
+        switches.insert("WRITE_LSE", problem.lse);
+    }
+    let arrays = Arrays::of(caps);
+    Specialization { kernel, modules, constants, switches, arrays }
+}
+
+/// The constants of `attend_rows`.
+fn scalar_constants(shape: &AttentionShape, tier: Tier, tiling: Tiling) -> BTreeMap<&'static str, u32> {
+    BTreeMap::from([
         ("LANES", tiling.lanes),
         ("ROWS", tiling.rows),
         ("KEYS", tiling.keys),
@@ -272,18 +332,7 @@ fn specialize_attend(
         ("WORKGROUP_SIZE", tiling.workgroup_size()),
         ("HEAD_DIM4", shape.head_dim / 4),
         ("HEAD_DIM_V4", shape.head_dim_v / 4),
-    ]);
-    let mut switches = BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv)]);
-    if let Some(blocks) = &problem.blocks {
-        constants.insert("BLOCK_SIZE", blocks.block_size);
-        switches.insert("CAUSAL", problem.mask == Mask::Causal);
-    }
-    if kernel == KernelId::AttendPrefill {
-        modules.push(out_module(problem.out_dtype, tier));
-        switches.insert("WRITE_LSE", problem.lse);
-    }
-    let arrays = Arrays::of(caps);
-    Specialization { kernel, modules, constants, switches, arrays }
+    ])
 }
 
 /// How `lanes` invocations talk: the modules of the families `share` and `reduce`.

@@ -7,6 +7,7 @@ mod select;
 mod select_tiling;
 mod select_view;
 mod tiling;
+mod tiling_matrix;
 
 pub use attend::AttentionPlan;
 pub use check::check_dispatches;

@@ -1,6 +1,7 @@
 //! Tile sizes: the one table of heuristics, each with its reason.
 
 use super::attend::RowSets;
+use super::tiling_matrix::MatrixTiling;
 use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 
 /// How a kernel cuts its problem. A *group* of `lanes` invocations attends `rows` query rows; a workgroup is `groups`
@@ -9,9 +10,10 @@ use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 pub struct Tiling {
     /// Invocations that share query rows: a power of two. In a subgroup tier they are a subgroup or part of one.
     pub lanes: u32,
-    /// Query rows of a group: a power of two up to 32.
+    /// Query rows of a group: a power of two up to 32; with [`Tier::Matrix`] a multiple of the matrix edge.
     pub rows: u32,
-    /// Keys of a lane in one tile: a multiple of 4 up to 16.
+    /// Keys of a lane in one tile: a multiple of 4 up to 16. With [`Tier::Matrix`] any number that makes a tile a multiple
+    /// of the matrix edge.
     pub keys: u32,
     /// Groups of a workgroup.
     pub groups: u32,
@@ -59,7 +61,7 @@ impl Tiling {
         self.tile_kv() / 4 + 1
     }
 
-    /// Workgroup memory that the kernels declare with this tiling.
+    /// Workgroup memory that the kernels declare with this tiling, in any tier but [`Tier::Matrix`].
     #[must_use]
     pub const fn workgroup_storage_bytes(&self, tier: Tier) -> u64 {
         let weights = self.groups as u64 * self.rows as u64 * self.weights_stride() as u64 * 16;
@@ -75,12 +77,27 @@ impl Tiling {
     }
 
     /// Workgroup memory that the kernels of a problem declare.
-    pub(super) const fn storage_bytes(&self, problem: &AttentionProblem, tier: Tier) -> u64 {
+    pub(super) fn storage_bytes(&self, problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> u64 {
+        if let (true, Some(edge)) = (tier.matrix(), caps.matrix_edge()) {
+            return MatrixTiling::new(problem, *self, edge).storage_bytes();
+        }
         self.workgroup_storage_bytes(tier) + if problem.blocks.is_some() { self.tile_keys_bytes() } else { 0 }
     }
 
-    /// The tiling for a problem on a device.
-    pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Self {
+    /// The tiling for a problem on a device that has the tier.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when workgroup memory holds no tile of matrices.
+    pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
+        if let (true, Some(edge)) = (tier.matrix(), caps.matrix_edge()) {
+            let mut tiling = MatrixTiling::choose(problem, caps, edge).ok_or(Error::Limit {
+                limit: "max_compute_workgroup_storage_size",
+                needed: MatrixTiling::least_storage_bytes(problem, caps, edge),
+                available: caps.max_workgroup_storage_bytes.into(),
+            })?;
+            tiling.num_splits = choose_splits(problem, tiling, caps);
+            return Ok(tiling);
+        }
         let shape = problem.shape();
         let num_rows = RowSets::of(problem).rows_per_q_block();
         let lanes = choose_lanes(shape.head_dim_v, caps, tier);
@@ -91,11 +108,11 @@ impl Tiling {
         let mut tiling = Self { lanes, rows, keys, groups: 1, num_splits: 1 };
         tiling.groups = choose_groups(problem, tiling, num_rows, caps, tier);
         // A workgroup of whole subgroups may be many groups where the size of a subgroup varies: fewer rows each then.
-        while tiling.rows > 1 && tiling.storage_bytes(problem, tier) > workgroup_budget(caps) {
+        while tiling.rows > 1 && tiling.storage_bytes(problem, caps, tier) > workgroup_budget(caps) {
             tiling.rows /= 2;
         }
         tiling.num_splits = choose_splits(problem, tiling, caps);
-        tiling
+        Ok(tiling)
     }
 
     /// Checks a tiling that a caller forces.
@@ -116,7 +133,7 @@ impl Tiling {
         if !self.rows.is_power_of_two() || self.rows > 32 {
             return invalid("rows", self.rows, "must be a power of two up to 32");
         }
-        if self.keys == 0 || !self.keys.is_multiple_of(4) || self.keys > 16 {
+        if self.keys == 0 || (!tier.matrix() && (!self.keys.is_multiple_of(4) || self.keys > 16)) {
             return invalid("keys", self.keys, "must be a multiple of 4 up to 16");
         }
         if self.groups == 0 {
@@ -133,7 +150,10 @@ impl Tiling {
                 available: caps.max_invocations_per_workgroup.into(),
             });
         }
-        let bytes = self.storage_bytes(problem, tier);
+        if let (true, Some(edge)) = (tier.matrix(), caps.matrix_edge()) {
+            return MatrixTiling::new(problem, *self, edge).validate(caps);
+        }
+        let bytes = self.storage_bytes(problem, caps, tier);
         if bytes > u64::from(caps.max_workgroup_storage_bytes) {
             return Err(Error::Limit {
                 limit: "max_compute_workgroup_storage_size",
@@ -193,7 +213,7 @@ fn choose_groups(problem: &AttentionProblem, tiling: Tiling, num_rows: u64, caps
     let wanted = if caps.software { 1 } else { num_rows.div_ceil(u64::from(tiling.rows)).clamp(1, 4) as u32 };
     let mut groups = wanted.next_multiple_of(whole_subgroups);
     while groups > whole_subgroups
-        && (Tiling { groups, ..tiling }).storage_bytes(problem, tier) > workgroup_budget(caps)
+        && (Tiling { groups, ..tiling }).storage_bytes(problem, caps, tier) > workgroup_budget(caps)
     {
         groups -= whole_subgroups;
     }

@@ -25,9 +25,18 @@ pub(crate) enum Module {
     BestScores,
     TopK,
     Chunks,
+    AttendPlace,
+    AttendTile,
     WalkRange,
     WalkSelected,
+    HandRange,
+    HandSelected,
     AttendRows,
+    AttendRowsMatrix,
+    Matrix8,
+    Matrix16,
+    TilesVec4,
+    TilesScalar,
     ElemF32,
     ElemF16,
     ElemF16Packed,
@@ -71,9 +80,18 @@ module_table! {
     BestScores => "best_scores",
     TopK => "top_k",
     Chunks => "chunks",
+    AttendPlace => "attend_place",
+    AttendTile => "attend_tile",
     WalkRange => "walk_range",
     WalkSelected => "walk_selected",
+    HandRange => "hand_range",
+    HandSelected => "hand_selected",
     AttendRows => "attend_rows",
+    AttendRowsMatrix => "attend_rows_matrix",
+    Matrix8 => "matrix_8",
+    Matrix16 => "matrix_16",
+    TilesVec4 => "tiles_vec4",
+    TilesScalar => "tiles_scalar",
     ElemF32 => "elem_f32",
     ElemF16 => "elem_f16",
     ElemF16Packed => "elem_f16_packed",
@@ -93,6 +111,10 @@ module_table! {
 impl Module {
     const fn needs_f16(self) -> bool {
         matches!(self, Self::ElemF16 | Self::OutF16)
+    }
+
+    const fn needs_matrices(self) -> bool {
+        matches!(self, Self::Matrix8 | Self::Matrix16)
     }
 
     /// Bindings that the module brings, after those of the kernel.
@@ -123,6 +145,12 @@ impl Specialization {
         let mut source = String::new();
         if self.modules.iter().any(|module| module.needs_f16()) {
             source.push_str("enable f16;\n");
+        }
+        if self.modules.iter().any(|module| module.needs_matrices()) {
+            source.push_str("enable wgpu_cooperative_matrix;\n");
+            // naga takes every variable of a function for different in each invocation, and refuses matrix operations
+            // under a condition on one. Ours are the same for a whole workgroup, and have barriers beside them.
+            source.push_str("diagnostic(off, derivative_uniformity);\n");
         }
         for (name, value) in &self.constants {
             // Writing to a String cannot fail.

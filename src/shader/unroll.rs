@@ -24,7 +24,7 @@ impl Arrays {
 
 /// Replaces every loop `for (var i = 0u; i < BOUND; i++) { // unroll`, and where small arrays are kept in registers also
 /// those marked `// unroll in registers`, by its iterations, with the loop variable
-/// replaced by its value. `BOUND` is a literal or one of `constants`, optionally divided by a literal.
+/// replaced by its value. `BOUND` is a literal or one of `constants`, optionally divided by another.
 ///
 /// # Panics
 /// On a marked loop of another form: the shaders are ours, and a test assembles all of them.
@@ -96,7 +96,7 @@ impl<'a> Header<'a> {
         let literal = |text: &str| text.strip_suffix('u')?.parse::<u32>().ok();
         let value = |text: &str| literal(text).or_else(|| constants.get(text).copied());
         let end = match bound.split_once(" / ") {
-            Some((dividend, divisor)) => value(dividend)? / literal(divisor)?,
+            Some((dividend, divisor)) => value(dividend)? / value(divisor)?,
             None => value(bound)?,
         };
         Some(Self { variable, begin: literal(begin)?, end })

@@ -3,7 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use wattn::cpu::{self, CpuTiling};
-use wattn::{AttentionOutput, AttentionProblem, AttentionShape, Element, HostInputs, HostTensor, LSE_EMPTY, Mask};
+use wattn::{
+    AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, Element, HostInputs, HostTensor, LSE_EMPTY, Mask,
+};
 
 pub mod certificate;
 pub mod golden;
@@ -118,8 +120,8 @@ impl<T: Element> Case<T> {
         (h / self.shape.group_size()) as usize
     }
 
-    /// Naive f32 attention, two passes over a row of scores, laid out like out.
-    pub fn naive(&self) -> Vec<f32> {
+    /// Naive f32 attention, two passes over a row of scores, laid out like out. Weights are rounded as `exp` says.
+    pub fn naive(&self, exp: Exp) -> Vec<f32> {
         let mut out = Vec::new();
         for row in rows(&self.shape) {
             let [b, q, h] = row.map(|n| n as usize);
@@ -137,7 +139,7 @@ impl<T: Element> Case<T> {
             let mut sum = 0.0f32;
             let mut acc = vec![0.0f32; self.shape.head_dim_v as usize];
             for (key, score) in scores {
-                let weight = (score - max).exp();
+                let weight = exp.round_weight((score - max).exp());
                 sum += weight;
                 for (to, v) in acc.iter_mut().zip(self.v.row(b, key as usize, self.kv_head(row))) {
                     *to += weight * v.to_f32();
@@ -206,7 +208,7 @@ impl<T: Element> Case<T> {
             return;
         }
         let (mut worst_naive, mut largest) = (0.0f64, 0.0f64);
-        for (naive, oracle) in self.naive().iter().zip(self.oracle_f64()) {
+        for (naive, oracle) in self.naive(exp).iter().zip(self.oracle_f64()) {
             worst_naive = worst_naive.max((f64::from(*naive) - oracle).abs());
             largest = largest.max(oracle.abs());
         }
@@ -223,15 +225,17 @@ impl<T: Element> Case<T> {
 
     fn scores(&self, row: [u32; 3]) -> Magnitudes {
         let [b, q, h] = row.map(|n| n as usize);
-        let (mut num_keys, mut score) = (0, 0.0f64);
+        let (mut num_keys, mut score, mut largest_value) = (0, 0.0f64, 0.0f64);
         for key in self.keys(row) {
+            let v = self.v.row(b, key as usize, self.kv_head(row));
+            largest_value = v.iter().fold(largest_value, |largest, v| largest.max(f64::from(v.to_f32().abs())));
             let k = self.k.row(b, key as usize, self.kv_head(row));
             let products =
                 self.q.row(b, q, h).iter().zip(k).map(|(q, k)| (f64::from(q.to_f32()) * f64::from(k.to_f32())).abs());
             score = score.max(products.sum::<f64>() / f64::from(self.shape.head_dim).sqrt());
             num_keys += 1;
         }
-        Magnitudes { num_keys, score, value: Vec::new() }
+        Magnitudes { num_keys, score, value: Vec::new(), largest_value }
     }
 }
 
@@ -269,6 +273,8 @@ pub struct Magnitudes {
     pub score: f64,
     /// `sum weight * |v|`, `[head_dim_v]`.
     pub value: Vec<f64>,
+    /// Largest `|v|` over those keys.
+    pub largest_value: f64,
 }
 
 /// Whose exponential computes the weights.
@@ -279,15 +285,40 @@ pub enum Exp {
     /// WGSL's `exp2(x)`: `3 + 2 |x|` ulp (WGSL specification, accuracy of built-ins), with one rescaling per tile of so
     /// many keys.
     Gpu(u32),
+    /// The same, with weights rounded to f16: factors of matrix products.
+    Matrix(u32),
 }
 
 impl Exp {
+    /// That of a plan's kernels.
+    pub fn of(plan: &AttentionPlan) -> Self {
+        let tile_kv = plan.tiling().tile_kv();
+        if plan.tier().matrix() { Self::Matrix(tile_kv) } else { Self::Gpu(tile_kv) }
+    }
+
+    /// What becomes of a weight before it is multiplied with a value.
+    pub fn round_weight(self, weight: f32) -> f32 {
+        match self {
+            Self::Cpu | Self::Gpu(_) => weight,
+            Self::Matrix(_) => half::f16::from_f32(weight).to_f32(),
+        }
+    }
+
+    /// Relative error of a weight that is rounded, and the absolute one of weights that underflow, where the largest is at
+    /// least 1: the kernels shift their weights up by seven bits, and a subnormal f16 is off by up to `2^-25`.
+    fn rounding(self) -> (f64, f64) {
+        match self {
+            Self::Cpu | Self::Gpu(_) => (0.0, f64::from(f32::MIN_POSITIVE)),
+            Self::Matrix(_) => (2f64.powi(-11), 2f64.powi(-32)),
+        }
+    }
+
     /// Relative error of one exponential of the difference of two scores, beyond a rounding to nearest.
     fn inaccuracy(self, score: f64) -> f64 {
         match self {
             Self::Cpu => 0.0,
             // A unit in the last place is two roundoffs.
-            Self::Gpu(_) => (3.0 + 2.0 * 2.0 * score * core::f64::consts::LOG2_E) * 2.0 * UNIT,
+            Self::Gpu(_) | Self::Matrix(_) => (3.0 + 2.0 * 2.0 * score * core::f64::consts::LOG2_E) * 2.0 * UNIT,
         }
     }
 
@@ -295,7 +326,7 @@ impl Exp {
     fn error(self, score: f64, num_keys: f64) -> f64 {
         match self {
             Self::Cpu => 6.0 * (num_keys + 1.0) * UNIT,
-            Self::Gpu(tile_kv) => {
+            Self::Gpu(tile_kv) | Self::Matrix(tile_kv) => {
                 ((num_keys / f64::from(tile_kv)).ceil() + 1.0) * (self.inaccuracy(score) + 2.0 * UNIT)
             }
         }
@@ -310,20 +341,22 @@ impl Exp {
 ///   adds one exponential and one product, and all subtractions of a row together `2 u * score`. Scores and maximum are
 ///   both off by `delta`, so a weight is off by the factor `exp(2 delta + 4 u * score + (num_keys + 1) (e + 2 u))`.
 /// - The sums of weights and of weighted values, `num_keys` long, each add `gamma(2 num_keys + 2)`; then one division.
-/// - A weight below `2^-126` may be 0.
+/// - A weight below `2^-126` may be 0; one that is rounded to f16 adds what [`Exp`] says.
 pub fn bound(row: &Magnitudes, head_dim: u32, exp: Exp) -> (Vec<f64>, f64) {
     let gamma = |n: f64| n * UNIT / (1.0 - n * UNIT);
     let num_keys = row.num_keys as f64;
     let delta = gamma(f64::from(head_dim) + 3.0) * row.score;
-    let exponent = 2.0 * delta + 4.0 * UNIT * row.score + exp.error(row.score, num_keys);
+    let (rounding, underflow) = exp.rounding();
+    let exponent = 2.0 * delta + 4.0 * UNIT * row.score + exp.error(row.score, num_keys) + rounding;
     let weight = exponent.exp_m1();
     let sum = gamma(2.0 * num_keys + 2.0);
     let one = (1.0 + weight) * (1.0 + sum);
     let relative = one * one * (1.0 + UNIT) - 1.0;
-    let lost = num_keys * f64::from(f32::MIN_POSITIVE);
-    let out = row.value.iter().map(|value| relative * value + lost).collect();
+    // Of the weighted values, and of the sum that they are divided by.
+    let lost = num_keys * underflow;
+    let out = row.value.iter().map(|value| relative * value + lost * (row.largest_value + value)).collect();
     // lse = max + ln(sum), rounded once.
-    let lse = delta + weight + sum + UNIT * (row.score + num_keys.max(1.0).ln()) * 2.0;
+    let lse = delta + weight + sum + lost + UNIT * (row.score + num_keys.max(1.0).ln()) * 2.0;
     (out, lse)
 }
 

@@ -60,7 +60,7 @@ impl<T: Element> SelectedCase<T> {
     }
 
     /// Asserts that every element is within the bound of the oracle; and, over at least 512 elements, that the largest
-    /// error is at most twice that of naive f32 attention plus one rounding.
+    /// error is at most twice that of naive f32 attention, with weights rounded as `exp` says, plus one rounding.
     pub fn check(&self, got: &AttentionOutput, exp: Exp) {
         let (problem, inputs, what) = (self.problem(), self.case.inputs(), &self.name);
         assert_eq!((got.out.shape(), got.lse.shape()), (self.case.shape.out(), self.case.shape.lse()), "{what}");
@@ -78,8 +78,10 @@ impl<T: Element> SelectedCase<T> {
                 continue;
             }
             let (value, _) = oracle::attend_selected_row(&problem, &abs.inputs(), &self.blocks, b, q, h);
-            let (score, naive) = self.naive(row, &keys);
-            let magnitudes = Magnitudes { num_keys: keys.len(), score, value };
+            let (score, naive) = self.naive(row, &keys, exp);
+            let values = keys.iter().flat_map(|&key| self.case.v.row(b as usize, key as usize, self.case.kv_head(row)));
+            let largest_value = values.fold(0.0f64, |largest, v| largest.max(f64::from(v.to_f32().abs())));
+            let magnitudes = Magnitudes { num_keys: keys.len(), score, value, largest_value };
             let (bound_out, bound_lse) = bound(&magnitudes, self.case.shape.head_dim, exp);
             for d in 0..out.len() {
                 let error = (f64::from(out[d]) - expected[d]).abs();
@@ -100,7 +102,7 @@ impl<T: Element> SelectedCase<T> {
     }
 
     /// The largest `softmax_scale * sum |q| |k|`, and naive f32 attention, over these keys.
-    fn naive(&self, row: [u32; 3], keys: &[u32]) -> (f64, Vec<f32>) {
+    fn naive(&self, row: [u32; 3], keys: &[u32], exp: Exp) -> (f64, Vec<f32>) {
         let [b, q, h] = row.map(|n| n as usize);
         let (kv_head, scale) = (self.case.kv_head(row), self.problem().scale());
         let (mut largest, mut scores) = (0.0f64, Vec::new());
@@ -117,7 +119,7 @@ impl<T: Element> SelectedCase<T> {
         let max = scores.iter().fold(f32::MIN, |max, &score| max.max(score));
         let (mut sum, mut acc) = (0.0f32, vec![0.0f32; self.case.shape.head_dim_v as usize]);
         for (&key, score) in keys.iter().zip(scores) {
-            let weight = (score - max).exp();
+            let weight = exp.round_weight((score - max).exp());
             sum += weight;
             let v = self.case.v.row(b, key as usize, kv_head);
             acc.iter_mut().zip(v).for_each(|(to, v)| *to += weight * v.to_f32());

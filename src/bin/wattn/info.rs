@@ -20,7 +20,7 @@ struct AdapterRow {
     best_tier: &'static str,
     shader_f16: bool,
     subgroup_size: Option<[u32; 2]>,
-    cooperative_matrix: bool,
+    matrix_edge: Option<u32>,
     timestamps: bool,
     workgroup_storage_bytes: u32,
     invocations_per_workgroup: u32,
@@ -83,7 +83,8 @@ fn problem(args: &InfoArgs, shape: AttentionShape) -> Result<AttentionProblem, F
 
 /// The plan's own table, indented.
 fn plan(problem: &AttentionProblem, caps: &DeviceCaps, tier: Option<Tier>) -> wattn::Result<String> {
-    let plan = AttentionPlan::with_tier(problem, caps, tier.unwrap_or_else(|| caps.best_tier()))?;
+    let plan =
+        AttentionPlan::with_tier(problem, caps, tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, caps)))?;
     Ok(plan.to_string().lines().map(|line| format!("  {line}\n")).collect())
 }
 
@@ -113,7 +114,7 @@ fn row(info: &wgpu::AdapterInfo, caps: &DeviceCaps) -> AdapterRow {
         best_tier: caps.best_tier().name(),
         shader_f16: caps.shader_f16,
         subgroup_size: caps.subgroup_size.as_ref().map(|size| [*size.start(), *size.end()]),
-        cooperative_matrix: !caps.matrix_tiles.is_empty(),
+        matrix_edge: caps.matrix_edge(),
         timestamps: caps.timestamps,
         workgroup_storage_bytes: caps.max_workgroup_storage_bytes,
         invocations_per_workgroup: caps.max_invocations_per_workgroup,
@@ -129,7 +130,10 @@ impl fmt::Display for AdapterRow {
         let pairs = [
             [("f16", yes(self.shader_f16).to_owned()), ("subgroups", subgroup)],
             [
-                ("matrix units", yes(self.cooperative_matrix).to_owned()),
+                (
+                    "matrix units",
+                    self.matrix_edge.map_or_else(|| "no".to_owned(), |edge| format!("{edge} x {edge} f16")),
+                ),
                 ("timestamps", yes(self.timestamps).to_owned()),
             ],
             [

@@ -116,6 +116,8 @@ pub(crate) enum TierArg {
     F16,
     Subgroup,
     SubgroupF16,
+    /// Matrix products in hardware, for f16 tensors
+    Matrix,
 }
 
 impl From<TierArg> for Tier {
@@ -125,6 +127,7 @@ impl From<TierArg> for Tier {
             TierArg::F16 => Self::F16,
             TierArg::Subgroup => Self::Subgroup,
             TierArg::SubgroupF16 => Self::SubgroupF16,
+            TierArg::Matrix => Self::Matrix,
         }
     }
 }

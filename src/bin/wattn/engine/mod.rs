@@ -6,8 +6,8 @@ mod sparse_prefix;
 
 use wattn::cpu;
 use wattn::{
-    AttentionOutput, AttentionProblem, Context, ContextOptions, Element, HostBlocks, HostInputs, HostTensor, Result,
-    SelectionInputs, SelectionProblem, SoftwareAdapters, Tier,
+    AttentionOutput, AttentionPlan, AttentionProblem, Context, ContextOptions, Element, HostBlocks, HostInputs,
+    HostTensor, Result, SelectionInputs, SelectionProblem, SoftwareAdapters, Tier,
 };
 
 use crate::args::{Backend, EngineArgs};
@@ -22,8 +22,8 @@ pub(crate) const BYTES: u32 = 256;
 /// One way to compute attention, chosen once.
 #[derive(Debug)]
 pub(crate) enum Engine {
-    /// A device of wgpu, with the tier that its kernels use.
-    Gpu { context: Context, tier: Tier },
+    /// A device of wgpu, with the tier that its kernels are forced to.
+    Gpu { context: Context, tier: Option<Tier> },
     /// Blockwise on the CPU. Holds the reason when a GPU was looked for first.
     Cpu { no_gpu: Option<String> },
     /// The definition in f64, one row at a time.
@@ -56,15 +56,16 @@ impl Engine {
             options = options.adapter_name(name);
         }
         let context = Context::request_blocking(&options)?;
-        let tier = args.tier.map_or_else(|| context.caps().best_tier(), Tier::from);
-        context.caps().require(tier)?;
+        let tier = args.tier.map(Tier::from);
+        context.caps().require(tier.unwrap_or(Tier::Baseline))?;
         Ok(Self::Gpu { context, tier })
     }
 
     /// Where the work is done and, when that is not what `auto` looks for first, why.
     pub(crate) fn describe(&self) -> String {
         match self {
-            Self::Gpu { context, tier } => format!("{}, {tier} tier", context.describe()),
+            Self::Gpu { context, tier: Some(tier) } => format!("{}, {tier} tier", context.describe()),
+            Self::Gpu { context, tier: None } => format!("{}, {} tier", context.describe(), context.caps().best_tier()),
             Self::Cpu { no_gpu: None } => "CPU, blockwise".to_owned(),
             Self::Cpu { no_gpu: Some(reason) } => format!("CPU, blockwise ({reason})"),
             Self::Oracle => "CPU, f64 oracle".to_owned(),
@@ -78,7 +79,10 @@ impl Engine {
         inputs: &HostInputs<'_, T>,
     ) -> Result<AttentionOutput> {
         match self {
-            Self::Gpu { context, tier } => context.attend_with_tier_blocking(problem, inputs, *tier),
+            Self::Gpu { context, tier } => {
+                let tier = tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, context.caps()));
+                context.attend_with_tier_blocking(problem, inputs, tier)
+            }
             Self::Cpu { .. } => cpu::attend(problem, inputs),
             Self::Oracle => cpu::oracle::attend(problem, inputs),
         }
@@ -91,7 +95,9 @@ impl Engine {
         inputs: &SelectionInputs<'_, T>,
     ) -> Result<HostBlocks> {
         match self {
-            Self::Gpu { context, tier } => context.select_blocking(problem, inputs, *tier),
+            Self::Gpu { context, tier } => {
+                context.select_blocking(problem, inputs, tier.unwrap_or_else(|| context.caps().best_tier()))
+            }
             Self::Cpu { .. } => cpu::select(problem, inputs),
             Self::Oracle => cpu::oracle::select(problem, inputs),
         }
@@ -105,7 +111,10 @@ impl Engine {
         blocks: &HostBlocks,
     ) -> Result<AttentionOutput> {
         match self {
-            Self::Gpu { context, tier } => context.attend_selected_blocking(problem, inputs, blocks, *tier),
+            Self::Gpu { context, tier } => {
+                let tier = tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, context.caps()));
+                context.attend_selected_blocking(problem, inputs, blocks, tier)
+            }
             Self::Cpu { .. } => cpu::attend_selected(problem, inputs, blocks),
             Self::Oracle => cpu::oracle::attend_selected(problem, inputs, blocks),
         }
@@ -124,7 +133,8 @@ impl Engine {
     ) -> Result<PrefixAttention<'a, T>> {
         Ok(match self {
             Self::Gpu { context, tier } => {
-                PrefixAttention::Gpu(GpuPrefix::new(context, *tier, keys, bytes, softmax_scale, chunk)?)
+                let tier = tier.unwrap_or_else(|| context.caps().best_tier());
+                PrefixAttention::Gpu(GpuPrefix::new(context, tier, keys, bytes, softmax_scale, chunk)?)
             }
             Self::Cpu { .. } | Self::Oracle => {
                 PrefixAttention::Cpu(CpuPrefix::new(self, keys, one_hot(bytes)?, softmax_scale))

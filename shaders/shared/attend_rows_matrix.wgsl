@@ -1,0 +1,300 @@
+// Family `rows`: one group of LANES invocations, a subgroup, attends ROWS query rows to a range of keys with the device's
+// products of EDGE x EDGE matrices. A tile of keys and values lies in workgroup memory for all groups; while it is
+// attended to, the next one is on its way from storage into registers.
+//
+// A matrix is opaque: single numbers are seen only in workgroup memory, where scores turn into weights. What is
+// accumulated stays in matrices as long as it can: a row's weights are taken relative to a maximum that may be stale by
+// SLACK, and only a score that passes it by more makes the row's sums move (as FlashAttention-4 does).
+//
+// No subgroup operations: a driver is known that crashes on a module with both. Invocations are numbered through the
+// subgroups, which are full.
+
+struct Thread {
+    @builtin(local_invocation_index) index: u32,
+}
+
+fn group_of(thread: Thread) -> u32 {
+    return thread.index / LANES;
+}
+
+fn lane_of(thread: Thread) -> u32 {
+    return thread.index % LANES;
+}
+
+// Weights are exp2(score - reference + SHIFT), at most 2^(SLACK + SHIFT) and so within f16; the shift keeps the small ones
+// from underflowing.
+const SLACK = 8.0;
+const SHIFT = 7.0;
+
+// What each row's sums are multiplied by in a tile, and in the end parts of the rows' sums.
+var<workgroup> row_factors: array<f32, GROUPS * ROWS * PARTS>;
+// The last tile, counted from 1, in which some row's sums move, and in which some value is not finite.
+var<workgroup> moving_tile: atomic<u32>;
+var<workgroup> spoiled_tile: atomic<u32>;
+
+// By their bits: a compiler may take for granted that numbers are finite.
+fn is_spoiled(value: vec4<f16>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(vec4<f32>(value)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// Where the i-th vec4 that an invocation loads of a tile goes: key of the tile, column.
+fn loaded_at(i: u32, columns: u32, thread: Thread) -> vec2<u32> {
+    let at = thread.index + i * WORKGROUP_SIZE;
+    return vec2<u32>(at / columns, at % columns);
+}
+
+// Four scores of a row, from key `at` of the walk on. Those of keys that the row does not see are MASKED.
+fn seen_scores4(scores_at: u32, row: u32, walk: Walk, at: u32, whole: bool) -> vec4<f32> {
+    var score4 = scores4(scores_at) * params.scale_log2;
+    if !whole {
+        for (var c = 0u; c < 4u; c++) { // unroll
+            let rows = walk_rows(walk, at + c);
+            score4[c] = select(MASKED, score4[c], row >= rows.begin && row < rows.end);
+        }
+    }
+    return score4;
+}
+
+// Every group of a workgroup must be given the same `walk`, because of the barriers within.
+fn attend_rows(tile: Tile, walk: Walk) {
+    let thread = tile.thread;
+    let lane = lane_of(thread);
+    let first = group_of(thread) * ROWS;
+    let kv_head = tile.heads / params.heads_per_kv_head;
+    let k_begin = params.k_offset + tile.batch * params.k_batch + kv_head * params.k_head;
+    let v_begin = params.v_offset + tile.batch * params.v_batch + kv_head * params.v_head;
+    let first_scores = first * SCORES_STRIDE4;
+    let first_weights = first * WEIGHTS_STRIDE4;
+    // PARTS lanes share a row, or a lane has ROWS_EACH rows.
+    let own_row = lane % ROWS;
+    let own_part = lane / ROWS * PART4;
+
+    // Queries come in through the place of the weights, as many columns at a time as that holds.
+    var queries: array<MatrixA, ROW_TILES * Q_TILES>;
+    for (var chunk = 0u; chunk < Q_TILES / KEY_TILES; chunk++) { // unroll in registers
+        for (var e = lane; e < ROWS * TILE_KV / 4u; e += LANES) {
+            let row = e / (TILE_KV / 4u);
+            let column = chunk * TILE_KV / 4u + e % (TILE_KV / 4u);
+            let q4 = q[q_index(tile, place_of(tile.first_row + row)) + min(column, HEAD_DIM4 - 1u)];
+            let at = first_weights + row * WEIGHTS_STRIDE4 + e % (TILE_KV / 4u);
+            put_weights4(at, select(vec4<f16>(), q4, column < HEAD_DIM4));
+        }
+        workgroupBarrier(); // orders weights: the other lanes' have been written
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                let at = first_weights + r * EDGE * WEIGHTS_STRIDE4 + n * EDGE / 4u;
+                queries[r * Q_TILES + chunk * KEY_TILES + n] =
+                    coopLoadT<MatrixA>(&weights[at * PER_VEC4], WEIGHTS_STRIDE4 * PER_VEC4);
+            }
+        }
+        workgroupBarrier(); // orders weights: all have been read
+    }
+
+    var acc: array<MatrixC, ROW_TILES * V_TILES>;
+    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+        for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+            acc[r * V_TILES + c] = MatrixC();
+        }
+    }
+    var row_reference: array<f32, ROWS_EACH>;
+    var row_sum: array<f32, ROWS_EACH>;
+    for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+        row_reference[i] = MASKED;
+        row_sum[i] = 0.0;
+    }
+    if thread.index == 0u {
+        atomicStore(&moving_tile, 0u);
+        atomicStore(&spoiled_tile, 0u);
+    }
+
+    var k_next: array<vec4<f16>, K_EACH>;
+    var v_next: array<vec4<f16>, V_EACH>;
+    if walk.begin < walk.end {
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            let at = loaded_at(i, K_COLUMNS4, thread);
+            k_next[i] = k[k_begin + walk_key(walk, walk.begin + at.x) * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
+        }
+    }
+    var number = 0u;
+    for (var tile_begin = walk.begin; tile_begin < walk.end; tile_begin += TILE_KV) {
+        number++;
+        let whole = walk_is_whole(walk, tile_begin);
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            let at = loaded_at(i, K_COLUMNS4, thread);
+            if at.x < TILE_KV {
+                put_k4(at.x * K_STRIDE4 + at.y, select(vec4<f16>(), k_next[i], at.y < HEAD_DIM4));
+            }
+        }
+        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+            let at = loaded_at(i, V_COLUMNS4, thread);
+            v_next[i] = v[v_begin + walk_key(walk, tile_begin + at.x) * params.v_seq + min(at.y, HEAD_DIM_V4 - 1u)];
+        }
+        workgroupBarrier(); // orders tile_k: the other invocations' has been written
+
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+            var sums: array<MatrixC, ROW_TILES>;
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                sums[r] = MatrixC();
+            }
+            for (var d = 0u; d < K_TILES; d++) { // unroll in registers
+                let at = n * EDGE * K_STRIDE4 + d * EDGE / 4u;
+                let keys = coopLoad<MatrixB>(&tile_k[at * PER_VEC4], K_STRIDE4 * PER_VEC4);
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    sums[r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, sums[r]);
+                }
+            }
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                let at = first_scores + r * EDGE * SCORES_STRIDE4 + n * EDGE / 4u;
+                coopStoreT(sums[r], &scores[at * PER_VEC4], SCORES_STRIDE4 * PER_VEC4);
+            }
+        }
+        // A masked key's value may be NaN or infinity, and 0 * NaN is NaN: the product gets 0 for it, and the rows that see
+        // the key get the value itself below.
+        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+            let at = loaded_at(i, V_COLUMNS4, thread);
+            if at.x < TILE_KV {
+                var value = select(vec4<f16>(), v_next[i], at.y < HEAD_DIM_V4);
+                if !whole {
+                    let spoiled = is_spoiled(value);
+                    if any(spoiled) {
+                        atomicMax(&spoiled_tile, number);
+                    }
+                    value = select(value, vec4<f16>(), spoiled);
+                }
+                put_v4(at.x * V_STRIDE4 + at.y, value);
+            }
+        }
+        workgroupBarrier(); // orders scores, tile_v and tile_k: written by other lanes, and read for the last time
+
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            let at = loaded_at(i, K_COLUMNS4, thread);
+            let key = walk_key(walk, tile_begin + TILE_KV + at.x);
+            k_next[i] = k[k_begin + key * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
+        }
+        for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+            let r = own_row + i * LANES;
+            let row = tile.first_row + r;
+            let scores_at = first_scores + r * SCORES_STRIDE4;
+            var score4: array<vec4<f32>, PART4>;
+            var max4 = vec4<f32>(MASKED);
+            for (var j = 0u; j < PART4; j++) { // unroll in registers
+                let key4 = own_part + j;
+                score4[j] = seen_scores4(scores_at + key4, row, walk, tile_begin + key4 * 4u, whole);
+                max4 = max(max4, score4[j]);
+            }
+            // The other lanes of the row find the same maximum.
+            for (var j = PART4; j < TILE_KV / 4u; j++) {
+                let key4 = (own_part + j) % (TILE_KV / 4u);
+                max4 = max(max4, seen_scores4(scores_at + key4, row, walk, tile_begin + key4 * 4u, whole));
+            }
+            let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
+            let moves = tile_max > row_reference[i] + SLACK;
+            let reference = select(row_reference[i], tile_max, moves);
+            let factor = exp2(row_reference[i] - reference);
+            // Where nothing has been added yet nothing needs to move.
+            if moves && row_reference[i] != MASKED {
+                atomicMax(&moving_tile, number);
+            }
+            if own_part == 0u {
+                row_factors[first + r] = factor;
+            }
+            row_sum[i] *= factor;
+            row_reference[i] = reference;
+            for (var j = 0u; j < PART4; j++) { // unroll in registers
+                let weight4 = select(vec4<f32>(), exp2(score4[j] - reference + SHIFT), score4[j] != vec4<f32>(MASKED));
+                let rounded = vec4<f16>(weight4);
+                row_sum[i] += f32(rounded.x) + f32(rounded.y) + f32(rounded.z) + f32(rounded.w);
+                put_weights4(first_weights + r * WEIGHTS_STRIDE4 + own_part + j, rounded);
+            }
+        }
+        workgroupBarrier(); // orders weights, row_factors, moving_tile and spoiled_tile
+
+        let spoiled = atomicLoad(&spoiled_tile) == number;
+        if spoiled || atomicLoad(&moving_tile) == number {
+            for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    let at = first_scores + r * EDGE * SCORES_STRIDE4;
+                    coopStoreT(acc[r * V_TILES + c], &scores[at * PER_VEC4], SCORES_STRIDE4 * PER_VEC4);
+                }
+                workgroupBarrier(); // orders scores: the matrices have been written
+                for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+                    let r = e / (EDGE / 4u);
+                    let at = first_scores + r * SCORES_STRIDE4 + e % (EDGE / 4u);
+                    var sum = scores4(at) * row_factors[first + r];
+                    let column = c * EDGE / 4u + e % (EDGE / 4u);
+                    if spoiled && column < HEAD_DIM_V4 {
+                        for (var key = 0u; key < TILE_KV; key++) {
+                            let weight = f32(weights4(first_weights + r * WEIGHTS_STRIDE4 + key / 4u)[key % 4u]);
+                            let value = v[v_begin + walk_key(walk, tile_begin + key) * params.v_seq + column];
+                            let added = select(vec4<f32>(), weight * vec4<f32>(value), is_spoiled(value));
+                            sum = select(sum, sum + added, weight != 0.0);
+                        }
+                    }
+                    put_scores4(at, sum);
+                }
+                workgroupBarrier(); // orders scores: they are what the matrices are to be
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    let at = first_scores + r * EDGE * SCORES_STRIDE4;
+                    acc[r * V_TILES + c] = coopLoadT<MatrixC>(&scores[at * PER_VEC4], SCORES_STRIDE4 * PER_VEC4);
+                }
+                workgroupBarrier(); // orders scores: the matrices have been read
+            }
+        }
+
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+            var own: array<MatrixA, ROW_TILES>;
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                let at = first_weights + r * EDGE * WEIGHTS_STRIDE4 + n * EDGE / 4u;
+                own[r] = coopLoadT<MatrixA>(&weights[at * PER_VEC4], WEIGHTS_STRIDE4 * PER_VEC4);
+            }
+            for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+                let at = n * EDGE * V_STRIDE4 + c * EDGE / 4u;
+                let values = coopLoadT<MatrixB>(&tile_v[at * PER_VEC4], V_STRIDE4 * PER_VEC4);
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    acc[r * V_TILES + c] = coopMultiplyAdd(own[r], values, acc[r * V_TILES + c]);
+                }
+            }
+        }
+        // tile_v is written again only after the next tile's first barrier.
+    }
+
+    // The parts of a row's sum, added in the same order by all that need it.
+    workgroupBarrier(); // orders row_factors and scores: they have been read
+    for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+        row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = row_sum[i];
+    }
+    workgroupBarrier(); // orders row_factors: the sums have been written
+    for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+        for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+            let at = first_scores + r * EDGE * SCORES_STRIDE4;
+            coopStoreT(acc[r * V_TILES + c], &scores[at * PER_VEC4], SCORES_STRIDE4 * PER_VEC4);
+        }
+        workgroupBarrier(); // orders scores: the matrices have been written
+        for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+            let r = e / (EDGE / 4u);
+            let column = c * EDGE / 4u + e % (EDGE / 4u);
+            if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
+                let sum = sum_of_row(first + r);
+                let value = scores4(first_scores + r * SCORES_STRIDE4 + e % (EDGE / 4u));
+                store_out(tile, place_of(tile.first_row + r), column, select(value / sum, vec4<f32>(), sum == 0.0));
+            }
+        }
+        workgroupBarrier(); // orders scores: they have been read
+    }
+    for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+        let r = own_row + i * LANES;
+        if own_part == 0u && tile.first_row + r < tile.end_row {
+            let sum = sum_of_row(first + r);
+            let lse = (row_reference[i] - SHIFT + log2(sum)) * LN_2;
+            store_lse(tile, place_of(tile.first_row + r), select(lse, LSE_EMPTY, sum == 0.0));
+        }
+    }
+}
+
+fn sum_of_row(row: u32) -> f32 {
+    var sum = row_factors[row * PARTS];
+    for (var part = 1u; part < PARTS; part++) {
+        sum += row_factors[row * PARTS + part];
+    }
+    return sum;
+}

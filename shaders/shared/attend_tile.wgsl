@@ -1,0 +1,39 @@
+// Rows of attention: what a group of invocations works on, and where its rows are.
+
+// Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
+const MASKED = -3.0e38;
+const LSE_EMPTY = -3.0e38;
+const LN_2 = 0.6931471805599453;
+
+// What one group works on. `heads` numbers the sets of query heads whose rows go together: the heads of a KV head, or
+// single heads where each selects keys of its own.
+struct Tile {
+    batch: u32,
+    heads: u32,
+    first_row: u32,
+    end_row: u32,
+    split: u32,
+    thread: Thread,
+}
+
+// Which query and which head of its group a row is.
+struct Place {
+    q_index: u32,
+    head: u32,
+}
+
+fn place_of(row: u32) -> Place {
+    return Place(row / params.group_size, row % params.group_size);
+}
+
+fn next_place(place: Place) -> Place {
+    let wraps = place.head + 1u == params.group_size;
+    return Place(place.q_index + select(0u, 1u, wraps), select(place.head + 1u, 0u, wraps));
+}
+
+// Rows past the last one are computed from its q and not stored.
+fn q_index(tile: Tile, place: Place) -> u32 {
+    let head = tile.heads * params.group_size + place.head;
+    let query = min(place.q_index, params.seq_len_q - 1u);
+    return params.q_offset + tile.batch * params.q_batch + query * params.q_seq + head * params.q_head;
+}

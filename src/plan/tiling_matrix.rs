@@ -1,0 +1,165 @@
+//! Tile sizes of the kernels that multiply matrices in hardware.
+
+use std::collections::BTreeMap;
+
+use super::Tiling;
+use super::attend::RowSets;
+use crate::{AttentionProblem, DType, DeviceCaps, Error, Result};
+
+/// vec4 elements between the rows of f16 tiles that hold nothing: 16 bytes, so that rows stay aligned for wide loads and
+/// those of a matrix fall on different banks.
+const HALVES_PADDING4: u32 = 2;
+/// The same for rows of f32.
+const FLOATS_PADDING4: u32 = 1;
+
+/// What the matrix edge makes of a tiling and a problem: sizes that the shader and the budget of workgroup memory share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MatrixTiling {
+    edge: u32,
+    tiling: Tiling,
+    head_dim: u32,
+    head_dim_v: u32,
+}
+
+impl MatrixTiling {
+    pub(super) fn new(problem: &AttentionProblem, tiling: Tiling, edge: u32) -> Self {
+        let shape = problem.shape();
+        Self { edge, tiling, head_dim: shape.head_dim, head_dim_v: shape.head_dim_v }
+    }
+
+    /// The tiling for a problem on a device with matrices of this edge; `None` when workgroup memory holds none.
+    pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, edge: u32) -> Option<Tiling> {
+        let lanes = *caps.subgroup_size.as_ref()?.start();
+        let num_rows = RowSets::of(problem).rows_per_q_block();
+        // One row of matrices a subgroup: two would double the products for each load, and with heads 128 wide take more
+        // than the 255 registers that an invocation may have.
+        let rows = edge;
+        // 32 keys let scores, weights and tiles of heads 128 wide fit in 32 KiB.
+        let keys = (32 / lanes).max(1);
+        // Four subgroups share what is loaded of keys and values.
+        let groups = num_rows.div_ceil(rows.into()).clamp(1, 4) as u32;
+        let mut tiling = Tiling { lanes, rows, keys, groups, num_splits: 1 };
+        while Self::new(problem, tiling, edge).validate(caps).is_err() {
+            // Fewer keys cost barriers, fewer groups loads.
+            if tiling.keys > 1 && (tiling.tile_kv() / 2).is_multiple_of(edge) {
+                tiling.keys /= 2;
+            } else if tiling.groups > 1 {
+                tiling.groups /= 2;
+            } else {
+                return None;
+            }
+        }
+        Some(tiling)
+    }
+
+    /// Workgroup memory of the smallest tiling.
+    pub(super) fn least_storage_bytes(problem: &AttentionProblem, caps: &DeviceCaps, edge: u32) -> u64 {
+        let lanes = caps.subgroup_size.as_ref().map_or(edge, |size| *size.start());
+        let tiling = Tiling { lanes, rows: edge, keys: (edge / lanes).max(1), groups: 1, num_splits: 1 };
+        Self::new(problem, tiling, edge).storage_bytes()
+    }
+
+    /// Checks what is particular to matrices. [`Tiling::validate`] has checked the rest.
+    pub(super) fn validate(&self, caps: &DeviceCaps) -> Result<()> {
+        let Self { edge, tiling, .. } = *self;
+        let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
+        if caps.subgroup_size.as_ref().is_none_or(|size| tiling.lanes != *size.start()) {
+            return invalid("lanes", tiling.lanes, "must be the subgroup size: a subgroup holds a matrix");
+        }
+        if !tiling.rows.is_multiple_of(edge) {
+            return invalid("rows", tiling.rows, "must be a multiple of the matrix edge");
+        }
+        if !tiling.tile_kv().is_multiple_of(edge) || tiling.tile_kv() > 128 {
+            return invalid("keys", tiling.keys, "lanes * keys must be a multiple of the matrix edge up to 128");
+        }
+        if !tiling.tile_kv().is_multiple_of(4 * self.parts()) {
+            return invalid("keys", tiling.keys, "must give each lane of a row a multiple of four keys");
+        }
+        let (needed, available) = (self.storage_bytes(), u64::from(caps.max_workgroup_storage_bytes));
+        if needed > available {
+            return Err(Error::Limit { limit: "max_compute_workgroup_storage_size", needed, available });
+        }
+        Ok(())
+    }
+
+    /// Lanes that share a row of scores.
+    const fn parts(&self) -> u32 {
+        if self.tiling.lanes > self.tiling.rows { self.tiling.lanes / self.tiling.rows } else { 1 }
+    }
+
+    const fn padded4(&self, width: u32) -> u32 {
+        width.next_multiple_of(self.edge) / 4
+    }
+
+    const fn k_stride4(&self) -> u32 {
+        self.padded4(self.head_dim) + HALVES_PADDING4
+    }
+
+    const fn v_stride4(&self) -> u32 {
+        self.padded4(self.head_dim_v) + HALVES_PADDING4
+    }
+
+    const fn weights_stride4(&self) -> u32 {
+        self.tiling.tile_kv() / 4 + HALVES_PADDING4
+    }
+
+    const fn scores_stride4(&self) -> u32 {
+        self.tiling.tile_kv() / 4 + FLOATS_PADDING4
+    }
+
+    /// Workgroup memory that the kernels declare: a tile of keys, one of values, weights, scores, rows' factors, two flags.
+    pub(super) fn storage_bytes(&self) -> u64 {
+        let rows = u64::from(self.tiling.tile_q());
+        let tiles = u64::from(self.tiling.tile_kv()) * u64::from(self.k_stride4() + self.v_stride4()) * 8;
+        let weights = rows * u64::from(self.weights_stride4()) * 8;
+        let scores = rows * u64::from(self.scores_stride4()) * 16;
+        let factors = (rows * u64::from(self.parts()) * 4).next_multiple_of(16);
+        tiles + weights.next_multiple_of(16) + scores + factors + 2 * 16
+    }
+
+    /// Constants of the shader.
+    pub(super) fn constants(&self) -> BTreeMap<&'static str, u32> {
+        let Self { edge, tiling, head_dim, head_dim_v } = *self;
+        let (parts, tile_kv) = (self.parts(), tiling.tile_kv());
+        let each = |columns4: u32| (tile_kv * columns4).div_ceil(tiling.workgroup_size());
+        let (k_columns4, v_columns4) = (self.padded4(head_dim), self.padded4(head_dim_v));
+        BTreeMap::from([
+            ("EDGE", edge),
+            ("LANES", tiling.lanes),
+            ("ROWS", tiling.rows),
+            ("GROUPS", tiling.groups),
+            ("WORKGROUP_SIZE", tiling.workgroup_size()),
+            ("TILE_KV", tile_kv),
+            ("ROW_TILES", tiling.rows / edge),
+            ("KEY_TILES", tile_kv / edge),
+            ("K_TILES", 4 * k_columns4 / edge),
+            // What is loaded at a time of the queries is as wide as a tile of keys is long.
+            ("Q_TILES", (4 * k_columns4).next_multiple_of(tile_kv) / edge),
+            ("V_TILES", 4 * v_columns4 / edge),
+            ("K_COLUMNS4", k_columns4),
+            ("V_COLUMNS4", v_columns4),
+            ("K_EACH", each(k_columns4)),
+            ("V_EACH", each(v_columns4)),
+            ("K_STRIDE4", self.k_stride4()),
+            ("V_STRIDE4", self.v_stride4()),
+            ("WEIGHTS_STRIDE4", self.weights_stride4()),
+            ("SCORES_STRIDE4", self.scores_stride4()),
+            ("PARTS", parts),
+            ("PART4", tile_kv / 4 / parts),
+            ("ROWS_EACH", tiling.rows.div_ceil(tiling.lanes)),
+            ("HEAD_DIM4", head_dim / 4),
+            ("HEAD_DIM_V4", head_dim_v / 4),
+        ])
+    }
+}
+
+/// Whether the kernels that multiply matrices take these tensors.
+pub(super) fn check_dtype(dtype: DType) -> Result<()> {
+    match dtype {
+        DType::F16 => Ok(()),
+        DType::F32 | DType::BF16 => Err(Error::Argument {
+            argument: "tier",
+            rule: "matrix multiplies f16 tensors only, and this problem has others",
+        }),
+    }
+}
