@@ -41,10 +41,16 @@ struct Attending {
 }
 
 impl GpuRun {
-    pub(super) fn new(ctx: &Context, tier: Tier, stamps: Stamps, case: &Case, tensors: &Tensors) -> Result<Self> {
+    pub(super) fn new(
+        ctx: &Context,
+        tier: Option<Tier>,
+        stamps: Stamps,
+        case: &Case,
+        tensors: &Tensors,
+    ) -> Result<Self> {
         let shape = case.problem().shape();
         // Plans first: a problem that does not fit the device must not reach its memory.
-        let plan = AttentionPlan::with_tier(case.problem(), ctx.caps(), tier)?;
+        let plan = attention_plan(ctx, tier, case.problem())?;
         let inputs = tensors.inputs();
         let dtype = case.problem().dtype();
         let upload = |label, tensor: &HostTensor| {
@@ -64,7 +70,9 @@ impl GpuRun {
             TensorView::new(&v, dtype, head_major(shape.v())),
         ];
         let sparse = case.selection().zip(case.sparse_problem()).map(|(selection, problem)| {
-            Sparse::new(ctx, SelectionPlan::with_tier(selection, ctx.caps(), tier)?, &problem, tier, views)
+            let tier_of_selection = tier.unwrap_or_else(|| ctx.caps().best_tier());
+            let selection = SelectionPlan::with_tier(selection, ctx.caps(), tier_of_selection)?;
+            Sparse::new(ctx, selection, attention_plan(ctx, tier, &problem)?, views)
         });
         Ok(Self {
             clock: Clock::new(ctx, stamps)?,
@@ -151,13 +159,7 @@ impl Run for GpuRun {
 }
 
 impl Sparse {
-    fn new(
-        ctx: &Context,
-        plan: SelectionPlan,
-        problem: &AttentionProblem,
-        tier: Tier,
-        views: [TensorView<'_>; 3],
-    ) -> Result<Self> {
+    fn new(ctx: &Context, plan: SelectionPlan, attention: AttentionPlan, views: [TensorView<'_>; 3]) -> Result<Self> {
         let selection: &SelectionProblem = plan.problem();
         let lists_shape = selection.blocks().indices_shape(selection.shape());
         let num_lists = selection.blocks().num_lists(selection.shape());
@@ -171,7 +173,6 @@ impl Sparse {
         let [q, k, _] = views;
         let args = SelectionArgs { q, k, seq_lens_kv: None, blocks };
         let selection = Selection::prepare(ctx, &plan)?.bind(args)?;
-        let attention = AttentionPlan::with_tier(problem, ctx.caps(), tier)?;
         let attending = Attending::new(ctx, attention, views, Some(blocks))?;
         Ok(Self { plan, selection, attending, lists_shape, lists })
     }
@@ -218,6 +219,11 @@ impl Attending {
         let lse = ctx.read_blocking::<f32>(TensorView::new(&self.lse, DType::F32, seq_major(shape.lse())))?;
         Ok(AttentionOutput { out, lse })
     }
+}
+
+fn attention_plan(ctx: &Context, tier: Option<Tier>, problem: &AttentionProblem) -> Result<AttentionPlan> {
+    let tier = tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, ctx.caps()));
+    AttentionPlan::with_tier(problem, ctx.caps(), tier)
 }
 
 fn output(ctx: &Context, label: &'static str, bytes: u64) -> Result<wgpu::Buffer> {

@@ -51,7 +51,7 @@ pub struct Machine {
     pub kind: String,
     /// Driver and its version.
     pub driver: String,
-    /// Tier of the kernels; none on the CPU.
+    /// Tier that the kernels are forced to; none where each problem has the best, and on the CPU.
     pub tier: Option<String>,
     /// The device computes on the CPU's cores.
     pub software: bool,
@@ -68,8 +68,10 @@ pub struct Caps {
     pub subgroup_size: Option<[u32; 2]>,
     /// f16 in shaders.
     pub shader_f16: bool,
-    /// Shapes of products that the device has in hardware.
-    pub matrix_tiles: usize,
+    /// Tier of the kernels where no other is forced, but for f16 attention on matrix units.
+    pub best_tier: String,
+    /// Edge of the square matrices of f16 into f32 that the device multiplies in hardware.
+    pub matrix_edge: Option<u32>,
     /// Bytes of memory of a workgroup.
     pub workgroup_storage_bytes: u32,
     /// Bytes of a binding.
@@ -94,17 +96,33 @@ impl Machine {
             backend: info.backend.to_string(),
             kind: format!("{:?}", info.device_type),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-            tier: Some(tier.to_string()),
+            tier: tier.map(|tier| tier.to_string()),
             software: caps.software,
             threads,
             caps: Some(Caps {
                 subgroup_size: caps.subgroup_size.as_ref().map(|size| [*size.start(), *size.end()]),
                 shader_f16: caps.shader_f16,
-                matrix_tiles: caps.matrix_tiles.len(),
+                best_tier: caps.best_tier().to_string(),
+                matrix_edge: caps.matrix_edge(),
                 workgroup_storage_bytes: caps.max_workgroup_storage_bytes,
                 storage_binding_bytes: caps.max_storage_binding_bytes,
                 buffer_bytes: caps.max_buffer_bytes,
             }),
+        }
+    }
+}
+
+impl Machine {
+    /// The tier of the kernels, in words.
+    #[must_use]
+    pub fn describe_tier(&self) -> String {
+        match (&self.tier, &self.caps) {
+            (Some(tier), _) => format!("{tier} tier, forced"),
+            (None, Some(caps)) => match caps.matrix_edge {
+                Some(edge) => format!("{} tier, {edge} x {edge} matrices where f16 fills them", caps.best_tier),
+                None => format!("{} tier", caps.best_tier),
+            },
+            (None, None) => "CPU path".to_owned(),
         }
     }
 }

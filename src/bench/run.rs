@@ -8,28 +8,37 @@ use super::cpu::CpuRun;
 use super::gpu::GpuRun;
 use super::inputs::Tensors;
 use super::{Case, Counts, Part};
-use crate::{AttentionOutput, Context, DType, HostBlocks, Result, Tier};
+use crate::{AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, HostBlocks, Result, Tier};
 
 /// Where cases run.
 #[derive(Clone, Debug)]
 pub enum Target {
     /// The CPU path.
     Cpu,
-    /// A device, and the tier of its kernels.
+    /// A device.
     Gpu {
         /// The device.
         context: Context,
-        /// The tier.
-        tier: Tier,
+        /// The tier that its kernels are forced to; `None`: for each problem the best.
+        tier: Option<Tier>,
     },
 }
 
 impl Target {
-    /// The best tier of a device.
+    /// A device with the best tier for each problem.
     #[must_use]
-    pub fn best(context: Context) -> Self {
-        let tier = context.caps().best_tier();
-        Self::Gpu { context, tier }
+    pub const fn best(context: Context) -> Self {
+        Self::Gpu { context, tier: None }
+    }
+
+    /// The tier of attention; none on the CPU.
+    pub(super) fn attention_tier(&self, problem: &AttentionProblem) -> Option<Tier> {
+        match self {
+            Self::Cpu => None,
+            Self::Gpu { context, tier } => {
+                Some(tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, context.caps())))
+            }
+        }
     }
 }
 

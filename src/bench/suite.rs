@@ -232,7 +232,7 @@ impl Suite {
 
     /// Whether a call would take longer than it may, by what the last case of the series took.
     fn too_long(&self, case: &Case, part: Part) -> Option<Outcome> {
-        let bound = self.bound(Counts::new(case, part, None));
+        let bound = self.bound(case, Counts::new(case, part, None));
         // Dense attention of one series says something about that of another.
         let elsewhere = || self.pace.iter().filter(|((_, of), _)| *of == part).map(|(_, &pace)| pace).reduce(f64::min);
         let pace = self.pace.get(&(case.series(), part)).copied().or_else(elsewhere).unwrap_or(FIRST_PACE);
@@ -243,16 +243,15 @@ impl Suite {
     }
 
     /// Seconds that the ceilings would allow.
-    fn bound(&self, counts: Counts) -> f64 {
-        let rate = self.rate(counts, 1.0);
-        rate.share.unwrap_or(0.0)
+    fn bound(&self, case: &Case, counts: Counts) -> f64 {
+        self.rate(case, counts, 1.0).share.unwrap_or(0.0)
     }
 
-    fn rate(&self, counts: Counts, seconds: f64) -> Rate {
-        let kind = match &self.target {
-            Target::Cpu => CeilingKind::F32,
-            Target::Gpu { tier, .. } => arithmetic_of(*tier),
-        };
+    /// Beside the ceilings of copies and of the arithmetic that the kernels use: sums are f32 whatever is stored, and products
+    /// too, but for matrix units.
+    fn rate(&self, case: &Case, counts: Counts, seconds: f64) -> Rate {
+        let matrices = self.target.attention_tier(case.problem()).is_some_and(Tier::matrix);
+        let kind = if matrices { CeilingKind::Matrix } else { CeilingKind::F32 };
         let arithmetic = self.report.ceiling(kind).map(|rate| (kind, rate));
         Rate::new(counts, seconds, self.report.ceiling(CeilingKind::Copy), arithmetic)
     }
@@ -265,7 +264,7 @@ impl Suite {
         if seconds > allowed {
             seconds = runner.run(part, 1)?.seconds();
         }
-        let bound = self.bound(runner.counts(part));
+        let bound = self.bound(runner.case(), runner.counts(part));
         self.pace.insert((runner.case().series(), part), seconds / bound.max(f64::MIN_POSITIVE));
         let outcome = if !check.passed() {
             Outcome::Wrong(format!("off by {:.1e}, {:.1e} is accepted", check.error, check.bound))
@@ -290,7 +289,7 @@ impl Suite {
         for (part, samples) in parts.into_iter().zip(all) {
             let counts = runner.counts(part);
             let host_encode_seconds = runner.encode_seconds(part)?;
-            let rate = self.rate(counts, samples.median);
+            let rate = self.rate(runner.case(), counts, samples.median);
             if let Some(share) = rate.share.filter(|&share| share > 0.0) {
                 self.pace.insert((result.series, part), 1.0 / share);
             }
@@ -308,11 +307,6 @@ impl core::fmt::Debug for Suite {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Suite").field("target", &self.target).field("options", &self.options).finish_non_exhaustive()
     }
-}
-
-/// The ceiling of the arithmetic that kernels of a tier use: sums are f32 whatever is stored.
-const fn arithmetic_of(_: Tier) -> CeilingKind {
-    CeilingKind::F32
 }
 
 fn timing(target: &Target) -> BenchResult<(Stamps, Timing)> {
@@ -353,6 +347,8 @@ fn refused(error: Error) -> Result<Outcome> {
     match error {
         lost if is_loss(&lost) => Err(lost),
         Error::Limit { .. } | Error::OutOfMemory { .. } => Ok(Outcome::Skipped(error.to_string())),
+        // The one that is forced is not for this problem.
+        Error::Argument { argument: "tier", .. } => Ok(Outcome::Skipped(error.to_string())),
         Error::Blocks { .. } => Ok(Outcome::Wrong(error.to_string())),
         _ => Ok(Outcome::Failed(error.to_string())),
     }

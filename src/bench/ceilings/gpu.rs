@@ -120,9 +120,16 @@ fn f16_rate(ctx: &Context, stamps: Stamps) -> BenchResult<Ceiling> {
 
 fn matrix_rate(ctx: &Context, stamps: Stamps) -> BenchResult<Ceiling> {
     let kind = CeilingKind::Matrix;
-    match multiply_matrices::kernel_for(ctx) {
-        Ok((kernel, edge)) => measured(kind, &Counting::matrices(ctx, stamps, kernel, edge)?),
-        Err(missing) => Ok(Ceiling { kind, rate: None, note: missing.to_owned() }),
+    if ctx.caps().software {
+        let note = "software devices have no matrix units, some imitate them".to_owned();
+        return Ok(Ceiling { kind, rate: None, note });
+    }
+    match multiply_matrices::kernel_for(ctx.caps()) {
+        Some((kernel, edge)) => measured(kind, &Counting::matrices(ctx, stamps, kernel, edge)?),
+        None => {
+            let note = "the device has no square matrices of f16 into f32, or subgroups of several sizes".to_owned();
+            Ok(Ceiling { kind, rate: None, note })
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::Context;
+use crate::DeviceCaps;
 use crate::kernels::{Binding, params};
 
 use super::BenchKernel;
@@ -30,26 +30,12 @@ impl MatrixParams {
     }
 }
 
-/// The kernel for a device: where it was opened with matrix units, and has square tiles of f16 into f32 and subgroups of one
-/// size; and the width of a tile. Else what is missing.
-pub(in crate::bench) fn kernel_for(ctx: &Context) -> Result<(BenchKernel, u32), &'static str> {
-    use wgpu::CooperativeScalarType::{F16, F32};
-    let features = ctx.device().features();
-    if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16) {
-        return Err("the device was not opened with matrix units");
-    }
-    // The size of a workgroup must be that of its subgroup.
-    let info = ctx.device().adapter_info();
-    if info.subgroup_min_size != info.subgroup_max_size || info.subgroup_max_size == 0 {
-        return Err("the size of the device's subgroups varies");
-    }
-    let square = |edge: u32| {
-        let tiles = &ctx.caps().matrix_tiles;
-        tiles.iter().any(|tile| [tile.m, tile.n, tile.k] == [edge; 3] && (tile.ab, tile.c) == (F16, F32))
-    };
-    let edge =
-        [16, 8].into_iter().find(|&edge| square(edge)).ok_or("the device has no square tiles of f16 into f32")?;
-    Ok((BenchKernel::MultiplyMatrices { edge, subgroup_size: info.subgroup_max_size }, edge))
+/// The kernel for a device, and the edge of its tiles, where it has square tiles of f16 into f32.
+pub(in crate::bench) fn kernel_for(caps: &DeviceCaps) -> Option<(BenchKernel, u32)> {
+    let edge = caps.matrix_edge()?;
+    // All subgroups are of one size where there is an edge: a workgroup is one of them.
+    let subgroup_size = *caps.subgroup_size.as_ref()?.end();
+    Some((BenchKernel::MultiplyMatrices { edge, subgroup_size }, edge))
 }
 
 /// Operations of a workgroup in one iteration.

@@ -65,7 +65,7 @@ fn facts(report: &Report) -> String {
         ("version", format!("{} ({commit})", report.version)),
         ("device", format!("{} ({}, {})", machine.adapter, machine.kind, machine.backend)),
         ("driver", machine.driver.clone()),
-        ("kernels", machine.tier.as_ref().map_or_else(|| "CPU path".to_owned(), |tier| format!("{tier} tier"))),
+        ("kernels", machine.describe_tier()),
         ("threads", machine.threads.to_string()),
         ("time taken by", format!("{}: {}", report.timing.method.name(), report.timing.note)),
         ("cases", if report.filter.is_empty() { "all".to_owned() } else { report.filter.join(", ") }),

@@ -7,11 +7,10 @@ use wattn::bench::{CaseResult, Ceiling, Outcome, Part, PartResult, Report, lines
 /// Machine, clock and ceilings.
 pub(super) fn head(report: &Report) -> String {
     let machine = &report.machine;
-    let tier = machine.tier.as_ref().map(|tier| format!(", {tier} tier")).unwrap_or_default();
-    let mut text =
-        format!("wattn {} on {} ({}, {}){tier}\n", report.version, machine.adapter, machine.kind, machine.backend);
+    let mut text = format!("wattn {} on {} ({}, {})\n", report.version, machine.adapter, machine.kind, machine.backend);
     // Writing to a String cannot fail.
     let _ = writeln!(text, "driver    {}", machine.driver);
+    let _ = writeln!(text, "kernels   {}", machine.describe_tier());
     let _ = writeln!(text, "time      {}: {}", report.timing.method.name(), report.timing.note);
     for Ceiling { kind, rate, note } in &report.ceilings {
         let rate = match rate {
