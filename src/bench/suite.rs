@@ -158,13 +158,12 @@ impl Suite {
         let Some(case) = self.pending.front().cloned() else { return Ok(None) };
         let result = match self.run_case(&case) {
             Ok(result) => result,
-            Err(lost) => {
-                self.reopen(&lost)?;
+            Err(error) => {
+                self.reopen(error)?;
                 match self.run_case(&case) {
                     Ok(result) => result,
-                    Err(lost) => {
-                        self.reopen(&lost)?;
-                        let failed = Outcome::Failed(format!("twice: {lost}"));
+                    Err(error) => {
+                        let failed = Outcome::Failed(format!("twice: {}", self.reopen(error)?));
                         without_results(&case, &case, &failed)
                     }
                 }
@@ -189,16 +188,18 @@ impl Suite {
         Ok(self.report)
     }
 
-    fn reopen(&mut self, lost: &Error) -> BenchResult<()> {
-        if !is_loss(lost) {
-            return Err(BenchError::Library(Error::DeviceLost { message: lost.to_string() }));
+    /// Opens the device again that was lost, and returns what was said about the loss. Any other error is the run's.
+    fn reopen(&mut self, error: Error) -> BenchResult<String> {
+        if !is_loss(&error) {
+            return Err(error.into());
         }
         self.report.lost_devices += 1;
         self.target = (self.open)()?;
-        agree("machine", &self.report.machine, &Machine::of(&self.target))
+        agree("machine", &self.report.machine, &Machine::of(&self.target))?;
+        Ok(error.to_string())
     }
 
-    /// Fails only where the device is lost.
+    /// Fails where the device is lost, or refuses what it did before.
     fn run_case(&mut self, case: &Case) -> Result<CaseResult> {
         let fitted = match &self.target {
             Target::Cpu => case.clone(),

@@ -20,7 +20,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "TEXT,...", value_delimiter = ',')]
     pub(crate) cases: Vec<String>,
     /// Seconds that timing a case should take [default: 5, with --quick 1.2]
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_negative_numbers = true)]
     pub(crate) seconds: Option<f64>,
     /// Write the report for machines, anew after each case
     #[arg(long, value_name = "FILE")]
