@@ -33,7 +33,7 @@ fn assert_measured(case: &CaseResult) {
         let (samples, rate, check) =
             (part.samples.as_ref().unwrap(), part.rate.as_ref().unwrap(), part.check.as_ref().unwrap());
         assert!(samples.min > 0.0 && samples.min <= samples.median, "{part:?}");
-        assert!(samples.seconds.len() >= 5 && samples.spread >= 0.0, "{part:?}");
+        assert!(samples.seconds.len() >= 3 && samples.spread >= 0.0, "{part:?}");
         assert!(check.passed() && check.compared > 0, "{part:?}");
         assert!(rate.share.unwrap() > 0.0, "{part:?}");
         assert_eq!(rate.operations_per_second, part.operations as f64 / samples.median);
@@ -129,7 +129,7 @@ fn a_device_that_is_lost_twice_fails_the_case_and_not_the_run() {
     opened.borrow()[0].device().destroy();
     let case = suite.run_next().unwrap().unwrap();
     let reason = case.parts[0].outcome.reason().unwrap().to_owned();
-    assert!(case.failed() && reason.starts_with("twice: the device was lost"), "{reason}");
+    assert!(case.unfinished() && reason.starts_with("twice: the device was lost"), "{reason}");
     let report = finish(suite);
     assert_eq!((report.lost_devices, report.cases.len()), (2, 1));
 
@@ -180,6 +180,16 @@ fn what_takes_too_long_is_skipped_and_says_so() {
     let part = &report.cases[0].parts[0];
     assert!(matches!(&part.outcome, Outcome::Skipped(reason) if reason.contains("a call would take")), "{part:?}");
     assert!(part.samples.is_none() && part.operations > 0);
+}
+
+#[test]
+fn a_run_that_takes_too_long_ends_and_goes_on_later() {
+    let report = finish(Suite::new(|| Ok(Target::Cpu), &quickly("gqa/").longest_run(0.0)).unwrap());
+    assert!(report.is_complete() && report.cases.len() == 2);
+    assert!(report.cases.iter().all(|case| matches!(case.parts[0].outcome, Outcome::OutOfTime(_))));
+    let suite = Suite::resume(|| Ok(Target::Cpu), &quickly("gqa/"), report).unwrap();
+    assert_eq!(suite.num_pending(), 2);
+    finish(suite).cases.iter().for_each(assert_measured);
 }
 
 #[test]

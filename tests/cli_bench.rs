@@ -51,7 +51,7 @@ fn a_report_has_all_that_it_should() {
         assert_eq!(cases.len(), 3, "{json:#}");
         for part in cases.iter().flat_map(|case| case["parts"].as_array().unwrap()) {
             assert_eq!(part["outcome"]["is"], "measured", "{part:#}");
-            assert!(part["samples"]["seconds"].as_array().unwrap().len() >= 5, "{part:#}");
+            assert!(part["samples"]["seconds"].as_array().unwrap().len() >= 3, "{part:#}");
             for number in ["/samples/median", "/samples/min", "/rate/share", "/rate/operations_per_second"] {
                 assert!(part.pointer(number).unwrap().as_f64().unwrap() > 0.0, "{number}: {part:#}");
             }

@@ -213,6 +213,8 @@ pub enum Outcome {
     Checked(String),
     /// Not run.
     Skipped(String),
+    /// Not run: the run took as long as it may.
+    OutOfTime(String),
     /// Wrong; not timed.
     Wrong(String),
     /// The device was lost twice, or refused.
@@ -225,7 +227,11 @@ impl Outcome {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Measured => None,
-            Self::Checked(reason) | Self::Skipped(reason) | Self::Wrong(reason) | Self::Failed(reason) => Some(reason),
+            Self::Checked(reason)
+            | Self::Skipped(reason)
+            | Self::OutOfTime(reason)
+            | Self::Wrong(reason)
+            | Self::Failed(reason) => Some(reason),
         }
     }
 }
@@ -301,8 +307,8 @@ impl CaseResult {
 
     /// Whether a run that goes on must do it again.
     #[must_use]
-    pub fn failed(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part.outcome, Outcome::Failed(_)))
+    pub fn unfinished(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.outcome, Outcome::Failed(_) | Outcome::OutOfTime(_)))
     }
 }
 

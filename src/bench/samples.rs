@@ -41,8 +41,8 @@ impl Samples {
 const LEAST_SAMPLE: f64 = 0.005;
 const WARM_UP: f64 = 0.05;
 
-/// Rounds at the least and at the most.
-const ROUNDS: [usize; 2] = [5, 60];
+/// Rounds at the least, where calls are slow; else at the least; and at the most.
+const ROUNDS: [usize; 3] = [3, 5, 60];
 
 /// Calls of a sample at the most.
 const MOST_CALLS: f64 = 1000.0;
@@ -68,8 +68,10 @@ pub fn sample_in_turns(
         calls.push((LEAST_SAMPLE / of_one.max(1e-9)).ceil().clamp(1.0, MOST_CALLS) as u32);
     }
     let (begin, mut samples) = (Instant::now(), vec![Vec::new(); num_parts]);
-    for round in 0..ROUNDS[1] {
-        if num_parts == 0 || (round >= ROUNDS[0] && begin.elapsed().as_secs_f64() >= seconds) {
+    for round in 0..ROUNDS[2] {
+        let elapsed = begin.elapsed().as_secs_f64();
+        let enough = round >= ROUNDS[1] && elapsed >= seconds;
+        if num_parts == 0 || enough || (round >= ROUNDS[0] && elapsed >= (2.0 * seconds).max(1.0)) {
             break;
         }
         for (part, samples) in samples.iter_mut().enumerate() {
@@ -144,9 +146,9 @@ mod tests {
         .unwrap();
         assert_eq!(samples.len(), 2);
         assert_eq!((samples[0].calls, samples[1].calls), (5, 1));
-        assert_eq!(samples[0].seconds.len(), ROUNDS[0]);
+        assert_eq!(samples[0].seconds.len(), ROUNDS[1]);
         assert!((samples[0].median - 1e-3).abs() < 1e-9 && samples[1].median == 1.0);
-        let measured = &order[order.len() - 2 * ROUNDS[0]..];
+        let measured = &order[order.len() - 2 * ROUNDS[1]..];
         assert!(measured.chunks(2).all(|round| round == [0, 1]), "{measured:?}");
         assert!(sample_in_turns(0, 1.0, |_, _| Ok(1.0)).unwrap().is_empty());
         let lost = || Error::DeviceLost { message: "gone".to_owned() };

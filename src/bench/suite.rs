@@ -1,6 +1,7 @@
 //! The cases one by one, with a budget, and on through a loss of the device.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use super::ceilings::{self, CeilingKind};
 use super::clock::Stamps;
@@ -17,6 +18,7 @@ pub struct Options {
     filter: Vec<String>,
     seconds_per_case: f64,
     longest_call: f64,
+    longest_run: Option<f64>,
     commit: Option<String>,
 }
 
@@ -24,11 +26,11 @@ impl Options {
     /// All cases of a scope.
     #[must_use]
     pub const fn new(scope: Scope) -> Self {
-        let (seconds_per_case, longest_call) = match scope {
-            Scope::Quick => (1.2, 0.5),
-            Scope::Full => (5.0, 2.0),
+        let (seconds_per_case, longest_call, longest_run) = match scope {
+            Scope::Quick => (1.2, 0.5, Some(150.0)),
+            Scope::Full => (5.0, 2.0, None),
         };
-        Self { scope, filter: Vec::new(), seconds_per_case, longest_call, commit: None }
+        Self { scope, filter: Vec::new(), seconds_per_case, longest_call, longest_run, commit: None }
     }
 
     /// Only cases with one of these in their [`Case::id`].
@@ -52,6 +54,13 @@ impl Options {
         self
     }
 
+    /// Seconds after which no further case is begun: those that are left say so, and a run that goes on does them.
+    #[must_use]
+    pub const fn longest_run(mut self, seconds: f64) -> Self {
+        self.longest_run = Some(seconds);
+        self
+    }
+
     /// What the report gives as the build's commit.
     #[must_use]
     pub fn commit(mut self, commit: impl Into<String>) -> Self {
@@ -69,6 +78,7 @@ pub struct Suite {
     pending: VecDeque<Case>,
     /// By series and part: time over what the ceilings would allow, as last seen.
     pace: HashMap<(Series, Part), f64>,
+    begin: Instant,
     report: Report,
 }
 
@@ -87,7 +97,7 @@ impl Suite {
     /// # Cost
     /// Some seconds.
     pub fn new(open: impl FnMut() -> Result<Target> + 'static, options: &Options) -> BenchResult<Self> {
-        let mut open: Box<dyn FnMut() -> Result<Target>> = Box::new(open);
+        let (mut open, begin): (Box<dyn FnMut() -> Result<Target>>, _) = (Box::new(open), Instant::now());
         let pending = pending(options, &[])?;
         let target = open()?;
         let (stamps, timing) = timing(&target)?;
@@ -105,7 +115,7 @@ impl Suite {
             crossovers: Vec::new(),
             noise: None,
         };
-        Ok(Self { open, target, stamps, options: options.clone(), pending, pace: HashMap::new(), report })
+        Ok(Self { open, target, stamps, options: options.clone(), pending, pace: HashMap::new(), begin, report })
     }
 
     /// Goes on from a report: with the cases that it does not have, or that failed in it. Ceilings are those of the report.
@@ -117,7 +127,7 @@ impl Suite {
         options: &Options,
         mut report: Report,
     ) -> BenchResult<Self> {
-        let mut open: Box<dyn FnMut() -> Result<Target>> = Box::new(open);
+        let (mut open, begin): (Box<dyn FnMut() -> Result<Target>>, _) = (Box::new(open), Instant::now());
         agree("version", &report.version, &env!("CARGO_PKG_VERSION").to_owned())?;
         agree("scope", &report.scope, &options.scope)?;
         agree("filter", &report.filter, &options.filter)?;
@@ -125,10 +135,10 @@ impl Suite {
         agree("machine", &report.machine, &Machine::of(&target))?;
         let (stamps, timing) = timing(&target)?;
         agree("way of timing", &report.timing.method, &timing.method)?;
-        report.cases.retain(|case| !case.failed());
+        report.cases.retain(|case| !case.unfinished());
         (report.noise, report.commit) = (None, options.commit.clone());
         let pending = pending(options, &report.cases)?;
-        Ok(Self { open, target, stamps, options: options.clone(), pending, pace: HashMap::new(), report })
+        Ok(Self { open, target, stamps, options: options.clone(), pending, pace: HashMap::new(), begin, report })
     }
 
     /// The case that [`run_next`](Self::run_next) runs; none when all are done.
@@ -156,6 +166,13 @@ impl Suite {
     /// What opening the device again returns. The case is then still pending.
     pub fn run_next(&mut self) -> BenchResult<Option<&CaseResult>> {
         let Some(case) = self.pending.front().cloned() else { return Ok(None) };
+        if let Some(longest) = self.options.longest_run.filter(|&longest| self.begin.elapsed().as_secs_f64() > longest)
+        {
+            let late = Outcome::OutOfTime(format!("the run may take {longest} s, and they are over"));
+            self.report.cases.push(without_results(&case, &case, &late));
+            self.pending.pop_front();
+            return Ok(self.report.cases.last());
+        }
         let result = match self.run_case(&case) {
             Ok(result) => result,
             Err(error) => {

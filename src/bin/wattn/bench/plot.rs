@@ -294,7 +294,7 @@ fn draw_crossover<B: DrawingBackend>(report: &Report, root: &DrawingArea<B, Shif
     let x = around(all().map(|point| point.0));
     let y = decades(all().map(|point| point.1).chain([0.5, 2.0]));
     let names = ["keys", "times as fast"];
-    let mut chart = chart(root, &Axes { x: x.clone(), y, names, base: KEYS, top: 64, right: 340 })?;
+    let mut chart = chart(root, &Axes { x: x.clone(), y, names, base: KEYS, top: 64, right: 372 })?;
     chart
         .draw_series(DashedLineSeries::new([(x.start, 1.0), (x.end, 1.0)], 4, 6, INK.stroke_width(1)))
         .map_err(failed)?;
@@ -312,7 +312,7 @@ fn draw_crossover<B: DrawingBackend>(report: &Report, root: &DrawingArea<B, Shif
         root.draw(&Circle::new(mark, 8, color.stroke_width(2))).map_err(failed)?;
         write(root, &format!("{keys:.0}"), (mark.0, mark.1 + 22), (PROSE, 17), color, CENTER)?;
     }
-    legend(root, (SIZE.0 as i32 - 322, 90), &entries)
+    legend(root, (SIZE.0 as i32 - 354, 90), &entries)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

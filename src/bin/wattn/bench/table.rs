@@ -83,7 +83,7 @@ pub(super) const fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Measured => "measured",
         Outcome::Checked(_) => "checked only",
-        Outcome::Skipped(_) => "skipped",
+        Outcome::Skipped(_) | Outcome::OutOfTime(_) => "skipped",
         Outcome::Wrong(_) => "WRONG",
         _ => "failed",
     }
