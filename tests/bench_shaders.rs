@@ -2,13 +2,13 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/wgsl.rs"]
+mod wgsl;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{AddressSpace, ShaderStage, StorageAccess, TypeInner};
-use wattn::BindingKind;
+use naga::valid::Capabilities;
 use wattn::bench::{BenchKernel, Scalar, verify_kernel};
 
 /// Every variant.
@@ -26,55 +26,20 @@ fn kernels() -> Vec<BenchKernel> {
 #[test]
 fn every_kernel_is_laid_out_as_the_host_believes() {
     for kernel in kernels() {
-        let (wgsl, what) = (kernel.wgsl(), format!("{kernel:?}"));
-        let module = naga::front::wgsl::parse_str(&wgsl)
-            .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(&wgsl)));
-        let mut capabilities = Capabilities::empty();
+        let what = format!("{kernel:?}");
         let matrices = matches!(kernel, BenchKernel::MultiplyMatrices { .. });
-        let f16 = matrices || kernel == BenchKernel::MultiplyAdd(Scalar::F16);
-        capabilities.set(Capabilities::SHADER_FLOAT16, f16);
+        let mut capabilities = Capabilities::empty();
+        capabilities.set(Capabilities::SHADER_FLOAT16, matrices || kernel == BenchKernel::MultiplyAdd(Scalar::F16));
         capabilities.set(Capabilities::COOPERATIVE_MATRIX, matrices);
-        let info = Validator::new(ValidationFlags::all(), capabilities)
-            .validate(&module)
-            .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(&wgsl)));
+        let (module, info) = wgsl::validated(&kernel.wgsl(), capabilities, &what);
         assert_eq!(module.entry_points.len(), 1, "{what}");
         let entry = &module.entry_points[0];
         assert_eq!(entry.name, kernel.name(), "{what}");
         assert_eq!(entry.workgroup_size, [kernel.workgroup_size(), 1, 1], "{what}");
         assert_eq!(kernel.label(), format!("wattn.bench.{}", kernel.name()));
-
-        let mut globals: Vec<_> = module.global_variables.iter().map(|(_, global)| global).collect();
-        globals.retain(|global| global.binding.is_some());
-        globals.sort_by_key(|global| global.binding.map(|binding| binding.binding));
-        let kind = |space| match space {
-            AddressSpace::Uniform => BindingKind::Uniform,
-            AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => BindingKind::Write,
-            _ => BindingKind::Read,
-        };
-        let found: Vec<_> =
-            globals.iter().map(|global| (global.name.as_deref().unwrap(), kind(global.space))).collect();
-        let expected: Vec<_> = kernel.bindings().iter().map(|binding| (binding.name, binding.kind)).collect();
-        assert_eq!(found, expected, "{what}");
-        let TypeInner::Struct { members, span } = &module.types[globals[0].ty].inner else {
-            panic!("{what}: the uniform is no struct")
-        };
-        let found: Vec<_> =
-            members.iter().map(|member| (member.name.as_deref().unwrap(), member.offset as usize)).collect();
-        assert_eq!(found, kernel.params_fields(), "{what}");
-        assert_eq!(*span as usize, 4 * members.len(), "{what}: the host struct has no padding");
-
-        let options = naga::back::spv::Options { lang_version: (1, 6), ..Default::default() };
-        let stage = naga::back::spv::PipelineOptions {
-            shader_stage: ShaderStage::Compute,
-            entry_point: kernel.name().to_owned(),
-        };
-        naga::back::spv::write_vec(&module, &info, &options, Some(&stage))
-            .unwrap_or_else(|error| panic!("{what}: {error}"));
-        let entry_point = Some((ShaderStage::Compute, kernel.name().to_owned()));
-        let options = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
-        let stage = naga::back::msl::PipelineOptions { entry_point, ..Default::default() };
-        naga::back::msl::write_string(&module, &info, &options, &stage)
-            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        wgsl::assert_layout(&module, kernel.bindings(), &kernel.params_fields(), &what);
+        // Matrices are of a SPIR-V that knows their memory model.
+        wgsl::translate(&module, &info, kernel.name(), (1, 6), &what);
     }
 }
 
