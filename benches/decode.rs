@@ -2,20 +2,11 @@
 
 mod common;
 
-use common::Case;
 use criterion::{Criterion, criterion_group, criterion_main};
+use wattn::bench::Series;
 
 fn decode(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("decode");
-    group.sample_size(10);
-    let contexts = common::contexts();
-    for case in [Case(8, 1, 4096, 128), Case(8, 1, 16384, 128)] {
-        common::bench_cpu(&mut group, case);
-        for ctx in &contexts {
-            common::bench_gpu(&mut group, ctx, case);
-        }
-    }
-    group.finish();
+    common::bench_dense(criterion, Series::Decode);
 }
 
 criterion_group!(benches, decode);

@@ -1,32 +1,29 @@
-//! What the host pays: planning, binding, and encoding one call of decoding. No GPU time is in these numbers.
+//! What the host pays: planning one call of decoding, and encoding it. No GPU time is in these numbers.
 
 mod common;
 
-use common::{Case, OnDevice, Tensors};
-use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use wattn::bench::{Part, Series, Target};
 use wattn::{AttentionPlan, DeviceCaps};
 
 fn host_overhead(criterion: &mut Criterion) {
-    let problem = Case(8, 1, 4096, 128).problem();
+    let case = common::cases_of(&[Series::Decode]).remove(0);
     let mut group = criterion.benchmark_group("host_overhead");
     group.bench_function("plan", |bencher| {
-        bencher.iter(|| AttentionPlan::new(black_box(&problem), &DeviceCaps::BASELINE));
+        bencher.iter(|| AttentionPlan::new(black_box(case.problem()), &DeviceCaps::BASELINE));
     });
-    let contexts = common::contexts();
-    let ctx = contexts.first().expect("a GPU adapter, a software one will do");
-    let plan = AttentionPlan::new(&problem, ctx.caps()).expect("the problem fits the device");
-    let tensors = Tensors::random(problem.shape());
-    let on_device = OnDevice::new(ctx, &plan, &tensors.inputs());
+    let targets = common::targets();
+    let gpu = targets.iter().find(|(_, target)| matches!(target, Target::Gpu { .. }));
+    let (_, target) = gpu.expect("a GPU adapter, a software one will do");
+    let mut runner = common::runner(target, &case);
     group.bench_function("encode", |bencher| {
-        bencher.iter_batched(
-            || ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default()),
-            |mut encoder| {
-                on_device.bound.encode(&mut encoder);
-                encoder
-            },
-            criterion::BatchSize::SmallInput,
-        );
+        bencher.iter_custom(|calls| {
+            let mut encode = || runner.encode_seconds(Part::Dense).expect("the device works").unwrap_or_default();
+            Duration::from_secs_f64((0..calls).map(|_| encode()).sum())
+        });
     });
     group.finish();
 }

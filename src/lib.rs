@@ -89,6 +89,10 @@
 //!
 //! With the feature `lm`, `wattn::lm` runs Llama, Mistral, Qwen2 and Qwen3 checkpoints on this attention.
 //!
+//! # Benchmarks
+//!
+//! With the feature `bench`, `wattn::bench` measures what a device can do and how much of it these operators reach.
+//!
 //! # What a call costs
 //!
 //! | call | validates | compiles | allocates on the GPU | submits | waits |
@@ -115,6 +119,8 @@
 //!
 //! More: [`docs::architecture`], [`docs::numerics`], [`docs::performance`], [`docs::decisions`].
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod caps;
 mod context;
 pub mod cpu;

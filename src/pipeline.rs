@@ -51,22 +51,23 @@ impl PipelineCache<Specialization> {
 }
 
 fn compile(ctx: &Context, specialization: &Specialization) -> Pipeline {
-    let device = ctx.device();
     let kernel = specialization.kernel();
-    let label = Some(kernel.label());
-    let source = wgpu::ShaderSource::Wgsl(specialization.wgsl().into());
-    let descriptor = wgpu::ShaderModuleDescriptor { label, source };
-    let module = match ctx.shader_checks() {
+    let module = module(ctx, kernel.label(), specialization.wgsl());
+    Pipeline::new(ctx.device(), kernel.label(), kernel.name(), &module, &specialization.bindings())
+}
+
+/// A shader of the crate's own, without wgpu's bounds checks unless the context wants them.
+pub(crate) fn module(ctx: &Context, label: &'static str, wgsl: String) -> wgpu::ShaderModule {
+    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
+    match ctx.shader_checks() {
         // SAFETY: the shaders are the crate's own. Every index is either bounded by shapes that `bind` checked against
         // the buffers, or clamped in the shader (key lengths read from a buffer), every loop counts up to a bound that
         // does not change, and no divisor is zero. The tests run the checked variant beside this one and compare.
         ShaderChecks::Trusted => unsafe {
-            device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+            ctx.device().create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
         },
-        ShaderChecks::Checked => device.create_shader_module(descriptor),
-    };
-
-    Pipeline::new(device, kernel.label(), kernel.name(), &module, &specialization.bindings())
+        ShaderChecks::Checked => ctx.device().create_shader_module(descriptor),
+    }
 }
 
 impl Pipeline {

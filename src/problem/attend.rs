@@ -4,6 +4,7 @@ use crate::{BlockSelection, DType, Error, Result};
 
 /// The sizes of an attention problem. Lengths are upper bounds: the actual key lengths may come from a GPU buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "bench", derive(serde::Serialize, serde::Deserialize))]
 pub struct AttentionShape {
     /// Sequences.
     pub batch_size: u32,

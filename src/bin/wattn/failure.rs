@@ -24,6 +24,12 @@ pub(crate) enum Failure {
     /// The result is off by more than rounding explains.
     #[error("the check against f64 failed: error {error:.3e} exceeds the bound {bound:.3e}")]
     Check { error: f64, bound: f64 },
+    /// The suite stopped.
+    #[error(transparent)]
+    Bench(#[from] wattn::bench::BenchError),
+    /// A benchmark computed something else than the oracle.
+    #[error("the check against f64 failed: {0}")]
+    Wrong(String),
     /// The picture could not be drawn.
     #[error("drawing the picture: {0}")]
     Plot(String),

@@ -4,6 +4,7 @@
 
 mod args;
 mod attend;
+mod bench;
 mod demo;
 mod engine;
 mod failure;
@@ -45,6 +46,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::Attend(args)) => attend::run(&args),
         Some(Command::Lm(args)) => lm::run(&args),
         Some(Command::Info(args)) => info::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: subcommands, options, and how they map to the library's types.
 
+pub(crate) mod bench;
 pub(crate) mod lm;
 pub(crate) mod sparse;
 
@@ -64,6 +65,17 @@ pub(crate) enum Command {
     Lm(Box<lm::LmArgs>),
     /// List the adapters, what they can do, and the plan for a shape
     Info(InfoArgs),
+    /// Measure a device's ceilings, and how much of them attention and selection reach
+    ///
+    /// First the rates of copies, of f32 and f16 arithmetic and of matrix units, where there are any; then prompts, decoding,
+    /// shared KV heads, widths of heads, 16-bit storage, selection and sparse attention, against the length of the context.
+    /// Every result is compared with the f64 oracle before it is timed. Times are those of the device's own timestamps
+    /// where it has them, and the report says so.
+    ///
+    /// Bytes are those of the inputs and outputs, each once; operations those of the products, two for each pair of query
+    /// and key that see each other and each column. Their share of the ceiling is the time that the ceilings would allow
+    /// over the time that it took.
+    Bench(Box<bench::BenchArgs>),
 }
 
 /// Where to compute.

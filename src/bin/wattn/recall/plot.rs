@@ -119,8 +119,8 @@ pub(crate) fn register_fonts() -> Drawn {
     if *REGISTERED.get_or_init(register) { Ok(()) } else { Err(failed("the embedded fonts cannot be read")) }
 }
 
-pub(crate) fn write(
-    area: &Area<'_>,
+pub(crate) fn write<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
     text: &str,
     at: (i32, i32),
     font: (&str, i32),

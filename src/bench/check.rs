@@ -1,0 +1,151 @@
+//! Results against the f64 oracle, before anything is timed.
+
+use serde::{Deserialize, Serialize};
+
+use super::Case;
+use super::inputs::Tensors;
+use crate::{
+    AttentionOutput, AttentionProblem, AttentionShape, DType, Error, HostBlocks, HostTensor, Result, SelectionInputs,
+    SelectionMethod, SelectionProblem, cpu,
+};
+
+/// How far a result is from the oracle's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// Rows, or lists, that were compared.
+    pub compared: u64,
+    /// The largest error of an element of out or of an lse; for lists, how many differ.
+    pub error: f64,
+    /// The largest that is accepted.
+    pub bound: f64,
+}
+
+impl Check {
+    /// Whether the result is right.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.error <= self.bound
+    }
+}
+
+/// First, middle and last query of the first and last head; with lists, of attention to these.
+pub(super) fn check_attention(
+    case: &Case,
+    tensors: &Tensors,
+    blocks: Option<&HostBlocks>,
+    got: &AttentionOutput,
+) -> Check {
+    let (problem, inputs) = (case.problem(), tensors.inputs());
+    let sparse = blocks.and_then(|blocks| Some((case.sparse_problem()?, blocks)));
+    let oracle = |q_index, q_head| match &sparse {
+        Some((sparse, blocks)) => cpu::oracle::attend_selected_row(sparse, &inputs, blocks, 0, q_index, q_head),
+        None => cpu::oracle::attend_row(problem, &inputs, 0, q_index, q_head),
+    };
+    let shape = problem.shape();
+    let mut check = Check { compared: 0, error: 0.0, bound: bound(problem) };
+    for q_index in [0, shape.seq_len_q / 2, shape.seq_len_q - 1] {
+        for q_head in [0, shape.num_q_heads - 1] {
+            let (row, lse) = oracle(q_index, q_head);
+            let out = got.out.row(0, q_index as usize, q_head as usize);
+            let got_lse = got.lse.row(0, q_index as usize, q_head as usize)[0];
+            let errors = out.iter().zip(&row).map(|(x, y)| (f64::from(*x) - y).abs());
+            for error in errors.chain([(f64::from(got_lse) - lse).abs()]) {
+                // Neither `max` nor JSON keeps a NaN or an infinity.
+                check.error = check.error.max(if error.is_finite() { error } else { f64::MAX });
+            }
+            check.compared += 1;
+        }
+    }
+    check
+}
+
+/// Ten times the error that was seen in f32, with |out| below 1 and lse about 10; the tests hold the exact bound. 16 bits
+/// add a rounding of each weight, which kernels on matrix units make, and one of out; |v| is at most 1.
+fn bound(problem: &AttentionProblem) -> f64 {
+    let rounding = |digits: i32| 2.0 * 0.5f64.powi(digits);
+    5e-6 + match problem.dtype() {
+        DType::F32 => 0.0,
+        DType::F16 => rounding(11),
+        DType::BF16 => rounding(8),
+    }
+}
+
+/// The lists of the last query block against the oracle's, to the letter: scores are exact, see [`Tensors`]. All lists
+/// against the rules that attention relies on.
+pub(super) fn check_lists(selection: &SelectionProblem, tensors: &Tensors, got: &HostBlocks) -> Result<Check> {
+    let shape = selection.shape();
+    got.validate(&selection.blocks(), shape, None)?;
+    let [_, num_sets, q_blocks, _] = got.shape();
+    let first = (q_blocks - 1) * selection.blocks().block_size_q;
+    let (last_block, q) = last_queries(selection, tensors, first)?;
+    let inputs = SelectionInputs { q: &q, k: tensors.inputs().k, seq_lens_kv: None };
+    let expected = cpu::oracle::select(&last_block, &inputs)?;
+    let differ = (0..num_sets).filter(|&set| got.list(0, set, q_blocks - 1) != expected.list(0, set, 0));
+    Ok(Check { compared: num_sets.into(), error: differ.count() as f64, bound: 0.0 })
+}
+
+/// The problem of the queries from `first` on, which sit at the same positions: the last query is on the last key.
+fn last_queries(selection: &SelectionProblem, tensors: &Tensors, first: u32) -> Result<(SelectionProblem, HostTensor)> {
+    let shape = *selection.shape();
+    let last = AttentionShape { seq_len_q: shape.seq_len_q - first, ..shape };
+    let row = shape.num_q_heads as usize * shape.head_dim as usize;
+    let q = HostTensor::new(last.q(), tensors.inputs().q.data()[first as usize * row..].to_vec())?;
+    let problem = SelectionProblem::new(last, selection.dtype(), selection.method().clone())
+        .granularity(selection.blocks().granularity)
+        .selection_scale(selection.scale());
+    let block_size_q = match selection.method() {
+        SelectionMethod::Hip(hip) => hip.block_size_q,
+        SelectionMethod::InfiniteHip(method) => method.block_size_q,
+    };
+    // A short last block would have another margin on its own.
+    if first > 0 && last.seq_len_q != block_size_q {
+        let rule = "must be a multiple of block_size_q, or less than it, to be checked";
+        return Err(Error::Invalid { field: "seq_len_q", value: shape.seq_len_q.into(), rule });
+    }
+    Ok((problem, q))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Series;
+    use crate::{Hip, Preset};
+
+    #[test]
+    fn a_right_result_passes_and_a_wrong_one_does_not() {
+        let case = Case::dense(Series::Gqa, [4, 2, 9, 33], 16, DType::F32);
+        let shape = case.problem().shape();
+        let tensors = Tensors::random([shape.q(), shape.k(), shape.v()]);
+        let mut got = cpu::attend(case.problem(), &tensors.inputs()).unwrap();
+        let check = check_attention(&case, &tensors, None, &got);
+        assert!(check.passed() && check.error > 0.0 && check.compared == 6, "{check:?}");
+        got.out.data_mut()[3] += 1e-4;
+        assert!(!check_attention(&case, &tensors, None, &got).passed());
+        got.out.data_mut()[3] = f32::NAN;
+        let check = check_attention(&case, &tensors, None, &got);
+        assert!(!check.passed() && check.error.is_finite(), "{check:?}");
+    }
+
+    #[test]
+    fn lists_are_the_oracles() {
+        for (method, heads) in [(SelectionMethod::from(Hip::default()), [2, 2]), (Preset::Debug.into(), [2, 1])] {
+            for queries in [128, 1] {
+                let sizes = [heads[0], heads[1], queries, 2048];
+                let case = Case::sparse(Series::SparsePrefill, "x", sizes, method.clone());
+                let selection = case.selection().unwrap();
+                let shape = selection.shape();
+                let tensors = Tensors::random([shape.q(), shape.k(), shape.v()]);
+                let mut blocks = cpu::select(selection, &tensors.inputs().for_selection()).unwrap();
+                let check = check_lists(selection, &tensors, &blocks).unwrap();
+                assert!(check.passed() && check.compared > 0, "{check:?}");
+                let sparse = case.sparse_problem().unwrap();
+                let got = cpu::attend_selected(&sparse, &tensors.inputs(), &blocks).unwrap();
+                assert!(check_attention(&case, &tensors, Some(&blocks), &got).passed());
+                let last = blocks.shape()[2] - 1;
+                let shorter = blocks.list(0, 0, last)[1..].to_vec();
+                blocks.set_list(0, 0, last, &shorter);
+                assert!(!check_lists(selection, &tensors, &blocks).unwrap().passed());
+            }
+        }
+    }
+}

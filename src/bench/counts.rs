@@ -1,0 +1,197 @@
+//! Bytes and operations of a part: what the problem asks for, whatever a kernel does.
+
+use super::{Case, Part};
+use crate::{AttentionProblem, AttentionShape, BlockSelection, HostBlocks, SelectionMethod, SelectionProblem};
+
+/// What a part must move and compute at the least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Every input that is needed, once, and every output, once.
+    pub bytes: u64,
+    /// Multiplications and additions of the products of q and k and of weights and v.
+    pub operations: u64,
+}
+
+impl Counts {
+    /// Of one part of a case. Attention to lists counts their keys; without lists, as many as they have room for.
+    #[must_use]
+    pub fn new(case: &Case, part: Part, blocks: Option<&HostBlocks>) -> Self {
+        let problem = case.problem();
+        let Some(selection) = case.selection() else { return Self::dense(problem) };
+        let select = || Self::select(selection);
+        let attend = || Self::attend(problem, &selection.blocks(), blocks);
+        match part {
+            Part::Dense => Self::dense(problem),
+            Part::Select => select(),
+            Part::Attend => attend(),
+            Part::Sparse => select() + attend(),
+            Part::Step => {
+                // A step without a refresh selects nothing; one that refreshes late stages only, part of it, which is
+                // counted as nothing too.
+                let cycle = u64::from(case.cycle());
+                let Self { bytes, operations } = select();
+                Self { bytes: bytes / cycle, operations: operations / cycle } + attend()
+            }
+        }
+    }
+
+    fn dense(problem: &AttentionProblem) -> Self {
+        let shape = problem.shape();
+        let pairs: u64 = (0..shape.seq_len_q)
+            .map(|query| problem.visible_keys().visible(query, shape.seq_len_q, shape.seq_len_kv).len() as u64)
+            .sum();
+        let heads = u64::from(shape.batch_size) * u64::from(shape.num_q_heads);
+        let keys = product(shape.k()) + product(shape.v());
+        Self {
+            bytes: rows_bytes(problem) + keys * problem.dtype().size_bytes(),
+            operations: heads * pairs * per_pair(shape),
+        }
+    }
+
+    /// Each list reads its keys once; together they read no key more often than once.
+    fn attend(problem: &AttentionProblem, selection: &BlockSelection, blocks: Option<&HostBlocks>) -> Self {
+        let shape = problem.shape();
+        let [_, num_sets, q_blocks, max_blocks] = selection.indices_shape(shape);
+        let rows_per_set = u64::from(shape.num_q_heads / num_sets);
+        let (mut keys_read, mut pairs) = (0, 0);
+        for set in 0..num_sets {
+            for q_block in 0..q_blocks {
+                let listed = blocks.map_or(max_blocks, |blocks| blocks.list(0, set, q_block).len() as u32);
+                let queries = selection.block_size_q.min(shape.seq_len_q - q_block * selection.block_size_q);
+                let keys = u64::from(listed) * u64::from(selection.block_size)
+                    + u64::from(selection.sink_size)
+                    + u64::from(selection.window_size);
+                let keys = keys.min(shape.seq_len_kv.into());
+                // A set that spans KV heads reads the keys of each.
+                keys_read += keys * u64::from(shape.num_kv_heads).div_ceil(num_sets.into());
+                pairs += keys * u64::from(queries) * rows_per_set;
+            }
+        }
+        let all = u64::from(shape.seq_len_kv) * u64::from(shape.num_kv_heads);
+        let width = u64::from(shape.head_dim + shape.head_dim_v) * problem.dtype().size_bytes();
+        let lists = blocks.map_or(0, |blocks| 4 * (blocks.block_indices().len() + blocks.block_counts().len()) as u64);
+        Self { bytes: rows_bytes(problem) + lists + keys_read.min(all) * width, operations: pairs * per_pair(shape) }
+    }
+
+    fn select(selection: &SelectionProblem) -> Self {
+        let shape = selection.shape();
+        let lists = selection.blocks().num_lists(shape);
+        let (probes, samples) = num_probes(selection.method(), shape);
+        let heads = u64::from(selection.blocks().granularity.heads_per_set(shape));
+        let element = selection.dtype().size_bytes();
+        let all = product(shape.k());
+        let keys = probes * lists * u64::from(shape.head_dim) * u64::from(shape.num_kv_heads);
+        Self {
+            bytes: element * (product(shape.q()) + keys.min(all)),
+            operations: lists * heads * probes * samples * 2 * u64::from(shape.head_dim),
+        }
+    }
+}
+
+impl core::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, operations: self.operations + other.operations }
+    }
+}
+
+fn product(shape: [u32; 4]) -> u64 {
+    shape.iter().map(|&axis| u64::from(axis)).product()
+}
+
+/// q, out and lse.
+fn rows_bytes(problem: &AttentionProblem) -> u64 {
+    let shape = problem.shape();
+    product(shape.q()) * problem.dtype().size_bytes()
+        + product(shape.out()) * problem.stored_out_dtype().size_bytes()
+        + product(shape.lse()) * 4
+}
+
+fn per_pair(shape: &AttentionShape) -> u64 {
+    2 * u64::from(shape.head_dim + shape.head_dim_v)
+}
+
+/// Keys that a search compares with a query block, and queries of the block that stand for it.
+pub(super) fn num_probes(method: &SelectionMethod, shape: &AttentionShape) -> (u64, u64) {
+    let keys = u64::from(shape.seq_len_kv);
+    match method {
+        SelectionMethod::Hip(hip) => {
+            let candidates = keys.saturating_sub(u64::from(hip.sink_size + hip.window_size));
+            let samples = u64::from(hip.block_size_q.min(shape.seq_len_q).div_ceil(hip.stride_q));
+            if candidates <= u64::from(hip.top_k) {
+                return (0, samples); // all fit, none is scored
+            }
+            // Groups of blocks are halved until they are single blocks.
+            let rounds = candidates.div_ceil(hip.top_k.into()).next_power_of_two().ilog2();
+            let keys_per_block = u64::from(hip.block_size_k / hip.stride_k);
+            (2 * u64::from(hip.max_blocks()) * keys_per_block * u64::from(rounds), samples)
+        }
+        SelectionMethod::InfiniteHip(method) => {
+            let mut entering = keys.saturating_sub(u64::from(method.sink_size));
+            let (mut probes, mut samples) = (0, 1);
+            for stage in &method.stages {
+                // A stage that keeps all scores none.
+                if entering > u64::from(stage.keep) {
+                    let rounds = u64::from(stage.chunk_size.next_power_of_two().ilog2().max(1));
+                    probes += entering / u64::from(stage.chunk_size) * 2 * rounds;
+                    entering = stage.keep.into();
+                }
+                samples = samples.max(u64::from(method.block_size_q.min(shape.seq_len_q).div_ceil(stage.stride_q)));
+            }
+            (probes, samples)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Series;
+    use crate::{DType, Hip, Preset};
+
+    #[test]
+    fn dense_counts_follow_from_the_shape() {
+        // 3 queries at the end of 5 keys see 3, 4 and 5 of them.
+        let case = Case::dense(Series::Gqa, [4, 2, 3, 5], 8, DType::F16);
+        let Counts { bytes, operations } = Counts::new(&case, Part::Dense, None);
+        assert_eq!(operations, 4 * (3 + 4 + 5) * 2 * (8 + 8));
+        let (q, k, out, lse) = (3 * 4 * 8, 5 * 2 * 8, 3 * 4 * 8, 3 * 4);
+        assert_eq!(bytes, 2 * (q + 2 * k + out) + 4 * lse);
+    }
+
+    #[test]
+    fn attention_to_lists_counts_their_keys() {
+        let case = Case::sparse(Series::SparseDecode, "hip", [2, 2, 1, 131_072], Hip::decode());
+        let blocks = HostBlocks::empty(case.selection().unwrap().blocks().indices_shape(case.problem().shape()));
+        let empty = Counts::new(&case, Part::Attend, Some(&blocks));
+        let full = Counts::new(&case, Part::Attend, None);
+        assert_eq!(empty.operations, 2 * (16 + 256) * 4 * 128);
+        assert_eq!(full.operations, 2 * (16 + 256 + 512) * 4 * 128);
+        let dense = Counts::new(&case, Part::Dense, None);
+        assert!(dense.bytes > 100 * full.bytes && dense.operations > 100 * full.operations);
+        let [select, sparse, step] =
+            [Part::Select, Part::Sparse, Part::Step].map(|part| Counts::new(&case, part, None));
+        assert_eq!(sparse, select + full);
+        assert_eq!(step.operations, select.operations / 8 + full.operations);
+    }
+
+    #[test]
+    fn lists_together_read_no_key_twice() {
+        let case = Case::sparse(Series::SparsePrefill, "hip", [2, 2, 1024, 2048], Hip::default());
+        let attend = Counts::new(&case, Part::Attend, None);
+        assert_eq!(attend.bytes, Counts::new(&case, Part::Dense, None).bytes);
+    }
+
+    #[test]
+    fn probes_grow_with_the_logarithm_or_the_length() {
+        let shape = |keys| *Case::dense(Series::Decode, [1, 1, 1, keys], 128, DType::F32).problem().shape();
+        let hip: SelectionMethod = Hip::decode().into();
+        assert_eq!(num_probes(&hip, &shape(700)), (0, 1));
+        assert_eq!(num_probes(&hip, &shape(512 * 256 + 272)), (1024 * 8, 1));
+        let infinite: SelectionMethod = Preset::ThreeK.into();
+        let (short, long) = (num_probes(&infinite, &shape(1 << 18)).0, num_probes(&infinite, &shape(1 << 20)).0);
+        // 16 comparisons for each chunk of 256 keys of the first stage; the later ones cost the same.
+        assert_eq!(long - short, ((1 << 20) - (1 << 18)) / 256 * 16);
+    }
+}

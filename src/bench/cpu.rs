@@ -1,0 +1,98 @@
+//! The parts of a case on the CPU path.
+
+use std::hint::black_box;
+
+use super::clock::Elapsed;
+use super::inputs::Tensors;
+use super::run::{PartPlan, Run};
+use super::{Case, Part};
+use crate::{AttentionOutput, AttentionProblem, Element, Error, HostBlocks, Result, SelectionProblem, cpu};
+
+#[derive(Debug)]
+pub(super) struct CpuRun<T> {
+    tensors: Tensors<T>,
+    dense: AttentionProblem,
+    sparse: Option<(SelectionProblem, AttentionProblem)>,
+    cycle: u32,
+    /// What the stages keep for the next steps.
+    cache: cpu::StageCache,
+    blocks: Option<HostBlocks>,
+    output: Option<AttentionOutput>,
+}
+
+impl<T: Element> CpuRun<T> {
+    pub(super) fn new(case: &Case, tensors: Tensors<T>) -> Self {
+        Self {
+            tensors,
+            dense: case.problem().clone(),
+            sparse: case.selection().cloned().zip(case.sparse_problem()),
+            cycle: case.cycle(),
+            cache: cpu::StageCache::default(),
+            blocks: None,
+            output: None,
+        }
+    }
+
+    fn call(&mut self, part: Part) -> Result<()> {
+        match part {
+            Part::Dense => self.output = Some(cpu::attend(&self.dense, &self.tensors.inputs())?),
+            Part::Select => self.select(0)?,
+            Part::Attend => self.attend()?,
+            Part::Sparse => {
+                self.select(0)?;
+                self.attend()?;
+            }
+            Part::Step => {
+                for step in 0..self.cycle {
+                    self.select(step.into())?;
+                    self.attend()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a step of decoding selects anew.
+    fn select(&mut self, step: u64) -> Result<()> {
+        let (selection, _) = self.sparse.as_ref().ok_or(NO_SELECTION)?;
+        if let Some(stage) = selection.first_stage(step) {
+            let inputs = self.tensors.inputs();
+            self.blocks = Some(cpu::select_from(selection, &inputs.for_selection(), stage, &mut self.cache)?);
+        }
+        Ok(())
+    }
+
+    fn attend(&mut self) -> Result<()> {
+        let (_, problem) = self.sparse.as_ref().ok_or(NO_SELECTION)?;
+        let blocks = self.blocks.as_ref().ok_or(NOT_SELECTED)?;
+        self.output = Some(black_box(cpu::attend_selected(problem, &self.tensors.inputs(), blocks)?));
+        Ok(())
+    }
+}
+
+const NO_SELECTION: Error = Error::Argument { argument: "part", rule: "the case has no selection" };
+const NOT_SELECTED: Error = Error::Argument { argument: "part", rule: "attends to lists that were not selected yet" };
+
+impl<T: Element> Run for CpuRun<T> {
+    fn run(&mut self, part: Part, calls: u32) -> Result<Elapsed> {
+        let mut result = Ok(());
+        let elapsed = Elapsed::of(|| result = (0..calls).try_for_each(|_| self.call(part)));
+        result.map(|()| elapsed)
+    }
+
+    fn output(&mut self, _: Part) -> Result<AttentionOutput> {
+        self.output.clone().ok_or(Error::Argument { argument: "part", rule: "was not run yet" })
+    }
+
+    fn blocks(&mut self) -> Result<HostBlocks> {
+        self.blocks.clone().ok_or(NOT_SELECTED)
+    }
+
+    fn plan(&self, _: Part) -> Result<PartPlan> {
+        Ok(PartPlan { tier: None, tiling: None, dispatches: 0.0, workspace_bytes: 0 })
+    }
+
+    fn encode_seconds(&mut self, _: Part) -> Result<Option<f64>> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,64 @@
+//! Multiplications and additions of vectors: `shaders/bench/multiply_add.wgsl`.
+
+use crate::kernels::{Binding, params};
+
+pub(super) const BINDINGS: [Binding; 2] = [Binding::uniform("params"), Binding::write("sums")];
+
+/// Chains of an invocation, and steps of an iteration.
+pub(in crate::bench) const CHAINS: u32 = 8;
+const STEPS: u32 = 2;
+
+/// Operations of one invocation in one iteration: a step multiplies and adds four lanes of each chain.
+pub(in crate::bench) const OPERATIONS: u64 = (CHAINS * STEPS * 4 * 2) as u64;
+
+/// Iterations up to which the sums of f32 are exact.
+pub(in crate::bench) const MAX_ITERATIONS: u32 = 1 << 19;
+
+/// What is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scalar {
+    /// f32.
+    F32,
+    /// f16. Needs `SHADER_F16`.
+    F16,
+}
+
+impl Scalar {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Where counting stops: in f16 2049 is a tie between 2048 and 2050, and goes to the even one. Counts of f32 stay below
+    /// 2^24, where its own would.
+    const fn limit(self) -> f32 {
+        match self {
+            Self::F32 => f32::MAX,
+            Self::F16 => 2048.0,
+        }
+    }
+}
+
+params! {
+    /// The numbers of one dispatch.
+    RateParams {
+        num_iterations: u32,
+        factor: f32,
+        addend: f32,
+    }
+}
+
+impl RateParams {
+    /// Chains that count their steps: their sum says how many there were, and no compiler knows the numbers.
+    pub(in crate::bench) const fn counting(num_iterations: u32) -> Self {
+        Self { num_iterations, factor: 1.0, addend: 1.0 }
+    }
+
+    /// What an invocation must give for chains that count.
+    pub(in crate::bench) fn counted(&self, invocation: u32, scalar: Scalar) -> f32 {
+        let steps = (self.num_iterations * STEPS) as f32;
+        (0..CHAINS).map(|chain| ((invocation % 4 + chain) as f32 + steps).min(scalar.limit())).sum()
+    }
+}

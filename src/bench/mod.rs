@@ -1,0 +1,52 @@
+//! A device's own ceilings, and the operators beside them: the cases of `wattn bench` and of the criterion benches.
+//!
+//! A [`Suite`] measures how fast the machine copies and multiplies, then runs [`cases`] one by one: each result is compared
+//! with the f64 oracle before it is timed, and the time beside the ceiling that it would meet first. The caller drives it,
+//! and may write [`Suite::report`] away after each case.
+//!
+//! ```
+//! use wattn::bench::{Options, Scope, Suite, Target};
+//!
+//! let options = Options::new(Scope::Quick).filter(["prefill/8x1024"]).seconds_per_case(0.1);
+//! let mut suite = Suite::new(|| Ok(Target::Cpu), &options)?;
+//! while let Some(case) = suite.pending() {
+//!     println!("{}", case.id());
+//!     suite.run_next()?;
+//! }
+//! let report = suite.finish()?;
+//! assert!(report.wrong().is_empty());
+//! # Ok::<(), wattn::bench::BenchError>(())
+//! ```
+
+mod case;
+mod ceilings;
+mod check;
+mod clock;
+mod compare;
+mod counts;
+mod cpu;
+mod crossover;
+mod error;
+mod gpu;
+mod inputs;
+mod kernels;
+mod report;
+mod run;
+mod samples;
+mod suite;
+
+pub use case::{Case, Part, Scope, Series, cases};
+#[doc(hidden)]
+pub use ceilings::verify_kernel;
+pub use ceilings::{Ceiling, CeilingKind};
+pub use check::Check;
+pub use clock::Elapsed;
+pub use compare::{Compared, Comparison, Verdict, compare};
+pub use counts::Counts;
+pub use crossover::{Crossover, Line, lines};
+pub use error::{BenchError, BenchResult};
+pub use kernels::{BenchKernel, Scalar};
+pub use report::{Caps, CaseResult, Machine, Outcome, PartResult, Rate, Report, SCHEMA, Timing, TimingMethod};
+pub use run::{PartPlan, Runner, Target};
+pub use samples::{Noise, QUIET, Samples, sample_in_turns};
+pub use suite::{Options, Suite};

@@ -1,0 +1,200 @@
+//! A case, ready to run where it was asked for.
+
+use serde::{Deserialize, Serialize};
+
+use super::check::{Check, check_attention, check_lists};
+use super::clock::{Elapsed, Stamps};
+use super::cpu::CpuRun;
+use super::gpu::GpuRun;
+use super::inputs::Tensors;
+use super::{Case, Counts, Part};
+use crate::{AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, HostBlocks, Result, Tier};
+
+/// Where cases run.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// The CPU path.
+    Cpu,
+    /// A device.
+    Gpu {
+        /// The device.
+        context: Context,
+        /// The tier that its kernels are forced to; `None`: for each problem the best.
+        tier: Option<Tier>,
+    },
+}
+
+impl Target {
+    /// A device with the best tier for each problem.
+    #[must_use]
+    pub const fn best(context: Context) -> Self {
+        Self::Gpu { context, tier: None }
+    }
+
+    /// The tier of attention; none on the CPU.
+    pub(super) fn attention_tier(&self, problem: &AttentionProblem) -> Option<Tier> {
+        match self {
+            Self::Cpu => None,
+            Self::Gpu { context, tier } => {
+                Some(tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, context.caps())))
+            }
+        }
+    }
+}
+
+/// How a part is computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PartPlan {
+    /// The tier of the kernels; none on the CPU.
+    pub tier: Option<String>,
+    /// How attention is cut.
+    pub tiling: Option<String>,
+    /// Dispatches of a call; of a step of decoding, their mean over a cycle. None on the CPU.
+    pub dispatches: f64,
+    /// Memory of the call's own.
+    pub workspace_bytes: u64,
+}
+
+/// The calls of a case on the CPU or on a device.
+pub(super) trait Run {
+    /// Runs a part so many times, one after the other, and waits.
+    fn run(&mut self, part: Part, calls: u32) -> Result<Elapsed>;
+    /// What attention gave last.
+    fn output(&mut self, part: Part) -> Result<AttentionOutput>;
+    /// What was selected last.
+    fn blocks(&mut self) -> Result<HostBlocks>;
+    fn plan(&self, part: Part) -> Result<PartPlan>;
+    /// Seconds that the host needs to encode a call; none where nothing is encoded.
+    fn encode_seconds(&mut self, part: Part) -> Result<Option<f64>>;
+}
+
+/// A case with its inputs, compiled and bound.
+///
+/// ```
+/// use wattn::bench::{Case, Part, Runner, Series, Target};
+/// use wattn::DType;
+/// let case = Case::dense(Series::Prefill, [2, 1, 16, 64], 32, DType::F32);
+/// let mut runner = Runner::new(&Target::Cpu, &case)?;
+/// assert!(runner.check(Part::Dense)?.passed());
+/// println!("{} s", runner.run(Part::Dense, 10)?.seconds() / 10.0);
+/// # Ok::<(), wattn::Error>(())
+/// ```
+pub struct Runner {
+    case: Case,
+    tensors: Tensors,
+    run: Box<dyn Run>,
+    /// The lists that attention reads, once they were selected.
+    blocks: Option<HostBlocks>,
+    /// Seconds of a call, as [`Runner::run`] saw it last.
+    last_call: f64,
+}
+
+impl Runner {
+    /// Makes inputs, compiles and binds.
+    ///
+    /// # Errors
+    /// Those of the plans, of `prepare` and of `bind`: [`Error::Limit`](crate::Error::Limit) where the device is too small.
+    ///
+    /// # Cost
+    /// Allocates inputs and outputs, on the host and on the device; compiles on a cache miss.
+    pub fn new(target: &Target, case: &Case) -> Result<Self> {
+        Self::with_stamps(target, case, Stamps::Take)
+    }
+
+    pub(super) fn with_stamps(target: &Target, case: &Case, stamps: Stamps) -> Result<Self> {
+        let shape = case.problem().shape();
+        case.problem().validate()?;
+        let tensors = Tensors::random([shape.q(), shape.k(), shape.v()]);
+        let run: Box<dyn Run> = match (target, case.problem().dtype()) {
+            (Target::Gpu { context, tier }, _) => Box::new(GpuRun::new(context, *tier, stamps, case, &tensors)?),
+            (Target::Cpu, DType::F32) => Box::new(CpuRun::new(case, tensors.narrowed::<f32>())),
+            (Target::Cpu, DType::F16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::f16>())),
+            (Target::Cpu, DType::BF16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::bf16>())),
+        };
+        Ok(Self { case: case.clone(), tensors, run, blocks: None, last_call: 0.0 })
+    }
+
+    /// The case.
+    #[must_use]
+    pub const fn case(&self) -> &Case {
+        &self.case
+    }
+
+    /// Runs a part so many times, one after the other, and waits. Attention to lists finds those of the last selection;
+    /// before there is one, it selects first, outside the time.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) for a part that the case does not have, and what the device reports.
+    pub fn run(&mut self, part: Part, calls: u32) -> Result<Elapsed> {
+        if part.reads_lists() && self.blocks.is_none() {
+            self.select()?;
+        }
+        let cycle = if part == Part::Step { self.case.cycle() } else { 1 };
+        let Elapsed { wall, device } = self.run.run(part, calls)?;
+        let per_step = |seconds: f64| seconds / f64::from(cycle);
+        let elapsed = Elapsed { wall: per_step(wall), device: device.map(per_step) };
+        self.last_call = elapsed.seconds() / f64::from(calls.max(1));
+        Ok(elapsed)
+    }
+
+    pub(super) const fn last_call(&self) -> f64 {
+        self.last_call
+    }
+
+    /// Runs a part once and compares with the f64 oracle: sampled rows of attention, the last query block's lists.
+    ///
+    /// # Errors
+    /// Those of [`Runner::run`], and [`Error::Blocks`](crate::Error::Blocks) for lists that break a rule.
+    pub fn check(&mut self, part: Part) -> Result<Check> {
+        self.run(part, 1)?;
+        match (part, self.case.selection()) {
+            (Part::Select, Some(selection)) => {
+                let blocks = self.run.blocks()?;
+                let check = check_lists(selection, &self.tensors, &blocks);
+                self.blocks = Some(blocks);
+                check
+            }
+            (Part::Dense, _) | (_, None) => {
+                Ok(check_attention(&self.case, &self.tensors, None, &self.run.output(part)?))
+            }
+            (_, Some(_)) => {
+                let (blocks, got) = (self.run.blocks()?, self.run.output(part)?);
+                Ok(check_attention(&self.case, &self.tensors, Some(&blocks), &got))
+            }
+        }
+    }
+
+    /// How a part is computed.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) for a part that the case does not have.
+    pub fn plan(&self, part: Part) -> Result<PartPlan> {
+        self.run.plan(part)
+    }
+
+    /// What a part must move and compute.
+    #[must_use]
+    pub fn counts(&self, part: Part) -> Counts {
+        Counts::new(&self.case, part, self.blocks.as_ref())
+    }
+
+    /// Seconds that the host needs to encode a call; none where nothing is encoded.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn encode_seconds(&mut self, part: Part) -> Result<Option<f64>> {
+        self.run.encode_seconds(part)
+    }
+
+    fn select(&mut self) -> Result<()> {
+        self.run.run(Part::Select, 1)?;
+        self.blocks = Some(self.run.blocks()?);
+        Ok(())
+    }
+}
+
+impl core::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Runner").field("case", &self.case.id()).finish_non_exhaustive()
+    }
+}

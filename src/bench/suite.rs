@@ -1,0 +1,396 @@
+//! The cases one by one, with a budget, and on through a loss of the device.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use super::ceilings::{self, CeilingKind};
+use super::clock::Stamps;
+use super::crossover::crossovers;
+use super::report::{CaseResult, Machine, Outcome, PartResult, Rate, Report, SCHEMA, Timing, TimingMethod};
+use super::samples::{Noise, sample_in_turns};
+use super::{BenchError, BenchResult, Case, Counts, Part, Runner, Scope, Series, Target, cases};
+use crate::{DType, Error, Result, Tier};
+
+/// What a run of the suite does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    scope: Scope,
+    filter: Vec<String>,
+    seconds_per_case: f64,
+    longest_call: f64,
+    longest_run: Option<f64>,
+    commit: Option<String>,
+}
+
+impl Options {
+    /// All cases of a scope.
+    #[must_use]
+    pub const fn new(scope: Scope) -> Self {
+        let (seconds_per_case, longest_call, longest_run) = match scope {
+            Scope::Quick => (1.2, 0.5, Some(150.0)),
+            Scope::Full => (5.0, 2.0, None),
+        };
+        Self { scope, filter: Vec::new(), seconds_per_case, longest_call, longest_run, commit: None }
+    }
+
+    /// Only cases with one of these in their [`Case::id`].
+    #[must_use]
+    pub fn filter<T: Into<String>>(mut self, parts_of_ids: impl IntoIterator<Item = T>) -> Self {
+        self.filter = parts_of_ids.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Seconds that timing a case should take.
+    #[must_use]
+    pub const fn seconds_per_case(mut self, seconds: f64) -> Self {
+        self.seconds_per_case = seconds;
+        self
+    }
+
+    /// Parts of which a single call would take longer are skipped, and say so.
+    #[must_use]
+    pub const fn longest_call(mut self, seconds: f64) -> Self {
+        self.longest_call = seconds;
+        self
+    }
+
+    /// Seconds after which no further case is begun: those that are left say so, and a run that goes on does them.
+    #[must_use]
+    pub const fn longest_run(mut self, seconds: f64) -> Self {
+        self.longest_run = Some(seconds);
+        self
+    }
+
+    /// What the report gives as the build's commit.
+    #[must_use]
+    pub fn commit(mut self, commit: impl Into<String>) -> Self {
+        self.commit = Some(commit.into());
+        self
+    }
+}
+
+/// A run of the cases. Driven by the caller: see [the module](super).
+pub struct Suite {
+    open: Box<dyn FnMut() -> Result<Target>>,
+    target: Target,
+    stamps: Stamps,
+    options: Options,
+    pending: VecDeque<Case>,
+    /// By series and part: time over what the ceilings would allow, as last seen.
+    pace: HashMap<(Series, Part), f64>,
+    begin: Instant,
+    report: Report,
+}
+
+/// Time over what the ceilings would allow, where none was seen yet: low, so that something is tried.
+const FIRST_PACE: f64 = 3.0;
+
+/// Calls may take so many times as long as was expected of them.
+const TOLERATED: f64 = 2.0;
+
+impl Suite {
+    /// Opens the target and measures its ceilings. A device that is lost later is opened again.
+    ///
+    /// # Errors
+    /// What `open` returns; [`BenchError::NoCase`]; [`BenchError::Ceiling`] where a device computes wrong results.
+    ///
+    /// # Cost
+    /// Some seconds.
+    pub fn new(open: impl FnMut() -> Result<Target> + 'static, options: &Options) -> BenchResult<Self> {
+        let (mut open, begin): (Box<dyn FnMut() -> Result<Target>>, _) = (Box::new(open), Instant::now());
+        let pending = pending(options, &[])?;
+        let target = open()?;
+        let (stamps, timing) = timing(&target)?;
+        let report = Report {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: options.commit.clone(),
+            scope: options.scope,
+            filter: options.filter.clone(),
+            machine: Machine::of(&target),
+            timing,
+            ceilings: ceilings::measure(&target, stamps)?,
+            cases: Vec::new(),
+            lost_devices: 0,
+            crossovers: Vec::new(),
+            noise: None,
+        };
+        Ok(Self { open, target, stamps, options: options.clone(), pending, pace: HashMap::new(), begin, report })
+    }
+
+    /// Goes on from a report: with the cases that it does not have, or that failed in it. Ceilings are those of the report.
+    ///
+    /// # Errors
+    /// [`BenchError::Resume`] for a report of another version, machine or choice of cases, and those of [`Suite::new`].
+    pub fn resume(
+        open: impl FnMut() -> Result<Target> + 'static,
+        options: &Options,
+        mut report: Report,
+    ) -> BenchResult<Self> {
+        let (mut open, begin): (Box<dyn FnMut() -> Result<Target>>, _) = (Box::new(open), Instant::now());
+        agree("version", &report.version, &env!("CARGO_PKG_VERSION").to_owned())?;
+        agree("scope", &report.scope, &options.scope)?;
+        agree("filter", &report.filter, &options.filter)?;
+        let target = open()?;
+        agree("machine", &report.machine, &Machine::of(&target))?;
+        let (stamps, timing) = timing(&target)?;
+        agree("way of timing", &report.timing.method, &timing.method)?;
+        report.cases.retain(|case| !case.unfinished());
+        (report.noise, report.commit) = (None, options.commit.clone());
+        let pending = pending(options, &report.cases)?;
+        Ok(Self { open, target, stamps, options: options.clone(), pending, pace: HashMap::new(), begin, report })
+    }
+
+    /// The case that [`run_next`](Self::run_next) runs; none when all are done.
+    #[must_use]
+    pub fn pending(&self) -> Option<&Case> {
+        self.pending.front()
+    }
+
+    /// Cases that are left.
+    #[must_use]
+    pub fn num_pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// What is known so far.
+    #[must_use]
+    pub const fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Checks and times the next case. Where the device is lost it is opened again and the case tried once more; lost twice,
+    /// the case fails in the report. None when all are done.
+    ///
+    /// # Errors
+    /// What opening the device again returns. The case is then still pending.
+    pub fn run_next(&mut self) -> BenchResult<Option<&CaseResult>> {
+        let Some(case) = self.pending.front().cloned() else { return Ok(None) };
+        if let Some(longest) = self.options.longest_run.filter(|&longest| self.begin.elapsed().as_secs_f64() > longest)
+        {
+            let late = Outcome::OutOfTime(format!("the run may take {longest} s, and they are over"));
+            self.report.cases.push(without_results(&case, &case, &late));
+            self.pending.pop_front();
+            return Ok(self.report.cases.last());
+        }
+        let result = match self.run_case(&case) {
+            Ok(result) => result,
+            Err(error) => {
+                self.reopen(error)?;
+                match self.run_case(&case) {
+                    Ok(result) => result,
+                    Err(error) => {
+                        let failed = Outcome::Failed(format!("twice: {}", self.reopen(error)?));
+                        without_results(&case, &case, &failed)
+                    }
+                }
+            }
+        };
+        self.pending.pop_front();
+        self.report.cases.push(result);
+        Ok(self.report.cases.last())
+    }
+
+    /// Looks at the machine once more and closes the report. Cases that are still pending are not in it.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn finish(mut self) -> BenchResult<Report> {
+        let again = ceilings::measure_copy(&self.target, self.stamps)?;
+        let drift = self.report.ceiling(CeilingKind::Copy).zip(again.rate).map_or(0.0, |(then, now)| then / now - 1.0);
+        let parts = self.report.cases.iter().flat_map(|case| &case.parts);
+        let spreads = parts.filter_map(|part| Some(part.samples.as_ref()?.spread)).collect();
+        self.report.noise = Some(Noise::new(spreads, drift));
+        self.report.crossovers = crossovers(&self.report.cases);
+        Ok(self.report)
+    }
+
+    /// Opens the device again that was lost, and returns what was said about the loss. Any other error is the run's.
+    fn reopen(&mut self, error: Error) -> BenchResult<String> {
+        if !is_loss(&error) {
+            return Err(error.into());
+        }
+        self.report.lost_devices += 1;
+        self.target = (self.open)()?;
+        agree("machine", &self.report.machine, &Machine::of(&self.target))?;
+        Ok(error.to_string())
+    }
+
+    /// Fails where the device is lost, or refuses what it did before.
+    fn run_case(&mut self, case: &Case) -> Result<CaseResult> {
+        let fitted = match &self.target {
+            Target::Cpu => case.clone(),
+            Target::Gpu { context, .. } => case.fitted(context.caps()),
+        };
+        let mut result = CaseResult::new(case, &fitted);
+        let too_long: Vec<Option<Outcome>> = fitted.parts().iter().map(|&part| self.too_long(&fitted, part)).collect();
+        if too_long.iter().all(Option::is_some) {
+            for (&part, outcome) in fitted.parts().iter().zip(too_long.into_iter().flatten()) {
+                result.parts.push(PartResult::without_result(part, outcome, Counts::new(&fitted, part, None)));
+            }
+            return Ok(result);
+        }
+        let mut runner = match Runner::with_stamps(&self.target, &fitted, self.stamps) {
+            Ok(runner) => runner,
+            Err(error) => return Ok(without_results(case, &fitted, &refused(error)?)),
+        };
+        for (&part, too_long) in fitted.parts().iter().zip(too_long) {
+            let outcome = match too_long {
+                Some(outcome) => PartResult::without_result(part, outcome, runner.counts(part)),
+                None => match self.check(&mut runner, part) {
+                    Ok(checked) => checked,
+                    Err(error) => PartResult::without_result(part, refused(error)?, runner.counts(part)),
+                },
+            };
+            result.parts.push(outcome);
+        }
+        self.measure(&mut runner, &mut result)?;
+        Ok(result)
+    }
+
+    /// Whether a call would take longer than it may, by what the last case of the series took.
+    fn too_long(&self, case: &Case, part: Part) -> Option<Outcome> {
+        let bound = self.bound(case, Counts::new(case, part, None));
+        // Dense attention of one series says something about that of another.
+        let elsewhere = || self.pace.iter().filter(|((_, of), _)| *of == part).map(|(_, &pace)| pace).reduce(f64::min);
+        let pace = self.pace.get(&(case.series(), part)).copied().or_else(elsewhere).unwrap_or(FIRST_PACE);
+        let (expected, allowed) = (bound * pace, self.options.longest_call);
+        (expected > allowed).then(|| {
+            Outcome::Skipped(format!("a call would take about {expected:.1} s here, more than the {allowed} s it may"))
+        })
+    }
+
+    /// Seconds that the ceilings would allow.
+    fn bound(&self, case: &Case, counts: Counts) -> f64 {
+        self.rate(case, counts, 1.0).share.unwrap_or(0.0)
+    }
+
+    /// Beside the ceilings of copies and of the arithmetic that the kernels use: sums are f32 whatever is stored, and products
+    /// too, but for matrix units.
+    fn rate(&self, case: &Case, counts: Counts, seconds: f64) -> Rate {
+        let matrices = self.target.attention_tier(case.problem()).is_some_and(Tier::matrix);
+        let kind = if matrices { CeilingKind::Matrix } else { CeilingKind::F32 };
+        let arithmetic = self.report.ceiling(kind).map(|rate| (kind, rate));
+        Rate::new(counts, seconds, self.report.ceiling(CeilingKind::Copy), arithmetic)
+    }
+
+    fn check(&mut self, runner: &mut Runner, part: Part) -> Result<PartResult> {
+        let check = runner.check(part)?;
+        let allowed = self.options.longest_call;
+        // The first call may have waited for a compiler.
+        let mut seconds = runner.last_call();
+        if seconds > allowed {
+            seconds = runner.run(part, 1)?.seconds();
+        }
+        let bound = self.bound(runner.case(), runner.counts(part));
+        self.pace.insert((runner.case().series(), part), seconds / bound.max(f64::MIN_POSITIVE));
+        let outcome = if !check.passed() {
+            Outcome::Wrong(format!("off by {:.1e}, {:.1e} is accepted", check.error, check.bound))
+        } else if seconds > TOLERATED * allowed {
+            Outcome::Checked(format!("a call takes {seconds:.1} s here, more than the {allowed} s it may"))
+        } else if self.report.machine.software && runner.case().problem().dtype() == DType::F16 {
+            Outcome::Checked("software devices convert f16 one by one, which would say nothing".to_owned())
+        } else {
+            Outcome::Measured
+        };
+        let plan = Some(runner.plan(part)?);
+        Ok(PartResult { plan, check: Some(check), ..PartResult::without_result(part, outcome, runner.counts(part)) })
+    }
+
+    fn measure(&mut self, runner: &mut Runner, result: &mut CaseResult) -> Result<()> {
+        let timed = |part: &PartResult| (part.outcome == Outcome::Measured).then_some(part.part);
+        let parts: Vec<Part> = result.parts.iter().filter_map(timed).collect();
+        let seconds = self.options.seconds_per_case;
+        let all = sample_in_turns(parts.len(), seconds, |at, calls| {
+            runner.run(parts[at], calls).map(|elapsed| elapsed.seconds())
+        })?;
+        for (part, samples) in parts.into_iter().zip(all) {
+            let counts = runner.counts(part);
+            let host_encode_seconds = runner.encode_seconds(part)?;
+            let rate = self.rate(runner.case(), counts, samples.median);
+            if let Some(share) = rate.share.filter(|&share| share > 0.0) {
+                self.pace.insert((result.series, part), 1.0 / share);
+            }
+            for to in result.parts.iter_mut().filter(|to| to.part == part) {
+                (to.bytes, to.operations) = (counts.bytes, counts.operations);
+                (to.samples, to.rate) = (Some(samples.clone()), Some(rate));
+                to.host_encode_seconds = host_encode_seconds;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl core::fmt::Debug for Suite {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Suite").field("target", &self.target).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+fn timing(target: &Target) -> BenchResult<(Stamps, Timing)> {
+    let (stamps, note) = match target {
+        Target::Cpu => (Stamps::Leave, "on the CPU nothing is encoded".to_owned()),
+        Target::Gpu { context, .. } => ceilings::stamps_for(context)?,
+    };
+    let method = match stamps {
+        Stamps::Take => TimingMethod::Timestamps,
+        Stamps::Leave => TimingMethod::WallClock,
+    };
+    Ok((stamps, Timing { method, note }))
+}
+
+fn pending(options: &Options, done: &[CaseResult]) -> BenchResult<VecDeque<Case>> {
+    let mut pending: VecDeque<Case> = cases(options.scope).into();
+    pending.retain(|case| options.filter.is_empty() || options.filter.iter().any(|part| case.id().contains(part)));
+    if pending.is_empty() {
+        return Err(BenchError::NoCase { filter: options.filter.join(", ") });
+    }
+    pending.retain(|case| done.iter().all(|done| done.id != case.id()));
+    Ok(pending)
+}
+
+fn agree<T: core::fmt::Debug + PartialEq>(field: &'static str, recorded: &T, now: &T) -> BenchResult<()> {
+    if recorded == now {
+        return Ok(());
+    }
+    Err(BenchError::Resume { field, recorded: format!("{recorded:?}"), now: format!("{now:?}") })
+}
+
+const fn is_loss(error: &Error) -> bool {
+    matches!(error, Error::DeviceLost { .. } | Error::Poll(_) | Error::Map(_))
+}
+
+/// What an error makes of a part; a loss of the device is not the part's.
+fn refused(error: Error) -> Result<Outcome> {
+    match error {
+        lost if is_loss(&lost) => Err(lost),
+        Error::Limit { .. } | Error::OutOfMemory { .. } => Ok(Outcome::Skipped(error.to_string())),
+        // The one that is forced is not for this problem.
+        Error::Argument { argument: "tier", .. } => Ok(Outcome::Skipped(error.to_string())),
+        Error::Blocks { .. } => Ok(Outcome::Wrong(error.to_string())),
+        _ => Ok(Outcome::Failed(error.to_string())),
+    }
+}
+
+fn without_results(asked: &Case, fitted: &Case, outcome: &Outcome) -> CaseResult {
+    let mut result = CaseResult::new(asked, fitted);
+    for &part in fitted.parts() {
+        let counts = Counts::new(fitted, part, None);
+        result.parts.push(PartResult::without_result(part, outcome.clone(), counts));
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_not_the_parts_fault() {
+        assert!(refused(Error::DeviceLost { message: "gone".to_owned() }).is_err());
+        let limit = Error::Limit { limit: "max_buffer_size", needed: 2, available: 1 };
+        assert!(matches!(refused(limit), Ok(Outcome::Skipped(reason)) if reason.contains("max_buffer_size")));
+        let wrong = Error::Validation { during: "x", message: "y".to_owned() };
+        assert!(matches!(refused(wrong), Ok(Outcome::Failed(_))));
+    }
+}
