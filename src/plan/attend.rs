@@ -258,7 +258,8 @@ fn specialize_attend(
     let (share, reduce) = share_modules(tiling.lanes, tier, caps);
     let walk = if problem.blocks.is_some() { Module::WalkSelected } else { Module::WalkRange };
     let elem = elem_module(problem.dtype, tier);
-    let mut modules = vec![Module::AttendParams, Module::SeqLens, walk, elem, share, reduce, Module::AttendRows];
+    let place = Module::AttendPlace;
+    let mut modules = vec![Module::AttendParams, Module::SeqLens, place, walk, elem, share, reduce, Module::AttendRows];
     let mut constants = BTreeMap::from([
         ("LANES", tiling.lanes),
         ("ROWS", tiling.rows),
