@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use futures::FutureExt as _;
 
 use crate::pipeline::PipelineCache;
-use crate::{DeviceCaps, Error, Result, Specialization};
+use crate::{DeviceCaps, DispatchBudget, Error, Result, Specialization};
 
 /// Which adapter [`Context::request`] opens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,13 +56,13 @@ impl ContextOptions {
 #[derive(Clone, Debug)]
 pub struct Context {
     inner: Arc<Inner>,
+    caps: Arc<DeviceCaps>,
 }
 
 #[derive(Debug)]
 struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
-    caps: DeviceCaps,
     checks: ShaderChecks,
     pipelines: PipelineCache<Specialization>,
     #[cfg(feature = "lm")]
@@ -139,7 +139,6 @@ impl Context {
         let inner = Inner {
             device,
             queue,
-            caps,
             checks,
             pipelines,
             #[cfg(feature = "lm")]
@@ -149,7 +148,7 @@ impl Context {
             lost,
             scopes,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), caps: Arc::new(caps) })
     }
 
     /// Opens a device of our own: all limits and all stable features that the adapter has.
@@ -209,7 +208,15 @@ impl Context {
     /// What the device can do.
     #[must_use]
     pub fn caps(&self) -> &DeviceCaps {
-        &self.inner.caps
+        &self.caps
+    }
+
+    /// The same device, pipelines and all, with plans cut for another budget: one that
+    /// [`calibrate`](Self::calibrate) gave, or a number.
+    #[must_use]
+    pub fn with_budget(&self, budget: DispatchBudget) -> Self {
+        let caps = DeviceCaps { budget, ..self.caps().clone() };
+        Self { inner: Arc::clone(&self.inner), caps: Arc::new(caps) }
     }
 
     /// Adapter, kind of device, back end and driver on one line.

@@ -149,7 +149,7 @@ pub use ops::{
 pub(crate) use pipeline::Pipeline;
 #[doc(hidden)]
 pub use plan::check_dispatches;
-pub use plan::{AttentionPlan, Dispatch, MergePlan, SelectionPlan, SelectionTiling, Tiling};
+pub use plan::{AttentionPlan, Dispatch, DispatchBudget, MergePlan, SelectionPlan, SelectionTiling, Stretch, Tiling};
 pub use problem::{
     AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,
     InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs, SelectionMethod,

@@ -20,6 +20,7 @@ struct Tile {
     first_row: u32,
     end_row: u32,
     split: u32,
+    slot: u32,
     thread: Thread,
 }
 
@@ -51,6 +52,10 @@ fn column_of(thread: Thread, c: u32) -> u32 {
 
 // Every group of a workgroup must be given the same `walk`, because of the barriers within.
 fn attend_rows(tile: Tile, walk: Walk) {
+    let part = part_of(walk);
+    if part.is_over {
+        return;
+    }
     let thread = tile.thread;
     let lane = lane_of(thread);
     let first_weight = group_of(thread) * ROWS * WEIGHTS_STRIDE;
@@ -77,7 +82,18 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
-    for (var tile_begin = walk.begin; tile_begin < walk.end; tile_begin += TILE_KV) {
+    if part.resumes {
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            let sums = carried4(r * (COLS + 1u), tile);
+            row_max[r] = sums.x;
+            row_sum[r] = sums.y;
+            for (var c = 0u; c < COLS; c++) { // unroll in registers
+                acc[r][c] = carried4(r * (COLS + 1u) + 1u + c, tile);
+            }
+        }
+    }
+
+    for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
         // Scores of this lane's keys.
         var k_at: array<u32, KEYS>;
         for (var c = 0u; c < KEYS; c++) { // unroll in registers
@@ -197,6 +213,15 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
+    if part.end < walk.end {
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            carry4(r * (COLS + 1u), vec4<f32>(row_max[r], row_sum[r], 0.0, 0.0), tile);
+            for (var c = 0u; c < COLS; c++) { // unroll in registers
+                carry4(r * (COLS + 1u) + 1u + c, acc[r][c], tile);
+            }
+        }
+        return;
+    }
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
         row_sum[r] = give_sum(row_sum[r], r, thread);
     }

@@ -28,6 +28,8 @@ pub(crate) enum Module {
     AttendPlace,
     WalkRange,
     WalkSelected,
+    CarryNone,
+    CarryState,
     AttendRows,
     ElemF32,
     ElemF16,
@@ -75,6 +77,8 @@ module_table! {
     AttendPlace => "attend_place",
     WalkRange => "walk_range",
     WalkSelected => "walk_selected",
+    CarryNone => "carry_none",
+    CarryState => "carry_state",
     AttendRows => "attend_rows",
     ElemF32 => "elem_f32",
     ElemF16 => "elem_f16",
@@ -100,8 +104,10 @@ impl Module {
     /// Bindings that the module brings, after those of the kernel.
     pub(crate) const fn bindings(self) -> &'static [Binding] {
         const BLOCKS: [Binding; 2] = [Binding::read("block_indices"), Binding::read("block_counts")];
+        const CARRIED: [Binding; 1] = [Binding::write("carried")];
         match self {
             Self::WalkSelected => &BLOCKS,
+            Self::CarryState => &CARRIED,
             _ => &[],
         }
     }

@@ -93,7 +93,7 @@ impl Step {
     pub(in crate::lm) fn encode_in(&self, pass: &mut wgpu::ComputePass<'_>) {
         let [x, y, z] = self.workgroups;
         pass.set_pipeline(&self.pipeline.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.set_bind_group(0, &self.bind_group, &[0]);
         pass.dispatch_workgroups(x, y, z);
     }
 }
