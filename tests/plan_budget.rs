@@ -80,7 +80,11 @@ fn shapes() -> impl Strategy<Value = AttentionShape> {
 
 fn masks() -> impl Strategy<Value = Mask> {
     let side = || prop_oneof![Just(None), (0u32..2000).prop_map(Some)];
-    prop_oneof![Just(Mask::Full), Just(Mask::Causal), (side(), side()).prop_map(|(left, right)| Mask::Window { left, right })]
+    prop_oneof![
+        Just(Mask::Full),
+        Just(Mask::Causal),
+        (side(), side()).prop_map(|(left, right)| Mask::Window { left, right })
+    ]
 }
 
 proptest! {
