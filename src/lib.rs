@@ -115,6 +115,8 @@
 //!
 //! More: [`docs::architecture`], [`docs::numerics`], [`docs::performance`], [`docs::decisions`].
 
+#[cfg(not(target_arch = "wasm32"))]
+mod calibrate;
 mod caps;
 mod context;
 pub mod cpu;

@@ -381,7 +381,7 @@ impl BoundAttention {
     }
 
     /// Submits it.
-    pub(super) fn submit(&self, ctx: &Context) {
+    pub(crate) fn submit(&self, ctx: &Context) {
         step::submit(ctx, "wattn.attention", &self.steps.iter().collect::<Vec<_>>());
     }
 }

@@ -152,6 +152,13 @@ impl AttentionPlan {
         }
     }
 
+    /// Operations of all workgroups, by the estimate that budgets count in. The merge is not counted.
+    pub(crate) fn operations(&self) -> u64 {
+        let walks = Walks::new(&self.problem, self.tiling);
+        // The grid was seen to fit.
+        walks.costs(walks.num_places() as u32).operations()
+    }
+
     /// Rows of partial results.
     fn num_partials(&self) -> u64 {
         if self.tiling.num_splits == 1 { 0 } else { u64::from(self.tiling.num_splits) * self.out_rows() }

@@ -104,8 +104,7 @@ impl<'a> Walks<'a> {
     /// the variant of the kernel does.
     pub(super) fn parts(&self, caps: &DeviceCaps) -> Option<Parts> {
         let (most_tiles, tile) = (self.most_tiles(), self.tile_operations());
-        let least = caps.budget.workgroup_operations().min(DispatchBudget::LEAST_WORKGROUP);
-        if most_tiles.saturating_mul(tile) <= least {
+        if most_tiles.saturating_mul(tile) <= caps.budget.whole_operations() {
             return None;
         }
         // As many workgroups at a time as fill a device.

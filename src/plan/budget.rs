@@ -16,6 +16,7 @@
 pub struct DispatchBudget {
     dispatch: u64,
     workgroup: u64,
+    whole: u64,
 }
 
 impl DispatchBudget {
@@ -23,29 +24,39 @@ impl DispatchBudget {
     /// software devices alike compute several dozen multiply-adds in the time that an uncached number takes.
     pub const FETCH: u64 = 32;
 
-    /// Workgroups below so many operations are never cut on a calibrated device: 22000 keys for 16 rows of width 128,
-    /// some 50 ms on the slowest cores known. Whether workgroups are cut at all must not depend on a clock.
-    pub const LEAST_WORKGROUP: u64 = 1 << 28;
+    /// Workgroups up to so many operations stay whole on every device: 11000 keys for 16 rows of width 128, some 50 ms on
+    /// slow cores. Longer ones take a variant of the kernel that can be cut. Which one must not depend on a clock: compilers
+    /// may round two variants differently.
+    pub const LEAST_WORKGROUP: u64 = 1 << 27;
 
     /// No grid is cut.
-    pub const UNLIMITED: Self = Self { dispatch: u64::MAX, workgroup: u64::MAX };
+    pub const UNLIMITED: Self = Self::measured(u64::MAX, u64::MAX);
 
     /// A device of unknown kind: 50 G multiply-adds a second, as integrated GPUs reach.
-    pub const DEFAULT: Self = Self { dispatch: 10_000_000_000, workgroup: Self::LEAST_WORKGROUP };
+    pub const DEFAULT: Self = Self::measured(10_000_000_000, 300_000_000);
 
     /// A GPU with memory of its own: ten times that, as the smallest of them reach.
-    pub(crate) const DISCRETE: Self = Self { dispatch: 100_000_000_000, workgroup: 1_000_000_000 };
+    pub(crate) const DISCRETE: Self = Self::measured(100_000_000_000, 1_000_000_000);
 
     /// Two cores of a CPU.
-    pub(crate) const SOFTWARE: Self = Self { dispatch: 2_000_000_000, workgroup: Self::LEAST_WORKGROUP };
+    pub(crate) const SOFTWARE: Self = Self::measured(2_000_000_000, 300_000_000);
 
     /// A budget by numbers, for tests and for devices that are known: operations of a dispatch, and of the part of a
-    /// workgroup that runs in one dispatch. At least 1 each; a workgroup's are at most a dispatch's.
+    /// workgroup that runs in one dispatch. At least 1 each; a workgroup's are at most a dispatch's. Workgroups of more than
+    /// that can be cut however small they are.
     #[must_use]
     pub const fn new(dispatch: u64, workgroup: u64) -> Self {
+        let measured = Self::measured(dispatch, workgroup);
+        let Self { workgroup, whole, .. } = measured;
+        Self { whole: if workgroup < whole { workgroup } else { whole }, ..measured }
+    }
+
+    /// The same, where small workgroups stay whole.
+    pub(crate) const fn measured(dispatch: u64, workgroup: u64) -> Self {
         let dispatch = if dispatch == 0 { 1 } else { dispatch };
         let workgroup = if workgroup == 0 { 1 } else { workgroup };
-        Self { dispatch, workgroup: if workgroup < dispatch { workgroup } else { dispatch } }
+        let workgroup = if workgroup < dispatch { workgroup } else { dispatch };
+        Self { dispatch, workgroup, whole: Self::LEAST_WORKGROUP }
     }
 
     /// What is assumed of a device before it is calibrated.
@@ -67,5 +78,11 @@ impl DispatchBudget {
     #[must_use]
     pub const fn workgroup_operations(&self) -> u64 {
         self.workgroup
+    }
+
+    /// Operations up to which a workgroup is never cut.
+    #[must_use]
+    pub const fn whole_operations(&self) -> u64 {
+        self.whole
     }
 }

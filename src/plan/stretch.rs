@@ -33,6 +33,11 @@ pub(super) struct Costs<F> {
 }
 
 impl<F: Fn(u32) -> u64> Costs<F> {
+    /// Operations of all places.
+    pub(super) fn operations(&self) -> u64 {
+        (0..self.num_places).map(|place| (self.tiles)(place).saturating_mul(self.tile_operations)).sum()
+    }
+
     /// Cuts the grid so that each stretch stays within the budget where it is more than one place.
     pub(super) fn cut(&self, parts: Option<Parts>, caps: &DeviceCaps) -> Vec<Stretch> {
         let budget = caps.budget.dispatch_operations();

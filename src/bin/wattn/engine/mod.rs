@@ -134,6 +134,7 @@ impl Engine {
 }
 
 /// Keys and values of a text, ready for causal attention by chunks of queries.
+#[expect(clippy::large_enum_variant, reason = "there is one of it for a text")]
 pub(crate) enum PrefixAttention<'a, T> {
     Cpu(CpuPrefix<'a, T>),
     Gpu(GpuPrefix),
