@@ -15,12 +15,13 @@ const TARGET: Duration = Duration::from_millis(100);
 const WORKGROUP_TARGET: Duration = Duration::from_millis(25);
 
 /// Long enough to say how fast a device is, beside what a submission costs.
-const ENOUGH: Duration = Duration::from_millis(4);
+const ENOUGH: Duration = Duration::from_millis(6);
 
 /// No number of the calibration is measured for longer, whatever came out.
 const AT_MOST: Duration = Duration::from_millis(15);
 
-const WIDTH: u32 = 128;
+/// Of heads: wide enough for whole loads, narrow enough to compile fast.
+const WIDTH: u32 = 64;
 
 impl Context {
     /// Measures what the device computes in 100 ms: for [`Context::with_budget`]. Another program that computes at the same
@@ -30,25 +31,35 @@ impl Context {
     /// Those of [`Attention::prepare`] and [`Attention::bind`].
     ///
     /// # Cost
-    /// Compiles three pipelines on a cache miss, allocates up to 100 MiB for a moment, submits, and waits: for some 50 ms
+    /// Compiles three pipelines on a cache miss, allocates up to 64 MiB for a moment, submits, and waits: for some 50 ms
     /// when nothing is compiled.
     pub fn calibrate_blocking(&self) -> Result<DispatchBudget> {
         let ctx = &self.with_budget(DispatchBudget::UNLIMITED);
         // Many rows against few keys: products. One row against many: memory. One workgroup: the speed of a core.
-        let prefill = ctx.rate(&mut Load::new(64, 8, 64, 4096))?;
-        let decode = ctx.rate(&mut Load::new(1, 8, 512, 8192))?;
-        let alone = ctx.rate(&mut Load::new(1, 1, 512, 8192))?;
+        let whole = |tiling| Tiling { num_splits: 1, ..tiling };
+        let mut prefill = Load::new([64, 8], [64, 4096]);
+        let rows = whole(ctx.tiling(&prefill)?);
+        let prefill = ctx.rate(&mut prefill, rows)?;
+        let mut decode = Load::new([1, 8], [512, 16384]);
+        let splits = ctx.tiling(&decode)?;
+        let decode = ctx.rate(&mut decode, splits)?;
+        let alone = ctx.rate(&mut Load::new([rows.tile_q(), 1], [512, 16384]), rows)?;
         let dispatch = operations_in(prefill.min(decode), TARGET);
         Ok(DispatchBudget::measured(dispatch, operations_in(alone, WORKGROUP_TARGET)))
     }
 
+    /// The tiling of a load at its largest. All sizes have the same, so that they run the same pipelines.
+    fn tiling(&self, load: &Load) -> Result<Tiling> {
+        Ok(AttentionPlan::new(&load.problem_of(1, load.most_keys), self.caps())?.tiling())
+    }
+
     /// Operations a second under a load that grows until it takes long enough.
-    fn rate(&self, load: &mut Load) -> Result<f64> {
+    fn rate(&self, load: &mut Load, tiling: Tiling) -> Result<f64> {
         // The first run loads code into the device, and on some compiles it.
-        self.run(load)?;
+        self.run(load, tiling)?;
         let begin = Instant::now();
         loop {
-            let (operations, seconds) = self.run(load)?;
+            let (operations, seconds) = self.run(load, tiling)?;
             if seconds >= ENOUGH.as_secs_f64() || begin.elapsed() >= AT_MOST || !load.grow() {
                 return Ok(operations / seconds);
             }
@@ -56,12 +67,10 @@ impl Context {
     }
 
     /// Operations of one run, and its seconds.
-    fn run(&self, load: &Load) -> Result<(f64, f64)> {
-        let problem = load.problem();
+    fn run(&self, load: &Load, tiling: Tiling) -> Result<(f64, f64)> {
+        let problem = load.problem_of(load.batch_size, load.seq_len_kv);
         let shape = *problem.shape();
-        let chosen = AttentionPlan::new(&load.largest(), self.caps())?;
-        // One tiling for all sizes, so that all run the same pipelines.
-        let plan = AttentionPlan::with_tiling(&problem, self.caps(), chosen.tier(), load.tiling(chosen.tiling()))?;
+        let plan = AttentionPlan::with_tiling(&problem, self.caps(), self.caps().best_tier(), tiling)?;
         let attention = Attention::prepare(self, &plan)?;
         let buffer = |[batch, seq, heads, dim]: [u32; 4]| {
             self.device().create_buffer(&wgpu::BufferDescriptor {
@@ -118,14 +127,14 @@ struct Load {
 }
 
 impl Load {
-    /// Most sequences: 32 MiB of out under 64 queries of 8 heads.
+    /// Most sequences: 16 MiB of out under 64 queries of 8 heads.
     const MOST_BATCHES: u32 = 128;
 
-    fn new(seq_len_q: u32, num_heads: u32, seq_len_kv: u32, most_keys: u32) -> Self {
+    fn new([seq_len_q, num_heads]: [u32; 2], [seq_len_kv, most_keys]: [u32; 2]) -> Self {
         Self { seq_len_q, num_heads, seq_len_kv, most_keys, batch_size: 1 }
     }
 
-    fn with_lengths(&self, batch_size: u32, seq_len_kv: u32) -> AttentionProblem {
+    fn problem_of(&self, batch_size: u32, seq_len_kv: u32) -> AttentionProblem {
         let shape = AttentionShape {
             batch_size,
             seq_len_q: self.seq_len_q,
@@ -138,28 +147,11 @@ impl Load {
         AttentionProblem::new(shape, DType::F32)
     }
 
-    fn problem(&self) -> AttentionProblem {
-        self.with_lengths(self.batch_size, self.seq_len_kv)
-    }
-
-    fn largest(&self) -> AttentionProblem {
-        self.with_lengths(1, self.most_keys)
-    }
-
-    fn is_one_workgroup(&self) -> bool {
-        self.num_heads == 1
-    }
-
-    /// Whole walks for prefill and for one workgroup, splits for the rest.
-    fn tiling(&self, chosen: Tiling) -> Tiling {
-        if self.seq_len_q > 1 || self.is_one_workgroup() { Tiling { num_splits: 1, ..chosen } } else { chosen }
-    }
-
     /// Doubles it: keys first, then sequences. False when it is at its largest.
     fn grow(&mut self) -> bool {
         if self.seq_len_kv < self.most_keys {
             self.seq_len_kv *= 2;
-        } else if self.batch_size < Self::MOST_BATCHES && !self.is_one_workgroup() {
+        } else if self.batch_size < Self::MOST_BATCHES && self.num_heads > 1 {
             self.batch_size *= 2;
         } else {
             return false;

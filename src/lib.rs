@@ -128,6 +128,7 @@ mod kernels;
 pub mod lm;
 mod ops;
 mod pipeline;
+mod pipeline_store;
 mod plan;
 mod problem;
 pub mod quality;
@@ -149,6 +150,7 @@ pub use ops::{
 };
 #[cfg(feature = "lm")]
 pub(crate) use pipeline::Pipeline;
+pub use pipeline_store::PipelineCacheState;
 #[doc(hidden)]
 pub use plan::check_dispatches;
 pub use plan::{AttentionPlan, Dispatch, DispatchBudget, MergePlan, SelectionPlan, SelectionTiling, Stretch, Tiling};

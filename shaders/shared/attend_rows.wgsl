@@ -83,12 +83,14 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     if part.resumes {
-        for (var r = 0u; r < ROWS; r++) { // unroll in registers
-            let sums = carried4(r * (COLS + 1u), tile);
-            row_max[r] = sums.x;
-            row_sum[r] = sums.y;
-            for (var c = 0u; c < COLS; c++) { // unroll in registers
-                acc[r][c] = carried4(r * (COLS + 1u) + 1u + c, tile);
+        // One long loop: some compilers unroll short ones on their own, and choke on what comes out.
+        for (var i = 0u; i < CARRIED; i++) { // unroll in registers
+            let value = carried4(i, tile);
+            if i % (COLS + 1u) == COLS {
+                row_max[i / (COLS + 1u)] = value.x;
+                row_sum[i / (COLS + 1u)] = value.y;
+            } else {
+                acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)] = value;
             }
         }
     }
@@ -214,10 +216,11 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     if part.end < walk.end {
-        for (var r = 0u; r < ROWS; r++) { // unroll in registers
-            carry4(r * (COLS + 1u), vec4<f32>(row_max[r], row_sum[r], 0.0, 0.0), tile);
-            for (var c = 0u; c < COLS; c++) { // unroll in registers
-                carry4(r * (COLS + 1u) + 1u + c, acc[r][c], tile);
+        for (var i = 0u; i < CARRIED; i++) { // unroll in registers
+            if i % (COLS + 1u) == COLS {
+                carry4(i, vec4<f32>(row_max[i / (COLS + 1u)], row_sum[i / (COLS + 1u)], 0.0, 0.0), tile);
+            } else {
+                carry4(i, acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)], tile);
             }
         }
         return;

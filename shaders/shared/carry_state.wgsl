@@ -1,7 +1,7 @@
 // Family `carry`: how the walk of a workgroup is cut into parts, each a dispatch's. Here into parts of params.part_tiles
 // tiles. Between two of them lies in memory what every lane has accumulated, to the bit: results are those of the walk
-// in one piece.
-@group(0) @binding(CARRIED_BINDING) var<storage, read_write> carried: array<vec4<f32>>; // [workgroups, ROWS * (COLS + 1), WORKGROUP_SIZE]
+// in one piece. For each of a lane's rows that are its COLS columns, then the row's maximum and sum: CARRIED vec4.
+@group(0) @binding(CARRIED_BINDING) var<storage, read_write> carried: array<vec4<f32>>; // [workgroups, CARRIED, WORKGROUP_SIZE]
 
 struct Part {
     // Keys to go through: up to walk.end in the last part.
@@ -19,7 +19,7 @@ fn part_of(walk: Walk) -> Part {
 }
 
 fn carried_at(i: u32, tile: Tile) -> u32 {
-    return (tile.slot * ROWS * (COLS + 1u) + i) * WORKGROUP_SIZE + group_of(tile.thread) * LANES + lane_of(tile.thread);
+    return (tile.slot * CARRIED + i) * WORKGROUP_SIZE + group_of(tile.thread) * LANES + lane_of(tile.thread);
 }
 
 fn carried4(i: u32, tile: Tile) -> vec4<f32> {

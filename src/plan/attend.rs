@@ -80,7 +80,7 @@ impl AttentionPlan {
         let fits = attend.num_storage_buffers() < caps.max_storage_buffers;
         let parts = walks.parts(caps).filter(|_| fits);
         if parts.is_some() {
-            attend.carry_state();
+            attend.carry_state(tiling.rows);
         }
         let stretches = |num_places| walks.costs(num_places).cut(parts, caps);
         let mut dispatches = vec![Dispatch::cut(attend, walks.num_places(), caps, stretches)?];
@@ -313,6 +313,7 @@ fn specialize_attend(
         ("WORKGROUP_SIZE", tiling.workgroup_size()),
         ("HEAD_DIM4", shape.head_dim / 4),
         ("HEAD_DIM_V4", shape.head_dim_v / 4),
+        ("CARRIED", 0),
     ]);
     let mut switches = BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv)]);
     if let Some(blocks) = &problem.blocks {

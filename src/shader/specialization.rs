@@ -41,7 +41,9 @@ impl Specialization {
     }
 
     /// The same kernel with its walks cut into parts.
-    pub(crate) fn carry_state(&mut self) {
+    pub(crate) fn carry_state(&mut self, rows: u32) {
+        let columns = self.constants.get("COLS").copied().unwrap_or(0);
+        self.constants.insert("CARRIED", rows * (columns + 1));
         // After the uniform and all other buffers.
         self.constants.insert("CARRIED_BINDING", 1 + self.num_storage_buffers());
         for module in &mut self.modules {
