@@ -99,7 +99,7 @@ pub struct DeviceCaps {
     /// invocation after the other within a subgroup's lanes.
     pub software: bool,
     /// What one dispatch may compute: a guess by the kind of device, or what
-    /// [`Context::calibrate`](crate::Context::calibrate) measured.
+    /// [`Context::calibrate_blocking`](crate::Context::calibrate_blocking) measured.
     pub budget: DispatchBudget,
 }
 

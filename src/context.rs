@@ -232,7 +232,7 @@ impl Context {
     }
 
     /// The same device, pipelines and all, with plans cut for another budget: one that
-    /// [`calibrate`](Self::calibrate) gave, or a number.
+    /// [`calibrate_blocking`](Self::calibrate_blocking) gave, or a number.
     #[must_use]
     pub fn with_budget(&self, budget: DispatchBudget) -> Self {
         let caps = DeviceCaps { budget, ..self.caps().clone() };

@@ -100,6 +100,8 @@
 //! | [`Attention::bind_with`], [`Selection::bind_with`], [`Merge::bind`] | views, usages, sizes | | bind groups, small uniforms | | |
 //! | [`Attention::bind`], [`Selection::bind`] | the same | | and [`Workspace`]s | | |
 //! | [`BoundAttention::encode`], [`BoundSelection::encode_step`], [`BoundMerge::encode`] | | | | | |
+//! | [`Context::calibrate_blocking`] | | on a cache miss | buffers, for a moment | yes | thread |
+//! | [`Context::save_pipelines`] | | | | | for the disk |
 //! | [`Context::check_blocks`] | the lists | on a cache miss | a small buffer | yes | future |
 //! | [`Context::read`], [`Context::read_blocking`] | the view | | a staging buffer | a copy | future, thread |
 //! | [`Context::attend`], [`Engine::attend`], [`Engine::attend_sparse`] | all | on a cache miss | all | yes | future |
