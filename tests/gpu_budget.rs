@@ -104,13 +104,16 @@ fn chosen_tilings() {
     }
 }
 
-/// Where a device has a buffer to spare, walks through lists are cut as well.
+/// Where a device has a buffer to spare, walks through lists are cut as well. In one tier: how walks are cut has nothing to
+/// do with how lanes talk, and lavapipe compiles the others for ten seconds each.
 #[test]
 fn block_sparse_attention() {
     let cases = callers_cases::<f32>();
     let mut parts = false;
     everywhere(DType::F32, |whole, cut, tier| {
-        // With lengths of their own, which compile fastest.
+        if tier != Tier::Baseline {
+            return;
+        }
         for case in cases.iter().filter(|case| case.selection.block_size == 8 && case.case.seq_lens_kv.is_some()) {
             for splits in [1, 3] {
                 let [expected, got] = [whole, cut].map(|ctx| {
