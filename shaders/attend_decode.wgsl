@@ -45,5 +45,5 @@ fn attend_decode(
     walk.begin = begin + num_tiles * place.split / params.num_splits * TILE_KV;
     walk.end = min(begin + num_tiles * (place.split + 1u) / params.num_splits * TILE_KV, walk.end);
     let first_row = rows.begin + group_of(thread) * ROWS;
-    attend_rows(Tile(place.batch, place.heads, first_row, rows.end, place.split, thread), walk);
+    attend_rows(Tile(place.batch, place.heads, first_row, rows.end, place.split, place.slot, thread), walk);
 }

@@ -37,5 +37,5 @@ fn attend_prefill(
         return;
     }
     let first_row = rows.begin + group_of(thread) * ROWS;
-    attend_rows(Tile(place.batch, place.heads, first_row, rows.end, 0u, thread), walk_of(place, rows));
+    attend_rows(Tile(place.batch, place.heads, first_row, rows.end, 0u, place.slot, thread), walk_of(place, rows));
 }

@@ -13,7 +13,7 @@ fn merge_splits(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let item = (workgroup.y * num_workgroups.x + workgroup.x) * WORKGROUP_SIZE + index;
+    let item = (params.first_place + workgroup.y * num_workgroups.x + workgroup.x) * WORKGROUP_SIZE + index;
     let row = item / HEAD_DIM_V4;
     let column = item % HEAD_DIM_V4;
     if row >= params.num_rows {

@@ -10,7 +10,7 @@ fn sample_queries(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let item = (workgroup.y * num_workgroups.x + workgroup.x) * WORKGROUP_SIZE + index;
+    let item = (params.first_place + workgroup.y * num_workgroups.x + workgroup.x) * WORKGROUP_SIZE + index;
     let row = item / HEAD_DIM4;
     let q_block = row / params.num_samples % params.num_q_blocks;
     let head = row / params.num_samples / params.num_q_blocks % params.num_q_heads;

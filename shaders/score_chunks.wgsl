@@ -19,7 +19,7 @@ fn score_chunks(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
     let tiles = (params.max_chunks + 2u * WORKGROUP_SIZE - 1u) / (2u * WORKGROUP_SIZE);
-    let item = workgroup.y * num_workgroups.x + workgroup.x;
+    let item = params.first_place + workgroup.y * num_workgroups.x + workgroup.x;
     let list = item / tiles;
     if list >= params.batch_size * params.num_sets * params.num_q_blocks {
         return;

@@ -114,8 +114,7 @@ fn search_tree(
     let scratch_begin = workgroup.x * num_groups * (6u + 2u * params.keys_per_block);
     candidates_at = scratch_begin + 4u * num_groups;
     scores_at = candidates_at + 2u * num_groups;
-    let num_lists = params.batch_size * params.num_sets * params.num_q_blocks;
-    for (var list = workgroup.x; list < num_lists; list += num_workgroups.x) {
+    for (var list = params.first_place + workgroup.x; list < params.end_place; list += num_workgroups.x) {
         // What barriers depend on stays in variables of the function: those of the module count as different for each
         // invocation.
         let place = query_block(list, params.num_sets);

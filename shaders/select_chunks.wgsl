@@ -56,7 +56,7 @@ fn select_chunks(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
     let sets = params.num_sets / params.lists_per_set;
-    let list = workgroup.y * num_workgroups.x + workgroup.x;
+    let list = params.first_place + workgroup.y * num_workgroups.x + workgroup.x;
     if list >= params.batch_size * sets * params.num_q_blocks {
         return;
     }

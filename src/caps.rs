@@ -2,7 +2,7 @@
 
 use core::ops::RangeInclusive;
 
-use crate::{Error, Result};
+use crate::{DispatchBudget, Error, Result};
 
 /// Optional parts of a device that kernels may use, best last. Chosen by what the device reports, never by its name;
 /// [`AttentionPlan::with_tier`](crate::AttentionPlan::with_tier) forces one.
@@ -112,6 +112,9 @@ pub struct DeviceCaps {
     /// The device computes on the CPU's own cores (a software driver): no wide memory to hide latencies of, and one
     /// invocation after the other within a subgroup's lanes.
     pub software: bool,
+    /// What one dispatch may compute: a guess by the kind of device, or what
+    /// [`Context::calibrate_blocking`](crate::Context::calibrate_blocking) measured.
+    pub budget: DispatchBudget,
 }
 
 impl DeviceCaps {
@@ -131,6 +134,7 @@ impl DeviceCaps {
         matrix_from_vec4: false,
         timestamps: false,
         software: false,
+        budget: DispatchBudget::DEFAULT,
     };
 
     /// A grid of one dimension, folded into two where one axis does not hold it. Kernels pass over what lies past the end.
@@ -182,6 +186,7 @@ impl DeviceCaps {
             matrix_from_vec4: info.backend == wgpu::Backend::Vulkan,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             software: info.device_type == wgpu::DeviceType::Cpu,
+            budget: DispatchBudget::of_kind(info.device_type),
         }
     }
 

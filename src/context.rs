@@ -1,11 +1,13 @@
 //! A device and its queue, what they can do, and the pipelines made for them.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use futures::FutureExt as _;
 
 use crate::pipeline::PipelineCache;
-use crate::{DeviceCaps, Error, Result, Specialization};
+use crate::pipeline_store::{PipelineCacheState, PipelineStore};
+use crate::{DeviceCaps, DispatchBudget, Error, Result, Specialization};
 
 /// Which adapter [`Context::request`] opens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct ContextOptions {
     pub adapter_name: Option<String>,
     /// Whether a software device will do when there is no GPU. One that is named always will.
     pub software: SoftwareAdapters,
+    /// Folder for compiled pipelines; `None`: nothing is kept.
+    pub pipeline_cache: Option<PathBuf>,
 }
 
 /// What to do with adapters that compute on the CPU's cores (lavapipe, SwiftShader, WARP).
@@ -32,6 +36,14 @@ impl ContextOptions {
     #[must_use]
     pub fn adapter_name(mut self, name: impl Into<String>) -> Self {
         self.adapter_name = Some(name.into());
+        self
+    }
+
+    /// Takes compiled pipelines from a file in this folder, where the back end hands them out (Vulkan).
+    /// [`Context::save_pipelines`] writes it.
+    #[must_use]
+    pub fn pipeline_cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.pipeline_cache = Some(folder.into());
         self
     }
 
@@ -56,13 +68,13 @@ impl ContextOptions {
 #[derive(Clone, Debug)]
 pub struct Context {
     inner: Arc<Inner>,
+    caps: Arc<DeviceCaps>,
 }
 
 #[derive(Debug)]
 struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
-    caps: DeviceCaps,
     checks: ShaderChecks,
     pipelines: PipelineCache<Specialization>,
     #[cfg(feature = "lm")]
@@ -71,6 +83,7 @@ struct Inner {
     unused_read: wgpu::Buffer,
     unused_write: wgpu::Buffer,
     lost: Arc<OnceLock<String>>,
+    store: OnceLock<(Option<PipelineStore>, PipelineCacheState)>,
     /// Error scopes are a stack for each thread; the lock keeps the stacks of one device from interleaving on the web.
     scopes: Mutex<()>,
 }
@@ -139,7 +152,6 @@ impl Context {
         let inner = Inner {
             device,
             queue,
-            caps,
             checks,
             pipelines,
             #[cfg(feature = "lm")]
@@ -147,9 +159,10 @@ impl Context {
             unused_read,
             unused_write,
             lost,
+            store: OnceLock::new(),
             scopes,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), caps: Arc::new(caps) })
     }
 
     /// Opens a device of our own: all limits and all stable features that the adapter has, and cooperative matrices, which
@@ -188,6 +201,12 @@ impl Context {
             .await
             .map_err(|error| Error::RequestDevice { adapter: info.name, reason: error.to_string() })?;
         let context = Self::with_adapter(adapter, device, queue)?;
+        if let Some(folder) = &options.pipeline_cache {
+            let store =
+                context.scoped("opening the pipeline cache", || PipelineStore::open(context.device(), folder))?;
+            // Nobody else has the context yet.
+            let _ = context.inner.store.set(store);
+        }
         let lost = Arc::clone(&context.inner.lost);
         context.device().set_device_lost_callback(move |reason, message| {
             // The first loss is the one to report; the device never comes back.
@@ -220,13 +239,40 @@ impl Context {
     /// What the device can do.
     #[must_use]
     pub fn caps(&self) -> &DeviceCaps {
-        &self.inner.caps
+        &self.caps
+    }
+
+    /// The same device, pipelines and all, with plans cut for another budget: one that
+    /// [`calibrate_blocking`](Self::calibrate_blocking) gave, or a number.
+    #[must_use]
+    pub fn with_budget(&self, budget: DispatchBudget) -> Self {
+        let caps = DeviceCaps { budget, ..self.caps().clone() };
+        Self { inner: Arc::clone(&self.inner), caps: Arc::new(caps) }
+    }
+
+    /// What became of [`ContextOptions::pipeline_cache`].
+    #[must_use]
+    pub fn pipeline_cache_state(&self) -> PipelineCacheState {
+        self.inner.store.get().map_or(PipelineCacheState::Off, |(_, state)| state.clone())
+    }
+
+    /// Writes what was compiled into the file of [`ContextOptions::pipeline_cache`], whole or not at all; does nothing where
+    /// there is none, or nothing new.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn save_pipelines(&self) -> Result<()> {
+        self.pipeline_store().map_or(Ok(()), PipelineStore::save)
     }
 
     /// Adapter, kind of device, back end and driver on one line.
     #[must_use]
     pub fn describe(&self) -> String {
         describe_adapter(&self.device().adapter_info())
+    }
+
+    pub(crate) fn pipeline_store(&self) -> Option<&PipelineStore> {
+        self.inner.store.get().and_then(|(store, _)| store.as_ref())
     }
 
     pub(crate) fn shader_checks(&self) -> ShaderChecks {

@@ -179,6 +179,14 @@ pub enum Error {
     /// Waiting for the device failed.
     #[error("waiting for the device: {0}")]
     Poll(#[from] wgpu::PollError),
+    /// A file of the library's own could not be written.
+    #[error("writing {}: {message}", path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system says.
+        message: String,
+    },
     /// Mapping a staging buffer failed.
     #[error("reading results back: {0}")]
     Map(#[from] wgpu::BufferAsyncError),

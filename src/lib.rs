@@ -104,6 +104,8 @@
 //! | [`Attention::bind_with`], [`Selection::bind_with`], [`Merge::bind`] | views, usages, sizes | | bind groups, small uniforms | | |
 //! | [`Attention::bind`], [`Selection::bind`] | the same | | and [`Workspace`]s | | |
 //! | [`BoundAttention::encode`], [`BoundSelection::encode_step`], [`BoundMerge::encode`] | | | | | |
+//! | [`Context::calibrate_blocking`] | | on a cache miss | buffers, for a moment | yes | thread |
+//! | [`Context::save_pipelines`] | | | | | for the disk |
 //! | [`Context::check_blocks`] | the lists | on a cache miss | a small buffer | yes | future |
 //! | [`Context::read`], [`Context::read_blocking`] | the view | | a staging buffer | a copy | future, thread |
 //! | [`Context::attend`], [`Engine::attend`], [`Engine::attend_sparse`] | all | on a cache miss | all | yes | future |
@@ -121,6 +123,8 @@
 
 #[cfg(feature = "bench")]
 pub mod bench;
+#[cfg(not(target_arch = "wasm32"))]
+mod calibrate;
 mod caps;
 mod context;
 pub mod cpu;
@@ -132,6 +136,7 @@ mod kernels;
 pub mod lm;
 mod ops;
 mod pipeline;
+mod pipeline_store;
 mod plan;
 mod problem;
 pub mod quality;
@@ -153,9 +158,10 @@ pub use ops::{
 };
 #[cfg(feature = "lm")]
 pub(crate) use pipeline::Pipeline;
+pub use pipeline_store::PipelineCacheState;
 #[doc(hidden)]
 pub use plan::check_dispatches;
-pub use plan::{AttentionPlan, Dispatch, MergePlan, SelectionPlan, SelectionTiling, Tiling};
+pub use plan::{AttentionPlan, Dispatch, DispatchBudget, MergePlan, SelectionPlan, SelectionTiling, Stretch, Tiling};
 pub use problem::{
     AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,
     InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs, SelectionMethod,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::context::ShaderChecks;
 use crate::kernels::Binding;
+use crate::pipeline_store::PipelineStore;
 use crate::shader::Specialization;
 use crate::{Context, Result};
 
@@ -53,7 +54,7 @@ impl PipelineCache<Specialization> {
 fn compile(ctx: &Context, specialization: &Specialization) -> Pipeline {
     let kernel = specialization.kernel();
     let module = module(ctx, kernel.label(), specialization.wgsl());
-    Pipeline::new(ctx.device(), kernel.label(), kernel.name(), &module, &specialization.bindings())
+    Pipeline::new(ctx, kernel.label(), kernel.name(), &module, &specialization.bindings())
 }
 
 /// A shader of the crate's own, without wgpu's bounds checks unless the context wants them.
@@ -73,13 +74,13 @@ pub(crate) fn module(ctx: &Context, label: &'static str, wgsl: String) -> wgpu::
 impl Pipeline {
     /// The entry point of a module whose bind group 0 has these bindings.
     pub(crate) fn new(
-        device: &wgpu::Device,
+        ctx: &Context,
         name: &'static str,
         entry_point: &str,
         module: &wgpu::ShaderModule,
         bindings: &[Binding],
     ) -> Self {
-        let label = Some(name);
+        let (device, label) = (ctx.device(), Some(name));
         let entries: Vec<_> = (0..).zip(bindings).map(|(at, binding)| binding.layout_entry(at)).collect();
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -97,7 +98,7 @@ impl Pipeline {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: ctx.pipeline_store().map(PipelineStore::cache),
         });
         Self { pipeline, layout, label: name }
     }

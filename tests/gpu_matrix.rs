@@ -11,8 +11,8 @@ use common::{Case, Exp, MASKS, rows, shape};
 use half::{bf16, f16};
 use wattn::cpu::twins;
 use wattn::{
-    Attention, AttentionArgs, AttentionPlan, AttentionShape, Context, DType, DeviceCaps, Element, Error, LSE_EMPTY,
-    Mask, TensorView, TensorViewMut, Tier, Tiling, Workspace,
+    Attention, AttentionArgs, AttentionPlan, AttentionShape, Context, DType, DeviceCaps, DispatchBudget, Element,
+    Error, LSE_EMPTY, Mask, TensorView, TensorViewMut, Tier, Tiling, Workspace,
 };
 
 /// Calls `check` with every adapter and tiny tiling.
@@ -135,6 +135,23 @@ fn splits_and_their_partial_results() {
             let got = (&found[..twin.out.len()], &found[found.len() - twin.lse.len()..]);
             check_twin(plan.tier(), got, (&twin.out, &twin.lse), &format!("{} {case:?}", ctx.describe()));
         }
+    }
+}
+
+/// Walks cut at every tile: what is carried from dispatch to dispatch leaves the bits as they are.
+#[test]
+fn walks_in_parts() {
+    for (mask, num_splits) in [(Mask::Full, 1), (Mask::Causal, 1), (Mask::Causal, 3)] {
+        let case = Case::random(shape(2, [19, 75], [2, 2]), mask, 6);
+        everywhere(|ctx, tiling| {
+            let mut caps = ctx.caps().clone();
+            let tiling = Tiling { num_splits, ..tiling };
+            let expected = bits(&run(ctx, &plan_of(&case, &caps, tiling), &case));
+            caps.budget = DispatchBudget::new(1, 1);
+            let plan = plan_of(&case, &caps, tiling);
+            assert!(plan.dispatches()[0].stretches.len() > 3, "{plan}");
+            assert!(expected == bits(&run(ctx, &plan, &case)), "{} {tiling:?} {mask}", ctx.describe());
+        });
     }
 }
 

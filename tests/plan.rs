@@ -105,14 +105,16 @@ proptest! {
             prop_assert!(x * y * z >= wanted && (x * y * z - wanted) < y.max(1), "{}", what);
             prop_assert!(x.max(y) <= u64::from(caps.max_workgroups_per_dimension), "{}", what);
 
-            // Splits and merge come together, and their workspace stays small at any length.
+            // Splits and merge come together, and their workspace stays small at any length, as does the state of cut walks.
             let kernels: Vec<KernelId> = plan.dispatches().iter().map(|dispatch| dispatch.kernel()).collect();
             if tiling.num_splits == 1 {
                 prop_assert_eq!(kernels, [KernelId::AttendPrefill]);
-                prop_assert_eq!(plan.workspace_bytes(), 0);
+                prop_assert!(plan.workspace_bytes() <= 16 << 20, "{}", what);
+                let is_cut = attend.stretches.iter().any(|stretch| stretch.first_tile > 0);
+                prop_assert_eq!(plan.workspace_bytes() > 0, is_cut, "{}", what);
             } else {
                 prop_assert_eq!(kernels, [KernelId::AttendDecode, KernelId::MergeSplits]);
-                prop_assert!(plan.workspace_bytes() <= 17 << 20, "{}", what);
+                prop_assert!(plan.workspace_bytes() <= 33 << 20, "{}", what);
             }
         }
     }
@@ -160,7 +162,7 @@ proptest! {
             // Attention to the lists is planned as any other.
             let attention = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal).selected_blocks(problem.blocks());
             if let Ok(plan) = AttentionPlan::with_tier(&attention, caps, tier) {
-                prop_assert!(plan.dispatches().len() <= 2 && plan.workspace_bytes() <= 17 << 20, "{}\n{}", what, plan);
+                prop_assert!(plan.dispatches().len() <= 2 && plan.workspace_bytes() <= 33 << 20, "{}\n{}", what, plan);
             }
         }
     }
@@ -206,7 +208,7 @@ fn long_contexts_need_next_to_no_workspace() {
             };
             let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
             let plan = AttentionPlan::new(&problem, &caps).unwrap();
-            assert!(plan.workspace_bytes() <= 17 << 20, "{name}\n{plan}");
+            assert!(plan.workspace_bytes() <= 33 << 20, "{name}\n{plan}");
         }
     }
 }

@@ -1,10 +1,13 @@
-// What a workgroup works on. The grid is one line of (batch, heads, row tile, split), the last fastest, folded into two
-// axes where one is too short; the workgroups past its end have a batch that is not there.
+// What a workgroup works on. The grid is one line of (batch, heads, row tile, split), the last fastest, of which a dispatch
+// is a stretch, folded into two axes where one is too short; the workgroups past the grid's end have a batch that is not
+// there.
 struct WorkgroupPlace {
     batch: u32,
     heads: u32,
     row_tile: u32,
     split: u32,
+    // Number of the workgroup in its dispatch.
+    slot: u32,
 }
 
 // Rows of a workgroup; `end` may lie below `begin` + GROUPS * ROWS.
@@ -14,9 +17,11 @@ struct RowTile {
 }
 
 fn place_of_workgroup(workgroup: vec3<u32>, num_workgroups: vec3<u32>) -> WorkgroupPlace {
-    let index = workgroup.y * num_workgroups.x + workgroup.x;
+    let slot = workgroup.y * num_workgroups.x + workgroup.x;
+    let index = params.first_place + slot;
     let row = index / params.num_splits;
     let heads = row / params.row_tiles;
     let num_heads = params.num_q_heads / params.group_size;
-    return WorkgroupPlace(heads / num_heads, heads % num_heads, row % params.row_tiles, index % params.num_splits);
+    let split = index % params.num_splits;
+    return WorkgroupPlace(heads / num_heads, heads % num_heads, row % params.row_tiles, split, slot);
 }

@@ -13,6 +13,10 @@ fn column_of(thread: Thread, c: u32) -> u32 {
 
 // Every group of a workgroup must be given the same `walk`, because of the barriers within.
 fn attend_rows(tile: Tile, walk: Walk) {
+    let part = part_of(walk);
+    if part.is_over {
+        return;
+    }
     let thread = tile.thread;
     let lane = lane_of(thread);
     let first_weight = group_of(thread) * ROWS * WEIGHTS_STRIDE;
@@ -39,7 +43,20 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
-    for (var tile_begin = walk.begin; tile_begin < walk.end; tile_begin += TILE_KV) {
+    if part.resumes {
+        // One long loop: some compilers unroll short ones on their own, and choke on what comes out.
+        for (var i = 0u; i < CARRIED; i++) { // unroll in registers
+            let value = carried4(i, tile);
+            if i % (COLS + 1u) == COLS {
+                row_max[i / (COLS + 1u)] = value.x;
+                row_sum[i / (COLS + 1u)] = value.y;
+            } else {
+                acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)] = value;
+            }
+        }
+    }
+
+    for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
         // Scores of this lane's keys.
         var k_at: array<u32, KEYS>;
         for (var c = 0u; c < KEYS; c++) { // unroll in registers
@@ -159,6 +176,16 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
+    if part.end < walk.end {
+        for (var i = 0u; i < CARRIED; i++) { // unroll in registers
+            if i % (COLS + 1u) == COLS {
+                carry4(i, vec4<f32>(row_max[i / (COLS + 1u)], row_sum[i / (COLS + 1u)], 0.0, 0.0), tile);
+            } else {
+                carry4(i, acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)], tile);
+            }
+        }
+        return;
+    }
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
         row_sum[r] = give_sum(row_sum[r], r, thread);
     }

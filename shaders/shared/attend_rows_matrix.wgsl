@@ -57,6 +57,10 @@ fn seen_scores4(sums_at: u32, row: u32, walk: Walk, at: u32, whole: bool) -> vec
 
 // Every group of a workgroup must be given the same `walk`, because of the barriers within.
 fn attend_rows(tile: Tile, walk: Walk) {
+    let part = part_of(walk);
+    if part.is_over {
+        return;
+    }
     let thread = tile.thread;
     let lane = lane_of(thread);
     let first = group_of(thread) * ROWS;
@@ -102,6 +106,28 @@ fn attend_rows(tile: Tile, walk: Walk) {
         row_reference[i] = MASKED;
         row_sum[i] = 0.0;
     }
+    if part.resumes {
+        for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+            for (var i = 0u; i < CARRIED_EACH; i++) { // unroll in registers
+                let e = lane + i * LANES;
+                if e < ROWS * EDGE / 4u {
+                    let at = first_sums + e / (EDGE / 4u) * SUMS_STRIDE4 + e % (EDGE / 4u);
+                    put_sums4(at, carried4(c * CARRIED_EACH + i, tile));
+                }
+            }
+            workgroupBarrier(); // orders sums: they are what the matrices are to be
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                acc[r * V_TILES + c] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+            }
+            workgroupBarrier(); // orders sums: the matrices have been read
+        }
+        for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+            let numbers = carried4(V_TILES * CARRIED_EACH + i, tile);
+            row_reference[i] = numbers.x;
+            row_sum[i] = numbers.y;
+        }
+    }
     if thread.index == 0u {
         atomicStore(&moving_tile, 0u);
         atomicStore(&spoiled_tile, 0u);
@@ -109,14 +135,14 @@ fn attend_rows(tile: Tile, walk: Walk) {
 
     var k_next: array<vec4<f16>, K_EACH>;
     var v_next: array<vec4<f16>, V_EACH>;
-    if walk.begin < walk.end {
+    if part.begin < part.end {
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
             let at = loaded_at(i, K_COLUMNS4, thread);
-            k_next[i] = k[k_begin + walk_key(walk, walk.begin + at.x) * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
+            k_next[i] = k[k_begin + walk_key(walk, part.begin + at.x) * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
         }
     }
     var number = 0u;
-    for (var tile_begin = walk.begin; tile_begin < walk.end; tile_begin += TILE_KV) {
+    for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
         number++;
         let whole = walk_is_whole(walk, tile_begin);
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
@@ -256,6 +282,28 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
         // tile_v is written again only after the next tile's first barrier.
+    }
+
+    if part.end < walk.end {
+        for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                coopStoreT(acc[r * V_TILES + c], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+            }
+            workgroupBarrier(); // orders sums: the matrices have been written
+            for (var i = 0u; i < CARRIED_EACH; i++) { // unroll in registers
+                let e = lane + i * LANES;
+                if e < ROWS * EDGE / 4u {
+                    let at = first_sums + e / (EDGE / 4u) * SUMS_STRIDE4 + e % (EDGE / 4u);
+                    carry4(c * CARRIED_EACH + i, sums4(at), tile);
+                }
+            }
+            workgroupBarrier(); // orders sums: they have been read
+        }
+        for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+            carry4(V_TILES * CARRIED_EACH + i, vec4<f32>(row_reference[i], row_sum[i], 0.0, 0.0), tile);
+        }
+        return;
     }
 
     // The parts of a row's sum, added in the same order by all that need it.

@@ -13,6 +13,7 @@ struct Tile {
     first_row: u32,
     end_row: u32,
     split: u32,
+    slot: u32,
     thread: Thread,
 }
 

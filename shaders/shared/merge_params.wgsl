@@ -14,4 +14,5 @@ struct MergeParams {
     lse_batch: u32,
     lse_seq: u32,
     lse_head: u32,
+    first_place: u32,
 }

@@ -48,6 +48,8 @@ struct SelectParams {
     lists_per_set: u32,
     max_survivors: u32,
     flags: u32,
+    first_place: u32,
+    end_place: u32,
 }
 
 // Bits of `flags`. Numbers instead of constants: kernels are compiled once for all methods and stages.

@@ -58,5 +58,8 @@ params! {
         sink_size: i32,
         window_size: i32,
         dense_below: i32,
+        first_place: u32,
+        first_tile: u32,
+        part_tiles: u32,
     }
 }

@@ -34,6 +34,8 @@ impl Binding {
     }
 
     pub(crate) const fn layout_entry(self, binding: u32) -> wgpu::BindGroupLayoutEntry {
+        // One uniform buffer holds what each stretch of a grid needs; its place in it is given when encoding.
+        let has_dynamic_offset = matches!(self.kind, BindingKind::Uniform);
         let ty = match self.kind {
             BindingKind::Uniform => wgpu::BufferBindingType::Uniform,
             BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
@@ -42,7 +44,7 @@ impl Binding {
         wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset, min_binding_size: None },
             count: None,
         }
     }

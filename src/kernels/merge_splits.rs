@@ -30,5 +30,6 @@ params! {
         lse_batch: u32,
         lse_seq: u32,
         lse_head: u32,
+        first_place: u32,
     }
 }

@@ -66,5 +66,7 @@ params! {
         lists_per_set: u32,
         max_survivors: u32,
         flags: u32,
+        first_place: u32,
+        end_place: u32,
     }
 }

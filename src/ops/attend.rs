@@ -1,15 +1,18 @@
 //! Dense attention on the GPU.
 
+use core::ops::Range;
 use std::sync::Arc;
 
-use super::bind::{Access, Bound, Expect, Slot, Step, U32View, check_apart, check_tensor, check_u32};
-use super::workspace::Workspace;
+use super::bind::{Access, Bound, Expect, U32View, check_apart, check_tensor, check_u32};
+use super::step::{Params, Slot, Step};
+use super::{step, workspace::Workspace};
 use crate::kernels::KernelId;
 use crate::kernels::attend_prefill::AttendParams;
 use crate::kernels::merge_splits::MergeParams;
 use crate::pipeline::Pipeline;
 use crate::{
-    AttentionPlan, AttentionShape, BlockSelection, Context, DType, DeviceCaps, Error, Result, TensorView, TensorViewMut,
+    AttentionPlan, AttentionShape, BlockSelection, Context, DType, DeviceCaps, Error, Result, Stretch, TensorView,
+    TensorViewMut,
 };
 
 /// Stands for an open side of a window: past every distance that [`AttentionProblem::validate`] allows, and small enough
@@ -174,9 +177,10 @@ impl Attention {
         let Tensors { q, k, v, seq_lens_kv, out, lse, .. } = tensors;
         let seq_lens_kv = || seq_lens_kv.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
         let lse = || lse.as_ref().map_or(Slot::Unused(Access::Write), Slot::Bound);
-        let lse_begin = self.plan.partial_lse_offset();
-        let partial_out = || Slot::Range(&workspace.buffer, 0, lse_begin);
-        let partial_lse = || Slot::Range(&workspace.buffer, lse_begin, self.plan.workspace_bytes() - lse_begin);
+        let in_workspace = |range: Range<u64>| Slot::Range(&workspace.buffer, range.start, range.end - range.start);
+        let partial_out = || in_workspace(self.plan.partial_out_range());
+        let partial_lse = || in_workspace(self.plan.partial_lse_range());
+        let carried = self.plan.carried_range();
         let mut steps = Vec::with_capacity(self.pipelines.len());
         for (pipeline, dispatch) in self.pipelines.iter().zip(self.plan.dispatches()) {
             // A dispatch over nothing has nothing to bind either: its workspace ranges may be empty.
@@ -185,17 +189,20 @@ impl Attention {
             }
             let mut slots = vec![Slot::Bound(q), Slot::Bound(k), Slot::Bound(v), seq_lens_kv()];
             let lists = tensors.blocks.iter().flatten().map(Slot::Bound);
+            // Walks that may be cut may turn out to fit one part.
+            let state = if carried.is_empty() { Slot::Unused(Access::Write) } else { in_workspace(carried.clone()) };
+            let last = lists.chain((self.plan.part_tiles() > 0).then_some(state));
             steps.push(match dispatch.kernel() {
                 KernelId::MergeSplits => {
                     let slots = [partial_out(), partial_lse(), Slot::Bound(out), lse()];
                     Step::new(&self.ctx, pipeline, dispatch, &self.merge_params(&params), &slots)?
                 }
                 KernelId::AttendDecode => {
-                    slots.extend([partial_out(), partial_lse()].into_iter().chain(lists));
+                    slots.extend([partial_out(), partial_lse()].into_iter().chain(last));
                     Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
                 }
                 _ => {
-                    slots.extend([Slot::Bound(out), lse()].into_iter().chain(lists));
+                    slots.extend([Slot::Bound(out), lse()].into_iter().chain(last));
                     Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
                 }
             });
@@ -268,6 +275,9 @@ impl Attention {
             sink_size: sink_size as i32,
             window_size: window_size as i32,
             dense_below: dense_below as i32,
+            first_place: 0,
+            first_tile: 0,
+            part_tiles: self.plan.part_tiles(),
         }
     }
 
@@ -287,7 +297,14 @@ impl Attention {
             lse_batch: attend.lse_batch,
             lse_seq: attend.lse_seq,
             lse_head: attend.lse_head,
+            first_place: 0,
         }
+    }
+}
+
+impl Params for AttendParams {
+    fn of(self, stretch: &Stretch) -> Self {
+        Self { first_place: stretch.first, first_tile: stretch.first_tile, ..self }
     }
 }
 
@@ -345,5 +362,26 @@ impl BoundAttention {
         for step in &self.steps {
             step.encode_in(pass);
         }
+    }
+
+    /// Dispatches that [`encode`](Self::encode) encodes: more than one of a kernel where the plan cut its grid.
+    #[must_use]
+    pub fn num_stretches(&self) -> usize {
+        step::num_stretches(self.steps.iter())
+    }
+
+    /// Encodes one of the dispatches into the caller's compute pass, for callers who submit them apart: some systems watch
+    /// submissions, not dispatches. All must run, in their order. Does nothing from
+    /// [`num_stretches`](Self::num_stretches) on.
+    ///
+    /// # Cost
+    /// Allocates, submits and waits for nothing. Cannot fail.
+    pub fn encode_stretch_in(&self, pass: &mut wgpu::ComputePass<'_>, index: usize) {
+        step::encode_stretch_in(self.steps.iter(), pass, index);
+    }
+
+    /// Submits it.
+    pub(crate) fn submit(&self, ctx: &Context) {
+        step::submit(ctx, "wattn.attention", &self.steps.iter().collect::<Vec<_>>());
     }
 }

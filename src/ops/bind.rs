@@ -1,10 +1,6 @@
-//! Checks of the caller's views, and the bind groups made of them.
+//! Checks of the caller's views.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use crate::pipeline::Pipeline;
-use crate::plan::Dispatch;
-use crate::{Context, DType, DeviceCaps, Error, Layout, Result, TensorView};
+use crate::{DType, DeviceCaps, Error, Layout, Result, TensorView};
 
 /// A list of `u32` in a buffer.
 #[derive(Clone, Copy, Debug)]
@@ -26,10 +22,10 @@ impl<'a> U32View<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Bound<'a> {
     pub(super) buffer: &'a wgpu::Buffer,
-    offset_bytes: u64,
+    pub(super) offset_bytes: u64,
     /// 0 when the tensor has no elements: wgpu has no empty bindings, so a stand-in is bound and never touched.
-    size_bytes: u64,
-    access: Access,
+    pub(super) size_bytes: u64,
+    pub(super) access: Access,
     /// Elements from the start of the binding to the tensor's first.
     pub(super) offset: u32,
     /// Elements along batch, seq and head.
@@ -190,77 +186,5 @@ pub(super) fn check_apart(
     match others.iter().find(|(_, buffer)| *buffer == written.1) {
         Some((other, _)) => Err(Error::Overlap { written: written.0, other }),
         None => Ok(()),
-    }
-}
-
-/// The storage bindings of one dispatch, in the order of its kernel's list, without the uniform.
-pub(super) enum Slot<'a> {
-    Bound(&'a Bound<'a>),
-    /// Buffer, offset and size in bytes.
-    Range(&'a wgpu::Buffer, u64, u64),
-    Unused(Access),
-}
-
-impl Slot<'_> {
-    fn resource<'s>(&'s self, ctx: &'s Context) -> wgpu::BindingResource<'s> {
-        let range = |buffer, offset, size| {
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: wgpu::BufferSize::new(size) })
-        };
-        match *self {
-            Self::Bound(bound) if bound.size_bytes == 0 => unused(ctx, bound.access).as_entire_binding(),
-            Self::Bound(bound) => range(bound.buffer, bound.offset_bytes, bound.size_bytes),
-            Self::Range(buffer, offset, size) => range(buffer, offset, size),
-            Self::Unused(access) => unused(ctx, access).as_entire_binding(),
-        }
-    }
-}
-
-fn unused(ctx: &Context, access: Access) -> &wgpu::Buffer {
-    match access {
-        Access::Read => ctx.unused_read(),
-        Access::Write => ctx.unused_write(),
-    }
-}
-
-/// One dispatch, ready to be encoded.
-#[derive(Clone, Debug)]
-pub(super) struct Step {
-    pipeline: std::sync::Arc<Pipeline>,
-    bind_group: wgpu::BindGroup,
-    workgroups: [u32; 3],
-}
-
-impl Step {
-    pub(super) fn new<P: bytemuck::Pod>(
-        ctx: &Context,
-        pipeline: &std::sync::Arc<Pipeline>,
-        dispatch: &Dispatch,
-        params: &P,
-        slots: &[Slot<'_>],
-    ) -> Result<Self> {
-        let label = pipeline.label;
-        let uniform = ctx.upload(label, bytemuck::bytes_of(params), wgpu::BufferUsages::UNIFORM);
-        let resources =
-            core::iter::once(uniform.as_entire_binding()).chain(slots.iter().map(|slot| slot.resource(ctx)));
-        let entries: Vec<_> =
-            (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
-        let descriptor = wgpu::BindGroupDescriptor { label: Some(label), layout: &pipeline.layout, entries: &entries };
-        // A buffer of another device is a validation error, but for one of another instance wgpu panics.
-        let bind_group =
-            catch_unwind(AssertUnwindSafe(|| ctx.device().create_bind_group(&descriptor))).map_err(|_| {
-                let message = "a buffer belongs to another wgpu instance".to_owned();
-                Error::Validation { during: "binding buffers", message }
-            })?;
-        Ok(Self { pipeline: std::sync::Arc::clone(pipeline), bind_group, workgroups: dispatch.workgroups })
-    }
-
-    pub(super) fn encode_in(&self, pass: &mut wgpu::ComputePass<'_>) {
-        let [x, y, z] = self.workgroups;
-        if x == 0 || y == 0 || z == 0 {
-            return;
-        }
-        pass.set_pipeline(&self.pipeline.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        pass.dispatch_workgroups(x, y, z);
     }
 }

@@ -1,11 +1,13 @@
 //! Check of lists of blocks that lie in GPU buffers.
 
 use super::attend::{SelectedBlocks, check_blocks};
-use super::bind::{Access, Bound, Slot, Step, U32View, check_u32};
+use super::bind::{Access, Bound, U32View, check_u32};
+use super::step::{Params, Slot, Step};
 use crate::kernels::check_blocks::CheckParams;
 use crate::plan::check_dispatches;
 use crate::{
-    AttentionProblem, AttentionShape, BlockSelection, Context, DType, Error, HostBlocks, Layout, Result, TensorView,
+    AttentionProblem, AttentionShape, BlockSelection, Context, DType, Error, HostBlocks, Layout, Result, Stretch,
+    TensorView,
 };
 
 /// A check that was submitted: where its report lies.
@@ -102,6 +104,13 @@ impl Context {
             Ok::<_, Error>(report)
         })??;
         Ok(Some(Check { report, selection, shape }))
+    }
+}
+
+impl Params for CheckParams {
+    /// A check is one stretch.
+    fn of(self, _: &Stretch) -> Self {
+        self
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::bind::{Access, Expect, Slot, Step, check_apart, check_tensor};
+use super::bind::{Access, Expect, check_apart, check_tensor};
+use super::step::{Params, Slot, Step};
 use crate::kernels::merge_splits::MergeParams;
 use crate::pipeline::Pipeline;
-use crate::{Context, DType, Error, Layout, MergePlan, Result, TensorView, TensorViewMut};
+use crate::{Context, DType, Error, Layout, MergePlan, Result, Stretch, TensorView, TensorViewMut};
 
 /// The compiled pipeline of a [`MergePlan`]. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -81,12 +82,19 @@ impl Merge {
             lse_batch: lse.strides[0],
             lse_seq: lse.strides[1],
             lse_head: lse.strides[2],
+            first_place: 0,
         };
         let slots = [Slot::Bound(&parts_out), Slot::Bound(&parts_lse), Slot::Bound(&out), Slot::Bound(&lse)];
         let step = self.ctx.scoped("binding a merge", || {
             Step::new(&self.ctx, &self.pipeline, &self.plan.dispatch, &params, &slots)
         })??;
         Ok(BoundMerge { step })
+    }
+}
+
+impl Params for MergeParams {
+    fn of(self, stretch: &Stretch) -> Self {
+        Self { first_place: stretch.first, ..self }
     }
 }
 

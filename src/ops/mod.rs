@@ -7,6 +7,7 @@ mod merge;
 mod one_shot;
 mod select;
 mod sparse_one_shot;
+mod step;
 mod workspace;
 
 pub use attend::{Attention, AttentionArgs, BoundAttention, SelectedBlocks};

@@ -126,13 +126,7 @@ impl Context {
             out: view_mut(&buffers.out, shape.out()),
             lse: Some(view_mut(&buffers.lse, shape.lse())),
         })?;
-        self.scoped("submitting attention", || {
-            let mut encoder = self
-                .device()
-                .create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("wattn.attention") });
-            bound.encode(&mut encoder);
-            self.queue().submit([encoder.finish()]);
-        })?;
+        self.scoped("submitting attention", || bound.submit(self))?;
         Ok(buffers)
     }
 }

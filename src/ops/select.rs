@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::attend::{SelectedBlocks, check_blocks};
-use super::bind::{Access, Bound, Expect, Slot, Step, U32View, check_apart, check_tensor, check_u32};
+use super::bind::{Access, Bound, Expect, U32View, check_apart, check_tensor, check_u32};
+use super::step::{self, Params, Slot, Step};
 use super::workspace::Workspace;
 use crate::kernels::sample_queries::{ALIGN_GROUPS, CAUSAL, FIRST_STAGE, LAST_STAGE, SelectParams, UNION};
 use crate::pipeline::Pipeline;
 use crate::plan::Piece;
 use crate::{
     Context, Error, GroupBounds, Mask, Representative, Result, SelectionMethod, SelectionPlan, SelectionProblem,
-    TensorView,
+    Stretch, TensorView,
 };
 
 /// The compiled pipelines of a [`SelectionPlan`]. Cheap to clone.
@@ -254,6 +255,12 @@ impl Selection {
     }
 }
 
+impl Params for SelectParams {
+    fn of(self, stretch: &Stretch) -> Self {
+        Self { first_place: stretch.first, end_place: stretch.end, ..self }
+    }
+}
+
 /// The checked tensors of a call.
 struct Tensors<'a> {
     q: Bound<'a>,
@@ -296,12 +303,36 @@ impl BoundSelection {
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.
     pub fn encode_step_in(&self, pass: &mut wgpu::ComputePass<'_>, step: u64) {
-        if let Some(stage) = self.plan.problem.first_stage(step) {
-            for index in self.plan.pieces_from(stage) {
-                if let Some(step) = &self.steps[index] {
-                    step.encode_in(pass);
-                }
-            }
+        for step in self.steps_of(step) {
+            step.encode_in(pass);
         }
+    }
+
+    /// Dispatches that [`encode_step`](Self::encode_step) encodes: more than one of a kernel where the plan cut its grid.
+    #[must_use]
+    pub fn num_stretches(&self, step: u64) -> usize {
+        step::num_stretches(self.steps_of(step))
+    }
+
+    /// Encodes one of the dispatches of a step into the caller's compute pass, for callers who submit them apart. All must
+    /// run, in their order. Does nothing from [`num_stretches`](Self::num_stretches) on.
+    ///
+    /// # Cost
+    /// Allocates, submits and waits for nothing. Cannot fail.
+    pub fn encode_stretch_in(&self, pass: &mut wgpu::ComputePass<'_>, step: u64, index: usize) {
+        step::encode_stretch_in(self.steps_of(step), pass, index);
+    }
+
+    fn steps_of(&self, step: u64) -> impl Iterator<Item = &Step> {
+        let first_stage = self.plan.problem.first_stage(step);
+        first_stage
+            .into_iter()
+            .flat_map(|stage| self.plan.pieces_from(stage))
+            .filter_map(|index| self.steps[index].as_ref())
+    }
+
+    /// Submits all stages.
+    pub(super) fn submit(&self, ctx: &Context) {
+        step::submit(ctx, "wattn.selection", &self.steps_of(0).collect::<Vec<_>>());
     }
 }

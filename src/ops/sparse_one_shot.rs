@@ -141,12 +141,7 @@ impl Context {
             seq_lens_kv: lens.as_ref().map(|buffer| U32View::new(buffer, 0, shape.batch_size.into())),
             blocks: lists.view(),
         })?;
-        self.scoped("submitting a selection", || {
-            let descriptor = wgpu::CommandEncoderDescriptor { label: Some("wattn.selection") };
-            let mut encoder = self.device().create_command_encoder(&descriptor);
-            bound.encode(&mut encoder);
-            self.queue().submit([encoder.finish()]);
-        })?;
+        self.scoped("submitting a selection", || bound.submit(self))?;
         Ok(lists)
     }
 

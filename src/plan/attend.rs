@@ -1,13 +1,16 @@
 //! Dense attention: prefill or split decode, and the dispatches of either.
 
+use core::ops::Range;
 use std::collections::BTreeMap;
 
+use super::attend_cost::Walks;
 use super::tiling_matrix::{MatrixTiling, check_dtype};
-use super::{Dispatch, Tiling, tiling_matrix};
+use super::{Dispatch, Parts, Tiling, tiling_matrix};
 use crate::kernels::{KernelId, merge_splits};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{
-    AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps, Error, Granularity, Mask, Result, Tier,
+    AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps, DispatchBudget, Error, Granularity, Mask,
+    Result, Tier,
 };
 
 /// The dispatches that compute an [`AttentionProblem`] on a device, and the workspace they need. A value: made once per
@@ -32,6 +35,9 @@ pub struct AttentionPlan {
     tier: Tier,
     tiling: Tiling,
     storage_bytes: u64,
+    /// vec4 that an invocation carries from part to part of a walk that is cut.
+    carried: u32,
+    parts: Option<Parts>,
 }
 
 impl AttentionPlan {
@@ -92,22 +98,28 @@ impl AttentionPlan {
         if num_rows > u64::from(u32::MAX / 2) || out_rows * u64::from(shape.head_dim_v) > u64::from(u32::MAX) * 4 {
             return Err(Error::Limit { limit: "rows of out", needed: out_rows, available: u64::from(u32::MAX / 2) });
         }
-        let row_tiles = rows.row_tiles(shape, tiling);
-        let (heads, batch) = (u64::from(rows.num_sets), u64::from(shape.batch_size));
-
-        let mut dispatches = Vec::new();
-        if tiling.num_splits == 1 {
-            let prefill = specialize_attend(KernelId::AttendPrefill, problem, tier, tiling, caps);
-            dispatches.push(Dispatch::new(prefill, caps.fold_grid(row_tiles * heads * batch), caps)?);
-        } else {
-            let decode = specialize_attend(KernelId::AttendDecode, problem, tier, tiling, caps);
-            let splits = u64::from(tiling.num_splits);
-            dispatches.push(Dispatch::new(decode, caps.fold_grid(row_tiles * heads * batch * splits), caps)?);
+        let carried = match caps.matrix_edge().filter(|_| tier.matrix()) {
+            Some(edge) => MatrixTiling::new(problem, tiling, edge).carried(),
+            // The columns of each row, and the row's numbers.
+            None => tiling.rows * (shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes) + 1),
+        };
+        let walks = Walks::new(problem, tiling, carried);
+        let kernel = if tiling.num_splits == 1 { KernelId::AttendPrefill } else { KernelId::AttendDecode };
+        let mut attend = specialize_attend(kernel, problem, tier, tiling, caps);
+        // A device may have no room for one more buffer; then walks stay whole.
+        let fits = attend.num_storage_buffers() < caps.max_storage_buffers;
+        let parts = walks.parts(caps).filter(|_| fits);
+        if parts.is_some() {
+            attend.carry_state(carried);
+        }
+        let stretches = |num_places| walks.costs(num_places).cut(parts, caps);
+        let mut dispatches = vec![Dispatch::cut(attend, walks.num_places(), caps, stretches)?];
+        if kernel == KernelId::AttendDecode {
             let merge = specialize_merge(shape.head_dim_v, problem.out_dtype, problem.lse, tier);
-            dispatches.push(Dispatch::new(merge, merge_workgroups(out_rows, shape.head_dim_v, caps), caps)?);
+            dispatches.push(merge_dispatch(merge, [tiling.num_splits.into(), out_rows], shape.head_dim_v, caps)?);
         }
         let storage_bytes = tiling.storage_bytes(problem, caps, tier);
-        let plan = Self { problem: problem.clone(), dispatches, tier, tiling, storage_bytes };
+        let plan = Self { problem: problem.clone(), dispatches, tier, tiling, storage_bytes, carried, parts };
         let (needed, available) = (plan.workspace_bytes(), caps.max_storage_binding_bytes);
         if needed > available {
             return Err(Error::Limit { limit: "max_storage_buffer_binding_size", needed, available });
@@ -145,20 +157,53 @@ impl AttentionPlan {
         self.storage_bytes
     }
 
-    /// Bytes of scratch memory between the dispatches: partial results of the splits. Never proportional to
-    /// `seq_len_q * seq_len_kv`.
+    /// Bytes of scratch memory between the dispatches: partial results of the splits, and the state of workgroups whose
+    /// walks are cut. Never proportional to `seq_len_q * seq_len_kv`.
     #[must_use]
     pub fn workspace_bytes(&self) -> u64 {
-        if self.tiling.num_splits == 1 {
-            return 0;
-        }
-        self.partial_lse_offset() + u64::from(self.tiling.num_splits) * self.out_rows() * 4
+        self.carried_range().end
     }
 
-    /// Where the partial lse begin in the workspace; 256 is the largest offset alignment a device may ask for.
-    pub(crate) fn partial_lse_offset(&self) -> u64 {
+    /// Where the partial out lie in the workspace, in bytes. 256 is the largest offset alignment a device may ask for.
+    pub(crate) fn partial_out_range(&self) -> Range<u64> {
         let row_bytes = u64::from(self.problem.shape().head_dim_v) * 4;
-        (u64::from(self.tiling.num_splits) * self.out_rows() * row_bytes).next_multiple_of(256)
+        0..(self.num_partials() * row_bytes).next_multiple_of(256)
+    }
+
+    /// Where the partial lse lie in the workspace.
+    pub(crate) fn partial_lse_range(&self) -> Range<u64> {
+        let begin = self.partial_out_range().end;
+        begin..begin + self.num_partials() * 4
+    }
+
+    /// Where the state of cut walks lies in the workspace.
+    pub(crate) fn carried_range(&self) -> Range<u64> {
+        let end = self.partial_lse_range().end;
+        let cut = self.dispatches[0].stretches.iter().filter(|stretch| stretch.first_tile > 0);
+        match cut.map(|stretch| stretch.end - stretch.first).max() {
+            None => end..end,
+            Some(most) => {
+                let begin = end.next_multiple_of(256);
+                begin..begin + u64::from(most) * Walks::new(&self.problem, self.tiling, self.carried).carried_bytes()
+            }
+        }
+    }
+
+    /// Operations of all workgroups, by the estimate that budgets count in. The merge is not counted.
+    pub(crate) fn operations(&self) -> u64 {
+        let walks = Walks::new(&self.problem, self.tiling, self.carried);
+        // The grid was seen to fit.
+        walks.costs(walks.num_places() as u32).operations()
+    }
+
+    /// Rows of partial results.
+    fn num_partials(&self) -> u64 {
+        if self.tiling.num_splits == 1 { 0 } else { u64::from(self.tiling.num_splits) * self.out_rows() }
+    }
+
+    /// Tiles of a walk in one dispatch.
+    pub(crate) fn part_tiles(&self) -> u32 {
+        self.parts.map_or(0, |parts| parts.tiles)
     }
 
     /// Which rows go together.
@@ -295,12 +340,12 @@ fn specialize_attend(
         Some(edge) => {
             let values = if caps.matrix_from_vec4 { Module::ValuesVec4 } else { Module::ValuesScalar };
             modules.extend(tiling_matrix::modules(edge, caps));
-            modules.extend([values, Module::AttendRowsMatrix]);
+            modules.extend([values, Module::CarryNone, Module::AttendRowsMatrix]);
             MatrixTiling::new(problem, tiling, edge).constants()
         }
         None => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
-            modules.extend([hand, share, reduce, Module::AttendRows]);
+            modules.extend([hand, share, reduce, Module::CarryNone, Module::AttendRows]);
             scalar_constants(shape, tier, tiling)
         }
     };
@@ -332,6 +377,7 @@ fn scalar_constants(shape: &AttentionShape, tier: Tier, tiling: Tiling) -> BTree
         ("WORKGROUP_SIZE", tiling.workgroup_size()),
         ("HEAD_DIM4", shape.head_dim / 4),
         ("HEAD_DIM_V4", shape.head_dim_v / 4),
+        ("CARRIED", 0),
     ])
 }
 
@@ -358,8 +404,15 @@ pub(super) fn specialize_merge(head_dim_v: u32, out_dtype: DType, lse: bool, tie
     }
 }
 
-/// One invocation for four columns of a row.
-pub(super) fn merge_workgroups(num_rows: u64, head_dim_v: u32, caps: &DeviceCaps) -> [u64; 3] {
+/// One invocation for four columns of a row, of so many parts and rows.
+pub(super) fn merge_dispatch(
+    specialization: Specialization,
+    [num_parts, num_rows]: [u64; 2],
+    head_dim_v: u32,
+    caps: &DeviceCaps,
+) -> Result<Dispatch> {
+    let size = u64::from(merge_splits::WORKGROUP_SIZE);
     let items = num_rows * u64::from(head_dim_v / 4);
-    caps.fold_grid(items.div_ceil(u64::from(merge_splits::WORKGROUP_SIZE)))
+    // Each part's columns and lse are fetched.
+    Dispatch::even(specialization, items.div_ceil(size), size * num_parts * 5 * DispatchBudget::FETCH, caps)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Dispatch;
 use crate::kernels::{KernelId, check_blocks};
 use crate::shader::{Arrays, Module, Specialization};
-use crate::{AttentionShape, BlockSelection, DeviceCaps, Error, Result};
+use crate::{AttentionShape, BlockSelection, DeviceCaps, DispatchBudget, Error, Result};
 
 /// The dispatches that check the lists of a selection.
 pub fn check_dispatches(
@@ -26,6 +26,9 @@ pub fn check_dispatches(
         switches: BTreeMap::from([("HAS_SEQ_LENS", seq_lens_kv), ("REPORT", report)]),
         arrays: Arrays::Memory, // it has none
     };
-    let grid = caps.fold_grid(places.div_ceil(check_blocks::WORKGROUP_SIZE.into()));
-    Ok([Dispatch::new(specialization(false), grid, caps)?, Dispatch::new(specialization(true), [1; 3], caps)?])
+    // For debugging, and a few words an entry: not cut.
+    let grid = places.div_ceil(check_blocks::WORKGROUP_SIZE.into());
+    let whole = DeviceCaps { budget: DispatchBudget::UNLIMITED, ..caps.clone() };
+    let dispatch = |report, grid| Dispatch::even(specialization(report), grid, 1, &whole);
+    Ok([dispatch(false, grid)?, dispatch(true, 1)?])
 }

@@ -1,7 +1,7 @@
 //! Merge of partial results: one dispatch.
 
 use super::Dispatch;
-use super::attend::{merge_workgroups, specialize_merge};
+use super::attend::{merge_dispatch, specialize_merge};
 use crate::{DType, DeviceCaps, Error, MergeProblem, Result};
 
 /// The dispatch that computes a [`MergeProblem`] on a device.
@@ -27,8 +27,9 @@ impl MergePlan {
             return Err(Error::Limit { limit: "max_storage_buffer_binding_size", needed, available });
         }
         let specialization = specialize_merge(problem.head_dim_v, DType::F32, true, caps.best_tier());
-        let workgroups = merge_workgroups(problem.num_rows.into(), problem.head_dim_v, caps);
-        Ok(Self { problem: *problem, dispatch: Dispatch::new(specialization, workgroups, caps)? })
+        let parts_and_rows = [problem.num_parts, problem.num_rows].map(u64::from);
+        let dispatch = merge_dispatch(specialization, parts_and_rows, problem.head_dim_v, caps)?;
+        Ok(Self { problem: *problem, dispatch })
     }
 
     /// What is encoded.

@@ -1,40 +1,70 @@
 //! How to compute it here: pure functions of a problem and the device's caps. Runs without a GPU, prints as a table.
 
 mod attend;
+mod attend_cost;
+mod budget;
 mod check;
 mod merge;
 mod select;
+mod select_cost;
 mod select_matrix;
 mod select_memory;
 mod select_tiling;
 mod select_view;
+mod stretch;
 mod tiling;
 mod tiling_matrix;
 
 pub use attend::AttentionPlan;
+pub use budget::DispatchBudget;
 pub use check::check_dispatches;
 pub use merge::MergePlan;
 pub use select::SelectionPlan;
 pub(crate) use select::{Piece, Samples, StagePlan};
 pub use select_tiling::SelectionTiling;
+pub use stretch::Stretch;
 pub use tiling::Tiling;
+
+use stretch::{Costs, Parts};
 
 use crate::kernels::KernelId;
 use crate::shader::Specialization;
 use crate::{DeviceCaps, Result};
 
-/// One dispatch of one kernel.
+/// One grid of one kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dispatch {
     /// The variant of the kernel.
     pub specialization: Specialization,
-    /// Workgroups along x, y and z. Nothing is encoded when one of them is 0.
+    /// Workgroups along x, y and z, all stretches together. Nothing is encoded when one of them is 0.
     pub workgroups: [u32; 3],
+    /// What the device gets at one time, in order: the grid, cut where it passes the device's
+    /// [`DispatchBudget`].
+    pub stretches: Vec<Stretch>,
 }
 
 impl Dispatch {
-    fn new(specialization: Specialization, workgroups: [u64; 3], caps: &DeviceCaps) -> Result<Self> {
-        Ok(Self { specialization, workgroups: caps.fit_grid(workgroups)? })
+    /// A grid of as many places as workgroups, each of so many operations.
+    fn even(specialization: Specialization, num_places: u64, operations: u64, caps: &DeviceCaps) -> Result<Self> {
+        let costs = |num_places| Costs { num_places, most_tiles: 1, tile_operations: operations, tiles: |_| 1 };
+        Self::cut(specialization, num_places, caps, |num_places| costs(num_places).cut(None, caps))
+    }
+
+    /// A grid of as many places as workgroups.
+    fn cut(
+        specialization: Specialization,
+        num_places: u64,
+        caps: &DeviceCaps,
+        stretches: impl FnOnce(u32) -> Vec<Stretch>,
+    ) -> Result<Self> {
+        let workgroups = caps.fit_grid(caps.fold_grid(num_places))?;
+        // Two axes of a grid that fits hold at most 65535^2 workgroups on any device.
+        let num_places = u32::try_from(num_places).map_err(|_| crate::Error::Limit {
+            limit: "workgroups of a grid",
+            needed: num_places,
+            available: u32::MAX.into(),
+        })?;
+        Ok(Self { specialization, workgroups, stretches: stretches(num_places) })
     }
 
     /// The kernel.
@@ -47,6 +77,10 @@ impl Dispatch {
 impl core::fmt::Display for Dispatch {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let [x, y, z] = self.workgroups;
-        write!(f, "{:<15} {:<14} {}", self.kernel().name(), format!("{x}x{y}x{z}"), self.specialization)
+        let grid = match self.stretches.len() {
+            0 | 1 => format!("{x}x{y}x{z}"),
+            n => format!("{x}x{y}x{z} in {n}"),
+        };
+        write!(f, "{:<15} {grid:<14} {}", self.kernel().name(), self.specialization)
     }
 }

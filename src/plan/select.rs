@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::attend::{elem_module, share_modules};
+use super::select_cost::top_k_operations;
 use super::select_matrix::MatrixScoring;
 use super::tiling_matrix::check_dtype;
 use super::{Dispatch, SelectionTiling};
 use crate::kernels::{KernelId, sample_queries};
 use crate::shader::{Arrays, Module, Specialization};
-use crate::{DeviceCaps, Error, HeadReduction, Hip, InfiniteHip, Result, SelectionMethod, SelectionProblem, Tier};
+use crate::{
+    DeviceCaps, DispatchBudget, Error, HeadReduction, Hip, InfiniteHip, Result, SelectionMethod, SelectionProblem, Tier,
+};
 
 /// The dispatches that compute a [`SelectionProblem`] on a device, and the memory they need. A value, as
 /// [`AttentionPlan`](crate::AttentionPlan) is.
@@ -30,8 +33,8 @@ use crate::{DeviceCaps, Error, HeadReduction, Hip, InfiniteHip, Result, Selectio
 pub struct SelectionPlan {
     pub(crate) problem: SelectionProblem,
     tier: Tier,
-    tiling: SelectionTiling,
-    matrix: Option<MatrixScoring>,
+    pub(super) tiling: SelectionTiling,
+    pub(super) matrix: Option<MatrixScoring>,
     dispatches: Vec<Dispatch>,
     /// What each dispatch does.
     pub(crate) pieces: Vec<Piece>,
@@ -191,9 +194,16 @@ impl SelectionPlan {
         specialization.modules.extend([Module::SamplingStride, Module::TopK]);
         specialization.constants.insert("PARTS", self.tiling.search_size().min(16));
         self.num_searches = u32::try_from(lists).unwrap_or(u32::MAX).min(self.tiling.max_searches);
-        let workgroups = if self.is_empty() { 0 } else { self.num_searches };
         debug_assert_eq!(samples, 0);
-        self.push(Piece::Search, Dispatch::new(specialization, [workgroups.into(), 1, 1], caps)?);
+        let lists = if self.is_empty() { 0 } else { lists };
+        let mut search = Dispatch::even(specialization, lists, self.search_operations(hip), caps)?;
+        // A workgroup searches for one list after the other.
+        let at_a_time = |lists| [u32::min(lists, self.num_searches), 1, 1];
+        search.workgroups = at_a_time(search.stretches.last().map_or(0, |last| last.end));
+        for stretch in &mut search.stretches {
+            stretch.workgroups = at_a_time(stretch.end - stretch.first);
+        }
+        self.push(Piece::Search, search);
         Ok(())
     }
 
@@ -250,8 +260,9 @@ impl SelectionPlan {
         scoring.switches.insert("MASK_PAIRS", false);
         let chunks_per_workgroup = 2 * self.tiling.lanes * self.tiling.score_groups;
         let tiles = u64::from(stage.max_chunks.div_ceil(chunks_per_workgroup));
-        let grid = caps.fold_grid(lists * u64::from(self.lists_per_set) * tiles);
-        self.push(Piece::Score(index), Dispatch::new(scoring, grid, caps)?);
+        let grid = lists * u64::from(self.lists_per_set) * tiles;
+        let operations = self.score_operations(&stage) * u64::from(chunks_per_workgroup);
+        self.push(Piece::Score(index), Dispatch::even(scoring, grid, operations, caps)?);
 
         let selecting = Specialization {
             kernel: KernelId::SelectChunks,
@@ -263,7 +274,8 @@ impl SelectionPlan {
             switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
             arrays: Arrays::Memory, // it has none
         };
-        self.push(Piece::Select(index), Dispatch::new(selecting, caps.fold_grid(lists), caps)?);
+        let operations = top_k_operations(u64::from(stage.max_chunks) * u64::from(self.lists_per_set));
+        self.push(Piece::Select(index), Dispatch::even(selecting, lists, operations, caps)?);
         Ok(())
     }
 
@@ -332,8 +344,10 @@ impl SelectionPlan {
             switches: BTreeMap::new(),
             arrays: Arrays::Memory, // it has none
         };
-        let grid = caps.fold_grid(items.div_ceil(sample_queries::WORKGROUP_SIZE.into()));
-        self.push(Piece::Sample(self.samples.len() - 1), Dispatch::new(specialization, grid, caps)?);
+        let size = u64::from(sample_queries::WORKGROUP_SIZE);
+        let operations = size * 4 * u64::from(stride_q) * DispatchBudget::FETCH;
+        let dispatch = Dispatch::even(specialization, items.div_ceil(size), operations, caps)?;
+        self.push(Piece::Sample(self.samples.len() - 1), dispatch);
         Ok(self.samples.len() - 1)
     }
 
@@ -377,13 +391,6 @@ impl SelectionPlan {
     #[must_use]
     pub const fn tiling(&self) -> SelectionTiling {
         self.tiling
-    }
-
-    /// Workgroup memory that the kernels declare at the most.
-    #[must_use]
-    pub fn workgroup_storage_bytes(&self) -> u64 {
-        let scoring = self.matrix.map_or(0, |scoring| scoring.storage_bytes(self.tiling.search_groups));
-        self.tiling.workgroup_storage_bytes() + scoring
     }
 
     /// What samples are multiplied by. Matrices take queries as they are, which f16 holds: the order stays the same.

@@ -7,6 +7,13 @@ use crate::kernels::search_tree;
 const ALIGNMENT: u64 = 256; // the largest that a device may ask for
 
 impl SelectionPlan {
+    /// Workgroup memory that the kernels declare at the most.
+    #[must_use]
+    pub fn workgroup_storage_bytes(&self) -> u64 {
+        let scoring = self.matrix.map_or(0, |scoring| scoring.storage_bytes(self.tiling.search_groups));
+        self.tiling.workgroup_storage_bytes() + scoring
+    }
+
     /// Bytes of memory for samples of the queries. Calls encoded one after another may share it.
     #[must_use]
     pub fn samples_bytes(&self) -> u64 {

@@ -118,6 +118,17 @@ impl MatrixTiling {
         tiles + weights.next_multiple_of(16) + scores + factors + 2 * 16
     }
 
+    /// vec4 of a column of matrices that a lane carries from part to part of a walk.
+    fn carried_of_column(&self) -> u32 {
+        (self.tiling.rows * self.edge / 4).div_ceil(self.tiling.lanes)
+    }
+
+    /// vec4 that a lane carries in all: its part of the sums, then its rows' numbers.
+    pub(super) fn carried(&self) -> u32 {
+        self.padded4(self.head_dim_v) * 4 / self.edge * self.carried_of_column()
+            + self.tiling.rows.div_ceil(self.tiling.lanes)
+    }
+
     /// Constants of the shader.
     pub(super) fn constants(&self) -> BTreeMap<&'static str, u32> {
         let Self { edge, tiling, head_dim, head_dim_v } = *self;
@@ -152,6 +163,8 @@ impl MatrixTiling {
             ("PARTS", parts),
             ("PART4", tile_kv / 4 / parts),
             ("ROWS_EACH", tiling.rows.div_ceil(tiling.lanes)),
+            ("CARRIED_EACH", self.carried_of_column()),
+            ("CARRIED", 0),
             ("HEAD_DIM4", head_dim / 4),
             ("HEAD_DIM_V4", head_dim_v / 4),
         ])

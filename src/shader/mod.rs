@@ -31,6 +31,8 @@ pub(crate) enum Module {
     WalkSelected,
     HandRange,
     HandSelected,
+    CarryNone,
+    CarryState,
     AttendRows,
     AttendRowsMatrix,
     Matrix8,
@@ -90,6 +92,8 @@ module_table! {
     WalkSelected => "walk_selected",
     HandRange => "hand_range",
     HandSelected => "hand_selected",
+    CarryNone => "carry_none",
+    CarryState => "carry_state",
     AttendRows => "attend_rows",
     AttendRowsMatrix => "attend_rows_matrix",
     Matrix8 => "matrix_8",
@@ -128,8 +132,10 @@ impl Module {
     /// Bindings that the module brings, after those of the kernel.
     pub(crate) const fn bindings(self) -> &'static [Binding] {
         const BLOCKS: [Binding; 2] = [Binding::read("block_indices"), Binding::read("block_counts")];
+        const CARRIED: [Binding; 1] = [Binding::write("carried")];
         match self {
             Self::WalkSelected => &BLOCKS,
+            Self::CarryState => &CARRIED,
             _ => &[],
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Arrays, Module};
-use crate::kernels::{Binding, KernelId};
+use crate::kernels::{Binding, BindingKind, KernelId};
 
 /// One variant of a kernel: the modules chosen from their families and the constants. The key of the pipeline cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +32,24 @@ impl Specialization {
     pub fn bindings(&self) -> Vec<Binding> {
         let of_modules = self.modules.iter().flat_map(|module| module.bindings());
         self.kernel.bindings().iter().chain(of_modules).copied().collect()
+    }
+
+    pub(crate) fn num_storage_buffers(&self) -> u32 {
+        let storage = |binding: &Binding| binding.kind != BindingKind::Uniform;
+        // A handful.
+        self.bindings().into_iter().filter(storage).count() as u32
+    }
+
+    /// The same kernel with its walks cut into parts.
+    pub(crate) fn carry_state(&mut self, carried: u32) {
+        self.constants.insert("CARRIED", carried);
+        // After the uniform and all other buffers.
+        self.constants.insert("CARRIED_BINDING", 1 + self.num_storage_buffers());
+        for module in &mut self.modules {
+            if *module == Module::CarryNone {
+                *module = Module::CarryState;
+            }
+        }
     }
 
     /// The value of a constant, by its WGSL name.

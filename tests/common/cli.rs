@@ -10,7 +10,10 @@ use wattn::{Element, HostTensor};
 
 /// The program's answer to arguments.
 pub fn wattn(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_wattn")).args(args).output().expect("the binary starts")
+    // Not the user's cache folder.
+    let cache = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
+    let mut program = Command::new(env!("CARGO_BIN_EXE_wattn"));
+    program.env("XDG_CACHE_HOME", cache).args(args).output().expect("the binary starts")
 }
 
 /// A path as an argument.

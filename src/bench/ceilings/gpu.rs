@@ -267,7 +267,7 @@ impl<'a> Prepared<'a> {
     fn new(ctx: &'a Context, kernel: BenchKernel) -> Result<Self> {
         let pipeline = ctx.scoped("creating a pipeline", || {
             let module = module(ctx, kernel.label(), kernel.wgsl());
-            Pipeline::new(ctx.device(), kernel.label(), kernel.name(), &module, kernel.bindings())
+            Pipeline::new(ctx, kernel.label(), kernel.name(), &module, kernel.bindings())
         })?;
         Ok(Self { ctx, kernel, pipeline, buffers: Vec::new() })
     }

@@ -33,7 +33,9 @@ fn main() -> ExitCode {
         }
         Err(error) => return fail(&usage_line(&error.to_string())),
     };
-    match run(cli) {
+    let done = run(cli);
+    engine::keep_pipelines();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&format!("error: {}", failure.line())),
     }

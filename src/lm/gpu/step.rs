@@ -61,7 +61,7 @@ impl Pipelines {
         workgroups: [u64; 3],
     ) -> LmResult<Step> {
         let workgroups = self.ctx.caps().fit_grid(workgroups)?;
-        let pipeline = self.ctx.lm_pipelines().get_or(&self.ctx, &variant, || compile(self.ctx.device(), variant))?;
+        let pipeline = self.ctx.lm_pipelines().get_or(&self.ctx, &variant, || compile(&self.ctx, variant))?;
         let entries: Vec<_> = (0..)
             .zip([&uniform].into_iter().chain(buffers))
             .map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() })
@@ -82,18 +82,18 @@ impl Pipelines {
     }
 }
 
-fn compile(device: &wgpu::Device, variant: LmVariant) -> Pipeline {
+fn compile(ctx: &Context, variant: LmVariant) -> Pipeline {
     let label = Some(variant.kernel.name());
     let source = wgpu::ShaderSource::Wgsl(variant.wgsl().into());
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
-    Pipeline::new(device, variant.kernel.name(), variant.kernel.name(), &module, variant.kernel.bindings())
+    let module = ctx.device().create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
+    Pipeline::new(ctx, variant.kernel.name(), variant.kernel.name(), &module, variant.kernel.bindings())
 }
 
 impl Step {
     pub(in crate::lm) fn encode_in(&self, pass: &mut wgpu::ComputePass<'_>) {
         let [x, y, z] = self.workgroups;
         pass.set_pipeline(&self.pipeline.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.set_bind_group(0, &self.bind_group, &[0]);
         pass.dispatch_workgroups(x, y, z);
     }
 }

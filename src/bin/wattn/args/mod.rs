@@ -87,6 +87,9 @@ pub(crate) struct EngineArgs {
     /// Use the first GPU whose name contains this text
     #[arg(long, value_name = "NAME")]
     pub(crate) adapter: Option<String>,
+    /// Neither read nor write compiled GPU kernels in the user's cache folder
+    #[arg(long)]
+    pub(crate) no_cache: bool,
     /// Force the GPU kernels to use these device features and no others
     #[arg(long, value_enum)]
     pub(crate) tier: Option<TierArg>,
@@ -94,7 +97,7 @@ pub(crate) struct EngineArgs {
 
 impl Default for EngineArgs {
     fn default() -> Self {
-        Self { backend: Backend::Auto, adapter: None, tier: None }
+        Self { backend: Backend::Auto, adapter: None, no_cache: false, tier: None }
     }
 }
 

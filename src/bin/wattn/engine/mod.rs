@@ -4,10 +4,12 @@ mod cpu_prefix;
 mod gpu_prefix;
 mod sparse_prefix;
 
+use std::sync::{Mutex, PoisonError};
+
 use wattn::cpu;
 use wattn::{
     AttentionOutput, AttentionPlan, AttentionProblem, Context, ContextOptions, Element, HostBlocks, HostInputs,
-    HostTensor, Result, SelectionInputs, SelectionPlan, SelectionProblem, SoftwareAdapters, Tier,
+    HostTensor, PipelineCacheState, Result, SelectionInputs, SelectionPlan, SelectionProblem, SoftwareAdapters, Tier,
 };
 
 use crate::args::{Backend, EngineArgs};
@@ -15,6 +17,18 @@ use crate::failure::Failure;
 use cpu_prefix::CpuPrefix;
 use gpu_prefix::GpuPrefix;
 pub(crate) use sparse_prefix::{SetLists, SparsePrefix};
+
+/// The devices that this run opened.
+static OPENED: Mutex<Vec<Context>> = Mutex::new(Vec::new());
+
+/// Keeps what was compiled for the next run, and closes the devices. A cache that cannot be written spoils no result.
+pub(crate) fn keep_pipelines() {
+    for context in OPENED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        if let Err(error) = context.save_pipelines() {
+            eprintln!("note: {error}");
+        }
+    }
+}
 
 /// Width of a one-hot value row: one column for each byte.
 pub(crate) const BYTES: u32 = 256;
@@ -55,7 +69,19 @@ impl Engine {
         if let Some(name) = &args.adapter {
             options = options.adapter_name(name);
         }
-        let context = Context::request_blocking(&options)?;
+        let folder = dirs::cache_dir().filter(|_| !args.no_cache).map(|folder| folder.join("wattn"));
+        if let Some(folder) = folder {
+            options = options.pipeline_cache(folder);
+        }
+        let mut context = Context::request_blocking(&options)?;
+        if let PipelineCacheState::Ignored { path, reason } = context.pipeline_cache_state() {
+            eprintln!("note: {} is ignored: {reason}", path.display());
+        }
+        OPENED.lock().unwrap_or_else(PoisonError::into_inner).push(context.clone());
+        // No watchdog waits for a software device.
+        if !context.caps().software {
+            context = context.with_budget(context.calibrate_blocking()?);
+        }
         let tier = args.tier.map(Tier::from);
         context.caps().require(tier.unwrap_or(Tier::Baseline))?;
         Ok(Self::Gpu { context, tier })
@@ -145,6 +171,7 @@ impl Engine {
 }
 
 /// Keys and values of a text, ready for causal attention by chunks of queries.
+#[expect(clippy::large_enum_variant, reason = "there is one of it for a text")]
 pub(crate) enum PrefixAttention<'a, T> {
     Cpu(CpuPrefix<'a, T>),
     Gpu(GpuPrefix),

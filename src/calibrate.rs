@@ -1,0 +1,161 @@
+//! How fast a device is, by running small attention on it: enough to say what fits a dispatch.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, Context, DType, DispatchBudget, Layout,
+    Result, TensorView, TensorViewMut, Tiling, Workspace,
+};
+
+/// What a dispatch should take at the most: half of what an estimate may be wrong by.
+const TARGET: Duration = Duration::from_millis(100);
+
+/// What a workgroup should take at the most when it is alone on the device. Beside as many others as a core takes, it is
+/// up to about four times as slow.
+const WORKGROUP_TARGET: Duration = Duration::from_millis(25);
+
+/// Long enough to say how fast a device is, beside what a submission costs.
+const ENOUGH: Duration = Duration::from_millis(6);
+
+/// No number of the calibration is measured for longer, whatever came out.
+const AT_MOST: Duration = Duration::from_millis(15);
+
+/// Of heads: wide enough for whole loads, narrow enough to compile fast.
+const WIDTH: u32 = 64;
+
+impl Context {
+    /// Measures what the device computes in 100 ms: for [`Context::with_budget`]. Another program that computes at the same
+    /// time makes the budget smaller, which costs little; results never depend on it.
+    ///
+    /// # Errors
+    /// Those of [`Attention::prepare`] and [`Attention::bind`].
+    ///
+    /// # Cost
+    /// Compiles three pipelines on a cache miss, allocates up to 64 MiB for a moment, submits, and waits: for some 50 ms
+    /// when nothing is compiled.
+    pub fn calibrate_blocking(&self) -> Result<DispatchBudget> {
+        let ctx = &self.with_budget(DispatchBudget::UNLIMITED);
+        // Many rows against few keys: products. One row against many: memory. One workgroup: the speed of a core.
+        let whole = |tiling| Tiling { num_splits: 1, ..tiling };
+        let mut prefill = Load::new([64, 8], [64, 4096]);
+        let rows = whole(ctx.tiling(&prefill)?);
+        let prefill = ctx.rate(&mut prefill, rows)?;
+        let mut decode = Load::new([1, 8], [512, 16384]);
+        let splits = ctx.tiling(&decode)?;
+        let decode = ctx.rate(&mut decode, splits)?;
+        let alone = ctx.rate(&mut Load::new([rows.tile_q(), 1], [512, 16384]), rows)?;
+        let dispatch = operations_in(prefill.min(decode), TARGET);
+        Ok(DispatchBudget::measured(dispatch, operations_in(alone, WORKGROUP_TARGET)))
+    }
+
+    /// The tiling of a load at its largest. All sizes have the same, so that they run the same pipelines.
+    fn tiling(&self, load: &Load) -> Result<Tiling> {
+        Ok(AttentionPlan::new(&load.problem_of(1, load.most_keys), self.caps())?.tiling())
+    }
+
+    /// Operations a second under a load that grows until it takes long enough.
+    fn rate(&self, load: &mut Load, tiling: Tiling) -> Result<f64> {
+        // The first run loads code into the device, and on some compiles it.
+        self.run(load, tiling)?;
+        let begin = Instant::now();
+        loop {
+            let (operations, seconds) = self.run(load, tiling)?;
+            if seconds >= ENOUGH.as_secs_f64() || begin.elapsed() >= AT_MOST || !load.grow() {
+                return Ok(operations / seconds);
+            }
+        }
+    }
+
+    /// Operations of one run, and its seconds.
+    fn run(&self, load: &Load, tiling: Tiling) -> Result<(f64, f64)> {
+        let problem = load.problem_of(load.batch_size, load.seq_len_kv);
+        let shape = *problem.shape();
+        let plan = AttentionPlan::with_tiling(&problem, self.caps(), self.caps().best_tier(), tiling)?;
+        let attention = Attention::prepare(self, &plan)?;
+        let buffer = |[batch, seq, heads, dim]: [u32; 4]| {
+            self.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("wattn.calibration"),
+                size: u64::from(batch) * u64::from(seq) * u64::from(heads) * u64::from(dim) * 4,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        };
+        let (q, kv, out) = self.scoped("calibrating", || {
+            // All sequences read the same numbers: zeros, which wgpu makes sure of.
+            let one = |[_, seq, heads, dim]: [u32; 4]| buffer([1, seq, heads, dim]);
+            (one(shape.q()), one(shape.k()), buffer(shape.out()))
+        })?;
+        let layout = |[batch, seq, heads, dim]: [u32; 4]| {
+            let mut layout = Layout::seq_major(batch, seq, heads, dim);
+            layout.strides[0] = 0;
+            layout
+        };
+        let [batch, seq, heads, dim] = shape.out();
+        let workspace = Workspace::new(self, plan.workspace_bytes())?;
+        let args = AttentionArgs {
+            q: TensorView::new(&q, DType::F32, layout(shape.q())),
+            k: TensorView::new(&kv, DType::F32, layout(shape.k())),
+            v: TensorView::new(&kv, DType::F32, layout(shape.v())),
+            seq_lens_kv: None,
+            blocks: None,
+            out: TensorViewMut::new(&out, DType::F32, Layout::seq_major(batch, seq, heads, dim)),
+            lse: None,
+        };
+        let bound = attention.bind_with(args, &workspace)?;
+        // Uploads and cleared buffers come first.
+        self.queue().submit([]);
+        self.device().poll(wgpu::PollType::wait_indefinitely())?;
+        let begin = Instant::now();
+        self.scoped("calibrating", || bound.submit(self))?;
+        self.device().poll(wgpu::PollType::wait_indefinitely())?;
+        Ok((plan.operations() as f64, begin.elapsed().as_secs_f64()))
+    }
+}
+
+fn operations_in(rate: f64, time: Duration) -> u64 {
+    // Saturates.
+    (rate * time.as_secs_f64()) as u64
+}
+
+/// Queries of one head width against keys, in sequences that share them.
+struct Load {
+    seq_len_q: u32,
+    num_heads: u32,
+    seq_len_kv: u32,
+    most_keys: u32,
+    batch_size: u32,
+}
+
+impl Load {
+    /// Most sequences: 16 MiB of out under 64 queries of 8 heads.
+    const MOST_BATCHES: u32 = 128;
+
+    fn new([seq_len_q, num_heads]: [u32; 2], [seq_len_kv, most_keys]: [u32; 2]) -> Self {
+        Self { seq_len_q, num_heads, seq_len_kv, most_keys, batch_size: 1 }
+    }
+
+    fn problem_of(&self, batch_size: u32, seq_len_kv: u32) -> AttentionProblem {
+        let shape = AttentionShape {
+            batch_size,
+            seq_len_q: self.seq_len_q,
+            seq_len_kv,
+            num_q_heads: self.num_heads,
+            num_kv_heads: self.num_heads,
+            head_dim: WIDTH,
+            head_dim_v: WIDTH,
+        };
+        AttentionProblem::new(shape, DType::F32)
+    }
+
+    /// Doubles it: keys first, then sequences. False when it is at its largest.
+    fn grow(&mut self) -> bool {
+        if self.seq_len_kv < self.most_keys {
+            self.seq_len_kv *= 2;
+        } else if self.batch_size < Self::MOST_BATCHES && self.num_heads > 1 {
+            self.batch_size *= 2;
+        } else {
+            return false;
+        }
+        true
+    }
+}

@@ -1,0 +1,118 @@
+//! What each workgroup of an attention costs: tiles of its walk, as the family `walk` of the shaders has them. Lengths
+//! from a buffer are unknown here; with the longest, every walk is at its longest.
+
+use super::attend::RowSets;
+use super::{Costs, Parts, Tiling};
+use crate::{AttentionProblem, BlockSelection, DeviceCaps, DispatchBudget, Mask};
+
+/// Memory for the state of workgroups whose walks are cut: at most what partial results may have.
+const CARRIED_BYTES: u64 = 16 << 20;
+
+/// The grid of one attention.
+#[derive(Clone, Copy)]
+pub(super) struct Walks<'a> {
+    problem: &'a AttentionProblem,
+    tiling: Tiling,
+    rows: RowSets,
+    row_tiles: u64,
+    /// vec4 of an invocation's state.
+    carried: u32,
+}
+
+impl<'a> Walks<'a> {
+    pub(super) fn new(problem: &'a AttentionProblem, tiling: Tiling, carried: u32) -> Self {
+        let rows = RowSets::of(problem);
+        Self { problem, tiling, rows, row_tiles: rows.row_tiles(problem.shape(), tiling), carried }
+    }
+
+    pub(super) fn num_places(&self) -> u64 {
+        let sets = u64::from(self.rows.num_sets) * u64::from(self.problem.shape().batch_size);
+        self.row_tiles * sets * u64::from(self.tiling.num_splits)
+    }
+
+    /// Operations of a tile: a multiply-add for each row and column of k and v, and one fetch for all rows.
+    fn tile_operations(&self) -> u64 {
+        let shape = self.problem.shape();
+        let columns = u64::from(shape.head_dim) + u64::from(shape.head_dim_v);
+        u64::from(self.tiling.tile_kv()) * columns * (u64::from(self.tiling.tile_q()) + DispatchBudget::FETCH)
+    }
+
+    /// Tiles of the longest walk of a workgroup.
+    fn most_tiles(&self) -> u64 {
+        let seq_len_kv = u64::from(self.problem.shape().seq_len_kv);
+        let queries = u64::from(self.tiling.tile_q().div_ceil(self.rows.heads_per_set)) + 1;
+        let keys = match (&self.problem.blocks, self.problem.mask.bounds()) {
+            (Some(blocks), _) => self.selected_keys(blocks, seq_len_kv),
+            (None, (Some(left), Some(right))) => (u64::from(left) + u64::from(right) + queries).min(seq_len_kv),
+            (None, _) => seq_len_kv,
+        };
+        self.tiles(keys).div_ceil(self.tiling.num_splits.into()).max(1)
+    }
+
+    fn tiles(&self, keys: u64) -> u64 {
+        keys.div_ceil(self.tiling.tile_kv().into())
+    }
+
+    /// The most keys of a walk through blocks, whose last row sees `visible` keys.
+    fn selected_keys(&self, blocks: &BlockSelection, visible: u64) -> u64 {
+        let listed = u64::from(blocks.max_blocks) * u64::from(blocks.block_size);
+        let (near, dense) = match self.problem.mask {
+            Mask::Causal => {
+                let window = u64::from(blocks.window_size) + u64::from(self.tiling.tile_q());
+                (u64::from(blocks.sink_size) + window.min(visible), visible.min(blocks.dense_below.into()))
+            }
+            // Blocks that are dense at some length see all keys.
+            _ => (0, if blocks.dense_below > 0 { self.problem.shape().seq_len_kv.into() } else { 0 }),
+        };
+        (listed + near).max(dense)
+    }
+
+    /// Tiles of one workgroup's walk, or of its split of that.
+    fn tiles_of(&self, place: u32) -> u64 {
+        let (shape, splits) = (self.problem.shape(), u64::from(self.tiling.num_splits));
+        let (row, split) = (u64::from(place) / splits, u64::from(place) % splits);
+        let row_tile = self.row_tiles - 1 - row % self.row_tiles;
+        let per_block = self.rows.tiles_per_q_block(self.tiling).max(1);
+        let first_row = row_tile / per_block * self.rows.rows_per_q_block()
+            + row_tile % per_block * u64::from(self.tiling.tile_q());
+        let last_row = (first_row + u64::from(self.tiling.tile_q()) - 1).min(self.rows.rows_per_set(shape) - 1);
+        // Fewer than the queries, which fit 32 bits.
+        let query = |row: u64| (row / u64::from(self.rows.heads_per_set)) as u32;
+        let visible = |row| self.problem.mask.visible(query(row), shape.seq_len_q, shape.seq_len_kv);
+        let (first, last) = (visible(first_row.min(last_row)), visible(last_row));
+        let keys = match &self.problem.blocks {
+            Some(blocks) => self.selected_keys(blocks, last.end.into()),
+            None => last.end.saturating_sub(first.start).into(),
+        };
+        let tiles = self.tiles(keys);
+        // A workgroup without keys stores its rows all the same.
+        (tiles * (split + 1) / splits - tiles * split / splits).max(1)
+    }
+
+    pub(super) fn costs(&self, num_places: u32) -> Costs<impl Fn(u32) -> u64> {
+        let walks = *self;
+        let (most_tiles, tile_operations) = (self.most_tiles(), self.tile_operations());
+        Costs { num_places, most_tiles, tile_operations, tiles: move |place| walks.tiles_of(place) }
+    }
+
+    /// Bytes of the state that a workgroup carries from part to part.
+    pub(super) fn carried_bytes(&self) -> u64 {
+        u64::from(self.tiling.workgroup_size()) * u64::from(self.carried) * 16
+    }
+
+    /// How walks are cut; `None` where all are short. On a calibrated device that depends on the problem alone, so that
+    /// the variant of the kernel does.
+    pub(super) fn parts(&self, caps: &DeviceCaps) -> Option<Parts> {
+        let (most_tiles, tile) = (self.most_tiles(), self.tile_operations());
+        if most_tiles.saturating_mul(tile) <= caps.budget.whole_operations() {
+            return None;
+        }
+        // As many workgroups at a time as fill a device.
+        let filling: u64 = if caps.software { 8 } else { 512 };
+        let part = caps.budget.workgroup_operations().min(caps.budget.dispatch_operations() / filling);
+        // A walk has fewer than 2^30 tiles.
+        let tiles = (part / tile).clamp(1, most_tiles) as u32;
+        let most_workgroups = (CARRIED_BYTES / self.carried_bytes()).max(1) as u32;
+        Some(Parts { tiles, most_workgroups })
+    }
+}

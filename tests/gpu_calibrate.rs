@@ -1,0 +1,91 @@
+//! Calibration, and what it is for: no dispatch takes long. In a file of its own, so that no other test runs beside it.
+
+mod common;
+
+use common::gpu::{Buffers, bind, contexts, read_words, submit};
+use common::{Case, shape};
+use wattn::{
+    AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, DType, DispatchBudget,
+    Mask,
+};
+
+/// Long problems under the budget that calibration gives, many times as much as a dispatch may take: what the device itself
+/// says each dispatch takes.
+#[test]
+fn no_dispatch_takes_long() {
+    for ctx in contexts().iter().filter(|ctx| ctx.caps().timestamps) {
+        let budget = ctx.calibrate_blocking().unwrap();
+        let ctx = ctx.with_budget(budget);
+        // Many rows, one row, and few rows of one head, whose walks are cut where devices are slow.
+        for (seq_len_q, heads) in [(1024, [2, 1]), (1, [1, 8]), (40, [1, 1])] {
+            let wide = |keys| AttentionShape { head_dim: 64, head_dim_v: 64, ..shape(1, [seq_len_q, keys], heads) };
+            let plan_of = |keys| {
+                let problem = AttentionProblem::new(wide(keys), DType::F32).mask(Mask::Causal);
+                AttentionPlan::new(&problem, ctx.caps()).unwrap()
+            };
+            let lengths = (11..20).map(|log2| 1 << log2); // up to 128 MiB of keys
+            let is_long = |keys: &u32| plan_of(*keys).dispatches()[0].stretches.len() >= 8;
+            let keys = lengths.clone().find(is_long).unwrap_or(1 << 19);
+            let plan = plan_of(keys);
+            let case = Case::<f32>::painted(wide(keys), Mask::Causal);
+            let buffers = Buffers::new(&ctx, &case, plan.problem());
+            let bound = bind(&ctx, &plan, AttentionArgs { lse: None, ..buffers.args() });
+            // Twice, and the shorter: what other programs do in between is not the dispatch's.
+            let runs = [timed(&ctx, &bound), timed(&ctx, &bound)];
+            let seconds: Vec<f64> = runs[0].iter().zip(&runs[1]).map(|(a, b)| a.min(*b)).collect();
+            let longest = seconds.iter().copied().fold(0.0, f64::max);
+            println!("{seq_len_q} x {keys}: {} dispatches, longest {longest:.3} s; {budget:?}", seconds.len());
+            assert!(longest < 0.2, "{}: {longest} s\n{plan}\n{seconds:?}", ctx.describe());
+        }
+    }
+}
+
+/// A second calibration finds about the same, and none chooses kernels.
+#[test]
+fn calibration_is_repeatable() {
+    for ctx in contexts() {
+        // The first compiles.
+        let [_, first, second] = [(); 3].map(|()| ctx.calibrate_blocking().unwrap());
+        let ratio = first.dispatch_operations() as f64 / second.dispatch_operations() as f64;
+        println!("{}: {first:?} {second:?}", ctx.describe());
+        // Machines that tests run on do other things at the same time.
+        assert!((0.05..20.0).contains(&ratio), "{first:?} {second:?}");
+        assert!(first.dispatch_operations() >= first.workgroup_operations(), "{first:?}");
+        assert!(first.whole_operations() == DispatchBudget::LEAST_WORKGROUP, "{first:?}");
+    }
+}
+
+/// Seconds of each dispatch, in a pass of its own.
+fn timed(ctx: &Context, bound: &BoundAttention) -> Vec<f64> {
+    let (device, count) = (ctx.device(), bound.num_stretches());
+    // What code costs that is loaded for the first time is not the dispatch's.
+    submit(ctx, |encoder| bound.encode_stretch_in(&mut encoder.begin_compute_pass(&Default::default()), 0));
+    let mut seconds = Vec::new();
+    for index in 0..count {
+        let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("test"),
+            ty: wgpu::QueryType::Timestamp,
+            count: 2,
+        });
+        let resolved = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("test"),
+            size: 16,
+            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        submit(ctx, |encoder| {
+            let timestamp_writes = Some(wgpu::ComputePassTimestampWrites {
+                query_set: &queries,
+                beginning_of_pass_write_index: Some(0),
+                end_of_pass_write_index: Some(1),
+            });
+            let descriptor = wgpu::ComputePassDescriptor { label: Some("test"), timestamp_writes };
+            bound.encode_stretch_in(&mut encoder.begin_compute_pass(&descriptor), index);
+            encoder.resolve_query_set(&queries, 0..2, &resolved, 0);
+        });
+        let words = read_words(ctx, &resolved);
+        let ticks = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
+        seconds.push((ticks(2) - ticks(0)) as f64 * f64::from(ctx.queue().get_timestamp_period()) * 1e-9);
+    }
+    seconds
+}

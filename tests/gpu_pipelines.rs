@@ -1,0 +1,72 @@
+//! Compiled pipelines in a file: written whole, read again, and never trusted blindly.
+
+mod common;
+
+use common::gpu::{bits, contexts};
+use common::{Case, shape};
+use wattn::{Context, ContextOptions, Mask, PipelineCacheState};
+
+fn open(name: &str, folder: &std::path::Path) -> Context {
+    Context::request_blocking(&ContextOptions::default().adapter_name(name).pipeline_cache(folder)).unwrap()
+}
+
+#[test]
+fn a_second_start_loads_what_the_first_compiled() {
+    let case = Case::<f32>::random(shape(1, [5, 40], [1, 1]), Mask::Causal, 1);
+    for ctx in contexts() {
+        assert_eq!(ctx.pipeline_cache_state(), PipelineCacheState::Off);
+        ctx.save_pipelines().unwrap();
+        let name = ctx.device().adapter_info().name;
+        let folder = tempfile::tempdir().unwrap();
+        // A folder that is not there yet.
+        let cache = folder.path().join("wattn");
+        let expected = bits(&ctx.attend_blocking(&case.problem(), &case.inputs()).unwrap());
+        let attend = |ctx: &Context| bits(&ctx.attend_blocking(&case.problem(), &case.inputs()).unwrap());
+
+        let first = open(&name, &cache);
+        if first.pipeline_cache_state() == PipelineCacheState::Unsupported {
+            assert!(!first.device().features().contains(wgpu::Features::PIPELINE_CACHE));
+            first.save_pipelines().unwrap();
+            assert!(!cache.exists());
+            continue;
+        }
+        assert_eq!(first.pipeline_cache_state(), PipelineCacheState::New);
+        assert_eq!(attend(&first), expected);
+        first.save_pipelines().unwrap();
+        let files: Vec<_> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        let written = std::fs::read(&files[0]).unwrap();
+
+        let second = open(&name, &cache);
+        assert_eq!(second.pipeline_cache_state(), PipelineCacheState::Loaded { bytes: written.len() - 32 });
+        assert_eq!(attend(&second), expected);
+
+        // Cut short, damaged, not ours: told, passed over, and replaced.
+        let mut damaged = written.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        for bad in [&written[..written.len() - 7], &damaged, b"something else"] {
+            std::fs::write(&files[0], bad).unwrap();
+            let third = open(&name, &cache);
+            let state = third.pipeline_cache_state();
+            assert!(matches!(&state, PipelineCacheState::Ignored { path, .. } if *path == files[0]), "{state:?}");
+            assert_eq!(attend(&third), expected);
+            third.save_pipelines().unwrap();
+            let state = open(&name, &cache).pipeline_cache_state();
+            assert!(matches!(state, PipelineCacheState::Loaded { .. }), "{state:?}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    for ctx in contexts() {
+        let ctx = open(&ctx.device().adapter_info().name, &file.join("below"));
+        match ctx.pipeline_cache_state() {
+            PipelineCacheState::Unsupported => ctx.save_pipelines().unwrap(),
+            _ => assert!(matches!(ctx.save_pipelines(), Err(wattn::Error::File { .. }))),
+        }
+    }
+}
