@@ -6,7 +6,6 @@ mod common;
 mod wgsl;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use naga::valid::Capabilities;
 use wattn::bench::{BenchKernel, Scalar, verify_kernel};
@@ -45,19 +44,9 @@ fn every_kernel_is_laid_out_as_the_host_believes() {
 
 #[test]
 fn a_kernel_is_one_stem_in_two_places() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let stems = |folder: &str, extension: &str| -> BTreeSet<String> {
-        std::fs::read_dir(root.join(folder))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|found| found == extension))
-            .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
-            .filter(|stem| stem != "mod")
-            .collect()
-    };
     let names: BTreeSet<String> = kernels().into_iter().map(|kernel| kernel.name().to_owned()).collect();
-    assert_eq!(stems("shaders/bench", "wgsl"), names);
-    assert_eq!(stems("src/bench/kernels", "rs"), names);
+    assert_eq!(wgsl::stems("shaders/bench", "wgsl"), names);
+    assert_eq!(wgsl::stems("src/bench/kernels", "rs"), names);
 }
 
 /// Nothing is timed: f16 too, though software devices take their time for it.

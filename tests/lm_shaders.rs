@@ -48,21 +48,11 @@ fn check(variant: LmVariant) {
 
 #[test]
 fn a_kernel_is_one_stem_in_four_places() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let stems = |folder: &str, extension: &str| -> BTreeSet<String> {
-        std::fs::read_dir(root.join(folder))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|found| found == extension))
-            .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
-            .filter(|stem| stem != "mod")
-            .collect()
-    };
     let kernels: BTreeSet<String> = LmKernel::ALL.iter().map(|kernel| kernel.name().to_owned()).collect();
-    assert_eq!(stems("shaders/lm", "wgsl"), kernels);
-    assert_eq!(stems("src/lm/kernels", "rs"), kernels);
-    assert_eq!(stems("src/lm/cpu", "rs"), kernels);
-    let tests = std::fs::read_to_string(root.join("tests/gpu_lm.rs")).unwrap();
+    assert_eq!(wgsl::stems("shaders/lm", "wgsl"), kernels);
+    assert_eq!(wgsl::stems("src/lm/kernels", "rs"), kernels);
+    assert_eq!(wgsl::stems("src/lm/cpu", "rs"), kernels);
+    let tests = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gpu_lm.rs")).unwrap();
     for kernel in kernels {
         assert!(tests.contains(&format!("twins::{kernel}(")), "no GPU test compares with twins::{kernel}");
     }

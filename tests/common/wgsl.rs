@@ -1,5 +1,8 @@
 //! What the layout tests of shaders ask of a module.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, StorageAccess, TypeInner};
 use wattn::{Binding, BindingKind};
@@ -53,4 +56,15 @@ pub(crate) fn translate(module: &Module, info: &ModuleInfo, entry_point: &str, s
     let options = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
     let stage = naga::back::msl::PipelineOptions { entry_point, ..Default::default() };
     naga::back::msl::write_string(module, info, &options, &stage).unwrap_or_else(|error| panic!("{what}: {error}"));
+}
+
+/// Stems of the files with this extension in a folder of the project, but for `mod`.
+pub(crate) fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
+    std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .filter(|stem| stem != "mod")
+        .collect()
 }
