@@ -53,15 +53,18 @@ impl Context {
         Ok(AttentionPlan::new(&load.problem_of(1, load.most_keys), self.caps())?.tiling())
     }
 
-    /// Operations a second under a load that grows until it takes long enough.
+    /// Operations a second, the best of a load that grows until it takes long enough.
     fn rate(&self, load: &mut Load, tiling: Tiling) -> Result<f64> {
         // The first run loads code into the device, and on some compiles it.
         self.run(load, tiling)?;
         let begin = Instant::now();
+        let mut rate = 0.0f64;
         loop {
             let (operations, seconds) = self.run(load, tiling)?;
+            // What else the machine does makes runs slower, never faster.
+            rate = rate.max(operations / seconds);
             if seconds >= ENOUGH.as_secs_f64() || begin.elapsed() >= AT_MOST || !load.grow() {
-                return Ok(operations / seconds);
+                return Ok(rate);
             }
         }
     }

@@ -9,9 +9,15 @@ use wattn::{
     Mask,
 };
 
+/// One after the other: nothing else may run on the device.
+#[test]
+fn calibration_keeps_dispatches_short() {
+    calibration_is_repeatable();
+    no_dispatch_takes_long();
+}
+
 /// Long problems under the budget that calibration gives, many times as much as a dispatch may take: what the device itself
 /// says each dispatch takes.
-#[test]
 fn no_dispatch_takes_long() {
     for ctx in contexts().iter().filter(|ctx| ctx.caps().timestamps) {
         let budget = ctx.calibrate_blocking().unwrap();
@@ -41,7 +47,6 @@ fn no_dispatch_takes_long() {
 }
 
 /// A second calibration finds about the same, and none chooses kernels.
-#[test]
 fn calibration_is_repeatable() {
     for ctx in contexts() {
         // The first compiles.

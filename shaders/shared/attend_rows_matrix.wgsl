@@ -107,7 +107,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         row_sum[i] = 0.0;
     }
     if part.resumes {
-        for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+        for (var c = 0u; c < CARRIED_COLUMNS; c++) { // unroll
             for (var i = 0u; i < CARRIED_EACH; i++) { // unroll in registers
                 let e = lane + i * LANES;
                 if e < ROWS * EDGE / 4u {
@@ -285,7 +285,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     if part.end < walk.end {
-        for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+        for (var c = 0u; c < CARRIED_COLUMNS; c++) { // unroll
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
                 let at = first_sums + r * EDGE * SUMS_STRIDE4;
                 coopStoreT(acc[r * V_TILES + c], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);

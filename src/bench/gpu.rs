@@ -70,7 +70,7 @@ impl GpuRun {
             TensorView::new(&v, dtype, head_major(shape.v())),
         ];
         let sparse = case.selection().zip(case.sparse_problem()).map(|(selection, problem)| {
-            let tier_of_selection = tier.unwrap_or_else(|| ctx.caps().best_tier());
+            let tier_of_selection = tier.unwrap_or_else(|| SelectionPlan::best_tier(selection, ctx.caps()));
             let selection = SelectionPlan::with_tier(selection, ctx.caps(), tier_of_selection)?;
             Sparse::new(ctx, selection, attention_plan(ctx, tier, &problem)?, views)
         });

@@ -165,6 +165,7 @@ impl MatrixTiling {
             ("ROWS_EACH", tiling.rows.div_ceil(tiling.lanes)),
             ("CARRIED_EACH", self.carried_of_column()),
             ("CARRIED", 0),
+            ("CARRIED_COLUMNS", 0),
             ("HEAD_DIM4", head_dim / 4),
             ("HEAD_DIM_V4", head_dim_v / 4),
         ])

@@ -43,6 +43,9 @@ impl Specialization {
     /// The same kernel with its walks cut into parts.
     pub(crate) fn carry_state(&mut self, carried: u32) {
         self.constants.insert("CARRIED", carried);
+        if let Some(columns) = self.constants.get("V_TILES").copied() {
+            self.constants.insert("CARRIED_COLUMNS", columns);
+        }
         // After the uniform and all other buffers.
         self.constants.insert("CARRIED_BINDING", 1 + self.num_storage_buffers());
         for module in &mut self.modules {

@@ -309,7 +309,7 @@ impl<'a> Prepared<'a> {
         self.ctx.scoped("uploading operands", || self.ctx.queue().submit([]))?;
         clock.time(|pass| {
             pass.set_pipeline(&self.pipeline.pipeline);
-            pass.set_bind_group(0, &bind_group, &[]);
+            pass.set_bind_group(0, &bind_group, &[0]);
             pass.dispatch_workgroups(workgroups, 1, 1);
         })
     }
