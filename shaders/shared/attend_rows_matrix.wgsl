@@ -9,18 +9,6 @@
 // No subgroup operations: a driver is known that crashes on a module with both. Invocations are numbered through the
 // subgroups, which are full.
 
-struct Thread {
-    @builtin(local_invocation_index) index: u32,
-}
-
-fn group_of(thread: Thread) -> u32 {
-    return thread.index / LANES;
-}
-
-fn lane_of(thread: Thread) -> u32 {
-    return thread.index % LANES;
-}
-
 // Weights are exp2(score - reference + SHIFT), at most 2^(SLACK + SHIFT) and so within f16; the shift keeps the small ones
 // from underflowing.
 const SLACK = 8.0;

@@ -340,7 +340,7 @@ fn specialize_attend(
         Some(edge) => {
             let values = if caps.matrix_from_vec4 { Module::ValuesVec4 } else { Module::ValuesScalar };
             modules.extend(tiling_matrix::modules(edge, caps));
-            modules.extend([values, Module::CarryNone, Module::AttendRowsMatrix]);
+            modules.extend([values, Module::ShareWorkgroup, Module::CarryNone, Module::AttendRowsMatrix]);
             MatrixTiling::new(problem, tiling, edge).constants()
         }
         None => {
