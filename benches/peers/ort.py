@@ -4,9 +4,9 @@
 Install:  pip install onnxruntime-webgpu onnx numpy
           (the wheel holds both providers; on a machine without a GPU only `--provider cpu` works)
 Run:      python3 benches/peers/ort.py --provider cpu --threads 2 --json target/ort.json
-          cargo bench --bench prefill --bench decode
+          or benches/peers/ratio.py, which runs it and `wattn bench` on the same shapes
 
-Shapes are those of benches/prefill.rs and decode.rs: (heads, query rows, keys, width). The query rows are the last of the keys. Where
+Shapes are cases of `wattn bench`: (heads, query rows, keys, width). The query rows are the last of the keys. Where
 there are fewer query rows than keys, the keys before them come as the KV cache, past and present in one buffer, so that
 the provider need not copy it. FLOP are counted as 4 * heads * (query * keys / 2) * width, half the square, whatever was
 computed. A few rows are compared with f64 before anything is timed. The time is the best of `--runs`.

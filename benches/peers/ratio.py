@@ -1,48 +1,45 @@
 #!/usr/bin/env python3
-"""Our rate over ONNX Runtime's, on the CPU and on lavapipe, in one run.
+"""Our rate over ONNX Runtime's, on the CPU and on one adapter, in one run.
 
 Install:  pip install onnxruntime-webgpu onnx numpy
-Run:      VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.json WATTN_TEST_ADAPTER=llvmpipe \\
-              python3 benches/peers/ratio.py
+Run:      VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.json python3 benches/peers/ratio.py --adapter llvmpipe
 
-Runs `cargo bench` (prefill and decode), then benches/peers/ort.py for each provider, then compares the best time of
-each. Nothing else should run meanwhile.
+Runs `wattn bench` and then benches/peers/ort.py, for the CPU and for the adapter, and compares the shortest time of each. Leaves
+target/wattn-<device>.json and .html, and target/ort-<provider>.json. Nothing else should run meanwhile.
 """
 
+import argparse
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
-HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parent.parent
-
-
-def ours(device, case):
-    """Best seconds of one benchmark, from criterion's samples."""
-    for group in ("prefill", "decode"):
-        path = ROOT / "target/criterion" / group / f"{device}_{case}" / "new/sample.json"
-        if path.exists():
-            sample = json.loads(path.read_text())
-            return min(time / runs for time, runs in zip(sample["times"], sample["iters"])) / 1e9
-    sys.exit(f"no benchmark {device}/{case} in target/criterion")
+import ours
+import ort
 
 
 def main():
-    subprocess.run(["cargo", "bench", "--bench", "prefill", "--bench", "decode"], cwd=ROOT, check=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapter", default="llvmpipe", help="part of the adapter's name")
+    arguments = parser.parse_args()
     rows = []
-    for provider, device in (("cpu", "cpu"), ("webgpu", os.environ.get("WATTN_TEST_ADAPTER", "llvmpipe"))):
-        path = ROOT / "target" / f"ort-{provider}.json"
-        command = [sys.executable, HERE / "ort.py", "--provider", provider, "--threads", "2", "--json", path]
-        subprocess.run(command, check=True)
-        for case in json.loads(path.read_text())["results"]:
-            name = "x".join(str(case[key]) for key in ("heads", "query", "keys", "width"))
-            rows.append((device, name, ours(device, name), case["seconds"], case["gflops"]))
+    for provider, device, where in (
+        ("cpu", "cpu", ["--backend", "cpu"]),
+        ("webgpu", arguments.adapter, ["--adapter", arguments.adapter]),
+    ):
+        report, peer = (ours.ROOT / "target" / name for name in (f"wattn-{device}.json", f"ort-{provider}.json"))
+        ours.measure(ort.SHAPES, where, report)
+        command = [sys.executable, ort.__file__, "--provider", provider, "--threads", str(os.cpu_count())]
+        subprocess.run([*command, "--json", peer], check=True)
+        seconds = ours.seconds(report, "f32", "min")
+        for case in json.loads(peer.read_text())["results"]:
+            shape = tuple(case[key] for key in ("heads", "query", "keys", "width"))
+            if shape not in seconds:
+                sys.exit(f"{ours.name_of(shape)} was not measured: see {report}")
+            rows.append((device, ours.name_of(shape), case["seconds"] / seconds[shape], case["gflops"]))
     print(f"\n{'device':<10} {'case':<20} {'wattn':>10} {'ORT':>10} {'ratio':>8}   GFLOP/s, half the square")
-    for device, name, our_seconds, ort_seconds, ort_rate in rows:
-        ratio = ort_seconds / our_seconds
-        print(f"{device:<10} {name:<20} {ort_rate * ratio:>10.2f} {ort_rate:>10.2f} {ratio:>8.2f}")
+    for device, name, ratio, rate in rows:
+        print(f"{device:<10} {name:<20} {rate * ratio:>10.2f} {rate:>10.2f} {ratio:>8.2f}")
 
 
 if __name__ == "__main__":

@@ -29,10 +29,13 @@ SHAPES = {
 }
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 BACKENDS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "math": SDPBackend.MATH,
+    "cpu": {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH},
+    "cuda": {
+        "flash": SDPBackend.FLASH_ATTENTION,
+        "efficient": SDPBackend.EFFICIENT_ATTENTION,
+        "cudnn": SDPBackend.CUDNN_ATTENTION,
+        "math": SDPBackend.MATH,
+    },
 }
 
 
@@ -115,7 +118,8 @@ def main():
         torch.manual_seed(1)
         new = lambda n: (2 * torch.rand(1, heads, n, width) - 1).to(arguments.device, DTYPES[arguments.dtype])
         q, k, v = new(query), new(keys), new(keys)
-        calls = {name: (lambda backend=backend: sdpa(backend, query, keys)) for name, backend in BACKENDS.items()}
+        backends = BACKENDS[arguments.device].items()
+        calls = {name: (lambda backend=backend: sdpa(backend, query, keys)) for name, backend in backends}
         if arguments.device == "cuda":
             calls["flex"] = lambda: flex(query, keys, arguments.device)
         for backend, make in calls.items():

@@ -12,54 +12,37 @@ on a CPU. Nothing else should run meanwhile.
 
 import argparse
 import json
-import pathlib
 import subprocess
 import sys
 
-HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parent.parent
+import ours
+import torch_attention
+
 # Device of PyTorch: how wattn is told, element type, and which of wattn's times counts.
 DEVICES = {"cuda": (["--backend", "gpu"], "f16", "median"), "cpu": (["--backend", "cpu"], "f32", "min")}
-
-
-def seconds_of_ours(path, dtype, pick):
-    """Seconds of dense attention by (heads, query, keys, width), of as many KV heads as query heads."""
-    found = {}
-    for case in json.loads(path.read_text())["cases"]:
-        shape = case["shape"]
-        if case["dtype"] != dtype or shape["num_q_heads"] != shape["num_kv_heads"]:
-            continue
-        for part in case["parts"]:
-            if part["part"] == "dense" and part["samples"]:
-                key = tuple(shape[field] for field in ("num_q_heads", "seq_len_q", "seq_len_kv", "head_dim"))
-                found[key] = part["samples"][pick]
-    return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=DEVICES, default="cuda")
-    arguments = parser.parse_args()
-    where, dtype, pick = DEVICES[arguments.device]
-    ours, theirs = (ROOT / "target" / f"{name}-{arguments.device}.json" for name in ("wattn", "torch"))
+    device = parser.parse_args().device
+    where, dtype, pick = DEVICES[device]
+    report, peer = (ours.ROOT / "target" / f"{name}-{device}.json" for name in ("wattn", "torch"))
+    ours.measure(torch_attention.SHAPES[device], where, report)
+    command = [sys.executable, torch_attention.__file__, "--device", device, "--dtype", dtype]
+    subprocess.run([*command, "--json", peer], check=True)
 
-    bench = ["cargo", "run", "--release", "--", "bench", "--cases", "prefill/,decode/,storage/", *where]
-    subprocess.run([*bench, "--json", ours, "--html", ours.with_suffix(".html")], cwd=ROOT, check=True)
-    peer = [sys.executable, HERE / "torch_attention.py", "--device", arguments.device, "--dtype", dtype]
-    subprocess.run([*peer, "--json", theirs], check=True)
-
-    seconds = seconds_of_ours(ours, dtype, pick)
+    seconds = ours.seconds(report, dtype, pick)
     print(f"\n{'heads x query x keys x width':<30} {'PyTorch':<10} {'wattn':>10} {'PyTorch':>10} {'ratio':>8}   GFLOP/s, half the square")
-    for result in json.loads(theirs.read_text())["results"]:
+    for result in json.loads(peer.read_text())["results"]:
         shape = tuple(result[field] for field in ("heads", "query", "keys", "width"))
-        name = "x".join(map(str, shape))
+        name = ours.name_of(shape)
         if "refused" in result:
             print(f"{name:<30} {result['backend']:<10} {result['refused']}")
         elif shape not in seconds:
-            print(f"{name:<30} {result['backend']:<10} not measured by wattn bench: see {ours}")
+            print(f"{name:<30} {result['backend']:<10} not measured by wattn bench: see {report}")
         else:
-            ratio = result["seconds"] / seconds[shape]
-            rate = result["gflops"]
+            ratio, rate = result["seconds"] / seconds[shape], result["gflops"]
             print(f"{name:<30} {result['backend']:<10} {rate * ratio:>10.1f} {rate:>10.1f} {ratio:>8.2f}")
 
 
