@@ -58,7 +58,7 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// A grid of at least one place, with a uniform for each of its stretches.
+    /// A grid, with a uniform for each of its stretches.
     pub(super) fn new<P: Params>(
         ctx: &Context,
         pipeline: &Arc<Pipeline>,
@@ -76,7 +76,8 @@ impl Step {
         if needed > available {
             return Err(Error::Limit { limit: "max_buffer_size (uniforms of all stretches)", needed, available });
         }
-        let mut uniforms = vec![0; dispatch.stretches.len() * stride];
+        // A grid of no places encodes nothing, and has a uniform to bind all the same.
+        let mut uniforms = vec![0; dispatch.stretches.len().max(1) * stride];
         for (uniform, stretch) in uniforms.chunks_exact_mut(stride).zip(&dispatch.stretches) {
             uniform[..size].copy_from_slice(bytemuck::bytes_of(&params.of(stretch)));
         }
