@@ -78,6 +78,15 @@ pub struct MatrixTile {
     pub c: wgpu::CooperativeScalarType,
 }
 
+impl MatrixTile {
+    /// Square, of f16 factors and f32 sums: what kernels multiply.
+    #[must_use]
+    pub const fn square(edge: u32) -> Self {
+        let (ab, c) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+        Self { m: edge, n: edge, k: edge, ab, c }
+    }
+}
+
 /// The limits and features that planning looks at.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -211,12 +220,14 @@ impl DeviceCaps {
     #[must_use]
     pub fn matrix_edge(&self) -> Option<u32> {
         let fixed = self.subgroup_size.as_ref().is_some_and(|size| size.start() == size.end());
-        let has = |edge: u32| {
-            let (ab, c) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
-            // The types that WGSL has, and exactly these: devices also report shapes that it has no type for.
-            self.matrix_tiles.contains(&MatrixTile { m: edge, n: edge, k: edge, ab, c })
-        };
+        // The types that WGSL has, and exactly these: devices also report shapes that it has no type for.
+        let has = |edge: u32| self.matrix_tiles.contains(&MatrixTile::square(edge));
         [16, 8].into_iter().find(|&edge| fixed && self.shader_f16 && has(edge))
+    }
+
+    /// [`matrix_edge`](Self::matrix_edge), of the tier that multiplies matrices.
+    pub(crate) fn edge_of(&self, tier: Tier) -> Option<u32> {
+        self.matrix_edge().filter(|_| tier.matrix())
     }
 
     /// The tier that plans take on their own: the best that the device offers to any problem. Plans of attention take

@@ -10,13 +10,12 @@ use wattn::{
 
 /// What a large GPU reports.
 fn gpu() -> DeviceCaps {
-    let (ab, c) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
     let mut caps = DeviceCaps::BASELINE;
     caps.shader_f16 = true;
     caps.subgroup_size = Some(32..=32);
     caps.max_workgroup_storage_bytes = 48 << 10;
     caps.max_invocations_per_workgroup = 1024;
-    caps.matrix_tiles = vec![MatrixTile { m: 16, n: 16, k: 16, ab, c }];
+    caps.matrix_tiles = vec![MatrixTile::square(16)];
     caps.matrix_from_vec4 = true;
     caps
 }

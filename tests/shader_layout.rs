@@ -32,10 +32,9 @@ fn matrix_devices() -> Vec<DeviceCaps> {
     for (edge, lanes) in [(8, 8), (8, 32), (16, 32), (16, 64)] {
         for (matrix_from_vec4, software) in [(true, false), (false, true)] {
             let mut caps = DeviceCaps::BASELINE;
-            let (ab, c) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
             caps.shader_f16 = true;
             caps.subgroup_size = Some(lanes..=lanes);
-            caps.matrix_tiles = vec![MatrixTile { m: edge, n: edge, k: edge, ab, c }];
+            caps.matrix_tiles = vec![MatrixTile::square(edge)];
             caps.max_workgroup_storage_bytes = 48 << 10;
             (caps.matrix_from_vec4, caps.software) = (matrix_from_vec4, software);
             devices.push(caps);

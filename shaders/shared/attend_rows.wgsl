@@ -20,9 +20,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let thread = tile.thread;
     let lane = lane_of(thread);
     let first_weight = group_of(thread) * ROWS * WEIGHTS_STRIDE;
-    let kv_head = tile.heads / params.heads_per_kv_head;
-    let k_begin = params.k_offset + tile.batch * params.k_batch + kv_head * params.k_head;
-    let v_begin = params.v_offset + tile.batch * params.v_batch + kv_head * params.v_head;
+    let k_begin = first_k(tile);
+    let v_begin = first_v(tile);
     let k_stride = params.k_seq;
     let v_stride = params.v_seq;
     // Of every SHARE rows this lane loads one; the others come from the other lanes.

@@ -31,9 +31,14 @@ fn loaded_at(i: u32, columns: u32, thread: Thread) -> vec2<u32> {
     return vec2<u32>(at / columns, at % columns);
 }
 
+// The e-th vec4 of a column of matrices, in sums: rows of EDGE / 4.
+fn sums_at(first_sums: u32, e: u32) -> u32 {
+    return first_sums + e / (EDGE / 4u) * SUMS_STRIDE4 + e % (EDGE / 4u);
+}
+
 // Four scores of a row, from key `at` of the walk on. Those of keys that the row does not see are MASKED.
-fn seen_scores4(sums_at: u32, row: u32, walk: Walk, at: u32, whole: bool) -> vec4<f32> {
-    var score4 = sums4(sums_at) * params.scale_log2;
+fn seen_scores4(scores_at: u32, row: u32, walk: Walk, at: u32, whole: bool) -> vec4<f32> {
+    var score4 = sums4(scores_at) * params.scale_log2;
     if !whole {
         for (var c = 0u; c < 4u; c++) { // unroll
             let rows = walk_rows(walk, at + c);
@@ -52,9 +57,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let thread = tile.thread;
     let lane = lane_of(thread);
     let first = group_of(thread) * ROWS;
-    let kv_head = tile.heads / params.heads_per_kv_head;
-    let k_begin = params.k_offset + tile.batch * params.k_batch + kv_head * params.k_head;
-    let v_begin = params.v_offset + tile.batch * params.v_batch + kv_head * params.v_head;
+    let k_begin = first_k(tile);
+    let v_begin = first_v(tile);
     let first_sums = first * SUMS_STRIDE4;
     let first_a = first * A_STRIDE4;
     // PARTS lanes share a row, or a lane has ROWS_EACH rows.
@@ -99,8 +103,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var i = 0u; i < CARRIED_EACH; i++) { // unroll in registers
                 let e = lane + i * LANES;
                 if e < ROWS * EDGE / 4u {
-                    let at = first_sums + e / (EDGE / 4u) * SUMS_STRIDE4 + e % (EDGE / 4u);
-                    put_sums4(at, carried4(c * CARRIED_EACH + i, tile));
+                    put_sums4(sums_at(first_sums, e), carried4(c * CARRIED_EACH + i, tile));
                 }
             }
             workgroupBarrier(); // orders sums: they are what the matrices are to be
@@ -188,18 +191,18 @@ fn attend_rows(tile: Tile, walk: Walk) {
         for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
             let r = own_row + i * LANES;
             let row = tile.first_row + r;
-            let sums_at = first_sums + r * SUMS_STRIDE4;
+            let scores_at = first_sums + r * SUMS_STRIDE4;
             var score4: array<vec4<f32>, PART4>;
             var max4 = vec4<f32>(MASKED);
             for (var j = 0u; j < PART4; j++) { // unroll in registers
                 let key4 = own_part + j;
-                score4[j] = seen_scores4(sums_at + key4, row, walk, tile_begin + key4 * 4u, whole);
+                score4[j] = seen_scores4(scores_at + key4, row, walk, tile_begin + key4 * 4u, whole);
                 max4 = max(max4, score4[j]);
             }
             // The other lanes of the row find the same maximum.
             for (var j = PART4; j < TILE_KV / 4u; j++) {
                 let key4 = (own_part + j) % (TILE_KV / 4u);
-                max4 = max(max4, seen_scores4(sums_at + key4, row, walk, tile_begin + key4 * 4u, whole));
+                max4 = max(max4, seen_scores4(scores_at + key4, row, walk, tile_begin + key4 * 4u, whole));
             }
             let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
             let moves = tile_max > row_reference[i] + SLACK;
@@ -233,7 +236,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 workgroupBarrier(); // orders sums: the matrices have been written
                 for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
                     let r = e / (EDGE / 4u);
-                    let at = first_sums + r * SUMS_STRIDE4 + e % (EDGE / 4u);
+                    let at = sums_at(first_sums, e);
                     var sum = sums4(at) * row_factors[first + r];
                     let column = c * EDGE / 4u + e % (EDGE / 4u);
                     if spoiled && column < HEAD_DIM_V4 {
@@ -282,8 +285,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var i = 0u; i < CARRIED_EACH; i++) { // unroll in registers
                 let e = lane + i * LANES;
                 if e < ROWS * EDGE / 4u {
-                    let at = first_sums + e / (EDGE / 4u) * SUMS_STRIDE4 + e % (EDGE / 4u);
-                    carry4(c * CARRIED_EACH + i, sums4(at), tile);
+                    carry4(c * CARRIED_EACH + i, sums4(sums_at(first_sums, e)), tile);
                 }
             }
             workgroupBarrier(); // orders sums: they have been read
@@ -311,7 +313,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let column = c * EDGE / 4u + e % (EDGE / 4u);
             if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
                 let sum = sum_of_row(first + r);
-                let value = sums4(first_sums + r * SUMS_STRIDE4 + e % (EDGE / 4u));
+                let value = sums4(sums_at(first_sums, e));
                 store_out(tile, place_of(tile.first_row + r), column, select(value / sum, vec4<f32>(), sum == 0.0));
             }
         }

@@ -38,3 +38,12 @@ fn q_index(tile: Tile, place: Place) -> u32 {
     let query = min(place.q_index, params.seq_len_q - 1u);
     return params.q_offset + tile.batch * params.q_batch + query * params.q_seq + head * params.q_head;
 }
+
+// Where the keys and the values of the tile's KV head begin.
+fn first_k(tile: Tile) -> u32 {
+    return params.k_offset + tile.batch * params.k_batch + tile.heads / params.heads_per_kv_head * params.k_head;
+}
+
+fn first_v(tile: Tile) -> u32 {
+    return params.v_offset + tile.batch * params.v_batch + tile.heads / params.heads_per_kv_head * params.v_head;
+}

@@ -5,7 +5,8 @@ use core::ops::Range;
 use super::twin_walk::Walk;
 use crate::{AttentionPlan, Element, HostBlocks, HostInputs, LSE_EMPTY, Result, Tiling};
 
-const MASKED: f32 = LSE_EMPTY;
+/// The score of a key that a row does not see.
+pub(super) const MASKED: f32 = LSE_EMPTY;
 
 /// The rows of one workgroup, and the keys that it walks through.
 #[derive(Clone, Debug)]
@@ -72,6 +73,15 @@ impl<'a, T: Element> Call<'a, T> {
         [row / group, tile.heads.start + row % group]
     }
 
+    /// One row of a tile, with the keys and values that it may look at.
+    pub(super) fn row<'t>(&self, tile: &'t RowTile, row: u32) -> Row<'t, 'a, T> {
+        let [q_index, head] = self.place(tile, row);
+        let problem = self.plan.problem();
+        let kv_head = (head / problem.shape().group_size()) as usize;
+        let q = self.inputs.q.row(tile.batch as usize, q_index as usize, head as usize);
+        Row { inputs: self.inputs, tile, q_index, kv_head, q, scale_log2: problem.scale_log2() }
+    }
+
     /// One row against the keys that its tile walks through: writes `out` `[head_dim_v]` and returns the lse.
     pub(super) fn attend_row(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         if self.plan.tier().matrix() {
@@ -83,24 +93,15 @@ impl<'a, T: Element> Call<'a, T> {
 
     /// What `attend_rows.wgsl` does.
     fn attend_row_scalar(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
-        let problem = self.plan.problem();
         let Tiling { lanes, keys, .. } = self.tiling();
-        let [q_index, head] = self.place(tile, row);
-        let kv_head = (head / problem.shape().group_size()) as usize;
-        let q = self.inputs.q.row(tile.batch as usize, q_index as usize, head as usize);
-        let k = |key: u32| self.inputs.k.row(tile.batch as usize, key as usize, kv_head);
-        let v = |key: u32| self.inputs.v.row(tile.batch as usize, key as usize, kv_head);
+        let row = self.row(tile, row);
 
         out.fill(0.0);
         let mut row_max = MASKED;
         let mut lane_sums = vec![0.0f32; lanes as usize];
         for tile_begin in tile.walk.places.clone().step_by((lanes * keys) as usize) {
             let whole = tile.walk.is_whole(tile_begin, lanes * keys);
-            let score = |at: u32| {
-                let sees = tile.walk.sees(at, q_index);
-                if sees { dot(q, k(tile.walk.key(at))) * problem.scale_log2() } else { MASKED }
-            };
-            let scores: Vec<f32> = (tile_begin..tile_begin + lanes * keys).map(score).collect();
+            let scores = row.scores(tile_begin..tile_begin + lanes * keys);
 
             let new_max = scores.iter().fold(row_max, |max, &score| max.max(score));
             let rescale = (row_max - new_max).exp2();
@@ -120,7 +121,7 @@ impl<'a, T: Element> Call<'a, T> {
                     let i = if whole { 3 - i } else { i };
                     // A masked key may hold NaN.
                     if whole || four[i] != 0.0 {
-                        for (to, from) in out.iter_mut().zip(v(tile.walk.key(at4 + i as u32))) {
+                        for (to, from) in out.iter_mut().zip(row.value(at4 + i as u32)) {
                             *to = four[i].mul_add(from.to_f32(), *to);
                         }
                     }
@@ -135,6 +136,31 @@ impl<'a, T: Element> Call<'a, T> {
         }
         out.iter_mut().for_each(|x| *x /= sum);
         (row_max + sum.log2()) * core::f32::consts::LN_2
+    }
+}
+
+/// A row of queries, and what it finds at the places of its tile's walk.
+pub(super) struct Row<'t, 'a, T> {
+    inputs: &'a HostInputs<'a, T>,
+    tile: &'t RowTile,
+    q_index: u32,
+    kv_head: usize,
+    q: &'a [T],
+    scale_log2: f32,
+}
+
+impl<T: Element> Row<'_, '_, T> {
+    /// Scores in base 2; [`MASKED`] where the row sees no key.
+    pub(super) fn scores(&self, places: Range<u32>) -> Vec<f32> {
+        let walk = &self.tile.walk;
+        let key = |at: u32| self.inputs.k.row(self.tile.batch as usize, walk.key(at) as usize, self.kv_head);
+        let sees = |at: u32| walk.sees(at, self.q_index);
+        places.map(|at| if sees(at) { dot(self.q, key(at)) * self.scale_log2 } else { MASKED }).collect()
+    }
+
+    /// The value at a place, `[head_dim_v]`.
+    pub(super) fn value(&self, at: u32) -> &[T] {
+        self.inputs.v.row(self.tile.batch as usize, self.tile.walk.key(at) as usize, self.kv_head)
     }
 }
 

@@ -2,10 +2,9 @@
 
 use half::f16;
 
-use super::attend_rows::{Call, RowTile, dot};
+use super::attend_rows::{Call, MASKED, RowTile};
 use crate::{Element, LSE_EMPTY, Tiling};
 
-const MASKED: f32 = LSE_EMPTY;
 /// The shader's own: how stale a row's reference may be, and how far weights are shifted up, both in bits.
 const SLACK: f32 = 8.0;
 const SHIFT: f32 = 7.0;
@@ -14,24 +13,15 @@ impl<T: Element> Call<'_, T> {
     /// One row against the keys that its tile walks through, with weights rounded to f16 and sums that move only when a
     /// score passes the row's reference by [`SLACK`]. A matrix product adds in an order of its own.
     pub(super) fn attend_row_matrix(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
-        let problem = self.plan.problem();
         let tiling: Tiling = self.tiling();
         let (tile_kv, parts) = (tiling.tile_kv(), (tiling.lanes / tiling.rows).max(1));
-        let [q_index, head] = self.place(tile, row);
-        let kv_head = (head / problem.shape().group_size()) as usize;
-        let q = self.inputs.q.row(tile.batch as usize, q_index as usize, head as usize);
-        let k = |key: u32| self.inputs.k.row(tile.batch as usize, key as usize, kv_head);
-        let v = |key: u32| self.inputs.v.row(tile.batch as usize, key as usize, kv_head);
+        let row = self.row(tile, row);
 
         out.fill(0.0);
         let mut reference = MASKED;
         let mut part_sums = vec![0.0f32; parts as usize];
         for tile_begin in tile.walk.places.clone().step_by(tile_kv as usize) {
-            let score = |at: u32| {
-                let sees = tile.walk.sees(at, q_index);
-                if sees { dot(q, k(tile.walk.key(at))) * problem.scale_log2() } else { MASKED }
-            };
-            let scores: Vec<f32> = (tile_begin..tile_begin + tile_kv).map(score).collect();
+            let scores = row.scores(tile_begin..tile_begin + tile_kv);
             let tile_max = scores.iter().fold(MASKED, |max, &score| max.max(score));
             let moved = if tile_max > reference + SLACK { tile_max } else { reference };
             let factor = (reference - moved).exp2();
@@ -51,7 +41,7 @@ impl<T: Element> Call<'_, T> {
             for (at, &weight) in (tile_begin..).zip(&weights) {
                 // A masked key may hold NaN.
                 if weight != 0.0 {
-                    for (to, value) in out.iter_mut().zip(v(tile.walk.key(at))) {
+                    for (to, value) in out.iter_mut().zip(row.value(at)) {
                         *to = weight.mul_add(value.to_f32(), *to);
                     }
                 }

@@ -74,9 +74,7 @@ impl AttentionPlan {
     pub fn with_tier(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;
-        if tier.matrix() {
-            check_dtype(problem.dtype)?;
-        }
+        check_dtype(problem.dtype, tier)?;
         Self::with_tiling(problem, caps, tier, Tiling::choose(problem, caps, tier)?)
     }
 
@@ -87,9 +85,7 @@ impl AttentionPlan {
     pub fn with_tiling(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, tiling: Tiling) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;
-        if tier.matrix() {
-            check_dtype(problem.dtype)?;
-        }
+        check_dtype(problem.dtype, tier)?;
         tiling.validate(problem, caps, tier)?;
         let shape = problem.shape();
         let rows = RowSets::of(problem);
@@ -98,7 +94,7 @@ impl AttentionPlan {
         if num_rows > u64::from(u32::MAX / 2) || out_rows * u64::from(shape.head_dim_v) > u64::from(u32::MAX) * 4 {
             return Err(Error::Limit { limit: "rows of out", needed: out_rows, available: u64::from(u32::MAX / 2) });
         }
-        let carried = match caps.matrix_edge().filter(|_| tier.matrix()) {
+        let carried = match caps.edge_of(tier) {
             Some(edge) => MatrixTiling::new(problem, tiling, edge).carried(),
             // The columns of each row, and the row's numbers.
             None => tiling.rows * (shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes) + 1),
@@ -336,7 +332,7 @@ fn specialize_attend(
     };
     let elem = elem_module(problem.dtype, tier);
     let mut modules = vec![Module::AttendParams, Module::SeqLens, Module::AttendPlace, walk, elem, Module::AttendTile];
-    let mut constants = match caps.matrix_edge().filter(|_| tier.matrix()) {
+    let mut constants = match caps.edge_of(tier) {
         Some(edge) => {
             let values = if caps.matrix_from_vec4 { Module::ValuesVec4 } else { Module::ValuesScalar };
             modules.extend(tiling_matrix::modules(edge, caps));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::attend::{elem_module, share_modules};
 use super::select_cost::top_k_operations;
-use super::select_matrix::MatrixScoring;
+use super::select_matrix::{MatrixScoring, ModulesAndConstants};
 use super::tiling_matrix::check_dtype;
 use super::{Dispatch, SelectionTiling};
 use crate::kernels::{KernelId, sample_queries};
@@ -43,7 +43,7 @@ pub struct SelectionPlan {
     pub(crate) stages: Vec<StagePlan>,
     /// Workgroups that search trees, each with scratch memory of its own.
     pub(super) num_searches: u32,
-    max_rounds: u32,
+    pub(super) max_rounds: u32,
     /// Lists of scores for each list of blocks.
     pub(super) lists_per_set: u32,
 }
@@ -129,15 +129,14 @@ impl SelectionPlan {
         problem.validate()?;
         caps.require(tier)?;
         tiling.validate(caps, tier)?;
-        if tier.matrix() {
-            check_dtype(problem.dtype)?;
-        }
-        MatrixScoring::of(problem, caps, tier).map_or(Ok(()), |scoring| scoring.validate(tiling, caps))?;
+        check_dtype(problem.dtype, tier)?;
+        let matrix = MatrixScoring::of(problem, caps, tier);
+        matrix.map_or(Ok(()), |scoring| scoring.validate(tiling, caps))?;
         let mut plan = Self {
             problem: problem.clone(),
             tier,
             tiling,
-            matrix: MatrixScoring::of(problem, caps, tier),
+            matrix,
             dispatches: Vec::new(),
             pieces: Vec::new(),
             samples: Vec::new(),
@@ -167,30 +166,19 @@ impl SelectionPlan {
         Ok(plan)
     }
 
-    /// HiP's search, ended after so many rounds: the lists then hold where the groups begin. For tests of every round.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn stop_after(mut self, rounds: u32) -> Self {
-        self.max_rounds = rounds;
-        self
-    }
-
     fn plan_hip(&mut self, hip: &Hip, caps: &DeviceCaps) -> Result<()> {
         let lists = self.num_lists();
         let samples = self.add_samples(hip.stride_q, caps)?;
-        let mut specialization = self.scoring(KernelId::SearchTree, self.tiling.search_groups, caps);
-        match self.matrix {
-            Some(scoring) => {
-                let (modules, constants) = scoring.specialize(self.tiling, caps);
-                specialization.modules.truncate(4);
-                specialization.modules.extend(modules);
-                specialization.constants = constants;
-            }
+        let mut specialization = match self.matrix {
+            Some(scoring) => self.scoring(KernelId::SearchTree, scoring.specialize(self.tiling, caps), caps),
             None => {
-                specialization.modules.push(Module::ScoreLanes);
-                specialization.switches.insert("MASK_PAIRS", true);
+                let (mut modules, constants) = self.by_lanes(self.tiling.search_groups, caps);
+                modules.push(Module::ScoreLanes);
+                let mut scoring = self.scoring(KernelId::SearchTree, (modules, constants), caps);
+                scoring.switches.insert("MASK_PAIRS", true);
+                scoring
             }
-        }
+        };
         specialization.modules.extend([Module::SamplingStride, Module::TopK]);
         specialization.constants.insert("PARTS", self.tiling.search_size().min(16));
         self.num_searches = u32::try_from(lists).unwrap_or(u32::MAX).min(self.tiling.max_searches);
@@ -255,7 +243,8 @@ impl SelectionPlan {
         let stage = self.stages[index];
         let lists = if self.is_empty() { 0 } else { self.num_lists() };
 
-        let mut scoring = self.scoring(KernelId::ScoreChunks, self.tiling.score_groups, caps);
+        let by_lanes = self.by_lanes(self.tiling.score_groups, caps);
+        let mut scoring = self.scoring(KernelId::ScoreChunks, by_lanes, caps);
         scoring.modules.push(Module::Chunks);
         scoring.switches.insert("MASK_PAIRS", false);
         let chunks_per_workgroup = 2 * self.tiling.lanes * self.tiling.score_groups;
@@ -284,31 +273,37 @@ impl SelectionPlan {
         self.dispatches.push(dispatch);
     }
 
-    /// What the kernels that score keys have in common.
-    fn scoring(&self, kernel: KernelId, groups: u32, caps: &DeviceCaps) -> Specialization {
-        let SelectionTiling { lanes, rows, .. } = self.tiling;
-        let share = self.tiling.share(self.tier);
+    /// What the kernels that score keys have in common, with the modules and constants of a way to score them.
+    fn scoring(
+        &self,
+        kernel: KernelId,
+        (modules, constants): ModulesAndConstants,
+        caps: &DeviceCaps,
+    ) -> Specialization {
+        let elem = elem_module(self.problem.dtype, self.tier);
+        let common = [Module::SelectParams, Module::SeqLens, Module::SelectPlace, elem];
         Specialization {
             kernel,
-            modules: vec![
-                Module::SelectParams,
-                Module::SeqLens,
-                Module::SelectPlace,
-                elem_module(self.problem.dtype, self.tier),
-                share_modules(lanes, self.tier, caps).0,
-                Module::BestScores,
-            ],
-            constants: BTreeMap::from([
-                ("LANES", lanes),
-                ("ROWS", rows),
-                ("SHARE", share),
-                ("SLOTS", rows / share),
-                ("WORKGROUP_SIZE", lanes * groups),
-                ("HEAD_DIM4", self.problem.shape.head_dim / 4),
-            ]),
+            modules: common.into_iter().chain(modules).collect(),
+            constants,
             switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
             arrays: Arrays::of(caps),
         }
+    }
+
+    /// Scores of four keys a lane at a time, in workgroups of so many groups.
+    fn by_lanes(&self, groups: u32, caps: &DeviceCaps) -> ModulesAndConstants {
+        let SelectionTiling { lanes, rows, .. } = self.tiling;
+        let share = self.tiling.share(self.tier);
+        let constants = BTreeMap::from([
+            ("LANES", lanes),
+            ("ROWS", rows),
+            ("SHARE", share),
+            ("SLOTS", rows / share),
+            ("WORKGROUP_SIZE", lanes * groups),
+            ("HEAD_DIM4", self.problem.shape.head_dim / 4),
+        ]);
+        (vec![share_modules(lanes, self.tier, caps).0, Module::BestScores], constants)
     }
 
     /// The samples of a stride, made once for all that look at them.

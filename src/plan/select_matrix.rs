@@ -7,6 +7,9 @@ use super::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules};
 use crate::shader::Module;
 use crate::{DType, DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
 
+/// What a way to score keys brings into a kernel.
+pub(super) type ModulesAndConstants = (Vec<Module>, BTreeMap<&'static str, u32>);
+
 /// How `score_matrix.wgsl` scores the candidates of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MatrixScoring {
@@ -19,7 +22,7 @@ impl MatrixScoring {
     /// `None` where the scores of a selection are none of matrices: in other tiers, where samples are means that f16 does
     /// not hold, and where a subgroup has too few lanes to look at a matrix.
     pub(super) fn of(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Self> {
-        let edge = caps.matrix_edge().filter(|_| tier.matrix())?;
+        let edge = caps.edge_of(tier)?;
         let lanes = *caps.subgroup_size.as_ref()?.start();
         let is_hip = matches!(problem.method, SelectionMethod::Hip(_));
         let scoring = Self { edge, lanes, head_dim: problem.shape.head_dim };
@@ -79,12 +82,8 @@ impl MatrixScoring {
         halves + keys * u64::from(self.sums_stride4()) * 16 + u64::from(groups * self.lanes) * 4 + 3 * 16
     }
 
-    /// Modules and constants in place of those of the scores by lanes.
-    pub(super) fn specialize(
-        &self,
-        tiling: SelectionTiling,
-        caps: &DeviceCaps,
-    ) -> (Vec<Module>, BTreeMap<&'static str, u32>) {
+    /// Scores by matrices.
+    pub(super) fn specialize(&self, tiling: SelectionTiling, caps: &DeviceCaps) -> ModulesAndConstants {
         let keys = tiling.search_groups * self.edge;
         let mut chosen = vec![Module::ShareWorkgroup];
         chosen.extend(modules(self.edge, caps));

@@ -4,6 +4,14 @@ use super::SelectionPlan;
 use crate::SelectionMethod;
 
 impl SelectionPlan {
+    /// HiP's search, ended after so many rounds: the lists then hold where the groups begin. For tests of every round.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn stop_after(mut self, rounds: u32) -> Self {
+        self.max_rounds = rounds;
+        self
+    }
+
     /// What a stage kept for one list of blocks, `[batch, set, q_block]`, in the words of the cache. For tests.
     #[doc(hidden)]
     #[must_use]

@@ -78,7 +78,7 @@ impl Tiling {
 
     /// Workgroup memory that the kernels of a problem declare.
     pub(super) fn storage_bytes(&self, problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> u64 {
-        if let (true, Some(edge)) = (tier.matrix(), caps.matrix_edge()) {
+        if let Some(edge) = caps.edge_of(tier) {
             return MatrixTiling::new(problem, *self, edge).storage_bytes();
         }
         self.workgroup_storage_bytes(tier) + if problem.blocks.is_some() { self.tile_keys_bytes() } else { 0 }
@@ -89,7 +89,7 @@ impl Tiling {
     /// # Errors
     /// [`Error::Limit`] when workgroup memory holds no tile of matrices.
     pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
-        if let (true, Some(edge)) = (tier.matrix(), caps.matrix_edge()) {
+        if let Some(edge) = caps.edge_of(tier) {
             let mut tiling = MatrixTiling::choose(problem, caps, edge).ok_or(Error::Limit {
                 limit: "max_compute_workgroup_storage_size",
                 needed: MatrixTiling::least_storage_bytes(problem, caps, edge),
@@ -150,7 +150,7 @@ impl Tiling {
                 available: caps.max_invocations_per_workgroup.into(),
             });
         }
-        if let (true, Some(edge)) = (tier.matrix(), caps.matrix_edge()) {
+        if let Some(edge) = caps.edge_of(tier) {
             return MatrixTiling::new(problem, *self, edge).validate(caps);
         }
         let bytes = self.storage_bytes(problem, caps, tier);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Tiling;
 use super::attend::RowSets;
 use crate::shader::Module;
-use crate::{AttentionProblem, DType, DeviceCaps, Error, Result};
+use crate::{AttentionProblem, DType, DeviceCaps, Error, Result, Tier};
 
 /// vec4 elements between the rows of f16 tiles that hold nothing: 16 bytes, so that rows stay aligned for wide loads and
 /// those of a matrix fall on different banks.
@@ -172,9 +172,10 @@ impl MatrixTiling {
     }
 }
 
-/// Whether the kernels that multiply matrices take these tensors.
-pub(super) fn check_dtype(dtype: DType) -> Result<()> {
+/// Whether the kernels of a tier take these tensors.
+pub(super) fn check_dtype(dtype: DType, tier: Tier) -> Result<()> {
     match dtype {
+        _ if !tier.matrix() => Ok(()),
         DType::F16 => Ok(()),
         DType::F32 | DType::BF16 => Err(Error::Argument {
             argument: "tier",
