@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, Context, DType, DispatchBudget, Layout,
-    Result, TensorView, TensorViewMut, Tiling, Workspace,
+    Result, TensorView, TensorViewMut, Tiling, Tuning, Workspace,
 };
 
 /// What a dispatch should take at the most: half of what an estimate may be wrong by.
@@ -34,7 +34,7 @@ impl Context {
     /// Compiles three pipelines on a cache miss, allocates up to 64 MiB for a moment, submits, and waits: for some 50 ms
     /// when nothing is compiled.
     pub fn calibrate_blocking(&self) -> Result<DispatchBudget> {
-        let ctx = &self.with_budget(DispatchBudget::UNLIMITED);
+        let ctx = &self.with_budget(DispatchBudget::UNLIMITED).with_tuning(Tuning::new());
         // Many rows against few keys: products. One row against many: memory. One workgroup: the speed of a core.
         let whole = |tiling| Tiling { num_splits: 1, ..tiling };
         let mut prefill = Load::new([64, 8], [64, 4096]);

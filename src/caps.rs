@@ -1,12 +1,14 @@
 //! What a device can do, as far as planning needs to know.
 
 use core::ops::RangeInclusive;
+use std::sync::Arc;
 
-use crate::{DispatchBudget, Error, Result};
+use crate::{DispatchBudget, Error, Result, Tuning};
 
 /// Optional parts of a device that kernels may use, best last. Chosen by what the device reports, never by its name;
 /// [`AttentionPlan::with_tier`](crate::AttentionPlan::with_tier) forces one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Tier {
     /// Plain WGSL within WebGPU's default limits. Every device has it; f16 is unpacked from `u32`.
@@ -124,6 +126,8 @@ pub struct DeviceCaps {
     /// What one dispatch may compute: a guess by the kind of device, or what
     /// [`Context::calibrate_blocking`](crate::Context::calibrate_blocking) measured.
     pub budget: DispatchBudget,
+    /// What [`with_tuning`](Self::with_tuning) took.
+    pub(crate) tuning: Option<Arc<Tuning>>,
 }
 
 impl DeviceCaps {
@@ -144,6 +148,7 @@ impl DeviceCaps {
         timestamps: false,
         software: false,
         budget: DispatchBudget::DEFAULT,
+        tuning: None,
     };
 
     /// A grid of one dimension, folded into two where one axis does not hold it. Kernels pass over what lies past the end.
@@ -196,6 +201,7 @@ impl DeviceCaps {
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             software: info.device_type == wgpu::DeviceType::Cpu,
             budget: DispatchBudget::of_kind(info.device_type),
+            tuning: None,
         }
     }
 

@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 
 use crate::pipeline::PipelineCache;
 use crate::pipeline_store::{PipelineCacheState, PipelineStore};
-use crate::{DeviceCaps, DispatchBudget, Error, Result, Specialization};
+use crate::{DeviceCaps, DispatchBudget, Error, Result, Specialization, Tuning};
 
 /// Which adapter [`Context::request`] opens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -246,7 +246,17 @@ impl Context {
     /// [`calibrate_blocking`](Self::calibrate_blocking) gave, or a number.
     #[must_use]
     pub fn with_budget(&self, budget: DispatchBudget) -> Self {
-        let caps = DeviceCaps { budget, ..self.caps().clone() };
+        self.planning_with(DeviceCaps { budget, ..self.caps().clone() })
+    }
+
+    /// The same device, pipelines and all, with plans that take what was measured on it; [`Tuning::new`] takes that away
+    /// again.
+    #[must_use]
+    pub fn with_tuning(&self, tuning: Tuning) -> Self {
+        self.planning_with(self.caps().clone().with_tuning(tuning))
+    }
+
+    fn planning_with(&self, caps: DeviceCaps) -> Self {
         Self { inner: Arc::clone(&self.inner), caps: Arc::new(caps) }
     }
 

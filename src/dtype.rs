@@ -4,6 +4,7 @@ use half::{bf16, f16};
 
 /// How the elements of a tensor are stored. Scores, maxima, sums and outputs are accumulated in f32 whatever this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum DType {
     /// IEEE 754 binary32.

@@ -92,6 +92,7 @@
 //! # Benchmarks
 //!
 //! With the feature `bench`, `wattn::bench` measures what a device can do and how much of it these operators reach.
+//! With the feature `tune`, `wattn::tune` finds the fastest tilings of a device by trying them, right ones only.
 //!
 //! # What a call costs
 //!
@@ -144,6 +145,8 @@ mod readback;
 mod shader;
 mod sparse;
 mod tensor;
+#[cfg(feature = "tune")]
+pub mod tune;
 
 pub use caps::{DeviceCaps, MatrixTile, Tier};
 pub use context::{Context, ContextOptions, SoftwareAdapters, adapters, describe_adapter};
@@ -161,7 +164,10 @@ pub(crate) use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
 #[doc(hidden)]
 pub use plan::check_dispatches;
-pub use plan::{AttentionPlan, Dispatch, DispatchBudget, MergePlan, SelectionPlan, SelectionTiling, Stretch, Tiling};
+pub use plan::{
+    AttentionClass, AttentionPlan, Dispatch, DispatchBudget, MaskKind, MergePlan, MethodKind, SelectionClass,
+    SelectionPlan, SelectionTiling, Stretch, Tiling, Tuning,
+};
 pub use problem::{
     AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,
     InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs, SelectionMethod,
@@ -193,6 +199,6 @@ pub mod docs {
 }
 
 /// The examples of the README compile.
-#[cfg(all(doctest, feature = "lm"))]
+#[cfg(all(doctest, feature = "lm", feature = "tune"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

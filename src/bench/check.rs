@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::Case;
 use super::inputs::Tensors;
 use crate::{
-    AttentionOutput, AttentionProblem, AttentionShape, DType, Error, HostBlocks, HostTensor, Result, SelectionInputs,
-    SelectionMethod, SelectionProblem, cpu,
+    AttentionOutput, AttentionProblem, AttentionShape, DType, Error, HostBlocks, HostInputs, HostTensor, Result,
+    SelectionInputs, SelectionMethod, SelectionProblem, cpu,
 };
 
 /// How far a result is from the oracle's.
@@ -28,46 +28,75 @@ impl Check {
     }
 }
 
-/// First, middle and last query of the first and last head; with lists, of attention to these.
+/// Rows of attention, `[batch, q_index, q_head]`, as the definition has them.
+#[derive(Clone, Debug)]
+pub(crate) struct OracleRows {
+    bound: f64,
+    rows: Vec<([u32; 3], Vec<f64>, f64)>,
+}
+
+impl OracleRows {
+    /// `blocks` go with the problem.
+    pub(crate) fn of(
+        problem: &AttentionProblem,
+        inputs: &HostInputs<'_>,
+        blocks: Option<&HostBlocks>,
+        rows: impl Iterator<Item = [u32; 3]>,
+    ) -> Self {
+        let of_row = |row @ [batch, q_index, q_head]: [u32; 3]| {
+            let (out, lse) = match blocks {
+                Some(blocks) => cpu::oracle::attend_selected_row(problem, inputs, blocks, batch, q_index, q_head),
+                None => cpu::oracle::attend_row(problem, inputs, batch, q_index, q_head),
+            };
+            (row, out, lse)
+        };
+        Self { bound: bound(problem), rows: rows.map(of_row).collect() }
+    }
+
+    /// Compares a result with them.
+    pub(crate) fn check(&self, got: &AttentionOutput) -> Check {
+        let mut check = Check { compared: self.rows.len() as u64, error: 0.0, bound: self.bound };
+        for (row, expected, lse) in &self.rows {
+            let [batch, q_index, q_head] = row.map(|n| n as usize);
+            let (out, got_lse) = (got.out.row(batch, q_index, q_head), got.lse.row(batch, q_index, q_head)[0]);
+            let errors = out.iter().zip(expected).map(|(x, y)| (f64::from(*x) - y).abs());
+            for error in errors.chain([(f64::from(got_lse) - lse).abs()]) {
+                // Neither `max` nor JSON keeps a NaN or an infinity.
+                check.error = check.error.max(if error.is_finite() { error } else { f64::MAX });
+            }
+        }
+        check
+    }
+}
+
+/// First, middle and last query of the first and last head and sequence. Of a problem that has some.
+pub(crate) fn sampled_rows(shape: &AttentionShape) -> impl Iterator<Item = [u32; 3]> {
+    let ends = |n: u32| (0..n).step_by(n.saturating_sub(1).max(1) as usize);
+    let (batches, q_heads, seq_len_q) = (ends(shape.batch_size), ends(shape.num_q_heads), shape.seq_len_q);
+    batches.flat_map(move |batch| {
+        let queries = [0, seq_len_q / 2, seq_len_q.saturating_sub(1)];
+        let q_heads = q_heads.clone();
+        queries.into_iter().flat_map(move |q_index| q_heads.clone().map(move |q_head| [batch, q_index, q_head]))
+    })
+}
+
+/// Rows of a case's attention; with lists, of attention to these.
 pub(super) fn check_attention(
     case: &Case,
     tensors: &Tensors,
     blocks: Option<&HostBlocks>,
     got: &AttentionOutput,
 ) -> Check {
-    let (problem, inputs) = (case.problem(), tensors.inputs());
-    let sparse = blocks.and_then(|blocks| Some((case.sparse_problem()?, blocks)));
-    let oracle = |q_index, q_head| match &sparse {
-        Some((sparse, blocks)) => cpu::oracle::attend_selected_row(sparse, &inputs, blocks, 0, q_index, q_head),
-        None => cpu::oracle::attend_row(problem, &inputs, 0, q_index, q_head),
-    };
-    let shape = problem.shape();
-    let mut check = Check { compared: 0, error: 0.0, bound: bound(problem) };
-    for q_index in [0, shape.seq_len_q / 2, shape.seq_len_q - 1] {
-        for q_head in [0, shape.num_q_heads - 1] {
-            let (row, lse) = oracle(q_index, q_head);
-            let out = got.out.row(0, q_index as usize, q_head as usize);
-            let got_lse = got.lse.row(0, q_index as usize, q_head as usize)[0];
-            let errors = out.iter().zip(&row).map(|(x, y)| (f64::from(*x) - y).abs());
-            for error in errors.chain([(f64::from(got_lse) - lse).abs()]) {
-                // Neither `max` nor JSON keeps a NaN or an infinity.
-                check.error = check.error.max(if error.is_finite() { error } else { f64::MAX });
-            }
-            check.compared += 1;
-        }
-    }
-    check
+    let sparse = case.sparse_problem();
+    let problem = sparse.as_ref().filter(|_| blocks.is_some()).unwrap_or_else(|| case.problem());
+    OracleRows::of(problem, &tensors.inputs(), blocks, sampled_rows(problem.shape())).check(got)
 }
 
 /// Ten times the error that was seen in f32, with |out| below 1 and lse about 10; the tests hold the exact bound. 16 bits
 /// add a rounding of each weight, which kernels on matrix units make, and one of out; |v| is at most 1.
-fn bound(problem: &AttentionProblem) -> f64 {
-    let rounding = |digits: i32| 2.0 * 0.5f64.powi(digits);
-    5e-6 + match problem.dtype() {
-        DType::F32 => 0.0,
-        DType::F16 => rounding(11),
-        DType::BF16 => rounding(8),
-    }
+pub(crate) fn bound(problem: &AttentionProblem) -> f64 {
+    let rounding = |dtype: DType| if dtype == DType::F32 { 0.0 } else { 2.0 * dtype.unit_roundoff() };
+    5e-6 + rounding(problem.dtype()).max(rounding(problem.stored_out_dtype()))
 }
 
 /// The lists of the last query block against the oracle's, to the letter: scores are exact, see [`Tensors`]. All lists

@@ -21,7 +21,7 @@ impl Elapsed {
     }
 
     /// Of a call on this thread.
-    pub(super) fn of(run: impl FnOnce()) -> Self {
+    pub(crate) fn of(run: impl FnOnce()) -> Self {
         let begin = Instant::now();
         run();
         Self { wall: begin.elapsed().as_secs_f64(), device: None }
@@ -30,14 +30,14 @@ impl Elapsed {
 
 /// Whether a clock looks at the device's timestamps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stamps {
+pub(crate) enum Stamps {
     Take,
     Leave,
 }
 
 /// Times compute passes.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     ctx: Context,
     stamps: Option<Timestamps>,
 }
@@ -51,18 +51,18 @@ struct Timestamps {
 
 impl Clock {
     /// Looks at timestamps where the device has them and they are wanted.
-    pub(super) fn new(ctx: &Context, stamps: Stamps) -> Result<Self> {
+    pub(crate) fn new(ctx: &Context, stamps: Stamps) -> Result<Self> {
         let wanted = stamps == Stamps::Take && ctx.caps().timestamps;
         let stamps = wanted.then(|| ctx.scoped("preparing timestamps", || Timestamps::new(ctx))).transpose()?;
         Ok(Self { ctx: ctx.clone(), stamps })
     }
 
-    pub(super) fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         &self.ctx
     }
 
     /// Encodes one compute pass, submits it and waits.
-    pub(super) fn time(&self, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<Elapsed> {
+    pub(crate) fn time(&self, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<Elapsed> {
         let begin = Instant::now();
         let poll = self.ctx.scoped("running a benchmark", || {
             self.ctx.queue().submit([self.encode(encode)]);
@@ -76,7 +76,7 @@ impl Clock {
     }
 
     /// Seconds that the host needs to encode a pass of one call; nothing is submitted.
-    pub(super) fn time_encoding(&self, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
+    pub(crate) fn time_encoding(&self, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
         self.ctx.scoped("encoding a benchmark", || {
             let begin = Instant::now();
             let commands = self.encode(encode);
@@ -127,7 +127,7 @@ impl Timestamps {
 }
 
 /// All words of a buffer, which travel as f32 of the same bits.
-pub(super) fn read_words(ctx: &Context, buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
+pub(crate) fn read_words(ctx: &Context, buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
     let words = (buffer.size() / 4) as u32; // of a binding, which 32 bits address
     let view = TensorView::new(buffer, DType::F32, Layout::seq_major(1, 1, 1, words));
     Ok(ctx.read_blocking::<f32>(view)?.into_data().into_iter().map(f32::to_bits).collect())

@@ -1,14 +1,15 @@
 //! The parts of a case on a device, with everything bound beforehand.
 
 use super::clock::{Clock, Elapsed, Stamps, read_words};
+use super::device::{Outputs, Uploaded, output};
 use super::inputs::Tensors;
 use super::run::{PartPlan, Run};
 use super::samples::quantile;
 use super::{Case, Part};
 use crate::{
-    Attention, AttentionArgs, AttentionOutput, AttentionPlan, AttentionProblem, BoundAttention, BoundSelection,
-    Context, DType, Element, Error, HostBlocks, HostTensor, Layout, Result, SelectedBlocks, Selection, SelectionArgs,
-    SelectionPlan, SelectionProblem, TensorView, TensorViewMut, Tier, Tiling, U32View,
+    Attention, AttentionOutput, AttentionPlan, AttentionProblem, BoundAttention, BoundSelection, Context, Error,
+    HostBlocks, Result, SelectedBlocks, Selection, SelectionArgs, SelectionPlan, SelectionProblem, TensorView, Tier,
+    U32View,
 };
 
 /// Times that encoding is measured, of which the middle one is taken.
@@ -36,8 +37,7 @@ struct Sparse {
 struct Attending {
     plan: AttentionPlan,
     bound: BoundAttention,
-    out: wgpu::Buffer,
-    lse: wgpu::Buffer,
+    outputs: Outputs,
 }
 
 impl GpuRun {
@@ -51,24 +51,8 @@ impl GpuRun {
         let shape = case.problem().shape();
         // Plans first: a problem that does not fit the device must not reach its memory.
         let plan = attention_plan(ctx, tier, case.problem())?;
-        let inputs = tensors.inputs();
-        let dtype = case.problem().dtype();
-        let upload = |label, tensor: &HostTensor| {
-            let bytes = stored(tensor, dtype);
-            let available = ctx.caps().max_buffer_bytes;
-            if bytes.len() as u64 > available {
-                return Err(Error::Limit { limit: "max_buffer_size", needed: bytes.len() as u64, available });
-            }
-            ctx.scoped("uploading inputs", || ctx.upload(label, &bytes, wgpu::BufferUsages::STORAGE))
-        };
-        let q = upload("wattn.bench.q", inputs.q)?;
-        let k = upload("wattn.bench.k", &heads_outermost(inputs.k)?)?;
-        let v = upload("wattn.bench.v", &heads_outermost(inputs.v)?)?;
-        let views = [
-            TensorView::new(&q, dtype, seq_major(shape.q())),
-            TensorView::new(&k, dtype, head_major(shape.k())),
-            TensorView::new(&v, dtype, head_major(shape.v())),
-        ];
+        let uploaded = Uploaded::new(ctx, *shape, case.problem().dtype(), tensors)?;
+        let views = uploaded.views();
         let sparse = case.selection().zip(case.sparse_problem()).map(|(selection, problem)| {
             let tier_of_selection = tier.unwrap_or_else(|| SelectionPlan::best_tier(selection, ctx.caps()));
             let selection = SelectionPlan::with_tier(selection, ctx.caps(), tier_of_selection)?;
@@ -109,7 +93,7 @@ impl Run for GpuRun {
 
     fn output(&mut self, part: Part) -> Result<AttentionOutput> {
         let attending = if part == Part::Dense { &self.dense } else { &self.sparse()?.attending };
-        attending.read(self.clock.context())
+        attending.outputs.read(self.clock.context())
     }
 
     fn blocks(&mut self) -> Result<HostBlocks> {
@@ -121,7 +105,7 @@ impl Run for GpuRun {
     fn plan(&self, part: Part) -> Result<PartPlan> {
         let attend = |plan: &AttentionPlan| PartPlan {
             tier: Some(plan.tier().to_string()),
-            tiling: Some(tiling_name(plan.tiling())),
+            tiling: Some(plan.tiling().to_string()),
             dispatches: plan.dispatches().len() as f64,
             workspace_bytes: plan.workspace_bytes(),
         };
@@ -187,87 +171,16 @@ impl Attending {
     fn new(
         ctx: &Context,
         plan: AttentionPlan,
-        [q, k, v]: [TensorView<'_>; 3],
+        views: [TensorView<'_>; 3],
         blocks: Option<SelectedBlocks<'_>>,
     ) -> Result<Self> {
-        let (shape, out_dtype) = (*plan.problem().shape(), plan.problem().stored_out_dtype());
-        let elements = |shape| seq_major(shape).num_elements();
-        let out = output(ctx, "wattn.bench.out", elements(shape.out()) * out_dtype.size_bytes())?;
-        let lse = output(ctx, "wattn.bench.lse", elements(shape.lse()) * 4)?;
-        let args = AttentionArgs {
-            q,
-            k,
-            v,
-            seq_lens_kv: None,
-            blocks,
-            out: TensorViewMut::new(&out, out_dtype, seq_major(shape.out())),
-            lse: Some(TensorViewMut::new(&lse, DType::F32, seq_major(shape.lse()))),
-        };
-        let bound = Attention::prepare(ctx, &plan)?.bind(args)?;
-        Ok(Self { plan, bound, out, lse })
-    }
-
-    fn read(&self, ctx: &Context) -> Result<AttentionOutput> {
-        let problem = self.plan.problem();
-        let (shape, dtype) = (problem.shape(), problem.stored_out_dtype());
-        let view = TensorView::new(&self.out, dtype, seq_major(shape.out()));
-        let out = match dtype {
-            DType::F32 => ctx.read_blocking::<f32>(view)?,
-            DType::F16 => widened(&ctx.read_blocking::<half::f16>(view)?)?,
-            DType::BF16 => widened(&ctx.read_blocking::<half::bf16>(view)?)?,
-        };
-        let lse = ctx.read_blocking::<f32>(TensorView::new(&self.lse, DType::F32, seq_major(shape.lse())))?;
-        Ok(AttentionOutput { out, lse })
+        let outputs = Outputs::new(ctx, plan.problem())?;
+        let bound = Attention::prepare(ctx, &plan)?.bind(outputs.args(views, blocks))?;
+        Ok(Self { plan, bound, outputs })
     }
 }
 
 fn attention_plan(ctx: &Context, tier: Option<Tier>, problem: &AttentionProblem) -> Result<AttentionPlan> {
     let tier = tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, ctx.caps()));
     AttentionPlan::with_tier(problem, ctx.caps(), tier)
-}
-
-fn output(ctx: &Context, label: &'static str, bytes: u64) -> Result<wgpu::Buffer> {
-    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
-    let size = bytes.next_multiple_of(4);
-    let (label, mapped_at_creation) = (Some(label), false);
-    ctx.scoped("creating outputs", || {
-        ctx.device().create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation })
-    })
-}
-
-fn widened<T: Element>(tensor: &HostTensor<T>) -> Result<HostTensor> {
-    HostTensor::new(tensor.shape(), tensor.data().iter().map(|&x| x.to_f32()).collect())
-}
-
-/// The elements as bytes of a type, which holds them exactly.
-fn stored(tensor: &HostTensor, dtype: DType) -> Vec<u8> {
-    fn bytes<T: Element>(data: &[f32]) -> Vec<u8> {
-        bytemuck::cast_slice(&data.iter().map(|&x| T::from_f32(x)).collect::<Vec<T>>()).to_vec()
-    }
-    match dtype {
-        DType::F32 => bytemuck::cast_slice(tensor.data()).to_vec(),
-        DType::F16 => bytes::<half::f16>(tensor.data()),
-        DType::BF16 => bytes::<half::bf16>(tensor.data()),
-    }
-}
-
-/// The same tensor as KV caches hold it, in ours and in ONNX Runtime: `[batch, head, seq, dim]` in memory.
-fn heads_outermost(tensor: &HostTensor) -> Result<HostTensor> {
-    let [batch, seq, heads, _] = tensor.shape();
-    let rows = (0..batch as usize)
-        .flat_map(|b| (0..heads as usize).flat_map(move |h| (0..seq as usize).flat_map(move |s| tensor.row(b, s, h))));
-    HostTensor::new(tensor.shape(), rows.copied().collect())
-}
-
-fn head_major([batch, seq, heads, dim]: [u32; 4]) -> Layout {
-    Layout::head_major(batch, seq, heads, dim)
-}
-
-fn seq_major([batch, seq, heads, dim]: [u32; 4]) -> Layout {
-    Layout::seq_major(batch, seq, heads, dim)
-}
-
-fn tiling_name(tiling: Tiling) -> String {
-    let Tiling { lanes, rows, keys, groups, num_splits, .. } = tiling;
-    format!("{lanes} lanes x {rows} rows x {keys} keys x {groups} groups, {num_splits} splits")
 }

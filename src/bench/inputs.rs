@@ -5,10 +5,10 @@ use crate::{Element, HostInputs, HostTensor};
 /// q, k and v: independent multiples of 1/64 from -1 to 1. f16 and bf16 hold them exactly, and so does f32 the products and
 /// sums of heads of any width: scores do not depend on the order of a device's sums, nor do the blocks that they select.
 #[derive(Debug)]
-pub(super) struct Tensors<T = f32>([HostTensor<T>; 3]);
+pub(crate) struct Tensors<T = f32>([HostTensor<T>; 3]);
 
 impl Tensors {
-    pub(super) fn random(shapes: [[u32; 4]; 3]) -> Self {
+    pub(crate) fn random(shapes: [[u32; 4]; 3]) -> Self {
         let mut seed = 0;
         Self(shapes.map(|shape| {
             seed += 1;
@@ -17,7 +17,7 @@ impl Tensors {
     }
 
     /// The same numbers in another type.
-    pub(super) fn narrowed<T: Element>(&self) -> Tensors<T> {
+    pub(crate) fn narrowed<T: Element>(&self) -> Tensors<T> {
         Tensors(self.0.each_ref().map(|tensor| {
             let data = tensor.data().iter().map(|&x| T::from_f32(x)).collect();
             HostTensor::new(tensor.shape(), data).unwrap_or_default() // as many elements as before
@@ -26,7 +26,7 @@ impl Tensors {
 }
 
 impl<T: Element> Tensors<T> {
-    pub(super) fn inputs(&self) -> HostInputs<'_, T> {
+    pub(crate) fn inputs(&self) -> HostInputs<'_, T> {
         let [q, k, v] = &self.0;
         HostInputs { q, k, v, seq_lens_kv: None }
     }

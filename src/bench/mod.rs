@@ -26,6 +26,7 @@ mod compare;
 mod counts;
 mod cpu;
 mod crossover;
+mod device;
 mod error;
 mod gpu;
 mod inputs;
@@ -34,6 +35,11 @@ mod report;
 mod run;
 mod samples;
 mod suite;
+
+pub(crate) use check::{OracleRows, bound, sampled_rows};
+pub(crate) use clock::{Clock, Stamps, read_words};
+pub(crate) use device::{Outputs, Uploaded, output};
+pub(crate) use inputs::Tensors;
 
 pub use case::{Case, Part, Scope, Series, cases};
 #[doc(hidden)]

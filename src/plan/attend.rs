@@ -38,6 +38,8 @@ pub struct AttentionPlan {
     /// vec4 that an invocation carries from part to part of a walk that is cut.
     carried: u32,
     parts: Option<Parts>,
+    /// The tiling was measured on the device.
+    tuned: bool,
 }
 
 impl AttentionPlan {
@@ -54,9 +56,12 @@ impl AttentionPlan {
     }
 
     /// The tier that [`AttentionPlan::new`] takes: [`Tier::Matrix`] for f16 tensors with enough rows to fill matrices, where
-    /// the device has them in hardware; else [`DeviceCaps::best_tier`].
+    /// the device has them in hardware; else [`DeviceCaps::best_tier`]. Where one was measured for the problem, that one.
     #[must_use]
     pub fn best_tier(problem: &AttentionProblem, caps: &DeviceCaps) -> Tier {
+        if let Some((tier, _)) = caps.tuned_attention(problem) {
+            return tier;
+        }
         let rows = RowSets::of(problem).rows_per_q_block();
         let matrices = caps.matrix_edge().is_some_and(|edge| {
             // Few rows are limited by memory, and a software device multiplies f16 one by one.
@@ -75,7 +80,8 @@ impl AttentionPlan {
         problem.validate()?;
         caps.require(tier)?;
         check_dtype(problem.dtype, tier)?;
-        Self::with_tiling(problem, caps, tier, Tiling::choose(problem, caps, tier)?)
+        let planned = || Self::with_tiling(problem, caps, tier, Tiling::choose(problem, caps, tier)?);
+        Self::of_tuning(problem, caps, tier).map_or_else(planned, |plan| Ok(Self { tuned: true, ..plan }))
     }
 
     /// Plans with one tier and one tiling, for tests and tuning.
@@ -115,7 +121,8 @@ impl AttentionPlan {
             dispatches.push(merge_dispatch(merge, [tiling.num_splits.into(), out_rows], shape.head_dim_v, caps)?);
         }
         let storage_bytes = tiling.storage_bytes(problem, caps, tier);
-        let plan = Self { problem: problem.clone(), dispatches, tier, tiling, storage_bytes, carried, parts };
+        let plan =
+            Self { problem: problem.clone(), dispatches, tier, tiling, storage_bytes, carried, parts, tuned: false };
         let (needed, available) = (plan.workspace_bytes(), caps.max_storage_binding_bytes);
         if needed > available {
             return Err(Error::Limit { limit: "max_storage_buffer_binding_size", needed, available });
@@ -145,6 +152,20 @@ impl AttentionPlan {
     #[must_use]
     pub const fn tiling(&self) -> Tiling {
         self.tiling
+    }
+
+    /// Whether the tile sizes are those of a [`Tuning`](crate::Tuning).
+    #[must_use]
+    pub const fn is_tuned(&self) -> bool {
+        self.tuned
+    }
+
+    /// The plan with a constant of its kernels replaced. For tests: it makes them wrong.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_constant(mut self, name: &'static str, value: u32) -> Self {
+        super::replace_constant(&mut self.dispatches, name, value);
+        self
     }
 
     /// Bytes of its own memory that a workgroup of the attending kernel declares.
@@ -237,8 +258,9 @@ impl core::fmt::Display for AttentionPlan {
         )?;
         writeln!(
             f,
-            "tier       {}: tiles of {} rows x {} keys, {} split(s), f32 accumulation",
+            "tier       {}: {}tiles of {} rows x {} keys, {} split(s), f32 accumulation",
             self.tier,
+            if self.tuned { "measured, " } else { "" },
             self.tiling.tile_q(),
             self.tiling.tile_kv(),
             self.tiling.num_splits,

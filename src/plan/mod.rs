@@ -14,6 +14,7 @@ mod select_view;
 mod stretch;
 mod tiling;
 mod tiling_matrix;
+mod tuned;
 
 pub use attend::AttentionPlan;
 pub use budget::DispatchBudget;
@@ -24,6 +25,7 @@ pub(crate) use select::{Piece, Samples, StagePlan};
 pub use select_tiling::SelectionTiling;
 pub use stretch::Stretch;
 pub use tiling::Tiling;
+pub use tuned::{AttentionClass, MaskKind, MethodKind, SelectionClass, Tuning};
 
 use stretch::{Costs, Parts};
 
@@ -82,5 +84,14 @@ impl core::fmt::Display for Dispatch {
             n => format!("{x}x{y}x{z} in {n}"),
         };
         write!(f, "{:<15} {grid:<14} {}", self.kernel().name(), self.specialization)
+    }
+}
+
+/// Replaces a constant in all kernels that have it.
+fn replace_constant(dispatches: &mut [Dispatch], name: &str, value: u32) {
+    for dispatch in dispatches {
+        if let Some(constant) = dispatch.specialization.constants.get_mut(name) {
+            *constant = value;
+        }
     }
 }

@@ -35,7 +35,7 @@ pub struct SelectionPlan {
     tier: Tier,
     pub(super) tiling: SelectionTiling,
     pub(super) matrix: Option<MatrixScoring>,
-    dispatches: Vec<Dispatch>,
+    pub(super) dispatches: Vec<Dispatch>,
     /// What each dispatch does.
     pub(crate) pieces: Vec<Piece>,
     /// Samples that the pieces look at, in the order of their place in memory.
@@ -97,9 +97,13 @@ impl SelectionPlan {
     }
 
     /// The tier that [`SelectionPlan::new`] takes: [`Tier::Matrix`] for HiP over f16 tensors with enough samples to fill
-    /// matrices, where the device has them in hardware; else [`DeviceCaps::best_tier`].
+    /// matrices, where the device has them in hardware; else [`DeviceCaps::best_tier`]. Where one was measured for the
+    /// problem, that one.
     #[must_use]
     pub fn best_tier(problem: &SelectionProblem, caps: &DeviceCaps) -> Tier {
+        if let Some((tier, _)) = caps.tuned_selection(problem) {
+            return tier;
+        }
         let worthwhile = MatrixScoring::of(problem, caps, Tier::Matrix)
             .is_some_and(|scoring| scoring.is_worthwhile(SelectionTiling::num_samples(problem)));
         // A software device multiplies f16 one by one.
@@ -113,7 +117,8 @@ impl SelectionPlan {
     pub fn with_tier(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;
-        Self::with_tiling(problem, caps, tier, SelectionTiling::choose(problem, caps, tier))
+        let planned = || Self::with_tiling(problem, caps, tier, SelectionTiling::choose(problem, caps, tier));
+        Self::of_tuning(problem, caps, tier).map_or_else(planned, Ok)
     }
 
     /// Plans with one tier and one tiling, for tests and tuning. The tiling changes no result.

@@ -5,6 +5,7 @@ use crate::{DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
 
 /// How the kernels of a selection cut their work. Changes the speed and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct SelectionTiling {
     /// Invocations that share samples: a power of two. In a subgroup tier they are a subgroup or part of one.
     pub lanes: u32,
@@ -139,5 +140,16 @@ impl SelectionTiling {
             return invalid("max_searches", self.max_searches, rule);
         }
         Ok(())
+    }
+}
+
+impl core::fmt::Display for SelectionTiling {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { lanes, rows, search_groups, score_groups, top_k_size, max_searches } = self;
+        write!(
+            f,
+            "{lanes} lanes x {rows} samples x {search_groups} or {score_groups} groups, top-k by {top_k_size}, \
+             {max_searches} searches"
+        )
     }
 }

@@ -12,6 +12,14 @@ impl SelectionPlan {
         self
     }
 
+    /// The plan with a constant of its kernels replaced. For tests: it makes them wrong.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_constant(mut self, name: &'static str, value: u32) -> Self {
+        super::replace_constant(&mut self.dispatches, name, value);
+        self
+    }
+
     /// What a stage kept for one list of blocks, `[batch, set, q_block]`, in the words of the cache. For tests.
     #[doc(hidden)]
     #[must_use]

@@ -7,6 +7,7 @@ use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 /// How a kernel cuts its problem. A *group* of `lanes` invocations attends `rows` query rows; a workgroup is `groups`
 /// of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Tiling {
     /// Invocations that share query rows: a power of two. In a subgroup tier they are a subgroup or part of one.
     pub lanes: u32,
@@ -121,6 +122,17 @@ impl Tiling {
         if !self.lanes.is_power_of_two() || self.lanes < 4 || self.lanes > 128 {
             return invalid("lanes", self.lanes, "must be a power of two from 4 to 128");
         }
+        if self.groups == 0 {
+            return invalid("groups", 0, "must be at least 1");
+        }
+        let invocations = u64::from(self.lanes) * u64::from(self.groups);
+        if invocations > u64::from(caps.max_invocations_per_workgroup) {
+            return Err(Error::Limit {
+                limit: "max_compute_invocations_per_workgroup",
+                needed: invocations,
+                available: caps.max_invocations_per_workgroup.into(),
+            });
+        }
         if let (true, Some(size)) = (tier.subgroup(), &caps.subgroup_size) {
             if self.lanes > *size.start() {
                 return invalid("lanes", self.lanes, "must be at most the smallest subgroup size");
@@ -133,22 +145,14 @@ impl Tiling {
         if !self.rows.is_power_of_two() || self.rows > 32 {
             return invalid("rows", self.rows, "must be a power of two up to 32");
         }
-        if self.keys == 0 || (!tier.matrix() && (!self.keys.is_multiple_of(4) || self.keys > 16)) {
+        if !tier.matrix() && (!self.keys.is_multiple_of(4) || self.keys > 16) || self.keys == 0 {
             return invalid("keys", self.keys, "must be a multiple of 4 up to 16");
         }
-        if self.groups == 0 {
-            return invalid("groups", 0, "must be at least 1");
+        if self.keys > 128 {
+            return invalid("keys", self.keys, "must be at most 128: a tile is");
         }
         if self.num_splits == 0 || self.num_splits > Self::MAX_SPLITS {
             return invalid("num_splits", self.num_splits, "must be from 1 to 256");
-        }
-        let invocations = u64::from(self.lanes) * u64::from(self.groups);
-        if invocations > u64::from(caps.max_invocations_per_workgroup) {
-            return Err(Error::Limit {
-                limit: "max_compute_invocations_per_workgroup",
-                needed: invocations,
-                available: caps.max_invocations_per_workgroup.into(),
-            });
         }
         if let Some(edge) = caps.edge_of(tier) {
             return MatrixTiling::new(problem, *self, edge).validate(caps);
@@ -162,6 +166,13 @@ impl Tiling {
             });
         }
         Ok(())
+    }
+}
+
+impl core::fmt::Display for Tiling {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { lanes, rows, keys, groups, num_splits } = self;
+        write!(f, "{lanes} lanes x {rows} rows x {keys} keys x {groups} groups, {num_splits} splits")
     }
 }
 

@@ -27,6 +27,9 @@ pub(crate) enum Failure {
     /// The suite stopped.
     #[error(transparent)]
     Bench(#[from] wattn::bench::BenchError),
+    /// Tuning stopped.
+    #[error(transparent)]
+    Tune(#[from] wattn::tune::TuneError),
     /// A benchmark computed something else than the oracle.
     #[error("the check against f64 failed: {0}")]
     Wrong(String),

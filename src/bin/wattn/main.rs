@@ -11,7 +11,9 @@ mod failure;
 mod files;
 mod info;
 mod lm;
+mod progress;
 mod recall;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -49,6 +51,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::Lm(args)) => lm::run(&args),
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Tune(args)) => tune::run(&args),
     }
 }
 

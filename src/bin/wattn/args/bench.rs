@@ -50,7 +50,7 @@ pub(crate) struct CompareArgs {
     pub(crate) second: PathBuf,
 }
 
-fn parse_seconds(text: &str) -> Result<f64, String> {
+pub(super) fn parse_seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.0..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("must be a number of seconds from 0 to 3600".to_owned()),

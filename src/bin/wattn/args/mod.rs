@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod lm;
 pub(crate) mod sparse;
+pub(crate) mod tune;
 
 use std::path::PathBuf;
 
@@ -76,6 +77,12 @@ pub(crate) enum Command {
     /// and key that see each other and each column. Their share of the ceiling is the time that the ceilings would allow
     /// over the time that it took.
     Bench(Box<bench::BenchArgs>),
+    /// Find the fastest tilings of a device by trying them, and keep them for the other commands
+    ///
+    /// Every candidate is compared with the f64 oracle before it is timed; one that is wrong can never win. What wins by
+    /// more than the noise is kept for this adapter, driver and version, in `tuning.json` of the user's cache folder. All
+    /// other commands take it from there, unless they are told `--no-tune`.
+    Tune(Box<tune::TuneArgs>),
 }
 
 /// Where to compute.
@@ -87,9 +94,15 @@ pub(crate) struct EngineArgs {
     /// Use the first GPU whose name contains this text
     #[arg(long, value_name = "NAME")]
     pub(crate) adapter: Option<String>,
-    /// Neither read nor write compiled GPU kernels in the user's cache folder
+    /// Neither read nor write the user's cache folder: compiled GPU kernels, and tilings of `wattn tune`
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Cut problems by rules alone, the same on every device of a kind, whatever `wattn tune` has measured
+    #[arg(long, conflicts_with = "tuning")]
+    pub(crate) no_tune: bool,
+    /// Take tilings of this file, which `wattn tune --export` wrote, instead of those in the user's cache folder
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tuning: Option<PathBuf>,
     /// Force the GPU kernels to use these device features and no others
     #[arg(long, value_enum)]
     pub(crate) tier: Option<TierArg>,
@@ -97,7 +110,7 @@ pub(crate) struct EngineArgs {
 
 impl Default for EngineArgs {
     fn default() -> Self {
-        Self { backend: Backend::Auto, adapter: None, no_cache: false, tier: None }
+        Self { backend: Backend::Auto, adapter: None, no_cache: false, no_tune: false, tuning: None, tier: None }
     }
 }
 

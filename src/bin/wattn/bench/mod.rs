@@ -8,7 +8,6 @@ mod table;
 use std::fs;
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use plot::Figure;
 use plotters::prelude::{BitMapBackend, IntoDrawingArea as _};
 use wattn::bench::{Case, Options, Report, Scope, Suite, Target};
@@ -18,6 +17,7 @@ use crate::args::bench::{BenchArgs, BenchCommand};
 use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::files;
+use crate::progress::bar;
 
 /// Reports larger than this are none.
 const MOST_BYTES: u64 = 64 << 20;
@@ -120,10 +120,4 @@ fn target(args: &BenchArgs) -> Result<Target, Failure> {
 fn read(path: &Path) -> Result<Report, Failure> {
     let bytes = files::read_up_to(path, MOST_BYTES)?;
     Report::from_json(&bytes).map_err(|error| Failure::content(path, error))
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn bar(len: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {elapsed} {msg}");
-    ProgressBar::new(len as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

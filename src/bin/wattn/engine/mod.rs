@@ -3,6 +3,7 @@
 mod cpu_prefix;
 mod gpu_prefix;
 mod sparse_prefix;
+pub(crate) mod tunings;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -47,8 +48,9 @@ pub(crate) enum Engine {
 impl Engine {
     pub(crate) fn open(args: &EngineArgs) -> Result<Self, Failure> {
         let on_cpu = matches!(args.backend, Backend::Cpu | Backend::Oracle);
-        if on_cpu && (args.adapter.is_some() || args.tier.is_some()) {
-            return Err(Failure::Usage("--adapter and --tier choose a GPU, --backend a CPU path".to_owned()));
+        if on_cpu && (args.adapter.is_some() || args.tier.is_some() || args.tuning.is_some()) {
+            let message = "--adapter, --tier and --tuning are for a GPU, --backend chose a CPU path";
+            return Err(Failure::Usage(message.to_owned()));
         }
         match args.backend {
             Backend::Cpu => Ok(Self::Cpu { no_gpu: None }),
@@ -82,6 +84,7 @@ impl Engine {
         if !context.caps().software {
             context = context.with_budget(context.calibrate_blocking()?);
         }
+        let context = tunings::apply(context, args)?;
         let tier = args.tier.map(Tier::from);
         context.caps().require(tier.unwrap_or(Tier::Baseline))?;
         Ok(Self::Gpu { context, tier })
@@ -91,7 +94,10 @@ impl Engine {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Gpu { context, tier: Some(tier) } => format!("{}, {tier} tier", context.describe()),
-            Self::Gpu { context, tier: None } => format!("{}, {} tier", context.describe(), context.caps().best_tier()),
+            Self::Gpu { context, tier: None } => {
+                let tuned = if context.caps().tuning().is_some() { ", tuned" } else { "" };
+                format!("{}, {} tier{tuned}", context.describe(), context.caps().best_tier())
+            }
             Self::Cpu { no_gpu: None } => "CPU, blockwise".to_owned(),
             Self::Cpu { no_gpu: Some(reason) } => format!("CPU, blockwise ({reason})"),
             Self::Oracle => "CPU, f64 oracle".to_owned(),

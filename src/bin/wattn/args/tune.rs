@@ -1,0 +1,56 @@
+//! The options of `wattn tune`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use wattn::{AttentionProblem, AttentionShape};
+
+use super::bench::parse_seconds;
+use super::{DtypeArg, EngineArgs, MaskArgs, parse_shape};
+use crate::failure::Failure;
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TuneArgs {
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// The cases of `wattn bench --quick`, and no calls that take over half a second
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Only cases with one of these texts in their name, such as `decode/` or `131072`
+    #[arg(long, value_name = "TEXT,...", value_delimiter = ',', conflicts_with = "shape")]
+    pub(crate) cases: Vec<String>,
+    /// Attention of these sizes instead: batch,seq_len_q,seq_len_kv,num_q_heads,num_kv_heads,head_dim,head_dim_v
+    #[arg(long, value_name = "SIZES", value_parser = parse_shape)]
+    shape: Option<AttentionShape>,
+    /// How q, k and v of --shape are stored
+    #[arg(long, value_enum, default_value_t = DtypeArg::F32, requires = "shape")]
+    dtype: DtypeArg,
+    #[command(flatten)]
+    mask: MaskArgs,
+    /// Seconds for each candidate of a round
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value_t = 0.1, allow_negative_numbers = true)]
+    pub(crate) seconds: f64,
+    /// Candidates of a case at the most
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16))]
+    pub(crate) most: u16,
+    /// Measure cases again that were measured on this device
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// Measure nothing, take the tilings of this file into those of the user's cache folder
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "cases", "shape", "again", "no_cache"])]
+    pub(crate) import: Option<PathBuf>,
+    /// Write all tilings, those of other devices included, into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) export: Option<PathBuf>,
+}
+
+impl TuneArgs {
+    /// The one problem that is asked for, if it is one.
+    pub(crate) fn problem(&self) -> Result<Option<AttentionProblem>, Failure> {
+        let mask = self.mask.mask()?;
+        if self.shape.is_none() && mask != wattn::Mask::Full {
+            return Err(Failure::Usage("--causal and the windows are for --shape".to_owned()));
+        }
+        Ok(self.shape.map(|shape| AttentionProblem::new(shape, self.dtype.into()).mask(mask)))
+    }
+}

@@ -1,0 +1,45 @@
+//! The tilings that `wattn tune` measured, in the user's cache folder.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use wattn::Context;
+use wattn::tune::{DeviceKey, TuningTable};
+
+use crate::args::EngineArgs;
+use crate::failure::Failure;
+use crate::files;
+
+/// Tables larger than this are none.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// Where the table of this user is.
+pub(crate) fn stored() -> Option<PathBuf> {
+    Some(dirs::cache_dir()?.join("wattn").join("tuning.json"))
+}
+
+/// The table of a file.
+pub(crate) fn read(path: &Path) -> Result<TuningTable, Failure> {
+    TuningTable::from_json(&files::read_up_to(path, MOST_BYTES)?).map_err(|error| Failure::content(path, error))
+}
+
+/// The table of this user. One that cannot be used is named and passed over: it spoils no result.
+pub(crate) fn read_stored() -> TuningTable {
+    let Some(path) = stored() else { return TuningTable::new() };
+    read(&path).unwrap_or_else(|failure| {
+        if !matches!(&failure, Failure::File { source, .. } if source.kind() == ErrorKind::NotFound) {
+            eprintln!("note: {} is ignored: {}", path.display(), failure.line());
+        }
+        TuningTable::new()
+    })
+}
+
+/// The device, with plans that take what was measured on it.
+pub(super) fn apply(context: Context, args: &EngineArgs) -> Result<Context, Failure> {
+    let table = match &args.tuning {
+        Some(path) => read(path)?,
+        None if args.no_tune || args.no_cache => return Ok(context),
+        None => read_stored(),
+    };
+    Ok(context.with_tuning(table.tuning(&DeviceKey::of(&context))))
+}

@@ -1,0 +1,196 @@
+//! `wattn tune`: the fastest tilings of a device, kept for the other commands.
+
+use std::path::PathBuf;
+
+use indicatif::ProgressBar;
+use wattn::bench::{Scope, cases};
+use wattn::tune::{self, DeviceKey, Options, Outcome, Trial, TuneError, TuneResult, Tuned, TuningTable};
+use wattn::{AttentionClass, AttentionProblem, Context, SelectionClass, SelectionProblem, Tuning};
+
+use crate::args::Backend;
+use crate::args::tune::TuneArgs;
+use crate::engine::{Engine, tunings};
+use crate::failure::Failure;
+use crate::files;
+use crate::progress::bar;
+
+/// How often a device may be lost with a case before the case is given up.
+const MOST_LOSSES: usize = 3;
+
+/// Seconds of the longest call, with `--quick`.
+const LONGEST_CALL: f64 = 0.5;
+
+/// What there is to tune.
+enum Job {
+    Attention(AttentionProblem),
+    Selection(SelectionProblem),
+}
+
+impl Job {
+    fn class(&self) -> String {
+        match self {
+            Self::Attention(problem) => AttentionClass::of(problem).to_string(),
+            Self::Selection(problem) => SelectionClass::of(problem).to_string(),
+        }
+    }
+}
+
+pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
+    if let Some(path) = &args.export {
+        files::check_destination(path)?;
+    }
+    let stored = tunings::stored().filter(|_| !args.engine.no_cache);
+    let mut table = if stored.is_some() { tunings::read_stored() } else { TuningTable::new() };
+    match &args.import {
+        Some(path) => {
+            let other = tunings::read(path)?;
+            for entries in other.devices() {
+                let count = entries.attention.len() + entries.selection.len();
+                files::print(&format!("{}: {count} classes\n", entries.key))?;
+            }
+            table.merge(other);
+            keep(&table, stored.as_ref())?;
+        }
+        None => measure(args, &mut table, stored.as_ref())?,
+    }
+    if let Some(path) = &args.export {
+        files::write_bytes(path, table.to_json()?.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Measures what is asked for, and keeps the table after every case.
+fn measure(args: &TuneArgs, table: &mut TuningTable, stored: Option<&PathBuf>) -> Result<(), Failure> {
+    let mut ctx = open(args)?;
+    if stored.is_none() && args.export.is_none() {
+        return Err(Failure::Usage("without the user's cache folder --export must say where tilings go".to_owned()));
+    }
+    let key = DeviceKey::of(&ctx);
+    let jobs = jobs(args, &ctx)?;
+    files::print(&format!("{key}\n{} classes of problems\n\n", jobs.len()))?;
+    let bar = bar(jobs.len());
+    for job in jobs {
+        bar.set_message(job.class());
+        let known = match &job {
+            Job::Attention(problem) => table.has_attention(&key, AttentionClass::of(problem)),
+            Job::Selection(problem) => table.has_selection(&key, SelectionClass::of(problem)),
+        };
+        let line = if known && !args.again {
+            "measured before".to_owned()
+        } else {
+            let line = tune_one(args, &mut ctx, &job, (table, &key))?;
+            keep(table, stored)?;
+            line
+        };
+        show(&bar, &format!("{:<72} {line}\n", job.class()))?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn show(bar: &ProgressBar, line: &str) -> Result<(), Failure> {
+    bar.suspend(|| files::print(line))
+}
+
+fn keep(table: &TuningTable, stored: Option<&PathBuf>) -> Result<(), Failure> {
+    let Some(path) = stored else { return Ok(()) };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(Failure::file("write", folder))?;
+    }
+    files::write_bytes(path, table.to_json()?.as_bytes())
+}
+
+fn open(args: &TuneArgs) -> Result<Context, Failure> {
+    let engine = &args.engine;
+    if matches!(engine.backend, Backend::Cpu | Backend::Oracle) || engine.tier.is_some() {
+        return Err(Failure::Usage(
+            "tune tries every tier of a GPU; take --backend auto or gpu, and no --tier".to_owned(),
+        ));
+    }
+    match Engine::open(engine)? {
+        Engine::Gpu { context, .. } => Ok(context.with_tuning(Tuning::new())),
+        Engine::Cpu { no_gpu } => {
+            let reason = no_gpu.unwrap_or_default();
+            Err(Failure::Usage(format!("no GPU to tune ({reason}); --backend gpu takes a software device too")))
+        }
+        Engine::Oracle => Err(Failure::Usage("the oracle has nothing to tune".to_owned())),
+    }
+}
+
+/// One problem of each class among those that are asked for.
+fn jobs(args: &TuneArgs, ctx: &Context) -> Result<Vec<Job>, Failure> {
+    if let Some(problem) = args.problem()? {
+        return Ok(vec![Job::Attention(problem)]);
+    }
+    let wanted = |id: &str| args.cases.is_empty() || args.cases.iter().any(|part| id.contains(part.as_str()));
+    let scope = if args.quick { Scope::Quick } else { Scope::Full };
+    let mut jobs: Vec<Job> = Vec::new();
+    for case in cases(scope).iter().filter(|case| wanted(&case.id())) {
+        let case = case.fitted(ctx.caps());
+        let sparse = case.sparse_problem().map(Job::Attention);
+        let selection = case.selection().cloned().map(Job::Selection);
+        for job in [Some(Job::Attention(case.problem().clone())), sparse, selection].into_iter().flatten() {
+            if jobs.iter().all(|other| other.class() != job.class()) {
+                jobs.push(job);
+            }
+        }
+    }
+    if jobs.is_empty() {
+        return Err(Failure::Usage(format!("no case has {} in its name", args.cases.join(" or "))));
+    }
+    Ok(jobs)
+}
+
+/// Tunes one class; what stops it alone is told in its line.
+fn tune_one(
+    args: &TuneArgs,
+    ctx: &mut Context,
+    job: &Job,
+    (table, key): (&mut TuningTable, &DeviceKey),
+) -> Result<String, Failure> {
+    let mut options = Options::default().seconds(args.seconds).most_candidates(args.most.into());
+    if args.quick {
+        options = options.longest_call(LONGEST_CALL);
+    }
+    for _ in 0..MOST_LOSSES {
+        let told = match job {
+            Job::Attention(problem) => told(tune::attention(ctx, problem, &options), |entry| {
+                table.set_attention(key, entry);
+            }),
+            Job::Selection(problem) => told(tune::selection(ctx, problem, &options), |entry| {
+                table.set_selection(key, entry);
+            }),
+        };
+        match told {
+            Ok(line) => return Ok(line),
+            Err(TuneError::Lost { candidate, .. }) => {
+                options = options.avoid(candidate);
+                *ctx = open(args)?;
+            }
+            // Too large for this device, or too slow: the others may still be tuned.
+            Err(error @ (TuneError::Library(_) | TuneError::Slow { .. })) => return Ok(format!("left out: {error}")),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(format!("left out: the device was lost {MOST_LOSSES} times"))
+}
+
+/// What came of a class, in a line.
+fn told<C, T: core::fmt::Display>(
+    tuned: TuneResult<Tuned<C, T>>,
+    keep: impl FnOnce(tune::Entry<C, T>),
+) -> TuneResult<String> {
+    let Tuned { entry, trials, .. } = tuned?;
+    let count = |is: fn(&Outcome) -> bool| trials.iter().filter(|Trial { outcome, .. }| is(outcome)).count();
+    let wrong = count(|outcome| matches!(outcome, Outcome::Vetoed { .. }));
+    let refused = count(|outcome| matches!(outcome, Outcome::Refused { .. }));
+    let line = format!(
+        "{:.2}x  {}  ({} tried, {wrong} wrong, {refused} refused)",
+        entry.speedup(),
+        entry.candidate,
+        trials.len()
+    );
+    keep(entry);
+    Ok(line)
+}

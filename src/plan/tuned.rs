@@ -1,0 +1,268 @@
+//! Tilings that were measured on a device, in place of those of the heuristics.
+
+use std::collections::HashMap;
+
+use super::attend::RowSets;
+use super::tiling_matrix::check_dtype;
+use super::{AttentionPlan, SelectionPlan, SelectionTiling, Tiling};
+use crate::{AttentionProblem, DType, DeviceCaps, Mask, SelectionMethod, SelectionProblem, Tier};
+
+/// Problems of attention that take the same tiling: alike in types, widths and mask, and within a factor of two in what
+/// there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize))]
+pub struct AttentionClass {
+    /// Storage of q, k and v.
+    pub dtype: DType,
+    /// Width of q and k.
+    pub head_dim: u32,
+    /// Width of v.
+    pub head_dim_v: u32,
+    /// Which sides of a query its keys end at.
+    pub mask: MaskKind,
+    /// Keys of a selected block; `None`: attention is dense.
+    pub block_size: Option<u32>,
+    /// Rows that may share a tile, up to a power of two, 2^12 at the most.
+    pub rows_log2: u32,
+    /// Keys that a row may see, up to a power of two.
+    pub keys_log2: u32,
+    /// Sets of such rows, up to a power of two, 2^12 at the most.
+    pub sets_log2: u32,
+}
+
+/// A mask without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
+#[non_exhaustive]
+pub enum MaskKind {
+    /// Every key.
+    Full,
+    /// Keys up to the query's own.
+    Causal,
+    /// Keys around the query's own.
+    Window,
+}
+
+impl core::fmt::Display for MaskKind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::Causal => "causal",
+            Self::Window => "window",
+        })
+    }
+}
+
+/// Numbers above this count as it: more of them only make more workgroups of the same kind.
+const MOST_LOG2: u32 = 12;
+
+impl AttentionClass {
+    /// The class of a problem that [`AttentionProblem::validate`] accepts.
+    #[must_use]
+    pub fn of(problem: &AttentionProblem) -> Self {
+        let (shape, rows) = (problem.shape(), RowSets::of(problem));
+        let q_blocks = u64::from(shape.seq_len_q).div_ceil(rows.block_size_q.into());
+        let mask = match problem.mask {
+            Mask::Full => MaskKind::Full,
+            Mask::Causal => MaskKind::Causal,
+            Mask::Window { .. } => MaskKind::Window,
+        };
+        let window = match problem.mask.bounds() {
+            (Some(left), Some(right)) => u64::from(left) + u64::from(right) + 1,
+            _ => u64::MAX,
+        };
+        let listed = problem.blocks.map_or(u64::MAX, |blocks| {
+            let listed = u64::from(blocks.max_blocks) * u64::from(blocks.block_size);
+            listed + u64::from(blocks.sink_size) + u64::from(blocks.window_size)
+        });
+        Self {
+            dtype: problem.dtype,
+            head_dim: shape.head_dim,
+            head_dim_v: shape.head_dim_v,
+            mask,
+            block_size: problem.blocks.map(|blocks| blocks.block_size),
+            rows_log2: log2_up(rows.rows_per_q_block()).min(MOST_LOG2),
+            keys_log2: log2_up(u64::from(shape.seq_len_kv).min(window).min(listed)),
+            sets_log2: log2_up(u64::from(shape.batch_size) * u64::from(rows.num_sets) * q_blocks).min(MOST_LOG2),
+        }
+    }
+}
+
+impl core::fmt::Display for AttentionClass {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { dtype, head_dim, head_dim_v, mask, block_size, rows_log2, keys_log2, sets_log2 } = self;
+        let blocks = block_size.map_or_else(String::new, |size| format!(" in blocks of {size}"));
+        write!(
+            f,
+            "{dtype} {head_dim}/{head_dim_v} {mask}, 2^{sets_log2} sets of 2^{rows_log2} rows x 2^{keys_log2} keys{blocks}"
+        )
+    }
+}
+
+/// Selections that take the same tiling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize))]
+pub struct SelectionClass {
+    /// The method.
+    pub method: MethodKind,
+    /// Storage of q and k.
+    pub dtype: DType,
+    /// Width of q and k.
+    pub head_dim: u32,
+    /// Queries that a key is scored with at a time, up to a power of two.
+    pub samples_log2: u32,
+    /// Keys, up to a power of two.
+    pub keys_log2: u32,
+    /// Lists, up to a power of two, 2^12 at the most.
+    pub lists_log2: u32,
+}
+
+/// A method of selection without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum MethodKind {
+    /// [`Hip`](crate::Hip).
+    Hip,
+    /// [`InfiniteHip`](crate::InfiniteHip).
+    InfiniteHip,
+}
+
+impl core::fmt::Display for MethodKind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Hip => "HiP",
+            Self::InfiniteHip => "InfiniteHiP",
+        })
+    }
+}
+
+impl SelectionClass {
+    /// The class of a problem that [`SelectionProblem::validate`] accepts.
+    #[must_use]
+    pub fn of(problem: &SelectionProblem) -> Self {
+        let shape = problem.shape();
+        Self {
+            method: match problem.method() {
+                SelectionMethod::Hip(_) => MethodKind::Hip,
+                SelectionMethod::InfiniteHip(_) => MethodKind::InfiniteHip,
+            },
+            dtype: problem.dtype,
+            head_dim: shape.head_dim,
+            samples_log2: log2_up(SelectionTiling::num_samples(problem).into()),
+            keys_log2: log2_up(shape.seq_len_kv.into()),
+            lists_log2: log2_up(problem.blocks().num_lists(shape)).min(MOST_LOG2),
+        }
+    }
+}
+
+impl core::fmt::Display for SelectionClass {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { method, dtype, head_dim, samples_log2, keys_log2, lists_log2 } = self;
+        write!(f, "{method} {dtype} {head_dim}, 2^{lists_log2} lists of 2^{samples_log2} samples x 2^{keys_log2} keys")
+    }
+}
+
+/// The smallest exponent of two that reaches `n`.
+fn log2_up(n: u64) -> u32 {
+    u64::BITS - n.saturating_sub(1).leading_zeros()
+}
+
+/// Tiers and tilings that were the fastest on a device, by class of problem. A plan whose problem is of none of these classes,
+/// or does not fit what was measured, is as it would be without.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tuning {
+    attention: HashMap<AttentionClass, (Tier, Tiling)>,
+    selection: HashMap<SelectionClass, (Tier, SelectionTiling)>,
+}
+
+impl Tuning {
+    /// Nothing was measured.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a tiling for a class, in place of what it had.
+    pub fn set_attention(&mut self, class: AttentionClass, tier: Tier, tiling: Tiling) {
+        self.attention.insert(class, (tier, tiling));
+    }
+
+    /// Takes a tiling for a class, in place of what it had.
+    pub fn set_selection(&mut self, class: SelectionClass, tier: Tier, tiling: SelectionTiling) {
+        self.selection.insert(class, (tier, tiling));
+    }
+
+    /// Classes of either kind.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.attention.len() + self.selection.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl DeviceCaps {
+    /// The same device, with plans that take what was measured on it.
+    #[must_use]
+    pub fn with_tuning(mut self, tuning: Tuning) -> Self {
+        self.tuning = (!tuning.is_empty()).then(|| tuning.into());
+        self
+    }
+
+    /// What plans take of [`with_tuning`](Self::with_tuning); `None`: rules alone.
+    #[must_use]
+    pub fn tuning(&self) -> Option<&Tuning> {
+        self.tuning.as_deref()
+    }
+
+    /// Tier and tiling for a problem, where some were measured that hold for all of its numbers.
+    pub(super) fn tuned_attention(&self, problem: &AttentionProblem) -> Option<(Tier, Tiling)> {
+        let &(tier, tiling) = self.tuning.as_ref()?.attention.get(&AttentionClass::of(problem))?;
+        let fits = self.require(tier).is_ok()
+            && check_dtype(problem.dtype, tier).is_ok()
+            && tiling.validate(problem, self, tier).is_ok();
+        fits.then_some((tier, tiling))
+    }
+
+    /// The same for a selection.
+    pub(super) fn tuned_selection(&self, problem: &SelectionProblem) -> Option<(Tier, SelectionTiling)> {
+        let &(tier, tiling) = self.tuning.as_ref()?.selection.get(&SelectionClass::of(problem))?;
+        let fits = self.require(tier).is_ok()
+            && check_dtype(problem.dtype, tier).is_ok()
+            && tiling.validate(self, tier).is_ok();
+        fits.then_some((tier, tiling))
+    }
+}
+
+impl AttentionPlan {
+    /// The plan of a tier with what was measured, if that was the fastest and there is room for this problem, which may be
+    /// up to twice as large as the one that was measured.
+    pub(super) fn of_tuning(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Self> {
+        let (_, tiling) = caps.tuned_attention(problem).filter(|&(of, _)| of == tier)?;
+        Self::with_tiling(problem, caps, tier, tiling).ok()
+    }
+}
+
+impl SelectionPlan {
+    /// The same for a selection.
+    pub(super) fn of_tuning(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Self> {
+        let (_, tiling) = caps.tuned_selection(problem).filter(|&(of, _)| of == tier)?;
+        Self::with_tiling(problem, caps, tier, tiling).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exponents_reach_their_number() {
+        let found = [0, 1, 2, 3, 4, 5, 1 << 20, (1 << 20) + 1, u64::MAX].map(log2_up);
+        assert_eq!(found, [0, 0, 1, 2, 2, 3, 20, 21, 64]);
+    }
+}

@@ -1,0 +1,233 @@
+//! Candidates for a problem of attention, on a device.
+
+use super::candidates::{attention_neighbours, attention_starts};
+use super::lists::{Lists, spread};
+use super::search::Subject;
+use super::{Candidate, Options};
+use crate::bench::{Clock, OracleRows, Outputs, Stamps, Tensors, Uploaded, bound, sampled_rows};
+use crate::{
+    Attention, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, Error,
+    HostInputs, Result, Tiling, U32View,
+};
+
+/// Rows of a small problem that are compared with the oracle at the most.
+const MOST_ROWS: usize = 512;
+
+/// A problem of attention on a device.
+pub(super) struct AttentionSubject<'a> {
+    ctx: &'a Context,
+    clock: Clock,
+    sabotage: Option<(&'static str, u32)>,
+    untuned: Candidate<Tiling>,
+    full: Stage,
+    /// What the first candidate gave, which is what plans take on their own.
+    reference: Option<AttentionOutput>,
+}
+
+/// A plan with its buffers.
+pub(super) struct Ready {
+    plan: AttentionPlan,
+    bound: BoundAttention,
+    is_untuned: bool,
+}
+
+impl<'a> AttentionSubject<'a> {
+    pub(super) fn new(ctx: &'a Context, problem: &AttentionProblem, options: &Options) -> Result<Self> {
+        // The lse costs nothing beside the rest, and shows a key that was left out of a long sequence.
+        let problem = problem.clone().with_lse();
+        problem.validate()?;
+        for (field, len) in [
+            ("batch_size", problem.shape.batch_size),
+            ("seq_len_q", problem.shape.seq_len_q),
+            ("seq_len_kv", problem.shape.seq_len_kv),
+        ] {
+            if len == 0 {
+                return Err(Error::Invalid { field, value: 0, rule: "must be at least 1 to be measured" });
+            }
+        }
+        let plan = AttentionPlan::new(&problem, ctx.caps())?;
+        let lens = vec![problem.shape.seq_len_kv; problem.shape.batch_size as usize];
+        let full = Stage::new(ctx, problem, lens, |shape| sampled_rows(shape).collect())?;
+        Ok(Self {
+            ctx,
+            clock: Clock::new(ctx, Stamps::Take)?,
+            sabotage: options.sabotage,
+            untuned: Candidate { tier: plan.tier(), tiling: plan.tiling() },
+            full,
+            reference: None,
+        })
+    }
+
+    /// The plan of a candidate for a problem.
+    fn plan(&self, problem: &AttentionProblem, candidate: Candidate<Tiling>) -> Result<AttentionPlan> {
+        let plan = AttentionPlan::with_tiling(problem, self.ctx.caps(), candidate.tier, candidate.tiling)?;
+        Ok(match self.sabotage {
+            Some((constant, value)) if candidate != self.untuned => plan.with_constant(constant, value),
+            _ => plan,
+        })
+    }
+
+    fn run(&self, bound: &BoundAttention) -> Result<()> {
+        self.clock.time(|pass| bound.encode_in(pass)).map(|_| ())
+    }
+
+    /// What a small problem with odd lengths shows: every edge of the tiles is near every row.
+    fn check_small(&self, ready: &Ready) -> Result<Option<String>> {
+        let candidate = Candidate { tier: ready.plan.tier(), tiling: ready.plan.tiling() };
+        let (problem, lens) = small(&self.full.problem, candidate.tiling);
+        let stage = Stage::new(self.ctx, problem, lens, |shape| {
+            let rows = all_rows(shape);
+            let step = rows.len().div_ceil(MOST_ROWS).max(1);
+            rows.into_iter().step_by(step).collect()
+        })?;
+        let bound = stage.bind(self.ctx, &self.plan(&stage.problem, candidate)?)?;
+        stage.outputs.spoil(self.ctx)?;
+        self.run(&bound)?;
+        Ok(stage.wrong(&stage.outputs.read(self.ctx)?, "a small problem"))
+    }
+}
+
+impl Subject for AttentionSubject<'_> {
+    type Tiling = Tiling;
+    type Ready = Ready;
+
+    fn untuned(&self) -> Result<Candidate<Tiling>> {
+        Ok(self.untuned)
+    }
+
+    fn starts(&self) -> Vec<Candidate<Tiling>> {
+        attention_starts(&self.full.problem, self.ctx.caps())
+    }
+
+    fn neighbours(&self, from: Candidate<Tiling>) -> Vec<Candidate<Tiling>> {
+        attention_neighbours(&self.full.problem, self.ctx.caps(), from)
+    }
+
+    fn prepare(&mut self, candidate: Candidate<Tiling>) -> Result<Ready> {
+        let plan = self.plan(&self.full.problem, candidate)?;
+        let bound = self.full.bind(self.ctx, &plan)?;
+        Ok(Ready { plan, bound, is_untuned: candidate == self.untuned })
+    }
+
+    fn check(&mut self, ready: &Ready) -> Result<Option<String>> {
+        if let Some(wrong) = self.check_small(ready)? {
+            return Ok(Some(wrong));
+        }
+        self.full.outputs.spoil(self.ctx)?;
+        self.run(&ready.bound)?;
+        let first = self.full.outputs.read(self.ctx)?;
+        if let Some(wrong) = self.full.wrong(&first, "the problem") {
+            return Ok(Some(wrong));
+        }
+        self.run(&ready.bound)?;
+        if bits(&self.full.outputs.read(self.ctx)?).ne(bits(&first)) {
+            return Ok(Some("a second run gave other bits".to_owned()));
+        }
+        if ready.is_untuned {
+            self.reference = Some(first);
+            return Ok(None);
+        }
+        // Both may be off by the bound.
+        let allowed = 2.0 * bound(&self.full.problem);
+        let far = self.reference.as_ref().and_then(|reference| farthest(&first, reference));
+        Ok(far.filter(|far| *far > allowed).map(|far| {
+            format!("an element is {far:.1e} from that of the plan without tuning, where {allowed:.1e} is allowed")
+        }))
+    }
+
+    fn time(&mut self, ready: &Ready, calls: u32) -> Result<f64> {
+        let elapsed = self.clock.time(|pass| (0..calls).for_each(|_| ready.bound.encode_in(pass)))?;
+        Ok(elapsed.seconds())
+    }
+}
+
+/// A problem with its tensors on a device, and rows of what it should give.
+struct Stage {
+    problem: AttentionProblem,
+    uploaded: Uploaded,
+    outputs: Outputs,
+    seq_lens_kv: Option<wgpu::Buffer>,
+    lists: Option<Lists>,
+    rows: OracleRows,
+}
+
+impl Stage {
+    fn new(
+        ctx: &Context,
+        problem: AttentionProblem,
+        lens: Vec<u32>,
+        rows: impl FnOnce(&AttentionShape) -> Vec<[u32; 3]>,
+    ) -> Result<Self> {
+        let shape = *problem.shape();
+        let tensors = Tensors::random([shape.q(), shape.k(), shape.v()]);
+        let lens = problem.seq_lens_kv.then_some(lens);
+        let blocks = problem.block_selection().map(|blocks| spread(blocks, &shape, lens.as_deref()));
+        let inputs = HostInputs { seq_lens_kv: lens.as_deref(), ..tensors.inputs() };
+        let usage = wgpu::BufferUsages::STORAGE;
+        let upload = |lens: &[u32]| {
+            ctx.scoped("uploading lengths", || ctx.upload("wattn.tune.lens", bytemuck::cast_slice(lens), usage))
+        };
+        Ok(Self {
+            uploaded: Uploaded::new(ctx, shape, problem.dtype(), &tensors)?,
+            outputs: Outputs::new(ctx, &problem)?,
+            seq_lens_kv: lens.as_deref().map(upload).transpose()?,
+            lists: blocks.as_ref().map(|blocks| Lists::upload(ctx, blocks)).transpose()?,
+            rows: OracleRows::of(&problem, &inputs, blocks.as_ref(), rows(&shape).into_iter()),
+            problem,
+        })
+    }
+
+    fn bind(&self, ctx: &Context, plan: &AttentionPlan) -> Result<BoundAttention> {
+        let mut args = self.outputs.args(self.uploaded.views(), self.lists.as_ref().map(Lists::view));
+        let batch_size = u64::from(self.problem.shape().batch_size);
+        args.seq_lens_kv = self.seq_lens_kv.as_ref().map(|lens| U32View::new(lens, 0, batch_size));
+        Attention::prepare(ctx, plan)?.bind(args)
+    }
+
+    /// How far a result is from the oracle, if too far.
+    fn wrong(&self, got: &AttentionOutput, of: &str) -> Option<String> {
+        let check = self.rows.check(got);
+        let (error, bound) = (check.error, check.bound);
+        let says = || format!("{of} is {error:.1e} from the oracle, where {bound:.1e} is allowed");
+        (!check.passed()).then(says)
+    }
+}
+
+/// The same problem with a few tiles of rows and keys, none of them whole, and key lengths that differ.
+fn small(problem: &AttentionProblem, tiling: Tiling) -> (AttentionProblem, Vec<u32>) {
+    let shape = *problem.shape();
+    let group = shape.group_size();
+    let num_kv_heads = shape.num_kv_heads.min(2);
+    let tiles = 3 * tiling.num_splits.min(4);
+    let shape = AttentionShape {
+        batch_size: shape.batch_size.min(2),
+        seq_len_q: shape.seq_len_q.min((2 * tiling.tile_q() + 3).div_ceil(group)),
+        seq_len_kv: shape.seq_len_kv.min(tiles * tiling.tile_kv() + tiling.tile_kv() / 2 + 1),
+        num_q_heads: num_kv_heads * group,
+        num_kv_heads,
+        ..shape
+    };
+    let lens = [shape.seq_len_kv - shape.seq_len_kv / 3, shape.seq_len_kv];
+    (AttentionProblem { shape, ..problem.clone() }, lens[..shape.batch_size as usize].to_vec())
+}
+
+fn all_rows(shape: &AttentionShape) -> Vec<[u32; 3]> {
+    let (queries, heads) = (shape.seq_len_q, shape.num_q_heads);
+    let of_batch = |batch| (0..queries).flat_map(move |query| (0..heads).map(move |head| [batch, query, head]));
+    (0..shape.batch_size).flat_map(of_batch).collect()
+}
+
+fn bits(output: &AttentionOutput) -> impl Iterator<Item = u32> {
+    output.out.data().iter().chain(output.lse.data()).map(|x| x.to_bits())
+}
+
+/// The largest distance of two elements; infinite where one is no number.
+fn farthest(a: &AttentionOutput, b: &AttentionOutput) -> Option<f64> {
+    let pairs = a.out.data().iter().zip(b.out.data()).chain(a.lse.data().iter().zip(b.lse.data()));
+    pairs
+        .map(|(&a, &b)| {
+            let distance = (f64::from(a) - f64::from(b)).abs();
+            if distance.is_nan() { f64::INFINITY } else { distance }
+        })
+        .reduce(f64::max)
+}

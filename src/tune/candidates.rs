@@ -1,0 +1,121 @@
+//! What may be tried: the tilings of every tier, and those one step from another. Pure, as plans are.
+
+use crate::{
+    AttentionPlan, AttentionProblem, DType, DeviceCaps, SelectionPlan, SelectionProblem, SelectionTiling, Tier, Tiling,
+};
+
+/// A way to cut a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Candidate<T> {
+    /// What the kernels use of the device.
+    pub tier: Tier,
+    /// How they cut the problem.
+    pub tiling: T,
+}
+
+impl<T: core::fmt::Display> core::fmt::Display for Candidate<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: {}", self.tier, self.tiling)
+    }
+}
+
+/// The tiers of a device that compile to different kernels for these types. Where there is no f16 to load, a tier with it is
+/// the same as the one without; plans take the former.
+fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> impl Iterator<Item = Tier> {
+    let (f16, shader_f16) = (dtypes.contains(&DType::F16), caps.shader_f16);
+    let distinct = move |tier: &Tier| f16 || tier.shader_f16() == shader_f16;
+    Tier::ALL.into_iter().filter(distinct).filter(|&tier| caps.require(tier).is_ok())
+}
+
+/// The tiling that each tier takes on its own.
+#[must_use]
+pub fn attention_starts(problem: &AttentionProblem, caps: &DeviceCaps) -> Vec<Candidate<Tiling>> {
+    let plan = |tier| AttentionPlan::with_tier(problem, caps, tier).ok();
+    tiers(caps, &[problem.dtype(), problem.stored_out_dtype()])
+        .filter_map(plan)
+        .map(|plan| Candidate { tier: plan.tier(), tiling: plan.tiling() })
+        .collect()
+}
+
+/// Tilings with one size doubled or halved, or one doubled for another: those that the device takes.
+#[must_use]
+pub fn attention_neighbours(
+    problem: &AttentionProblem,
+    caps: &DeviceCaps,
+    Candidate { tier, tiling }: Candidate<Tiling>,
+) -> Vec<Candidate<Tiling>> {
+    // In halves.
+    let (halved, same, doubled) = (1, 2, 4);
+    let scaled = |[lanes, rows, keys, groups, num_splits]: [u32; 5]| Tiling {
+        lanes: tiling.lanes * lanes / 2,
+        rows: tiling.rows * rows / 2,
+        keys: tiling.keys * keys / 2,
+        groups: tiling.groups * groups / 2,
+        num_splits: tiling.num_splits * num_splits / 2,
+    };
+    let mut factors = Vec::new();
+    for size in 0..5 {
+        for factor in [halved, doubled] {
+            let mut of = [same; 5];
+            of[size] = factor;
+            factors.push(of);
+        }
+    }
+    // More of one for less of another: as many rows, keys or invocations in a workgroup as before.
+    for (more, less) in [(1, 3), (3, 1), (0, 3), (3, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+        let mut of = [same; 5];
+        (of[more], of[less]) = (doubled, halved);
+        factors.push(of);
+    }
+    let mut tilings: Vec<Tiling> = factors.into_iter().map(scaled).collect();
+    // Tiles need not be powers of two.
+    tilings.extend([tiling.keys + 4, tiling.keys.saturating_sub(4)].map(|keys| Tiling { keys, ..tiling }));
+    let fits = |tiling: &Tiling| AttentionPlan::with_tiling(problem, caps, tier, *tiling).is_ok();
+    distinct(tiling, tilings).filter(fits).map(|tiling| Candidate { tier, tiling }).collect()
+}
+
+/// The tiling that each tier takes on its own.
+#[must_use]
+pub fn selection_starts(problem: &SelectionProblem, caps: &DeviceCaps) -> Vec<Candidate<SelectionTiling>> {
+    let plan = |tier| SelectionPlan::with_tier(problem, caps, tier).ok();
+    tiers(caps, &[problem.dtype()])
+        .filter_map(plan)
+        .map(|plan| Candidate { tier: plan.tier(), tiling: plan.tiling() })
+        .collect()
+}
+
+/// Tilings with one size doubled or halved: those that the device takes.
+#[must_use]
+pub fn selection_neighbours(
+    problem: &SelectionProblem,
+    caps: &DeviceCaps,
+    Candidate { tier, tiling }: Candidate<SelectionTiling>,
+) -> Vec<Candidate<SelectionTiling>> {
+    let sizes: [fn(&mut SelectionTiling) -> &mut u32; 6] = [
+        |tiling| &mut tiling.lanes,
+        |tiling| &mut tiling.rows,
+        |tiling| &mut tiling.search_groups,
+        |tiling| &mut tiling.score_groups,
+        |tiling| &mut tiling.top_k_size,
+        |tiling| &mut tiling.max_searches,
+    ];
+    let mut tilings = Vec::new();
+    for size in sizes {
+        let (mut less, mut more) = (tiling, tiling);
+        *size(&mut less) /= 2;
+        *size(&mut more) *= 2;
+        tilings.extend([less, more]);
+    }
+    let fits = |tiling: &SelectionTiling| SelectionPlan::with_tiling(problem, caps, tier, *tiling).is_ok();
+    distinct(tiling, tilings).filter(fits).map(|tiling| Candidate { tier, tiling }).collect()
+}
+
+/// Each once, without the one that they come from.
+fn distinct<T: Copy + PartialEq>(from: T, tilings: Vec<T>) -> impl Iterator<Item = T> {
+    let mut seen = vec![from];
+    tilings.into_iter().filter(move |tiling| {
+        let new = !seen.contains(tiling);
+        seen.push(*tiling);
+        new
+    })
+}

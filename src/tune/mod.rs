@@ -1,0 +1,160 @@
+//! The fastest tiling of a problem on a device, found by measuring; none may win that is not right.
+//!
+//! [`attention`] and [`selection`] start from what plans take on their own, try every tier that the device has and the tilings
+//! around the best, and end where none is faster by more than the noise. Every candidate first computes a small problem
+//! with odd lengths, compared with the f64 oracle row by row, and then the problem itself, twice: sampled rows against the
+//! oracle, all elements against the plan without tuning, all bits of both runs. One that fails can never win.
+//!
+//! Results go into a [`TuningTable`], by device, driver and version of this library; [`Context::with_tuning`] makes plans take
+//! them. Without it plans are as ever: by rules alone, the same on every device with the same caps.
+//!
+//! ```no_run
+//! use wattn::{AttentionPlan, AttentionProblem, AttentionShape, Context, ContextOptions, DType, Mask, tune};
+//!
+//! let context = Context::request_blocking(&ContextOptions::default())?;
+//! let shape = AttentionShape {
+//!     batch_size: 1, seq_len_q: 1, seq_len_kv: 16384,
+//!     num_q_heads: 32, num_kv_heads: 8, head_dim: 128, head_dim_v: 128,
+//! };
+//! let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
+//! let tuned = tune::attention(&context, &problem, &tune::Options::default())?;
+//! println!("{}, {:.2} times as fast", tuned.entry.candidate, tuned.entry.speedup());
+//!
+//! let (mut table, key) = (tune::TuningTable::new(), tune::DeviceKey::of(&context));
+//! table.set_attention(&key, tuned.entry);
+//! let context = context.with_tuning(table.tuning(&key));
+//! assert!(AttentionPlan::new(&problem, context.caps())?.is_tuned());
+//! # Ok::<(), wattn::tune::TuneError>(())
+//! ```
+
+mod attention;
+mod candidates;
+mod error;
+mod lists;
+mod search;
+mod selection;
+mod table;
+
+pub use candidates::{Candidate, attention_neighbours, attention_starts, selection_neighbours, selection_starts};
+pub use error::{TuneError, TuneResult};
+pub use search::{Outcome, Trial};
+pub use table::{DeviceEntries, DeviceKey, Entry, SCHEMA, TuningTable};
+
+use attention::AttentionSubject;
+use search::{Effort, Found, search};
+use selection::SelectionSubject;
+
+use crate::{
+    AttentionClass, AttentionProblem, Context, SelectionClass, SelectionProblem, SelectionTiling, Tiling, Tuning,
+};
+
+/// How much may be tried, and what not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    effort: Effort,
+    sabotage: Option<(&'static str, u32)>,
+}
+
+impl Default for Options {
+    /// A tenth of a second for each candidate of a round, and 64 candidates in all.
+    fn default() -> Self {
+        Self {
+            effort: Effort { seconds: 0.1, most: 64, longest_call: f64::INFINITY, avoid: Vec::new() },
+            sabotage: None,
+        }
+    }
+}
+
+impl Options {
+    /// Seconds that each candidate of a round is timed for, about.
+    #[must_use]
+    pub const fn seconds(mut self, seconds: f64) -> Self {
+        self.effort.seconds = seconds;
+        self
+    }
+
+    /// Candidates at the most. What is left after that is not tried.
+    #[must_use]
+    pub const fn most_candidates(mut self, most: usize) -> Self {
+        self.effort.most = most;
+        self
+    }
+
+    /// Gives up on problems of which one call takes longer, without tuning: [`TuneError::Slow`].
+    #[must_use]
+    pub const fn longest_call(mut self, seconds: f64) -> Self {
+        self.effort.longest_call = seconds;
+        self
+    }
+
+    /// Passes over a candidate, as it prints: one that a device was lost with, see [`TuneError::Lost`].
+    #[must_use]
+    pub fn avoid(mut self, candidate: impl Into<String>) -> Self {
+        self.effort.avoid.push(candidate.into());
+        self
+    }
+
+    /// Replaces a constant in the kernels of every candidate but the plan without tuning. For tests: it makes them wrong.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn sabotage(mut self, constant: &'static str, value: u32) -> Self {
+        self.sabotage = Some((constant, value));
+        self
+    }
+}
+
+/// The fastest candidate, and what became of all others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tuned<C, T> {
+    /// For a [`TuningTable`].
+    pub entry: Entry<C, T>,
+    /// In the order in which they were tried, without the plan that is taken without tuning.
+    pub trials: Vec<Trial<T>>,
+}
+
+impl<C, T> Tuned<C, T> {
+    fn new(class: C, Found { best: candidate, seconds, untuned_seconds, trials }: Found<T>) -> Self {
+        Self { entry: Entry { class, candidate, seconds, untuned_seconds }, trials }
+    }
+
+    /// The candidates that gave wrong results.
+    pub fn vetoed(&self) -> impl Iterator<Item = &Trial<T>> {
+        self.trials.iter().filter(|trial| matches!(trial.outcome, Outcome::Vetoed { .. }))
+    }
+}
+
+/// Finds the fastest tiling of attention. The lse is asked for besides, and block lists are made up where the problem takes
+/// some.
+///
+/// # Errors
+/// Those of [`AttentionPlan::new`](crate::AttentionPlan::new); [`Error::Invalid`](crate::Error::Invalid) for a problem
+/// without rows or keys; [`TuneError::Wrong`] where the plan without tuning is wrong already, and [`TuneError::Lost`].
+///
+/// # Cost
+/// Allocates the problem's tensors, compiles every candidate twice, submits and waits: seconds to minutes.
+pub fn attention(
+    ctx: &Context,
+    problem: &AttentionProblem,
+    options: &Options,
+) -> TuneResult<Tuned<AttentionClass, Tiling>> {
+    let ctx = ctx.with_tuning(Tuning::new());
+    let mut subject = AttentionSubject::new(&ctx, problem, options)?;
+    Ok(Tuned::new(AttentionClass::of(problem), search(&mut subject, &options.effort)?))
+}
+
+/// Finds the fastest tiling of a selection whose every stage is computed. Lists are compared with the oracle's, entry by entry.
+///
+/// # Errors
+/// Those of [`attention`], with [`SelectionPlan::new`](crate::SelectionPlan::new) in place of attention's.
+///
+/// # Cost
+/// That of [`attention`].
+pub fn selection(
+    ctx: &Context,
+    problem: &SelectionProblem,
+    options: &Options,
+) -> TuneResult<Tuned<SelectionClass, SelectionTiling>> {
+    let ctx = ctx.with_tuning(Tuning::new());
+    let mut subject = SelectionSubject::new(&ctx, problem, options)?;
+    Ok(Tuned::new(SelectionClass::of(problem), search(&mut subject, &options.effort)?))
+}

@@ -1,0 +1,352 @@
+//! From the tiling that plans take on their own to the fastest around it. Knows nothing of devices.
+
+use core::fmt::Display;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Candidate, TuneError, TuneResult};
+use crate::bench::{Samples, sample_in_turns};
+use crate::{Error, Result};
+
+/// What became of a candidate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trial<T> {
+    /// The tier and the tiling.
+    #[serde(flatten)]
+    pub candidate: Candidate<T>,
+    /// How it went.
+    pub outcome: Outcome,
+}
+
+/// How a trial ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Its result is right; seconds of a call, and how far they spread.
+    Timed {
+        /// The middle of all samples.
+        median: f64,
+        /// Distance of their quartiles over it.
+        spread: f64,
+    },
+    /// Its result is right, and its first call took so many seconds that no more were wanted.
+    Slow {
+        /// Seconds of the call.
+        seconds: f64,
+    },
+    /// Its result is wrong, or not the same each time: it can never win.
+    Vetoed {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The device does not take it.
+    Refused {
+        /// What the device says.
+        reason: String,
+    },
+}
+
+/// How long a search may take.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Effort {
+    /// Seconds for a round of candidates.
+    pub(super) seconds: f64,
+    /// Candidates in all.
+    pub(super) most: usize,
+    /// Seconds that a call may take without tuning.
+    pub(super) longest_call: f64,
+    /// Candidates that are passed over, by how they print.
+    pub(super) avoid: Vec<String>,
+}
+
+/// The result of a search.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Found<T> {
+    pub(super) best: Candidate<T>,
+    /// Seconds of a call with the best, and with what plans take on their own: from one run, in turns.
+    pub(super) seconds: f64,
+    pub(super) untuned_seconds: f64,
+    pub(super) trials: Vec<Trial<T>>,
+}
+
+/// A problem on a device.
+pub(super) trait Subject {
+    /// How the problem is cut.
+    type Tiling: Copy + PartialEq + Display;
+    /// A candidate, compiled and bound.
+    type Ready;
+
+    /// What plans take on their own.
+    fn untuned(&self) -> Result<Candidate<Self::Tiling>>;
+    /// What else to begin with.
+    fn starts(&self) -> Vec<Candidate<Self::Tiling>>;
+    /// What is one step away.
+    fn neighbours(&self, from: Candidate<Self::Tiling>) -> Vec<Candidate<Self::Tiling>>;
+    /// Compiles and binds.
+    fn prepare(&mut self, candidate: Candidate<Self::Tiling>) -> Result<Self::Ready>;
+    /// What is wrong with its results.
+    fn check(&mut self, ready: &Self::Ready) -> Result<Option<String>>;
+    /// Seconds of so many calls.
+    fn time(&mut self, ready: &Self::Ready, calls: u32) -> Result<f64>;
+}
+
+/// Candidates whose first call takes so many times as long as the best so far are not measured.
+const SLOW: f64 = 3.0;
+
+/// A candidate must save so much of the time, however steady the samples are.
+const LEAST_GAIN: f64 = 0.03;
+
+/// What is compiled and known to be right.
+struct Entrant<S: Subject> {
+    candidate: Candidate<S::Tiling>,
+    ready: S::Ready,
+}
+
+/// Climbs from tiling to tiling: whatever beats the best so far by more than the noise becomes the next to look around.
+pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult<Found<S::Tiling>> {
+    let untuned = subject.untuned()?;
+    let mut trials = Vec::new();
+    let Some(first) = enter(subject, untuned, &mut trials)? else {
+        let reason = trials.pop().map_or_else(String::new, |trial: Trial<_>| trial.outcome.to_string());
+        return Err(TuneError::Wrong { candidate: untuned.to_string(), reason });
+    };
+    let seconds = once(subject, &first)?;
+    if seconds > effort.longest_call {
+        return Err(TuneError::Slow { seconds });
+    }
+    let mut best: Option<Entrant<S>> = None;
+    let mut tried = vec![untuned];
+    let mut frontier = subject.starts();
+    frontier.extend(subject.neighbours(untuned));
+    loop {
+        let room = effort.most.saturating_sub(tried.len());
+        let new =
+            |candidate: &Candidate<_>| !tried.contains(candidate) && !effort.avoid.contains(&candidate.to_string());
+        let round: Vec<_> = frontier.into_iter().filter(new).take(room).collect();
+        let holder = best.as_ref().unwrap_or(&first);
+        let pace = once(subject, holder)?;
+        let mut entrants = Vec::new();
+        for candidate in round {
+            tried.push(candidate);
+            let Some(entrant) = enter(subject, candidate, &mut trials)? else { continue };
+            let seconds = once(subject, &entrant)?;
+            if seconds > SLOW * pace {
+                trials.push(Trial { candidate, outcome: Outcome::Slow { seconds } });
+            } else {
+                entrants.push(entrant);
+            }
+        }
+        let mut samples = compare(subject, holder, &entrants, effort.seconds)?.into_iter();
+        let Some(of_holder) = samples.next() else { break };
+        let mut winner: Option<(Entrant<S>, Samples)> = None;
+        for (entrant, samples) in entrants.into_iter().zip(samples) {
+            let outcome = Outcome::Timed { median: samples.median, spread: samples.spread };
+            trials.push(Trial { candidate: entrant.candidate, outcome });
+            let faster = winner.as_ref().is_none_or(|(_, best)| samples.median < best.median);
+            if faster && beats(&samples, &of_holder) {
+                winner = Some((entrant, samples));
+            }
+        }
+        let Some((entrant, _)) = winner else { break };
+        frontier = subject.neighbours(entrant.candidate);
+        best = Some(entrant);
+    }
+    // Once more, side by side: the luckiest of many samples is not always the fastest.
+    let last: Vec<_> = best.into_iter().collect();
+    let samples = compare(subject, &first, &last, 2.0 * effort.seconds)?;
+    let (mut seconds, untuned_seconds) = (samples[0].median, samples[0].median);
+    let mut winner = untuned;
+    if let Some((entrant, of_best)) = last.first().zip(samples.get(1)).filter(|(_, best)| beats(best, &samples[0])) {
+        (winner, seconds) = (entrant.candidate, of_best.median);
+    }
+    Ok(Found { best: winner, seconds, untuned_seconds, trials })
+}
+
+/// Compiles a candidate and checks what it computes; `None`, with a trial that says why, when it must not win.
+fn enter<S: Subject>(
+    subject: &mut S,
+    candidate: Candidate<S::Tiling>,
+    trials: &mut Vec<Trial<S::Tiling>>,
+) -> TuneResult<Option<Entrant<S>>> {
+    let checked = subject.prepare(candidate).and_then(|ready| Ok((subject.check(&ready)?, ready)));
+    let outcome = match checked {
+        Ok((None, ready)) => return Ok(Some(Entrant { candidate, ready })),
+        Ok((Some(reason), _)) => Outcome::Vetoed { reason },
+        Err(error) => Outcome::Refused { reason: error_of(error, candidate)?.to_string() },
+    };
+    trials.push(Trial { candidate, outcome });
+    Ok(None)
+}
+
+/// An error that only this candidate has; a lost device is everyone's.
+fn error_of<T: Display>(error: Error, candidate: Candidate<T>) -> TuneResult<Error> {
+    match error {
+        source @ Error::DeviceLost { .. } => Err(TuneError::Lost { candidate: candidate.to_string(), source }),
+        other => Ok(other),
+    }
+}
+
+/// Seconds of one call.
+fn once<S: Subject>(subject: &mut S, entrant: &Entrant<S>) -> TuneResult<f64> {
+    let seconds = subject.time(&entrant.ready, 1);
+    seconds.or_else(|error| Err(error_of(error, entrant.candidate)?.into()))
+}
+
+/// Samples of the holder, then of the entrants, taken in turns.
+fn compare<S: Subject>(
+    subject: &mut S,
+    holder: &Entrant<S>,
+    entrants: &[Entrant<S>],
+    seconds: f64,
+) -> TuneResult<Vec<Samples>> {
+    let all: Vec<&Entrant<S>> = core::iter::once(holder).chain(entrants).collect();
+    let mut running = 0;
+    let samples = sample_in_turns(all.len(), seconds * all.len() as f64, |part, calls| {
+        running = part;
+        subject.time(&all[part].ready, calls)
+    });
+    samples.or_else(|error| Err(error_of(error, all[running].candidate)?.into()))
+}
+
+/// Whether the difference is more than noise.
+fn beats(new: &Samples, old: &Samples) -> bool {
+    let noise = new.spread.max(old.spread).max(LEAST_GAIN);
+    new.median < old.median * (1.0 - noise)
+}
+
+impl Display for Outcome {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Timed { median, spread } => write!(f, "{:.3} ms, spread {:.0} %", median * 1e3, spread * 1e2),
+            Self::Slow { seconds } => write!(f, "slow: {:.3} ms", seconds * 1e3),
+            Self::Vetoed { reason } => write!(f, "wrong: {reason}"),
+            Self::Refused { reason } => write!(f, "refused: {reason}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tier;
+
+    /// Tilings are numbers, fastest at `fastest`; some are wrong, some are refused, one loses the device.
+    struct Fake {
+        fastest: u32,
+        wrong: Vec<u32>,
+        refused: Vec<u32>,
+        fatal: Option<u32>,
+        slope: f64,
+        checked: Vec<u32>,
+    }
+
+    impl Fake {
+        fn new(fastest: u32) -> Self {
+            Self { fastest, wrong: vec![], refused: vec![], fatal: None, slope: 0.2, checked: vec![] }
+        }
+    }
+
+    fn candidate(tiling: u32) -> Candidate<u32> {
+        Candidate { tier: Tier::Baseline, tiling }
+    }
+
+    impl Subject for Fake {
+        type Tiling = u32;
+        type Ready = u32;
+
+        fn untuned(&self) -> Result<Candidate<u32>> {
+            Ok(candidate(10))
+        }
+
+        fn starts(&self) -> Vec<Candidate<u32>> {
+            vec![candidate(10), candidate(100)]
+        }
+
+        fn neighbours(&self, from: Candidate<u32>) -> Vec<Candidate<u32>> {
+            [from.tiling - 1, from.tiling + 1].map(candidate).into()
+        }
+
+        fn prepare(&mut self, Candidate { tiling, .. }: Candidate<u32>) -> Result<u32> {
+            if self.refused.contains(&tiling) {
+                return Err(Error::Limit { limit: "x", needed: 2, available: 1 });
+            }
+            Ok(tiling)
+        }
+
+        fn check(&mut self, &ready: &u32) -> Result<Option<String>> {
+            self.checked.push(ready);
+            if self.fatal == Some(ready) {
+                return Err(Error::DeviceLost { message: "hung".to_owned() });
+            }
+            Ok(self.wrong.contains(&ready).then(|| "garbage".to_owned()))
+        }
+
+        fn time(&mut self, &ready: &u32, calls: u32) -> Result<f64> {
+            assert!(self.checked.contains(&ready), "{ready} is timed before it is checked");
+            assert!(!self.wrong.contains(&ready), "{ready} is wrong, and timed");
+            Ok(f64::from(calls) * (1.0 + self.slope * f64::from(ready.abs_diff(self.fastest))))
+        }
+    }
+
+    fn effort(most: usize) -> Effort {
+        Effort { seconds: 0.0, most, longest_call: 2.0, avoid: vec![] }
+    }
+
+    #[test]
+    fn the_search_climbs_to_the_fastest() {
+        let found = search(&mut Fake::new(13), &effort(64)).unwrap();
+        assert_eq!(found.best, candidate(13));
+        assert!((found.untuned_seconds - 1.6).abs() < 1e-9 && (found.seconds - 1.0).abs() < 1e-9, "{found:?}");
+        assert!(
+            found
+                .trials
+                .iter()
+                .any(|trial| { trial.candidate == candidate(100) && matches!(trial.outcome, Outcome::Slow { .. }) })
+        );
+        // Candidates end where they are to.
+        let found = search(&mut Fake { slope: 0.1, ..Fake::new(19) }, &effort(6)).unwrap();
+        assert!(found.best.tiling < 16 && found.trials.len() < 7, "{found:?}");
+    }
+
+    #[test]
+    fn a_wrong_candidate_never_wins() {
+        let mut fake = Fake { wrong: vec![13], ..Fake::new(13) };
+        let found = search(&mut fake, &effort(64)).unwrap();
+        assert_eq!(found.best, candidate(12));
+        let vetoed = Trial { candidate: candidate(13), outcome: Outcome::Vetoed { reason: "garbage".to_owned() } };
+        assert!(found.trials.contains(&vetoed), "{found:?}");
+        // Nor does what the device does not take.
+        let found = search(&mut Fake { refused: vec![11], ..Fake::new(13) }, &effort(64)).unwrap();
+        assert_eq!(found.best, candidate(10));
+        assert_eq!((found.seconds, found.untuned_seconds), (1.6, 1.6));
+    }
+
+    #[test]
+    fn what_is_wrong_without_tuning_is_an_error() {
+        let error = search(&mut Fake { wrong: vec![10], ..Fake::new(13) }, &effort(64)).unwrap_err();
+        assert!(matches!(error, TuneError::Wrong { .. }), "{error}");
+        assert!(error.to_string().contains("garbage") && error.to_string().contains("baseline: 10"), "{error}");
+    }
+
+    #[test]
+    fn what_takes_too_long_is_left_alone() {
+        let error = search(&mut Fake::new(16), &effort(64)).unwrap_err();
+        assert!(matches!(error, TuneError::Slow { seconds } if seconds > 2.0), "{error}");
+    }
+
+    #[test]
+    fn a_gain_within_the_noise_is_none() {
+        let found = search(&mut Fake { slope: 0.01, ..Fake::new(12) }, &effort(64)).unwrap();
+        assert_eq!(found.best, candidate(10));
+    }
+
+    #[test]
+    fn a_lost_device_says_with_what_and_can_be_gone_around() {
+        let error = search(&mut Fake { fatal: Some(11), ..Fake::new(13) }, &effort(64)).unwrap_err();
+        let TuneError::Lost { candidate: fatal, .. } = error else { panic!("{error}") };
+        let around = Effort { avoid: vec![fatal], ..effort(64) };
+        let found = search(&mut Fake { fatal: Some(11), ..Fake::new(9) }, &around).unwrap();
+        assert_eq!(found.best, candidate(9));
+    }
+}

@@ -1,0 +1,194 @@
+//! Candidates for a selection, on a device.
+
+use super::candidates::{selection_neighbours, selection_starts};
+use super::lists::Lists;
+use super::search::Subject;
+use super::{Candidate, Options};
+use crate::bench::{Clock, Stamps, Tensors, Uploaded};
+use crate::{
+    AttentionShape, BoundSelection, Context, Error, HostBlocks, HostInputs, Result, Selection, SelectionArgs,
+    SelectionInputs, SelectionMethod, SelectionPlan, SelectionProblem, SelectionTiling, U32View, cpu,
+};
+
+/// A selection on a device.
+pub(super) struct SelectionSubject<'a> {
+    ctx: &'a Context,
+    clock: Clock,
+    untuned: Candidate<SelectionTiling>,
+    sabotage: Option<(&'static str, u32)>,
+    full: Stage,
+    small: Stage,
+}
+
+/// A plan with its buffers.
+pub(super) struct Ready {
+    small: BoundSelection,
+    full: BoundSelection,
+}
+
+impl<'a> SelectionSubject<'a> {
+    pub(super) fn new(ctx: &'a Context, problem: &SelectionProblem, options: &Options) -> Result<Self> {
+        problem.validate()?;
+        for (field, len) in [
+            ("batch_size", problem.shape.batch_size),
+            ("seq_len_q", problem.shape.seq_len_q),
+            ("seq_len_kv", problem.shape.seq_len_kv),
+        ] {
+            if len == 0 {
+                return Err(Error::Invalid { field, value: 0, rule: "must be at least 1 to be measured" });
+            }
+        }
+        let problem = &exact(problem)?;
+        let plan = SelectionPlan::new(problem, ctx.caps())?;
+        let lens = vec![problem.shape.seq_len_kv; problem.shape.batch_size as usize];
+        let (little, little_lens) = small(problem);
+        Ok(Self {
+            ctx,
+            clock: Clock::new(ctx, Stamps::Take)?,
+            untuned: Candidate { tier: plan.tier(), tiling: plan.tiling() },
+            sabotage: options.sabotage,
+            full: Stage::new(ctx, problem.clone(), lens, cpu::select)?,
+            small: Stage::new(ctx, little, little_lens, cpu::oracle::select)?,
+        })
+    }
+
+    fn bind(&self, stage: &Stage, candidate: Candidate<SelectionTiling>) -> Result<BoundSelection> {
+        let caps = self.ctx.caps();
+        let plan = SelectionPlan::with_tiling(&stage.problem, caps, candidate.tier, candidate.tiling)?;
+        let plan = match self.sabotage {
+            Some((constant, value)) if candidate != self.untuned => plan.with_constant(constant, value),
+            _ => plan,
+        };
+        Selection::prepare(self.ctx, &plan)?.bind(stage.args())
+    }
+
+    /// Whether the lists that a stage gives are those that it should, twice.
+    fn check_stage(&self, stage: &Stage, bound: &BoundSelection, of: &str) -> Result<Option<String>> {
+        for _ in 0..2 {
+            stage.lists.spoil(self.ctx)?;
+            self.clock.time(|pass| bound.encode_step_in(pass, 0))?;
+            if stage.lists.read(self.ctx)? != stage.expected {
+                return Ok(Some(format!("lists of {of} are not those that they should be")));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Subject for SelectionSubject<'_> {
+    type Tiling = SelectionTiling;
+    type Ready = Ready;
+
+    fn untuned(&self) -> Result<Candidate<SelectionTiling>> {
+        Ok(self.untuned)
+    }
+
+    fn starts(&self) -> Vec<Candidate<SelectionTiling>> {
+        selection_starts(&self.full.problem, self.ctx.caps())
+    }
+
+    fn neighbours(&self, from: Candidate<SelectionTiling>) -> Vec<Candidate<SelectionTiling>> {
+        selection_neighbours(&self.full.problem, self.ctx.caps(), from)
+    }
+
+    fn prepare(&mut self, candidate: Candidate<SelectionTiling>) -> Result<Ready> {
+        Ok(Ready { small: self.bind(&self.small, candidate)?, full: self.bind(&self.full, candidate)? })
+    }
+
+    fn check(&mut self, ready: &Ready) -> Result<Option<String>> {
+        match self.check_stage(&self.small, &ready.small, "a small problem")? {
+            None => self.check_stage(&self.full, &ready.full, "the problem"),
+            wrong => Ok(wrong),
+        }
+    }
+
+    fn time(&mut self, ready: &Ready, calls: u32) -> Result<f64> {
+        let elapsed = self.clock.time(|pass| (0..calls).for_each(|_| ready.full.encode_step_in(pass, 0)))?;
+        Ok(elapsed.seconds())
+    }
+}
+
+/// A problem with its tensors on a device, and the lists that it should give.
+struct Stage {
+    problem: SelectionProblem,
+    uploaded: Uploaded,
+    seq_lens_kv: Option<wgpu::Buffer>,
+    lists: Lists,
+    expected: HostBlocks,
+}
+
+impl Stage {
+    /// Scores of these inputs are exact, so that every right way to select gives the same lists.
+    fn new(
+        ctx: &Context,
+        problem: SelectionProblem,
+        lens: Vec<u32>,
+        select: impl FnOnce(&SelectionProblem, &SelectionInputs<'_>) -> Result<HostBlocks>,
+    ) -> Result<Self> {
+        let shape = *problem.shape();
+        let tensors = Tensors::random([shape.q(), shape.k(), [1, 1, 1, shape.head_dim_v]]);
+        let lens = problem.seq_lens_kv.then_some(lens);
+        let HostInputs { q, k, .. } = tensors.inputs();
+        let inputs = SelectionInputs { q, k, seq_lens_kv: lens.as_deref() };
+        // The numbers are the same in every type.
+        let widened = SelectionProblem { dtype: crate::DType::F32, ..problem.clone() };
+        let usage = wgpu::BufferUsages::STORAGE;
+        let upload = |lens: &[u32]| {
+            ctx.scoped("uploading lengths", || ctx.upload("wattn.tune.lens", bytemuck::cast_slice(lens), usage))
+        };
+        Ok(Self {
+            uploaded: Uploaded::new(ctx, shape, problem.dtype(), &tensors)?,
+            seq_lens_kv: lens.as_deref().map(upload).transpose()?,
+            lists: Lists::new(ctx, problem.blocks().indices_shape(&shape))?,
+            expected: select(&widened, &inputs)?,
+            problem,
+        })
+    }
+
+    fn args(&self) -> SelectionArgs<'_> {
+        let [q, k, _] = self.uploaded.views();
+        let batch_size = u64::from(self.problem.shape().batch_size);
+        let seq_lens_kv = self.seq_lens_kv.as_ref().map(|lens| U32View::new(lens, 0, batch_size));
+        SelectionArgs { q, k, seq_lens_kv, blocks: self.lists.view() }
+    }
+}
+
+/// The same work with scores that are exact in any order of their sums: with a power of two for scale, and means over as many
+/// queries as a power of two.
+fn exact(problem: &SelectionProblem) -> Result<SelectionProblem> {
+    let mut shape = problem.shape;
+    if let SelectionMethod::InfiniteHip(method) = problem.method() {
+        if let Some(stage) = method.stages.iter().find(|stage| !stage.stride_q.is_power_of_two()) {
+            let (value, rule) = (stage.stride_q.into(), "must be a power of two to be tuned: means are exact then");
+            return Err(Error::Invalid { field: "stride_q", value, rule });
+        }
+        let rest = shape.seq_len_q % method.block_size_q;
+        shape.seq_len_q -= rest - rest.checked_ilog2().map_or(0, |log2| 1 << log2);
+    }
+    let scale = 2f32.powi(problem.scale().abs().max(f32::MIN_POSITIVE).log2().round() as i32);
+    Ok(SelectionProblem { shape, ..problem.clone() }.selection_scale(scale))
+}
+
+/// The same problem with few queries and about four times as many keys as are kept, at odd lengths.
+fn small(problem: &SelectionProblem) -> (SelectionProblem, Vec<u32>) {
+    let shape = *problem.shape();
+    let group = shape.group_size();
+    let num_kv_heads = shape.num_kv_heads.min(2);
+    let (block_size_q, kept) = match problem.method() {
+        SelectionMethod::Hip(hip) => (hip.block_size_q, hip.top_k),
+        SelectionMethod::InfiniteHip(method) => {
+            (method.block_size_q, method.stages.iter().map(|stage| stage.keep).max().unwrap_or(0))
+        }
+    };
+    let shape = AttentionShape {
+        batch_size: shape.batch_size.min(2),
+        // A whole block, and a single query.
+        seq_len_q: shape.seq_len_q.min(block_size_q.saturating_add(1)),
+        seq_len_kv: shape.seq_len_kv.min(kept.saturating_mul(4).saturating_add(777)),
+        num_q_heads: num_kv_heads * group,
+        num_kv_heads,
+        ..shape
+    };
+    let lens = [shape.seq_len_kv - shape.seq_len_kv / 3, shape.seq_len_kv];
+    (SelectionProblem { shape, ..problem.clone() }, lens[..shape.batch_size as usize].to_vec())
+}

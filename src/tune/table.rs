@@ -1,0 +1,201 @@
+//! What was measured, by device: kept in a file, shipped with a program.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Candidate, TuneError, TuneResult};
+use crate::{AttentionClass, Context, SelectionClass, SelectionTiling, Tiling, Tuning};
+
+/// The version of the format.
+pub const SCHEMA: u32 = 1;
+
+/// What a measurement holds for: another driver compiles other code, another version of this library has other kernels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceKey {
+    /// The adapter's name.
+    pub adapter: String,
+    /// PCI vendor and device, where the back end tells them.
+    pub pci: [u32; 2],
+    /// The back end of wgpu.
+    pub backend: String,
+    /// The driver's name and version.
+    pub driver: [String; 2],
+    /// The version of this library.
+    pub version: String,
+}
+
+impl DeviceKey {
+    /// The key of a device.
+    #[must_use]
+    pub fn of(ctx: &Context) -> Self {
+        let info = ctx.device().adapter_info();
+        Self {
+            adapter: info.name,
+            pci: [info.vendor, info.device],
+            backend: info.backend.to_string(),
+            driver: [info.driver, info.driver_info],
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+impl core::fmt::Display for DeviceKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { adapter, backend, driver: [driver, driver_info], version, .. } = self;
+        write!(f, "{adapter} ({backend}, {driver} {driver_info}), wattn {version}")
+    }
+}
+
+/// The fastest tiling of a class that was measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry<C, T> {
+    /// The problems that it holds for.
+    pub class: C,
+    /// The tier and the tiling.
+    #[serde(flatten)]
+    pub candidate: Candidate<T>,
+    /// Seconds of a call of the problem that was measured.
+    pub seconds: f64,
+    /// The same with the plan without tuning, in turns with it.
+    pub untuned_seconds: f64,
+}
+
+impl<C, T> Entry<C, T> {
+    /// How many times as fast as the plan without tuning. 1 where that was the fastest.
+    #[must_use]
+    pub fn speedup(&self) -> f64 {
+        if self.seconds > 0.0 { self.untuned_seconds / self.seconds } else { 1.0 }
+    }
+}
+
+/// The entries of one device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceEntries {
+    /// The device.
+    #[serde(flatten)]
+    pub key: DeviceKey,
+    /// Of attention, each class once.
+    pub attention: Vec<Entry<AttentionClass, Tiling>>,
+    /// Of selections, each class once.
+    pub selection: Vec<Entry<SelectionClass, SelectionTiling>>,
+}
+
+/// Tilings for any number of devices.
+///
+/// ```no_run
+/// # fn open(context: wattn::Context, shipped: &[u8]) -> wattn::tune::TuneResult<()> {
+/// use wattn::tune::{DeviceKey, TuningTable};
+/// let table = TuningTable::from_json(shipped)?;
+/// let context = context.with_tuning(table.tuning(&DeviceKey::of(&context))); // plans for it take what was measured
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TuningTable {
+    schema: u32,
+    devices: Vec<DeviceEntries>,
+}
+
+impl Default for TuningTable {
+    fn default() -> Self {
+        Self { schema: SCHEMA, devices: Vec::new() }
+    }
+}
+
+impl TuningTable {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote. Tilings are checked when a plan is to take them, not here.
+    ///
+    /// # Errors
+    /// [`TuneError::Json`], or [`TuneError::Schema`] for a table of another version.
+    pub fn from_json(text: &[u8]) -> TuneResult<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            schema: u64,
+        }
+        let Head { schema } = serde_json::from_slice(text)?;
+        if schema != u64::from(SCHEMA) {
+            return Err(TuneError::Schema { found: schema, expected: SCHEMA });
+        }
+        Ok(serde_json::from_slice(text)?)
+    }
+
+    /// The table as text.
+    ///
+    /// # Errors
+    /// [`TuneError::Json`], which only a number of seconds that is none can cause.
+    pub fn to_json(&self) -> TuneResult<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+
+    /// The devices.
+    #[must_use]
+    pub fn devices(&self) -> &[DeviceEntries] {
+        &self.devices
+    }
+
+    /// Adds an entry, in place of what its class had.
+    pub fn set_attention(&mut self, key: &DeviceKey, entry: Entry<AttentionClass, Tiling>) {
+        let entries = &mut self.entries(key).attention;
+        entries.retain(|old| old.class != entry.class);
+        entries.push(entry);
+    }
+
+    /// Adds an entry, in place of what its class had.
+    pub fn set_selection(&mut self, key: &DeviceKey, entry: Entry<SelectionClass, SelectionTiling>) {
+        let entries = &mut self.entries(key).selection;
+        entries.retain(|old| old.class != entry.class);
+        entries.push(entry);
+    }
+
+    /// Whether a class was measured on a device.
+    #[must_use]
+    pub fn has_attention(&self, key: &DeviceKey, class: AttentionClass) -> bool {
+        let entries = self.devices.iter().filter(|entries| entries.key == *key);
+        entries.flat_map(|entries| &entries.attention).any(|entry| entry.class == class)
+    }
+
+    /// Whether a class was measured on a device.
+    #[must_use]
+    pub fn has_selection(&self, key: &DeviceKey, class: SelectionClass) -> bool {
+        let entries = self.devices.iter().filter(|entries| entries.key == *key);
+        entries.flat_map(|entries| &entries.selection).any(|entry| entry.class == class)
+    }
+
+    /// Adds all of another table, in place of what their classes had.
+    pub fn merge(&mut self, other: Self) {
+        for DeviceEntries { key, attention, selection } in other.devices {
+            attention.into_iter().for_each(|entry| self.set_attention(&key, entry));
+            selection.into_iter().for_each(|entry| self.set_selection(&key, entry));
+        }
+    }
+
+    /// What plans for a device take of it: nothing where nothing was measured on exactly this device, with this driver and
+    /// version.
+    #[must_use]
+    pub fn tuning(&self, key: &DeviceKey) -> Tuning {
+        let mut tuning = Tuning::new();
+        for entries in self.devices.iter().filter(|entries| entries.key == *key) {
+            for Entry { class, candidate: Candidate { tier, tiling }, .. } in &entries.attention {
+                tuning.set_attention(*class, *tier, *tiling);
+            }
+            for Entry { class, candidate: Candidate { tier, tiling }, .. } in &entries.selection {
+                tuning.set_selection(*class, *tier, *tiling);
+            }
+        }
+        tuning
+    }
+
+    fn entries(&mut self, key: &DeviceKey) -> &mut DeviceEntries {
+        let at = self.devices.iter().position(|entries| entries.key == *key).unwrap_or_else(|| {
+            let (attention, selection) = (Vec::new(), Vec::new());
+            self.devices.push(DeviceEntries { key: key.clone(), attention, selection });
+            self.devices.len() - 1
+        });
+        &mut self.devices[at]
+    }
+}

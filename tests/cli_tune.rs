@@ -1,0 +1,87 @@
+//! `wattn tune`: what it keeps, what other commands take of it, and what it refuses.
+
+#[path = "common/cli.rs"]
+mod program;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use program::{Folder, assert_fails, assert_succeeds, text};
+use serde_json::Value;
+
+/// The program with a cache folder of its own.
+fn wattn(cache: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_wattn")).env("XDG_CACHE_HOME", cache).args(args).output().unwrap()
+}
+
+const SMALL: [&str; 10] =
+    ["tune", "--backend", "gpu", "--shape", "1,20,90,2,1,16,16", "--causal", "--seconds", "0", "--most", "2"];
+
+#[test]
+fn tilings_are_kept_taken_exported_and_imported() {
+    let (folder, other) = (Folder::new(), Folder::new());
+    let [cache, table] = ["cache", "table.json"].map(|name| folder.path(name));
+    let stdout = assert_succeeds(&wattn(&cache, &[&SMALL[..], &["--export", text(&table)]].concat()));
+    assert!(stdout.contains("1 tried, 0 wrong, 0 refused") && stdout.contains("f32 16/16 causal"), "{stdout}");
+    let kept = std::fs::read(cache.join("wattn/tuning.json")).unwrap();
+    assert_eq!(std::fs::read(&table).unwrap(), kept);
+    let json: Value = serde_json::from_slice(&kept).unwrap();
+    assert_eq!((&json["schema"], json["devices"][0]["attention"].as_array().unwrap().len()), (&Value::from(1), 1));
+    let seconds = |name| json["devices"][0]["attention"][0][name].as_f64().unwrap();
+    assert!(seconds("seconds") > 0.0 && seconds("seconds") <= seconds("untuned_seconds"));
+
+    // A second run has nothing to do.
+    let stdout = assert_succeeds(&wattn(&cache, &SMALL));
+    assert!(stdout.contains("measured before"), "{stdout}");
+
+    // The program says where it computes; other folders know nothing until they import.
+    let recall = |cache: &Path, more: &[&str]| {
+        let args = ["recall", "--backend", "gpu", "--length", "64", "--heads", "1", "--head-dim", "16"];
+        assert_succeeds(&wattn(cache, &[&args[..], more].concat()))
+    };
+    let is_tuned = |stdout: String| stdout.contains(", tuned");
+    assert!(is_tuned(recall(&cache, &[])));
+    assert!(!is_tuned(recall(&cache, &["--no-tune"])));
+    assert!(!is_tuned(recall(&cache, &["--no-cache"])));
+    let cache = other.path("cache");
+    assert!(!is_tuned(recall(&cache, &[])));
+    assert!(is_tuned(recall(&cache, &["--tuning", text(&table)])));
+    let stdout = assert_succeeds(&wattn(&cache, &["tune", "--import", text(&table)]));
+    assert!(stdout.contains(": 1 classes"), "{stdout}");
+    assert!(is_tuned(recall(&cache, &[])));
+}
+
+#[test]
+fn tables_that_are_none_are_named() {
+    let folder = Folder::new();
+    let (cache, file) = (folder.path("cache"), folder.path("broken.json"));
+    std::fs::write(&file, "{").unwrap();
+    let run = |args: &[&str]| wattn(&cache, args);
+    assert_fails(&run(&["tune", "--import", text(&file)]), "broken.json: no table of tilings");
+    assert_fails(&run(&["tune", "--import", "/nowhere"]), "/nowhere");
+    let demo = ["recall", "--backend", "gpu", "--length", "64", "--heads", "1", "--head-dim", "16"];
+    assert_fails(&run(&[&demo[..], &["--tuning", text(&file)]].concat()), "no table of tilings");
+    // One that is there already is passed over, with a note.
+    std::fs::create_dir_all(cache.join("wattn")).unwrap();
+    std::fs::write(cache.join("wattn/tuning.json"), r#"{"schema":7}"#).unwrap();
+    let output = run(&demo);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("is ignored") && stderr.contains("schema 7"), "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_tuned_is_refused() {
+    let folder = Folder::new();
+    let cache = folder.path("cache");
+    let fails = |more: &[&str], part| assert_fails(&wattn(&cache, &[&["tune"], more].concat()), part);
+    fails(&["--backend", "cpu"], "tries every tier of a GPU");
+    fails(&["--backend", "gpu", "--tier", "baseline"], "no --tier");
+    fails(&["--backend", "gpu", "--no-cache", "--shape", "1,1,8,1,1,8,8"], "--export must say");
+    fails(&["--backend", "gpu", "--cases", "nothing-like-it"], "no case has nothing-like-it");
+    fails(&["--backend", "gpu", "--causal"], "are for --shape");
+    fails(&["--backend", "gpu", "--dtype", "f16"], "--shape");
+    fails(&["--export", "/nowhere/table.json"], "/nowhere");
+    // Nothing was left behind.
+    assert!(!cache.join("wattn/tuning.json").exists());
+}

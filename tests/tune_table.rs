@@ -1,0 +1,219 @@
+//! What is tried, what is kept of it, and what plans take of that. Needs no device.
+
+use wattn::tune::{
+    Candidate, DeviceKey, Entry, TuneError, TuningTable, attention_neighbours, attention_starts, selection_neighbours,
+    selection_starts,
+};
+use wattn::{
+    AttentionClass, AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Hip, Mask, MatrixTile,
+    SelectionClass, SelectionPlan, SelectionProblem, SelectionTiling, Tier, Tiling, Tuning,
+};
+
+fn shape(seq_len_q: u32, seq_len_kv: u32) -> AttentionShape {
+    AttentionShape {
+        batch_size: 1,
+        seq_len_q,
+        seq_len_kv,
+        num_q_heads: 8,
+        num_kv_heads: 2,
+        head_dim: 64,
+        head_dim_v: 64,
+    }
+}
+
+fn problem(seq_len_q: u32, seq_len_kv: u32) -> AttentionProblem {
+    AttentionProblem::new(shape(seq_len_q, seq_len_kv), DType::F16).mask(Mask::Causal)
+}
+
+fn selection(seq_len_kv: u32) -> SelectionProblem {
+    SelectionProblem::new(shape(64, seq_len_kv), DType::F16, Hip::default())
+}
+
+/// A GPU with everything.
+fn caps() -> DeviceCaps {
+    let mut caps = DeviceCaps::BASELINE;
+    caps.shader_f16 = true;
+    caps.subgroup_size = Some(32..=32);
+    caps.cooperative_matrix = true;
+    caps.matrix_tiles = vec![MatrixTile::square(16)];
+    caps.matrix_from_vec4 = true;
+    caps.max_workgroup_storage_bytes = 48 << 10;
+    caps
+}
+
+fn key(adapter: &str) -> DeviceKey {
+    DeviceKey {
+        adapter: adapter.to_owned(),
+        pci: [1, 2],
+        backend: "vulkan".to_owned(),
+        driver: ["a".to_owned(), "1.0".to_owned()],
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn entry<C, T>(class: C, tier: Tier, tiling: T) -> Entry<C, T> {
+    Entry { class, candidate: Candidate { tier, tiling }, seconds: 1.0, untuned_seconds: 1.5 }
+}
+
+#[test]
+fn candidates_are_what_the_device_takes_each_once() {
+    for caps in [DeviceCaps::BASELINE, caps()] {
+        for problem in [problem(512, 4096), problem(1, 16384)] {
+            let starts = attention_starts(&problem, &caps);
+            let tiers: Vec<Tier> = starts.iter().map(|start| start.tier).collect();
+            let offered: Vec<Tier> = Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok()).collect();
+            assert_eq!(tiers, offered);
+            // Without f16 to load, tiers that differ in it alone are one.
+            let of_f32 = attention_starts(&AttentionProblem::new(*problem.shape(), DType::F32), &caps);
+            assert_eq!(of_f32.len(), if caps.shader_f16 { 2 } else { 1 });
+            for start in starts {
+                let around = attention_neighbours(&problem, &caps, start);
+                assert!(around.len() >= 4, "{start}: {around:?}");
+                for (at, Candidate { tier, tiling }) in around.iter().enumerate() {
+                    assert_eq!(*tier, start.tier);
+                    assert!(*tiling != start.tiling && around[..at].iter().all(|other| other.tiling != *tiling));
+                    AttentionPlan::with_tiling(&problem, &caps, *tier, *tiling).unwrap();
+                }
+            }
+        }
+        for start in selection_starts(&selection(8192), &caps) {
+            let around = selection_neighbours(&selection(8192), &caps, start);
+            assert!(around.len() >= 4, "{start}: {around:?}");
+            for Candidate { tier, tiling } in around {
+                SelectionPlan::with_tiling(&selection(8192), &caps, tier, tiling).unwrap();
+            }
+        }
+    }
+    // What hardware will want to try first with matrices: two rows of them, and 64 keys.
+    let mut caps = caps();
+    caps.max_workgroup_storage_bytes = 100 << 10;
+    let start =
+        attention_starts(&problem(512, 4096), &caps).into_iter().find(|start| start.tier == Tier::Matrix).unwrap();
+    let around = attention_neighbours(&problem(512, 4096), &caps, start);
+    let has = |wanted: Tiling| around.iter().any(|candidate| candidate.tiling == wanted);
+    assert!(has(Tiling { rows: 2 * start.tiling.rows, ..start.tiling }), "{around:?}");
+    assert!(has(Tiling { keys: 2 * start.tiling.keys, ..start.tiling }), "{around:?}");
+}
+
+#[test]
+fn classes_tell_apart_what_tiles_differently() {
+    let class = AttentionClass::of(&problem(512, 4096));
+    assert_eq!(class, AttentionClass::of(&problem(500, 4000)), "the same powers of two");
+    assert_eq!(class, AttentionClass::of(&problem(512, 4096).with_lse().out_dtype(DType::F32)));
+    assert_eq!(class, AttentionClass::of(&problem(512, 2049)));
+    for other in [
+        problem(512, 4097),
+        problem(512, 2048),
+        problem(256, 4096),
+        problem(512, 4096).mask(Mask::Full),
+        AttentionProblem::new(shape(512, 4096), DType::F32).mask(Mask::Causal),
+        AttentionProblem::new(AttentionShape { head_dim: 32, ..shape(512, 4096) }, DType::F16).mask(Mask::Causal),
+        problem(512, 4096).selected_blocks(selection(4096).blocks()),
+    ] {
+        assert_ne!(class, AttentionClass::of(&other), "{}", AttentionClass::of(&other));
+    }
+    assert_eq!(class.to_string(), "f16 64/64 causal, 2^1 sets of 2^11 rows x 2^12 keys");
+    assert_ne!(SelectionClass::of(&selection(8192)), SelectionClass::of(&selection(8193)));
+}
+
+#[test]
+fn plans_take_what_was_measured_and_only_that() {
+    let (caps, asked) = (caps(), problem(512, 4096));
+    let untuned = AttentionPlan::new(&asked, &caps).unwrap();
+    assert!(!untuned.is_tuned() && !untuned.to_string().contains("measured"));
+    let tiling = Tiling { lanes: 16, rows: 2, keys: 4, groups: 2, num_splits: 1 };
+    let mut tuning = Tuning::new();
+    assert!(tuning.is_empty());
+    tuning.set_attention(AttentionClass::of(&asked), Tier::Baseline, tiling);
+    let of_selection =
+        SelectionTiling { max_searches: 7, ..SelectionPlan::new(&selection(8192), &caps).unwrap().tiling() };
+    let tier = SelectionPlan::best_tier(&selection(8192), &caps);
+    tuning.set_selection(SelectionClass::of(&selection(8192)), tier, of_selection);
+    assert_eq!(tuning.len(), 2);
+
+    let tuned_caps = caps.clone().with_tuning(tuning);
+    let plan = AttentionPlan::new(&asked, &tuned_caps).unwrap();
+    assert_eq!((plan.tier(), plan.tiling(), plan.is_tuned()), (Tier::Baseline, tiling, true));
+    assert!(plan.to_string().contains("baseline: measured, tiles of 4 rows"), "{plan}");
+    assert_eq!(SelectionPlan::new(&selection(8192), &tuned_caps).unwrap().tiling(), of_selection);
+    // A tier that is forced keeps its own tiling, and so does a problem of another class.
+    let forced = AttentionPlan::with_tier(&asked, &tuned_caps, Tier::Subgroup).unwrap();
+    assert_eq!(forced, AttentionPlan::with_tier(&asked, &caps, Tier::Subgroup).unwrap());
+    let other = problem(512, 8192);
+    assert_eq!(AttentionPlan::new(&other, &tuned_caps).unwrap(), AttentionPlan::new(&other, &caps).unwrap());
+    // Taken away again.
+    assert_eq!(AttentionPlan::new(&asked, &tuned_caps.with_tuning(Tuning::new())).unwrap(), untuned);
+}
+
+#[test]
+fn tables_are_kept_by_device_and_merge() {
+    let (class, tiling) =
+        (AttentionClass::of(&problem(1, 4096)), Tiling { lanes: 8, rows: 1, keys: 4, groups: 4, num_splits: 3 });
+    let mut table = TuningTable::new();
+    table.set_attention(&key("a"), entry(class, Tier::Baseline, tiling));
+    table.set_attention(&key("a"), entry(class, Tier::Subgroup, tiling));
+    let of_selection = SelectionPlan::new(&selection(8192), &DeviceCaps::BASELINE).unwrap().tiling();
+    table.set_selection(&key("b"), entry(SelectionClass::of(&selection(8192)), Tier::Baseline, of_selection));
+    assert_eq!(table.devices().len(), 2);
+    assert_eq!(table.devices()[0].attention.len(), 1, "a class once");
+    assert!((table.devices()[0].attention[0].speedup() - 1.5).abs() < 1e-12);
+    assert_eq!((table.tuning(&key("a")).len(), table.tuning(&key("b")).len()), (1, 1));
+    let driver = DeviceKey { driver: ["a".to_owned(), "1.1".to_owned()], ..key("a") };
+    let version = DeviceKey { version: "0.0.1".to_owned(), ..key("a") };
+    assert!([driver, version, key("c")].iter().all(|key| table.tuning(key).is_empty()));
+
+    let text = table.to_json().unwrap();
+    assert_eq!(TuningTable::from_json(text.as_bytes()).unwrap(), table);
+    let mut merged = TuningTable::new();
+    merged.set_attention(&key("a"), entry(class, Tier::Baseline, tiling));
+    merged.merge(table.clone());
+    assert_eq!(merged.tuning(&key("a")), table.tuning(&key("a")), "the newer entry wins");
+    assert_eq!(merged.tuning(&key("b")), table.tuning(&key("b")));
+}
+
+#[test]
+fn broken_tables_are_errors_and_nonsense_in_them_is_not_taken() {
+    for text in ["", "{", "[]", "{}", r#"{"schema":"1"}"#, r#"{"schema":1}"#, r#"{"schema":1,"devices":[{}]}"#] {
+        assert!(matches!(TuningTable::from_json(text.as_bytes()), Err(TuneError::Json(_))), "{text}");
+    }
+    let newer = TuningTable::from_json(br#"{"schema":9,"devices":[]}"#);
+    assert!(matches!(newer, Err(TuneError::Schema { found: 9, expected: 1 })));
+
+    // Every number of a tiling may be anything.
+    let (caps, asked, numbers) = (caps(), problem(512, 4096), [0, 1, 3, 1 << 16, u32::MAX / 2 + 1, u32::MAX]);
+    let untuned = AttentionPlan::new(&asked, &caps).unwrap();
+    let sane = untuned.tiling();
+    let selecting = SelectionPlan::new(&selection(8192), &caps).unwrap();
+    for tier in Tier::ALL {
+        for number in numbers {
+            let tilings = [
+                Tiling { lanes: number, ..sane },
+                Tiling { rows: number, ..sane },
+                Tiling { keys: number, ..sane },
+                Tiling { groups: number, ..sane },
+                Tiling { num_splits: number, ..sane },
+                Tiling { lanes: number, rows: number, keys: number, groups: number, num_splits: number },
+            ];
+            for tiling in tilings {
+                let mut tuning = Tuning::new();
+                tuning.set_attention(AttentionClass::of(&asked), tier, tiling);
+                let plan = AttentionPlan::new(&asked, &caps.clone().with_tuning(tuning)).unwrap();
+                assert!(plan.is_tuned() || plan == untuned, "{tier} {tiling}");
+            }
+            let tiling = selecting.tiling();
+            let tilings = [
+                SelectionTiling { lanes: number, ..tiling },
+                SelectionTiling { rows: number, ..tiling },
+                SelectionTiling { search_groups: number, ..tiling },
+                SelectionTiling { score_groups: number, ..tiling },
+                SelectionTiling { top_k_size: number, ..tiling },
+                SelectionTiling { max_searches: number, ..tiling },
+            ];
+            for tiling in tilings {
+                let mut tuning = Tuning::new();
+                tuning.set_selection(SelectionClass::of(&selection(8192)), tier, tiling);
+                SelectionPlan::new(&selection(8192), &caps.clone().with_tuning(tuning)).unwrap();
+            }
+        }
+    }
+}
