@@ -57,8 +57,9 @@ fn assert_right<T: core::fmt::Debug>(ctx: &Context, trials: &[tune::Trial<T>]) {
 fn what_wins_is_right_and_is_taken() {
     for ctx in contexts() {
         let (mut table, key) = (TuningTable::new(), DeviceKey::of(ctx));
+        let mut most = [3, 2, 2].into_iter();
         let tuned = problems().map(|problem| {
-            let tuned = tune::attention(ctx, &problem, &options(3)).unwrap();
+            let tuned = tune::attention(ctx, &problem, &options(most.next().unwrap())).unwrap();
             assert_right(ctx, &tuned.trials);
             assert!(tuned.entry.seconds <= tuned.entry.untuned_seconds && tuned.entry.speedup() >= 1.0);
             table.set_attention(&key, tuned.entry.clone());

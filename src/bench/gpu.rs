@@ -105,7 +105,7 @@ impl Run for GpuRun {
     fn plan(&self, part: Part) -> Result<PartPlan> {
         let attend = |plan: &AttentionPlan| PartPlan {
             tier: Some(plan.tier().to_string()),
-            tiling: Some(plan.tiling().to_string()),
+            tiling: Some(format!("{}{}", plan.tiling(), if plan.is_tuned() { ", measured" } else { "" })),
             dispatches: plan.dispatches().len() as f64,
             workspace_bytes: plan.workspace_bytes(),
         };
