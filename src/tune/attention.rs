@@ -1,13 +1,13 @@
 //! Candidates for a problem of attention, on a device.
 
 use super::candidates::{attention_neighbours, attention_starts};
-use super::lists::{Lists, spread};
+use super::inputs::{Lists, check_sizes, spread, upload_lens};
 use super::search::Subject;
 use super::{Candidate, Options};
 use crate::bench::{Clock, OracleRows, Outputs, Stamps, Tensors, Uploaded, bound, sampled_rows};
 use crate::{
-    Attention, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, Error,
-    HostInputs, Result, Tiling, U32View,
+    Attention, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, HostInputs,
+    Result, Tiling, U32View,
 };
 
 /// Rows of a small problem that are compared with the oracle at the most.
@@ -36,15 +36,7 @@ impl<'a> AttentionSubject<'a> {
         // The lse costs nothing beside the rest, and shows a key that was left out of a long sequence.
         let problem = problem.clone().with_lse();
         problem.validate()?;
-        for (field, len) in [
-            ("batch_size", problem.shape.batch_size),
-            ("seq_len_q", problem.shape.seq_len_q),
-            ("seq_len_kv", problem.shape.seq_len_kv),
-        ] {
-            if len == 0 {
-                return Err(Error::Invalid { field, value: 0, rule: "must be at least 1 to be measured" });
-            }
-        }
+        check_sizes(&problem.shape)?;
         let plan = AttentionPlan::new(&problem, ctx.caps())?;
         let lens = vec![problem.shape.seq_len_kv; problem.shape.batch_size as usize];
         let full = Stage::new(ctx, problem, lens, |shape| sampled_rows(shape).collect())?;
@@ -163,14 +155,10 @@ impl Stage {
         let lens = problem.seq_lens_kv.then_some(lens);
         let blocks = problem.block_selection().map(|blocks| spread(blocks, &shape, lens.as_deref()));
         let inputs = HostInputs { seq_lens_kv: lens.as_deref(), ..tensors.inputs() };
-        let usage = wgpu::BufferUsages::STORAGE;
-        let upload = |lens: &[u32]| {
-            ctx.scoped("uploading lengths", || ctx.upload("wattn.tune.lens", bytemuck::cast_slice(lens), usage))
-        };
         Ok(Self {
             uploaded: Uploaded::new(ctx, shape, problem.dtype(), &tensors)?,
             outputs: Outputs::new(ctx, &problem)?,
-            seq_lens_kv: lens.as_deref().map(upload).transpose()?,
+            seq_lens_kv: lens.as_deref().map(|lens| upload_lens(ctx, lens)).transpose()?,
             lists: blocks.as_ref().map(|blocks| Lists::upload(ctx, blocks)).transpose()?,
             rows: OracleRows::of(&problem, &inputs, blocks.as_ref(), rows(&shape).into_iter()),
             problem,

@@ -30,7 +30,7 @@
 mod attention;
 mod candidates;
 mod error;
-mod lists;
+mod inputs;
 mod search;
 mod selection;
 mod table;

@@ -1,7 +1,7 @@
 //! Candidates for a selection, on a device.
 
 use super::candidates::{selection_neighbours, selection_starts};
-use super::lists::Lists;
+use super::inputs::{Lists, check_sizes, upload_lens};
 use super::search::Subject;
 use super::{Candidate, Options};
 use crate::bench::{Clock, Stamps, Tensors, Uploaded};
@@ -29,15 +29,7 @@ pub(super) struct Ready {
 impl<'a> SelectionSubject<'a> {
     pub(super) fn new(ctx: &'a Context, problem: &SelectionProblem, options: &Options) -> Result<Self> {
         problem.validate()?;
-        for (field, len) in [
-            ("batch_size", problem.shape.batch_size),
-            ("seq_len_q", problem.shape.seq_len_q),
-            ("seq_len_kv", problem.shape.seq_len_kv),
-        ] {
-            if len == 0 {
-                return Err(Error::Invalid { field, value: 0, rule: "must be at least 1 to be measured" });
-            }
-        }
+        check_sizes(&problem.shape)?;
         let problem = &exact(problem)?;
         let plan = SelectionPlan::new(problem, ctx.caps())?;
         let lens = vec![problem.shape.seq_len_kv; problem.shape.batch_size as usize];
@@ -132,13 +124,9 @@ impl Stage {
         let inputs = SelectionInputs { q, k, seq_lens_kv: lens.as_deref() };
         // The numbers are the same in every type.
         let widened = SelectionProblem { dtype: crate::DType::F32, ..problem.clone() };
-        let usage = wgpu::BufferUsages::STORAGE;
-        let upload = |lens: &[u32]| {
-            ctx.scoped("uploading lengths", || ctx.upload("wattn.tune.lens", bytemuck::cast_slice(lens), usage))
-        };
         Ok(Self {
             uploaded: Uploaded::new(ctx, shape, problem.dtype(), &tensors)?,
-            seq_lens_kv: lens.as_deref().map(upload).transpose()?,
+            seq_lens_kv: lens.as_deref().map(|lens| upload_lens(ctx, lens)).transpose()?,
             lists: Lists::new(ctx, problem.blocks().indices_shape(&shape))?,
             expected: select(&widened, &inputs)?,
             problem,

@@ -1,7 +1,22 @@
-//! Lists of blocks to attend to, in host memory and on a device.
+//! What candidates compute on besides q, k and v: lists of blocks and key lengths.
 
 use crate::bench::{output, read_words};
-use crate::{AttentionShape, BlockSelection, Context, HostBlocks, Result, SelectedBlocks, U32View};
+use crate::{AttentionShape, BlockSelection, Context, Error, HostBlocks, Result, SelectedBlocks, U32View};
+
+/// Checks that there is something to compute.
+pub(super) fn check_sizes(shape: &AttentionShape) -> Result<()> {
+    let sizes = [("batch_size", shape.batch_size), ("seq_len_q", shape.seq_len_q), ("seq_len_kv", shape.seq_len_kv)];
+    match sizes.into_iter().find(|&(_, size)| size == 0) {
+        Some((field, _)) => Err(Error::Invalid { field, value: 0, rule: "must be at least 1 to be measured" }),
+        None => Ok(()),
+    }
+}
+
+/// Key lengths on a device.
+pub(super) fn upload_lens(ctx: &Context, lens: &[u32]) -> Result<wgpu::Buffer> {
+    let usage = wgpu::BufferUsages::STORAGE;
+    ctx.scoped("uploading lengths", || ctx.upload("wattn.tune.lens", bytemuck::cast_slice(lens), usage))
+}
 
 /// As many blocks as a list holds, spread evenly over the keys up to the last that its queries may see.
 pub(super) fn spread(blocks: &BlockSelection, shape: &AttentionShape, seq_lens_kv: Option<&[u32]>) -> HostBlocks {
