@@ -176,21 +176,23 @@ fn tune_one(
     Ok(format!("left out: the device was lost {MOST_LOSSES} times"))
 }
 
-/// What came of a class, in a line.
+/// What came of a class: a line, and one for each candidate that was wrong, which is a mistake of a driver or of ours.
 fn told<C, T: core::fmt::Display>(
     tuned: TuneResult<Tuned<C, T>>,
     keep: impl FnOnce(tune::Entry<C, T>),
 ) -> TuneResult<String> {
     let Tuned { entry, trials, .. } = tuned?;
-    let count = |is: fn(&Outcome) -> bool| trials.iter().filter(|Trial { outcome, .. }| is(outcome)).count();
-    let wrong = count(|outcome| matches!(outcome, Outcome::Vetoed { .. }));
-    let refused = count(|outcome| matches!(outcome, Outcome::Refused { .. }));
-    let line = format!(
-        "{:.2}x  {}  ({} tried, {wrong} wrong, {refused} refused)",
-        entry.speedup(),
-        entry.candidate,
-        trials.len()
-    );
+    let mut line = format!("{:.2}x  {}  ({} tried", entry.speedup(), entry.candidate, trials.len());
+    let refused = trials.iter().filter(|trial| matches!(trial.outcome, Outcome::Refused { .. })).count();
+    if refused > 0 {
+        line += &format!(", {refused} refused");
+    }
+    line += ")";
+    for Trial { candidate, outcome } in &trials {
+        if matches!(outcome, Outcome::Vetoed { .. }) {
+            line += &format!("\n  {candidate}: {outcome}");
+        }
+    }
     keep(entry);
     Ok(line)
 }
