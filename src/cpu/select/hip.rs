@@ -127,14 +127,11 @@ impl<'a, T: Element> Search<'a, T> {
     fn score(&self, halves: &mut [Group]) {
         let Hip { block_size_k, stride_k, sink_size, .. } = *self.hip;
         let keys_per_block = (block_size_k / stride_k) as usize;
-        let unscored = halves.iter_mut().filter(|half| half.score.is_none());
-        let mut keys = Vec::with_capacity(unscored.size_hint().1.unwrap_or(0) * keys_per_block);
-        let unscored: Vec<_> = unscored
-            .inspect(|half| {
-                let start = sink_size + self.representative(half.start, half.size) * block_size_k;
-                keys.extend((1..=block_size_k / stride_k).map(|i| start + i * stride_k - 1));
-            })
-            .collect();
+        let mut keys = Vec::with_capacity(halves.len() * keys_per_block);
+        for half in halves.iter().filter(|half| half.score.is_none()) {
+            let start = sink_size + self.representative(half.start, half.size) * block_size_k;
+            keys.extend((1..=block_size_k / stride_k).map(|i| start + i * stride_k - 1));
+        }
         let mut scores = vec![MASKED; keys.len()];
         let score = |(keys, scores): (&[u32], &mut [f32])| {
             for (from, queries) in &self.heads {
@@ -147,7 +144,8 @@ impl<'a, T: Element> Search<'a, T> {
         } else {
             keys.par_chunks(task).zip(scores.par_chunks_mut(task)).for_each(score);
         }
-        for (half, scores) in unscored.into_iter().zip(scores.chunks_exact(keys_per_block)) {
+        let unscored = halves.iter_mut().filter(|half| half.score.is_none());
+        for (half, scores) in unscored.zip(scores.chunks_exact(keys_per_block)) {
             half.score = Some(scores.iter().copied().fold(MASKED, f32::max));
         }
     }

@@ -247,31 +247,37 @@ impl<'a> Descent<'a> {
         }
     }
 
+    /// A probe that stood for its span in the round before has its score already: in the last round that is one of two,
+    /// and by first keys it is one of two in every round but the first.
     fn descend<T: Element>(&self, num_active: usize, keys: HeadKeys<'_, T>, queries: &Queries) -> Vec<f32> {
-        let mut spans: Vec<[u32; 2]> =
-            self.chunks.iter().zip(&self.ends).take(num_active).map(|(&left, &right)| [left, right]).collect();
+        let whole = |(&left, &right): (&u32, &u32)| Span { left, right, probed: None };
+        let mut spans: Vec<Span> = self.chunks.iter().zip(&self.ends).take(num_active).map(whole).collect();
         let mut best = vec![MASKED; num_active];
-        let mut probes = vec![0; 2 * num_active];
-        let mut scores = vec![MASKED; 2 * num_active];
+        let mut probes = Vec::with_capacity(2 * num_active);
+        let mut scores = Vec::with_capacity(2 * num_active);
         for _ in 0..self.rounds {
-            for (probes, &[left, right]) in probes.chunks_exact_mut(2).zip(&spans) {
-                let middle = left + (right - left) / 2;
-                let [of_left, of_right] = match self.representative {
-                    Representative::First => [left, middle],
-                    _ => [left + (middle - left) / 2, middle + (right - middle) / 2],
-                };
-                probes[0] = of_left.min(self.last_probe);
-                probes[1] = of_right.min(self.last_probe);
+            probes.clear();
+            for span in &spans {
+                probes.extend(self.probes(span).into_iter().filter(|&key| span.score_of(key).is_none()));
             }
-            scores.fill(MASKED);
+            scores.clear();
+            scores.resize(probes.len(), MASKED);
             queries.raise_scores(keys, &probes, |_| 0, &mut scores);
-            for ((span, best), scores) in spans.iter_mut().zip(&mut best).zip(scores.chunks_exact(2)) {
-                let [left, right] = *span;
-                let middle = left + (right - left) / 2;
+            let mut scores = scores.iter().copied();
+            for (span, best) in spans.iter_mut().zip(&mut best) {
+                let [left, right] = self.probes(span);
+                // A probe that is not known was scored.
+                let mut score = |key| span.score_of(key).or_else(|| scores.next()).unwrap_or(MASKED);
+                let [of_left, of_right] = [score(left), score(right)];
+                let middle = span.middle();
                 // Ties go right.
-                let goes_left = scores[0] > scores[1];
-                *span = if goes_left { [left, middle] } else { [middle, right] };
-                let winner = if goes_left { scores[0] } else { scores[1] };
+                let goes_left = of_left > of_right;
+                let winner = if goes_left { of_left } else { of_right };
+                *span = if goes_left {
+                    Span { left: span.left, right: middle, probed: Some((left, winner)) }
+                } else {
+                    Span { left: middle, right: span.right, probed: Some((right, winner)) }
+                };
                 *best = match self.representative {
                     Representative::First => winner,
                     _ => best.max(winner),
@@ -279,5 +285,40 @@ impl<'a> Descent<'a> {
             }
         }
         best
+    }
+
+    /// The keys that stand for both halves of a span.
+    #[inline]
+    fn probes(&self, span: &Span) -> [u32; 2] {
+        let (left, middle, right) = (span.left, span.middle(), span.right);
+        let [of_left, of_right] = match self.representative {
+            Representative::First => [left, middle],
+            _ => [left + (middle - left) / 2, middle + (right - middle) / 2],
+        };
+        [of_left.min(self.last_probe), of_right.min(self.last_probe)]
+    }
+}
+
+/// What is left of a chunk.
+#[derive(Clone, Copy)]
+struct Span {
+    left: u32,
+    right: u32,
+    /// The key that stood for it, and its score.
+    probed: Option<(u32, f32)>,
+}
+
+impl Span {
+    #[inline]
+    fn middle(&self) -> u32 {
+        self.left + (self.right - self.left) / 2
+    }
+
+    #[inline]
+    fn score_of(&self, key: u32) -> Option<f32> {
+        match self.probed {
+            Some((probed, score)) if probed == key => Some(score),
+            _ => None,
+        }
     }
 }

@@ -4,6 +4,7 @@ use crate::cpu::sequence::as_f32;
 use crate::cpu::simd::{LANES, dot};
 use crate::cpu::stream_selected::widened;
 use crate::{Element, LSE_EMPTY};
+use core::ops::Range;
 use pulp::{Simd, WithSimd};
 
 /// Score of a key that no query may see. Finite, and below every score that counts.
@@ -12,8 +13,12 @@ pub(super) const MASKED: f32 = LSE_EMPTY;
 /// Up to this many queries, each is multiplied with a key by itself; more lie along the vector lanes.
 const FEW_QUERIES: usize = 3;
 
-/// Keys that are fetched at a time.
-const AHEAD: usize = 32;
+/// How many keys ahead memory is asked for a key. What waits lies in the second cache: the first is full of queries.
+const AHEAD: usize = 16;
+
+/// How many keys ahead memory is asked for a key's first line: it finds where the page is, so that the other lines need not
+/// wait for that.
+const FAR_AHEAD: usize = AHEAD + 8;
 
 /// Bytes.
 const CACHE_LINE: usize = 64;
@@ -43,19 +48,38 @@ impl<'a, T: Element> HeadKeys<'a, T> {
         &self.data[key * self.stride..][..self.dim]
     }
 
-    /// Loads a piece of every cache line of some keys: nothing depends on these loads, so that the processor waits for
-    /// many of them at a time.
+    /// Asks memory for some keys, so that they are near when they are multiplied.
     #[inline(always)]
-    fn touch(&self, keys: &[u32]) {
-        let step = CACHE_LINE / size_of::<T>();
-        let mut sum = 0u8;
+    fn fetch(&self, keys: &[u32]) {
         for &key in keys {
-            for line in self.row(key).chunks(step) {
-                sum ^= bytemuck::bytes_of(&line[0])[0];
-            }
+            let row = self.row(key);
+            row.iter().step_by(CACHE_LINE / size_of::<T>()).for_each(prefetch);
+            // Rows begin anywhere in a line.
+            row.last().into_iter().for_each(prefetch);
         }
-        core::hint::black_box(sum);
     }
+
+    /// Asks memory for the first line of some keys.
+    #[inline(always)]
+    fn fetch_first_lines(&self, keys: &[u32]) {
+        keys.iter().for_each(|&key| self.row(key).first().into_iter().for_each(prefetch));
+    }
+}
+
+/// Asks for a cache line, and waits for nothing.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch<T>(at: &T) {
+    if let Some(sse) = pulp::core_arch::x86::Sse::try_new() {
+        sse._mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(core::ptr::from_ref(at).cast());
+    }
+}
+
+/// Loads a number that nothing depends on, so that processors go on meanwhile as far as they can.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn prefetch<T: Copy>(at: &T) {
+    core::hint::black_box(*at);
 }
 
 /// Queries that share a score.
@@ -63,7 +87,7 @@ impl<'a, T: Element> HeadKeys<'a, T> {
 pub(super) struct Queries {
     num: usize,
     dim: usize,
-    /// `[num, dim]` if there are few, else `[dim, ld]` with the last one repeated up to `ld`.
+    /// `[num, dim]` if there are few, else panels `[num / LANES, dim, LANES]` with the last query repeated in the last lanes.
     data: Vec<f32>,
 }
 
@@ -75,15 +99,16 @@ impl Queries {
             data.chunks_exact_mut(dim).enumerate().for_each(|(i, to)| write(i, to));
             return Self { num, dim, data };
         }
-        let ld = num.next_multiple_of(LANES);
-        let mut data = vec![0.0; dim * ld];
+        let mut data = vec![0.0; num.next_multiple_of(LANES) * dim];
         let mut row = vec![0.0; dim];
-        for lane in 0..ld {
-            if lane < num {
-                write(lane, &mut row);
-            }
-            for (d, &x) in row.iter().enumerate() {
-                data[d * ld + lane] = x;
+        for (panel, data) in data.chunks_exact_mut(dim * LANES).enumerate() {
+            for lane in 0..LANES {
+                if panel * LANES + lane < num {
+                    write(panel * LANES + lane, &mut row);
+                }
+                for (to, &x) in data.iter_mut().skip(lane).step_by(LANES).zip(&row) {
+                    *to = x;
+                }
             }
         }
         Self { num, dim, data }
@@ -119,42 +144,55 @@ impl<T: Element, F: Fn(u32) -> usize> WithSimd for RaiseScores<'_, T, F> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         if self.queries.num <= FEW_QUERIES {
-            self.few(simd);
-        } else if S::F32_LANES >= LANES {
-            // Sixteen sums fit the registers of machines with vectors of this width.
-            self.lanes::<S, 8>(simd);
-        } else {
-            self.lanes::<S, 4>(simd);
+            return self.few(simd);
+        }
+        // `LANES` queries and so many keys that the sums fit the registers, and are enough to hide each other's latency.
+        match S::F32_LANES {
+            16 => self.lanes::<S, 1, 12>(simd),
+            8 => self.lanes::<S, 2, 6>(simd),
+            4 => self.lanes::<S, 4, 3>(simd),
+            _ => self.lanes::<S, LANES, 1>(simd),
         }
     }
 }
 
 impl<T: Element, F: Fn(u32) -> usize> RaiseScores<'_, T, F> {
+    /// Before the `num` keys at `at`: asks for as many that come later; at the first also for those between.
+    #[inline(always)]
+    fn fetch_ahead(&self, at: usize, num: usize) {
+        let keys = |range: Range<usize>| &self.keys[self.keys.len().min(range.start)..self.keys.len().min(range.end)];
+        let start = if at == 0 { 0 } else { at + AHEAD };
+        self.from.fetch(keys(start..at + AHEAD + num));
+        self.from.fetch_first_lines(keys(at + FAR_AHEAD..at + FAR_AHEAD + num));
+    }
+
     #[inline(always)]
     fn few<S: Simd>(self, simd: S) {
         let mut copy = vec![0.0; if as_f32::<T>(&[]).is_some() { 0 } else { self.queries.dim }];
-        for (keys, scores) in self.keys.chunks(AHEAD).zip(self.scores.chunks_mut(AHEAD)) {
-            self.from.touch(keys);
-            for (&key, score) in keys.iter().zip(scores) {
-                let row = widened(self.from.row(key), &mut copy);
-                let first = (self.first_query)(key);
-                for (i, q) in self.queries.data.chunks_exact(self.queries.dim).enumerate() {
-                    let product = dot(simd, q, row);
-                    *score = if i >= first && product > *score { product } else { *score };
-                }
+        for (at, &key) in self.keys.iter().enumerate() {
+            self.fetch_ahead(at, 1);
+            let row = widened(self.from.row(key), &mut copy);
+            let first = (self.first_query)(key);
+            let score = &mut self.scores[at];
+            for (i, q) in self.queries.data.chunks_exact(self.queries.dim).enumerate() {
+                let product = dot(simd, q, row);
+                *score = if i >= first && product > *score { product } else { *score };
             }
         }
     }
 
-    /// `N` keys at a time.
+    /// `N` keys at a time with a panel of queries, which is `V` vectors wide.
     #[inline(always)]
-    fn lanes<S: Simd, const N: usize>(self, simd: S) {
+    fn lanes<S: Simd, const V: usize, const N: usize>(self, simd: S) {
+        assert_eq!(V * S::F32_LANES, LANES, "vectors of a panel of queries");
         let Queries { num, dim, ref data } = *self.queries;
-        let ld = num.next_multiple_of(LANES);
-        let (q, _) = S::as_simd_f32s(data);
+        let (data, _) = S::as_simd_f32s(data);
+        let (q, _) = pulp::as_arrays::<V, _>(data);
         let mut copies = vec![0.0; if as_f32::<T>(&[]).is_some() { 0 } else { N * dim }];
-        let mut products = vec![0.0; N * ld];
-        for (keys, scores) in self.keys.chunks(N).zip(self.scores.chunks_mut(N)) {
+        let mut products = vec![0.0; N * num.next_multiple_of(LANES)];
+        for at in (0..self.keys.len()).step_by(N) {
+            self.fetch_ahead(at, N);
+            let keys = &self.keys[at..self.keys.len().min(at + N)];
             let key = |i: usize| keys[i.min(keys.len() - 1)];
             let mut rows: [&[f32]; N] = [&[]; N];
             let mut rest = &mut copies[..];
@@ -164,41 +202,43 @@ impl<T: Element, F: Fn(u32) -> usize> RaiseScores<'_, T, F> {
                 *row = widened(self.from.row(key(i)), copy);
             }
             let first: [usize; N] = core::array::from_fn(|i| (self.first_query)(key(i)));
+            let scores = &mut self.scores[at..at + keys.len()];
             if first == [0; N] {
-                let best = best_of_all::<S, N>(simd, q, dim, rows);
+                let best = best_of_all::<S, V, N>(simd, q, dim, rows);
                 for (score, best) in scores.iter_mut().zip(best) {
                     *score = score.max(best);
                 }
             } else if first.iter().any(|&first| first < num) {
-                all_products::<S, N>(simd, q, dim, rows, &mut products);
-                for ((score, products), first) in scores.iter_mut().zip(products.chunks_exact(ld)).zip(first) {
-                    *score = products[first.min(num)..num].iter().fold(*score, |score, &product| score.max(product));
+                all_products::<S, V, N>(simd, q, dim, rows, &mut products);
+                for (n, (score, first)) in scores.iter_mut().zip(first).enumerate() {
+                    let of_key = products.chunks_exact(LANES).skip(n).step_by(N).flatten();
+                    *score = of_key.take(num).skip(first).fold(*score, |score, &product| score.max(product));
                 }
             }
         }
     }
 }
 
-/// Products of `V` vectors of queries, from vector `at` on, with `N` keys.
+/// Products of a panel of queries with `N` keys. Each is summed from the first column to the last, whatever the others are.
 #[inline(always)]
 fn products<S: Simd, const V: usize, const N: usize>(
     simd: S,
-    q: &[S::f32s],
-    at: usize,
-    dim: usize,
+    q: &[[S::f32s; V]],
     rows: [&[f32]; N],
 ) -> [[S::f32s; V]; N] {
-    let width = q.len() / dim;
-    let mut sums = [[simd.splat_f32s(0.0); V]; N];
     // Head widths are multiples of four.
-    for (step, q) in q.chunks_exact(4 * width).enumerate() {
-        let rows: [&[f32]; N] = core::array::from_fn(|n| &rows[n][4 * step..4 * step + 4]);
+    let (q, _) = pulp::as_arrays::<4, _>(q);
+    let mut columns: [&[[f32; 4]]; N] = [&[]; N];
+    for n in 0..N {
+        columns[n] = &pulp::as_arrays::<4, _>(rows[n]).0[..q.len()];
+    }
+    let mut sums = [[simd.splat_f32s(0.0); V]; N];
+    for (step, q) in q.iter().enumerate() {
         for d in 0..4 {
-            let q = &q[d * width + at..][..V];
             for n in 0..N {
-                let x = simd.splat_f32s(rows[n][d]);
+                let x = simd.splat_f32s(columns[n][step][d]);
                 for v in 0..V {
-                    sums[n][v] = simd.mul_add_e_f32s(q[v], x, sums[n][v]);
+                    sums[n][v] = simd.mul_add_e_f32s(q[d][v], x, sums[n][v]);
                 }
             }
         }
@@ -207,36 +247,42 @@ fn products<S: Simd, const V: usize, const N: usize>(
 }
 
 #[inline(always)]
-fn best_of_all<S: Simd, const N: usize>(simd: S, q: &[S::f32s], dim: usize, rows: [&[f32]; N]) -> [f32; N] {
-    let width = q.len() / dim;
+fn best_of_all<S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    q: &[[S::f32s; V]],
+    dim: usize,
+    rows: [&[f32]; N],
+) -> [f32; N] {
     let mut best = [simd.splat_f32s(MASKED); N];
-    let mut at = 0;
-    while at + 2 <= width {
-        let sums = products::<S, 2, N>(simd, q, at, dim, rows);
+    for q in q.chunks_exact(dim) {
+        let sums = products::<S, V, N>(simd, q, rows);
         for n in 0..N {
-            best[n] = simd.max_f32s(best[n], simd.max_f32s(sums[n][0], sums[n][1]));
-        }
-        at += 2;
-    }
-    if at < width {
-        let sums = products::<S, 1, N>(simd, q, at, dim, rows);
-        for n in 0..N {
-            best[n] = simd.max_f32s(best[n], sums[n][0]);
+            for &sum in &sums[n] {
+                best[n] = simd.max_f32s(best[n], sum);
+            }
         }
     }
-    best.map(|best| simd.reduce_max_f32s(best))
+    // No `map`: where it is not inlined it has no vectors.
+    let mut largest = [MASKED; N];
+    for n in 0..N {
+        largest[n] = simd.reduce_max_f32s(best[n]);
+    }
+    largest
 }
 
-/// `to` `[N, ld]`.
+/// `to` `[num / LANES, N, LANES]`.
 #[inline(always)]
-fn all_products<S: Simd, const N: usize>(simd: S, q: &[S::f32s], dim: usize, rows: [&[f32]; N], to: &mut [f32]) {
-    let width = q.len() / dim;
+fn all_products<S: Simd, const V: usize, const N: usize>(
+    simd: S,
+    q: &[[S::f32s; V]],
+    dim: usize,
+    rows: [&[f32]; N],
+    to: &mut [f32],
+) {
     let (to, _) = S::as_mut_simd_f32s(to);
-    for at in 0..width {
-        let sums = products::<S, 1, N>(simd, q, at, dim, rows);
-        for (n, sums) in sums.iter().enumerate() {
-            to[n * width + at] = sums[0];
-        }
+    let (to, _) = pulp::as_arrays_mut::<V, _>(to);
+    for (q, to) in q.chunks_exact(dim).zip(to.chunks_exact_mut(N)) {
+        to.copy_from_slice(&products::<S, V, N>(simd, q, rows));
     }
 }
 
@@ -263,6 +309,36 @@ mod tests {
                 let best = (first_query(key)..num).map(product).fold(MASKED, f32::max);
                 assert_eq!(score, best, "key {key}, {num} queries");
             }
+        }
+    }
+
+    #[test]
+    fn a_score_depends_neither_on_other_keys_nor_on_its_place() {
+        const DIM: usize = 20;
+        let value = |i: usize| ((i * i + 31 * i) % 1009) as f32 / 1009.0 - 0.4;
+        let k: Vec<f32> = (0..90 * DIM).map(value).collect();
+        let from = HeadKeys::new(&k, 1, 0, DIM);
+        for num in [1, 3, 4, 16, 40] {
+            let queries = Queries::new(num, DIM, |i, to| {
+                to.iter_mut().enumerate().for_each(|(d, x)| *x = value(7 * i + d + 3));
+            });
+            let scores = |keys: &[u32], first: usize| {
+                let mut scores = vec![MASKED; keys.len()];
+                queries.raise_scores(from, keys, |_| first, &mut scores);
+                scores
+            };
+            let all: Vec<u32> = (0..90).collect();
+            let together = scores(&all, 0);
+            for (&key, &score) in all.iter().zip(&together) {
+                assert_eq!(scores(&[key], 0)[0].to_bits(), score.to_bits(), "key {key}, {num} queries");
+            }
+            // The same sums where some query does not see the keys.
+            let rest = scores(&all, 1);
+            for (key, (score, rest)) in together.iter().zip(rest).enumerate() {
+                assert!(rest <= *score, "key {key}, {num} queries");
+            }
+            let backwards: Vec<u32> = (0..90).rev().collect();
+            assert!(scores(&backwards, 0).iter().rev().eq(&together), "{num} queries");
         }
     }
 }

@@ -209,3 +209,27 @@ fn stages_that_cannot_run_are_errors() {
     assert!(matches!(run(&other, 1, &mut cache), Err(Error::Argument { argument: "cache", .. })));
     assert!(matches!(run(&g1.problem(HIP), 1, &mut cache), Err(Error::Invalid { field: "first_stage", .. })));
 }
+
+/// Scores that a round takes from the one before are those of its own probes: chunks that are no powers of two halve into
+/// spans of unlike sizes, and the last spans of a sequence are cut.
+#[test]
+fn chunks_of_any_size_descend_as_the_oracle_does() {
+    let stage = |chunk_size, keep| Stage { chunk_size, keep, stride_q: 2, refresh_interval: 1 };
+    for representative in [Representative::Center, Representative::First] {
+        for chunk_sizes in [[28, 14, 7], [24, 12, 6], [20, 10, 5], [12, 6, 3], [36, 18, 9]] {
+            let keep = |i: usize, chunks| stage(chunk_sizes[i], chunks * chunk_sizes[i]);
+            let method = InfiniteHip {
+                stages: vec![keep(0, 5), keep(1, 6), keep(2, 7)],
+                sink_size: 2 * chunk_sizes[2],
+                representative,
+                ..infinite(16, [1, 1, 1])
+            };
+            for (seed, len) in (0..12).map(|seed| (seed, 480 + seed)) {
+                let case = case(seed, 16, len);
+                let problem = case.problem(method.clone());
+                let expected = cpu::oracle::select(&problem, &case.inputs().for_selection()).unwrap();
+                assert_eq!(case.select(&problem), expected, "{representative:?}, {chunk_sizes:?}, {len} keys");
+            }
+        }
+    }
+}
