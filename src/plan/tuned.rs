@@ -246,6 +246,12 @@ impl AttentionPlan {
         let (_, tiling) = caps.tuned_attention(problem).filter(|&(of, _)| of == tier)?;
         Self::with_tiling(problem, caps, tier, tiling).ok()
     }
+
+    /// Seconds that a device takes by its budget, which is 100 ms for a dispatch.
+    #[cfg(feature = "tune")]
+    pub(crate) fn expected_seconds(&self, caps: &DeviceCaps) -> f64 {
+        self.operations() as f64 / caps.budget.dispatch_operations() as f64 * 0.1
+    }
 }
 
 impl SelectionPlan {
