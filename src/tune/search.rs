@@ -291,8 +291,9 @@ mod tests {
         }
 
         fn time(&mut self, &ready: &u32, calls: u32) -> Result<f64> {
+            // What plans take on their own says first how long calls are.
             assert!(ready == 10 || self.checked.contains(&ready), "{ready} is timed before it is checked");
-            assert!(!self.wrong.contains(&ready), "{ready} is wrong, and timed");
+            assert!(ready == 10 || !self.wrong.contains(&ready), "{ready} is wrong, and timed");
             Ok(f64::from(calls) * (1.0 + self.slope * f64::from(ready.abs_diff(self.fastest))))
         }
     }
