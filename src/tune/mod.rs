@@ -2,8 +2,8 @@
 //!
 //! [`attention`] and [`selection`] start from what plans take on their own, try every tier that the device has and the tilings
 //! around the best, and end where none is faster by more than the noise. Every candidate first computes a small problem
-//! with odd lengths, compared with the f64 oracle row by row, and then the problem itself, twice: sampled rows against the
-//! oracle, all elements against the plan without tuning, all bits of both runs. One that fails can never win.
+//! with odd lengths, of which up to 512 rows are compared with the f64 oracle, and then the problem itself, twice: sampled
+//! rows against the oracle, all elements against the plan without tuning, all bits of both runs. One that fails can never win.
 //!
 //! Results go into a [`TuningTable`], by device, driver and version of this library; [`Context::with_tuning`] makes plans take
 //! them. Without it plans are as ever: by rules alone, the same on every device with the same caps.
