@@ -4,15 +4,9 @@
 mod program;
 
 use std::path::Path;
-use std::process::{Command, Output};
 
-use program::{Folder, assert_fails, assert_succeeds, text};
+use program::{Folder, assert_fails, assert_succeeds, text, wattn_in};
 use serde_json::Value;
-
-/// The program with a cache folder of its own.
-fn wattn(cache: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_wattn")).env("XDG_CACHE_HOME", cache).args(args).output().unwrap()
-}
 
 const SMALL: [&str; 10] =
     ["tune", "--backend", "gpu", "--shape", "1,20,90,2,1,16,16", "--causal", "--seconds", "0", "--most", "2"];
@@ -21,7 +15,7 @@ const SMALL: [&str; 10] =
 fn tilings_are_kept_taken_exported_and_imported() {
     let (folder, other) = (Folder::new(), Folder::new());
     let [cache, table] = ["cache", "table.json"].map(|name| folder.path(name));
-    let stdout = assert_succeeds(&wattn(&cache, &[&SMALL[..], &["--export", text(&table)]].concat()));
+    let stdout = assert_succeeds(&wattn_in(&cache, &[&SMALL[..], &["--export", text(&table)]].concat()));
     assert!(stdout.contains("(1 tried)") && stdout.contains("f32 16/16 causal"), "{stdout}");
     let kept = std::fs::read(cache.join("wattn/tuning.json")).unwrap();
     assert_eq!(std::fs::read(&table).unwrap(), kept);
@@ -31,13 +25,13 @@ fn tilings_are_kept_taken_exported_and_imported() {
     assert!(seconds("seconds") > 0.0 && seconds("seconds") <= seconds("untuned_seconds"));
 
     // A second run has nothing to do.
-    let stdout = assert_succeeds(&wattn(&cache, &SMALL));
+    let stdout = assert_succeeds(&wattn_in(&cache, &SMALL));
     assert!(stdout.contains("measured before"), "{stdout}");
 
     // The program says where it computes; other folders know nothing until they import.
     let recall = |cache: &Path, more: &[&str]| {
         let args = ["recall", "--backend", "gpu", "--length", "64", "--heads", "1", "--head-dim", "16"];
-        assert_succeeds(&wattn(cache, &[&args[..], more].concat()))
+        assert_succeeds(&wattn_in(cache, &[&args[..], more].concat()))
     };
     let is_tuned = |stdout: String| stdout.contains(", tuned");
     assert!(is_tuned(recall(&cache, &[])));
@@ -46,7 +40,7 @@ fn tilings_are_kept_taken_exported_and_imported() {
     let cache = other.path("cache");
     assert!(!is_tuned(recall(&cache, &[])));
     assert!(is_tuned(recall(&cache, &["--tuning", text(&table)])));
-    let stdout = assert_succeeds(&wattn(&cache, &["tune", "--import", text(&table)]));
+    let stdout = assert_succeeds(&wattn_in(&cache, &["tune", "--import", text(&table)]));
     assert!(stdout.contains(": 1 classes"), "{stdout}");
     assert!(is_tuned(recall(&cache, &[])));
 }
@@ -56,7 +50,7 @@ fn tables_that_are_none_are_named() {
     let folder = Folder::new();
     let (cache, file) = (folder.path("cache"), folder.path("broken.json"));
     std::fs::write(&file, "{").unwrap();
-    let run = |args: &[&str]| wattn(&cache, args);
+    let run = |args: &[&str]| wattn_in(&cache, args);
     assert_fails(&run(&["tune", "--import", text(&file)]), "broken.json: no table of tilings");
     assert_fails(&run(&["tune", "--import", "/nowhere"]), "/nowhere");
     let demo = ["recall", "--backend", "gpu", "--length", "64", "--heads", "1", "--head-dim", "16"];
@@ -74,7 +68,7 @@ fn tables_that_are_none_are_named() {
 fn what_cannot_be_tuned_is_refused() {
     let folder = Folder::new();
     let cache = folder.path("cache");
-    let fails = |more: &[&str], part| assert_fails(&wattn(&cache, &[&["tune"], more].concat()), part);
+    let fails = |more: &[&str], part| assert_fails(&wattn_in(&cache, &[&["tune"], more].concat()), part);
     fails(&["--backend", "cpu"], "tries every tier of a GPU");
     fails(&["--backend", "gpu", "--tier", "baseline"], "no --tier");
     fails(&["--backend", "gpu", "--no-cache", "--shape", "1,1,8,1,1,8,8"], "--export must say");

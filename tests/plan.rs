@@ -2,12 +2,16 @@
 //!
 //! After a deliberate change, `WATTN_BLESS=1 cargo test --test plan` writes the golden table anew.
 
+#[path = "common/devices.rs"]
+mod devices;
+
 use std::fmt::Write as _;
 
+use devices::matrix_gpu;
 use proptest::prelude::*;
 use wattn::{
     AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Granularity, HeadReduction, Hip, InfiniteHip,
-    KernelId, Mask, MatrixTile, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier,
+    KernelId, Mask, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier,
 };
 
 /// Devices by what they report.
@@ -49,16 +53,7 @@ fn devices() -> Vec<(&'static str, DeviceCaps)> {
                 caps.subgroup_size = Some(4..=4);
             })
         }),
-        ("matrices of 16, subgroups of 32, 48 KiB", {
-            device(|caps| {
-                caps.shader_f16 = true;
-                caps.subgroup_size = Some(32..=32);
-                caps.max_workgroup_storage_bytes = 48 << 10;
-                caps.max_invocations_per_workgroup = 1024;
-                caps.matrix_tiles = vec![MatrixTile::square(16)];
-                caps.matrix_from_vec4 = true;
-            })
-        }),
+        ("matrices of 16, subgroups of 32, 48 KiB", matrix_gpu()),
     ]
 }
 

@@ -1,24 +1,13 @@
 //! What the matrix kernels cost, read off their text as GPUs get it: how many products a tile takes, that whatever should be in
 //! registers is indexed by constants. Needs no GPU.
 
+#[path = "common/devices.rs"]
+mod devices;
+
+use devices::matrix_gpu;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{Block, Expression, Function, Module, Statement, TypeInner};
-use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Hip, Mask, MatrixTile, SelectionPlan,
-    SelectionProblem, Tier,
-};
-
-/// What a large GPU reports.
-fn gpu() -> DeviceCaps {
-    let mut caps = DeviceCaps::BASELINE;
-    caps.shader_f16 = true;
-    caps.subgroup_size = Some(32..=32);
-    caps.max_workgroup_storage_bytes = 48 << 10;
-    caps.max_invocations_per_workgroup = 1024;
-    caps.matrix_tiles = vec![MatrixTile::square(16)];
-    caps.matrix_from_vec4 = true;
-    caps
-}
+use wattn::{AttentionPlan, AttentionProblem, AttentionShape, DType, Hip, Mask, SelectionPlan, SelectionProblem, Tier};
 
 fn parse(wgsl: &str) -> Module {
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
@@ -98,7 +87,7 @@ fn attention_of_heads_128_wide() {
             head_dim_v: 128,
         };
         let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
-        let plan = AttentionPlan::new(&problem, &gpu()).unwrap();
+        let plan = AttentionPlan::new(&problem, &matrix_gpu()).unwrap();
         assert_eq!(plan.tier(), Tier::Matrix, "{plan}");
         let specialization = &plan.dispatches()[0].specialization;
         assert_eq!(specialization.kernel().name(), kernel);
@@ -131,7 +120,7 @@ fn scores_of_hip() {
         head_dim: 128,
         head_dim_v: 128,
     };
-    let plan = SelectionPlan::new(&SelectionProblem::new(shape, DType::F16, Hip::default()), &gpu()).unwrap();
+    let plan = SelectionPlan::new(&SelectionProblem::new(shape, DType::F16, Hip::default()), &matrix_gpu()).unwrap();
     assert_eq!(plan.tier(), Tier::Matrix, "{plan}");
     let module = parse(&plan.dispatches()[1].specialization.wgsl());
     let scoring = function(&module, "score_candidates");

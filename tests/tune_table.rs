@@ -1,12 +1,16 @@
 //! What is tried, what is kept of it, and what plans take of that. Needs no device.
 
+#[path = "common/devices.rs"]
+mod devices;
+
+use devices::matrix_gpu;
 use wattn::tune::{
     Candidate, DeviceKey, Entry, TuneError, TuningTable, attention_neighbours, attention_starts, selection_neighbours,
     selection_starts,
 };
 use wattn::{
-    AttentionClass, AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Hip, Mask, MatrixTile,
-    SelectionClass, SelectionPlan, SelectionProblem, SelectionTiling, Tier, Tiling, Tuning,
+    AttentionClass, AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Hip, Mask, SelectionClass,
+    SelectionPlan, SelectionProblem, SelectionTiling, Tier, Tiling, Tuning,
 };
 
 fn shape(seq_len_q: u32, seq_len_kv: u32) -> AttentionShape {
@@ -29,18 +33,6 @@ fn selection(seq_len_kv: u32) -> SelectionProblem {
     SelectionProblem::new(shape(64, seq_len_kv), DType::F16, Hip::default())
 }
 
-/// A GPU with everything.
-fn caps() -> DeviceCaps {
-    let mut caps = DeviceCaps::BASELINE;
-    caps.shader_f16 = true;
-    caps.subgroup_size = Some(32..=32);
-    caps.cooperative_matrix = true;
-    caps.matrix_tiles = vec![MatrixTile::square(16)];
-    caps.matrix_from_vec4 = true;
-    caps.max_workgroup_storage_bytes = 48 << 10;
-    caps
-}
-
 fn key(adapter: &str) -> DeviceKey {
     DeviceKey {
         adapter: adapter.to_owned(),
@@ -57,7 +49,7 @@ fn entry<C, T>(class: C, tier: Tier, tiling: T) -> Entry<C, T> {
 
 #[test]
 fn candidates_are_what_the_device_takes_each_once() {
-    for caps in [DeviceCaps::BASELINE, caps()] {
+    for caps in [DeviceCaps::BASELINE, matrix_gpu()] {
         for problem in [problem(512, 4096), problem(1, 16384)] {
             let starts = attention_starts(&problem, &caps);
             let tiers: Vec<Tier> = starts.iter().map(|start| start.tier).collect();
@@ -85,7 +77,7 @@ fn candidates_are_what_the_device_takes_each_once() {
         }
     }
     // What hardware will want to try first with matrices: two rows of them, and 64 keys.
-    let mut caps = caps();
+    let mut caps = matrix_gpu();
     caps.max_workgroup_storage_bytes = 100 << 10;
     let start =
         attention_starts(&problem(512, 4096), &caps).into_iter().find(|start| start.tier == Tier::Matrix).unwrap();
@@ -118,7 +110,7 @@ fn classes_tell_apart_what_tiles_differently() {
 
 #[test]
 fn plans_take_what_was_measured_and_only_that() {
-    let (caps, asked) = (caps(), problem(512, 4096));
+    let (caps, asked) = (matrix_gpu(), problem(512, 4096));
     let untuned = AttentionPlan::new(&asked, &caps).unwrap();
     assert!(!untuned.is_tuned() && !untuned.to_string().contains("measured"));
     let tiling = Tiling { lanes: 16, rows: 2, keys: 4, groups: 2, num_splits: 1 };
@@ -180,7 +172,7 @@ fn broken_tables_are_errors_and_nonsense_in_them_is_not_taken() {
     assert!(matches!(newer, Err(TuneError::Schema { found: 9, expected: 1 })));
 
     // Every number of a tiling may be anything.
-    let (caps, asked, numbers) = (caps(), problem(512, 4096), [0, 1, 3, 1 << 16, u32::MAX / 2 + 1, u32::MAX]);
+    let (caps, asked, numbers) = (matrix_gpu(), problem(512, 4096), [0, 1, 3, 1 << 16, u32::MAX / 2 + 1, u32::MAX]);
     let untuned = AttentionPlan::new(&asked, &caps).unwrap();
     let sane = untuned.tiling();
     let selecting = SelectionPlan::new(&selection(8192), &caps).unwrap();

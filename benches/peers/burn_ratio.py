@@ -25,7 +25,7 @@ import ours
 
 PROJECT = ours.ROOT / "benches" / "peers" / "burn"
 SHAPES = {
-    "f32": [(8, 1024, 1024, 64), (4, 2048, 2048, 128), (2, 4096, 4096, 128), (8, 1, 16384, 128)],
+    "f32": ours.SHAPES,
     "f16": [(4, 1024, 1024, 128), (32, 4096, 4096, 128), (8, 1, 16384, 128)],
 }
 KERNELS = ("attention", "unit", "matrix", "separate")

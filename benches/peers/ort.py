@@ -23,7 +23,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-SHAPES = [(8, 1024, 1024, 64), (4, 2048, 2048, 128), (2, 4096, 4096, 128), (8, 1, 16384, 128)]
+import ours
+
 PROVIDERS = {"cpu": "CPUExecutionProvider", "webgpu": "WebGpuExecutionProvider"}
 
 
@@ -129,7 +130,7 @@ def main():
     print(f"onnxruntime {ort.__version__}, {PROVIDERS[arguments.provider]}, {arguments.threads} threads")
     print(f"{'heads':>6}{'query':>7}{'keys':>7}{'width':>7}{'ms':>10}{'GFLOP/s':>10}{'error':>10}")
     results = []
-    for shape in SHAPES:
+    for shape in ours.SHAPES:
         heads, query, keys, width = shape
         seconds, error = measure(shape, arguments.provider, arguments.threads, arguments.runs)
         gflops = 4 * heads * (query * keys / 2) * width / seconds / 1e9

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
+# Heads, queries, keys and width of the f32 cases that peers run beside us.
+SHAPES = [(8, 1024, 1024, 64), (4, 2048, 2048, 128), (2, 4096, 4096, 128), (8, 1, 16384, 128)]
 FIELDS = ("num_q_heads", "seq_len_q", "seq_len_kv", "head_dim")
 
 

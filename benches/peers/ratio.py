@@ -28,7 +28,7 @@ def main():
         ("webgpu", arguments.adapter, ["--adapter", arguments.adapter]),
     ):
         report, peer = (ours.ROOT / "target" / name for name in (f"wattn-{device}.json", f"ort-{provider}.json"))
-        ours.measure(ort.SHAPES, where, report)
+        ours.measure(ours.SHAPES, where, report)
         command = [sys.executable, ort.__file__, "--provider", provider, "--threads", str(os.cpu_count())]
         subprocess.run([*command, "--json", peer], check=True)
         seconds = ours.seconds(report, "f32", "min")

@@ -23,8 +23,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
+import ours
+
 SHAPES = {
-    "cpu": [(8, 1024, 1024, 64), (4, 2048, 2048, 128), (2, 4096, 4096, 128), (8, 1, 16384, 128)],
+    "cpu": ours.SHAPES,
     "cuda": [(32, n, n, 128) for n in (8192, 16384, 32768)] + [(32, 1, n, 128) for n in (4096, 16384, 65536)],
 }
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}

@@ -11,7 +11,11 @@ use wattn::{Element, HostTensor};
 /// The program's answer to arguments.
 pub fn wattn(args: &[&str]) -> Output {
     // Not the user's cache folder.
-    let cache = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
+    wattn_in(Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/cache")), args)
+}
+
+/// The same with a cache folder of the test's own.
+pub fn wattn_in(cache: &Path, args: &[&str]) -> Output {
     let mut program = Command::new(env!("CARGO_BIN_EXE_wattn"));
     program.env("XDG_CACHE_HOME", cache).args(args).output().expect("the binary starts")
 }

@@ -1,0 +1,17 @@
+//! Devices that tests plan for without having them.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+use wattn::{DeviceCaps, MatrixTile};
+
+/// What a large GPU reports: matrices of 16, subgroups of 32, 48 KiB.
+pub fn matrix_gpu() -> DeviceCaps {
+    let mut caps = DeviceCaps::BASELINE;
+    caps.shader_f16 = true;
+    caps.subgroup_size = Some(32..=32);
+    caps.max_workgroup_storage_bytes = 48 << 10;
+    caps.max_invocations_per_workgroup = 1024;
+    caps.matrix_tiles = vec![MatrixTile::square(16)];
+    caps.matrix_from_vec4 = true;
+    caps
+}
