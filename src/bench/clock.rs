@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{Context, DType, Layout, Result, TensorView};
+use crate::{Context, Result};
 
 /// Time of one submission.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,7 +21,7 @@ impl Elapsed {
     }
 
     /// Of a call on this thread.
-    pub(crate) fn of(run: impl FnOnce()) -> Self {
+    pub(super) fn of(run: impl FnOnce()) -> Self {
         let begin = Instant::now();
         run();
         Self { wall: begin.elapsed().as_secs_f64(), device: None }
@@ -57,7 +57,7 @@ impl Clock {
         Ok(Self { ctx: ctx.clone(), stamps })
     }
 
-    pub(crate) fn context(&self) -> &Context {
+    pub(super) fn context(&self) -> &Context {
         &self.ctx
     }
 
@@ -76,7 +76,7 @@ impl Clock {
     }
 
     /// Seconds that the host needs to encode a pass of one call; nothing is submitted.
-    pub(crate) fn time_encoding(&self, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
+    pub(super) fn time_encoding(&self, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
         self.ctx.scoped("encoding a benchmark", || {
             let begin = Instant::now();
             let commands = self.encode(encode);
@@ -119,16 +119,9 @@ impl Timestamps {
     }
 
     fn seconds(&self, ctx: &Context) -> Result<f64> {
-        let words = read_words(ctx, &self.resolved)?;
+        let words = ctx.read_u32_blocking(&self.resolved)?;
         let tick = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
         // A clock that runs backwards gives 0, which `Timing` takes for what it is.
         Ok(tick(2).saturating_sub(tick(0)) as f64 * self.seconds_per_tick)
     }
-}
-
-/// All words of a buffer, which travel as f32 of the same bits.
-pub(crate) fn read_words(ctx: &Context, buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
-    let words = (buffer.size() / 4) as u32; // of a binding, which 32 bits address
-    let view = TensorView::new(buffer, DType::F32, Layout::seq_major(1, 1, 1, words));
-    Ok(ctx.read_blocking::<f32>(view)?.into_data().into_iter().map(f32::to_bits).collect())
 }

@@ -2,8 +2,8 @@
 
 use super::inputs::Tensors;
 use crate::{
-    AttentionArgs, AttentionOutput, AttentionProblem, AttentionShape, Context, DType, Element, Error, HostTensor,
-    Layout, Result, SelectedBlocks, TensorView, TensorViewMut,
+    AttentionArgs, AttentionOutput, AttentionProblem, AttentionShape, Context, DType, Element, HostTensor, Layout,
+    Result, SelectedBlocks, TensorView, TensorViewMut,
 };
 
 /// q, k and v.
@@ -17,14 +17,8 @@ pub(crate) struct Uploaded {
 impl Uploaded {
     pub(crate) fn new(ctx: &Context, shape: AttentionShape, dtype: DType, tensors: &Tensors) -> Result<Self> {
         let inputs = tensors.inputs();
-        let upload = |label, tensor: &HostTensor| {
-            let bytes = stored(tensor, dtype);
-            let available = ctx.caps().max_buffer_bytes;
-            if bytes.len() as u64 > available {
-                return Err(Error::Limit { limit: "max_buffer_size", needed: bytes.len() as u64, available });
-            }
-            ctx.scoped("uploading inputs", || ctx.upload(label, &bytes, wgpu::BufferUsages::STORAGE))
-        };
+        let upload =
+            |label, tensor: &HostTensor| ctx.upload_checked(label, &stored(tensor, dtype), wgpu::BufferUsages::STORAGE);
         let q = upload("wattn.bench.q", inputs.q)?;
         let k = upload("wattn.bench.k", &heads_outermost(inputs.k)?)?;
         let v = upload("wattn.bench.v", &heads_outermost(inputs.v)?)?;
@@ -77,6 +71,7 @@ impl Outputs {
     }
 
     /// Fills both with NaN, so that what a call leaves out shows.
+    #[cfg(feature = "tune")]
     pub(crate) fn spoil(&self, ctx: &Context) -> Result<()> {
         ctx.scoped("spoiling outputs", || {
             for buffer in [&self.out, &self.lse] {
@@ -98,7 +93,7 @@ impl Outputs {
 }
 
 /// A buffer that kernels write, and that can be read back.
-pub(crate) fn output(ctx: &Context, label: &'static str, bytes: u64) -> Result<wgpu::Buffer> {
+fn output(ctx: &Context, label: &'static str, bytes: u64) -> Result<wgpu::Buffer> {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let size = bytes.next_multiple_of(4);
     let (label, mapped_at_creation) = (Some(label), false);

@@ -1,15 +1,15 @@
 //! The parts of a case on a device, with everything bound beforehand.
 
-use super::clock::{Clock, Elapsed, Stamps, read_words};
-use super::device::{Outputs, Uploaded, output};
+use super::clock::{Clock, Elapsed, Stamps};
+use super::device::{Outputs, Uploaded};
 use super::inputs::Tensors;
 use super::run::{PartPlan, Run};
 use super::samples::quantile;
 use super::{Case, Part};
+use crate::ops::Lists;
 use crate::{
     Attention, AttentionOutput, AttentionPlan, AttentionProblem, BoundAttention, BoundSelection, Context, Error,
     HostBlocks, Result, SelectedBlocks, Selection, SelectionArgs, SelectionPlan, SelectionProblem, TensorView, Tier,
-    U32View,
 };
 
 /// Times that encoding is measured, of which the middle one is taken.
@@ -28,8 +28,7 @@ struct Sparse {
     plan: SelectionPlan,
     selection: BoundSelection,
     attending: Attending,
-    lists_shape: [u32; 4],
-    lists: [wgpu::Buffer; 2],
+    lists: Lists,
 }
 
 /// Attention bound to its output.
@@ -97,9 +96,7 @@ impl Run for GpuRun {
     }
 
     fn blocks(&mut self) -> Result<HostBlocks> {
-        let sparse = self.sparse()?;
-        let [indices, counts] = sparse.lists.each_ref().map(|list| read_words(self.clock.context(), list));
-        HostBlocks::new(sparse.lists_shape, indices?, counts?)
+        self.sparse()?.lists.read_blocking(self.clock.context())
     }
 
     fn plan(&self, part: Part) -> Result<PartPlan> {
@@ -145,20 +142,13 @@ impl Run for GpuRun {
 impl Sparse {
     fn new(ctx: &Context, plan: SelectionPlan, attention: AttentionPlan, views: [TensorView<'_>; 3]) -> Result<Self> {
         let selection: &SelectionProblem = plan.problem();
-        let lists_shape = selection.blocks().indices_shape(selection.shape());
-        let num_lists = selection.blocks().num_lists(selection.shape());
-        let lens = [num_lists * u64::from(lists_shape[3]), num_lists];
-        let [indices, counts] = lens.map(|len| output(ctx, "wattn.bench.lists", 4 * len));
-        let lists = [indices?, counts?];
-        let blocks = SelectedBlocks {
-            block_indices: U32View::new(&lists[0], 0, lens[0]),
-            block_counts: U32View::new(&lists[1], 0, lens[1]),
-        };
+        let lists = Lists::new(ctx, &selection.blocks(), selection.shape())?;
+        let blocks = lists.view();
         let [q, k, _] = views;
         let args = SelectionArgs { q, k, seq_lens_kv: None, blocks };
         let selection = Selection::prepare(ctx, &plan)?.bind(args)?;
         let attending = Attending::new(ctx, attention, views, Some(blocks))?;
-        Ok(Self { plan, selection, attending, lists_shape, lists })
+        Ok(Self { plan, selection, attending, lists })
     }
 
     fn encode_step(&self, pass: &mut wgpu::ComputePass<'_>, step: u64) {

@@ -17,7 +17,7 @@ impl Tensors {
     }
 
     /// The same numbers in another type.
-    pub(crate) fn narrowed<T: Element>(&self) -> Tensors<T> {
+    pub(super) fn narrowed<T: Element>(&self) -> Tensors<T> {
         Tensors(self.0.each_ref().map(|tensor| {
             let data = tensor.data().iter().map(|&x| T::from_f32(x)).collect();
             HostTensor::new(tensor.shape(), data).unwrap_or_default() // as many elements as before

@@ -36,10 +36,14 @@ mod run;
 mod samples;
 mod suite;
 
-pub(crate) use check::{OracleRows, bound, sampled_rows};
-pub(crate) use clock::{Clock, Stamps, read_words};
-pub(crate) use device::{Outputs, Uploaded, output};
-pub(crate) use inputs::Tensors;
+/// What tuning shares.
+#[cfg(feature = "tune")]
+pub(crate) mod tools {
+    pub(crate) use super::check::{OracleRows, bound, sampled_rows};
+    pub(crate) use super::clock::{Clock, Stamps};
+    pub(crate) use super::device::{Outputs, Uploaded};
+    pub(crate) use super::inputs::Tensors;
+}
 
 pub use case::{Case, Part, Scope, Series, cases};
 #[doc(hidden)]

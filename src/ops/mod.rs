@@ -3,6 +3,7 @@
 mod attend;
 mod bind;
 mod check_blocks;
+mod lists;
 mod merge;
 mod one_shot;
 mod select;
@@ -12,6 +13,7 @@ mod workspace;
 
 pub use attend::{Attention, AttentionArgs, BoundAttention, SelectedBlocks};
 pub use bind::U32View;
+pub(crate) use lists::Lists;
 pub use merge::{BoundMerge, Merge, MergeArgs};
 pub use select::{BoundSelection, Selection, SelectionArgs, SelectionMemory};
 pub use workspace::Workspace;

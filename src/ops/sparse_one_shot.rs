@@ -1,10 +1,10 @@
 //! Selection and block-sparse attention over tensors in host memory, in one call each.
 
 use super::one_shot::Buffers;
-use super::{SelectedBlocks, Selection, SelectionArgs, U32View};
+use super::{Lists, Selection, SelectionArgs, U32View};
 use crate::{
-    AttentionOutput, AttentionPlan, AttentionProblem, BlockSelection, Context, DType, Element, Error, HostBlocks,
-    HostInputs, HostTensor, Layout, Result, SelectionInputs, SelectionPlan, SelectionProblem, TensorView, Tier,
+    AttentionOutput, AttentionPlan, AttentionProblem, Context, Element, Error, HostBlocks, HostInputs, HostTensor,
+    Layout, Result, SelectionInputs, SelectionPlan, SelectionProblem, TensorView, Tier,
 };
 
 impl Context {
@@ -39,8 +39,7 @@ impl Context {
         tier: Tier,
     ) -> Result<HostBlocks> {
         let lists = self.start_selection(problem, inputs, tier)?;
-        let indices = self.read_u32_blocking(&lists.indices)?;
-        lists.host(indices, self.read_u32_blocking(&lists.counts)?)
+        lists.read_blocking(self)
     }
 
     /// Block-sparse attention over tensors in host memory. `out` is read back as f32, and the lse always.
@@ -143,93 +142,5 @@ impl Context {
         })?;
         self.scoped("submitting a selection", || bound.submit(self))?;
         Ok(lists)
-    }
-
-    /// [`Context::upload`], as an error where the contents do not fit.
-    fn upload_checked(&self, label: &str, contents: &[u8], usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
-        let (needed, available) = (contents.len() as u64, self.caps().max_buffer_bytes);
-        if needed > available {
-            return Err(Error::Limit { limit: "max_buffer_size", needed, available });
-        }
-        self.scoped("uploading", || self.upload(label, contents, usage))
-    }
-
-    /// A list of `u32`, which travels as f32 of the same bits.
-    async fn read_u32(&self, buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
-        Ok(bits(self.read::<f32>(words(buffer)).await?))
-    }
-
-    #[cfg(not(target_arch = "wasm32"))]
-    fn read_u32_blocking(&self, buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
-        Ok(bits(self.read_blocking::<f32>(words(buffer))?))
-    }
-}
-
-fn words(buffer: &wgpu::Buffer) -> TensorView<'_> {
-    // A binding's size in words fits 32 bits.
-    TensorView::new(buffer, DType::F32, Layout::seq_major(1, 1, 1, (buffer.size() / 4) as u32))
-}
-
-fn bits(tensor: HostTensor) -> Vec<u32> {
-    tensor.into_data().into_iter().map(f32::to_bits).collect()
-}
-
-/// Lists of blocks in buffers of their own. Empty buffers do not exist, so that each has a word at least.
-struct Lists {
-    shape: [u32; 4],
-    indices: wgpu::Buffer,
-    counts: wgpu::Buffer,
-}
-
-impl Lists {
-    fn lengths(shape: [u32; 4]) -> [u64; 2] {
-        let counts = shape[..3].iter().map(|&n| u64::from(n)).product::<u64>();
-        [counts * u64::from(shape[3]), counts]
-    }
-
-    fn new(ctx: &Context, blocks: &BlockSelection, shape: &crate::AttentionShape) -> Result<Self> {
-        let shape = blocks.indices_shape(shape);
-        let lengths = Self::lengths(shape);
-        let (needed, available) = (lengths[0] * 4, ctx.caps().max_storage_binding_bytes);
-        if needed > available {
-            let limit = "max_storage_buffer_binding_size (block_indices)";
-            return Err(Error::Limit { limit, needed, available });
-        }
-        let [indices, counts] = ctx.scoped("allocating lists of blocks", || {
-            lengths.map(|len| {
-                ctx.device().create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("wattn.blocks"),
-                    size: (len * 4).max(4),
-                    usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
-                    mapped_at_creation: false,
-                })
-            })
-        })?;
-        Ok(Self { shape, indices, counts })
-    }
-
-    fn upload(ctx: &Context, blocks: &HostBlocks) -> Result<Self> {
-        let usage = wgpu::BufferUsages::STORAGE;
-        let upload = |list: &[u32]| {
-            let list = if list.is_empty() { &[0] } else { list };
-            ctx.upload_checked("wattn.blocks", bytemuck::cast_slice(list), usage)
-        };
-        let (indices, counts) = (upload(blocks.block_indices())?, upload(blocks.block_counts())?);
-        Ok(Self { shape: blocks.shape(), indices, counts })
-    }
-
-    fn view(&self) -> SelectedBlocks<'_> {
-        let [indices, counts] = Self::lengths(self.shape);
-        SelectedBlocks {
-            block_indices: U32View::new(&self.indices, 0, indices),
-            block_counts: U32View::new(&self.counts, 0, counts),
-        }
-    }
-
-    fn host(&self, mut indices: Vec<u32>, mut counts: Vec<u32>) -> Result<HostBlocks> {
-        let [num_indices, num_counts] = Self::lengths(self.shape).map(|len| len as usize);
-        indices.truncate(num_indices);
-        counts.truncate(num_counts);
-        HostBlocks::new(self.shape, indices, counts)
     }
 }

@@ -1,7 +1,6 @@
 //! How a plan of a selection prints, and where in its memory tests find what its stages computed.
 
-use super::SelectionPlan;
-use crate::SelectionMethod;
+use super::{MethodKind, SelectionPlan};
 
 impl SelectionPlan {
     /// HiP's search, ended after so many rounds: the lists then hold where the groups begin. For tests of every round.
@@ -42,10 +41,7 @@ impl SelectionPlan {
 impl core::fmt::Display for SelectionPlan {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (shape, blocks) = (&self.problem.shape, self.problem.blocks());
-        let name = match self.problem.method {
-            SelectionMethod::Hip(_) => "HiP",
-            SelectionMethod::InfiniteHip(_) => "InfiniteHiP",
-        };
+        let name = MethodKind::of(&self.problem.method);
         writeln!(
             f,
             "selection  {name}, batch {} x q {} x kv {}, heads {}/{}, width {}, {}",

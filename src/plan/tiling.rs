@@ -240,11 +240,10 @@ fn choose_splits(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps) 
     let sets = u64::from(rows.num_sets) * u64::from(shape.batch_size);
     let workgroups = (rows.row_tiles(shape, tiling) * sets).max(1);
     let (keys, fewest_tiles) = match &problem.blocks {
-        Some(blocks) => {
-            let listed = u64::from(blocks.max_blocks) * u64::from(blocks.block_size);
-            let sparse = listed + u64::from(blocks.sink_size) + u64::from(blocks.window_size);
-            (sparse.max(blocks.dense_below.into()).min(shape.seq_len_kv.into()), if caps.software { 8 } else { 2 })
-        }
+        Some(blocks) => (
+            blocks.most_keys().max(blocks.dense_below.into()).min(shape.seq_len_kv.into()),
+            if caps.software { 8 } else { 2 },
+        ),
         None => (shape.seq_len_kv.into(), 8),
     };
     let tiles = keys.div_ceil(u64::from(tiling.tile_kv()));

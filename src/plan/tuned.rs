@@ -71,10 +71,7 @@ impl AttentionClass {
             (Some(left), Some(right)) => u64::from(left) + u64::from(right) + 1,
             _ => u64::MAX,
         };
-        let listed = problem.blocks.map_or(u64::MAX, |blocks| {
-            let listed = u64::from(blocks.max_blocks) * u64::from(blocks.block_size);
-            listed + u64::from(blocks.sink_size) + u64::from(blocks.window_size)
-        });
+        let listed = problem.blocks.map_or(u64::MAX, |blocks| blocks.most_keys());
         Self {
             dtype: problem.dtype,
             head_dim: shape.head_dim,
@@ -128,6 +125,17 @@ pub enum MethodKind {
     InfiniteHip,
 }
 
+impl MethodKind {
+    /// The kind of a method.
+    #[must_use]
+    pub const fn of(method: &SelectionMethod) -> Self {
+        match method {
+            SelectionMethod::Hip(_) => Self::Hip,
+            SelectionMethod::InfiniteHip(_) => Self::InfiniteHip,
+        }
+    }
+}
+
 impl core::fmt::Display for MethodKind {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
@@ -143,10 +151,7 @@ impl SelectionClass {
     pub fn of(problem: &SelectionProblem) -> Self {
         let shape = problem.shape();
         Self {
-            method: match problem.method() {
-                SelectionMethod::Hip(_) => MethodKind::Hip,
-                SelectionMethod::InfiniteHip(_) => MethodKind::InfiniteHip,
-            },
+            method: MethodKind::of(problem.method()),
             dtype: problem.dtype,
             head_dim: shape.head_dim,
             samples_log2: log2_up(SelectionTiling::num_samples(problem).into()),

@@ -1,10 +1,11 @@
 //! Candidates for a problem of attention, on a device.
 
 use super::candidates::{attention_neighbours, attention_starts};
-use super::inputs::{Lists, check_sizes, spread, upload_lens};
+use super::inputs::{check_sizes, reduced, spread};
 use super::search::Subject;
-use super::{Candidate, Options};
-use crate::bench::{Clock, OracleRows, Outputs, Stamps, Tensors, Uploaded, bound, sampled_rows};
+use super::{Candidate, EXPECTATION, Options, TuneResult};
+use crate::bench::tools::{Clock, OracleRows, Outputs, Stamps, Tensors, Uploaded, bound, sampled_rows};
+use crate::ops::Lists;
 use crate::{
     Attention, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, HostInputs,
     Result, Tiling, U32View,
@@ -32,12 +33,13 @@ pub(super) struct Ready {
 }
 
 impl<'a> AttentionSubject<'a> {
-    pub(super) fn new(ctx: &'a Context, problem: &AttentionProblem, options: &Options) -> Result<Self> {
+    pub(super) fn new(ctx: &'a Context, problem: &AttentionProblem, options: &Options) -> TuneResult<Self> {
         // The lse costs nothing beside the rest, and shows a key that was left out of a long sequence.
         let problem = problem.clone().with_lse();
-        problem.validate()?;
-        check_sizes(&problem.shape)?;
         let plan = AttentionPlan::new(&problem, ctx.caps())?;
+        check_sizes(&problem.shape)?;
+        // Before anything is uploaded.
+        options.effort.allow(plan.expected_seconds(ctx.caps()) / EXPECTATION)?;
         let lens = vec![problem.shape.seq_len_kv; problem.shape.batch_size as usize];
         let full = Stage::new(ctx, problem, lens, |shape| sampled_rows(shape).collect())?;
         Ok(Self {
@@ -83,8 +85,8 @@ impl Subject for AttentionSubject<'_> {
     type Tiling = Tiling;
     type Ready = Ready;
 
-    fn untuned(&self) -> Result<Candidate<Tiling>> {
-        Ok(self.untuned)
+    fn untuned(&self) -> Candidate<Tiling> {
+        self.untuned
     }
 
     fn starts(&self) -> Vec<Candidate<Tiling>> {
@@ -155,10 +157,13 @@ impl Stage {
         let lens = problem.seq_lens_kv.then_some(lens);
         let blocks = problem.block_selection().map(|blocks| spread(blocks, &shape, lens.as_deref()));
         let inputs = HostInputs { seq_lens_kv: lens.as_deref(), ..tensors.inputs() };
+        let upload = |lens: &[u32]| {
+            ctx.upload_checked("wattn.tune.lens", bytemuck::cast_slice(lens), wgpu::BufferUsages::STORAGE)
+        };
         Ok(Self {
             uploaded: Uploaded::new(ctx, shape, problem.dtype(), &tensors)?,
             outputs: Outputs::new(ctx, &problem)?,
-            seq_lens_kv: lens.as_deref().map(|lens| upload_lens(ctx, lens)).transpose()?,
+            seq_lens_kv: lens.as_deref().map(upload).transpose()?,
             lists: blocks.as_ref().map(|blocks| Lists::upload(ctx, blocks)).transpose()?,
             rows: OracleRows::of(&problem, &inputs, blocks.as_ref(), rows(&shape).into_iter()),
             problem,
@@ -183,20 +188,10 @@ impl Stage {
 
 /// The same problem with a few tiles of rows and keys, none of them whole, and key lengths that differ.
 fn small(problem: &AttentionProblem, tiling: Tiling) -> (AttentionProblem, Vec<u32>) {
-    let shape = *problem.shape();
-    let group = shape.group_size();
-    let num_kv_heads = shape.num_kv_heads.min(2);
     let tiles = 3 * tiling.num_splits.min(4);
-    let shape = AttentionShape {
-        batch_size: shape.batch_size.min(2),
-        seq_len_q: shape.seq_len_q.min((2 * tiling.tile_q() + 3).div_ceil(group)),
-        seq_len_kv: shape.seq_len_kv.min(tiles * tiling.tile_kv() + tiling.tile_kv() / 2 + 1),
-        num_q_heads: num_kv_heads * group,
-        num_kv_heads,
-        ..shape
-    };
-    let lens = [shape.seq_len_kv - shape.seq_len_kv / 3, shape.seq_len_kv];
-    (AttentionProblem { shape, ..problem.clone() }, lens[..shape.batch_size as usize].to_vec())
+    let queries = (2 * tiling.tile_q() + 3).div_ceil(problem.shape.group_size());
+    let (shape, lens) = reduced(&problem.shape, queries, tiles * tiling.tile_kv() + tiling.tile_kv() / 2 + 1);
+    (AttentionProblem { shape, ..problem.clone() }, lens)
 }
 
 fn all_rows(shape: &AttentionShape) -> Vec<[u32; 3]> {

@@ -1,7 +1,6 @@
-//! What candidates compute on besides q, k and v: lists of blocks and key lengths.
+//! What candidates compute on besides q, k and v.
 
-use crate::bench::{output, read_words};
-use crate::{AttentionShape, BlockSelection, Context, Error, HostBlocks, Result, SelectedBlocks, U32View};
+use crate::{AttentionShape, BlockSelection, Error, HostBlocks, Result};
 
 /// Checks that there is something to compute.
 pub(super) fn check_sizes(shape: &AttentionShape) -> Result<()> {
@@ -12,10 +11,19 @@ pub(super) fn check_sizes(shape: &AttentionShape) -> Result<()> {
     }
 }
 
-/// Key lengths on a device.
-pub(super) fn upload_lens(ctx: &Context, lens: &[u32]) -> Result<wgpu::Buffer> {
-    let usage = wgpu::BufferUsages::STORAGE;
-    ctx.scoped("uploading lengths", || ctx.upload("wattn.tune.lens", bytemuck::cast_slice(lens), usage))
+/// Few sequences and KV heads of a shape, with so many queries and keys at the most; and key lengths that differ.
+pub(super) fn reduced(shape: &AttentionShape, seq_len_q: u32, seq_len_kv: u32) -> (AttentionShape, Vec<u32>) {
+    let num_kv_heads = shape.num_kv_heads.min(2);
+    let shape = AttentionShape {
+        batch_size: shape.batch_size.min(2),
+        seq_len_q: shape.seq_len_q.min(seq_len_q),
+        seq_len_kv: shape.seq_len_kv.min(seq_len_kv),
+        num_q_heads: num_kv_heads * shape.group_size(),
+        num_kv_heads,
+        ..*shape
+    };
+    let lens = [shape.seq_len_kv - shape.seq_len_kv / 3, shape.seq_len_kv];
+    (shape, lens[..shape.batch_size as usize].to_vec())
 }
 
 /// As many blocks as a list holds, spread evenly over the keys up to the last that its queries may see.
@@ -38,59 +46,6 @@ pub(super) fn spread(blocks: &BlockSelection, shape: &AttentionShape, seq_lens_k
         }
     }
     lists
-}
-
-/// Lists in a device's memory.
-pub(super) struct Lists {
-    shape: [u32; 4],
-    buffers: [wgpu::Buffer; 2],
-}
-
-impl Lists {
-    /// Room for lists that a selection writes.
-    pub(super) fn new(ctx: &Context, shape: [u32; 4]) -> Result<Self> {
-        let [entries, lists] = lens(shape);
-        let buffers = [output(ctx, "wattn.tune.lists", 4 * entries)?, output(ctx, "wattn.tune.lists", 4 * lists)?];
-        Ok(Self { shape, buffers })
-    }
-
-    pub(super) fn upload(ctx: &Context, blocks: &HostBlocks) -> Result<Self> {
-        let lists = Self::new(ctx, blocks.shape())?;
-        ctx.scoped("uploading lists", || {
-            for (buffer, words) in lists.buffers.iter().zip([blocks.block_indices(), blocks.block_counts()]) {
-                ctx.queue().write_buffer(buffer, 0, bytemuck::cast_slice(words));
-            }
-        })?;
-        Ok(lists)
-    }
-
-    pub(super) fn view(&self) -> SelectedBlocks<'_> {
-        let ([indices, counts], [entries, lists]) = (&self.buffers, lens(self.shape));
-        SelectedBlocks {
-            block_indices: U32View::new(indices, 0, entries),
-            block_counts: U32View::new(counts, 0, lists),
-        }
-    }
-
-    /// Fills them with numbers that no list may hold, so that what a selection leaves out shows.
-    pub(super) fn spoil(&self, ctx: &Context) -> Result<()> {
-        ctx.scoped("spoiling lists", || {
-            for buffer in &self.buffers {
-                ctx.queue().write_buffer(buffer, 0, &vec![0xaa; buffer.size() as usize]);
-            }
-        })
-    }
-
-    pub(super) fn read(&self, ctx: &Context) -> Result<HostBlocks> {
-        let [indices, counts] = self.buffers.each_ref().map(|buffer| read_words(ctx, buffer));
-        HostBlocks::new(self.shape, indices?, counts?)
-    }
-}
-
-/// Entries of all lists, and lists.
-fn lens([batch_size, num_sets, num_q_blocks, max_blocks]: [u32; 4]) -> [u64; 2] {
-    let lists = u64::from(batch_size) * u64::from(num_sets) * u64::from(num_q_blocks);
-    [lists * u64::from(max_blocks), lists]
 }
 
 #[cfg(test)]

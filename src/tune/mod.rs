@@ -45,8 +45,7 @@ use search::{Effort, Found, search};
 use selection::SelectionSubject;
 
 use crate::{
-    AttentionClass, AttentionPlan, AttentionProblem, Context, SelectionClass, SelectionProblem, SelectionTiling,
-    Tiling, Tuning,
+    AttentionClass, AttentionProblem, Context, SelectionClass, SelectionProblem, SelectionTiling, Tiling, Tuning,
 };
 
 /// What a device is expected to take may be so many times what it takes.
@@ -142,8 +141,6 @@ pub fn attention(
     options: &Options,
 ) -> TuneResult<Tuned<AttentionClass, Tiling>> {
     let ctx = ctx.with_tuning(Tuning::new());
-    let expected = AttentionPlan::new(problem, ctx.caps())?.expected_seconds(ctx.caps());
-    options.effort.allow(expected / EXPECTATION)?;
     let mut subject = AttentionSubject::new(&ctx, problem, options)?;
     Ok(Tuned::new(AttentionClass::of(problem), search(&mut subject, &options.effort)?))
 }

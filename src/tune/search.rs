@@ -85,7 +85,7 @@ pub(super) trait Subject {
     type Ready;
 
     /// What plans take on their own.
-    fn untuned(&self) -> Result<Candidate<Self::Tiling>>;
+    fn untuned(&self) -> Candidate<Self::Tiling>;
     /// What else to begin with.
     fn starts(&self) -> Vec<Candidate<Self::Tiling>>;
     /// What is one step away.
@@ -112,17 +112,15 @@ struct Entrant<S: Subject> {
 
 /// Climbs from tiling to tiling: whatever beats the best so far by more than the noise becomes the next to look around.
 pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult<Found<S::Tiling>> {
-    let untuned = subject.untuned()?;
-    let mut trials = Vec::new();
+    let untuned = subject.untuned();
+    let first = Entrant { candidate: untuned, ready: subject.prepare(untuned)? };
     // Before it is checked, which takes several calls. Some drivers compile in the first.
-    let ready = subject.prepare(untuned)?;
-    let entrant = Entrant { candidate: untuned, ready };
-    once(subject, &entrant)?;
-    effort.allow(once(subject, &entrant)?)?;
-    let Some(first) = enter(subject, untuned, &mut trials)? else {
-        let reason = trials.pop().map_or_else(String::new, |trial: Trial<_>| trial.outcome.to_string());
-        return Err(TuneError::Wrong { candidate: untuned.to_string(), reason });
-    };
+    once(subject, &first)?;
+    effort.allow(once(subject, &first)?)?;
+    if let Some(outcome) = rejection(subject, &first)? {
+        return Err(TuneError::Wrong { candidate: untuned.to_string(), reason: outcome.to_string() });
+    }
+    let mut trials = Vec::new();
     let mut best: Option<Entrant<S>> = None;
     let mut tried = vec![untuned];
     let mut frontier = subject.starts();
@@ -137,7 +135,17 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
         let mut entrants = Vec::new();
         for candidate in round {
             tried.push(candidate);
-            let Some(entrant) = enter(subject, candidate, &mut trials)? else { continue };
+            let entrant = match subject.prepare(candidate) {
+                Ok(ready) => Entrant { candidate, ready },
+                Err(error) => {
+                    trials.push(Trial { candidate, outcome: refusal(error, candidate)? });
+                    continue;
+                }
+            };
+            if let Some(outcome) = rejection(subject, &entrant)? {
+                trials.push(Trial { candidate, outcome });
+                continue;
+            }
             let seconds = once(subject, &entrant)?;
             if seconds > SLOW * pace {
                 trials.push(Trial { candidate, outcome: Outcome::Slow { seconds } });
@@ -171,20 +179,17 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
     Ok(Found { best: winner, seconds, untuned_seconds, trials })
 }
 
-/// Compiles a candidate and checks what it computes; `None`, with a trial that says why, when it must not win.
-fn enter<S: Subject>(
-    subject: &mut S,
-    candidate: Candidate<S::Tiling>,
-    trials: &mut Vec<Trial<S::Tiling>>,
-) -> TuneResult<Option<Entrant<S>>> {
-    let checked = subject.prepare(candidate).and_then(|ready| Ok((subject.check(&ready)?, ready)));
-    let outcome = match checked {
-        Ok((None, ready)) => return Ok(Some(Entrant { candidate, ready })),
-        Ok((Some(reason), _)) => Outcome::Vetoed { reason },
-        Err(error) => Outcome::Refused { reason: error_of(error, candidate)?.to_string() },
-    };
-    trials.push(Trial { candidate, outcome });
-    Ok(None)
+/// Why a candidate must not win, after a look at what it computes.
+fn rejection<S: Subject>(subject: &mut S, entrant: &Entrant<S>) -> TuneResult<Option<Outcome>> {
+    match subject.check(&entrant.ready) {
+        Ok(wrong) => Ok(wrong.map(|reason| Outcome::Vetoed { reason })),
+        Err(error) => refusal(error, entrant.candidate).map(Some),
+    }
+}
+
+/// What an error of this candidate alone makes of it.
+fn refusal<T: Display>(error: Error, candidate: Candidate<T>) -> TuneResult<Outcome> {
+    Ok(Outcome::Refused { reason: error_of(error, candidate)?.to_string() })
 }
 
 /// An error that only this candidate has; a lost device is everyone's.
@@ -263,8 +268,8 @@ mod tests {
         type Tiling = u32;
         type Ready = u32;
 
-        fn untuned(&self) -> Result<Candidate<u32>> {
-            Ok(candidate(10))
+        fn untuned(&self) -> Candidate<u32> {
+            candidate(10)
         }
 
         fn starts(&self) -> Vec<Candidate<u32>> {

@@ -1,13 +1,14 @@
 //! Candidates for a selection, on a device.
 
 use super::candidates::{selection_neighbours, selection_starts};
-use super::inputs::{Lists, check_sizes, upload_lens};
+use super::inputs::{check_sizes, reduced};
 use super::search::Subject;
 use super::{Candidate, Options};
-use crate::bench::{Clock, Stamps, Tensors, Uploaded};
+use crate::bench::tools::{Clock, Stamps, Tensors, Uploaded};
+use crate::ops::Lists;
 use crate::{
-    AttentionShape, BoundSelection, Context, Error, HostBlocks, HostInputs, Result, Selection, SelectionArgs,
-    SelectionInputs, SelectionMethod, SelectionPlan, SelectionProblem, SelectionTiling, U32View, cpu,
+    BoundSelection, Context, Error, HostBlocks, HostInputs, Result, Selection, SelectionArgs, SelectionInputs,
+    SelectionMethod, SelectionPlan, SelectionProblem, SelectionTiling, U32View, cpu,
 };
 
 /// A selection on a device.
@@ -59,7 +60,7 @@ impl<'a> SelectionSubject<'a> {
         for _ in 0..2 {
             stage.lists.spoil(self.ctx)?;
             self.clock.time(|pass| bound.encode_step_in(pass, 0))?;
-            if stage.lists.read(self.ctx)? != stage.expected {
+            if stage.lists.read_blocking(self.ctx)? != stage.expected {
                 return Ok(Some(format!("lists of {of} are not those that they should be")));
             }
         }
@@ -71,8 +72,8 @@ impl Subject for SelectionSubject<'_> {
     type Tiling = SelectionTiling;
     type Ready = Ready;
 
-    fn untuned(&self) -> Result<Candidate<SelectionTiling>> {
-        Ok(self.untuned)
+    fn untuned(&self) -> Candidate<SelectionTiling> {
+        self.untuned
     }
 
     fn starts(&self) -> Vec<Candidate<SelectionTiling>> {
@@ -124,10 +125,13 @@ impl Stage {
         let inputs = SelectionInputs { q, k, seq_lens_kv: lens.as_deref() };
         // The numbers are the same in every type.
         let widened = SelectionProblem { dtype: crate::DType::F32, ..problem.clone() };
+        let upload = |lens: &[u32]| {
+            ctx.upload_checked("wattn.tune.lens", bytemuck::cast_slice(lens), wgpu::BufferUsages::STORAGE)
+        };
         Ok(Self {
             uploaded: Uploaded::new(ctx, shape, problem.dtype(), &tensors)?,
-            seq_lens_kv: lens.as_deref().map(|lens| upload_lens(ctx, lens)).transpose()?,
-            lists: Lists::new(ctx, problem.blocks().indices_shape(&shape))?,
+            seq_lens_kv: lens.as_deref().map(upload).transpose()?,
+            lists: Lists::new(ctx, &problem.blocks(), &shape)?,
             expected: select(&widened, &inputs)?,
             problem,
         })
@@ -159,24 +163,12 @@ fn exact(problem: &SelectionProblem) -> Result<SelectionProblem> {
 
 /// The same problem with few queries and about four times as many keys as are kept, at odd lengths.
 fn small(problem: &SelectionProblem) -> (SelectionProblem, Vec<u32>) {
-    let shape = *problem.shape();
-    let group = shape.group_size();
-    let num_kv_heads = shape.num_kv_heads.min(2);
-    let (block_size_q, kept) = match problem.method() {
-        SelectionMethod::Hip(hip) => (hip.block_size_q, hip.top_k),
-        SelectionMethod::InfiniteHip(method) => {
-            (method.block_size_q, method.stages.iter().map(|stage| stage.keep).max().unwrap_or(0))
-        }
+    let kept = match problem.method() {
+        SelectionMethod::Hip(hip) => hip.top_k,
+        SelectionMethod::InfiniteHip(method) => method.stages.iter().map(|stage| stage.keep).max().unwrap_or(0),
     };
-    let shape = AttentionShape {
-        batch_size: shape.batch_size.min(2),
-        // A whole block, and a single query.
-        seq_len_q: shape.seq_len_q.min(block_size_q.saturating_add(1)),
-        seq_len_kv: shape.seq_len_kv.min(kept.saturating_mul(4).saturating_add(777)),
-        num_q_heads: num_kv_heads * group,
-        num_kv_heads,
-        ..shape
-    };
-    let lens = [shape.seq_len_kv - shape.seq_len_kv / 3, shape.seq_len_kv];
-    (SelectionProblem { shape, ..problem.clone() }, lens[..shape.batch_size as usize].to_vec())
+    // A whole block, and a single query.
+    let queries = problem.blocks().block_size_q.saturating_add(1);
+    let (shape, lens) = reduced(&problem.shape, queries, kept.saturating_mul(4).saturating_add(777));
+    (SelectionProblem { shape, ..problem.clone() }, lens)
 }

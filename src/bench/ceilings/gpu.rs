@@ -1,7 +1,7 @@
 //! Ceilings of a device, by kernels whose results are checked: nothing that was left out can count.
 
 use super::{Ceiling, CeilingKind, best_run};
-use crate::bench::clock::{Clock, Elapsed, Stamps, read_words};
+use crate::bench::clock::{Clock, Elapsed, Stamps};
 use crate::bench::kernels::copy_words::CopyParams;
 use crate::bench::kernels::multiply_add::{MAX_ITERATIONS, OPERATIONS, RateParams};
 use crate::bench::kernels::multiply_matrices::{self, MatrixParams};
@@ -85,7 +85,7 @@ impl<'a> Copying<'a> {
 
     /// Every word that was to be copied was.
     fn check(&self, mib: u32) -> BenchResult<()> {
-        let got = read_words(self.clock.context(), &self.copied)?;
+        let got = self.clock.context().read_u32_blocking(&self.copied)?;
         let wrong = (0..mib << 18).zip(&got).find(|&(at, &word)| word != pattern(at));
         match wrong {
             None => Ok(()),
@@ -221,7 +221,7 @@ impl<'a> Counting<'a> {
 
     /// Every iteration was counted.
     fn check(&self, num_iterations: u32) -> BenchResult<()> {
-        for (at, word) in (0..).zip(read_words(self.clock.context(), &self.written)?) {
+        for (at, word) in (0..).zip(self.clock.context().read_u32_blocking(&self.written)?) {
             let expected = match self.sums {
                 Sums::Vectors(scalar) => RateParams::counting(num_iterations).counted(at / 4, scalar),
                 Sums::Matrices { .. } => MatrixParams { num_iterations }.counted(),

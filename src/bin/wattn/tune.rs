@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use indicatif::ProgressBar;
 use wattn::bench::{Scope, cases};
 use wattn::tune::{self, DeviceKey, Options, Outcome, Trial, TuneError, TuneResult, Tuned, TuningTable};
-use wattn::{AttentionClass, AttentionProblem, Context, SelectionClass, SelectionProblem, Tuning};
+use wattn::{AttentionClass, AttentionProblem, Context, SelectionClass, SelectionProblem};
 
-use crate::args::Backend;
 use crate::args::tune::TuneArgs;
+use crate::args::{Backend, EngineArgs};
 use crate::engine::{Engine, tunings};
 use crate::failure::Failure;
 use crate::files;
@@ -82,15 +81,11 @@ fn measure(args: &TuneArgs, table: &mut TuningTable, stored: Option<&PathBuf>) -
             keep(table, stored)?;
             line
         };
-        show(&bar, &format!("{:<72} {line}\n", job.class()))?;
+        bar.suspend(|| files::print(&format!("{:<72} {line}\n", job.class())))?;
         bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(())
-}
-
-fn show(bar: &ProgressBar, line: &str) -> Result<(), Failure> {
-    bar.suspend(|| files::print(line))
 }
 
 fn keep(table: &TuningTable, stored: Option<&PathBuf>) -> Result<(), Failure> {
@@ -108,8 +103,9 @@ fn open(args: &TuneArgs) -> Result<Context, Failure> {
             "tune tries every tier of a GPU; take --backend auto or gpu, and no --tier".to_owned(),
         ));
     }
-    match Engine::open(engine)? {
-        Engine::Gpu { context, .. } => Ok(context.with_tuning(Tuning::new())),
+    // What is to be measured is not read first.
+    match Engine::open(&EngineArgs { no_tune: true, ..engine.clone() })? {
+        Engine::Gpu { context, .. } => Ok(context),
         Engine::Cpu { no_gpu } => {
             let reason = no_gpu.unwrap_or_default();
             Err(Failure::Usage(format!("no GPU to tune ({reason}); --backend gpu takes a software device too")))

@@ -5,6 +5,7 @@ mod gpu_prefix;
 mod sparse_prefix;
 pub(crate) mod tunings;
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use wattn::cpu;
@@ -29,6 +30,11 @@ pub(crate) fn keep_pipelines() {
             eprintln!("note: {error}");
         }
     }
+}
+
+/// Our part of the user's cache folder.
+fn cache_folder() -> Option<PathBuf> {
+    Some(dirs::cache_dir()?.join("wattn"))
 }
 
 /// Width of a one-hot value row: one column for each byte.
@@ -71,8 +77,7 @@ impl Engine {
         if let Some(name) = &args.adapter {
             options = options.adapter_name(name);
         }
-        let folder = dirs::cache_dir().filter(|_| !args.no_cache).map(|folder| folder.join("wattn"));
-        if let Some(folder) = folder {
+        if let Some(folder) = cache_folder().filter(|_| !args.no_cache) {
             options = options.pipeline_cache(folder);
         }
         let mut context = Context::request_blocking(&options)?;

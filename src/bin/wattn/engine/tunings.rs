@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use wattn::Context;
 use wattn::tune::{DeviceKey, TuningTable};
 
+use super::cache_folder;
 use crate::args::EngineArgs;
 use crate::failure::Failure;
 use crate::files;
@@ -15,7 +16,7 @@ const MOST_BYTES: u64 = 16 << 20;
 
 /// Where the table of this user is.
 pub(crate) fn stored() -> Option<PathBuf> {
-    Some(dirs::cache_dir()?.join("wattn").join("tuning.json"))
+    Some(cache_folder()?.join("tuning.json"))
 }
 
 /// The table of a file.

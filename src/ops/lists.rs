@@ -1,0 +1,118 @@
+//! Lists of blocks, and other whole numbers, in a device's memory.
+
+use super::{SelectedBlocks, U32View};
+use crate::{
+    AttentionShape, BlockSelection, Context, DType, Error, HostBlocks, HostTensor, Layout, Result, TensorView,
+};
+
+impl Context {
+    /// [`Context::upload`], as an error where the contents do not fit.
+    pub(crate) fn upload_checked(
+        &self,
+        label: &str,
+        contents: &[u8],
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
+        let (needed, available) = (contents.len() as u64, self.caps().max_buffer_bytes);
+        if needed > available {
+            return Err(Error::Limit { limit: "max_buffer_size", needed, available });
+        }
+        self.scoped("uploading", || self.upload(label, contents, usage))
+    }
+
+    /// A list of `u32`, which travels as f32 of the same bits.
+    pub(super) async fn read_u32(&self, buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
+        Ok(bits(self.read::<f32>(words(buffer)).await?))
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn read_u32_blocking(&self, buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
+        Ok(bits(self.read_blocking::<f32>(words(buffer))?))
+    }
+}
+
+fn words(buffer: &wgpu::Buffer) -> TensorView<'_> {
+    // A binding's size in words fits 32 bits.
+    TensorView::new(buffer, DType::F32, Layout::seq_major(1, 1, 1, (buffer.size() / 4) as u32))
+}
+
+fn bits(tensor: HostTensor) -> Vec<u32> {
+    tensor.into_data().into_iter().map(f32::to_bits).collect()
+}
+
+/// Lists of blocks in buffers of their own. Empty buffers do not exist, so that each has a word at least.
+#[derive(Debug)]
+pub(crate) struct Lists {
+    shape: [u32; 4],
+    pub(super) indices: wgpu::Buffer,
+    pub(super) counts: wgpu::Buffer,
+}
+
+impl Lists {
+    fn lengths(shape: [u32; 4]) -> [u64; 2] {
+        let counts = shape[..3].iter().map(|&n| u64::from(n)).product::<u64>();
+        [counts * u64::from(shape[3]), counts]
+    }
+
+    pub(crate) fn new(ctx: &Context, blocks: &BlockSelection, shape: &AttentionShape) -> Result<Self> {
+        let shape = blocks.indices_shape(shape);
+        let lengths = Self::lengths(shape);
+        let (needed, available) = (lengths[0] * 4, ctx.caps().max_storage_binding_bytes);
+        if needed > available {
+            let limit = "max_storage_buffer_binding_size (block_indices)";
+            return Err(Error::Limit { limit, needed, available });
+        }
+        let [indices, counts] = ctx.scoped("allocating lists of blocks", || {
+            lengths.map(|len| {
+                ctx.device().create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("wattn.blocks"),
+                    size: (len * 4).max(4),
+                    usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                })
+            })
+        })?;
+        Ok(Self { shape, indices, counts })
+    }
+
+    pub(crate) fn upload(ctx: &Context, blocks: &HostBlocks) -> Result<Self> {
+        let usage = wgpu::BufferUsages::STORAGE;
+        let upload = |list: &[u32]| {
+            let list = if list.is_empty() { &[0] } else { list };
+            ctx.upload_checked("wattn.blocks", bytemuck::cast_slice(list), usage)
+        };
+        let (indices, counts) = (upload(blocks.block_indices())?, upload(blocks.block_counts())?);
+        Ok(Self { shape: blocks.shape(), indices, counts })
+    }
+
+    pub(crate) fn view(&self) -> SelectedBlocks<'_> {
+        let [indices, counts] = Self::lengths(self.shape);
+        SelectedBlocks {
+            block_indices: U32View::new(&self.indices, 0, indices),
+            block_counts: U32View::new(&self.counts, 0, counts),
+        }
+    }
+
+    pub(super) fn host(&self, mut indices: Vec<u32>, mut counts: Vec<u32>) -> Result<HostBlocks> {
+        let [num_indices, num_counts] = Self::lengths(self.shape).map(|len| len as usize);
+        indices.truncate(num_indices);
+        counts.truncate(num_counts);
+        HostBlocks::new(self.shape, indices, counts)
+    }
+
+    /// Fills them with numbers that no list may hold, so that what a selection leaves out shows.
+    #[cfg(feature = "tune")]
+    pub(crate) fn spoil(&self, ctx: &Context) -> Result<()> {
+        ctx.scoped("spoiling lists", || {
+            for buffer in [&self.indices, &self.counts] {
+                ctx.queue().write_buffer(buffer, 0, &vec![0xaa; buffer.size() as usize]);
+            }
+        })
+    }
+
+    /// What the device wrote, waiting on this thread.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn read_blocking(&self, ctx: &Context) -> Result<HostBlocks> {
+        self.host(ctx.read_u32_blocking(&self.indices)?, ctx.read_u32_blocking(&self.counts)?)
+    }
+}
