@@ -109,6 +109,8 @@ pub struct DeviceCaps {
     pub min_storage_offset_alignment: u32,
     /// The WGSL type `f16`.
     pub shader_f16: bool,
+    /// The WGSL type `u64`, which kernels for software devices load f32 as, two at a time.
+    pub shader_int64: bool,
     /// Sizes that a subgroup may have, where subgroup operations are there.
     pub subgroup_size: Option<RangeInclusive<u32>>,
     /// The device has `EXPERIMENTAL_COOPERATIVE_MATRIX`.
@@ -141,6 +143,7 @@ impl DeviceCaps {
         max_buffer_bytes: 256 << 20,
         min_storage_offset_alignment: 256,
         shader_f16: false,
+        shader_int64: false,
         subgroup_size: None,
         cooperative_matrix: false,
         matrix_tiles: Vec::new(),
@@ -192,6 +195,7 @@ impl DeviceCaps {
             max_buffer_bytes: limits.max_buffer_size,
             min_storage_offset_alignment: limits.min_storage_buffer_offset_alignment,
             shader_f16: features.contains(wgpu::Features::SHADER_F16),
+            shader_int64: features.contains(wgpu::Features::SHADER_INT64),
             subgroup_size: features
                 .contains(wgpu::Features::SUBGROUP)
                 .then_some(info.subgroup_min_size..=info.subgroup_max_size),
@@ -234,6 +238,12 @@ impl DeviceCaps {
     /// [`matrix_edge`](Self::matrix_edge), of the tier that multiplies matrices.
     pub(crate) fn edge_of(&self, tier: Tier) -> Option<u32> {
         self.matrix_edge().filter(|_| tier.matrix())
+    }
+
+    /// Whether f32 are loaded in pairs. A GPU loads four at once as it is; a software device one element after the other, and lavapipe
+    /// 25.0 half as fast or less. Tiers without subgroup operations stay plain WGSL.
+    pub(crate) const fn loads_wide(&self, tier: Tier) -> bool {
+        self.software && self.shader_int64 && tier.subgroup()
     }
 
     /// The tier that plans take on their own: the best that the device offers to any problem. Plans of attention take

@@ -8,7 +8,7 @@ use crate::context::ShaderChecks;
 use crate::kernels::Binding;
 use crate::pipeline_store::PipelineStore;
 use crate::shader::Specialization;
-use crate::{Context, Result};
+use crate::{Context, Error, Result};
 
 /// A compiled variant of a kernel and the layout of its bind group.
 #[derive(Debug)]
@@ -47,6 +47,11 @@ impl<K: Clone + Eq + Hash> PipelineCache<K> {
 impl PipelineCache<Specialization> {
     /// The pipeline of a specialisation, compiled on first use.
     pub(crate) fn get(&self, ctx: &Context, specialization: &Specialization) -> Result<Arc<Pipeline>> {
+        // The tier is checked with the plan; this may be another device of the same tier.
+        if specialization.needs_int64() && !ctx.caps().shader_int64 {
+            let needed_for = "a plan made for another device";
+            return Err(Error::MissingFeature { needed_for, feature: "SHADER_INT64" });
+        }
         self.get_or(ctx, specialization, || compile(ctx, specialization))
     }
 }

@@ -296,3 +296,16 @@ fn lists_come_exactly_where_the_problem_takes_them() {
     let error = ctx.check_blocks_blocking(&dense, view, None).unwrap_err();
     assert!(matches!(error, Error::Argument { argument: "selected_blocks", .. }), "{error}");
 }
+
+/// Software devices load f32 as u64, which has no tier of its own.
+#[test]
+fn a_plan_for_another_device_of_the_same_tier_is_refused() {
+    let required_features = wgpu::Features::SUBGROUP;
+    let (device, queue) = wgpu::Device::noop(&wgpu::DeviceDescriptor { required_features, ..Default::default() });
+    let ctx = Context::new(device, queue).unwrap();
+    let mut caps = ctx.caps().clone();
+    (caps.software, caps.shader_int64) = (true, true);
+    let plan = SelectionPlan::with_tier(&problem(Hip::default()), &caps, Tier::Subgroup).unwrap();
+    let error = Selection::prepare(&ctx, &plan).unwrap_err();
+    assert!(matches!(error, Error::MissingFeature { feature: "SHADER_INT64", .. }), "{error}");
+}

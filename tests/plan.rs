@@ -41,9 +41,9 @@ fn devices() -> Vec<(&'static str, DeviceCaps)> {
             })
         }),
         ("subgroups of 64", device(|caps| caps.subgroup_size = Some(64..=64))),
-        ("software, subgroups of 8", {
+        ("software, subgroups of 8, u64", {
             device(|caps| {
-                caps.software = true;
+                (caps.software, caps.shader_int64) = (true, true);
                 caps.subgroup_size = Some(8..=8);
             })
         }),

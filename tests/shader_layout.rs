@@ -19,7 +19,7 @@ fn devices() -> Vec<DeviceCaps> {
             let mut caps = DeviceCaps::BASELINE;
             caps.shader_f16 = true;
             caps.subgroup_size = subgroup_size.clone();
-            caps.software = software;
+            (caps.software, caps.shader_int64) = (software, true);
             devices.push(caps);
         }
     }
@@ -230,14 +230,15 @@ fn selections(shape: AttentionShape, dtype: DType, index: usize) -> Vec<Selectio
     problems
 }
 
-/// Parses and validates with no more than what the tier promises.
-fn validate(wgsl: &str, tier: Tier, what: &str) -> (Module, ModuleInfo) {
+/// Parses and validates with no more than what the tier promises, and, where software devices get other texts, u64.
+fn validate(wgsl: &str, tier: Tier, software: bool, what: &str) -> (Module, ModuleInfo) {
     let module =
         naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(wgsl)));
     // unpack2x16float is part of WebGPU; naga counts it as a capability because OpenGL ES 3.0 lacks it.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SHADER_FLOAT16, tier.shader_f16());
     capabilities.set(Capabilities::SUBGROUP, tier.subgroup());
+    capabilities.set(Capabilities::SHADER_INT64, tier.subgroup() && software);
     capabilities.set(Capabilities::COOPERATIVE_MATRIX, tier.matrix());
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
@@ -282,12 +283,12 @@ fn check_bindings(module: &Module, specialization: &Specialization, what: &str) 
 }
 
 /// Bytes of workgroup memory, each variable at its alignment.
-fn workgroup_bytes(module: &Module) -> u64 {
+fn bytes_of(module: &Module, space: AddressSpace) -> u64 {
     let mut layouter = naga::proc::Layouter::default();
     layouter.update(module.to_ctx()).unwrap();
-    let shared = module.global_variables.iter().filter(|(_, global)| global.space == AddressSpace::WorkGroup);
+    let variables = module.global_variables.iter().filter(|(_, global)| global.space == space);
     // The rule of WebGPU: each rounded up to 16.
-    shared.map(|(_, global)| u64::from(layouter[global.ty].size.next_multiple_of(16))).sum()
+    variables.map(|(_, global)| u64::from(layouter[global.ty].size.next_multiple_of(16))).sum()
 }
 
 fn translate(module: &Module, info: &ModuleInfo, kernel: KernelId, what: &str) {
@@ -316,11 +317,11 @@ fn translate(module: &Module, info: &ModuleInfo, kernel: KernelId, what: &str) {
 #[test]
 fn every_variant_is_laid_out_as_the_host_believes() {
     let variants = variants();
-    for Variant { specialization, tier, tiling, storage, .. } in &variants {
+    for Variant { specialization, tier, tiling, storage, software } in &variants {
         let kernel = specialization.kernel();
         let what = format!("{} {tier} {specialization}", kernel.name());
         let rolled = specialization.wgsl_rolled();
-        let (module, info) = validate(&rolled, *tier, &what);
+        let (module, info) = validate(&rolled, *tier, *software, &what);
 
         assert_eq!(module.entry_points.len(), 1, "{what}");
         let entry = &module.entry_points[0];
@@ -333,13 +334,14 @@ fn every_variant_is_laid_out_as_the_host_believes() {
         }
         match *storage {
             Some(promised) => {
-                let declared = workgroup_bytes(&module);
+                let declared = bytes_of(&module, AddressSpace::WorkGroup);
                 assert!(declared <= promised, "{what}: {declared} bytes of workgroup memory, {promised} promised");
                 let most = if tier.matrix() { 48 << 10 } else { 16 << 10 };
                 assert!(promised <= most, "{what}: {promised} bytes of workgroup memory");
             }
-            None => assert_eq!(workgroup_bytes(&module), 0, "{what}"),
+            None => assert_eq!(bytes_of(&module, AddressSpace::WorkGroup), 0, "{what}"),
         }
+        assert!(bytes_of(&module, AddressSpace::Private) <= 8 << 10, "{what}: more than WebGPU allows");
         let code: String = rolled.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
         assert!(tier.subgroup() || !code.contains("subgroup"), "{what}");
         assert!(tier.matrix() || !code.contains("coop"), "{what}");
@@ -369,10 +371,10 @@ fn the_unrolled_text_is_the_same_shader() {
         let wgsl = specialization.wgsl();
         assert!(!wgsl.lines().any(|line| line.ends_with("{ // unroll")), "{what}: a marked loop is left");
         assert!(software || !wgsl.contains("{ // unroll"), "{what}: a marked loop is left");
-        let (module, info) = validate(&wgsl, tier, &what);
-        let (rolled, _) = validate(&specialization.wgsl_rolled(), tier, &what);
+        let (module, info) = validate(&wgsl, tier, software, &what);
+        let (rolled, _) = validate(&specialization.wgsl_rolled(), tier, software, &what);
         check_bindings(&module, &specialization, &what);
-        assert_eq!(workgroup_bytes(&module), workgroup_bytes(&rolled), "{what}");
+        assert_eq!(bytes_of(&module, AddressSpace::WorkGroup), bytes_of(&rolled, AddressSpace::WorkGroup), "{what}");
         translate(&module, &info, kernel, &what);
     }
 }

@@ -30,6 +30,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
     for (var slot = 0u; slot < SLOTS; slot++) { // unroll
         q_at[slot] = q_index(tile, place_of(tile.first_row + slot * SHARE + own));
     }
+    keep_queries(tile, own);
 
     var acc: array<array<vec4<f32>, COLS>, ROWS>;
     var row_max: array<f32, ROWS>;
@@ -73,7 +74,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 k4[c] = widen(k[k_at[c] + d4]);
             }
             for (var slot = 0u; slot < SLOTS; slot++) { // unroll
-                let loaded = widen(q[q_at[slot] + d4]);
+                let loaded = query4(slot, q_at[slot], d4);
                 for (var t = 0u; t < SHARE; t++) { // unroll
                     let q4 = from_lane(loaded, t, thread);
                     for (var c = 0u; c < KEYS; c++) { // unroll in registers

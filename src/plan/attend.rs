@@ -322,8 +322,9 @@ impl RowSets {
     }
 }
 
-pub(super) const fn elem_module(dtype: DType, tier: Tier) -> Module {
+pub(super) const fn elem_module(dtype: DType, tier: Tier, caps: &DeviceCaps) -> Module {
     match dtype {
+        DType::F32 if caps.loads_wide(tier) => Module::ElemF32Wide,
         DType::F32 => Module::ElemF32,
         DType::F16 if tier.shader_f16() => Module::ElemF16,
         DType::F16 => Module::ElemF16Packed,
@@ -352,7 +353,7 @@ fn specialize_attend(
         Some(_) => (Module::WalkSelected, Module::HandSelected),
         None => (Module::WalkRange, Module::HandRange),
     };
-    let elem = elem_module(problem.dtype, tier);
+    let elem = elem_module(problem.dtype, tier, caps);
     let mut modules = vec![Module::AttendParams, Module::SeqLens, Module::AttendPlace, walk, elem, Module::AttendTile];
     let mut constants = match caps.edge_of(tier) {
         Some(edge) => {
@@ -363,7 +364,8 @@ fn specialize_attend(
         }
         None => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
-            modules.extend([hand, share, reduce, Module::CarryNone, Module::AttendRows]);
+            let queries = queries_module(shape, tier, tiling, caps);
+            modules.extend([hand, share, reduce, queries, Module::CarryNone, Module::AttendRows]);
             scalar_constants(shape, tier, tiling)
         }
     };
@@ -378,6 +380,14 @@ fn specialize_attend(
     }
     let arrays = Arrays::of(caps);
     Specialization { kernel, modules, constants, switches, arrays }
+}
+
+/// Memory that an invocation may take for its queries: WebGPU's limit for all its private variables.
+const MOST_KEPT_BYTES: u32 = 8 << 10;
+
+const fn queries_module(shape: &AttentionShape, tier: Tier, tiling: Tiling, caps: &DeviceCaps) -> Module {
+    let kept = tiling.rows / tiling.share(tier) * shape.head_dim * 4;
+    if caps.software && kept <= MOST_KEPT_BYTES { Module::QueriesKept } else { Module::QueriesLoaded }
 }
 
 /// The constants of `attend_rows`.

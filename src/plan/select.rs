@@ -285,7 +285,7 @@ impl SelectionPlan {
         (modules, constants): ModulesAndConstants,
         caps: &DeviceCaps,
     ) -> Specialization {
-        let elem = elem_module(self.problem.dtype, self.tier);
+        let elem = elem_module(self.problem.dtype, self.tier, caps);
         let common = [Module::SelectParams, Module::SeqLens, Module::SelectPlace, elem];
         Specialization {
             kernel,
@@ -336,7 +336,7 @@ impl SelectionPlan {
         self.samples.push(Samples { stride_q, num_samples, offset_bytes, size_bytes: items * 16 });
         let specialization = Specialization {
             kernel: KernelId::SampleQueries,
-            modules: vec![Module::SelectParams, elem_module(self.problem.dtype, self.tier), module],
+            modules: vec![Module::SelectParams, elem_module(self.problem.dtype, self.tier, caps), module],
             constants: BTreeMap::from([
                 ("HEAD_DIM4", shape.head_dim / 4),
                 ("WORKGROUP_SIZE", sample_queries::WORKGROUP_SIZE),

@@ -44,9 +44,12 @@ pub(crate) enum Module {
     ScoreLanes,
     ScoreMatrix,
     ElemF32,
+    ElemF32Wide,
     ElemF16,
     ElemF16Packed,
     ElemBf16,
+    QueriesLoaded,
+    QueriesKept,
     OutF32,
     OutF16,
     OutF16Packed,
@@ -105,9 +108,12 @@ module_table! {
     ScoreLanes => "score_lanes",
     ScoreMatrix => "score_matrix",
     ElemF32 => "elem_f32",
+    ElemF32Wide => "elem_f32_wide",
     ElemF16 => "elem_f16",
     ElemF16Packed => "elem_f16_packed",
     ElemBf16 => "elem_bf16",
+    QueriesLoaded => "queries_loaded",
+    QueriesKept => "queries_kept",
     OutF32 => "out_f32",
     OutF16 => "out_f16",
     OutF16Packed => "out_f16_packed",
@@ -123,6 +129,10 @@ module_table! {
 impl Module {
     const fn needs_f16(self) -> bool {
         matches!(self, Self::ElemF16 | Self::OutF16)
+    }
+
+    const fn needs_int64(self) -> bool {
+        matches!(self, Self::ElemF32Wide)
     }
 
     const fn needs_matrices(self) -> bool {
@@ -142,6 +152,11 @@ impl Module {
 }
 
 impl Specialization {
+    /// Whether it has the type u64.
+    pub(crate) fn needs_int64(&self) -> bool {
+        self.modules.iter().any(|module| module.needs_int64())
+    }
+
     /// The complete WGSL of this variant.
     #[must_use]
     pub fn wgsl(&self) -> String {
