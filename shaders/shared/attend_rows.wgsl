@@ -164,11 +164,15 @@ fn attend_rows(tile: Tile, walk: Walk) {
                         v4[i][c] = widen(v[v_at + column_of(thread, c)]);
                     }
                 }
-                for (var r = 0u; r < ROWS; r++) { // unroll in registers
-                    let w = weights[first_weight + r * WEIGHTS_STRIDE + key4];
-                    for (var i = 0u; i < 4u; i++) { // unroll in registers
-                        for (var c = 0u; c < COLS; c++) { // unroll in registers
-                            acc[r][c] = select(acc[r][c], fma(vec4<f32>(w[i]), v4[i][c], acc[r][c]), w[i] != 0.0);
+                for (var slot = 0u; slot < SLOTS; slot++) { // unroll
+                    let loaded = weights[first_weight + (slot * SHARE + own) * WEIGHTS_STRIDE + key4];
+                    for (var t = 0u; t < SHARE; t++) { // unroll
+                        let w = from_lane(loaded, t, thread);
+                        for (var i = 0u; i < 4u; i++) { // unroll in registers
+                            for (var c = 0u; c < COLS; c++) { // unroll in registers
+                                let sum = acc[slot * SHARE + t][c];
+                                acc[slot * SHARE + t][c] = select(sum, fma(vec4<f32>(w[i]), v4[i][c], sum), w[i] != 0.0);
+                            }
                         }
                     }
                 }
