@@ -1,6 +1,6 @@
 //! Grids are cut by what they cost: every place once, in order, and no dispatch past the budget. No GPU.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 use wattn::{
@@ -15,13 +15,17 @@ fn caps(budget: DispatchBudget, software: bool) -> DeviceCaps {
     caps
 }
 
-/// The walks of all places of a grid in tiles, row by row from the mask's definition.
-fn walks(problem: &AttentionProblem, tiling: Tiling) -> Vec<u64> {
+/// The walks of all places of a grid in tiles, row by row from the mask's definition: the last rows first, on a software device the
+/// first ones in turns with them.
+fn walks(problem: &AttentionProblem, tiling: Tiling, software: bool) -> Vec<u64> {
     let shape = problem.shape();
     let group = shape.group_size();
     let rows = shape.seq_len_q * group;
     let mut walks = Vec::new();
-    for row_tile in (0..rows.div_ceil(tiling.tile_q())).rev() {
+    let mut row_tiles: VecDeque<u32> = (0..rows.div_ceil(tiling.tile_q())).collect();
+    let mut from_front = false;
+    while let Some(row_tile) = if from_front { row_tiles.pop_front() } else { row_tiles.pop_back() } {
+        from_front = software && !from_front;
         let tile_rows = row_tile * tiling.tile_q()..rows.min((row_tile + 1) * tiling.tile_q());
         let seen = tile_rows.map(|row| problem.visible_keys().visible(row / group, shape.seq_len_q, shape.seq_len_kv));
         let (begin, end) = seen.fold((u32::MAX, 0), |(begin, end), keys| (begin.min(keys.start), end.max(keys.end)));
@@ -112,7 +116,7 @@ proptest! {
             }
         };
         let what = format!("{budget:?}\n{plan}");
-        let walks = walks(&problem, tiling);
+        let walks = walks(&problem, tiling, software);
         let attend = &plan.dispatches()[0];
         let part = assert_covers(attend, walks.len() as u64, &what).map_or(u64::MAX, u64::from);
 
@@ -215,9 +219,9 @@ fn ten_million_keys() {
         let tiling = plan.tiling();
         let tile = u64::from(tiling.tile_kv()) * 256 * (u64::from(tiling.tile_q()) + DispatchBudget::FETCH);
         let attend = &plan.dispatches()[0];
-        let part = assert_covers(attend, walks(&problem, tiling).len() as u64, &plan.to_string()).unwrap();
+        let part = assert_covers(attend, walks(&problem, tiling, false).len() as u64, &plan.to_string()).unwrap();
         assert!(u64::from(part) * tile <= budget.workgroup_operations(), "{plan}");
-        let operations = walks(&problem, tiling).iter().sum::<u64>() * tile;
+        let operations = walks(&problem, tiling, false).iter().sum::<u64>() * tile;
         let fewest = operations.div_ceil(budget.dispatch_operations()) as usize;
         assert!((fewest..4 * fewest).contains(&attend.stretches.len()), "{fewest} {plan}");
     }

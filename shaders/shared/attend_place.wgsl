@@ -16,6 +16,16 @@ struct RowTile {
     end: u32,
 }
 
+// Tiles of rows in the order in which they start. Under a causal mask the last rows see the most keys: they start first, so that none
+// of them runs alone at the end. Where every core is given a run of neighbours beforehand, long ones and short ones take turns.
+fn row_tile_of(place: WorkgroupPlace) -> u32 {
+    let last = params.row_tiles - 1u;
+    if !LONG_AND_SHORT {
+        return last - place.row_tile;
+    }
+    return select(last - place.row_tile / 2u, place.row_tile / 2u, place.row_tile % 2u == 1u);
+}
+
 fn place_of_workgroup(workgroup: vec3<u32>, num_workgroups: vec3<u32>) -> WorkgroupPlace {
     let slot = workgroup.y * num_workgroups.x + workgroup.x;
     let index = params.first_place + slot;

@@ -34,7 +34,7 @@ struct RowRange {
 
 // Tiles of rows lie within query blocks.
 fn rows_of_workgroup(place: WorkgroupPlace) -> RowTile {
-    let row_tile = params.row_tiles - 1u - place.row_tile;
+    let row_tile = row_tile_of(place);
     let q_block = row_tile / params.tiles_per_q_block;
     let rows_per_q_block = params.block_size_q * params.group_size;
     let begin = q_block * rows_per_q_block + row_tile % params.tiles_per_q_block * GROUPS * ROWS;

@@ -114,7 +114,7 @@ impl AttentionPlan {
         if parts.is_some() {
             attend.carry_state(carried);
         }
-        let stretches = |num_places| walks.costs(num_places).cut(parts, caps);
+        let stretches = |num_places| walks.costs(num_places, caps.software).cut(parts, caps);
         let mut dispatches = vec![Dispatch::cut(attend, walks.num_places(), caps, stretches)?];
         if kernel == KernelId::AttendDecode {
             let merge = specialize_merge(shape.head_dim_v, problem.out_dtype, problem.lse, tier);
@@ -209,8 +209,8 @@ impl AttentionPlan {
     /// Operations of all workgroups, by the estimate that budgets count in. The merge is not counted.
     pub(crate) fn operations(&self) -> u64 {
         let walks = Walks::new(&self.problem, self.tiling, self.carried);
-        // The grid was seen to fit.
-        walks.costs(walks.num_places() as u32).operations()
+        // The grid was seen to fit. Their order is of no interest.
+        walks.costs(walks.num_places() as u32, false).operations()
     }
 
     /// Rows of partial results.
@@ -369,7 +369,7 @@ fn specialize_attend(
             scalar_constants(shape, tier, tiling)
         }
     };
-    let mut switches = BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv)]);
+    let mut switches = BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv), ("LONG_AND_SHORT", caps.software)]);
     if let Some(blocks) = &problem.blocks {
         constants.insert("BLOCK_SIZE", blocks.block_size);
         switches.insert("CAUSAL", problem.mask == Mask::Causal);

@@ -67,11 +67,16 @@ impl<'a> Walks<'a> {
         (listed + near).max(dense)
     }
 
-    /// Tiles of one workgroup's walk, or of its split of that.
-    fn tiles_of(&self, place: u32) -> u64 {
+    /// Tiles of one workgroup's walk, or of its split of that. `long_and_short`: the order of rows, as `attend_place.wgsl` has it.
+    fn tiles_of(&self, place: u32, long_and_short: bool) -> u64 {
         let (shape, splits) = (self.problem.shape(), u64::from(self.tiling.num_splits));
         let (row, split) = (u64::from(place) / splits, u64::from(place) % splits);
-        let row_tile = self.row_tiles - 1 - row % self.row_tiles;
+        let (last, index) = (self.row_tiles - 1, row % self.row_tiles);
+        let row_tile = match (long_and_short, index % 2) {
+            (true, 1) => index / 2,
+            (true, _) => last - index / 2,
+            (false, _) => last - index,
+        };
         let per_block = self.rows.tiles_per_q_block(self.tiling).max(1);
         let first_row = row_tile / per_block * self.rows.rows_per_q_block()
             + row_tile % per_block * u64::from(self.tiling.tile_q());
@@ -89,10 +94,10 @@ impl<'a> Walks<'a> {
         (tiles * (split + 1) / splits - tiles * split / splits).max(1)
     }
 
-    pub(super) fn costs(&self, num_places: u32) -> Costs<impl Fn(u32) -> u64> {
+    pub(super) fn costs(&self, num_places: u32, long_and_short: bool) -> Costs<impl Fn(u32) -> u64> {
         let walks = *self;
         let (most_tiles, tile_operations) = (self.most_tiles(), self.tile_operations());
-        Costs { num_places, most_tiles, tile_operations, tiles: move |place| walks.tiles_of(place) }
+        Costs { num_places, most_tiles, tile_operations, tiles: move |place| walks.tiles_of(place, long_and_short) }
     }
 
     /// Bytes of the state that a workgroup carries from part to part.
