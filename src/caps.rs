@@ -240,8 +240,8 @@ impl DeviceCaps {
         self.matrix_edge().filter(|_| tier.matrix())
     }
 
-    /// Whether f32 are loaded in pairs. A GPU loads four at once as it is; a software device one element after the other, and lavapipe
-    /// 25.0 half as fast or less. Tiers without subgroup operations stay plain WGSL.
+    /// Whether f32 are loaded in pairs, as u64. A GPU loads four at once as it is; a software device takes one element after the other,
+    /// and as long for each whatever its width. Tiers without subgroup operations stay plain WGSL.
     pub(crate) const fn loads_wide(&self, tier: Tier) -> bool {
         self.software && self.shader_int64 && tier.subgroup()
     }

@@ -219,9 +219,9 @@ fn ten_million_keys() {
         let tiling = plan.tiling();
         let tile = u64::from(tiling.tile_kv()) * 256 * (u64::from(tiling.tile_q()) + DispatchBudget::FETCH);
         let attend = &plan.dispatches()[0];
-        let part = assert_covers(attend, walks(&problem, tiling, false).len() as u64, &plan.to_string()).unwrap();
+        let part = assert_covers(attend, walks(&problem, tiling, software).len() as u64, &plan.to_string()).unwrap();
         assert!(u64::from(part) * tile <= budget.workgroup_operations(), "{plan}");
-        let operations = walks(&problem, tiling, false).iter().sum::<u64>() * tile;
+        let operations = walks(&problem, tiling, software).iter().sum::<u64>() * tile;
         let fewest = operations.div_ceil(budget.dispatch_operations()) as usize;
         assert!((fewest..4 * fewest).contains(&attend.stretches.len()), "{fewest} {plan}");
     }

@@ -282,7 +282,7 @@ fn check_bindings(module: &Module, specialization: &Specialization, what: &str) 
     assert_eq!(*span as usize, 4 * members.len(), "{what}: the host struct has no padding");
 }
 
-/// Bytes of workgroup memory, each variable at its alignment.
+/// Bytes of an address space's variables, each at its alignment.
 fn bytes_of(module: &Module, space: AddressSpace) -> u64 {
     let mut layouter = naga::proc::Layouter::default();
     layouter.update(module.to_ctx()).unwrap();

@@ -386,7 +386,7 @@ fn specialize_attend(
 const MOST_KEPT_BYTES: u32 = 8 << 10;
 
 const fn queries_module(shape: &AttentionShape, tier: Tier, tiling: Tiling, caps: &DeviceCaps) -> Module {
-    let kept = tiling.rows / tiling.share(tier) * shape.head_dim * 4;
+    let kept = tiling.slots(tier) * shape.head_dim * 4;
     if caps.software && kept <= MOST_KEPT_BYTES { Module::QueriesKept } else { Module::QueriesLoaded }
 }
 
@@ -399,7 +399,7 @@ fn scalar_constants(shape: &AttentionShape, tier: Tier, tiling: Tiling) -> BTree
         ("GROUPS", tiling.groups),
         ("COLS", shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes)),
         ("SHARE", tiling.share(tier)),
-        ("SLOTS", tiling.rows / tiling.share(tier)),
+        ("SLOTS", tiling.slots(tier)),
         ("TILE_KV", tiling.tile_kv()),
         ("WEIGHTS_STRIDE", tiling.weights_stride()),
         ("WORKGROUP_SIZE", tiling.workgroup_size()),

@@ -56,6 +56,11 @@ impl Tiling {
         }
     }
 
+    /// Loads of one lane that cover all rows.
+    pub(super) const fn slots(&self, tier: Tier) -> u32 {
+        self.rows / self.share(tier)
+    }
+
     /// vec4 elements from one row's weights to the next. One more than needed, so that lanes reading one column of
     /// many rows fall on different banks of workgroup memory.
     pub(super) const fn weights_stride(&self) -> u32 {
