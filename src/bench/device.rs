@@ -17,8 +17,7 @@ pub(crate) struct Uploaded {
 impl Uploaded {
     pub(crate) fn new(ctx: &Context, shape: AttentionShape, dtype: DType, tensors: &Tensors) -> Result<Self> {
         let inputs = tensors.inputs();
-        let upload =
-            |label, tensor: &HostTensor| ctx.upload_checked(label, &stored(tensor, dtype), wgpu::BufferUsages::STORAGE);
+        let upload = |label, tensor: &HostTensor| ctx.upload_checked(label, &stored(tensor, dtype));
         let q = upload("wattn.bench.q", inputs.q)?;
         let k = upload("wattn.bench.k", &heads_outermost(inputs.k)?)?;
         let v = upload("wattn.bench.v", &heads_outermost(inputs.v)?)?;

@@ -6,18 +6,18 @@ use crate::{
 };
 
 impl Context {
-    /// [`Context::upload`], as an error where the contents do not fit.
-    pub(crate) fn upload_checked(
-        &self,
-        label: &str,
-        contents: &[u8],
-        usage: wgpu::BufferUsages,
-    ) -> Result<wgpu::Buffer> {
+    /// [`Context::upload`] of what kernels read, as an error where the contents do not fit.
+    pub(crate) fn upload_checked(&self, label: &str, contents: &[u8]) -> Result<wgpu::Buffer> {
         let (needed, available) = (contents.len() as u64, self.caps().max_buffer_bytes);
         if needed > available {
             return Err(Error::Limit { limit: "max_buffer_size", needed, available });
         }
-        self.scoped("uploading", || self.upload(label, contents, usage))
+        self.scoped("uploading", || self.upload(label, contents, wgpu::BufferUsages::STORAGE))
+    }
+
+    /// The same of whole numbers.
+    pub(crate) fn upload_u32(&self, label: &str, list: &[u32]) -> Result<wgpu::Buffer> {
+        self.upload_checked(label, bytemuck::cast_slice(list))
     }
 
     /// A list of `u32`, which travels as f32 of the same bits.
@@ -76,11 +76,7 @@ impl Lists {
     }
 
     pub(crate) fn upload(ctx: &Context, blocks: &HostBlocks) -> Result<Self> {
-        let usage = wgpu::BufferUsages::STORAGE;
-        let upload = |list: &[u32]| {
-            let list = if list.is_empty() { &[0] } else { list };
-            ctx.upload_checked("wattn.blocks", bytemuck::cast_slice(list), usage)
-        };
+        let upload = |list: &[u32]| ctx.upload_u32("wattn.blocks", if list.is_empty() { &[0] } else { list });
         let (indices, counts) = (upload(blocks.block_indices())?, upload(blocks.block_counts())?);
         Ok(Self { shape: blocks.shape(), indices, counts })
     }

@@ -121,15 +121,9 @@ impl Context {
         let plan = SelectionPlan::with_tier(&problem, self.caps(), tier)?;
         let selection = Selection::prepare(self, &plan)?;
         let lists = Lists::new(self, &problem.blocks(), problem.shape())?;
-        let upload = |label, tensor: &HostTensor<T>| {
-            self.upload_checked(label, bytemuck::cast_slice(tensor.data()), wgpu::BufferUsages::STORAGE)
-        };
+        let upload = |label, tensor: &HostTensor<T>| self.upload_checked(label, bytemuck::cast_slice(tensor.data()));
         let (q, k) = (upload("wattn.q", inputs.q)?, upload("wattn.k", inputs.k)?);
-        let lens = inputs.seq_lens_kv.map(|lens| {
-            let usage = wgpu::BufferUsages::STORAGE;
-            self.upload_checked("wattn.seq_lens_kv", bytemuck::cast_slice(lens), usage)
-        });
-        let lens = lens.transpose()?;
+        let lens = inputs.seq_lens_kv.map(|lens| self.upload_u32("wattn.seq_lens_kv", lens)).transpose()?;
         let view = |buffer, [batch, seq, heads, dim]: [u32; 4]| {
             TensorView::new(buffer, problem.dtype(), Layout::seq_major(batch, seq, heads, dim))
         };

@@ -157,13 +157,10 @@ impl Stage {
         let lens = problem.seq_lens_kv.then_some(lens);
         let blocks = problem.block_selection().map(|blocks| spread(blocks, &shape, lens.as_deref()));
         let inputs = HostInputs { seq_lens_kv: lens.as_deref(), ..tensors.inputs() };
-        let upload = |lens: &[u32]| {
-            ctx.upload_checked("wattn.tune.lens", bytemuck::cast_slice(lens), wgpu::BufferUsages::STORAGE)
-        };
         Ok(Self {
             uploaded: Uploaded::new(ctx, shape, problem.dtype(), &tensors)?,
             outputs: Outputs::new(ctx, &problem)?,
-            seq_lens_kv: lens.as_deref().map(upload).transpose()?,
+            seq_lens_kv: lens.as_deref().map(|lens| ctx.upload_u32("wattn.tune.lens", lens)).transpose()?,
             lists: blocks.as_ref().map(|blocks| Lists::upload(ctx, blocks)).transpose()?,
             rows: OracleRows::of(&problem, &inputs, blocks.as_ref(), rows(&shape).into_iter()),
             problem,

@@ -125,12 +125,9 @@ impl Stage {
         let inputs = SelectionInputs { q, k, seq_lens_kv: lens.as_deref() };
         // The numbers are the same in every type.
         let widened = SelectionProblem { dtype: crate::DType::F32, ..problem.clone() };
-        let upload = |lens: &[u32]| {
-            ctx.upload_checked("wattn.tune.lens", bytemuck::cast_slice(lens), wgpu::BufferUsages::STORAGE)
-        };
         Ok(Self {
             uploaded: Uploaded::new(ctx, shape, problem.dtype(), &tensors)?,
-            seq_lens_kv: lens.as_deref().map(upload).transpose()?,
+            seq_lens_kv: lens.as_deref().map(|lens| ctx.upload_u32("wattn.tune.lens", lens)).transpose()?,
             lists: Lists::new(ctx, &problem.blocks(), &shape)?,
             expected: select(&widened, &inputs)?,
             problem,
