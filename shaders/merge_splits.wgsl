@@ -5,8 +5,6 @@
 @group(0) @binding(3) var<storage, read_write> out: array<OutElem4>;          // [batch, seq_len_q, num_q_heads, head_dim_v / 4]
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;               // [batch, seq_len_q, num_q_heads]
 
-const LSE_EMPTY = -3.0e38;
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn merge_splits(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -21,17 +19,21 @@ fn merge_splits(
     }
 
     var max_lse = LSE_EMPTY;
+    // An lse of NaN or +infinity makes the row NaN.
+    var spoiled = false;
     for (var part = 0u; part < params.num_parts; part++) {
-        max_lse = max(max_lse, partial_lse[params.parts_lse_offset + part * params.num_rows + row]);
+        let part_lse = partial_lse[params.parts_lse_offset + part * params.num_rows + row];
+        spoiled = spoiled || is_nan(part_lse) || is_infinity(part_lse);
+        max_lse = max(max_lse, part_lse);
     }
     var sum = 0.0;
     var acc = vec4<f32>();
     for (var part = 0u; part < params.num_parts; part++) {
         let part_row = part * params.num_rows + row;
         let part_lse = partial_lse[params.parts_lse_offset + part_row];
-        // Parts that saw no key take no part. A NaN is not LSE_EMPTY, and goes into the result as it should.
-        if part_lse != LSE_EMPTY {
-            let weight = exp(part_lse - max_lse);
+        // Parts that saw no key take no part: their lse is LSE_EMPTY, or -infinity as others write it.
+        if part_lse > LSE_EMPTY {
+            let weight = max(exp(part_lse - max_lse), LEAST_WEIGHT);
             sum += weight;
             acc = fma(vec4<f32>(weight), partial_out[params.parts_out_offset + part_row * HEAD_DIM_V4 + column], acc);
         }
@@ -42,9 +44,9 @@ fn merge_splits(
     let query = row / params.num_q_heads % params.seq_len_q;
     let batch = row / params.num_q_heads / params.seq_len_q;
     let out_at = params.out_offset + batch * params.out_batch + query * params.out_seq + head * params.out_head;
-    out[out_at + column] = narrow(select(acc / sum, vec4<f32>(), empty));
+    out[out_at + column] = narrow(nan_if4(spoiled, select(acc / sum, vec4<f32>(), empty)));
     if WRITE_LSE && column == 0u {
         lse[params.lse_offset + batch * params.lse_batch + query * params.lse_seq + head * params.lse_head] =
-            select(max_lse + log(sum), LSE_EMPTY, empty);
+            nan_if(spoiled, select(max_lse + log(sum), LSE_EMPTY, empty));
     }
 }

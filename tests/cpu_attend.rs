@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Case, MASKS, rows, shape};
+use common::bad_values::check_bad_values;
+use common::{Case, Exp, MASKS, rows, shape};
 use half::{bf16, f16};
 use wattn::cpu::{self, CpuTiling};
 use wattn::{AttentionOutput, AttentionProblem, AttentionShape, DType, Element, Error, HostTensor, LSE_EMPTY, Mask};
@@ -332,4 +333,20 @@ fn mistakes_are_errors() {
     }
     let largest = CpuTiling { tile_q: u32::MAX, tile_kv: u32::MAX, split_kv: u32::MAX, stream_rows: 0 };
     case.check(&case.attend(&largest), "largest tiles");
+}
+
+/// Bad numbers reach every row that sees them, however low their scores are.
+#[test]
+fn nan_and_infinity_are_not_hidden() {
+    for mask in [
+        Mask::Full,
+        Mask::Causal,
+        Mask::Window { left: Some(3), right: Some(7) },
+        Mask::Window { left: Some(5), right: Some(0) },
+    ] {
+        let clean = Case::<f32>::random(shape(1, [37, 37], [2, 2]), mask, 3);
+        for tiling in [TINY, TINY_STREAM, CpuTiling::default()] {
+            check_bad_values(&clean, Exp::Cpu, |case| case.attend(&tiling), &format!("{tiling:?} {mask}"));
+        }
+    }
 }

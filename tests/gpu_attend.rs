@@ -119,7 +119,7 @@ fn bad_values_stay_in_their_rows() {
         everywhere::<f32>(|ctx, tier, tiling| {
             let plan = plan_of(&clean, ctx, tier, tiling);
             let what = format!("{} {tier} {tiling:?} {mask}", ctx.describe());
-            check_bad_values(&clean, |case| run(ctx, &plan, case), &what);
+            check_bad_values(&clean, Exp::of(&plan), |case| run(ctx, &plan, case), &what);
         });
     }
 }

@@ -126,6 +126,48 @@ fn offsets_change_nothing() {
     }
 }
 
+/// A NaN or an infinity in the lse of a part, or in its out: its own row is NaN, or its own column not finite, however little the part
+/// weighs; -infinity is as good as LSE_EMPTY. The kernel and its twin agree.
+#[test]
+fn bad_parts_are_not_hidden() {
+    let clean = Parts::new([3, 17, 36], 200.0);
+    let at = |row: usize, part: usize| part * 17 + row;
+    let row = (0..17).find(|&row| (0..3).all(|part| clean.lse[at(row, part)] > LSE_EMPTY)).unwrap();
+    for ctx in contexts() {
+        for part in 0..3 {
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut parts = Parts { out: clean.out.clone(), lse: clean.lse.clone(), problem: clean.problem };
+                parts.lse[at(row, part)] = bad;
+                let mut without = Parts { out: clean.out.clone(), lse: clean.lse.clone(), problem: clean.problem };
+                without.lse[at(row, part)] = LSE_EMPTY;
+                let expected = run(ctx, &without, 0);
+                let twin = twins::merge_splits(&parts.problem, &parts.out, &parts.lse).unwrap();
+                for (who, (out, lse)) in [("kernel", run(ctx, &parts, 0)), ("twin", twin)] {
+                    let what = format!("{} {who}: lse {bad} in part {part}", ctx.describe());
+                    for (i, (got, expected)) in out.iter().zip(&expected.0).enumerate() {
+                        let spoiled = i / 36 == row && bad != f32::NEG_INFINITY;
+                        let near = (got - expected).abs() <= 1e-4; // lse up to 200: see merges_as_defined
+                        assert!(if spoiled { got.is_nan() } else { near }, "{what}: out[{i}] {got} {expected}");
+                    }
+                    assert_eq!(lse[row].is_nan(), bad != f32::NEG_INFINITY, "{what}: {}", lse[row]);
+                }
+            }
+            for bad in [f32::NAN, f32::INFINITY] {
+                let mut parts = Parts { out: clean.out.clone(), lse: clean.lse.clone(), problem: clean.problem };
+                parts.out[at(row, part) * 36 + 8] = bad;
+                let twin = twins::merge_splits(&parts.problem, &parts.out, &parts.lse).unwrap();
+                let (expected, _) = run(ctx, &clean, 0);
+                for (who, (out, lse)) in [("kernel", run(ctx, &parts, 0)), ("twin", twin)] {
+                    let what = format!("{} {who}: out {bad} in part {part}", ctx.describe());
+                    assert!(if bad.is_nan() { out[row * 36 + 8].is_nan() } else { out[row * 36 + 8] == bad }, "{what}");
+                    assert!(lse[row].is_finite() && out[row * 36 + 7].is_finite(), "{what}");
+                    assert!((out[row * 36 + 9] - expected[row * 36 + 9]).abs() <= 1e-4, "{what}");
+                }
+            }
+        }
+    }
+}
+
 /// A NaN in a part reaches its own row's lse or column and no other.
 #[test]
 fn nan_stays_in_its_row() {

@@ -97,6 +97,55 @@ fn the_golden_vectors() {
     }
 }
 
+/// A NaN or an infinity in one key or value, listed, sink or near: NaN, or no finite number, in the rows that attend to it, and the
+/// bits of a clean run in all others.
+#[test]
+fn bad_values_reach_the_rows_that_attend_to_them() {
+    fn check_dtype<T: Element>(step: usize) {
+        let cases: Vec<_> =
+            callers_cases::<T>().into_iter().filter(|case| case.selection.block_size == 16).step_by(step).collect();
+        for ctx in contexts() {
+            for tier in tiers(ctx.caps(), &[T::DTYPE]) {
+                for clean in &cases {
+                    check_case(ctx, &plan_of(clean, ctx, tier, tiny_tiling(ctx.caps(), tier, 2)), clean);
+                }
+            }
+        }
+    }
+    check_dtype::<f32>(2);
+    check_dtype::<f16>(5);
+}
+
+fn check_case<T: Element>(ctx: &Context, plan: &AttentionPlan, clean: &SelectedCase<T>) {
+    let expected = run(ctx, plan, clean);
+    let len = clean.case.inputs().seq_len_kv(0);
+    for (key, which, bad) in
+        [(len / 3, 0, f32::NAN), (len / 3, 1, f32::NAN), (len - 1, 0, f32::NAN), (0, 1, f32::INFINITY)]
+    {
+        let mut dirty = clean.clone();
+        let tensor = if which == 0 { &mut dirty.case.k } else { &mut dirty.case.v };
+        let [_, _, heads, dim] = tensor.shape().map(|n| n as usize);
+        // Batch 0, head 1, element 2.
+        tensor.data_mut()[(key as usize * heads + 1) * dim + 2] = T::from_f32(bad);
+        let got = run(ctx, plan, &dirty);
+        for row in common::rows(&clean.case.shape) {
+            let [b, q, h] = row.map(|n| n as usize);
+            let (out, lse) = (got.out.row(b, q, h), got.lse.row(b, q, h)[0]);
+            let clean_out = expected.out.row(b, q, h);
+            let same = |x: &f32, y: &f32| x.to_bits() == y.to_bits();
+            let reached = b == 0 && clean.case.kv_head(row) == 1 && clean.keys(row).contains(&key);
+            let right = match (reached, which) {
+                (false, _) => out.iter().zip(clean_out).all(|(x, y)| same(x, y)),
+                (true, 0) => lse.is_nan() && out.iter().all(|x| x.is_nan()),
+                (true, _) if bad.is_nan() => out[2].is_nan() && same(&out[1], &clean_out[1]),
+                (true, _) => !out[2].is_finite() && same(&out[1], &clean_out[1]),
+            };
+            let what = format!("{} {} {bad} in {} of key {key}", ctx.describe(), plan.tier(), ["k", "v"][which]);
+            assert!(right, "{what}, {row:?}: {}: {lse} {out:?}, clean {clean_out:?}", clean.name);
+        }
+    }
+}
+
 /// All blocks listed: dense causal attention. The lists go past the window and the sinks, which must not count twice.
 #[test]
 fn keeping_everything_is_dense_attention() {

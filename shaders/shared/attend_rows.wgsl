@@ -42,6 +42,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             acc[r][c] = vec4<f32>();
         }
     }
+    // A bit for each row: one of this lane's scores was NaN.
+    var spoiled_rows = 0u;
 
     if part.resumes {
         // One long loop: some compilers unroll short ones on their own, and choke on what comes out.
@@ -50,6 +52,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             if i % (COLS + 1u) == COLS {
                 row_max[i / (COLS + 1u)] = value.x;
                 row_sum[i / (COLS + 1u)] = value.y;
+                spoiled_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
             } else {
                 acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)] = value;
             }
@@ -126,7 +129,10 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll in registers
                 let score4 = vec4<f32>(
                     scores[r][c4 * 4u], scores[r][c4 * 4u + 1u], scores[r][c4 * 4u + 2u], scores[r][c4 * 4u + 3u]);
-                let weight4 = select(vec4<f32>(), exp2(score4 - new_max), score4 != vec4<f32>(MASKED));
+                spoiled_rows |= select(0u, 1u << r, any_nan(score4));
+                // Nothing for what is masked, and for -infinity.
+                let weight4 =
+                    select(vec4<f32>(), max(exp2(score4 - new_max), vec4<f32>(LEAST_WEIGHT)), score4 > vec4<f32>(MASKED));
                 row_sum[r] += weight4.x + weight4.y + weight4.z + weight4.w;
                 weights[first_weight + r * WEIGHTS_STRIDE + lane * (KEYS / 4u) + c4] = weight4;
             }
@@ -183,7 +189,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     if part.end < walk.end {
         for (var i = 0u; i < CARRIED; i++) { // unroll in registers
             if i % (COLS + 1u) == COLS {
-                carry4(i, vec4<f32>(row_max[i / (COLS + 1u)], row_sum[i / (COLS + 1u)], 0.0, 0.0), tile);
+                let r = i / (COLS + 1u);
+                carry4(i, vec4<f32>(row_max[r], row_sum[r], f32((spoiled_rows >> r) & 1u), 0.0), tile);
             } else {
                 carry4(i, acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)], tile);
             }
@@ -191,7 +198,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         return;
     }
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
-        row_sum[r] = give_sum(row_sum[r], r, thread);
+        row_sum[r] = give_sum(select(row_sum[r], SPOILED_SUM, ((spoiled_rows >> r) & 1u) == 1u), r, thread);
     }
     join_sum(thread);
     var place = place_of(tile.first_row);
@@ -199,14 +206,17 @@ fn attend_rows(tile: Tile, walk: Walk) {
         if tile.first_row + r < tile.end_row {
             let sum = take(row_sum[r], r, thread);
             let empty = sum == 0.0;
+            let spoiled = is_spoiled_sum(sum) || is_infinity(row_max[r]);
             for (var c = 0u; c < COLS; c++) { // unroll in registers
                 // The first test is a constant: most columns need no other.
                 if (c + 1u) * LANES <= HEAD_DIM_V4 || lane + c * LANES < HEAD_DIM_V4 {
-                    store_out(tile, place, lane + c * LANES, select(acc[r][c] / sum, vec4<f32>(), empty));
+                    let mean = select(acc[r][c] / sum, vec4<f32>(), empty);
+                    store_out(tile, place, lane + c * LANES, nan_if4(spoiled, mean));
                 }
             }
             if lane == 0u {
-                store_lse(tile, place, select((row_max[r] + log2(sum)) * LN_2, LSE_EMPTY, empty));
+                let lse = select((row_max[r] + log2(sum)) * LN_2, LSE_EMPTY, empty);
+                store_lse(tile, place, nan_if(spoiled, lse));
             }
         }
         place = next_place(place);

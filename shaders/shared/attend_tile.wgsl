@@ -2,7 +2,6 @@
 
 // Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
 const MASKED = -3.0e38;
-const LSE_EMPTY = -3.0e38;
 const LN_2 = 0.6931471805599453;
 
 // What one group works on. `heads` numbers the sets of query heads whose rows go together: the heads of a KV head, or

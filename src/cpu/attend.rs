@@ -153,7 +153,7 @@ fn stream_sequence<T: Element>(sequence: &Sequence<'_, T>, tiling: &CpuTiling, o
     for (index, (out, lse)) in out.chunks_exact_mut(dim_v).zip(lse).enumerate() {
         let (q_index, head) = (index / num_q_heads, index % num_q_heads);
         let row = (head / group * seq_len_q + q_index) * group + head % group;
-        *lse = partial.finish(row, sequence.visible(q_index).len(), out);
+        *lse = partial.finish(row, out);
     }
 }
 
@@ -189,7 +189,7 @@ fn tile_sequence<T: Element>(
                     for (at, row) in tile.rows.clone().enumerate() {
                         let (q_index, g) = (row / group, row % group);
                         let (out, lse) = &mut slices[q_index - queries.start];
-                        lse[g] = partial.finish(at, sequence.visible(q_index).len(), &mut out[g * dim_v..][..dim_v]);
+                        lse[g] = partial.finish(at, &mut out[g * dim_v..][..dim_v]);
                     }
                 }
             },

@@ -97,16 +97,19 @@ impl<'a, T: Element> Call<'a, T> {
         let row = self.row(tile, row);
 
         out.fill(0.0);
+        let mut spoiled = false;
         let mut row_max = MASKED;
         let mut lane_sums = vec![0.0f32; lanes as usize];
         for tile_begin in tile.walk.places.clone().step_by((lanes * keys) as usize) {
             let whole = tile.walk.is_whole(tile_begin, lanes * keys);
             let scores = row.scores(tile_begin..tile_begin + lanes * keys);
 
+            spoiled |= scores.iter().any(|score| score.is_nan());
             let new_max = scores.iter().fold(row_max, |max, &score| max.max(score));
             let rescale = (row_max - new_max).exp2();
             row_max = new_max;
-            let weight = |&score: &f32| if score == MASKED { 0.0 } else { (score - new_max).exp2() };
+            let weight =
+                |&score: &f32| if score > MASKED { (score - new_max).exp2().max(f32::MIN_POSITIVE) } else { 0.0 };
             let weights: Vec<f32> = scores.iter().map(weight).collect();
             for (sum, weights) in lane_sums.iter_mut().zip(weights.chunks_exact(keys as usize)) {
                 *sum *= rescale;
@@ -130,6 +133,10 @@ impl<'a, T: Element> Call<'a, T> {
         }
 
         let sum: f32 = lane_sums.iter().sum();
+        if spoiled || row_max == f32::INFINITY {
+            out.fill(f32::NAN);
+            return f32::NAN;
+        }
         if sum == 0.0 {
             out.fill(0.0);
             return LSE_EMPTY;

@@ -120,7 +120,7 @@ impl<T: Element> Selected<'_, T> {
                             let (q_index, g) = (row / num_heads, kv_head * num_heads + row % num_heads);
                             let (out, lse) = &mut slices[q_index - queries.start];
                             let out = &mut out[g * dim_v..][..dim_v];
-                            lse[g] = partial.finish(at, walk.any_key_of(q_index), out);
+                            lse[g] = partial.finish(at, out);
                         }
                     }
                 },

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 /// Merges partial results of the same rows over disjoint sets of keys: `(out, lse)`.
 ///
 /// `parts_out` is `[num_parts, num_rows, head_dim_v]`, `parts_lse` is `[num_parts, num_rows]`; the result is
-/// `[num_rows, head_dim_v]` and `[num_rows]`. A part whose lse is [`LSE_EMPTY`] is not read. A row with no other part
-/// gives zeros and [`LSE_EMPTY`].
+/// `[num_rows, head_dim_v]` and `[num_rows]`. A part whose lse is [`LSE_EMPTY`] or -infinity is not read. A row with no
+/// other part gives zeros and [`LSE_EMPTY`]; one with an lse of NaN or +infinity gives NaN.
 ///
 /// # Errors
 /// What [`MergeProblem::validate`] returns, and [`Error::Length`] when a slice does not fit the problem.
@@ -30,11 +30,17 @@ pub fn merge(problem: &MergeProblem, parts_out: &[f32], parts_lse: &[f32]) -> Re
     let mut out = vec![0.0; num_rows * dim];
     let mut lse = vec![LSE_EMPTY; num_rows];
     out.par_chunks_mut(dim).zip(&mut lse).enumerate().for_each(|(row, (out, lse))| {
-        let parts = || (0..num_parts).map(|part| part * num_rows + row).filter(|&at| parts_lse[at] != LSE_EMPTY);
+        let parts = || {
+            (0..num_parts)
+                .map(|part| part * num_rows + row)
+                .filter(|&at| parts_lse[at] > LSE_EMPTY || parts_lse[at].is_nan())
+        };
         let max_lse = parts().fold(LSE_EMPTY, |max, at| max.max(parts_lse[at]));
         let mut sum = 0.0f32;
         for at in parts() {
             let weight = (parts_lse[at] - max_lse).exp();
+            // Never 0, so that an infinity in a part reaches the row as one; a NaN stays.
+            let weight = if weight < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { weight };
             sum += weight;
             for (to, from) in out.iter_mut().zip(&parts_out[at * dim..][..dim]) {
                 *to = weight.mul_add(*from, *to);

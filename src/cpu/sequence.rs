@@ -119,20 +119,17 @@ impl Partial {
         }
     }
 
-    /// Writes one finished row to `out` `[head_dim_v]` and returns its lse. `num_keys` is the number of keys that it sees.
-    pub(super) fn finish(&self, row: usize, num_keys: usize, out: &mut [f32]) -> f32 {
-        if num_keys == 0 {
+    /// Writes one finished row to `out` `[head_dim_v]` and returns its lse.
+    pub(super) fn finish(&self, row: usize, out: &mut [f32]) -> f32 {
+        let sum = self.sum[row];
+        // The largest weight is 1, so that only a row without a key, or with scores of -infinity alone, has a sum of 0.
+        if sum == 0.0 {
             out.fill(0.0);
             return LSE_EMPTY;
         }
-        let sum = self.sum[row];
         let acc = &self.acc[row * out.len()..];
         for (to, acc) in out.iter_mut().zip(acc) {
             *to = acc / sum;
-        }
-        // The largest weight is 1, so a sum of 0 says that every score was -inf: undefined, as in the definition.
-        if sum == 0.0 {
-            return f32::NAN;
         }
         ((f64::from(self.max[row]) + f64::from(sum).log2()) * core::f64::consts::LN_2) as f32
     }

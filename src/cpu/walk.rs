@@ -65,15 +65,6 @@ impl Walk {
         self.listed.len() + self.near.len()
     }
 
-    /// Number of keys that query `q_index` attends to, or at least whether it is 0.
-    pub(super) fn any_key_of(&self, q_index: usize) -> usize {
-        let p = q_index as i64 + self.offset;
-        let listed = self.listed.first().is_some_and(|&key| i64::from(key) <= p - self.behind);
-        let (start, end) = (self.near.start as i64, self.near.end as i64);
-        let near = start.max(p - self.window + 1) < end.min(p.saturating_add(self.ahead) + 1);
-        usize::from(listed || near)
-    }
-
     /// The queries that attend to a listed key.
     pub(super) fn queries_of_listed(&self, key: usize) -> Range<usize> {
         (key as i64 + self.behind - self.offset).max(0) as usize..usize::MAX

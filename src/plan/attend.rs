@@ -354,7 +354,15 @@ fn specialize_attend(
         None => (Module::WalkRange, Module::HandRange),
     };
     let elem = elem_module(problem.dtype, tier, caps);
-    let mut modules = vec![Module::AttendParams, Module::SeqLens, Module::AttendPlace, walk, elem, Module::AttendTile];
+    let mut modules = vec![
+        Module::AttendParams,
+        Module::SeqLens,
+        Module::AttendPlace,
+        walk,
+        elem,
+        Module::NonFinite,
+        Module::AttendTile,
+    ];
     let mut constants = match caps.edge_of(tier) {
         Some(edge) => {
             let values = if caps.matrix_from_vec4 { Module::ValuesVec4 } else { Module::ValuesScalar };
@@ -425,7 +433,7 @@ pub(super) fn share_modules(lanes: u32, tier: Tier, caps: &DeviceCaps) -> (Modul
 pub(super) fn specialize_merge(head_dim_v: u32, out_dtype: DType, lse: bool, tier: Tier) -> Specialization {
     Specialization {
         kernel: KernelId::MergeSplits,
-        modules: vec![Module::MergeParams, out_module(out_dtype, tier)],
+        modules: vec![Module::MergeParams, Module::NonFinite, out_module(out_dtype, tier)],
         constants: BTreeMap::from([("HEAD_DIM_V4", head_dim_v / 4), ("WORKGROUP_SIZE", merge_splits::WORKGROUP_SIZE)]),
         switches: BTreeMap::from([("WRITE_LSE", lse)]),
         arrays: Arrays::Memory, // it has none

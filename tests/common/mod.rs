@@ -122,7 +122,8 @@ impl<T: Element> Case<T> {
         (h / self.shape.group_size()) as usize
     }
 
-    /// Naive f32 attention, two passes over a row of scores, laid out like out. Weights are rounded as `exp` says.
+    /// Naive f32 attention, two passes over a row of scores, laid out like out. Weights are rounded as `exp` says before they are
+    /// multiplied with values; their sum is that of f32.
     pub fn naive(&self, exp: Exp) -> Vec<f32> {
         let mut out = Vec::new();
         for row in rows(&self.shape) {
@@ -141,8 +142,9 @@ impl<T: Element> Case<T> {
             let mut sum = 0.0f32;
             let mut acc = vec![0.0f32; self.shape.head_dim_v as usize];
             for (key, score) in scores {
-                let weight = exp.round_weight((score - max).exp());
+                let weight = (score - max).exp();
                 sum += weight;
+                let weight = exp.round_weight(weight);
                 for (to, v) in acc.iter_mut().zip(self.v.row(b, key as usize, self.kv_head(row))) {
                     *to += weight * v.to_f32();
                 }
@@ -342,7 +344,10 @@ impl Exp {
 /// - A weight is `exp(score - max)`: the exponential is off by `e` (see [`Exp`]). Every rescaling, at most one per key,
 ///   adds one exponential and one product, and all subtractions of a row together `2 u * score`. Scores and maximum are
 ///   both off by `delta`, so a weight is off by the factor `exp(2 delta + 4 u * score + (num_keys + 1) (e + 2 u))`.
-/// - The sums of weights and of weighted values, `num_keys` long, each add `gamma(2 num_keys + 2)`; then one division.
+/// - The sums of weights and of weighted values, `num_keys` long, each add `gamma(2 num_keys + 2)`; then one division. That covers
+///   units that cut off: a product of `t <= 16` keys aligns its terms and the sum so far to the largest, with two bits more than f32,
+///   and drops the rest of each and of the whole, `(t + 1) / 4 + 1` ulp or `t / 2 + 2.5` roundings, less than two roundings a key.
+///   (Of a score, `head_dim` long, with as many keys as columns: less than `head_dim + 3`.)
 /// - A weight below `2^-126` may be 0; one that is rounded to f16 adds what [`Exp`] says.
 pub fn bound(row: &Magnitudes, head_dim: u32, exp: Exp) -> (Vec<f64>, f64) {
     let gamma = |n: f64| n * UNIT / (1.0 - n * UNIT);

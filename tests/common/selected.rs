@@ -119,8 +119,9 @@ impl<T: Element> SelectedCase<T> {
         let max = scores.iter().fold(f32::MIN, |max, &score| max.max(score));
         let (mut sum, mut acc) = (0.0f32, vec![0.0f32; self.case.shape.head_dim_v as usize]);
         for (&key, score) in keys.iter().zip(scores) {
-            let weight = exp.round_weight((score - max).exp());
+            let weight = (score - max).exp();
             sum += weight;
+            let weight = exp.round_weight(weight);
             let v = self.case.v.row(b, key as usize, kv_head);
             acc.iter_mut().zip(v).for_each(|(to, v)| *to += weight * v.to_f32());
         }

@@ -67,6 +67,8 @@ pub fn attend_row<T: Element>(
         let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(a.to_f32()) * f64::from(b.to_f32())).sum();
         scores.push((key, scale * dot));
     }
+    // A weight of exactly 0: the key counts as one that the row does not see.
+    scores.retain(|&(_, score)| score != f64::NEG_INFINITY);
     let mut out = vec![0.0; shape.head_dim_v as usize];
     if scores.is_empty() {
         return (out, f64::from(LSE_EMPTY));

@@ -64,21 +64,23 @@ pub fn attend_selected_row<T: Element>(
     let kv_head = (q_head / (shape.num_q_heads / shape.num_kv_heads)) as usize;
     let q = inputs.q.row(batch as usize, q_index as usize, q_head as usize);
     let scale = f64::from(problem.scale());
-    let keys = attended_keys(problem, inputs.seq_len_kv(batch), blocks, batch, q_index, q_head);
-    let scores: Vec<f64> = keys
-        .iter()
-        .map(|&key| {
+    let scores: Vec<(u32, f64)> = attended_keys(problem, inputs.seq_len_kv(batch), blocks, batch, q_index, q_head)
+        .into_iter()
+        .map(|key| {
             let k = inputs.k.row(batch as usize, key as usize, kv_head);
-            scale * q.iter().zip(k).map(|(q, k)| f64::from(q.to_f32()) * f64::from(k.to_f32())).sum::<f64>()
+            (key, scale * q.iter().zip(k).map(|(q, k)| f64::from(q.to_f32()) * f64::from(k.to_f32())).sum::<f64>())
         })
+        // A weight of exactly 0: the key counts as one that the row does not see.
+        .filter(|&(_, score)| score != f64::NEG_INFINITY)
         .collect();
     let mut out = vec![0.0; shape.head_dim_v as usize];
-    if keys.is_empty() {
+    if scores.is_empty() {
         return (out, f64::from(LSE_EMPTY));
     }
-    let max = scores.iter().fold(f64::NEG_INFINITY, |max, &score| if score.is_nan() { score } else { max.max(score) });
-    let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
-    for (&key, score) in keys.iter().zip(scores) {
+    let max =
+        scores.iter().fold(f64::NEG_INFINITY, |max, &(_, score)| if score.is_nan() { score } else { max.max(score) });
+    let sum: f64 = scores.iter().map(|&(_, score)| (score - max).exp()).sum();
+    for (key, score) in scores {
         let weight = (score - max).exp() / sum;
         let v = inputs.v.row(batch as usize, key as usize, kv_head);
         out.iter_mut().zip(v).for_each(|(out, v)| *out += weight * f64::from(v.to_f32()));
