@@ -291,6 +291,23 @@ fn bytes_of(module: &Module, space: AddressSpace) -> u64 {
     variables.map(|(_, global)| u64::from(layouter[global.ty].size.next_multiple_of(16))).sum()
 }
 
+/// Drivers put a variable of workgroup memory at the alignment of its elements, in an order of their own, and matrices are loaded from
+/// multiples of 16 bytes: an H100 drops the low bits of other addresses. So the sizes of all variables are multiples of 16, which
+/// makes any order of them right, and so is what lies between rows of matrices.
+fn check_alignment(module: &Module, specialization: &Specialization, what: &str) {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).unwrap();
+    for (_, global) in module.global_variables.iter().filter(|(_, global)| global.space == AddressSpace::WorkGroup) {
+        let (name, size) = (global.name.as_deref().unwrap(), layouter[global.ty].size);
+        assert!(size.is_multiple_of(16), "{what}: {name} has {size} bytes, and what comes after it may lie anywhere");
+    }
+    // In vec4, of f16 and of f32.
+    for (stride, bytes) in [("A_STRIDE4", 8), ("K_STRIDE4", 8), ("V_STRIDE4", 8), ("SUMS_STRIDE4", 16)] {
+        let stride_bytes = specialization.constant(stride).map(|stride| stride * bytes);
+        assert!(stride_bytes.is_none_or(|stride| stride.is_multiple_of(16)), "{what}: {stride} {stride_bytes:?}");
+    }
+}
+
 fn translate(module: &Module, info: &ModuleInfo, kernel: KernelId, what: &str) {
     let entry = || (ShaderStage::Compute, kernel.name().to_owned());
     let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
@@ -327,6 +344,9 @@ fn every_variant_is_laid_out_as_the_host_believes() {
         let entry = &module.entry_points[0];
         assert_eq!((entry.name.as_str(), entry.stage), (kernel.name(), ShaderStage::Compute), "{what}");
         check_bindings(&module, specialization, &what);
+        if tier.matrix() && kernel != KernelId::MergeSplits {
+            check_alignment(&module, specialization, &what);
+        }
         translate(&module, &info, kernel, &what);
         assert_eq!(entry.workgroup_size[1..], [1, 1], "{what}");
         if let Some(tiling) = tiling {

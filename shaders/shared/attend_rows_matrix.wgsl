@@ -16,9 +16,12 @@ const SHIFT = 7.0;
 
 // What each row's sums are multiplied by in a tile, and in the end parts of the rows' sums.
 var<workgroup> row_factors: array<f32, GROUPS * ROWS * PARTS>;
-// The last tile, counted from 1, in which some row's sums move, and in which some value is not finite.
-var<workgroup> moving_tile: atomic<u32>;
-var<workgroup> spoiled_tile: atomic<u32>;
+// The last tile, counted from 1, in which some row's sums move (MOVING), and in which some value is not finite (SPOILED). Drivers
+// place an array at the alignment of its elements, and matrices are loaded from multiples of 16 bytes only: so every array of
+// workgroup memory takes a multiple of 16, whatever order they come in.
+var<workgroup> last_tiles: array<atomic<u32>, 4>;
+const MOVING = 0u;
+const SPOILED = 1u;
 
 // By their bits: a compiler may take for granted that numbers are finite.
 fn is_spoiled(value: vec4<f16>) -> vec4<bool> {
@@ -98,6 +101,11 @@ fn attend_rows(tile: Tile, walk: Walk) {
         row_reference[i] = MASKED;
         row_sum[i] = 0.0;
     }
+    // A bit for each of the lane's rows: one of its scores was NaN.
+    var spoiled_rows = 0u;
+    // What this lane's share of the sums was when they were last folded, every FOLD_TILES tiles: matrix units cut sums off, always
+    // towards 0, which over a long walk would add up.
+    var folded: array<vec4<f32>, FOLDED>;
     if part.resumes {
         for (var c = 0u; c < CARRIED_COLUMNS; c++) { // unroll
             for (var i = 0u; i < CARRIED_EACH; i++) { // unroll in registers
@@ -113,15 +121,19 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
             workgroupBarrier(); // orders sums: the matrices have been read
         }
+        for (var i = 0u; i < CARRIED_FOLDED; i++) {
+            folded[i] = carried4(FOLDED + i, tile);
+        }
         for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-            let numbers = carried4(V_TILES * CARRIED_EACH + i, tile);
+            let numbers = carried4(FOLDED + CARRIED_FOLDED + i, tile);
             row_reference[i] = numbers.x;
             row_sum[i] = numbers.y;
+            spoiled_rows |= select(0u, 1u << i, numbers.z != 0.0);
         }
     }
     if thread.index == 0u {
-        atomicStore(&moving_tile, 0u);
-        atomicStore(&spoiled_tile, 0u);
+        atomicStore(&last_tiles[MOVING], 0u);
+        atomicStore(&last_tiles[SPOILED], 0u);
     }
 
     var k_next: array<vec4<f16>, K_EACH>;
@@ -132,7 +144,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             k_next[i] = k[k_begin + walk_key(walk, part.begin + at.x) * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
         }
     }
-    var number = 0u;
+    // Counted from the begin of the walk, so that sums are folded at the same tiles however the walk is cut.
+    var number = (part.begin - walk.begin) / TILE_KV;
     for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
         number++;
         let whole = walk_is_whole(walk, tile_begin);
@@ -174,7 +187,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 if !whole {
                     let spoiled = is_spoiled(value);
                     if any(spoiled) {
-                        atomicMax(&spoiled_tile, number);
+                        atomicMax(&last_tiles[SPOILED], number);
                     }
                     value = select(value, vec4<f16>(), spoiled);
                 }
@@ -210,7 +223,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let factor = exp2(row_reference[i] - reference);
             // Where nothing has been added yet nothing needs to move.
             if moves && row_reference[i] != MASKED {
-                atomicMax(&moving_tile, number);
+                atomicMax(&last_tiles[MOVING], number);
             }
             if own_part == 0u {
                 row_factors[first + r] = factor;
@@ -218,16 +231,18 @@ fn attend_rows(tile: Tile, walk: Walk) {
             row_sum[i] *= factor;
             row_reference[i] = reference;
             for (var j = 0u; j < PART4; j++) { // unroll in registers
-                let weight4 = select(vec4<f32>(), exp2(score4[j] - reference + SHIFT), score4[j] != vec4<f32>(MASKED));
-                let rounded = vec4<f16>(weight4);
-                row_sum[i] += f32(rounded.x) + f32(rounded.y) + f32(rounded.z) + f32(rounded.w);
-                put_a4(first_a + r * A_STRIDE4 + own_part + j, rounded);
+                spoiled_rows |= select(0u, 1u << i, any_nan(score4[j]));
+                // Nothing for what is masked, and for -infinity.
+                let weight4 = select(vec4<f32>(), exp2(score4[j] - reference + SHIFT), score4[j] > vec4<f32>(MASKED));
+                // As they are: compilers drop a rounding to f16 and back, and the one below falls either way.
+                row_sum[i] += weight4.x + weight4.y + weight4.z + weight4.w;
+                put_a4(first_a + r * A_STRIDE4 + own_part + j, vec4<f16>(weight4));
             }
         }
-        workgroupBarrier(); // orders tile_a, row_factors, moving_tile and spoiled_tile
+        workgroupBarrier(); // orders tile_a, row_factors and last_tiles
 
-        let spoiled = atomicLoad(&spoiled_tile) == number;
-        if spoiled || atomicLoad(&moving_tile) == number {
+        let spoiled = atomicLoad(&last_tiles[SPOILED]) == number;
+        if spoiled || atomicLoad(&last_tiles[MOVING]) == number {
             for (var c = 0u; c < V_TILES; c++) { // unroll in registers
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
                     let at = first_sums + r * EDGE * SUMS_STRIDE4;
@@ -241,13 +256,18 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     let column = c * EDGE / 4u + e % (EDGE / 4u);
                     if spoiled && column < HEAD_DIM_V4 {
                         for (var key = 0u; key < TILE_KV; key++) {
-                            let weight = f32(a4(first_a + r * A_STRIDE4 + key / 4u)[key % 4u]);
+                            let weight = max(f32(a4(first_a + r * A_STRIDE4 + key / 4u)[key % 4u]), LEAST_WEIGHT);
                             let value = v[v_begin + walk_key(walk, tile_begin + key) * params.v_seq + column];
                             let added = select(vec4<f32>(), weight * vec4<f32>(value), is_spoiled(value));
-                            sum = select(sum, sum + added, weight != 0.0);
+                            let rows = walk_rows(walk, tile_begin + key);
+                            let sees = tile.first_row + r >= rows.begin && tile.first_row + r < rows.end;
+                            sum = select(sum, sum + added, sees);
                         }
                     }
                     put_sums4(at, sum);
+                    if FOLD_TILES > 0u {
+                        folded[c * CARRIED_EACH + (e - lane) / LANES] *= row_factors[first + r];
+                    }
                 }
                 workgroupBarrier(); // orders sums: they are what the matrices are to be
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
@@ -273,6 +293,21 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
         // tile_v is written again only after the next tile's first barrier.
+
+        if FOLD_TILES > 0u && number % max(FOLD_TILES, 1u) == 0u {
+            for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                    coopStoreT(acc[r * V_TILES + c], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                    acc[r * V_TILES + c] = MatrixC();
+                }
+                workgroupBarrier(); // orders sums: the matrices have been written
+                for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+                    folded[c * CARRIED_EACH + (e - lane) / LANES] += sums4(sums_at(first_sums, e));
+                }
+                workgroupBarrier(); // orders sums: they have been read
+            }
+        }
     }
 
     if part.end < walk.end {
@@ -290,8 +325,12 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
             workgroupBarrier(); // orders sums: they have been read
         }
+        for (var i = 0u; i < CARRIED_FOLDED; i++) {
+            carry4(FOLDED + i, folded[i], tile);
+        }
         for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-            carry4(V_TILES * CARRIED_EACH + i, vec4<f32>(row_reference[i], row_sum[i], 0.0, 0.0), tile);
+            let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((spoiled_rows >> i) & 1u), 0.0);
+            carry4(FOLDED + CARRIED_FOLDED + i, numbers, tile);
         }
         return;
     }
@@ -299,7 +338,9 @@ fn attend_rows(tile: Tile, walk: Walk) {
     // The parts of a row's sum, added in the same order by all that need it.
     workgroupBarrier(); // orders row_factors and sums: they have been read
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-        row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = row_sum[i];
+        // A score of +infinity leaves its row such a reference.
+        let spoiled = ((spoiled_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
+        row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], SPOILED_SUM, spoiled);
     }
     workgroupBarrier(); // orders row_factors: the sums have been written
     for (var c = 0u; c < V_TILES; c++) { // unroll in registers
@@ -313,8 +354,12 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let column = c * EDGE / 4u + e % (EDGE / 4u);
             if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
                 let sum = sum_of_row(first + r);
-                let value = sums4(sums_at(first_sums, e));
-                store_out(tile, place_of(tile.first_row + r), column, select(value / sum, vec4<f32>(), sum == 0.0));
+                var value = sums4(sums_at(first_sums, e));
+                if FOLD_TILES > 0u {
+                    value += folded[c * CARRIED_EACH + (e - lane) / LANES];
+                }
+                let mean = select(value / sum, vec4<f32>(), sum == 0.0);
+                store_out(tile, place_of(tile.first_row + r), column, nan_if4(is_spoiled_sum(sum), mean));
             }
         }
         workgroupBarrier(); // orders sums: they have been read
@@ -323,8 +368,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
         let r = own_row + i * LANES;
         if own_part == 0u && tile.first_row + r < tile.end_row {
             let sum = sum_of_row(first + r);
-            let lse = (row_reference[i] - SHIFT + log2(sum)) * LN_2;
-            store_lse(tile, place_of(tile.first_row + r), select(lse, LSE_EMPTY, sum == 0.0));
+            let lse = select((row_reference[i] - SHIFT + log2(sum)) * LN_2, LSE_EMPTY, sum == 0.0);
+            store_lse(tile, place_of(tile.first_row + r), nan_if(is_spoiled_sum(sum), lse));
         }
     }
 }

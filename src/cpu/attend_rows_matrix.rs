@@ -10,28 +10,30 @@ const SLACK: f32 = 8.0;
 const SHIFT: f32 = 7.0;
 
 impl<T: Element> Call<'_, T> {
-    /// One row against the keys that its tile walks through, with weights rounded to f16 and sums that move only when a
-    /// score passes the row's reference by [`SLACK`]. A matrix product adds in an order of its own.
+    /// One row against the keys that its tile walks through, with weights rounded to f16 for their products with values, sums that
+    /// move only when a score passes the row's reference by [`SLACK`], and that are folded every few tiles. A matrix product adds
+    /// in an order of its own.
     pub(super) fn attend_row_matrix(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         let tiling: Tiling = self.tiling();
         let (tile_kv, parts) = (tiling.tile_kv(), (tiling.lanes / tiling.rows).max(1));
         let row = self.row(tile, row);
 
         out.fill(0.0);
+        let mut folded = vec![0.0f32; out.len()];
+        let fold_tiles = self.plan.dispatches()[0].specialization.constant("FOLD_TILES").unwrap_or(0) as usize;
+        let mut spoiled = false;
         let mut reference = MASKED;
         let mut part_sums = vec![0.0f32; parts as usize];
-        for tile_begin in tile.walk.places.clone().step_by(tile_kv as usize) {
+        for (number, tile_begin) in (1..).zip(tile.walk.places.clone().step_by(tile_kv as usize)) {
             let scores = row.scores(tile_begin..tile_begin + tile_kv);
+            spoiled |= scores.iter().any(|score| score.is_nan());
             let tile_max = scores.iter().fold(MASKED, |max, &score| max.max(score));
             let moved = if tile_max > reference + SLACK { tile_max } else { reference };
             let factor = (reference - moved).exp2();
             reference = moved;
-            part_sums.iter_mut().chain(out.iter_mut()).for_each(|sum| *sum *= factor);
+            part_sums.iter_mut().chain(out.iter_mut()).chain(&mut folded).for_each(|sum| *sum *= factor);
 
-            let weight = |&score: &f32| {
-                let weight = if score == MASKED { 0.0 } else { (score - reference + SHIFT).exp2() };
-                f16::from_f32(weight).to_f32()
-            };
+            let weight = |&score: &f32| if score > MASKED { (score - reference + SHIFT).exp2() } else { 0.0 };
             let weights: Vec<f32> = scores.iter().map(weight).collect();
             for (sum, weights) in part_sums.iter_mut().zip(weights.chunks_exact((tile_kv / parts) as usize)) {
                 for four in weights.chunks_exact(4) {
@@ -42,13 +44,23 @@ impl<T: Element> Call<'_, T> {
                 // A masked key may hold NaN.
                 if weight != 0.0 {
                     for (to, value) in out.iter_mut().zip(row.value(at)) {
-                        *to = weight.mul_add(value.to_f32(), *to);
+                        *to = f16::from_f32(weight).to_f32().mul_add(value.to_f32(), *to);
                     }
+                }
+            }
+            if fold_tiles > 0 && number % fold_tiles == 0 {
+                for (sum, to) in out.iter_mut().zip(&mut folded) {
+                    *to += core::mem::take(sum);
                 }
             }
         }
 
+        out.iter_mut().zip(&folded).for_each(|(sum, folded)| *sum += folded);
         let sum: f32 = part_sums.iter().sum();
+        if spoiled || reference == f32::INFINITY {
+            out.fill(f32::NAN);
+            return f32::NAN;
+        }
         if sum == 0.0 {
             out.fill(0.0);
             return LSE_EMPTY;

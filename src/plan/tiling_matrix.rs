@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Tiling;
 use super::attend::RowSets;
 use crate::shader::Module;
-use crate::{AttentionProblem, DType, DeviceCaps, Error, Result, Tier};
+use crate::{AttentionProblem, BlockSelection, DType, DeviceCaps, Error, Result, Tier};
 
 /// vec4 elements between the rows of f16 tiles that hold nothing: 16 bytes, so that rows stay aligned for wide loads and
 /// those of a matrix fall on different banks.
@@ -20,12 +20,20 @@ pub(super) struct MatrixTiling {
     tiling: Tiling,
     head_dim: u32,
     head_dim_v: u32,
+    /// Keys that a row may see.
+    walk_keys: u32,
 }
+
+/// Keys that matrices sum up before their sums are folded.
+const FOLD_KEYS: u32 = 4096;
 
 impl MatrixTiling {
     pub(super) fn new(problem: &AttentionProblem, tiling: Tiling, edge: u32) -> Self {
         let shape = problem.shape();
-        Self { edge, tiling, head_dim: shape.head_dim, head_dim_v: shape.head_dim_v }
+        let listed = |blocks: &BlockSelection| blocks.most_keys().max(blocks.dense_below.into());
+        let walk_keys = problem.blocks.as_ref().map_or(u64::MAX, listed).min(shape.seq_len_kv.into());
+        // At most a u32.
+        Self { edge, tiling, head_dim: shape.head_dim, head_dim_v: shape.head_dim_v, walk_keys: walk_keys as u32 }
     }
 
     /// The tiling for a problem on a device with matrices of this edge; `None` when workgroup memory holds none.
@@ -115,7 +123,7 @@ impl MatrixTiling {
         let weights = rows * u64::from(self.weights_stride4()) * 8;
         let scores = rows * u64::from(self.scores_stride4()) * 16;
         let factors = (rows * u64::from(self.parts()) * 4).next_multiple_of(16);
-        tiles + weights.next_multiple_of(16) + scores + factors + 2 * 16
+        tiles + weights.next_multiple_of(16) + scores + factors + 16
     }
 
     /// vec4 of a column of matrices that a lane carries from part to part of a walk.
@@ -123,15 +131,31 @@ impl MatrixTiling {
         (self.tiling.rows * self.edge / 4).div_ceil(self.tiling.lanes)
     }
 
-    /// vec4 that a lane carries in all: its part of the sums, then its rows' numbers.
-    pub(super) fn carried(&self) -> u32 {
+    /// vec4 of a lane's share of the sums.
+    fn sums_each(&self) -> u32 {
         self.padded4(self.head_dim_v) * 4 / self.edge * self.carried_of_column()
-            + self.tiling.rows.div_ceil(self.tiling.lanes)
+    }
+
+    /// vec4 that a lane carries in all: its share of the sums, of the folded ones, then its rows' numbers.
+    pub(super) fn carried(&self) -> u32 {
+        let folded = if self.fold_tiles() > 0 { self.sums_each() } else { 0 };
+        self.sums_each() + folded + self.tiling.rows.div_ceil(self.tiling.lanes)
+    }
+
+    /// Tiles after which sums leave the matrices and are added up in f32; 0: never. A matrix unit cuts sums off, so that each product
+    /// loses up to two units in the last place of what has been summed up: with [`FOLD_KEYS`] keys at a time the loss stays below a
+    /// quarter of what rounding to f16 costs, at any length. Walks of up to two such runs are left as they are.
+    fn fold_tiles(&self) -> u32 {
+        if self.walk_keys / self.tiling.num_splits.max(1) > 2 * FOLD_KEYS {
+            FOLD_KEYS / self.tiling.tile_kv()
+        } else {
+            0
+        }
     }
 
     /// Constants of the shader.
     pub(super) fn constants(&self) -> BTreeMap<&'static str, u32> {
-        let Self { edge, tiling, head_dim, head_dim_v } = *self;
+        let Self { edge, tiling, head_dim, head_dim_v, .. } = *self;
         let (parts, tile_kv) = (self.parts(), tiling.tile_kv());
         let each = |columns4: u32| (tile_kv * columns4).div_ceil(tiling.workgroup_size());
         let (k_columns4, v_columns4) = (self.padded4(head_dim), self.padded4(head_dim_v));
@@ -164,8 +188,11 @@ impl MatrixTiling {
             ("PART4", tile_kv / 4 / parts),
             ("ROWS_EACH", tiling.rows.div_ceil(tiling.lanes)),
             ("CARRIED_EACH", self.carried_of_column()),
+            ("FOLD_TILES", self.fold_tiles()),
+            ("FOLDED", self.sums_each()),
             ("CARRIED", 0),
             ("CARRIED_COLUMNS", 0),
+            ("CARRIED_FOLDED", 0),
             ("HEAD_DIM4", head_dim / 4),
             ("HEAD_DIM_V4", head_dim_v / 4),
         ])
