@@ -218,3 +218,59 @@ pub(super) fn modules(edge: u32, caps: &DeviceCaps) -> [Module; 2] {
         if caps.matrix_from_vec4 { Module::TilesVec4 } else { Module::TilesScalar },
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AttentionShape, MatrixTile};
+
+    /// Matrices are loaded from multiples of 16 bytes of workgroup memory, in which drivers place variables one after the other: so
+    /// each takes a multiple of 16 bytes, with every tiling that a plan accepts.
+    #[test]
+    fn arrays_take_multiples_of_16_bytes() {
+        let mut tilings = 0;
+        for (edge, lanes) in [(8, 8), (8, 16), (8, 32), (16, 16), (16, 32), (16, 64)] {
+            let mut caps = DeviceCaps::BASELINE;
+            (caps.shader_f16, caps.subgroup_size) = (true, Some(lanes..=lanes));
+            caps.matrix_tiles = vec![MatrixTile::square(edge)];
+            (caps.max_workgroup_storage_bytes, caps.max_invocations_per_workgroup) = (256 << 10, 1024);
+            for (head_dim, head_dim_v) in (4..=256).step_by(12).flat_map(|dim| [(dim, 260 - dim), (dim, dim)]) {
+                let shape = AttentionShape {
+                    batch_size: 1,
+                    seq_len_q: 99,
+                    seq_len_kv: 99,
+                    num_q_heads: 1,
+                    num_kv_heads: 1,
+                    head_dim,
+                    head_dim_v,
+                };
+                let problem = AttentionProblem::new(shape, DType::F16);
+                for (rows, keys, groups) in [edge, 2 * edge]
+                    .into_iter()
+                    .flat_map(|rows| (1..=16).flat_map(move |keys| (1..=4).map(move |g| (rows, keys, g))))
+                {
+                    let of = MatrixTiling::new(&problem, Tiling { lanes, rows, keys, groups, num_splits: 1 }, edge);
+                    if of.validate(&caps).is_err() {
+                        continue;
+                    }
+                    tilings += 1;
+                    let constants = of.constants();
+                    let bytes = [
+                        ("tile_a", constants["TILE_A4"] * 8),
+                        ("tile_k", constants["TILE_K4"] * 8),
+                        ("tile_v", constants["TILE_V4"] * 8),
+                        ("row_factors", groups * rows * constants["PARTS"] * 4),
+                        ("rows of tile_a", constants["A_STRIDE4"] * 8),
+                        ("rows of tile_k", constants["K_STRIDE4"] * 8),
+                        ("rows of tile_v", constants["V_STRIDE4"] * 8),
+                        ("a matrix's columns", edge * 2),
+                    ];
+                    for (name, bytes) in bytes {
+                        assert!(bytes.is_multiple_of(16), "{name} of {bytes} bytes: {:?}", of);
+                    }
+                }
+            }
+        }
+        assert!(tilings > 1000, "{tilings} tilings");
+    }
+}
