@@ -16,8 +16,10 @@ console.log(`device: ${adapter.info.vendor} ${adapter.info.architecture}, ${adap
 const number = (text) => (text === "inf" ? Infinity : text === "nan" ? NaN : Number(text));
 const buffer = (usage) => device.createBuffer({ size: 32, usage });
 let changed = 0;
+const cases = readFileSync(0, "utf8").split("\n").filter((line) => line.includes(";"));
+if (cases.length === 0) throw new Error("no cases given");
 
-for (const line of readFileSync(0, "utf8").split("\n").filter((line) => line.includes(";"))) {
+for (const line of cases) {
     const [label, expression, inputs, bits] = line.split(";").map((part) => part.trim());
     const code = `${features.length ? "enable f16;" : ""}
         @group(0) @binding(0) var<storage, read> a: array<f32, 8>;

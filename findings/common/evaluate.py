@@ -12,9 +12,10 @@ device = adapter.request_device_sync()
 print(f"device: {adapter.info['device']}, {adapter.info['description']}; wgpu-native {wgpu_native.__version__}")
 
 changed = 0
-for line in sys.stdin:
-    if ";" not in line:
-        continue
+cases = [line for line in sys.stdin if ";" in line]
+if not cases:
+    sys.exit("no cases given")
+for line in cases:
     label, expression, inputs, bits = (part.strip() for part in line.split(";"))
     code = f"""
         @group(0) @binding(0) var<storage, read> a: array<f32, 8>;
