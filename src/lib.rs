@@ -186,6 +186,8 @@ pub mod docs {
     pub mod architecture {}
     #[doc = include_str!("docs/numerics.md")]
     pub mod numerics {}
+    #[doc = include_str!("docs/devices.md")]
+    pub mod devices {}
     #[doc = include_str!("docs/performance.md")]
     pub mod performance {}
     #[doc = include_str!("docs/decisions.md")]

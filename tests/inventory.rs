@@ -86,10 +86,94 @@ fn nothing_lies_around_at_the_top() {
         "benches",
         "tests",
         "examples",
+        "findings",
         "target",
     ];
     for entry in std::fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
         assert!(name.starts_with('.') || allowed.contains(&name.as_str()), "{name} has no place at the top");
+    }
+}
+
+#[test]
+fn every_page_is_listed() {
+    let (lib, readme) = (include_str!("../src/lib.rs"), include_str!("../README.md"));
+    let pages = stems("src/docs", "md");
+    assert!(pages.contains("devices"));
+    for page in pages {
+        assert!(lib.contains(&format!("include_str!(\"docs/{page}.md\")")), "src/lib.rs does not include {page}.md");
+        assert!(readme.contains(&format!("(src/docs/{page}.md)")), "README.md does not link {page}.md");
+    }
+}
+
+/// What a script of `findings/` lacks.
+fn faults_of_finding(text: &str) -> Vec<&'static str> {
+    let head: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+    let said = |word: &str| head.iter().any(|line| line.strip_prefix("# ").is_some_and(|said| said.starts_with(word)));
+    let code = || text.lines().filter(|line| !line.starts_with('#'));
+    let has_line = |wanted: &str| code().any(|line| line == wanted);
+    let pinned = |line: &str| {
+        let python = line.starts_with("install_python");
+        if python {
+            line.split_whitespace().skip(2).all(|package| package.contains("=="))
+        } else {
+            line.split(['@', ' '])
+                .any(|word| word.contains('.') && word.starts_with(|first: char| first.is_ascii_digit()))
+        }
+    };
+    let mut installs = code().filter(|line| line.starts_with("install_") || line.contains("npm pack")).peekable();
+    let checks = [
+        (head.first() == Some(&"#!/usr/bin/env bash"), "does not say that bash runs it"),
+        (head.get(1).is_some_and(|line| line.len() > 20), "does not say what it shows"),
+        (said("Guess: ") && head.iter().any(|line| line.contains(" %)")), "has no guess with its confidence"),
+        (said("What happens: "), "does not say what happens"),
+        (said("Version: "), "names no version"),
+        (said("Source: "), "names no source"),
+        (has_line("set -euo pipefail"), "goes on after a failure"),
+        (has_line("work=$(mktemp -d)"), "makes no temporary folder"),
+        (has_line("trap 'rm -rf \"$work\"' EXIT"), "does not remove its folder"),
+        (installs.peek().is_some(), "installs nothing"),
+        (installs.all(pinned), "installs something without a version"),
+        (text.contains("CHANGED") || text.contains("/evaluate."), "does not fail when the behaviour changes"),
+        (!text.contains("wattn"), "needs this project"),
+    ];
+    checks.into_iter().filter(|(holds, _)| !holds).map(|(_, fault)| fault).collect()
+}
+
+#[test]
+fn findings_have_their_form() {
+    let folder = root().join("findings");
+    assert!(folder.join("README.md").is_file());
+    let found = stems("findings", "sh");
+    let read = |stem: &str| std::fs::read_to_string(folder.join(stem).with_extension("sh")).unwrap();
+    for stem in &found {
+        assert_eq!(faults_of_finding(&read(stem)), Vec::<&str>::new(), "findings/{stem}.sh");
+    }
+    for path in files(&folder.join("common")) {
+        assert!(!std::fs::read_to_string(&path).unwrap().contains("wattn"), "{} needs this project", path.display());
+    }
+    // A script that loses a part of its form is found out.
+    let example = read("wgsl-packing-moves-the-other-half");
+    for part in [
+        "#!/usr/bin/env bash",
+        "# Guess: ",
+        " %)",
+        "# What happens: ",
+        "# Version: ",
+        "# Source: ",
+        "set -e",
+        "mktemp",
+        "trap ",
+    ] {
+        assert!(!faults_of_finding(&example.replace(part, "")).is_empty(), "{part} may be missing");
+    }
+    for (part, fault) in [
+        ("153.0.0", "latest"),
+        ("0.6.2", "latest"),
+        ("install_", "have_"),
+        ("/evaluate.", "/run."),
+        ("Source", "wattn"),
+    ] {
+        assert!(!faults_of_finding(&example.replace(part, fault)).is_empty(), "{part} may be {fault}");
     }
 }
