@@ -161,7 +161,13 @@ impl Selection {
                 }
                 Piece::Select(_) => [scratch(), lens(), cache()].into_iter().chain(lists).collect(),
             };
-            steps.push(Some(Step::new(&self.ctx, pipeline, dispatch, &Self::params(&self.plan, piece, &tensors.places()), &slots)?));
+            steps.push(Some(Step::new(
+                &self.ctx,
+                pipeline,
+                dispatch,
+                &Self::params(&self.plan, piece, &tensors.places()),
+                &slots,
+            )?));
         }
         Ok(steps)
     }
