@@ -26,6 +26,7 @@ impl Device {
     fn new(tier: Tier, subgroup_size: Option<core::ops::RangeInclusive<u32>>, tiling: Tiling) -> Self {
         let mut caps = DeviceCaps::BASELINE;
         caps.shader_f16 = tier.shader_f16();
+        caps.max_workgroup_storage_bytes = 128 << 10;
         let size = subgroup_size.as_ref().map_or(4, |size| *size.end());
         caps.subgroup_size = subgroup_size;
         Self { caps, tier, tiling, subgroup_size: size as usize }
@@ -49,7 +50,6 @@ impl Device {
         let tiling = Tiling { lanes, rows: edge, keys: edge.div_ceil(lanes), groups: 2, num_splits: 1 };
         let mut device = Self::new(Tier::Matrix, Some(lanes..=lanes), tiling);
         device.caps.matrix_tiles = vec![MatrixTile::square(edge)];
-        device.caps.max_workgroup_storage_bytes = 48 << 10;
         (device.caps.shader_f16, device.caps.matrix_from_vec4) = (true, from_vec4);
         device
     }
@@ -145,13 +145,13 @@ fn dense<T: Element>(device: Device, case: common::Case<T>, out_dtype: DType) ->
         let twin = run_twins(&plan, &case);
         let finite = case.v.data().iter().all(|v| v.to_f32().is_finite());
         if !finite {
-            let is_right =
-                |(got, twin): (&f32, &f32)| got.is_nan() == twin.is_nan() && got.is_finite() == twin.is_finite();
-            assert!(got.out.data().iter().zip(twin.out.data()).all(is_right), "{what}: what is not finite");
+            let is_right = |(got, twin): (&f32, &f32)| got.is_finite() == twin.is_finite();
+            assert!(got.out.data().iter().zip(twin.out.data()).all(is_right), "{what}: what is finite");
             assert!(twin.out.data().iter().any(|x| x.is_finite()), "{what}: something is finite");
         } else if out_dtype == DType::F32 {
             case.check_with(&got, Exp::of(&plan), &what);
-            if !what.contains("steep") && case.seed != STEEP {
+            // Twins are close where scores are small.
+            if case.seed != STEEP {
                 check_twin(plan.tier(), (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
             }
         } else {
@@ -272,4 +272,34 @@ fn matrix_cases() -> Vec<Case> {
         selected(Device::matrices(8, 8, true), halves([13, 70], Mask::Causal, 39), SELECTION),
         selected(Device::matrices(8, 16, false).cut(), halves([13, 70], Mask::Causal, 40), SELECTION),
     ]
+}
+
+/// Other sizes of groups, rows and matrices, where what a lane reads is another lane's in other places.
+pub(crate) fn tilings() -> Vec<Case> {
+    let shape = |head_dim, head_dim_v| AttentionShape { head_dim, head_dim_v, ..common::shape(1, [7, 70], [1, 2]) };
+    let mut cases = Vec::new();
+    for lanes in [4, 8, 16] {
+        for (rows, keys, groups) in [(1, 4, 1), (4, 8, 3), (16, 4, 2)] {
+            let tiling = Tiling { lanes, rows, keys, groups, num_splits: 1 };
+            let case = || common::Case::<f32>::random(shape(20, 36), Mask::Causal, 50);
+            cases.push(dense(Device::new(Tier::Baseline, None, tiling), case(), DType::F32));
+            cases.push(dense(Device::new(Tier::Subgroup, Some(lanes..=lanes), tiling), case(), DType::F32));
+            let segments = Tiling { groups: 2 * groups, ..tiling };
+            cases.push(dense(Device::new(Tier::Subgroup, Some(lanes..=2 * lanes), segments), case(), DType::F32));
+            cases.push(selected(Device::new(Tier::Baseline, None, tiling), case(), SELECTION));
+        }
+    }
+    for (edge, lanes) in [(8, 4), (8, 8), (8, 32), (8, 64), (16, 8), (16, 16), (16, 64)] {
+        for (rows, keys, groups) in [(1, 1, 1), (2, 1, 3), (1, 2, 2)] {
+            let tile = |tiling: &mut Tiling| {
+                (tiling.rows, tiling.groups) = (rows * edge, groups);
+                tiling.keys *= keys;
+            };
+            let case = || common::Case::<f16>::random(shape(36, 20), Mask::Causal, 51);
+            cases.push(dense(Device::matrices(edge, lanes, true).tiled(tile), case(), DType::F32));
+            cases.push(dense(Device::matrices(edge, lanes, false).tiled(tile).cut(), case(), DType::F32));
+        }
+        cases.push(dense(Device::matrices(edge, lanes, true), steep::<f16>(shape(20, 36)), DType::F32));
+    }
+    cases
 }

@@ -3,15 +3,15 @@
 use naga::front::wgsl;
 use naga::valid::{Capabilities, FunctionInfo, ValidationFlags, Validator};
 use naga::{
-    AddressSpace, ArraySize, AtomicFunction, Barrier, BuiltIn, Expression, GatherMode, Handle, Literal, Module,
-    Statement, StorageAccess, Type, TypeInner,
+    AddressSpace, ArraySize, AtomicFunction, Barrier, BinaryOperator, BuiltIn, Expression, GatherMode, Handle, Literal,
+    Module, Statement, StorageAccess, Type, TypeInner,
 };
 
 use super::arith::{F2, Kind, Math, binary, bits, math};
 use super::program::{
     Function, Gather, Given, MatrixAt, MemoryVariable, Node, Op, Program, Root, Slot, Space, Variable, reduction,
 };
-use super::shadow::Access;
+use super::shadow::{Access, Atomic};
 
 /// Parses, validates and lowers a shader of one entry point. Panics on whatever it does not know.
 pub(crate) fn lower(source: &str, subgroup_size: usize) -> Program {
@@ -388,10 +388,16 @@ fn atomic(fun: &AtomicFunction, kind: Kind) -> (F2, Access) {
         Math::Two(f) => f,
         _ => unreachable!("min and max have two arguments"),
     };
-    match fun {
-        AtomicFunction::Add => (binary(naga::BinaryOperator::Add, kind), Access::Add),
-        AtomicFunction::Min => (extremum(naga::MathFunction::Min), Access::Min),
-        AtomicFunction::Max => (extremum(naga::MathFunction::Max), Access::Max),
+    let (f, atomic): (F2, Atomic) = match fun {
+        AtomicFunction::Add => (binary(BinaryOperator::Add, kind), Atomic::Add),
+        AtomicFunction::Subtract => (binary(BinaryOperator::Subtract, kind), Atomic::Add),
+        AtomicFunction::And => (binary(BinaryOperator::And, kind), Atomic::And),
+        AtomicFunction::InclusiveOr => (binary(BinaryOperator::InclusiveOr, kind), Atomic::Or),
+        AtomicFunction::ExclusiveOr => (binary(BinaryOperator::ExclusiveOr, kind), Atomic::Xor),
+        AtomicFunction::Min => (extremum(naga::MathFunction::Min), Atomic::Min),
+        AtomicFunction::Max => (extremum(naga::MathFunction::Max), Atomic::Max),
+        AtomicFunction::Exchange { compare: None } => return (|_, value| value, Access::Exchange),
         other => panic!("atomic {other:?} is not supported"),
-    }
+    };
+    (f, Access::Atomic(atomic))
 }

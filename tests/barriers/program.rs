@@ -290,6 +290,7 @@ pub(crate) fn reduction(op: SubgroupOperation, collective: CollectiveOperation, 
         SubgroupOperation::Min => extremum(MathFunction::Min),
         SubgroupOperation::All | SubgroupOperation::And => |a, b| a & b,
         SubgroupOperation::Any | SubgroupOperation::Or => |a, b| a | b,
-        SubgroupOperation::Mul | SubgroupOperation::Xor => panic!("{op:?} of a subgroup is not supported"),
+        SubgroupOperation::Xor => |a, b| a ^ b,
+        SubgroupOperation::Mul => panic!("{op:?} of a subgroup is not supported"),
     }
 }

@@ -70,13 +70,14 @@ fn selection<T: Element>(
 
 /// Cases that together have several rounds and stages, searches of one workgroup, heads whose lists are united, lengths,
 /// dense beginnings, and blocks beyond those kept.
-const CASES: [&str; 11] = [
+const CASES: [&str; 12] = [
     "HiP, prime length",
     "HiP, prefill from the start",
     "HiP, dense below",
     "HiP, several lengths",
     "HiP, Center, aligned, 22 keys",
     "HiP, strides",
+    "HiP, decode settings",
     "InfiniteHiP, prime length",
     "InfiniteHiP, dense below",
     "InfiniteHiP, the preset for tests",
@@ -118,6 +119,24 @@ pub(crate) fn cases() -> Vec<Case> {
         cases.extend(few.map(|case| selection(case, Tier::Matrix, &caps, lanes, tiling)));
     }
     cases.extend([false, true].map(check_of_lists));
+    cases
+}
+
+/// Other sizes of workgroups, of samples and of parts of a compaction.
+pub(crate) fn tilings() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (lanes, rows, search_groups, score_groups, top_k_size) in
+        [(4, 1, 1, 1, 4), (4, 8, 4, 8, 16), (8, 4, 8, 2, 64), (16, 2, 16, 4, 256)]
+    {
+        let tiling = SelectionTiling { lanes, rows, search_groups, score_groups, top_k_size, max_searches: 1 };
+        let mut caps = DeviceCaps::BASELINE;
+        caps.subgroup_size = Some(lanes..=lanes);
+        for tier in [Tier::Baseline, Tier::Subgroup] {
+            let few =
+                chosen::<f32>().into_iter().filter(|case| case.name.contains(", pr") || case.name.contains("Union"));
+            cases.extend(few.map(|case| selection(case, tier, &caps, lanes, tiling)));
+        }
+    }
     cases
 }
 

@@ -8,20 +8,30 @@ pub(crate) enum Access {
     Read,
     Write,
     /// An atomic operation whose result nobody looks at: those of one kind come to the same in any order.
-    Add,
-    Min,
-    Max,
+    Atomic(Atomic),
     /// Any other atomic operation.
     Exchange,
     /// Several kinds, by one accessor.
     Mixed,
 }
 
+/// Kinds of atomic operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Atomic {
+    /// Additions and subtractions.
+    Add,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+}
+
 impl Access {
     /// Whether several may do it without an order between them. What is left would make results depend on who comes
     /// first, for atomics too.
     fn commutes(self) -> bool {
-        matches!(self, Self::Read | Self::Add | Self::Min | Self::Max)
+        matches!(self, Self::Read | Self::Atomic(_))
     }
 }
 
