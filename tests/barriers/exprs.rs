@@ -1,9 +1,6 @@
 //! From naga's expressions to operations on registers, and from its pointers to places.
 
-use naga::{
-    ArraySize, BinaryOperator, Expression, Handle, MathFunction, RelationalFunction, ScalarKind, TypeInner,
-    UnaryOperator,
-};
+use naga::{ArraySize, BinaryOperator, Expression, Handle, MathFunction, RelationalFunction, ScalarKind, TypeInner};
 
 use super::arith::{Kind, Math, binary, bitcast, convert, math, unary};
 use super::lower::{Lowerer, Scope};
@@ -111,7 +108,7 @@ impl<'a> Lowerer<'a> {
                 Op::Pick { to, from: scope.slot(base), index: scope.slot(index), size, len, line }
             }
             Expression::Load { pointer } => Op::Load { to, place: self.place(scope, pointer), line },
-            Expression::Unary { op, expr } => self.unary(op, to, scope.slot(expr), kind(expr), size),
+            Expression::Unary { op, expr } => Op::One { to, a: scope.slot(expr), size, f: unary(op, kind(expr)) },
             Expression::Binary { op, left, right } => {
                 assert!(!matches!(inner, TypeInner::Matrix { .. }), "matrices of WGSL are not supported");
                 Op::Two { to, a: stepped(left), b: stepped(right), size, f: binary(op, kind(left)) }
@@ -154,10 +151,6 @@ impl<'a> Lowerer<'a> {
             ref other => panic!("{other:?} is not supported"),
         };
         vec![op]
-    }
-
-    fn unary(&self, op: UnaryOperator, to: Slot, a: Slot, kind: Kind, size: usize) -> Op {
-        Op::One { to, a, size, f: unary(op, kind) }
     }
 
     fn math(

@@ -263,11 +263,11 @@ impl Machine<'_> {
                 let value = |element| float(self.registers[self.element(matrix, first, element)]);
                 (0..edge * edge).map(value).collect::<Vec<f32>>()
             });
-            for element in 0..edge * edge {
+            for (element, &begin) in c.iter().enumerate() {
                 let (row, column) = (element / edge, element % edge);
                 let product = |sum: f32, i: usize| sum + a[row * edge + i] * b[i * edge + column];
                 let register = self.element(to, first, element);
-                self.registers[register] = bits((0..edge).fold(c[element], product));
+                self.registers[register] = bits((0..edge).fold(begin, product));
             }
         }
         Ok(())
