@@ -88,7 +88,7 @@ fn select_chunks(
             kept = compact(count, find_threshold(count, params.keep, index), index);
             workgroupBarrier(); // orders tallies and histogram: those of the next head
         }
-        storageBarrier(); // orders the marks
+        // Of marks every invocation looks at those that it made: each compaction gives it the same candidates.
         by_marks = true;
         kept = compact(count, Threshold(0u, 0u), index);
     } else {

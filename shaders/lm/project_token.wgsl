@@ -19,7 +19,7 @@ fn project_token(
     }
     sums[index] = sum;
     for (var half = LANES / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
+        workgroupBarrier(); // orders sums
         if lane < half {
             sums[index] += sums[index + half];
         }

@@ -30,12 +30,12 @@ fn project_tokens(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_in
         if row < params.num_rows && column < params.cols_vec4 {
             from_w = widen(weight[row * params.cols_vec4 + column]);
         }
-        workgroupBarrier();
+        workgroupBarrier(); // orders tile_x and tile_w: the previous ones have been read
         for (var i = 0u; i < 4u; i++) {
             tile_x[(quarter * 4u + i) * PITCH + loaded] = from_x[i];
             tile_w[(quarter * 4u + i) * PITCH + loaded] = from_w[i];
         }
-        workgroupBarrier();
+        workgroupBarrier(); // orders tile_x and tile_w: the other invocations' have been written
         for (var k = 0u; k < DEPTH; k++) {
             let at = k * PITCH;
             let w = vec4<f32>(

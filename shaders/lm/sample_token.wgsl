@@ -40,11 +40,11 @@ fn mix(x: u32) -> u32 {
     return (word >> 22u) ^ word;
 }
 
-// The sum over the workgroup, the same in every invocation, added in the order of the lanes.
+// The sum over the workgroup, the same in every invocation, added in the order of the lanes. `floats` may be written again
+// at once: workgroupUniformLoad is a barrier before and after.
 fn sum_floats(lane: u32, value: f32) -> f32 {
-    workgroupBarrier();
     floats[lane] = value;
-    workgroupBarrier();
+    workgroupBarrier(); // orders floats
     if lane == 0u {
         var sum = 0.0;
         for (var i = 0u; i < WORKGROUP_SIZE; i++) {
@@ -60,15 +60,13 @@ fn count_above(lane: u32, key: u32) -> u32 {
     for (var token = lane; token < params.vocab_size; token += WORKGROUP_SIZE) {
         count += select(0u, 1u, ordered(logit(token)) >= key);
     }
-    workgroupBarrier();
     words[lane] = count;
     for (var half = WORKGROUP_SIZE / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
+        workgroupBarrier(); // orders words
         if lane < half {
             words[lane] += words[lane + half];
         }
     }
-    workgroupBarrier();
     return workgroupUniformLoad(&words[0]);
 }
 
@@ -99,7 +97,7 @@ fn sample_token(@builtin(local_invocation_index) lane: u32) {
     words[lane] = best_key;
     winners[lane] = best_token;
     for (var half = WORKGROUP_SIZE / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
+        workgroupBarrier(); // orders words and winners
         if lane < half {
             let other = words[lane + half];
             let other_token = winners[lane + half];
@@ -109,10 +107,9 @@ fn sample_token(@builtin(local_invocation_index) lane: u32) {
             }
         }
     }
-    workgroupBarrier();
+    workgroupBarrier(); // orders words and winners
     let winner = winners[0];
     let best = logit(winner);
-    workgroupBarrier();
 
     var chosen = winner;
     if params.temperature > 0.0 {
@@ -136,9 +133,8 @@ fn sample_token(@builtin(local_invocation_index) lane: u32) {
         }
         let mass = lane_mass(lane, key, best);
         let all = sum_floats(lane, mass);
-        workgroupBarrier();
         floats[lane] = mass;
-        workgroupBarrier();
+        workgroupBarrier(); // orders floats
         if lane == 0u {
             // Walk the lanes, then the tokens of the lane where the draw falls.
             var left = f32(mix(params.seed ^ mix(state[0])) >> 8u) / 16777216.0 * all;

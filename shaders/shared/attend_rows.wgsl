@@ -116,7 +116,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             tile_max[r] = give_max(tile_max[r], r, thread);
         }
         join_max(thread);
-        workgroupBarrier(); // orders weights and what hand_keys writes: the previous tile's have been read
+        workgroupBarrier(); // orders weights, what join_max and hand_keys write: the previous tile's have been read
         hand_keys(walk, tile_begin, thread);
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             let new_max = max(row_max[r], take(tile_max[r], r, thread));

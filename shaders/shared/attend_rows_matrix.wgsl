@@ -335,14 +335,13 @@ fn attend_rows(tile: Tile, walk: Walk) {
         return;
     }
 
-    // The parts of a row's sum, added in the same order by all that need it.
-    workgroupBarrier(); // orders row_factors and sums: they have been read
+    // The parts of a row's sum, added in the same order by all that need it. Factors were read only where sums moved, before a barrier;
+    // the first barrier below orders the parts.
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
         // A score of +infinity leaves its row such a reference.
         let spoiled = ((spoiled_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
         row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], SPOILED_SUM, spoiled);
     }
-    workgroupBarrier(); // orders row_factors: the sums have been written
     for (var c = 0u; c < V_TILES; c++) { // unroll in registers
         for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
             let at = first_sums + r * EDGE * SUMS_STRIDE4;

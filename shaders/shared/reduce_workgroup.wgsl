@@ -10,6 +10,7 @@ fn give_max(value: f32, r: u32, thread: Thread) -> f32 {
     return value;
 }
 
+// No barrier at the end: the rows pass one, that of `weights`, before they take the results.
 fn join_max(thread: Thread) {
     let first_row = group_of(thread) * ROWS;
     workgroupBarrier(); // orders reduce_lanes
@@ -20,7 +21,6 @@ fn join_max(thread: Thread) {
         }
         reduce_rows[first_row + r] = value;
     }
-    workgroupBarrier(); // orders reduce_rows
 }
 
 fn give_sum(value: f32, r: u32, thread: Thread) -> f32 {

@@ -173,7 +173,7 @@ impl Attention {
     }
 
     fn steps(&self, tensors: &Tensors<'_>, workspace: &Workspace) -> Result<Vec<Step>> {
-        let params = self.attend_params(tensors);
+        let params = Self::attend_params(&self.plan, &tensors.places());
         let Tensors { q, k, v, seq_lens_kv, out, lse, .. } = tensors;
         let seq_lens_kv = || seq_lens_kv.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
         let lse = || lse.as_ref().map_or(Slot::Unused(Access::Write), Slot::Bound);
@@ -195,7 +195,7 @@ impl Attention {
             steps.push(match dispatch.kernel() {
                 KernelId::MergeSplits => {
                     let slots = [partial_out(), partial_lse(), Slot::Bound(out), lse()];
-                    Step::new(&self.ctx, pipeline, dispatch, &self.merge_params(&params), &slots)?
+                    Step::new(&self.ctx, pipeline, dispatch, &Self::merge_params(&self.plan, &params), &slots)?
                 }
                 KernelId::AttendDecode => {
                     slots.extend([partial_out(), partial_lse()].into_iter().chain(last));
@@ -210,26 +210,48 @@ impl Attention {
         Ok(steps)
     }
 
-    fn attend_params(&self, tensors: &Tensors<'_>) -> AttendParams {
-        let problem = &self.plan.problem;
+    /// The uniforms of a dispatch's stretches over contiguous tensors, in words. For tests that run kernels without a device.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn uniforms(plan: &AttentionPlan, dispatch: usize) -> Vec<Vec<u32>> {
+        let shape = plan.problem.shape();
+        let packed = |[_, seq, heads, dim]: [u32; 4]| [seq * heads * dim, heads * dim, dim];
+        let in_vec4 = |shape| (0, packed(shape).map(|stride| stride / 4));
+        let places = Places {
+            q: in_vec4(shape.q()),
+            k: in_vec4(shape.k()),
+            v: in_vec4(shape.v()),
+            out: in_vec4(shape.out()),
+            lse: (0, packed(shape.lse())),
+            seq_lens_kv: 0,
+            blocks: [0; 2],
+        };
+        let params = Self::attend_params(plan, &places);
+        let dispatch = &plan.dispatches()[dispatch];
+        match dispatch.kernel() {
+            KernelId::MergeSplits => Self::merge_params(plan, &params).in_words(&dispatch.stretches),
+            _ => params.in_words(&dispatch.stretches),
+        }
+    }
+
+    fn attend_params(plan: &AttentionPlan, places: &Places) -> AttendParams {
+        let problem = &plan.problem;
         let shape = problem.shape();
-        let rows = self.plan.row_sets();
+        let rows = plan.row_sets();
         let [num_sets, max_blocks, block_size_q, sink_size, window_size, dense_below] =
             problem.blocks.map_or([0; 6], |blocks| {
                 let [_, num_sets, _, max_blocks] = blocks.indices_shape(shape);
                 let sizes = [blocks.block_size_q, blocks.sink_size, blocks.window_size, blocks.dense_below];
                 [num_sets, max_blocks, sizes[0], sizes[1], sizes[2], sizes[3]]
             });
-        let [indices_offset, counts_offset] =
-            tensors.blocks.as_ref().map_or([0; 2], |lists| lists.each_ref().map(|list| list.offset));
+        let [indices_offset, counts_offset] = places.blocks;
         let (left, right) = problem.mask.bounds();
         let window = |side: Option<u32>| side.unwrap_or(OPEN_WINDOW).min(OPEN_WINDOW) as i32; // 2^30 fits
-        let (q_offset, [q_batch, q_seq, q_head]) = tensors.q.in_vec4();
-        let (k_offset, [k_batch, k_seq, k_head]) = tensors.k.in_vec4();
-        let (v_offset, [v_batch, v_seq, v_head]) = tensors.v.in_vec4();
-        let (out_offset, [out_batch, out_seq, out_head]) = tensors.out.in_vec4();
-        let (lse_offset, [lse_batch, lse_seq, lse_head]) =
-            tensors.lse.as_ref().map_or((0, [0; 3]), |lse| (lse.offset, lse.strides));
+        let (q_offset, [q_batch, q_seq, q_head]) = places.q;
+        let (k_offset, [k_batch, k_seq, k_head]) = places.k;
+        let (v_offset, [v_batch, v_seq, v_head]) = places.v;
+        let (out_offset, [out_batch, out_seq, out_head]) = places.out;
+        let (lse_offset, [lse_batch, lse_seq, lse_head]) = places.lse;
         AttendParams {
             batch_size: shape.batch_size,
             seq_len_q: shape.seq_len_q,
@@ -237,12 +259,12 @@ impl Attention {
             num_rows: rows.rows_per_set(shape) as u32, // the plan saw that it fits
             num_q_heads: shape.num_q_heads,
             group_size: rows.heads_per_set,
-            row_tiles: self.plan.row_tiles() as u32, // so did it here
-            num_splits: self.plan.tiling().num_splits,
+            row_tiles: plan.row_tiles() as u32, // so did it here
+            num_splits: plan.tiling().num_splits,
             window_left: window(left),
             window_right: window(right),
             scale_log2: problem.scale_log2(),
-            seq_lens_offset: tensors.seq_lens_kv.as_ref().map_or(0, |lens| lens.offset),
+            seq_lens_offset: places.seq_lens_kv,
             q_offset,
             q_batch,
             q_seq,
@@ -266,7 +288,7 @@ impl Attention {
             heads_per_kv_head: shape.group_size() / rows.heads_per_set,
             // At least 1: a divisor.
             block_size_q: block_size_q.max(1),
-            tiles_per_q_block: rows.tiles_per_q_block(self.plan.tiling()).max(1) as u32, // fewer than row_tiles
+            tiles_per_q_block: rows.tiles_per_q_block(plan.tiling()).max(1) as u32, // fewer than row_tiles
             num_sets,
             max_blocks,
             indices_offset,
@@ -277,16 +299,16 @@ impl Attention {
             dense_below: dense_below as i32,
             first_place: 0,
             first_tile: 0,
-            part_tiles: self.plan.part_tiles(),
+            part_tiles: plan.part_tiles(),
         }
     }
 
-    fn merge_params(&self, attend: &AttendParams) -> MergeParams {
+    fn merge_params(plan: &AttentionPlan, attend: &AttendParams) -> MergeParams {
         MergeParams {
-            num_parts: self.plan.tiling().num_splits,
-            num_rows: self.plan.out_rows() as u32, // the plan saw that it fits
+            num_parts: plan.tiling().num_splits,
+            num_rows: plan.out_rows() as u32, // the plan saw that it fits
             seq_len_q: attend.seq_len_q,
-            num_q_heads: self.plan.problem.shape().num_q_heads,
+            num_q_heads: plan.problem.shape().num_q_heads,
             parts_out_offset: 0,
             parts_lse_offset: 0,
             out_offset: attend.out_offset,
@@ -336,6 +358,32 @@ struct Tensors<'a> {
     blocks: Option<[Bound<'a>; 2]>,
     out: Bound<'a>,
     lse: Option<Bound<'a>>,
+}
+
+impl Tensors<'_> {
+    fn places(&self) -> Places {
+        Places {
+            q: self.q.in_vec4(),
+            k: self.k.in_vec4(),
+            v: self.v.in_vec4(),
+            out: self.out.in_vec4(),
+            lse: self.lse.as_ref().map_or((0, [0; 3]), |lse| (lse.offset, lse.strides)),
+            seq_lens_kv: self.seq_lens_kv.as_ref().map_or(0, |lens| lens.offset),
+            blocks: self.blocks.as_ref().map_or([0; 2], |lists| lists.each_ref().map(|list| list.offset)),
+        }
+    }
+}
+
+/// Offsets and strides as kernels count them: those of q, k, v and out in vec4 elements.
+struct Places {
+    q: (u32, [u32; 3]),
+    k: (u32, [u32; 3]),
+    v: (u32, [u32; 3]),
+    out: (u32, [u32; 3]),
+    lse: (u32, [u32; 3]),
+    seq_lens_kv: u32,
+    /// Indices and counts.
+    blocks: [u32; 2],
 }
 
 /// Attention with its buffers bound. Encode it as often as you like; what the buffers hold is read when the GPU runs.

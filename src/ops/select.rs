@@ -161,17 +161,33 @@ impl Selection {
                 }
                 Piece::Select(_) => [scratch(), lens(), cache()].into_iter().chain(lists).collect(),
             };
-            steps.push(Some(Step::new(&self.ctx, pipeline, dispatch, &self.params(piece, tensors), &slots)?));
+            steps.push(Some(Step::new(
+                &self.ctx,
+                pipeline,
+                dispatch,
+                &Self::params(&self.plan, piece, &tensors.places()),
+                &slots,
+            )?));
         }
         Ok(steps)
     }
 
-    fn params(&self, piece: Piece, tensors: &Tensors<'_>) -> SelectParams {
-        let plan = &self.plan;
+    /// The uniforms of a dispatch's stretches over contiguous tensors, in words. For tests that run kernels without a device.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn uniforms(plan: &SelectionPlan, dispatch: usize) -> Vec<Vec<u32>> {
+        let shape = plan.problem.shape();
+        let in_vec4 =
+            |[_, seq, heads, dim]: [u32; 4]| (0, [seq * heads * dim, heads * dim, dim].map(|stride| stride / 4));
+        let places = Places { q: in_vec4(shape.q()), k: in_vec4(shape.k()), seq_lens_kv: 0, blocks: [0; 2] };
+        Self::params(plan, plan.pieces[dispatch], &places).in_words(&plan.dispatches()[dispatch].stretches)
+    }
+
+    fn params(plan: &SelectionPlan, piece: Piece, places: &Places) -> SelectParams {
         let problem: &SelectionProblem = &plan.problem;
         let (shape, blocks) = (problem.shape(), problem.blocks());
-        let (q_offset, [q_batch, q_seq, q_head]) = tensors.q.in_vec4();
-        let (k_offset, [k_batch, k_seq, k_head]) = tensors.k.in_vec4();
+        let (q_offset, [q_batch, q_seq, q_head]) = places.q;
+        let (k_offset, [k_batch, k_seq, k_head]) = places.k;
         let samples = match piece {
             Piece::Sample(index) => plan.samples[index],
             Piece::Search => plan.samples[0],
@@ -191,7 +207,7 @@ impl Selection {
             num_samples: samples.num_samples,
             stride_q: samples.stride_q,
             scale: plan.sample_scale(),
-            seq_lens_offset: tensors.seq_lens_kv.as_ref().map_or(0, |lens| lens.offset),
+            seq_lens_offset: places.seq_lens_kv,
             q_offset,
             q_batch,
             q_seq,
@@ -208,8 +224,8 @@ impl Selection {
             num_groups: blocks.max_blocks,
             max_blocks: blocks.max_blocks,
             max_rounds: plan.max_rounds(),
-            indices_offset: tensors.blocks[0].offset,
-            counts_offset: tensors.blocks[1].offset,
+            indices_offset: places.blocks[0],
+            counts_offset: places.blocks[1],
             first_window: problem.first_window(),
             lists_per_set,
             flags: if problem.mask == Mask::Causal { CAUSAL } else { 0 } | if plan.is_union() { UNION } else { 0 },
@@ -268,6 +284,26 @@ struct Tensors<'a> {
     seq_lens_kv: Option<Bound<'a>>,
     /// Indices and counts.
     blocks: [Bound<'a>; 2],
+}
+
+impl Tensors<'_> {
+    fn places(&self) -> Places {
+        Places {
+            q: self.q.in_vec4(),
+            k: self.k.in_vec4(),
+            seq_lens_kv: self.seq_lens_kv.as_ref().map_or(0, |lens| lens.offset),
+            blocks: self.blocks.each_ref().map(|list| list.offset),
+        }
+    }
+}
+
+/// Offsets and strides as kernels count them: those of q and k in vec4 elements.
+struct Places {
+    q: (u32, [u32; 3]),
+    k: (u32, [u32; 3]),
+    seq_lens_kv: u32,
+    /// Indices and counts.
+    blocks: [u32; 2],
 }
 
 /// A selection with its buffers bound. Encode it as often as you like; what the buffers hold is read when the GPU runs.

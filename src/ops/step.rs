@@ -42,6 +42,11 @@ fn unused(ctx: &Context, access: Access) -> &wgpu::Buffer {
 pub(super) trait Params: bytemuck::Pod {
     /// The same for one stretch of the grid.
     fn of(self, stretch: &Stretch) -> Self;
+
+    /// Those of some stretches, as words.
+    fn in_words(self, stretches: &[Stretch]) -> Vec<Vec<u32>> {
+        stretches.iter().map(|stretch| bytemuck::pod_collect_to_vec(bytemuck::bytes_of(&self.of(stretch)))).collect()
+    }
 }
 
 /// Bytes from one stretch's uniform to the next: the largest alignment that a device may ask for, and no kernel's uniform is

@@ -1,0 +1,315 @@
+//! Attention: every module that its kernels are made of, with inputs that reach every barrier.
+
+use half::{bf16, f16};
+use wattn::cpu::twins;
+use wattn::{
+    Attention, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps,
+    DispatchBudget, Element, Granularity, HostBlocks, HostTensor, Mask, MatrixTile, Tier, Tiling,
+};
+
+use super::common::gpu::{check_twin, run_twins};
+use super::common::selected::{SELECTION, SelectedCase};
+use super::common::{self, Exp};
+use super::launch::{Buffers, Case, Launch, from_bytes, garbage, to_bytes};
+
+/// Where and how a case runs.
+struct Device {
+    caps: DeviceCaps,
+    tier: Tier,
+    tiling: Tiling,
+    subgroup_size: usize,
+    /// Sums of matrices are folded every two tiles.
+    folds: bool,
+}
+
+const TINY: Tiling = Tiling { lanes: 4, rows: 2, keys: 4, groups: 2, num_splits: 1 };
+
+impl Device {
+    fn new(tier: Tier, subgroup_size: Option<core::ops::RangeInclusive<u32>>, tiling: Tiling) -> Self {
+        let mut caps = DeviceCaps::BASELINE;
+        caps.shader_f16 = tier.shader_f16();
+        caps.max_workgroup_storage_bytes = 128 << 10;
+        let size = subgroup_size.as_ref().map_or(4, |size| *size.end());
+        caps.subgroup_size = subgroup_size;
+        Self { caps, tier, tiling, subgroup_size: size as usize, folds: false }
+    }
+
+    fn baseline() -> Self {
+        Self::new(Tier::Baseline, None, TINY)
+    }
+
+    /// A group is a subgroup.
+    fn subgroups(tier: Tier) -> Self {
+        Self::new(tier, Some(4..=4), Tiling { rows: 4, ..TINY })
+    }
+
+    /// A group is a segment of a subgroup.
+    fn segments(tier: Tier) -> Self {
+        Self::new(tier, Some(4..=8), TINY)
+    }
+
+    fn matrices(edge: u32, lanes: u32, from_vec4: bool) -> Self {
+        let tiling = Tiling { lanes, rows: edge, keys: edge.div_ceil(lanes), groups: 2, num_splits: 1 };
+        let mut device = Self::new(Tier::Matrix, Some(lanes..=lanes), tiling);
+        device.caps.matrix_tiles = vec![MatrixTile::square(edge)];
+        (device.caps.shader_f16, device.caps.matrix_from_vec4) = (true, from_vec4);
+        device
+    }
+
+    fn folded(mut self) -> Self {
+        self.folds = true;
+        self
+    }
+
+    /// Shaders as software devices get them.
+    fn software(mut self) -> Self {
+        (self.caps.software, self.caps.shader_int64) = (true, true);
+        self
+    }
+
+    fn tiled(mut self, change: impl FnOnce(&mut Tiling)) -> Self {
+        change(&mut self.tiling);
+        self
+    }
+
+    fn splits(self, num_splits: u32) -> Self {
+        self.tiled(|tiling| tiling.num_splits = num_splits)
+    }
+
+    /// With walks that are cut at every tile.
+    fn cut(mut self) -> Self {
+        self.caps.budget = DispatchBudget::new(1, 1);
+        self.caps.max_storage_buffers = 9;
+        self
+    }
+
+    fn plan(&self, problem: &AttentionProblem) -> AttentionPlan {
+        AttentionPlan::with_tiling(problem, &self.caps, self.tier, self.tiling).unwrap()
+    }
+}
+
+/// What a plan's kernels are given, and the launches.
+fn parts<T: Element>(
+    device: &Device,
+    plan: &AttentionPlan,
+    case: &common::Case<T>,
+    blocks: Option<&HostBlocks>,
+) -> (Vec<Launch>, Buffers) {
+    let launches = plan.dispatches().iter().enumerate().map(|(index, dispatch)| {
+        let uniforms = Attention::uniforms(plan, index);
+        let grids = dispatch.stretches.iter().map(|stretch| stretch.workgroups);
+        Launch {
+            name: dispatch.to_string(),
+            rolled: dispatch.specialization.wgsl_rolled(),
+            shipped: dispatch.specialization.wgsl(),
+            subgroup_size: device.subgroup_size,
+            stretches: grids.zip(uniforms).collect(),
+            bound: Vec::new(),
+        }
+    });
+    let shape = plan.problem().shape();
+    let len = |shape: [u32; 4]| shape.iter().map(|&n| u64::from(n)).product::<u64>();
+    let partials = u64::from(plan.tiling().num_splits) * len(shape.lse()) * 4;
+    let mut buffers: Vec<(&str, Vec<u8>)> = vec![
+        ("q", to_bytes(case.q.data())),
+        ("k", to_bytes(case.k.data())),
+        ("v", to_bytes(case.v.data())),
+        ("seq_lens_kv", case.seq_lens_kv.as_ref().map_or(garbage(4), |lens| to_bytes(lens))),
+        ("out", garbage(len(shape.out()) * plan.problem().stored_out_dtype().size_bytes())),
+        ("lse", garbage(len(shape.lse()) * 4)),
+        ("partial_lse", garbage(partials)),
+        ("partial_out", garbage(partials * u64::from(shape.head_dim_v))),
+        ("carried", garbage(plan.workspace_bytes())),
+    ];
+    if let Some(blocks) = blocks {
+        buffers.push(("block_indices", to_bytes(blocks.block_indices())));
+        buffers.push(("block_counts", to_bytes(blocks.block_counts())));
+    }
+    (launches.collect(), buffers.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect())
+}
+
+/// `out` widened to f32, and lse.
+fn output(shape: &AttentionShape, dtype: DType, buffers: &Buffers) -> AttentionOutput {
+    let out: Vec<f32> = match dtype {
+        DType::F32 => from_bytes(&buffers["out"]),
+        DType::F16 => from_bytes::<f16>(&buffers["out"]).into_iter().map(f16::to_f32).collect(),
+        DType::BF16 => from_bytes::<bf16>(&buffers["out"]).into_iter().map(bf16::to_f32).collect(),
+        other => panic!("out in {other}"),
+    };
+    let lse = from_bytes(&buffers["lse"]);
+    AttentionOutput { out: HostTensor::new(shape.out(), out).unwrap(), lse: HostTensor::new(shape.lse(), lse).unwrap() }
+}
+
+/// Dense attention, against the oracle and the twins.
+fn dense<T: Element>(device: Device, case: common::Case<T>, out_dtype: DType) -> Case {
+    let problem = common::gpu::problem_of(&case, out_dtype);
+    let plan = device.plan(&problem);
+    let plan = if device.folds { plan.with_constant("FOLD_TILES", 2) } else { plan };
+    let (launches, buffers) = parts(&device, &plan, &case, None);
+    let name = format!("{:?} {case:?} {out_dtype}", device.tiling);
+    let what = name.clone();
+    let check = move |buffers: &Buffers| {
+        let got = output(&case.shape, out_dtype, buffers);
+        let twin = run_twins(&plan, &case);
+        let finite = case.v.data().iter().all(|v| v.to_f32().is_finite());
+        if !finite {
+            let is_right = |(got, twin): (&f32, &f32)| got.is_finite() == twin.is_finite();
+            assert!(got.out.data().iter().zip(twin.out.data()).all(is_right), "{what}: what is finite");
+            assert!(twin.out.data().iter().any(|x| x.is_finite()), "{what}: something is finite");
+        } else if out_dtype == DType::F32 {
+            case.check_with(&got, Exp::of(&plan), &what);
+            // Twins are close where scores are small.
+            if case.seed != STEEP {
+                check_twin(plan.tier(), (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
+            }
+        } else {
+            let unit = if out_dtype == DType::F16 { 2f32.powi(-10) } else { 2f32.powi(-7) };
+            for (got, twin) in got.out.data().iter().zip(twin.out.data()) {
+                assert!((got - twin).abs() <= unit * twin.abs() + 1e-5, "{what}: {got} and {twin}");
+            }
+        }
+    };
+    Case { name, launches, buffers, check: Box::new(check) }
+}
+
+/// The seed of cases whose scores grow, so that sums move in many tiles.
+const STEEP: u64 = 77;
+
+/// Keys grow along the sequence, and with them the scores: each tile has a new maximum, by more than is let pass.
+fn steep<T: Element>(shape: AttentionShape) -> common::Case<T> {
+    let mut case = common::Case::<T>::random(shape, Mask::Full, STEEP);
+    let dim = shape.head_dim as usize;
+    case.q.data_mut().iter_mut().for_each(|x| *x = T::from_f32(1.0));
+    for (at, x) in case.k.data_mut().iter_mut().enumerate() {
+        *x = T::from_f32((at / (dim * shape.num_kv_heads as usize)) as f32 * 0.5);
+    }
+    case
+}
+
+/// Attention to listed blocks, against the oracle.
+fn selected<T: Element>(device: Device, case: common::Case<T>, selection: BlockSelection) -> Case {
+    let selected = SelectedCase::random("blocks", case, selection, 5);
+    let problem = selected.problem().out_dtype(DType::F32).with_lse();
+    let problem = if selected.case.seq_lens_kv.is_some() { problem.with_seq_lens_kv() } else { problem };
+    let plan = device.plan(&problem);
+    let (launches, buffers) = parts(&device, &plan, &selected.case, Some(&selected.blocks));
+    let name = format!("{:?} {:?} {selection:?}", device.tiling, selected.case);
+    let check = move |buffers: &Buffers| {
+        let got = output(&selected.case.shape, DType::F32, buffers);
+        selected.check(&got, Exp::of(&plan));
+        if plan.tiling().num_splits == 1 {
+            let twin = twins::attend_prefill(&plan, &selected.case.inputs(), Some(&selected.blocks)).unwrap();
+            let (twin, got) = ((twin.out.data(), twin.lse.data()), (got.out.data(), got.lse.data()));
+            check_twin(plan.tier(), got, twin, &selected.name);
+        }
+    };
+    Case { name, launches, buffers, check: Box::new(check) }
+}
+
+/// Two sequences, two KV heads of two query heads.
+fn shape(lens: [u32; 2]) -> AttentionShape {
+    common::shape(2, lens, [2, 2])
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = dense_cases();
+    cases.extend(selected_cases());
+    cases.extend(matrix_cases());
+    cases
+}
+
+fn dense_cases() -> Vec<Case> {
+    let window = Mask::Window { left: Some(20), right: Some(3) };
+    let random = |lens, mask, seed| common::Case::<f32>::random(shape(lens), mask, seed);
+    let halves = |lens, mask, seed| common::Case::<f16>::random(shape(lens), mask, seed);
+    let mut with_lens = random([5, 37], Mask::Causal, 2);
+    with_lens.seq_lens_kv = Some(vec![20, 37]);
+    vec![
+        dense(Device::baseline(), random([5, 53], Mask::Causal, 1), DType::F32),
+        dense(Device::baseline(), with_lens, DType::F32),
+        dense(Device::baseline().splits(3), random([3, 53], window, 3), DType::F32),
+        dense(Device::baseline().cut(), random([5, 53], Mask::Causal, 4), DType::F32),
+        dense(Device::baseline().splits(2).cut(), random([3, 90], Mask::Full, 5), DType::F32),
+        dense(Device::baseline(), halves([5, 37], Mask::Causal, 6), DType::F16),
+        dense(Device::baseline(), common::Case::<bf16>::random(shape([5, 37]), Mask::Causal, 7), DType::BF16),
+        dense(Device::new(Tier::F16, None, TINY), halves([5, 37], Mask::Causal, 8), DType::F16),
+        dense(Device::subgroups(Tier::Subgroup), random([5, 53], Mask::Causal, 9), DType::F32),
+        dense(Device::subgroups(Tier::SubgroupF16), halves([5, 53], window, 10), DType::F32),
+        dense(Device::subgroups(Tier::Subgroup).cut(), random([5, 53], Mask::Causal, 11), DType::F32),
+        dense(Device::subgroups(Tier::Subgroup).software(), random([5, 53], Mask::Causal, 12), DType::F32),
+        dense(Device::subgroups(Tier::Subgroup).software().splits(3), random([3, 53], window, 13), DType::F32),
+        dense(Device::segments(Tier::Subgroup), random([9, 53], Mask::Causal, 14), DType::F32),
+        dense(Device::segments(Tier::Subgroup).cut(), random([9, 53], window, 15), DType::F32),
+    ]
+}
+
+fn selected_cases() -> Vec<Case> {
+    let random = |seed| common::Case::<f32>::random(shape([13, 70]), Mask::Causal, seed);
+    let heads = BlockSelection { granularity: Granularity::QueryHead, ..SELECTION };
+    vec![
+        selected(Device::baseline(), random(20), SELECTION),
+        selected(Device::baseline().splits(3), random(21), SELECTION),
+        selected(Device::baseline().cut(), random(22), heads),
+        selected(Device::subgroups(Tier::Subgroup), random(23), SELECTION),
+        selected(Device::segments(Tier::Subgroup).cut(), random(24), SELECTION),
+    ]
+}
+
+fn matrix_cases() -> Vec<Case> {
+    let halves = |lens, mask, seed| common::Case::<f16>::random(shape(lens), mask, seed);
+    let wide = |head_dim, head_dim_v, lens| AttentionShape { head_dim, head_dim_v, ..shape(lens) };
+    // Two rows and columns of matrices; queries that come in two portions.
+    let large = |device: Device| device.tiled(|tiling| (tiling.rows, tiling.keys) = (2 * tiling.rows, 2 * tiling.keys));
+    let portions = common::Case::<f16>::random(wide(36, 12, [11, 45]), Mask::Causal, 33);
+    let mut spoiled = common::Case::<f16>::random(shape([12, 12]), Mask::Causal, 35);
+    // Values of one late key: rows before it stay finite.
+    let row = spoiled.v.data().len() / 2 / 12;
+    spoiled.v.data_mut()[7 * row..][..row].fill(f16::INFINITY);
+    vec![
+        dense(Device::matrices(8, 8, true), halves([11, 45], Mask::Causal, 30), DType::F32),
+        dense(Device::matrices(8, 16, false), halves([11, 45], Mask::Causal, 31), DType::F16),
+        dense(Device::matrices(16, 16, true).splits(2), halves([5, 70], Mask::Full, 32), DType::F32),
+        dense(Device::matrices(8, 8, true), portions, DType::F32),
+        dense(large(Device::matrices(8, 8, false)), halves([19, 45], Mask::Causal, 34), DType::F32),
+        dense(Device::matrices(8, 8, true), spoiled, DType::F32),
+        dense(Device::matrices(8, 8, true), steep::<f16>(shape([6, 45])), DType::F32),
+        dense(Device::matrices(8, 16, true), steep::<f16>(shape([6, 45])), DType::F32),
+        dense(Device::matrices(8, 8, true).folded(), steep::<f16>(shape([6, 45])), DType::F32),
+        dense(large(Device::matrices(8, 16, false)).folded(), halves([19, 75], Mask::Causal, 41), DType::F32),
+        dense(Device::matrices(8, 8, true).cut(), halves([11, 45], Mask::Causal, 36), DType::F32),
+        dense(Device::matrices(8, 16, false).cut().splits(2), halves([11, 45], Mask::Causal, 37), DType::F32),
+        dense(Device::matrices(16, 32, true).software(), halves([11, 45], Mask::Causal, 38), DType::F32),
+        selected(Device::matrices(8, 8, true), halves([13, 70], Mask::Causal, 39), SELECTION),
+        selected(Device::matrices(8, 16, false).cut(), halves([13, 70], Mask::Causal, 40), SELECTION),
+    ]
+}
+
+/// Other sizes of groups, rows and matrices, where what a lane reads is another lane's in other places.
+pub(crate) fn tilings() -> Vec<Case> {
+    let shape = |head_dim, head_dim_v| AttentionShape { head_dim, head_dim_v, ..common::shape(1, [7, 70], [1, 2]) };
+    let mut cases = Vec::new();
+    for lanes in [4, 8, 16] {
+        for (rows, keys, groups) in [(1, 4, 1), (4, 8, 3), (16, 4, 2)] {
+            let tiling = Tiling { lanes, rows, keys, groups, num_splits: 1 };
+            let case = || common::Case::<f32>::random(shape(20, 36), Mask::Causal, 50);
+            cases.push(dense(Device::new(Tier::Baseline, None, tiling), case(), DType::F32));
+            cases.push(dense(Device::new(Tier::Subgroup, Some(lanes..=lanes), tiling), case(), DType::F32));
+            let segments = Tiling { groups: 2 * groups, ..tiling };
+            cases.push(dense(Device::new(Tier::Subgroup, Some(lanes..=2 * lanes), segments), case(), DType::F32));
+            cases.push(selected(Device::new(Tier::Baseline, None, tiling), case(), SELECTION));
+        }
+    }
+    for (edge, lanes) in [(8, 4), (8, 8), (8, 32), (8, 64), (16, 8), (16, 16), (16, 64)] {
+        for (rows, keys, groups) in [(1, 1, 1), (2, 1, 3), (1, 2, 2)] {
+            let tile = |tiling: &mut Tiling| {
+                (tiling.rows, tiling.groups) = (rows * edge, groups);
+                tiling.keys *= keys;
+            };
+            let case = || common::Case::<f16>::random(shape(36, 20), Mask::Causal, 51);
+            cases.push(dense(Device::matrices(edge, lanes, true).tiled(tile), case(), DType::F32));
+            cases.push(dense(Device::matrices(edge, lanes, false).tiled(tile).cut(), case(), DType::F32));
+        }
+        cases.push(dense(Device::matrices(edge, lanes, true), steep::<f16>(shape(20, 36)), DType::F32));
+    }
+    cases
+}

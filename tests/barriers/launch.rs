@@ -1,0 +1,103 @@
+//! Dispatches with their inputs, and cases made of them.
+
+use std::collections::BTreeMap;
+
+use super::lower::lower;
+use super::machine;
+use super::shadow::Fault;
+
+/// Buffers by name.
+pub(crate) type Buffers = BTreeMap<String, Vec<u8>>;
+
+/// Dispatches of one shader, one after the other.
+#[derive(Clone)]
+pub(crate) struct Launch {
+    pub(crate) name: String,
+    /// The files as they stand, and the text that drivers get.
+    pub(crate) rolled: String,
+    pub(crate) shipped: String,
+    pub(crate) subgroup_size: usize,
+    /// Workgroups and the words of the uniform of each.
+    pub(crate) stretches: Vec<([u32; 3], Vec<u32>)>,
+    /// The buffers of variables that have another name.
+    pub(crate) bound: Vec<(&'static str, String)>,
+}
+
+/// Launches that hand buffers on, and what must be in these at the end.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) launches: Vec<Launch>,
+    pub(crate) buffers: Buffers,
+    pub(crate) check: Box<dyn Fn(&Buffers) + Send + Sync>,
+}
+
+/// A launch with the buffers as they are when it begins, and the operations that it takes.
+pub(crate) struct Recorded {
+    pub(crate) launch: Launch,
+    pub(crate) before: Buffers,
+    pub(crate) steps: u64,
+}
+
+impl Launch {
+    /// Runs a text of it. Buffers that the shader does not name stay as they are.
+    pub(crate) fn run(&self, text: &str, buffers: &mut Buffers) -> Result<u64, Fault> {
+        let program = lower(text, self.subgroup_size);
+        let mut bound = BTreeMap::new();
+        for variable in &program.memories {
+            let name = variable.name.as_str();
+            if let Some(bytes) = buffers.get(self.buffer_of(name)) {
+                bound.insert(name, bytes.clone());
+            }
+        }
+        let mut steps = 0;
+        for (grid, uniform) in &self.stretches {
+            steps += machine::run(&program, *grid, uniform, &mut bound)?;
+        }
+        for (name, bytes) in bound {
+            buffers.insert(self.buffer_of(name).to_owned(), bytes);
+        }
+        Ok(steps)
+    }
+
+    pub(crate) fn rolled(&self) -> &str {
+        &self.rolled
+    }
+
+    pub(crate) fn shipped(&self) -> &str {
+        &self.shipped
+    }
+
+    fn buffer_of<'a>(&'a self, variable: &'a str) -> &'a str {
+        self.bound.iter().find(|(name, _)| *name == variable).map_or(variable, |(_, buffer)| buffer)
+    }
+}
+
+impl Case {
+    /// Runs everything, with one of its two texts, and checks what comes out.
+    pub(crate) fn run(&self, text: fn(&Launch) -> &str) -> Result<Vec<Recorded>, String> {
+        let mut buffers = self.buffers.clone();
+        let mut recorded = Vec::new();
+        for launch in &self.launches {
+            let before = buffers.clone();
+            let steps = launch
+                .run(text(launch), &mut buffers)
+                .map_err(|fault| format!("{}, {}: {fault}", self.name, launch.name))?;
+            recorded.push(Recorded { launch: launch.clone(), before, steps });
+        }
+        (self.check)(&buffers);
+        Ok(recorded)
+    }
+}
+
+pub(crate) fn to_bytes<T: bytemuck::Pod>(values: &[T]) -> Vec<u8> {
+    bytemuck::cast_slice(values).to_vec()
+}
+
+pub(crate) fn from_bytes<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
+    bytemuck::pod_collect_to_vec(bytes)
+}
+
+/// Memory that holds nothing of use yet.
+pub(crate) fn garbage(bytes: u64) -> Vec<u8> {
+    to_bytes(&vec![7.0f32; bytes.div_ceil(4).max(1) as usize])
+}
