@@ -132,6 +132,7 @@ pub mod cpu;
 mod dtype;
 mod engine;
 mod error;
+mod kept_file;
 mod kernels;
 #[cfg(feature = "lm")]
 pub mod lm;
