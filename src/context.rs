@@ -1,59 +1,16 @@
 //! A device and its queue, what they can do, and the pipelines made for them.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt as _;
 
+use crate::adapters::{candidates, first_that_opens};
 use crate::pipeline::PipelineCache;
 use crate::pipeline_store::{PipelineCacheState, PipelineStore};
-use crate::{DeviceCaps, DispatchBudget, Error, Result, Specialization, Tuning};
-
-/// Which adapter [`Context::request`] opens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ContextOptions {
-    /// Part of the adapter's name, in any case; `None`: the best GPU.
-    pub adapter_name: Option<String>,
-    /// Whether a software device will do when there is no GPU. One that is named always will.
-    pub software: SoftwareAdapters,
-    /// Folder for compiled pipelines; `None`: nothing is kept.
-    pub pipeline_cache: Option<PathBuf>,
-}
-
-/// What to do with adapters that compute on the CPU's cores (lavapipe, SwiftShader, WARP).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SoftwareAdapters {
-    /// Passed over: the library's own CPU path is faster.
-    #[default]
-    Refuse,
-    /// Taken when there is no GPU.
-    Accept,
-}
-
-impl ContextOptions {
-    /// Opens the adapter whose name contains `name`.
-    #[must_use]
-    pub fn adapter_name(mut self, name: impl Into<String>) -> Self {
-        self.adapter_name = Some(name.into());
-        self
-    }
-
-    /// Takes compiled pipelines from a file in this folder, where the back end hands them out (Vulkan).
-    /// [`Context::save_pipelines`] writes it.
-    #[must_use]
-    pub fn pipeline_cache(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.pipeline_cache = Some(folder.into());
-        self
-    }
-
-    /// Says what to do with software adapters.
-    #[must_use]
-    pub const fn software(mut self, software: SoftwareAdapters) -> Self {
-        self.software = software;
-        self
-    }
-}
+use crate::{
+    ContextOptions, DeviceCaps, DispatchBudget, Error, PassedOver, Result, Specialization, Tuning, adapters,
+    describe_adapter,
+};
 
 /// A wgpu device and queue with the library's state for them. Cheap to clone; clones share everything.
 ///
@@ -84,6 +41,7 @@ struct Inner {
     unused_write: wgpu::Buffer,
     lost: Arc<OnceLock<String>>,
     store: OnceLock<(Option<PipelineStore>, PipelineCacheState)>,
+    passed_over: OnceLock<Vec<PassedOver>>,
     /// Error scopes are a stack for each thread; the lock keeps the stacks of one device from interleaving on the web.
     scopes: Mutex<()>,
 }
@@ -160,24 +118,43 @@ impl Context {
             unused_write,
             lost,
             store: OnceLock::new(),
+            passed_over: OnceLock::new(),
             scopes,
         };
         Ok(Self { inner: Arc::new(inner), caps: Arc::new(caps) })
     }
 
-    /// Opens a device of our own: all limits and all stable features that the adapter has, and cooperative matrices, which
-    /// wgpu counts as experimental.
+    /// Opens a device of our own on the best adapter that `options` ask for and that [opens](Self::open). Those that do not
+    /// are passed over, and told by [`passed_over`](Self::passed_over).
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] listing what there is, or [`Error::RequestDevice`].
+    /// [`Error::NoAdapter`] listing what there is, [`Error::NoneOpens`] listing what does not open and why, or where one
+    /// adapter alone would do, its own: [`Error::RequestDevice`].
     ///
     /// # Cost
-    /// Loads the graphics drivers.
+    /// Loads the graphics drivers, then that of [`Context::open`].
     pub async fn request(options: &ContextOptions) -> Result<Self> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
         let adapters = adapters(&instance).await;
-        let adapter = choose(&adapters, options)?;
-        let info = adapter.get_info();
+        let candidates = candidates(&adapters, options)?;
+        let describe = |adapter: &wgpu::Adapter| describe_adapter(&adapter.get_info());
+        let open = |adapter| Self::open(adapter, options);
+        let (context, passed_over) =
+            first_that_opens(&candidates, options.adapter_name.as_deref(), describe, open).await?;
+        // Nobody else has the context yet.
+        let _ = context.inner.passed_over.set(passed_over);
+        Ok(context)
+    }
+
+    /// Opens a device of our own on this adapter: all limits and all stable features that it has, and cooperative matrices,
+    /// which wgpu counts as experimental. Of `options`, only [`ContextOptions::pipeline_cache`] counts.
+    ///
+    /// # Errors
+    /// [`Error::RequestDevice`], and those of [`Context::new`].
+    ///
+    /// # Cost
+    /// Opens the device.
+    pub async fn open(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
         let matrices = adapter.features() & wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         let stable = adapter.features() - wgpu::Features::all_experimental_mask();
         // Mappable primary buffers slow every buffer down on discrete GPUs.
@@ -199,12 +176,12 @@ impl Context {
         let (device, queue) = adapter
             .request_device(&descriptor)
             .await
-            .map_err(|error| Error::RequestDevice { adapter: info.name, reason: error.to_string() })?;
+            .map_err(|error| Error::RequestDevice { adapter: adapter.get_info().name, reason: error.to_string() })?;
         let context = Self::with_adapter(adapter, device, queue)?;
+        // Nobody else has the context yet: what is set here was not.
         if let Some(folder) = &options.pipeline_cache {
             let store =
                 context.scoped("opening the pipeline cache", || PipelineStore::open(context.device(), folder))?;
-            // Nobody else has the context yet.
             let _ = context.inner.store.set(store);
         }
         let lost = Arc::clone(&context.inner.lost);
@@ -213,6 +190,15 @@ impl Context {
             let _ = lost.set(format!("{reason:?}: {message}"));
         });
         Ok(context)
+    }
+
+    /// [`Context::open`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Context::open`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open_blocking(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
+        pollster::block_on(Self::open(adapter, options))
     }
 
     /// [`Context::request`], waiting on this thread.
@@ -275,6 +261,12 @@ impl Context {
         self.pipeline_store().map_or(Ok(()), PipelineStore::save)
     }
 
+    /// The adapters that [`Context::request`] was asked for before this one, and that do not open.
+    #[must_use]
+    pub fn passed_over(&self) -> &[PassedOver] {
+        self.inner.passed_over.get().map_or(&[], Vec::as_slice)
+    }
+
     /// Adapter, kind of device, back end and driver on one line.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -323,7 +315,7 @@ impl Context {
     pub fn scoped<T>(&self, during: &'static str, work: impl FnOnce() -> T) -> Result<T> {
         self.check_lost()?;
         // The lock guards nothing that a panic could leave half done.
-        let _one_at_a_time = self.inner.scopes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one_at_a_time = self.inner.scopes.lock().unwrap_or_else(PoisonError::into_inner);
         let result = scoped(self.device(), during, work);
         if result.is_err() {
             // Work on a lost device fails with an error about whatever it made; the loss itself is told when polled.
@@ -366,57 +358,4 @@ fn scoped<T>(device: &wgpu::Device, during: &'static str, work: impl FnOnce() ->
             })
         }
     }
-}
-
-/// One line about an adapter.
-#[must_use]
-pub fn describe_adapter(info: &wgpu::AdapterInfo) -> String {
-    let kind = match info.device_type {
-        wgpu::DeviceType::DiscreteGpu => "discrete GPU",
-        wgpu::DeviceType::IntegratedGpu => "integrated GPU",
-        wgpu::DeviceType::VirtualGpu => "virtual GPU",
-        wgpu::DeviceType::Cpu => "software device",
-        wgpu::DeviceType::Other => "device of unknown kind",
-    };
-    format!("{} ({kind}, {}, {} {})", info.name, info.backend, info.driver, info.driver_info)
-}
-
-/// Every adapter that can run the kernels, best first.
-pub async fn adapters(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
-    let mut adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
-    adapters.retain(|adapter| {
-        let compute = wgpu::DownlevelFlags::COMPUTE_SHADERS;
-        adapter.get_downlevel_capabilities().flags.contains(compute)
-            && adapter.limits().max_storage_buffers_per_shader_stage
-                >= wgpu::Limits::default().max_storage_buffers_per_shader_stage
-    });
-    adapters.sort_by_key(|adapter| {
-        let info = adapter.get_info();
-        let kind = match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => 0,
-            wgpu::DeviceType::IntegratedGpu => 1,
-            wgpu::DeviceType::VirtualGpu => 2,
-            wgpu::DeviceType::Other => 3,
-            wgpu::DeviceType::Cpu => 4,
-        };
-        // The same GPU may be there through several back ends; OpenGL is the last resort.
-        (kind, info.backend == wgpu::Backend::Gl)
-    });
-    adapters
-}
-
-fn choose<'a>(adapters: &'a [wgpu::Adapter], options: &ContextOptions) -> Result<&'a wgpu::Adapter> {
-    let is_software = |adapter: &wgpu::Adapter| adapter.get_info().device_type == wgpu::DeviceType::Cpu;
-    let found = match &options.adapter_name {
-        Some(name) => {
-            let name = name.to_lowercase();
-            adapters.iter().find(|adapter| adapter.get_info().name.to_lowercase().contains(&name))
-        }
-        None => adapters.iter().find(|adapter| options.software == SoftwareAdapters::Accept || !is_software(adapter)),
-    };
-    found.ok_or_else(|| {
-        let names: Vec<String> = adapters.iter().map(|adapter| describe_adapter(&adapter.get_info())).collect();
-        let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        Error::NoAdapter { wanted: options.adapter_name.clone(), found }
-    })
 }

@@ -122,6 +122,7 @@
 //!
 //! More: [`docs::architecture`], [`docs::numerics`], [`docs::performance`], [`docs::decisions`].
 
+mod adapters;
 #[cfg(feature = "bench")]
 pub mod bench;
 #[cfg(not(target_arch = "wasm32"))]
@@ -149,8 +150,9 @@ mod tensor;
 #[cfg(feature = "tune")]
 pub mod tune;
 
+pub use adapters::{ContextOptions, PassedOver, SoftwareAdapters, adapters, describe_adapter};
 pub use caps::{DeviceCaps, MatrixTile, Tier};
-pub use context::{Context, ContextOptions, SoftwareAdapters, adapters, describe_adapter};
+pub use context::Context;
 pub use cpu::{AttentionOutput, HostInputs};
 pub use dtype::{DType, Element};
 pub use engine::Engine;
