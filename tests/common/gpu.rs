@@ -72,10 +72,12 @@ pub fn matrix_contexts() -> Vec<&'static Context> {
     found
 }
 
-/// The tiers that a device offers and that compile to different shaders for these element types.
+/// The tiers that a device offers and that compile to different shaders for these element types: first that of q, k and v,
+/// which decides whether matrices take them, then that of out where it is no f32.
 pub fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> Vec<Tier> {
     let f16 = dtypes.contains(&DType::F16);
-    Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok() && (f16 || !tier.shader_f16())).collect()
+    let takes = |tier: Tier| if tier.matrix() { dtypes[0] == DType::F16 } else { f16 || !tier.shader_f16() };
+    Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok() && takes(tier)).collect()
 }
 
 /// The tiny tiling of a tier: two rows a group, one vec4 of keys a lane, so that edges are cheap to reach.
