@@ -12,7 +12,7 @@ pub struct ContextOptions {
     pub adapter_name: Option<String>,
     /// Whether a software device will do when there is no GPU. One that is named always will.
     pub software: SoftwareAdapters,
-    /// Folder for compiled pipelines; `None`: nothing is kept.
+    /// Folder for compiled pipelines and for what trying the device's matrices gave; `None`: nothing is kept.
     pub pipeline_cache: Option<PathBuf>,
 }
 
@@ -34,8 +34,8 @@ impl ContextOptions {
         self
     }
 
-    /// Takes compiled pipelines from a file in this folder, where the back end hands them out (Vulkan).
-    /// [`Context::save_pipelines`](crate::Context::save_pipelines) writes it.
+    /// Takes compiled pipelines from a file in this folder, where the back end hands them out (Vulkan), and whether matrix
+    /// products are right from another. [`Context::save_pipelines`] writes them.
     #[must_use]
     pub fn pipeline_cache(mut self, folder: impl Into<PathBuf>) -> Self {
         self.pipeline_cache = Some(folder.into());

@@ -1,10 +1,13 @@
 //! A device and its queue, what they can do, and the pipelines made for them.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt as _;
 
 use crate::adapters::{candidates, first_that_opens};
+use crate::check_matrices::{Edit, unedited};
+use crate::matrix_verdict::UnsavedVerdict;
 use crate::pipeline::PipelineCache;
 use crate::pipeline_store::{PipelineCacheState, PipelineStore};
 use crate::{
@@ -41,6 +44,10 @@ struct Inner {
     unused_write: wgpu::Buffer,
     lost: Arc<OnceLock<String>>,
     store: OnceLock<(Option<PipelineStore>, PipelineCacheState)>,
+    /// [`ContextOptions::pipeline_cache`].
+    folder: OnceLock<PathBuf>,
+    /// What [`Context::save_pipelines`] is to write.
+    verdict: Mutex<Option<UnsavedVerdict>>,
     passed_over: OnceLock<Vec<PassedOver>>,
     /// Error scopes are a stack for each thread; the lock keeps the stacks of one device from interleaving on the web.
     scopes: Mutex<()>,
@@ -74,7 +81,8 @@ impl Context {
         Self::with_caps(self.device().clone(), self.queue().clone(), self.caps().clone(), ShaderChecks::Checked)
     }
 
-    /// [`Context::new`], with the adapter at hand: it alone knows the device's matrix products.
+    /// [`Context::new`], with the adapter at hand: it alone knows the device's matrix products. Runs nothing on the device, so
+    /// the products are taken for right: [`check_matrices`](Self::check_matrices) tries them.
     ///
     /// # Errors
     /// Those of [`Context::new`].
@@ -118,6 +126,8 @@ impl Context {
             unused_write,
             lost,
             store: OnceLock::new(),
+            folder: OnceLock::new(),
+            verdict: Mutex::new(None),
             passed_over: OnceLock::new(),
             scopes,
         };
@@ -134,11 +144,17 @@ impl Context {
     /// # Cost
     /// Loads the graphics drivers, then that of [`Context::open`].
     pub async fn request(options: &ContextOptions) -> Result<Self> {
+        Self::request_edited(options, unedited).await
+    }
+
+    /// [`Context::request`], with another text for the check of matrices. For tests: it makes them wrong.
+    #[doc(hidden)]
+    pub async fn request_edited(options: &ContextOptions, edit: Edit) -> Result<Self> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
         let adapters = adapters(&instance).await;
         let candidates = candidates(&adapters, options)?;
         let describe = |adapter: &wgpu::Adapter| describe_adapter(&adapter.get_info());
-        let open = |adapter| Self::open(adapter, options);
+        let open = |adapter| Self::open_edited(adapter, options, edit);
         let (context, passed_over) =
             first_that_opens(&candidates, options.adapter_name.as_deref(), describe, open).await?;
         // Nobody else has the context yet.
@@ -147,14 +163,30 @@ impl Context {
     }
 
     /// Opens a device of our own on this adapter: all limits and all stable features that it has, and cooperative matrices,
-    /// which wgpu counts as experimental. Of `options`, only [`ContextOptions::pipeline_cache`] counts.
+    /// which wgpu counts as experimental. Matrices are tried before they are used, as
+    /// [`check_matrices`](Self::check_matrices) does it, unless the folder of [`ContextOptions::pipeline_cache`] tells what
+    /// that gave on this device with this driver. Of `options`, only that folder counts.
     ///
     /// # Errors
     /// [`Error::RequestDevice`], and those of [`Context::new`].
     ///
     /// # Cost
-    /// Opens the device.
+    /// Opens the device. Where it reports matrices, that of [`check_matrices`](Self::check_matrices).
     pub async fn open(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
+        Self::open_edited(adapter, options, unedited).await
+    }
+
+    /// [`Context::open`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Context::open`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open_blocking(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
+        pollster::block_on(Self::open(adapter, options))
+    }
+
+    /// Opens a device and does no work on it.
+    pub(crate) async fn open_untried(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
         let matrices = adapter.features() & wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         let stable = adapter.features() - wgpu::Features::all_experimental_mask();
         // Mappable primary buffers slow every buffer down on discrete GPUs.
@@ -183,6 +215,7 @@ impl Context {
             let store =
                 context.scoped("opening the pipeline cache", || PipelineStore::open(context.device(), folder))?;
             let _ = context.inner.store.set(store);
+            let _ = context.inner.folder.set(folder.clone());
         }
         let lost = Arc::clone(&context.inner.lost);
         context.device().set_device_lost_callback(move |reason, message| {
@@ -190,15 +223,6 @@ impl Context {
             let _ = lost.set(format!("{reason:?}: {message}"));
         });
         Ok(context)
-    }
-
-    /// [`Context::open`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Context::open`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn open_blocking(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
-        pollster::block_on(Self::open(adapter, options))
     }
 
     /// [`Context::request`], waiting on this thread.
@@ -242,6 +266,11 @@ impl Context {
         self.planning_with(self.caps().clone().with_tuning(tuning))
     }
 
+    /// The same device, whose matrices were found faulty or not.
+    pub(crate) fn with_matrix_fault(&self, fault: Option<String>) -> Self {
+        self.planning_with(DeviceCaps { matrix_fault: fault, ..self.caps().clone() })
+    }
+
     fn planning_with(&self, caps: DeviceCaps) -> Self {
         Self { inner: Arc::clone(&self.inner), caps: Arc::new(caps) }
     }
@@ -252,13 +281,17 @@ impl Context {
         self.inner.store.get().map_or(PipelineCacheState::Off, |(_, state)| state.clone())
     }
 
-    /// Writes what was compiled into the file of [`ContextOptions::pipeline_cache`], whole or not at all; does nothing where
-    /// there is none, or nothing new.
+    /// Writes what was compiled, and what [`check_matrices`](Self::check_matrices) found, into files of
+    /// [`ContextOptions::pipeline_cache`], each whole or not at all; does nothing where there is no such folder, or nothing
+    /// new.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn save_pipelines(&self) -> Result<()> {
-        self.pipeline_store().map_or(Ok(()), PipelineStore::save)
+        self.pipeline_store().map_or(Ok(()), PipelineStore::save)?;
+        // Poisoned or not, it holds one verdict or none.
+        let verdict = self.inner.verdict.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        verdict.map_or(Ok(()), |verdict| verdict.save())
     }
 
     /// The adapters that [`Context::request`] was asked for before this one, and that do not open.
@@ -275,6 +308,15 @@ impl Context {
 
     pub(crate) fn pipeline_store(&self) -> Option<&PipelineStore> {
         self.inner.store.get().and_then(|(store, _)| store.as_ref())
+    }
+
+    /// The folder of [`ContextOptions::pipeline_cache`].
+    pub(crate) fn kept_folder(&self) -> Option<&Path> {
+        self.inner.folder.get().map(PathBuf::as_path)
+    }
+
+    pub(crate) fn keep_verdict(&self, verdict: UnsavedVerdict) {
+        *self.inner.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
     }
 
     pub(crate) fn shader_checks(&self) -> ShaderChecks {

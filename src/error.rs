@@ -82,6 +82,16 @@ pub enum Error {
         /// The feature, by its name in wgpu.
         feature: &'static str,
     },
+    /// The plan needs a device feature that the device has, but that was tried and does not work.
+    #[error("{needed_for} needs the device feature {feature}, which does not work here: {reason}")]
+    FaultyFeature {
+        /// What needs it.
+        needed_for: &'static str,
+        /// The feature, by its name in wgpu.
+        feature: &'static str,
+        /// What was seen when it was tried.
+        reason: String,
+    },
     /// The problem is larger than a limit of the device.
     #[error("{limit}: {needed} needed, the device allows {available}")]
     Limit {

@@ -65,6 +65,11 @@ pub fn open_each<A, T>(
 /// The adapters that multiply matrices. None is a failure where `WATTN_REQUIRE_MATRIX` is set, and told otherwise.
 pub fn matrix_contexts() -> Vec<&'static Context> {
     let found: Vec<_> = contexts().iter().filter(|ctx| ctx.caps().matrix_edge().is_some()).collect();
+    for ctx in contexts() {
+        if let Some(reason) = &ctx.caps().matrix_fault {
+            println!("{}: matrices are not used: {reason}", ctx.describe());
+        }
+    }
     if found.is_empty() {
         assert!(std::env::var_os("WATTN_REQUIRE_MATRIX").is_none(), "no adapter with cooperative matrices");
         println!("SKIPPED: no adapter with cooperative matrices; `bash tests/matrix` brings one");

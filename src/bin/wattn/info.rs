@@ -23,6 +23,8 @@ struct AdapterRow {
     shader_f16: bool,
     subgroup_size: Option<[u32; 2]>,
     matrix_edge: Option<u32>,
+    /// Why matrices that are reported are not used.
+    matrix_fault: Option<String>,
     timestamps: bool,
     workgroup_storage_bytes: u32,
     invocations_per_workgroup: u32,
@@ -173,6 +175,7 @@ fn row(info: &wgpu::AdapterInfo, caps: &DeviceCaps) -> AdapterRow {
         shader_f16: caps.shader_f16,
         subgroup_size: caps.subgroup_size.as_ref().map(|size| [*size.start(), *size.end()]),
         matrix_edge: caps.matrix_edge(),
+        matrix_fault: caps.matrix_fault.clone(),
         timestamps: caps.timestamps,
         workgroup_storage_bytes: caps.max_workgroup_storage_bytes,
         invocations_per_workgroup: caps.max_invocations_per_workgroup,
@@ -209,6 +212,9 @@ impl fmt::Display for AdapterRow {
         for [left, right] in pairs {
             writeln!(f, "  {:<17} {:<16}  {:<12} {}", left.0, left.1, right.0, right.1)?;
         }
+        if let Some(reason) = &self.matrix_fault {
+            writeln!(f, "  {:<17} {reason}", "matrices unused")?;
+        }
         Ok(())
     }
 }
@@ -234,5 +240,19 @@ mod tests {
         assert_eq!(opened, [("Card", "vulkan"), ("Other", "vulkan")]);
         let told: Vec<String> = passed_over.iter().map(PassedOver::to_string).collect();
         assert_eq!(told, ["Card/PCIe (gl): Parent device is lost", "Other (gl): Parent device is lost"]);
+    }
+
+    #[test]
+    fn matrices_that_are_wrong_are_told() {
+        let mut caps = DeviceCaps::BASELINE;
+        (caps.shader_f16, caps.subgroup_size) = (true, Some(32..=32));
+        caps.max_workgroup_storage_bytes = 48 << 10;
+        caps.matrix_tiles = vec![wattn::MatrixTile::square(16)];
+        let info = wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, wgpu::Backend::Vulkan);
+        assert!(row(&info, &caps).to_string().contains("16 x 16 f16"));
+        assert!(!row(&info, &caps).to_string().contains("matrices unused"));
+        caps.matrix_fault = Some("shifted by four columns".to_owned());
+        let text = row(&info, &caps).to_string();
+        assert!(text.contains("matrix units      no") && text.contains("matrices unused   shifted by four"), "{text}");
     }
 }
