@@ -228,7 +228,7 @@ mod tests {
     fn adapters_that_do_not_open_are_told_and_the_others_shown() {
         let candidates =
             [("Card", "vulkan"), ("Card", "gl"), ("Card/PCIe", "gl"), ("Other", "gl"), ("Other", "vulkan")];
-        let open = |&(name, backend): &(&str, &str)| match (name, backend) {
+        let open = |&(name, backend): &(&'static str, &'static str)| match (name, backend) {
             ("Card/PCIe", _) | ("Other", "gl") => Err(wattn::Error::RequestDevice {
                 adapter: name.to_owned(),
                 reason: "Parent device is lost".to_owned(),
