@@ -222,6 +222,17 @@ mod tests {
         found[2 * columns + 9] += 1.0;
         let fault = check.fault(&found).unwrap();
         assert!(fault.contains("scores[2, 5] is NaN") && fault.contains("and 1 more of"), "{fault}");
+
+        // Each number counts.
+        let check = &checks()[0];
+        let expected = check.expected();
+        let right: Vec<f32> = expected.iter().map(|element| element.2).collect();
+        for (at, (tensor, [row, column], _)) in expected.into_iter().enumerate() {
+            let mut found = right.clone();
+            found[at] += 1.0;
+            let fault = check.fault(&found).unwrap();
+            assert!(fault.contains(&format!("{tensor}[{row}, {column}] is")), "{fault}");
+        }
     }
 
     /// What a device reads that takes some of a matrix from elsewhere. Every number that depends on it must come out wrong, or

@@ -107,9 +107,12 @@ fn plan(problem: &AttentionProblem, caps: &DeviceCaps, tier: Option<Tier>) -> wa
     Ok(plan.to_string().lines().map(|line| format!("  {line}\n")).collect())
 }
 
+/// What is told of an adapter, and what plans are made for.
+type Opened = (AdapterRow, DeviceCaps);
+
 /// The adapters that can run the kernels, best first, those with such a name if one is given: `auto` takes the first that
 /// opens and is no software device. Then those that do not open.
-fn adapters(wanted: Option<&str>) -> Result<(Vec<(AdapterRow, DeviceCaps)>, Vec<PassedOver>), Failure> {
+fn adapters(wanted: Option<&str>) -> Result<(Vec<Opened>, Vec<PassedOver>), Failure> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
     let found = pollster::block_on(wattn::adapters(&instance));
     let part = wanted.unwrap_or_default().to_lowercase();
@@ -126,7 +129,7 @@ fn adapters(wanted: Option<&str>) -> Result<(Vec<(AdapterRow, DeviceCaps)>, Vec<
         let info = adapter.get_info();
         (info.name, info.device_pci_bus_id)
     };
-    let open = |adapter: &&wgpu::Adapter| -> wattn::Result<(AdapterRow, DeviceCaps)> {
+    let open = |adapter: &&wgpu::Adapter| -> wattn::Result<Opened> {
         let context = Context::open_blocking(adapter, &engine::options())?;
         engine::keep_later(&context);
         Ok((row(&adapter.get_info(), context.caps()), context.caps().clone()))
