@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{Error, Result};
 
-/// Which adapter [`Context::request`] opens.
+/// Which adapter [`Context::request`](crate::Context::request) opens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ContextOptions {
@@ -35,7 +35,7 @@ impl ContextOptions {
     }
 
     /// Takes compiled pipelines from a file in this folder, where the back end hands them out (Vulkan), and whether matrix
-    /// products are right from another. [`Context::save_pipelines`] writes them.
+    /// products are right from another. [`Context::save_pipelines`](crate::Context::save_pipelines) writes them.
     #[must_use]
     pub fn pipeline_cache(mut self, folder: impl Into<PathBuf>) -> Self {
         self.pipeline_cache = Some(folder.into());

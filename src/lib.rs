@@ -100,7 +100,7 @@
 //! |---|---|---|---|---|---|
 //! | [`AttentionPlan::new`], [`SelectionPlan::new`], [`MergePlan::new`] | shapes, limits | | | | |
 //! | [`Context::new`] | limits | | two small buffers | | |
-//! | [`Context::request`] | | with matrices, one small shader | two small buffers | with matrices, one workgroup | for the drivers, and that |
+//! | [`Context::request`], [`Context::open`] | | with matrices, one small shader | two small buffers | with matrices, one workgroup | for the drivers, and that |
 //! | [`Context::check_matrices`] | | one small shader | buffers, for a moment | yes | future |
 //! | [`Attention::prepare`], [`Selection::prepare`], [`Merge::prepare`] | features | on a cache miss | | | |
 //! | [`Attention::bind_with`], [`Selection::bind_with`], [`Merge::bind`] | views, usages, sizes | | bind groups, small uniforms | | |
