@@ -120,6 +120,10 @@ pub struct DeviceCaps {
     pub matrix_tiles: Vec<MatrixTile>,
     /// Whether matrices may be loaded from arrays of vec4, as SPIR-V has it; Metal wants arrays of scalars.
     pub matrix_from_vec4: bool,
+    /// Why matrices are not used though the device reports them: their products were tried and are wrong, or could not be
+    /// tried. Set by [`Context::request`](crate::Context::request) and
+    /// [`Context::check_matrices`](crate::Context::check_matrices); [`matrix_edge`](Self::matrix_edge) is then `None`.
+    pub matrix_fault: Option<String>,
     /// GPU timestamps at the borders of a compute pass.
     pub timestamps: bool,
     /// The device computes on the CPU's own cores (a software driver): no wide memory to hide latencies of, and one
@@ -148,6 +152,7 @@ impl DeviceCaps {
         cooperative_matrix: false,
         matrix_tiles: Vec::new(),
         matrix_from_vec4: false,
+        matrix_fault: None,
         timestamps: false,
         software: false,
         budget: DispatchBudget::DEFAULT,
@@ -202,6 +207,7 @@ impl DeviceCaps {
             cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
             matrix_tiles: Vec::new(),
             matrix_from_vec4: info.backend == wgpu::Backend::Vulkan,
+            matrix_fault: None,
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             software: info.device_type == wgpu::DeviceType::Cpu,
             budget: DispatchBudget::of_kind(info.device_type),
@@ -226,13 +232,25 @@ impl DeviceCaps {
     }
 
     /// Edge of the square matrices that kernels multiply: f16 factors, f32 sums, the larger one where there are two. `None`
-    /// where the device lacks them, or its subgroups vary in size, so that nobody knows who holds a matrix.
+    /// where the device lacks them, where they were [found faulty](Self::matrix_fault), or where subgroups vary in size, so
+    /// that nobody knows who holds a matrix.
     #[must_use]
     pub fn matrix_edge(&self) -> Option<u32> {
+        self.reported_edge().filter(|_| self.matrix_fault.is_none())
+    }
+
+    /// [`matrix_edge`](Self::matrix_edge), whether or not the products were found faulty.
+    pub(crate) fn reported_edge(&self) -> Option<u32> {
         let fixed = self.subgroup_size.as_ref().is_some_and(|size| size.start() == size.end());
         // The types that WGSL has, and exactly these: devices also report shapes that it has no type for.
         let has = |edge: u32| self.matrix_tiles.contains(&MatrixTile::square(edge));
         [16, 8].into_iter().find(|&edge| fixed && self.shader_f16 && has(edge))
+    }
+
+    /// Why a plan does without matrices though it would take them if the device's were right.
+    pub(crate) fn fault_behind(&self, takes_matrices: impl Fn(&Self) -> bool) -> Option<String> {
+        let reason = self.matrix_fault.as_ref()?;
+        (!takes_matrices(self) && takes_matrices(&Self { matrix_fault: None, ..self.clone() })).then(|| reason.clone())
     }
 
     /// [`matrix_edge`](Self::matrix_edge), of the tier that multiplies matrices.
@@ -264,7 +282,8 @@ impl DeviceCaps {
     /// Checks that the device offers `tier`.
     ///
     /// # Errors
-    /// [`Error::MissingFeature`] naming the feature that the device was created without.
+    /// [`Error::MissingFeature`] naming the feature that the device was created without; [`Error::FaultyFeature`] naming one
+    /// that was tried and does not work.
     pub fn require(&self, tier: Tier) -> Result<()> {
         let missing = |feature| Err(Error::MissingFeature { needed_for: tier.name(), feature });
         if tier.shader_f16() && !self.shader_f16 {
@@ -273,9 +292,16 @@ impl DeviceCaps {
         if tier.subgroup() && self.subgroup_size.is_none() {
             return missing("SUBGROUP");
         }
-        if tier.matrix() && self.matrix_edge().is_none() {
+        if tier.matrix() && self.reported_edge().is_none() {
             return missing("EXPERIMENTAL_COOPERATIVE_MATRIX (square products of f16 into f32, subgroups of one size)");
         }
-        Ok(())
+        match &self.matrix_fault {
+            Some(reason) if tier.matrix() => Err(Error::FaultyFeature {
+                needed_for: tier.name(),
+                feature: "EXPERIMENTAL_COOPERATIVE_MATRIX",
+                reason: reason.clone(),
+            }),
+            _ => Ok(()),
+        }
     }
 }

@@ -1,59 +1,19 @@
 //! A device and its queue, what they can do, and the pipelines made for them.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt as _;
 
+use crate::adapters::{candidates, first_that_opens};
+use crate::check_matrices::{Edit, unedited};
+use crate::matrix_verdict::UnsavedVerdict;
 use crate::pipeline::PipelineCache;
 use crate::pipeline_store::{PipelineCacheState, PipelineStore};
-use crate::{DeviceCaps, DispatchBudget, Error, Result, Specialization, Tuning};
-
-/// Which adapter [`Context::request`] opens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ContextOptions {
-    /// Part of the adapter's name, in any case; `None`: the best GPU.
-    pub adapter_name: Option<String>,
-    /// Whether a software device will do when there is no GPU. One that is named always will.
-    pub software: SoftwareAdapters,
-    /// Folder for compiled pipelines; `None`: nothing is kept.
-    pub pipeline_cache: Option<PathBuf>,
-}
-
-/// What to do with adapters that compute on the CPU's cores (lavapipe, SwiftShader, WARP).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SoftwareAdapters {
-    /// Passed over: the library's own CPU path is faster.
-    #[default]
-    Refuse,
-    /// Taken when there is no GPU.
-    Accept,
-}
-
-impl ContextOptions {
-    /// Opens the adapter whose name contains `name`.
-    #[must_use]
-    pub fn adapter_name(mut self, name: impl Into<String>) -> Self {
-        self.adapter_name = Some(name.into());
-        self
-    }
-
-    /// Takes compiled pipelines from a file in this folder, where the back end hands them out (Vulkan).
-    /// [`Context::save_pipelines`] writes it.
-    #[must_use]
-    pub fn pipeline_cache(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.pipeline_cache = Some(folder.into());
-        self
-    }
-
-    /// Says what to do with software adapters.
-    #[must_use]
-    pub const fn software(mut self, software: SoftwareAdapters) -> Self {
-        self.software = software;
-        self
-    }
-}
+use crate::{
+    ContextOptions, DeviceCaps, DispatchBudget, Error, PassedOver, Result, Specialization, Tuning, adapters,
+    describe_adapter,
+};
 
 /// A wgpu device and queue with the library's state for them. Cheap to clone; clones share everything.
 ///
@@ -84,6 +44,11 @@ struct Inner {
     unused_write: wgpu::Buffer,
     lost: Arc<OnceLock<String>>,
     store: OnceLock<(Option<PipelineStore>, PipelineCacheState)>,
+    /// [`ContextOptions::pipeline_cache`].
+    folder: OnceLock<PathBuf>,
+    /// What [`Context::save_pipelines`] is to write.
+    verdict: Mutex<Option<UnsavedVerdict>>,
+    passed_over: OnceLock<Vec<PassedOver>>,
     /// Error scopes are a stack for each thread; the lock keeps the stacks of one device from interleaving on the web.
     scopes: Mutex<()>,
 }
@@ -116,7 +81,8 @@ impl Context {
         Self::with_caps(self.device().clone(), self.queue().clone(), self.caps().clone(), ShaderChecks::Checked)
     }
 
-    /// [`Context::new`], with the adapter at hand: it alone knows the device's matrix products.
+    /// [`Context::new`], with the adapter at hand: it alone knows the device's matrix products. Runs nothing on the device, so
+    /// the products are taken for right: [`check_matrices`](Self::check_matrices) tries them.
     ///
     /// # Errors
     /// Those of [`Context::new`].
@@ -160,24 +126,67 @@ impl Context {
             unused_write,
             lost,
             store: OnceLock::new(),
+            folder: OnceLock::new(),
+            verdict: Mutex::new(None),
+            passed_over: OnceLock::new(),
             scopes,
         };
         Ok(Self { inner: Arc::new(inner), caps: Arc::new(caps) })
     }
 
-    /// Opens a device of our own: all limits and all stable features that the adapter has, and cooperative matrices, which
-    /// wgpu counts as experimental.
+    /// Opens a device of our own on the best adapter that `options` ask for and that [opens](Self::open). Those that do not
+    /// are passed over, and told by [`passed_over`](Self::passed_over).
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] listing what there is, or [`Error::RequestDevice`].
+    /// [`Error::NoAdapter`] listing what there is, [`Error::NoneOpens`] listing what does not open and why, or where one
+    /// adapter alone would do, its own: [`Error::RequestDevice`].
     ///
     /// # Cost
-    /// Loads the graphics drivers.
+    /// Loads the graphics drivers, then that of [`Context::open`].
     pub async fn request(options: &ContextOptions) -> Result<Self> {
+        Self::request_edited(options, unedited).await
+    }
+
+    /// [`Context::request`], with another text for the check of matrices. For tests: it makes them wrong.
+    #[doc(hidden)]
+    pub async fn request_edited(options: &ContextOptions, edit: Edit) -> Result<Self> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
         let adapters = adapters(&instance).await;
-        let adapter = choose(&adapters, options)?;
-        let info = adapter.get_info();
+        let candidates = candidates(&adapters, options)?;
+        let describe = |adapter: &wgpu::Adapter| describe_adapter(&adapter.get_info());
+        let open = |adapter| Self::open_edited(adapter, options, edit);
+        let (context, passed_over) =
+            first_that_opens(&candidates, options.adapter_name.as_deref(), describe, open).await?;
+        // Nobody else has the context yet.
+        let _ = context.inner.passed_over.set(passed_over);
+        Ok(context)
+    }
+
+    /// Opens a device of our own on this adapter: all limits and all stable features that it has, and cooperative matrices,
+    /// which wgpu counts as experimental. Matrices are tried before they are used, as
+    /// [`check_matrices`](Self::check_matrices) does it, unless the folder of [`ContextOptions::pipeline_cache`] tells what
+    /// that gave on this device with this driver. Of `options`, only that folder counts.
+    ///
+    /// # Errors
+    /// [`Error::RequestDevice`], and those of [`Context::new`].
+    ///
+    /// # Cost
+    /// Opens the device. Where it reports matrices, that of [`check_matrices`](Self::check_matrices).
+    pub async fn open(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
+        Self::open_edited(adapter, options, unedited).await
+    }
+
+    /// [`Context::open`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Context::open`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn open_blocking(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
+        pollster::block_on(Self::open(adapter, options))
+    }
+
+    /// Opens a device and does no work on it.
+    pub(crate) async fn open_untried(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
         let matrices = adapter.features() & wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         let stable = adapter.features() - wgpu::Features::all_experimental_mask();
         // Mappable primary buffers slow every buffer down on discrete GPUs.
@@ -199,13 +208,14 @@ impl Context {
         let (device, queue) = adapter
             .request_device(&descriptor)
             .await
-            .map_err(|error| Error::RequestDevice { adapter: info.name, reason: error.to_string() })?;
+            .map_err(|error| Error::RequestDevice { adapter: adapter.get_info().name, reason: error.to_string() })?;
         let context = Self::with_adapter(adapter, device, queue)?;
+        // Nobody else has the context yet: what is set here was not.
         if let Some(folder) = &options.pipeline_cache {
             let store =
                 context.scoped("opening the pipeline cache", || PipelineStore::open(context.device(), folder))?;
-            // Nobody else has the context yet.
             let _ = context.inner.store.set(store);
+            let _ = context.inner.folder.set(folder.clone());
         }
         let lost = Arc::clone(&context.inner.lost);
         context.device().set_device_lost_callback(move |reason, message| {
@@ -256,6 +266,11 @@ impl Context {
         self.planning_with(self.caps().clone().with_tuning(tuning))
     }
 
+    /// The same device, whose matrices were found faulty or not.
+    pub(crate) fn with_matrix_fault(&self, fault: Option<String>) -> Self {
+        self.planning_with(DeviceCaps { matrix_fault: fault, ..self.caps().clone() })
+    }
+
     fn planning_with(&self, caps: DeviceCaps) -> Self {
         Self { inner: Arc::clone(&self.inner), caps: Arc::new(caps) }
     }
@@ -266,13 +281,23 @@ impl Context {
         self.inner.store.get().map_or(PipelineCacheState::Off, |(_, state)| state.clone())
     }
 
-    /// Writes what was compiled into the file of [`ContextOptions::pipeline_cache`], whole or not at all; does nothing where
-    /// there is none, or nothing new.
+    /// Writes what was compiled, and what [`check_matrices`](Self::check_matrices) found, into files of
+    /// [`ContextOptions::pipeline_cache`], each whole or not at all; does nothing where there is no such folder, or nothing
+    /// new.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn save_pipelines(&self) -> Result<()> {
-        self.pipeline_store().map_or(Ok(()), PipelineStore::save)
+        self.pipeline_store().map_or(Ok(()), PipelineStore::save)?;
+        // Poisoned or not, it holds one verdict or none.
+        let verdict = self.inner.verdict.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        verdict.map_or(Ok(()), |verdict| verdict.save())
+    }
+
+    /// The adapters that [`Context::request`] was asked for before this one, and that do not open.
+    #[must_use]
+    pub fn passed_over(&self) -> &[PassedOver] {
+        self.inner.passed_over.get().map_or(&[], Vec::as_slice)
     }
 
     /// Adapter, kind of device, back end and driver on one line.
@@ -283,6 +308,15 @@ impl Context {
 
     pub(crate) fn pipeline_store(&self) -> Option<&PipelineStore> {
         self.inner.store.get().and_then(|(store, _)| store.as_ref())
+    }
+
+    /// The folder of [`ContextOptions::pipeline_cache`].
+    pub(crate) fn kept_folder(&self) -> Option<&Path> {
+        self.inner.folder.get().map(PathBuf::as_path)
+    }
+
+    pub(crate) fn keep_verdict(&self, verdict: UnsavedVerdict) {
+        *self.inner.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
     }
 
     pub(crate) fn shader_checks(&self) -> ShaderChecks {
@@ -323,7 +357,7 @@ impl Context {
     pub fn scoped<T>(&self, during: &'static str, work: impl FnOnce() -> T) -> Result<T> {
         self.check_lost()?;
         // The lock guards nothing that a panic could leave half done.
-        let _one_at_a_time = self.inner.scopes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one_at_a_time = self.inner.scopes.lock().unwrap_or_else(PoisonError::into_inner);
         let result = scoped(self.device(), during, work);
         if result.is_err() {
             // Work on a lost device fails with an error about whatever it made; the loss itself is told when polled.
@@ -366,57 +400,4 @@ fn scoped<T>(device: &wgpu::Device, during: &'static str, work: impl FnOnce() ->
             })
         }
     }
-}
-
-/// One line about an adapter.
-#[must_use]
-pub fn describe_adapter(info: &wgpu::AdapterInfo) -> String {
-    let kind = match info.device_type {
-        wgpu::DeviceType::DiscreteGpu => "discrete GPU",
-        wgpu::DeviceType::IntegratedGpu => "integrated GPU",
-        wgpu::DeviceType::VirtualGpu => "virtual GPU",
-        wgpu::DeviceType::Cpu => "software device",
-        wgpu::DeviceType::Other => "device of unknown kind",
-    };
-    format!("{} ({kind}, {}, {} {})", info.name, info.backend, info.driver, info.driver_info)
-}
-
-/// Every adapter that can run the kernels, best first.
-pub async fn adapters(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
-    let mut adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
-    adapters.retain(|adapter| {
-        let compute = wgpu::DownlevelFlags::COMPUTE_SHADERS;
-        adapter.get_downlevel_capabilities().flags.contains(compute)
-            && adapter.limits().max_storage_buffers_per_shader_stage
-                >= wgpu::Limits::default().max_storage_buffers_per_shader_stage
-    });
-    adapters.sort_by_key(|adapter| {
-        let info = adapter.get_info();
-        let kind = match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => 0,
-            wgpu::DeviceType::IntegratedGpu => 1,
-            wgpu::DeviceType::VirtualGpu => 2,
-            wgpu::DeviceType::Other => 3,
-            wgpu::DeviceType::Cpu => 4,
-        };
-        // The same GPU may be there through several back ends; OpenGL is the last resort.
-        (kind, info.backend == wgpu::Backend::Gl)
-    });
-    adapters
-}
-
-fn choose<'a>(adapters: &'a [wgpu::Adapter], options: &ContextOptions) -> Result<&'a wgpu::Adapter> {
-    let is_software = |adapter: &wgpu::Adapter| adapter.get_info().device_type == wgpu::DeviceType::Cpu;
-    let found = match &options.adapter_name {
-        Some(name) => {
-            let name = name.to_lowercase();
-            adapters.iter().find(|adapter| adapter.get_info().name.to_lowercase().contains(&name))
-        }
-        None => adapters.iter().find(|adapter| options.software == SoftwareAdapters::Accept || !is_software(adapter)),
-    };
-    found.ok_or_else(|| {
-        let names: Vec<String> = adapters.iter().map(|adapter| describe_adapter(&adapter.get_info())).collect();
-        let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        Error::NoAdapter { wanted: options.adapter_name.clone(), found }
-    })
 }

@@ -1,6 +1,8 @@
 //! A GPU if there is one, else the CPU: the choice that most programs want, made once and said aloud.
 
-use crate::{AttentionOutput, AttentionProblem, Context, ContextOptions, Element, Error, HostInputs, Result, cpu};
+use crate::{
+    AttentionOutput, AttentionProblem, Context, ContextOptions, Element, Error, HostInputs, PassedOver, Result, cpu,
+};
 
 /// Where attention on host tensors is computed. Chosen once; a call that fails on the GPU is an error and is not
 /// repeated on the CPU.
@@ -37,7 +39,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The best GPU, else the CPU. Software devices count as none: the CPU path is faster than they are.
+    /// The best GPU that opens, else the CPU. Software devices count as none: the CPU path is faster than they are.
     ///
     /// # Cost
     /// Loads the graphics drivers.
@@ -135,7 +137,13 @@ impl From<Context> for Engine {
 impl core::fmt::Display for Engine {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Gpu(context) => write!(f, "{}, {} tier", context.describe(), context.caps().best_tier()),
+            Self::Gpu(context) => {
+                write!(f, "{}, {} tier", context.describe(), context.caps().best_tier())?;
+                match context.passed_over() {
+                    [] => Ok(()),
+                    passed_over => write!(f, " (passed over {})", PassedOver::list(passed_over)),
+                }
+            }
             Self::Cpu { no_gpu: None } => f.write_str("CPU, blockwise"),
             Self::Cpu { no_gpu: Some(reason) } => write!(f, "CPU, blockwise ({reason})"),
         }

@@ -1,6 +1,6 @@
 //! The one error type of the crate.
 
-use crate::DType;
+use crate::{DType, PassedOver};
 
 /// Everything that can go wrong, with the names and numbers that say why.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,16 @@ pub enum Error {
         /// The feature, by its name in wgpu.
         feature: &'static str,
     },
+    /// The plan needs a device feature that the device has, but that was tried and does not work.
+    #[error("{needed_for} needs the device feature {feature}, which does not work here: {reason}")]
+    FaultyFeature {
+        /// What needs it.
+        needed_for: &'static str,
+        /// The feature, by its name in wgpu.
+        feature: &'static str,
+        /// What was seen when it was tried.
+        reason: String,
+    },
     /// The problem is larger than a limit of the device.
     #[error("{limit}: {needed} needed, the device allows {available}")]
     Limit {
@@ -139,12 +149,20 @@ pub enum Error {
         rule: &'static str,
     },
     /// No adapter is there, or none has the requested name.
-    #[error("no GPU adapter{}; found: {found}", wanted.as_ref().map(|w| format!(" named like \"{w}\"")).unwrap_or_default())]
+    #[error("no GPU adapter{}; found: {found}", named(wanted))]
     NoAdapter {
         /// The name asked for, if any.
         wanted: Option<String>,
         /// The adapters that there are, comma separated.
         found: String,
+    },
+    /// Several adapters would do, and none of them opens.
+    #[error("no GPU adapter{} opens: {}", named(wanted), PassedOver::list(passed_over))]
+    NoneOpens {
+        /// The name asked for, if any.
+        wanted: Option<String>,
+        /// The adapters, best first, each with what kept it from opening.
+        passed_over: Vec<PassedOver>,
     },
     /// The adapter refused to open a device.
     #[error("opening a device on \"{adapter}\": {reason}")]
@@ -190,6 +208,10 @@ pub enum Error {
     /// Mapping a staging buffer failed.
     #[error("reading results back: {0}")]
     Map(#[from] wgpu::BufferAsyncError),
+}
+
+fn named(wanted: &Option<String>) -> String {
+    wanted.as_ref().map(|name| format!(" named like \"{name}\"")).unwrap_or_default()
 }
 
 /// `Result` with the crate's [`Error`].

@@ -100,7 +100,8 @@
 //! |---|---|---|---|---|---|
 //! | [`AttentionPlan::new`], [`SelectionPlan::new`], [`MergePlan::new`] | shapes, limits | | | | |
 //! | [`Context::new`] | limits | | two small buffers | | |
-//! | [`Context::request`] | | | two small buffers | | for the drivers |
+//! | [`Context::request`], [`Context::open`] | | with matrices, one small shader | two small buffers | with matrices, one workgroup | for the drivers, and that |
+//! | [`Context::check_matrices`] | | one small shader | buffers, for a moment | yes | future |
 //! | [`Attention::prepare`], [`Selection::prepare`], [`Merge::prepare`] | features | on a cache miss | | | |
 //! | [`Attention::bind_with`], [`Selection::bind_with`], [`Merge::bind`] | views, usages, sizes | | bind groups, small uniforms | | |
 //! | [`Attention::bind`], [`Selection::bind`] | the same | | and [`Workspace`]s | | |
@@ -122,19 +123,23 @@
 //!
 //! More: [`docs::architecture`], [`docs::numerics`], [`docs::performance`], [`docs::decisions`].
 
+mod adapters;
 #[cfg(feature = "bench")]
 pub mod bench;
 #[cfg(not(target_arch = "wasm32"))]
 mod calibrate;
 mod caps;
+mod check_matrices;
 mod context;
 pub mod cpu;
 mod dtype;
 mod engine;
 mod error;
+mod kept_file;
 mod kernels;
 #[cfg(feature = "lm")]
 pub mod lm;
+mod matrix_verdict;
 mod ops;
 mod pipeline;
 mod pipeline_store;
@@ -148,8 +153,11 @@ mod tensor;
 #[cfg(feature = "tune")]
 pub mod tune;
 
+pub use adapters::{ContextOptions, PassedOver, SoftwareAdapters, adapters, describe_adapter};
 pub use caps::{DeviceCaps, MatrixTile, Tier};
-pub use context::{Context, ContextOptions, SoftwareAdapters, adapters, describe_adapter};
+#[doc(hidden)]
+pub use check_matrices::Edit;
+pub use context::Context;
 pub use cpu::{AttentionOutput, HostInputs};
 pub use dtype::{DType, Element};
 pub use engine::Engine;
@@ -162,12 +170,12 @@ pub use ops::{
 #[cfg(feature = "lm")]
 pub(crate) use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
-#[doc(hidden)]
-pub use plan::check_dispatches;
 pub use plan::{
     AttentionClass, AttentionPlan, Dispatch, DispatchBudget, MaskKind, MergePlan, MethodKind, SelectionClass,
     SelectionPlan, SelectionTiling, Stretch, Tiling, Tuning,
 };
+#[doc(hidden)]
+pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::{
     AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,
     InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs, SelectionMethod,

@@ -200,7 +200,7 @@ fn out_rounds_to_nearest_even() {
 
 fn check_rounding<O: Element>(case: &Case<f32>) {
     for ctx in contexts() {
-        for tier in tiers(ctx.caps(), &[O::DTYPE]) {
+        for tier in tiers(ctx.caps(), &[DType::F32, O::DTYPE]) {
             for num_splits in [1, 3] {
                 let tiling = tiny_tiling(ctx.caps(), tier, num_splits);
                 let problem = problem_of(case, O::DTYPE);

@@ -10,6 +10,13 @@ fn open(name: &str, folder: &std::path::Path) -> Context {
     Context::request_blocking(&ContextOptions::default().adapter_name(name).pipeline_cache(folder)).unwrap()
 }
 
+/// The files of pipelines in a folder, which need not be there. What trying matrices gave lies beside them.
+fn pipeline_files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| !path.to_string_lossy().contains("wattn_matrices")).collect()
+}
+
 #[test]
 fn a_second_start_loads_what_the_first_compiled() {
     let case = Case::<f32>::random(shape(1, [5, 40], [1, 1]), Mask::Causal, 1);
@@ -27,13 +34,13 @@ fn a_second_start_loads_what_the_first_compiled() {
         if first.pipeline_cache_state() == PipelineCacheState::Unsupported {
             assert!(!first.device().features().contains(wgpu::Features::PIPELINE_CACHE));
             first.save_pipelines().unwrap();
-            assert!(!cache.exists());
+            assert!(pipeline_files(&cache).is_empty());
             continue;
         }
         assert_eq!(first.pipeline_cache_state(), PipelineCacheState::New);
         assert_eq!(attend(&first), expected);
         first.save_pipelines().unwrap();
-        let files: Vec<_> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let files = pipeline_files(&cache);
         assert_eq!(files.len(), 1, "{files:?}");
         let written = std::fs::read(&files[0]).unwrap();
 
@@ -65,7 +72,7 @@ fn a_folder_that_cannot_be_is_an_error() {
     for ctx in contexts() {
         let ctx = open(&ctx.device().adapter_info().name, &file.join("below"));
         match ctx.pipeline_cache_state() {
-            PipelineCacheState::Unsupported => ctx.save_pipelines().unwrap(),
+            PipelineCacheState::Unsupported if ctx.caps().matrix_edge().is_none() => ctx.save_pipelines().unwrap(),
             _ => assert!(matches!(ctx.save_pipelines(), Err(wattn::Error::File { .. }))),
         }
     }

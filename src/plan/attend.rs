@@ -32,14 +32,16 @@ use crate::{
 pub struct AttentionPlan {
     pub(crate) problem: AttentionProblem,
     pub(crate) dispatches: Vec<Dispatch>,
-    tier: Tier,
-    tiling: Tiling,
-    storage_bytes: u64,
+    pub(super) tier: Tier,
+    pub(super) tiling: Tiling,
+    pub(super) storage_bytes: u64,
     /// vec4 that an invocation carries from part to part of a walk that is cut.
     carried: u32,
     parts: Option<Parts>,
     /// The tiling was measured on the device.
-    tuned: bool,
+    pub(super) tuned: bool,
+    /// Why [`Tier::Matrix`] was not taken though the device reports what it needs.
+    pub(super) matrix_fault: Option<String>,
 }
 
 impl AttentionPlan {
@@ -52,7 +54,9 @@ impl AttentionPlan {
     /// Arithmetic only.
     pub fn new(problem: &AttentionProblem, caps: &DeviceCaps) -> Result<Self> {
         problem.validate()?;
-        Self::with_tier(problem, caps, Self::best_tier(problem, caps))
+        let plan = Self::with_tier(problem, caps, Self::best_tier(problem, caps))?;
+        let as_reported = |caps: &DeviceCaps| Self::best_tier(problem, caps).matrix();
+        Ok(Self { matrix_fault: caps.fault_behind(as_reported), ..plan })
     }
 
     /// The tier that [`AttentionPlan::new`] takes: [`Tier::Matrix`] for f16 tensors with enough rows to fill matrices, where
@@ -75,7 +79,8 @@ impl AttentionPlan {
     /// Plans with one tier.
     ///
     /// # Errors
-    /// Those of [`AttentionPlan::new`], and [`Error::MissingFeature`] when the device lacks the tier.
+    /// Those of [`AttentionPlan::new`], [`Error::MissingFeature`] when the device lacks the tier, and
+    /// [`Error::FaultyFeature`] when it was tried and does not work.
     pub fn with_tier(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;
@@ -121,8 +126,17 @@ impl AttentionPlan {
             dispatches.push(merge_dispatch(merge, [tiling.num_splits.into(), out_rows], shape.head_dim_v, caps)?);
         }
         let storage_bytes = tiling.storage_bytes(problem, caps, tier);
-        let plan =
-            Self { problem: problem.clone(), dispatches, tier, tiling, storage_bytes, carried, parts, tuned: false };
+        let plan = Self {
+            problem: problem.clone(),
+            dispatches,
+            tier,
+            tiling,
+            storage_bytes,
+            carried,
+            parts,
+            tuned: false,
+            matrix_fault: None,
+        };
         let (needed, available) = (plan.workspace_bytes(), caps.max_storage_binding_bytes);
         if needed > available {
             return Err(Error::Limit { limit: "max_storage_buffer_binding_size", needed, available });
@@ -236,51 +250,6 @@ impl AttentionPlan {
     pub(crate) fn out_rows(&self) -> u64 {
         let shape = self.problem.shape();
         u64::from(shape.batch_size) * u64::from(shape.seq_len_q) * u64::from(shape.num_q_heads)
-    }
-}
-
-impl core::fmt::Display for AttentionPlan {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let shape = self.problem.shape();
-        writeln!(
-            f,
-            "attention  batch {} x q {} x kv {}, heads {}/{}, width {}/{}, {} -> {}, {}",
-            shape.batch_size,
-            shape.seq_len_q,
-            shape.seq_len_kv,
-            shape.num_q_heads,
-            shape.num_kv_heads,
-            shape.head_dim,
-            shape.head_dim_v,
-            self.problem.dtype,
-            self.problem.out_dtype,
-            self.problem.mask,
-        )?;
-        writeln!(
-            f,
-            "tier       {}: {}tiles of {} rows x {} keys, {} split(s), f32 accumulation",
-            self.tier,
-            if self.tuned { "measured, " } else { "" },
-            self.tiling.tile_q(),
-            self.tiling.tile_kv(),
-            self.tiling.num_splits,
-        )?;
-        let storage = self.storage_bytes;
-        if let Some(blocks) = &self.problem.blocks {
-            let BlockSelection { granularity, block_size_q, block_size, max_blocks, .. } = blocks;
-            let BlockSelection { sink_size, window_size, dense_below, .. } = blocks;
-            writeln!(
-                f,
-                "blocks     {max_blocks} x {block_size} keys for {block_size_q} queries, a list for each {granularity}; \
-                 {sink_size} sinks, window {window_size}, dense below {dense_below}",
-            )?;
-        }
-        writeln!(f, "memory     {} bytes of workspace, {storage} of a workgroup's own", self.workspace_bytes())?;
-        for (index, dispatch) in self.dispatches.iter().enumerate() {
-            let separator = if index + 1 < self.dispatches.len() { "\n" } else { "" };
-            write!(f, "dispatch   {dispatch}{separator}")?;
-        }
-        Ok(())
     }
 }
 

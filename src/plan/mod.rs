@@ -2,8 +2,10 @@
 
 mod attend;
 mod attend_cost;
+mod attend_view;
 mod budget;
 mod check;
+mod check_matrices;
 mod merge;
 mod select;
 mod select_cost;
@@ -19,6 +21,7 @@ mod tuned;
 pub use attend::AttentionPlan;
 pub use budget::DispatchBudget;
 pub use check::check_dispatches;
+pub use check_matrices::MatrixCheck;
 pub use merge::MergePlan;
 pub use select::SelectionPlan;
 pub(crate) use select::{Piece, Samples, StagePlan};

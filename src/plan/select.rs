@@ -32,7 +32,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelectionPlan {
     pub(crate) problem: SelectionProblem,
-    tier: Tier,
+    pub(super) tier: Tier,
     pub(super) tiling: SelectionTiling,
     pub(super) matrix: Option<MatrixScoring>,
     pub(super) dispatches: Vec<Dispatch>,
@@ -46,6 +46,8 @@ pub struct SelectionPlan {
     pub(super) max_rounds: u32,
     /// Lists of scores for each list of blocks.
     pub(super) lists_per_set: u32,
+    /// Why [`Tier::Matrix`] was not taken though the device reports what it needs.
+    pub(super) matrix_fault: Option<String>,
 }
 
 /// What a dispatch does, with indices into `samples` and `stages`.
@@ -93,7 +95,9 @@ impl SelectionPlan {
     /// Arithmetic only.
     pub fn new(problem: &SelectionProblem, caps: &DeviceCaps) -> Result<Self> {
         problem.validate()?;
-        Self::with_tier(problem, caps, Self::best_tier(problem, caps))
+        let plan = Self::with_tier(problem, caps, Self::best_tier(problem, caps))?;
+        let as_reported = |caps: &DeviceCaps| Self::best_tier(problem, caps).matrix();
+        Ok(Self { matrix_fault: caps.fault_behind(as_reported), ..plan })
     }
 
     /// The tier that [`SelectionPlan::new`] takes: [`Tier::Matrix`] for HiP over f16 tensors with enough samples to fill
@@ -113,7 +117,8 @@ impl SelectionPlan {
     /// Plans with one tier.
     ///
     /// # Errors
-    /// Those of [`SelectionPlan::new`], and [`Error::MissingFeature`] when the device lacks the tier.
+    /// Those of [`SelectionPlan::new`], [`Error::MissingFeature`] when the device lacks the tier, and
+    /// [`Error::FaultyFeature`] when it was tried and does not work.
     pub fn with_tier(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;
@@ -149,6 +154,7 @@ impl SelectionPlan {
             num_searches: 0,
             max_rounds: u32::MAX,
             lists_per_set: 1,
+            matrix_fault: None,
         };
         match problem.method() {
             SelectionMethod::Hip(hip) => plan.plan_hip(hip, caps)?,
@@ -351,18 +357,6 @@ impl SelectionPlan {
         Ok(self.samples.len() - 1)
     }
 
-    /// The problem.
-    #[must_use]
-    pub const fn problem(&self) -> &SelectionProblem {
-        &self.problem
-    }
-
-    /// What is encoded, in order, where every stage is computed.
-    #[must_use]
-    pub fn dispatches(&self) -> &[Dispatch] {
-        &self.dispatches
-    }
-
     /// Dispatches of a decode step, as [`SelectionProblem::first_stage`] has it.
     #[must_use]
     pub fn num_dispatches(&self, step: u64) -> usize {
@@ -379,18 +373,6 @@ impl SelectionPlan {
             }
         };
         self.pieces.iter().enumerate().filter(move |&(_, &piece)| is_due(piece)).map(|(index, _)| index)
-    }
-
-    /// The tier that the kernels use.
-    #[must_use]
-    pub const fn tier(&self) -> Tier {
-        self.tier
-    }
-
-    /// The sizes of workgroups.
-    #[must_use]
-    pub const fn tiling(&self) -> SelectionTiling {
-        self.tiling
     }
 
     /// What samples are multiplied by. Matrices take queries as they are, which f16 holds: the order stays the same.

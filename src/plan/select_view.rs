@@ -1,8 +1,33 @@
-//! How a plan of a selection prints, and where in its memory tests find what its stages computed.
+//! What a plan of a selection says of itself, how it prints, and where in its memory tests find what its stages computed.
 
-use super::{MethodKind, SelectionPlan};
+use super::{Dispatch, MethodKind, SelectionPlan, SelectionTiling};
+use crate::{SelectionProblem, Tier};
 
 impl SelectionPlan {
+    /// The problem.
+    #[must_use]
+    pub const fn problem(&self) -> &SelectionProblem {
+        &self.problem
+    }
+
+    /// What is encoded, in order, where every stage is computed.
+    #[must_use]
+    pub fn dispatches(&self) -> &[Dispatch] {
+        &self.dispatches
+    }
+
+    /// The tier that the kernels use.
+    #[must_use]
+    pub const fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// The sizes of workgroups.
+    #[must_use]
+    pub const fn tiling(&self) -> SelectionTiling {
+        self.tiling
+    }
+
     /// HiP's search, ended after so many rounds: the lists then hold where the groups begin. For tests of every round.
     #[doc(hidden)]
     #[must_use]
@@ -58,6 +83,9 @@ impl core::fmt::Display for SelectionPlan {
             "lists      {} x {} keys for {} queries, one for each {}",
             blocks.max_blocks, blocks.block_size, blocks.block_size_q, blocks.granularity,
         )?;
+        if let Some(reason) = &self.matrix_fault {
+            writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;
+        }
         writeln!(
             f,
             "memory     {} bytes of samples, {} of scratch, {} of cache",

@@ -5,11 +5,12 @@ mod specialization;
 mod unroll;
 
 use core::fmt::Write as _;
+use std::collections::BTreeMap;
 
 use crate::kernels::Binding;
 
 pub use specialization::Specialization;
-pub(crate) use unroll::Arrays;
+pub(crate) use unroll::{Arrays, unroll};
 
 /// A file of `shaders/shared`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,7 +163,7 @@ impl Specialization {
     /// The complete WGSL of this variant.
     #[must_use]
     pub fn wgsl(&self) -> String {
-        self.assemble(|text| unroll::unroll(text, &self.constants, self.arrays))
+        self.assemble(|text| unroll(text, &self.constants, self.arrays))
     }
 
     /// [`wgsl`](Self::wgsl) with its loops as they stand in the files. For tests: the marked loops are WGSL themselves.
@@ -173,27 +174,38 @@ impl Specialization {
     }
 
     fn assemble(&self, prepare: impl Fn(&str) -> String) -> String {
-        let mut source = String::new();
-        if self.modules.iter().any(|module| module.needs_f16()) {
-            source.push_str("enable f16;\n");
-        }
-        if self.modules.iter().any(|module| module.needs_matrices()) {
-            source.push_str("enable wgpu_cooperative_matrix;\n");
-            // naga takes every variable of a function for different in each invocation, and refuses matrix operations
-            // under a condition on one. Ours are the same for a whole workgroup, and have barriers beside them.
-            source.push_str("diagnostic(off, derivative_uniformity);\n");
-        }
-        for (name, value) in &self.constants {
-            // Writing to a String cannot fail.
-            let _ = writeln!(source, "const {name}: u32 = {value}u;");
-        }
-        for (name, value) in &self.switches {
-            let _ = writeln!(source, "const {name}: bool = {value};");
-        }
-        for text in self.modules.iter().map(|module| module.source()).chain([self.kernel.source()]) {
-            source.push('\n');
-            source.push_str(&prepare(text));
-        }
-        source
+        assemble(&self.modules, &self.constants, &self.switches, self.kernel.source(), prepare)
     }
+}
+
+/// A text of modules, constants and a kernel's own file.
+pub(crate) fn assemble(
+    modules: &[Module],
+    constants: &BTreeMap<&'static str, u32>,
+    switches: &BTreeMap<&'static str, bool>,
+    kernel: &str,
+    prepare: impl Fn(&str) -> String,
+) -> String {
+    let mut source = String::new();
+    if modules.iter().any(|module| module.needs_f16()) {
+        source.push_str("enable f16;\n");
+    }
+    if modules.iter().any(|module| module.needs_matrices()) {
+        source.push_str("enable wgpu_cooperative_matrix;\n");
+        // naga takes every variable of a function for different in each invocation, and refuses matrix operations
+        // under a condition on one. Ours are the same for a whole workgroup, and have barriers beside them.
+        source.push_str("diagnostic(off, derivative_uniformity);\n");
+    }
+    for (name, value) in constants {
+        // Writing to a String cannot fail.
+        let _ = writeln!(source, "const {name}: u32 = {value}u;");
+    }
+    for (name, value) in switches {
+        let _ = writeln!(source, "const {name}: bool = {value};");
+    }
+    for text in modules.iter().map(|module| module.source()).chain([kernel]) {
+        source.push('\n');
+        source.push_str(&prepare(text));
+    }
+    source
 }

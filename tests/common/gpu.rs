@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use wattn::cpu::twins;
@@ -21,20 +22,19 @@ pub fn contexts() -> &'static [Context] {
     CONTEXTS.get_or_init(|| {
         let wanted = std::env::var("WATTN_TEST_ADAPTER").unwrap_or_default().to_lowercase();
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
-        let names: Vec<String> = pollster::block_on(wattn::adapters(&instance))
-            .iter()
-            .map(|adapter| adapter.get_info().name)
-            .filter(|name| name.to_lowercase().contains(&wanted))
-            .collect::<std::collections::BTreeSet<_>>() // a driver may be listed twice
-            .into_iter()
-            .collect();
+        let mut adapters = pollster::block_on(wattn::adapters(&instance));
+        adapters.retain(|adapter| adapter.get_info().name.to_lowercase().contains(&wanted));
+        let name = |adapter: &wgpu::Adapter| adapter.get_info().name;
+        let open = |adapter: &wgpu::Adapter| Context::open_blocking(adapter, &ContextOptions::default());
+        let (contexts, passed_over) = open_each(&adapters, name, open);
+        for told in &passed_over {
+            println!("passed over {told}");
+        }
         assert!(
-            !names.is_empty(),
-            "no GPU adapter. `bash tests/run` installs software Vulkan drivers on Debian; elsewhere install Mesa's \
-             lavapipe (package mesa-vulkan-drivers) or a GPU driver."
+            !contexts.is_empty(),
+            "no GPU adapter that opens ({passed_over:?}). `bash tests/run` installs software Vulkan drivers on Debian; \
+             elsewhere install Mesa's lavapipe (package mesa-vulkan-drivers) or a GPU driver."
         );
-        let open = |name: &String| Context::request_blocking(&ContextOptions::default().adapter_name(name)).unwrap();
-        let contexts: Vec<Context> = names.iter().map(open).collect();
         for context in &contexts {
             println!("testing on {}", context.describe());
         }
@@ -42,9 +42,34 @@ pub fn contexts() -> &'static [Context] {
     })
 }
 
+/// Opens the first adapter of each name that opens, since a driver may be listed twice, and tells which do not.
+pub fn open_each<A, T>(
+    adapters: &[A],
+    name: impl Fn(&A) -> String,
+    open: impl Fn(&A) -> wattn::Result<T>,
+) -> (Vec<T>, Vec<String>) {
+    let (mut opened, mut passed_over) = (BTreeMap::new(), Vec::new());
+    for adapter in adapters {
+        let name = name(adapter);
+        if opened.contains_key(&name) {
+            continue;
+        }
+        match open(adapter) {
+            Ok(context) => drop(opened.insert(name, context)),
+            Err(error) => passed_over.push(format!("{name}: {error}")),
+        }
+    }
+    (opened.into_values().collect(), passed_over)
+}
+
 /// The adapters that multiply matrices. None is a failure where `WATTN_REQUIRE_MATRIX` is set, and told otherwise.
 pub fn matrix_contexts() -> Vec<&'static Context> {
     let found: Vec<_> = contexts().iter().filter(|ctx| ctx.caps().matrix_edge().is_some()).collect();
+    for ctx in contexts() {
+        if let Some(reason) = &ctx.caps().matrix_fault {
+            println!("{}: matrices are not used: {reason}", ctx.describe());
+        }
+    }
     if found.is_empty() {
         assert!(std::env::var_os("WATTN_REQUIRE_MATRIX").is_none(), "no adapter with cooperative matrices");
         println!("SKIPPED: no adapter with cooperative matrices; `bash tests/matrix` brings one");
@@ -52,10 +77,12 @@ pub fn matrix_contexts() -> Vec<&'static Context> {
     found
 }
 
-/// The tiers that a device offers and that compile to different shaders for these element types.
+/// The tiers that a device offers and that compile to different shaders for these element types: first that of q, k and v,
+/// which decides whether matrices take them, then that of out where it is no f32.
 pub fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> Vec<Tier> {
     let f16 = dtypes.contains(&DType::F16);
-    Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok() && (f16 || !tier.shader_f16())).collect()
+    let takes = |tier: Tier| if tier.matrix() { dtypes[0] == DType::F16 } else { f16 || !tier.shader_f16() };
+    Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok() && takes(tier)).collect()
 }
 
 /// The tiny tiling of a tier: two rows a group, one vec4 of keys a lane, so that edges are cheap to reach.

@@ -2,15 +2,17 @@
 
 use core::fmt;
 use std::collections::HashSet;
+use std::hash::Hash;
 
 use serde::Serialize;
-use wattn::{AttentionPlan, AttentionProblem, AttentionShape, DeviceCaps, Tier};
+use wattn::{AttentionPlan, AttentionProblem, AttentionShape, Context, DeviceCaps, PassedOver, Tier};
 
 use crate::args::InfoArgs;
+use crate::engine;
 use crate::failure::Failure;
 use crate::files;
 
-/// What one adapter reports, before a device is opened on it.
+/// What one adapter can do, with a device opened on it.
 #[derive(Serialize)]
 struct AdapterRow {
     name: String,
@@ -21,6 +23,8 @@ struct AdapterRow {
     shader_f16: bool,
     subgroup_size: Option<[u32; 2]>,
     matrix_edge: Option<u32>,
+    /// Why matrices that are reported are not used.
+    matrix_fault: Option<String>,
     timestamps: bool,
     workgroup_storage_bytes: u32,
     invocations_per_workgroup: u32,
@@ -32,8 +36,23 @@ struct AdapterRow {
 struct Info<'a> {
     version: &'static str,
     adapters: Vec<&'a AdapterRow>,
+    /// Adapters that do not open.
+    passed_over: Vec<AdapterRefused<'a>>,
     /// For `--shape`, one for each adapter; none where the device lacks what the plan needs.
     plans: Vec<Option<String>>,
+}
+
+/// An adapter that does not open, and why.
+#[derive(Serialize)]
+struct AdapterRefused<'a> {
+    adapter: &'a str,
+    reason: &'a str,
+}
+
+impl<'a> AdapterRefused<'a> {
+    fn of(PassedOver { adapter, reason, .. }: &'a PassedOver) -> Self {
+        Self { adapter, reason }
+    }
 }
 
 pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
@@ -41,36 +60,34 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     if let Some(path) = &args.json {
         files::check_destination(path)?;
     }
-    let found = adapters();
-    let wanted = args.adapter.as_deref().unwrap_or_default().to_lowercase();
-    let chosen: Vec<_> = found.iter().filter(|(row, _)| row.name.to_lowercase().contains(&wanted)).collect();
-    if let (Some(name), true) = (&args.adapter, chosen.is_empty()) {
-        let names: Vec<String> = found.iter().map(|(row, _)| format!("{} ({})", row.name, row.backend)).collect();
-        let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        return Err(wattn::Error::NoAdapter { wanted: Some(name.clone()), found }.into());
-    }
+    let (opened, passed_over) = adapters(args.adapter.as_deref())?;
     let mut text = format!("wattn {}\n", env!("CARGO_PKG_VERSION"));
     let tier = args.tier.map(Tier::from);
-    if chosen.is_empty() {
-        text += "no adapter found: `--backend auto` computes on the CPU\n";
+    if opened.is_empty() {
+        let found = if passed_over.is_empty() { "found" } else { "opens" };
+        text += &format!("no adapter {found}: `--backend auto` computes on the CPU\n");
         if let Some(problem) = &problem {
             text += "\nplan for a device with WebGPU's default limits and no optional feature\n";
             text += &plan(problem, &DeviceCaps::BASELINE, tier)?;
         }
     }
-    for (row, caps) in &chosen {
+    for (row, caps) in &opened {
         text += &row.to_string();
         if let Some(problem) = &problem {
             // One device without the tier must not hide the plans of the others.
             text += &plan(problem, caps, tier).unwrap_or_else(|error| format!("  no plan: {error}\n"));
         }
     }
+    for PassedOver { adapter, reason, .. } in &passed_over {
+        text += &format!("\n{adapter}\n  does not open: {reason}\n");
+    }
     files::print(&text)?;
     if let Some(path) = &args.json {
         let plan_of = |caps: &DeviceCaps| problem.as_ref().and_then(|problem| plan(problem, caps, tier).ok());
-        let plans = chosen.iter().map(|(_, caps)| plan_of(caps)).collect();
-        let adapters = chosen.into_iter().map(|(row, _)| row).collect();
-        files::write_json(path, &Info { version: env!("CARGO_PKG_VERSION"), adapters, plans })?;
+        let plans = opened.iter().map(|(_, caps)| plan_of(caps)).collect();
+        let adapters = opened.iter().map(|(row, _)| row).collect();
+        let passed_over = passed_over.iter().map(AdapterRefused::of).collect();
+        files::write_json(path, &Info { version: env!("CARGO_PKG_VERSION"), adapters, passed_over, plans })?;
     }
     Ok(())
 }
@@ -83,26 +100,72 @@ fn problem(args: &InfoArgs, shape: AttentionShape) -> Result<AttentionProblem, F
 
 /// The plan's own table, indented.
 fn plan(problem: &AttentionProblem, caps: &DeviceCaps, tier: Option<Tier>) -> wattn::Result<String> {
-    let plan =
-        AttentionPlan::with_tier(problem, caps, tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, caps)))?;
+    let plan = match tier {
+        Some(tier) => AttentionPlan::with_tier(problem, caps, tier)?,
+        None => AttentionPlan::new(problem, caps)?,
+    };
     Ok(plan.to_string().lines().map(|line| format!("  {line}\n")).collect())
 }
 
-/// The adapters that can run the kernels, best first: `auto` takes the first that is no software device.
-fn adapters() -> Vec<(AdapterRow, DeviceCaps)> {
+/// What is told of an adapter, and what plans are made for.
+type Opened = (AdapterRow, DeviceCaps);
+
+/// The adapters that can run the kernels, best first, those with such a name if one is given: `auto` takes the first that
+/// opens and is no software device. Then those that do not open.
+fn adapters(wanted: Option<&str>) -> Result<(Vec<Opened>, Vec<PassedOver>), Failure> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
-    let mut rows: Vec<(AdapterRow, DeviceCaps)> = Vec::new();
-    let mut seen = HashSet::new();
-    for adapter in pollster::block_on(wattn::adapters(&instance)) {
+    let found = pollster::block_on(wattn::adapters(&instance));
+    let part = wanted.unwrap_or_default().to_lowercase();
+    let is_wanted = |adapter: &&wgpu::Adapter| adapter.get_info().name.to_lowercase().contains(&part);
+    let chosen: Vec<&wgpu::Adapter> = found.iter().filter(is_wanted).collect();
+    if let (Some(name), true) = (wanted, chosen.is_empty()) {
+        let names: Vec<String> = found.iter().map(|adapter| wattn::describe_adapter(&adapter.get_info())).collect();
+        let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Err(wattn::Error::NoAdapter { wanted: Some(name.to_owned()), found }.into());
+    }
+    // One device may be there through several back ends or drivers, the best first; `--adapter` reaches the first that
+    // opens. Equal GPUs in one machine differ in their bus.
+    let device_of = |adapter: &&wgpu::Adapter| {
         let info = adapter.get_info();
-        // One device may be there through several back ends or drivers, the best first; `--adapter` reaches that one
-        // only. Equal GPUs in one machine differ in their bus.
-        if seen.insert((info.name.clone(), info.device_pci_bus_id.clone())) {
-            let caps = DeviceCaps::of_adapter(&adapter);
-            rows.push((row(&info, &caps), caps));
+        (info.name, info.device_pci_bus_id)
+    };
+    let open = |adapter: &&wgpu::Adapter| -> wattn::Result<Opened> {
+        let context = Context::open_blocking(adapter, &engine::options())?;
+        engine::keep_later(&context);
+        Ok((row(&adapter.get_info(), context.caps()), context.caps().clone()))
+    };
+    let describe = |adapter: &&wgpu::Adapter| wattn::describe_adapter(&adapter.get_info());
+    let (opened, passed_over) = first_of_each(&chosen, device_of, describe, open);
+    match wanted {
+        Some(name) if opened.is_empty() => {
+            Err(wattn::Error::NoneOpens { wanted: Some(name.to_owned()), passed_over }.into())
+        }
+        _ => Ok((opened, passed_over)),
+    }
+}
+
+/// Opens the first candidate of each device that opens, and tells which do not.
+fn first_of_each<A, D: Eq + Hash, T>(
+    candidates: &[A],
+    device_of: impl Fn(&A) -> D,
+    describe: impl Fn(&A) -> String,
+    open: impl Fn(&A) -> wattn::Result<T>,
+) -> (Vec<T>, Vec<PassedOver>) {
+    let (mut opened, mut passed_over, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    for candidate in candidates {
+        let device = device_of(candidate);
+        if seen.contains(&device) {
+            continue;
+        }
+        match open(candidate) {
+            Ok(device_opened) => {
+                opened.push(device_opened);
+                seen.insert(device);
+            }
+            Err(error) => passed_over.push(PassedOver::new(describe(candidate), &error)),
         }
     }
-    rows
+    (opened, passed_over)
 }
 
 fn row(info: &wgpu::AdapterInfo, caps: &DeviceCaps) -> AdapterRow {
@@ -115,6 +178,7 @@ fn row(info: &wgpu::AdapterInfo, caps: &DeviceCaps) -> AdapterRow {
         shader_f16: caps.shader_f16,
         subgroup_size: caps.subgroup_size.as_ref().map(|size| [*size.start(), *size.end()]),
         matrix_edge: caps.matrix_edge(),
+        matrix_fault: caps.matrix_fault.clone(),
         timestamps: caps.timestamps,
         workgroup_storage_bytes: caps.max_workgroup_storage_bytes,
         invocations_per_workgroup: caps.max_invocations_per_workgroup,
@@ -151,6 +215,47 @@ impl fmt::Display for AdapterRow {
         for [left, right] in pairs {
             writeln!(f, "  {:<17} {:<16}  {:<12} {}", left.0, left.1, right.0, right.1)?;
         }
+        if let Some(reason) = &self.matrix_fault {
+            writeln!(f, "  {:<17} {reason}", "matrices unused")?;
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the visit to a real card found: its OpenGL adapter, of another name, is listed and does not open.
+    #[test]
+    fn adapters_that_do_not_open_are_told_and_the_others_shown() {
+        let candidates =
+            [("Card", "vulkan"), ("Card", "gl"), ("Card/PCIe", "gl"), ("Other", "gl"), ("Other", "vulkan")];
+        let open = |&(name, backend): &(&'static str, &'static str)| match (name, backend) {
+            ("Card/PCIe", _) | ("Other", "gl") => Err(wattn::Error::RequestDevice {
+                adapter: name.to_owned(),
+                reason: "Parent device is lost".to_owned(),
+            }),
+            pair => Ok(pair),
+        };
+        let (opened, passed_over) =
+            first_of_each(&candidates, |candidate| candidate.0, |(name, backend)| format!("{name} ({backend})"), open);
+        assert_eq!(opened, [("Card", "vulkan"), ("Other", "vulkan")]);
+        let told: Vec<String> = passed_over.iter().map(PassedOver::to_string).collect();
+        assert_eq!(told, ["Card/PCIe (gl): Parent device is lost", "Other (gl): Parent device is lost"]);
+    }
+
+    #[test]
+    fn matrices_that_are_wrong_are_told() {
+        let mut caps = DeviceCaps::BASELINE;
+        (caps.shader_f16, caps.subgroup_size) = (true, Some(32..=32));
+        caps.max_workgroup_storage_bytes = 48 << 10;
+        caps.matrix_tiles = vec![wattn::MatrixTile::square(16)];
+        let info = wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, wgpu::Backend::Vulkan);
+        assert!(row(&info, &caps).to_string().contains("16 x 16 f16"));
+        assert!(!row(&info, &caps).to_string().contains("matrices unused"));
+        caps.matrix_fault = Some("shifted by four columns".to_owned());
+        let text = row(&info, &caps).to_string();
+        assert!(text.contains("matrix units      no") && text.contains("matrices unused   shifted by four"), "{text}");
     }
 }

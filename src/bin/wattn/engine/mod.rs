@@ -32,6 +32,20 @@ pub(crate) fn keep_pipelines() {
     }
 }
 
+/// Notes a device whose pipelines [`keep_pipelines`] is to keep.
+pub(crate) fn keep_later(context: &Context) {
+    OPENED.lock().unwrap_or_else(PoisonError::into_inner).push(context.clone());
+}
+
+/// Devices are opened with what is kept in the user's cache folder.
+pub(crate) fn options() -> ContextOptions {
+    let options = ContextOptions::default();
+    match cache_folder() {
+        Some(folder) => options.pipeline_cache(folder),
+        None => options,
+    }
+}
+
 /// Our part of the user's cache folder.
 fn cache_folder() -> Option<PathBuf> {
     Some(dirs::cache_dir()?.join("wattn"))
@@ -73,18 +87,18 @@ impl Engine {
     }
 
     fn open_gpu(args: &EngineArgs, software: SoftwareAdapters) -> Result<Self, Failure> {
-        let mut options = ContextOptions::default().software(software);
+        let mut options = if args.no_cache { ContextOptions::default() } else { options() }.software(software);
         if let Some(name) = &args.adapter {
             options = options.adapter_name(name);
         }
-        if let Some(folder) = cache_folder().filter(|_| !args.no_cache) {
-            options = options.pipeline_cache(folder);
-        }
         let mut context = Context::request_blocking(&options)?;
+        for passed_over in context.passed_over() {
+            eprintln!("note: passed over {passed_over}");
+        }
         if let PipelineCacheState::Ignored { path, reason } = context.pipeline_cache_state() {
             eprintln!("note: {} is ignored: {reason}", path.display());
         }
-        OPENED.lock().unwrap_or_else(PoisonError::into_inner).push(context.clone());
+        keep_later(&context);
         // No watchdog waits for a software device.
         if !context.caps().software {
             context = context.with_budget(context.calibrate_blocking()?);

@@ -1,0 +1,221 @@
+//! The adapters of a machine: which there are, and the first of those asked for that opens.
+
+use std::path::PathBuf;
+
+use crate::{Error, Result};
+
+/// Which adapter [`Context::request`](crate::Context::request) opens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContextOptions {
+    /// Part of the adapter's name, in any case; `None`: the best GPU.
+    pub adapter_name: Option<String>,
+    /// Whether a software device will do when there is no GPU. One that is named always will.
+    pub software: SoftwareAdapters,
+    /// Folder for compiled pipelines and for what trying the device's matrices gave; `None`: nothing is kept.
+    pub pipeline_cache: Option<PathBuf>,
+}
+
+/// What to do with adapters that compute on the CPU's cores (lavapipe, SwiftShader, WARP).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SoftwareAdapters {
+    /// Passed over: the library's own CPU path is faster.
+    #[default]
+    Refuse,
+    /// Taken when there is no GPU.
+    Accept,
+}
+
+impl ContextOptions {
+    /// Opens the adapter whose name contains `name`.
+    #[must_use]
+    pub fn adapter_name(mut self, name: impl Into<String>) -> Self {
+        self.adapter_name = Some(name.into());
+        self
+    }
+
+    /// Takes compiled pipelines from a file in this folder, where the back end hands them out (Vulkan), and whether matrix
+    /// products are right from another. [`Context::save_pipelines`](crate::Context::save_pipelines) writes them.
+    #[must_use]
+    pub fn pipeline_cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.pipeline_cache = Some(folder.into());
+        self
+    }
+
+    /// Says what to do with software adapters.
+    #[must_use]
+    pub const fn software(mut self, software: SoftwareAdapters) -> Self {
+        self.software = software;
+        self
+    }
+}
+
+/// An adapter that was asked for and did not open, so that another one was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PassedOver {
+    /// [`describe_adapter`] of it.
+    pub adapter: String,
+    /// What kept it from opening.
+    pub reason: String,
+}
+
+impl PassedOver {
+    /// An adapter and why it did not open.
+    #[must_use]
+    pub fn new(adapter: impl Into<String>, error: &Error) -> Self {
+        let reason = match error {
+            // The name stands beside it.
+            Error::RequestDevice { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        };
+        Self { adapter: adapter.into(), reason: one_line(&reason) }
+    }
+
+    pub(crate) fn list(all: &[Self]) -> String {
+        all.iter().map(Self::to_string).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl core::fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: {}", self.adapter, self.reason)
+    }
+}
+
+/// Messages of drivers and of wgpu go over several lines.
+pub(crate) fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// One line about an adapter.
+#[must_use]
+pub fn describe_adapter(info: &wgpu::AdapterInfo) -> String {
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+        wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+        wgpu::DeviceType::VirtualGpu => "virtual GPU",
+        wgpu::DeviceType::Cpu => "software device",
+        wgpu::DeviceType::Other => "device of unknown kind",
+    };
+    format!("{} ({kind}, {}, {} {})", info.name, info.backend, info.driver, info.driver_info)
+}
+
+/// Every adapter that can run the kernels, best first.
+pub async fn adapters(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    let mut adapters = instance.enumerate_adapters(wgpu::Backends::all()).await;
+    adapters.retain(|adapter| {
+        let compute = wgpu::DownlevelFlags::COMPUTE_SHADERS;
+        adapter.get_downlevel_capabilities().flags.contains(compute)
+            && adapter.limits().max_storage_buffers_per_shader_stage
+                >= wgpu::Limits::default().max_storage_buffers_per_shader_stage
+    });
+    adapters.sort_by_key(|adapter| {
+        let info = adapter.get_info();
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 3,
+            wgpu::DeviceType::Cpu => 4,
+        };
+        // The same GPU may be there through several back ends; OpenGL is the last resort.
+        (kind, info.backend == wgpu::Backend::Gl)
+    });
+    adapters
+}
+
+/// Those that `options` ask for, best first, at least one.
+pub(crate) fn candidates<'a>(
+    adapters: &'a [wgpu::Adapter],
+    options: &ContextOptions,
+) -> Result<Vec<&'a wgpu::Adapter>> {
+    let wanted = options.adapter_name.as_ref().map(|name| name.to_lowercase());
+    let is_wanted = |adapter: &&wgpu::Adapter| {
+        let info = adapter.get_info();
+        match &wanted {
+            Some(name) => info.name.to_lowercase().contains(name),
+            None => options.software == SoftwareAdapters::Accept || info.device_type != wgpu::DeviceType::Cpu,
+        }
+    };
+    let found: Vec<_> = adapters.iter().filter(is_wanted).collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let names: Vec<String> = adapters.iter().map(|adapter| describe_adapter(&adapter.get_info())).collect();
+    let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    Err(Error::NoAdapter { wanted: options.adapter_name.clone(), found })
+}
+
+/// Opens the first of the candidates, at least one, that opens; with it come those before it, which do not. The error of
+/// one alone is its own.
+pub(crate) async fn first_that_opens<A: Copy, T, F: Future<Output = Result<T>>>(
+    candidates: &[A],
+    wanted: Option<&str>,
+    describe: impl Fn(A) -> String,
+    open: impl Fn(A) -> F,
+) -> Result<(T, Vec<PassedOver>)> {
+    let mut passed_over = Vec::new();
+    for &candidate in candidates {
+        match open(candidate).await {
+            Ok(opened) => return Ok((opened, passed_over)),
+            Err(error) if candidates.len() == 1 => return Err(error),
+            Err(error) => passed_over.push(PassedOver::new(describe(candidate), &error)),
+        }
+    }
+    Err(Error::NoneOpens { wanted: wanted.map(str::to_owned), passed_over })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Opens every adapter but those named "lost".
+    fn first(names: &[&'static str], wanted: Option<&str>) -> Result<(String, Vec<PassedOver>)> {
+        let open = |name: &'static str| async move {
+            match name {
+                "lost" => {
+                    Err(Error::RequestDevice { adapter: name.to_owned(), reason: "Parent device\nis lost".to_owned() })
+                }
+                "small" => Err(Error::Limit { limit: "max_buffer_size", needed: 2, available: 1 }),
+                name => Ok(name.to_owned()),
+            }
+        };
+        pollster::block_on(first_that_opens(names, wanted, |name| format!("{name} (GPU)"), open))
+    }
+
+    #[test]
+    fn what_does_not_open_is_passed_over_and_told() {
+        assert_eq!(first(&["good", "lost"], None).unwrap(), ("good".to_owned(), vec![]));
+        let (opened, passed_over) = first(&["lost", "small", "good", "lost"], None).unwrap();
+        assert_eq!(opened, "good");
+        let told: Vec<String> = passed_over.iter().map(PassedOver::to_string).collect();
+        let told: Vec<&str> = told.iter().map(String::as_str).collect();
+        assert_eq!(
+            told,
+            ["lost (GPU): Parent device is lost", "small (GPU): max_buffer_size: 2 needed, the device allows 1"]
+        );
+    }
+
+    #[test]
+    fn the_only_one_asked_for_fails_with_its_own_error() {
+        for wanted in [None, Some("lost")] {
+            let error = first(&["lost"], wanted).unwrap_err();
+            assert!(matches!(&error, Error::RequestDevice { adapter, .. } if adapter == "lost"), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_none_opens_all_are_told() {
+        let error = first(&["lost", "small"], Some("l")).unwrap_err();
+        assert!(matches!(&error, Error::NoneOpens { passed_over, .. } if passed_over.len() == 2), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "no GPU adapter named like \"l\" opens: lost (GPU): Parent device is lost; small (GPU): max_buffer_size: 2 \
+             needed, the device allows 1"
+        );
+        assert!(
+            first(&["lost", "lost"], None).unwrap_err().to_string().starts_with("no GPU adapter opens: lost (GPU)")
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! A device's matrices are tried before they are used.
+
+use crate::adapters::one_line;
+use crate::matrix_verdict::{MatrixVerdict, VerdictKey};
+use crate::pipeline::{Pipeline, module};
+use crate::{Context, ContextOptions, DType, Error, Layout, MatrixCheck, Result, TensorView};
+
+const LABEL: &str = "wattn.check_matrices";
+
+/// What tests make of the check's text, on the device that it runs on.
+#[doc(hidden)]
+pub type Edit = fn(&wgpu::Device, String) -> String;
+
+/// The text as it is.
+pub(crate) fn unedited(_: &wgpu::Device, text: String) -> String {
+    text
+}
+
+impl Context {
+    /// Tries the device's matrix products: multiplies whole numbers through workgroup memory, as attention does, and compares
+    /// the result with what it must be. The context that comes back has the same device, pipelines and all. If the result is
+    /// wrong or the driver refuses the shader, its caps have [no matrices][caps-edge] and
+    /// [say why][caps-fault], so that plans take the next tier; if not, they have what the device reports,
+    /// whatever was found before.
+    ///
+    /// [`Context::request`] and [`Context::open`] do this themselves. A context made of a program's own device runs nothing
+    /// on it unasked; call this once and keep what it returns.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`], [`Error::OutOfMemory`], [`Error::Poll`], [`Error::Map`].
+    ///
+    /// # Cost
+    /// Nothing where the device reports no matrices that kernels would use. Else compiles one small shader, allocates 36 KiB
+    /// for a moment, submits one workgroup and waits for it. The compiler is most of it: lavapipe takes 1.4 s of one core the
+    /// first time, and 0.05 s once the driver has kept the shader.
+    ///
+    /// [caps-edge]: crate::DeviceCaps::matrix_edge
+    /// [caps-fault]: crate::DeviceCaps::matrix_fault
+    pub async fn check_matrices(&self) -> Result<Self> {
+        self.check_matrices_edited(unedited).await
+    }
+
+    /// [`Context::check_matrices`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Context::check_matrices`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn check_matrices_blocking(&self) -> Result<Self> {
+        pollster::block_on(self.check_matrices())
+    }
+
+    /// [`Context::check_matrices`] with another text. For tests: it makes the product wrong.
+    #[doc(hidden)]
+    pub async fn check_matrices_edited(&self, edit: Edit) -> Result<Self> {
+        let Some(check) = MatrixCheck::of(self.caps()) else { return Ok(self.clone()) };
+        let verdict = match self.multiply(&check, edit).await {
+            Ok(found) => check.fault(&found).map_or(MatrixVerdict::Right, MatrixVerdict::Faulty),
+            Err(Error::Validation { message, .. }) => {
+                MatrixVerdict::Faulty(format!("the shader that tries it is refused: {}", one_line(&message)))
+            }
+            // May be passing: says nothing about the matrices, and is not kept.
+            Err(error) => return Err(error),
+        };
+        if let Some(folder) = self.kept_folder() {
+            self.keep_verdict(VerdictKey::new(&self.device().adapter_info(), &check).unsaved(folder, &verdict));
+        }
+        Ok(self.with_matrix_fault(verdict.fault()))
+    }
+
+    /// Opens a device and tries its matrices, unless it is known what that gives.
+    pub(crate) async fn open_edited(adapter: &wgpu::Adapter, options: &ContextOptions, edit: Edit) -> Result<Self> {
+        let context = Self::open_untried(adapter, options).await?;
+        let Some(check) = MatrixCheck::of(context.caps()) else { return Ok(context) };
+        let key = VerdictKey::new(&context.device().adapter_info(), &check);
+        if let Some(verdict) = context.kept_folder().and_then(|folder| key.read(folder)) {
+            return Ok(context.with_matrix_fault(verdict.fault()));
+        }
+        let error = match context.check_matrices_edited(edit).await {
+            Ok(tried) => return Ok(tried),
+            Err(error) => error,
+        };
+        let fault = Some(format!("it could not be tried: {}", one_line(&error.to_string())));
+        // A lost device does not come back, another one may.
+        let usable = if context.check_lost().is_err() { Self::open_untried(adapter, options).await? } else { context };
+        Ok(usable.with_matrix_fault(fault))
+    }
+
+    /// What the device makes of the check, with a text that `edit` may have changed.
+    async fn multiply(&self, check: &MatrixCheck, edit: Edit) -> Result<Vec<f32>> {
+        let len = check.expected().len();
+        let wgsl = edit(self.device(), check.wgsl());
+        let pipeline = self.scoped("creating a pipeline", || {
+            let module = module(self, LABEL, wgsl);
+            Pipeline::new(self, LABEL, MatrixCheck::NAME, &module, &check.bindings())
+        })?;
+        let found = self.scoped("trying matrix products", || {
+            let device = self.device();
+            let operands = check.operands_f16();
+            let operands = self.upload(LABEL, bytemuck::cast_slice(&operands), wgpu::BufferUsages::STORAGE);
+            let found = device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(LABEL),
+                size: len as u64 * 4,
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+                mapped_at_creation: false,
+            });
+            let entries = [&operands, &found].map(wgpu::Buffer::as_entire_binding);
+            let entries: Vec<_> =
+                (0..).zip(entries).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
+            let (label, layout) = (Some(LABEL), &pipeline.layout);
+            let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout, entries: &entries });
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label });
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes: None });
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, &bind_group, &[]);
+            pass.dispatch_workgroups(1, 1, 1);
+            drop(pass);
+            self.queue().submit([encoder.finish()]);
+            found
+        })?;
+        let view = TensorView::new(&found, DType::F32, Layout::seq_major(1, 1, 1, len as u32)); // some thousands
+        Ok(self.read::<f32>(view).await?.into_data())
+    }
+}

@@ -1,0 +1,52 @@
+//! A plan of attention as a table.
+
+use super::AttentionPlan;
+use crate::{BlockSelection, Tier};
+
+impl core::fmt::Display for AttentionPlan {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let shape = self.problem.shape();
+        writeln!(
+            f,
+            "attention  batch {} x q {} x kv {}, heads {}/{}, width {}/{}, {} -> {}, {}",
+            shape.batch_size,
+            shape.seq_len_q,
+            shape.seq_len_kv,
+            shape.num_q_heads,
+            shape.num_kv_heads,
+            shape.head_dim,
+            shape.head_dim_v,
+            self.problem.dtype,
+            self.problem.out_dtype,
+            self.problem.mask,
+        )?;
+        writeln!(
+            f,
+            "tier       {}: {}tiles of {} rows x {} keys, {} split(s), f32 accumulation",
+            self.tier,
+            if self.tuned { "measured, " } else { "" },
+            self.tiling.tile_q(),
+            self.tiling.tile_kv(),
+            self.tiling.num_splits,
+        )?;
+        if let Some(reason) = &self.matrix_fault {
+            writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;
+        }
+        let storage = self.storage_bytes;
+        if let Some(blocks) = &self.problem.blocks {
+            let BlockSelection { granularity, block_size_q, block_size, max_blocks, .. } = blocks;
+            let BlockSelection { sink_size, window_size, dense_below, .. } = blocks;
+            writeln!(
+                f,
+                "blocks     {max_blocks} x {block_size} keys for {block_size_q} queries, a list for each {granularity}; \
+                 {sink_size} sinks, window {window_size}, dense below {dense_below}",
+            )?;
+        }
+        writeln!(f, "memory     {} bytes of workspace, {storage} of a workgroup's own", self.workspace_bytes())?;
+        for (index, dispatch) in self.dispatches.iter().enumerate() {
+            let separator = if index + 1 < self.dispatches.len() { "\n" } else { "" };
+            write!(f, "dispatch   {dispatch}{separator}")?;
+        }
+        Ok(())
+    }
+}
