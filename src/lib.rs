@@ -166,7 +166,7 @@ pub use pipeline_store::PipelineCacheState;
 pub use plan::check_dispatches;
 pub use plan::{
     AttentionClass, AttentionPlan, Dispatch, DispatchBudget, MaskKind, MergePlan, MethodKind, SelectionClass,
-    SelectionPlan, SelectionTiling, Stretch, Tiling, Tuning,
+    SelectionPlan, SelectionTiling, Stretch, Tiling, TunedAt, Tuning,
 };
 pub use problem::{
     AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::attend_cost::Walks;
 use super::tiling_matrix::{MatrixTiling, check_dtype};
-use super::{Dispatch, Parts, Tiling, tiling_matrix};
+use super::{Dispatch, Parts, Tiling, TunedAt, tiling_matrix};
 use crate::kernels::{KernelId, merge_splits};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{
@@ -38,8 +38,8 @@ pub struct AttentionPlan {
     /// vec4 that an invocation carries from part to part of a walk that is cut.
     carried: u32,
     parts: Option<Parts>,
-    /// The tiling was measured on the device.
-    tuned: bool,
+    /// Where the tiling was measured on the device, if it was.
+    pub(super) tuned: Option<TunedAt>,
 }
 
 impl AttentionPlan {
@@ -59,7 +59,7 @@ impl AttentionPlan {
     /// the device has them in hardware; else [`DeviceCaps::best_tier`]. Where one was measured for the problem, that one.
     #[must_use]
     pub fn best_tier(problem: &AttentionProblem, caps: &DeviceCaps) -> Tier {
-        if let Some((tier, _)) = caps.tuned_attention(problem) {
+        if let Some((tier, ..)) = caps.tuned_attention(problem) {
             return tier;
         }
         let rows = RowSets::of(problem).rows_per_q_block();
@@ -81,7 +81,7 @@ impl AttentionPlan {
         caps.require(tier)?;
         check_dtype(problem.dtype, tier)?;
         let planned = || Self::with_tiling(problem, caps, tier, Tiling::choose(problem, caps, tier)?);
-        Self::of_tuning(problem, caps, tier).map_or_else(planned, |plan| Ok(Self { tuned: true, ..plan }))
+        Self::of_tuning(problem, caps, tier).map_or_else(planned, Ok)
     }
 
     /// Plans with one tier and one tiling, for tests and tuning.
@@ -122,7 +122,7 @@ impl AttentionPlan {
         }
         let storage_bytes = tiling.storage_bytes(problem, caps, tier);
         let plan =
-            Self { problem: problem.clone(), dispatches, tier, tiling, storage_bytes, carried, parts, tuned: false };
+            Self { problem: problem.clone(), dispatches, tier, tiling, storage_bytes, carried, parts, tuned: None };
         let (needed, available) = (plan.workspace_bytes(), caps.max_storage_binding_bytes);
         if needed > available {
             return Err(Error::Limit { limit: "max_storage_buffer_binding_size", needed, available });
@@ -152,12 +152,6 @@ impl AttentionPlan {
     #[must_use]
     pub const fn tiling(&self) -> Tiling {
         self.tiling
-    }
-
-    /// Whether the tile sizes are those of a [`Tuning`](crate::Tuning).
-    #[must_use]
-    pub const fn is_tuned(&self) -> bool {
-        self.tuned
     }
 
     /// The plan with a constant of its kernels replaced. For tests: it makes them wrong.
@@ -260,7 +254,7 @@ impl core::fmt::Display for AttentionPlan {
             f,
             "tier       {}: {}tiles of {} rows x {} keys, {} split(s), f32 accumulation",
             self.tier,
-            if self.tuned { "measured, " } else { "" },
+            self.tuned.map_or_else(String::new, |at| format!("{at}, ")),
             self.tiling.tile_q(),
             self.tiling.tile_kv(),
             self.tiling.num_splits,

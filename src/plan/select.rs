@@ -6,7 +6,7 @@ use super::attend::{elem_module, share_modules};
 use super::select_cost::top_k_operations;
 use super::select_matrix::{MatrixScoring, ModulesAndConstants};
 use super::tiling_matrix::check_dtype;
-use super::{Dispatch, SelectionTiling};
+use super::{Dispatch, SelectionTiling, TunedAt};
 use crate::kernels::{KernelId, sample_queries};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{
@@ -46,6 +46,8 @@ pub struct SelectionPlan {
     pub(super) max_rounds: u32,
     /// Lists of scores for each list of blocks.
     pub(super) lists_per_set: u32,
+    /// Where the tiling was measured on the device, if it was.
+    pub(super) tuned: Option<TunedAt>,
 }
 
 /// What a dispatch does, with indices into `samples` and `stages`.
@@ -101,7 +103,7 @@ impl SelectionPlan {
     /// problem, that one.
     #[must_use]
     pub fn best_tier(problem: &SelectionProblem, caps: &DeviceCaps) -> Tier {
-        if let Some((tier, _)) = caps.tuned_selection(problem) {
+        if let Some((tier, ..)) = caps.tuned_selection(problem) {
             return tier;
         }
         let worthwhile = MatrixScoring::of(problem, caps, Tier::Matrix)
@@ -149,6 +151,7 @@ impl SelectionPlan {
             num_searches: 0,
             max_rounds: u32::MAX,
             lists_per_set: 1,
+            tuned: None,
         };
         match problem.method() {
             SelectionMethod::Hip(hip) => plan.plan_hip(hip, caps)?,
@@ -391,11 +394,6 @@ impl SelectionPlan {
     #[must_use]
     pub const fn tiling(&self) -> SelectionTiling {
         self.tiling
-    }
-
-    /// What samples are multiplied by. Matrices take queries as they are, which f16 holds: the order stays the same.
-    pub(crate) fn sample_scale(&self) -> f32 {
-        if self.matrix.is_some() { 1.0 } else { self.problem.scale() }
     }
 
     pub(crate) const fn max_rounds(&self) -> u32 {

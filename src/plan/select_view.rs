@@ -1,8 +1,14 @@
 //! How a plan of a selection prints, and where in its memory tests find what its stages computed.
 
-use super::{MethodKind, SelectionPlan};
+use super::{MethodKind, SelectionPlan, TunedAt};
 
 impl SelectionPlan {
+    /// Where the sizes of workgroups were measured; `None`: they are those of the rules.
+    #[must_use]
+    pub const fn tuned_at(&self) -> Option<TunedAt> {
+        self.tuned
+    }
+
     /// HiP's search, ended after so many rounds: the lists then hold where the groups begin. For tests of every round.
     #[doc(hidden)]
     #[must_use]
@@ -58,6 +64,8 @@ impl core::fmt::Display for SelectionPlan {
             "lists      {} x {} keys for {} queries, one for each {}",
             blocks.max_blocks, blocks.block_size, blocks.block_size_q, blocks.granularity,
         )?;
+        let tuned = self.tuned.map_or_else(String::new, |at| format!("{at}, "));
+        writeln!(f, "tier       {}: {tuned}{}", self.tier(), self.tiling)?;
         writeln!(
             f,
             "memory     {} bytes of samples, {} of scratch, {} of cache",
