@@ -44,7 +44,7 @@ fn key(adapter: &str) -> DeviceKey {
 }
 
 fn entry<C, T>(class: C, tier: Tier, tiling: T) -> Entry<C, T> {
-    Entry { class, candidate: Candidate { tier, tiling }, seconds: 1.0, untuned_seconds: 1.5 }
+    Entry { class, candidate: Candidate { tier, tiling }, seconds: 1.0, untuned_seconds: 1.5, left_out: 0 }
 }
 
 #[test]
@@ -257,6 +257,12 @@ fn tables_are_kept_by_device_and_merge() {
 
     let text = table.to_json().unwrap();
     assert_eq!(TuningTable::from_json(text.as_bytes()).unwrap(), table);
+    // What there was no time for is to be measured again, and taken meanwhile.
+    assert!(table.has_attention(&key("a"), class) && !text.contains("left_out"));
+    let mut cut = table.clone();
+    cut.set_attention(&key("a"), Entry { left_out: 3, ..entry(class, Tier::Baseline, tiling) });
+    assert!(!cut.has_attention(&key("a"), class) && cut.tuning(&key("a")).len() == 1);
+    assert_eq!(TuningTable::from_json(cut.to_json().unwrap().as_bytes()).unwrap(), cut);
     let mut merged = TuningTable::new();
     merged.set_attention(&key("a"), entry(class, Tier::Baseline, tiling));
     merged.merge(table.clone());
