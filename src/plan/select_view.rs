@@ -64,8 +64,9 @@ impl core::fmt::Display for SelectionPlan {
             "lists      {} x {} keys for {} queries, one for each {}",
             blocks.max_blocks, blocks.block_size, blocks.block_size_q, blocks.granularity,
         )?;
-        let tuned = self.tuned.map_or_else(String::new, |at| format!("{at}, "));
-        writeln!(f, "tier       {}: {tuned}{}", self.tier(), self.tiling)?;
+        if let Some(at) = self.tuned {
+            writeln!(f, "tier       {}: {at}, {}", self.tier(), self.tiling)?;
+        }
         writeln!(
             f,
             "memory     {} bytes of samples, {} of scratch, {} of cache",

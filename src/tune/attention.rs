@@ -4,7 +4,6 @@ use super::candidates::{attention_neighbours, attention_starts};
 use super::inputs::{check_sizes, reduced, spread};
 use super::search::Subject;
 use super::{Candidate, EXPECTATION, Options, TuneResult};
-use crate::bench::WarmUp;
 use crate::bench::tools::{Clock, OracleRows, Outputs, Rotating, Stamps, Tensors, Uploaded, bound, sampled_rows};
 use crate::ops::Lists;
 use crate::{
@@ -90,6 +89,7 @@ impl<'a> AttentionSubject<'a> {
 impl Subject for AttentionSubject<'_> {
     type Tiling = Tiling;
     type Ready = Ready;
+    type Clock = Clock;
 
     fn untuned(&self) -> Candidate<Tiling> {
         self.untuned
@@ -146,18 +146,8 @@ impl Subject for AttentionSubject<'_> {
         Ok(elapsed.seconds())
     }
 
-    fn now(&self) -> f64 {
-        self.clock.now()
-    }
-
-    fn warm_up(&self) -> WarmUp {
-        self.clock.warm_up()
-    }
-
-    fn quietly<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-        let clock = self.clock.clone();
-        let _quiet = clock.quiet();
-        work(self)
+    fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 }
 

@@ -33,6 +33,7 @@ mod error;
 mod inputs;
 mod search;
 mod selection;
+mod stopwatch;
 mod table;
 
 pub use candidates::{Candidate, attention_neighbours, attention_starts, selection_neighbours, selection_starts};

@@ -4,6 +4,7 @@ use core::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
+use super::stopwatch::Stopwatch;
 use super::{Candidate, TuneError, TuneResult};
 use crate::bench::tools::{Meter, sample_rounds, warm_parts};
 use crate::bench::{Samples, WarmUp};
@@ -88,6 +89,8 @@ pub(super) trait Subject {
     type Tiling: Copy + PartialEq + Display;
     /// A candidate, compiled and bound.
     type Ready;
+    /// What time is told by.
+    type Clock: Stopwatch;
 
     /// What plans take on their own.
     fn untuned(&self) -> Candidate<Self::Tiling>;
@@ -101,12 +104,8 @@ pub(super) trait Subject {
     fn check(&mut self, ready: &Self::Ready) -> Result<Option<String>>;
     /// Seconds of so many calls.
     fn time(&mut self, ready: &Self::Ready, calls: u32) -> Result<f64>;
-    /// Seconds since the problem was taken up.
-    fn now(&self) -> f64;
-    /// For how long a candidate is to be run before its time counts, now.
-    fn warm_up(&self) -> WarmUp;
-    /// Does something with nothing on the device but what it asks for.
-    fn quietly<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T;
+    /// What time is told by.
+    fn clock(&self) -> Self::Clock;
 }
 
 /// Candidates whose first call takes so many times as long as the best so far are not measured.
@@ -142,14 +141,14 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
         let new =
             |candidate: &Candidate<_>| !tried.contains(candidate) && !effort.avoid.contains(&candidate.to_string());
         let mut round: Vec<_> = frontier.into_iter().filter(new).take(room).collect();
-        if subject.now() >= effort.last {
+        if subject.clock().now() >= effort.last {
             left_out = round.len();
             break;
         }
         let holder = best.as_ref().unwrap_or(&first);
         let pace = once(subject, holder)?;
         let mut entrants = Vec::new();
-        while !round.is_empty() && subject.now() < effort.last {
+        while !round.is_empty() && subject.clock().now() < effort.last {
             let candidate = round.remove(0);
             tried.push(candidate);
             let entrant = match subject.prepare(candidate) {
@@ -236,7 +235,7 @@ fn compare<S: Subject>(
     seconds: f64,
 ) -> TuneResult<Vec<Samples>> {
     let all: Vec<&Entrant<S>> = core::iter::once(holder).chain(entrants).collect();
-    subject.quietly(|subject| {
+    subject.clock().quietly(|| {
         let mut candidates = Candidates { subject, all: &all, running: 0 };
         let samples = warm_parts(&mut candidates, all.len())
             .and_then(|calls| sample_rounds(&mut candidates, &calls, seconds * all.len() as f64));
@@ -259,11 +258,11 @@ impl<S: Subject> Meter for Candidates<'_, S> {
     }
 
     fn now(&self) -> f64 {
-        self.subject.now()
+        self.subject.clock().now()
     }
 
     fn warm_up(&self) -> WarmUp {
-        self.subject.warm_up()
+        self.subject.clock().warm_up()
     }
 }
 
@@ -313,6 +312,7 @@ mod tests {
     impl Subject for Fake {
         type Tiling = u32;
         type Ready = u32;
+        type Clock = f64;
 
         fn untuned(&self) -> Candidate<u32> {
             candidate(10)
@@ -350,16 +350,8 @@ mod tests {
             Ok(seconds)
         }
 
-        fn now(&self) -> f64 {
+        fn clock(&self) -> f64 {
             self.now
-        }
-
-        fn warm_up(&self) -> WarmUp {
-            WarmUp::PROCESSOR
-        }
-
-        fn quietly<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-            work(self)
         }
     }
 

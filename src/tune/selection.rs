@@ -4,7 +4,6 @@ use super::candidates::{selection_neighbours, selection_starts};
 use super::inputs::{check_sizes, reduced};
 use super::search::Subject;
 use super::{Candidate, Options};
-use crate::bench::WarmUp;
 use crate::bench::tools::{Clock, Rotating, Stamps, Tensors, Uploaded};
 use crate::ops::Lists;
 use crate::{
@@ -78,6 +77,7 @@ impl<'a> SelectionSubject<'a> {
 impl Subject for SelectionSubject<'_> {
     type Tiling = SelectionTiling;
     type Ready = Ready;
+    type Clock = Clock;
 
     fn untuned(&self) -> Candidate<SelectionTiling> {
         self.untuned
@@ -113,18 +113,8 @@ impl Subject for SelectionSubject<'_> {
         Ok(elapsed.seconds())
     }
 
-    fn now(&self) -> f64 {
-        self.clock.now()
-    }
-
-    fn warm_up(&self) -> WarmUp {
-        self.clock.warm_up()
-    }
-
-    fn quietly<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
-        let clock = self.clock.clone();
-        let _quiet = clock.quiet();
-        work(self)
+    fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 }
 
