@@ -43,13 +43,19 @@ pub struct Rotation {
     pub bytes: u64,
 }
 
+impl core::fmt::Display for Rotation {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if self.sets == 1 { f.write_str("the same") } else { write!(f, "{} in turns", self.sets) }
+    }
+}
+
 impl CaseResult {
     /// Why the timing of a part should not be trusted, if there is a reason: its samples lie apart, or clocks moved beside it.
     #[must_use]
     pub fn unsteady(&self, part: Part) -> Option<String> {
         let samples = self.part(part)?.samples.as_ref()?;
         if let Some(clocks) = self.clocks.filter(Clocks::moved) {
-            return Some(format!("unsteady: clocks moved by {:+.0} %", 100.0 * clocks.change()));
+            return Some(format!("unsteady: clocks or load moved by {:+.0} %", 100.0 * clocks.change()));
         }
         (!samples.is_quiet()).then(|| format!("unsteady: {:.4} ms at best", 1e3 * samples.min))
     }
@@ -74,7 +80,7 @@ mod tests {
         assert_eq!(timed(&[1e-3; 5], Some(Clocks { before: 2.0, after: 1.95 })), None);
         assert_eq!(timed(&[2e-4, 1e-3, 1e-3, 1e-3, 1e-3], None).unwrap(), "unsteady: 0.2000 ms at best");
         let moved = timed(&[1e-3; 5], Some(Clocks { before: 2.0, after: 1.0 }));
-        assert_eq!(moved.unwrap(), "unsteady: clocks moved by -50 %");
+        assert_eq!(moved.unwrap(), "unsteady: clocks or load moved by -50 %");
         assert_eq!(CaseResult::new(&case, &case).unsteady(Part::Dense), None);
     }
 }

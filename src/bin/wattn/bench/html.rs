@@ -166,7 +166,7 @@ fn row(result: &CaseResult, part: &PartResult) -> [String; 11] {
         share.map_or_else(|| "–".to_owned(), |(share, of)| format!("{:.0} % {}", 100.0 * share, of.name())),
         part.plan.as_ref().map_or_else(|| "–".to_owned(), |plan| format!("{:.1}", plan.dispatches)),
         part.host_encode_seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{:.1}", 1e6 * seconds)),
-        result.rotation.map_or_else(|| "–".to_owned(), |rotation| format!("{} in turns", rotation.sets)),
+        result.rotation.map_or_else(|| "–".to_owned(), |rotation| rotation.to_string()),
         result.unsteady(part.part).unwrap_or_else(|| "–".to_owned()),
     ]
 }

@@ -67,7 +67,7 @@ fn row(case: &CaseResult, part: &PartResult) -> String {
         .map_or_else(|| "-".to_owned(), |(share, ceiling)| format!("{:.0} % {}", 100.0 * share, ceiling.name()));
     let calls = part.plan.as_ref().map_or(0.0, |plan| plan.dispatches);
     let host = part.host_encode_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{:.1}", 1e6 * seconds));
-    let inputs = case.rotation.map_or_else(|| "-".to_owned(), |rotation| format!("{} in turns", rotation.sets));
+    let inputs = case.rotation.map_or_else(|| "-".to_owned(), |rotation| rotation.to_string());
     let mark = case.unsteady(part.part).map_or_else(String::new, |reason| format!("  {reason}"));
     let _ = writeln!(
         text,
