@@ -10,7 +10,7 @@
 mod common;
 
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
-use wattn::bench::{Part, Runner, Series, sample_in_turns};
+use wattn::bench::{Part, Runner, Series, Target, WarmUp, sample_in_turns};
 
 /// What the ratio of a case must reach: with a selection every time, and with lists from an earlier step.
 const WANTED: [(&str, Option<f64>, Option<f64>); 9] = [
@@ -45,14 +45,20 @@ impl Line {
 }
 
 /// Times one case on one device; `None` when the filter leaves it out.
-fn measure(group: &mut BenchmarkGroup<'_, WallTime>, device: &str, runner: &mut Runner, id: String) -> Option<Line> {
+fn measure(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    (device, target): &(String, Target),
+    runner: &mut Runner,
+    id: String,
+) -> Option<Line> {
     common::bench(group, device, runner, Part::Sparse)?;
     let parts = runner.case().parts();
     parts.iter().for_each(|&part| common::check(runner, part));
-    let samples = sample_in_turns(parts.len(), SECONDS, |at, calls| Ok(runner.run(parts[at], calls)?.wall));
+    let warm_up = WarmUp::of(target);
+    let samples = sample_in_turns(parts.len(), SECONDS, warm_up, |at, calls| Ok(runner.run(parts[at], calls)?.wall));
     let samples = samples.expect("the device works");
     let times = parts.iter().copied().zip(samples.iter().map(|samples| samples.median)).collect();
-    Some(Line { device: device.to_owned(), name: runner.case().name().to_owned(), id, times })
+    Some(Line { device: device.clone(), name: runner.case().name().to_owned(), id, times })
 }
 
 fn print_table(lines: &[Line]) {
@@ -92,8 +98,8 @@ fn sparse_vs_dense(criterion: &mut Criterion) {
     assert!(unknown.is_none(), "no such case: {unknown:?}");
     let mut lines = Vec::new();
     for case in cases {
-        for (device, target) in &targets {
-            lines.extend(measure(&mut group, device, &mut common::runner(target, &case), case.id()));
+        for device in &targets {
+            lines.extend(measure(&mut group, device, &mut common::runner(&device.1, &case), case.id()));
         }
     }
     group.finish();

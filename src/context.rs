@@ -381,7 +381,7 @@ impl Context {
     }
 }
 
-fn scoped<T>(device: &wgpu::Device, during: &'static str, work: impl FnOnce() -> T) -> Result<T> {
+pub(crate) fn scoped<T>(device: &wgpu::Device, during: &'static str, work: impl FnOnce() -> T) -> Result<T> {
     let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
     let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);

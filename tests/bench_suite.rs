@@ -39,6 +39,24 @@ fn assert_measured(case: &CaseResult) {
         assert_eq!(rate.operations_per_second, part.operations as f64 / samples.median);
         assert!(part.bytes > 0 && part.operations > 0, "{part:?}");
     }
+    let (clocks, rotation) = (case.clocks.unwrap(), case.rotation.unwrap());
+    assert!(clocks.before > 0.0 && clocks.after > 0.0 && rotation.sets > 0, "{case:?}");
+    assert!(rotation.bytes >= u64::from(rotation.sets) * u64::from(case.shape.seq_len_kv) * 4, "{case:?}");
+}
+
+/// No ceiling is below what was measured or reached, and none of all shares above one.
+fn assert_settled(report: &Report) {
+    for ceiling in report.ceilings.iter().filter(|ceiling| ceiling.rate.is_some()) {
+        let (rate, first, again) = (ceiling.rate.unwrap(), ceiling.first.unwrap(), ceiling.again.unwrap());
+        assert!(rate >= first && rate >= again && (rate == first || rate == again || ceiling.reached_by.is_some()));
+    }
+    for part in report.cases.iter().flat_map(|case| &case.parts) {
+        let (Some(rate), Some(samples)) = (&part.rate, &part.samples) else { continue };
+        assert!(rate.share.unwrap() <= 1.0 + 1e-9, "{part:?}");
+        let best = part.bytes as f64 / samples.min;
+        assert!(report.ceiling(CeilingKind::Copy).unwrap() >= best * (1.0 - 1e-9), "{part:?}");
+        assert!(report.ceiling(CeilingKind::F32).unwrap() >= part.operations as f64 / samples.min * (1.0 - 1e-9));
+    }
 }
 
 #[test]
@@ -51,6 +69,9 @@ fn a_run_on_every_adapter() {
         assert!(report.is_complete() && report.wrong().is_empty());
         let case = &report.cases[0];
         assert_measured(case);
+        assert_settled(&report);
+        // Hardware has caches that hold a case of 8 MiB; software devices take the same tensors each time.
+        assert_eq!(case.rotation.unwrap().sets == 1, ctx.caps().software);
         let parts: Vec<Part> = case.parts.iter().map(|part| part.part).collect();
         assert_eq!(parts, [Part::Dense, Part::Select, Part::Attend, Part::Sparse, Part::Step]);
         let plan = |part: Part| case.part(part).unwrap().plan.clone().unwrap();
@@ -158,7 +179,10 @@ fn a_run_goes_on_where_it_ended() {
     let report = finish(suite);
     assert_eq!(report.cases[0], first);
     assert_eq!(report.cases.len(), left + 1);
-    assert_eq!(report.ceilings, partial.ceilings);
+    assert_settled(&report);
+    for (then, now) in partial.ceilings.iter().zip(&report.ceilings) {
+        assert_eq!((then.kind, then.first), (now.kind, now.first));
+    }
 
     let refused = |options: &Options, report: &Report| Suite::resume(open, options, report.clone()).unwrap_err();
     let error = refused(&quickly("decode/"), &report);
@@ -167,6 +191,10 @@ fn a_run_goes_on_where_it_ended() {
     other.machine.adapter = "Voodoo 2".to_owned();
     let error = refused(&quickly(filter), &other);
     assert!(matches!(error, BenchError::Resume { field: "machine", .. }), "{error}");
+    other = report.clone();
+    other.schema = 1;
+    let error = refused(&quickly(filter), &other);
+    assert!(matches!(error, BenchError::Resume { field: "schema", .. }), "{error}");
     other = report.clone();
     other.version = "0.0.1".to_owned();
     let error = refused(&quickly(filter), &other);
@@ -205,6 +233,23 @@ fn bad_requests_and_bad_reports_are_told_apart() {
 }
 
 #[test]
+fn reports_of_the_first_format_are_read() {
+    let report = finish(Suite::new(|| Ok(Target::Cpu), &quickly("gqa/16-4x1x")).unwrap());
+    let mut old = serde_json::to_value(&report).unwrap();
+    old["schema"] = 1.into();
+    let without = |value: &mut serde_json::Value, names: &[&str]| {
+        names.iter().for_each(|name| assert!(value.as_object_mut().unwrap().remove(*name).is_some(), "{name}"));
+    };
+    old["ceilings"].as_array_mut().unwrap().iter_mut().for_each(|of| without(of, &["first", "again", "reached_by"]));
+    old["cases"].as_array_mut().unwrap().iter_mut().for_each(|of| without(of, &["clocks", "rotation"]));
+    without(&mut old["noise"], &["clocks"]);
+    let read = Report::from_json(&serde_json::to_vec(&old).unwrap()).unwrap();
+    assert_eq!((read.schema, read.cases[0].clocks, read.ceilings[0].first), (1, None, None));
+    let comparison = compare(&read, &report);
+    assert!(comparison.rows.len() == 1 && comparison.warnings[0].contains("format differs"), "{comparison:?}");
+}
+
+#[test]
 fn reports_are_compared_case_by_case() {
     let first = finish(Suite::new(|| Ok(Target::Cpu), &quickly("gqa/")).unwrap());
     let same = compare(&first, &first);
@@ -217,6 +262,9 @@ fn reports_are_compared_case_by_case() {
     let comparison = compare(&first, &second);
     assert_eq!(comparison.rows.len(), 1);
     assert_eq!(comparison.unmatched, [("first", format!("{}: dense", removed.id))]);
+    second.schema = 1;
+    let warnings = compare(&first, &second).warnings.join("\n");
+    assert!(warnings.contains("format differs"), "{warnings}");
     let warnings = comparison.warnings.join("\n");
     assert!(warnings.contains("adapter") && warnings.contains("not complete"), "{warnings}");
 }

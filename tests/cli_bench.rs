@@ -37,10 +37,15 @@ fn a_report_has_all_that_it_should() {
         assert!(stdout.contains("noise     quiet") || stdout.contains("noise     NOISY"), "{stdout}");
 
         let json = json(&report);
-        assert_eq!((&json["schema"], &json["scope"]), (&Value::from(1), &Value::from("quick")));
+        assert_eq!((&json["schema"], &json["scope"]), (&Value::from(2), &Value::from("quick")));
         assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(json["ceilings"].as_array().unwrap().len(), 4);
         assert!(json["noise"]["quiet"].is_boolean() && !json["crossovers"].as_array().unwrap().is_empty());
+        for ceiling in json["ceilings"].as_array().unwrap().iter().filter(|ceiling| ceiling["rate"].is_number()) {
+            let [rate, first, again] = ["rate", "first", "again"].map(|name| ceiling[name].as_f64().unwrap());
+            assert!(rate >= first && rate >= again, "{ceiling:#}");
+        }
+        assert!(stdout.contains(" before the cases, ") && stdout.contains(" after them"), "{stdout}");
         let gpu = backend == "gpu";
         assert!(json["machine"]["tier"].is_null());
         assert_eq!(json["machine"]["caps"]["best_tier"].is_string(), gpu);
@@ -49,6 +54,12 @@ fn a_report_has_all_that_it_should() {
         let cases = json["cases"].as_array().unwrap();
         // Each name is part of one of a prompt and of one of decoding.
         assert_eq!(cases.len(), 3, "{json:#}");
+        for case in cases {
+            assert!(case["clocks"]["before"].as_f64() > Some(0.0) && case["clocks"]["after"].as_f64() > Some(0.0));
+            let sets = case["rotation"]["sets"].as_u64().unwrap();
+            let inputs = if sets == 1 { "the same".to_owned() } else { format!("{sets} in turns") };
+            assert!(stdout.contains(&inputs), "{inputs}: {stdout}");
+        }
         for part in cases.iter().flat_map(|case| case["parts"].as_array().unwrap()) {
             assert_eq!(part["outcome"]["is"], "measured", "{part:#}");
             assert!(part["samples"]["seconds"].as_array().unwrap().len() >= 3, "{part:#}");
@@ -78,8 +89,14 @@ fn check_page(page: &str, report: &Value) {
         assert!(!page.contains(outside), "the page looks for {outside}");
     }
     assert_eq!(page.matches("<svg").count(), 3);
-    for part in ["<!doctype html>", "prefers-color-scheme: dark", "width=device-width", "Ceilings, measured", "</html>"]
-    {
+    for part in [
+        "<!doctype html>",
+        "prefers-color-scheme: dark",
+        "width=device-width",
+        "Ceilings, measured",
+        "before and after the cases",
+        "</html>",
+    ] {
         assert!(page.contains(part), "{part}");
     }
     let escaped = |text: &Value| text.as_str().unwrap().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
@@ -146,7 +163,7 @@ fn reports_side_by_side() {
 
     report["schema"] = Value::from(9);
     std::fs::write(&bad, serde_json::to_vec(&report).unwrap()).unwrap();
-    assert_fails(&wattn(&["bench", "compare", text(&first), text(&bad)]), "schema 9, this version reads 1");
+    assert_fails(&wattn(&["bench", "compare", text(&first), text(&bad)]), "schema 9, this version reads up to 2");
     std::fs::write(&bad, "no json").unwrap();
     assert_fails(&wattn(&["bench", "compare", text(&bad), text(&first)]), "bad.json: no benchmark report");
     assert_fails(&wattn(&["bench", "compare", text(&first)]), "required arguments");

@@ -9,7 +9,7 @@ use program::{Folder, assert_fails, assert_succeeds, text, wattn_in};
 use serde_json::Value;
 
 const SMALL: [&str; 10] =
-    ["tune", "--backend", "gpu", "--shape", "1,20,90,2,1,16,16", "--causal", "--seconds", "0", "--most", "2"];
+    ["tune", "--backend", "gpu", "--shape", "1,20,90,2,1,16,16", "--causal", "--candidate-seconds", "0", "--most", "2"];
 
 #[test]
 fn tilings_are_kept_taken_exported_and_imported() {
@@ -46,6 +46,37 @@ fn tilings_are_kept_taken_exported_and_imported() {
 }
 
 #[test]
+fn a_run_ends_when_its_time_is_over_and_keeps_what_it_has() {
+    let folder = Folder::new();
+    let [cache, table] = ["cache", "table.json"].map(|name| folder.path(name));
+    // No time at all: the case is not even begun.
+    let cases = ["tune", "--backend", "gpu", "--quick", "--cases", "gqa/16-4,gqa/16-1x", "--candidate-seconds", "0"];
+    let none = [&cases[..], &["--seconds", "0", "--no-cache", "--export", text(&table)]].concat();
+    let stdout = assert_succeeds(&wattn_in(&cache, &none));
+    assert_eq!(stdout.matches("left out: the time is over").count(), 2, "{stdout}");
+    assert!(stdout.contains("2 classes were left out: the time was over"), "{stdout}");
+    let kept: Value = serde_json::from_slice(&std::fs::read(&table).unwrap()).unwrap();
+    assert_eq!(kept["devices"], Value::Array(vec![]));
+}
+
+#[test]
+fn a_run_that_is_killed_loses_no_case_that_was_finished() {
+    use std::io::{BufRead as _, BufReader};
+    let folder = Folder::new();
+    let [cache, table] = ["cache", "table.json"].map(|name| folder.path(name));
+    let cases = ["tune", "--backend", "gpu", "--quick", "--cases", "gqa/", "--candidate-seconds", "0", "--most", "1"];
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_wattn"));
+    command.args(cases).args(["--no-cache", "--export", text(&table)]).env("XDG_CACHE_HOME", &cache);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.find(|line| line.as_ref().unwrap().contains(" tried)")).unwrap().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let kept: Value = serde_json::from_slice(&std::fs::read(&table).unwrap()).unwrap();
+    assert!(!kept["devices"][0]["attention"].as_array().unwrap().is_empty(), "{first}");
+}
+
+#[test]
 fn tables_that_are_none_are_named() {
     let folder = Folder::new();
     let (cache, file) = (folder.path("cache"), folder.path("broken.json"));
@@ -75,6 +106,7 @@ fn what_cannot_be_tuned_is_refused() {
     fails(&["--backend", "gpu", "--cases", "nothing-like-it"], "no case has nothing-like-it");
     fails(&["--backend", "gpu", "--causal"], "are for --shape");
     fails(&["--backend", "gpu", "--dtype", "f16"], "--shape");
+    fails(&["--seconds", "-1"], "from 0 to 3600");
     fails(&["--export", "/nowhere/table.json"], "/nowhere");
     // Nothing was left behind.
     assert!(!cache.join("wattn/tuning.json").exists());

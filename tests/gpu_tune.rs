@@ -109,6 +109,20 @@ fn selections_are_tuned_by_the_same_rules() {
 }
 
 #[test]
+fn without_time_the_plan_stays_and_says_what_was_not_tried() {
+    let ctx = &contexts()[0];
+    let [problem, ..] = problems();
+    let tuned = tune::attention(ctx, &problem, &options(64).most_seconds(0.0)).unwrap();
+    let untuned = AttentionPlan::new(&problem, ctx.caps()).unwrap();
+    assert!(tuned.trials.is_empty() && tuned.entry.left_out > 0, "{tuned:?}");
+    assert_eq!(tuned.entry.candidate.tiling, untuned.tiling());
+    assert!(tuned.entry.seconds > 0.0 && tuned.entry.seconds == tuned.entry.untuned_seconds);
+    let [hip, ..] = selections();
+    let tuned = tune::selection(ctx, &hip, &options(64).most_seconds(0.0)).unwrap();
+    assert!(tuned.trials.is_empty() && tuned.entry.left_out > 0, "{tuned:?}");
+}
+
+#[test]
 fn there_must_be_something_to_measure() {
     let ctx = &contexts()[0];
     for (field, shape) in [

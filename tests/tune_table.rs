@@ -10,7 +10,7 @@ use wattn::tune::{
 };
 use wattn::{
     AttentionClass, AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Hip, Mask, SelectionClass,
-    SelectionPlan, SelectionProblem, SelectionTiling, Tier, Tiling, Tuning,
+    SelectionPlan, SelectionProblem, SelectionTiling, Tier, Tiling, TunedAt, Tuning,
 };
 
 fn shape(seq_len_q: u32, seq_len_kv: u32) -> AttentionShape {
@@ -44,7 +44,7 @@ fn key(adapter: &str) -> DeviceKey {
 }
 
 fn entry<C, T>(class: C, tier: Tier, tiling: T) -> Entry<C, T> {
-    Entry { class, candidate: Candidate { tier, tiling }, seconds: 1.0, untuned_seconds: 1.5 }
+    Entry { class, candidate: Candidate { tier, tiling }, seconds: 1.0, untuned_seconds: 1.5, left_out: 0 }
 }
 
 #[test]
@@ -131,10 +131,111 @@ fn plans_take_what_was_measured_and_only_that() {
     // A tier that is forced keeps its own tiling, and so does a problem of another class.
     let forced = AttentionPlan::with_tier(&asked, &tuned_caps, Tier::Subgroup).unwrap();
     assert_eq!(forced, AttentionPlan::with_tier(&asked, &caps, Tier::Subgroup).unwrap());
-    let other = problem(512, 8192);
+    let other = problem(512, 4096).mask(Mask::Full);
     assert_eq!(AttentionPlan::new(&other, &tuned_caps).unwrap(), AttentionPlan::new(&other, &caps).unwrap());
     // Taken away again.
     assert_eq!(AttentionPlan::new(&asked, &tuned_caps.with_tuning(Tuning::new())).unwrap(), untuned);
+}
+
+/// A device on which these were measured, each with as many keys a lane as it says.
+fn measured(classes: &[(&AttentionProblem, u32)]) -> DeviceCaps {
+    let mut tuning = Tuning::new();
+    for (problem, keys) in classes {
+        let tiling = Tiling { lanes: 16, rows: 1, keys: *keys, groups: 4, num_splits: 1 };
+        tuning.set_attention(AttentionClass::of(problem), Tier::Baseline, tiling);
+    }
+    matrix_gpu().with_tuning(tuning)
+}
+
+/// Which of the measured tilings a plan has, if one.
+fn taken(problem: &AttentionProblem, caps: &DeviceCaps) -> Option<(u32, TunedAt)> {
+    let plan = AttentionPlan::new(problem, caps).unwrap();
+    plan.tuned_at().map(|at| (plan.tiling().keys, at))
+}
+
+#[test]
+fn sizes_that_were_not_measured_take_the_nearest_that_were() {
+    let caps = measured(&[(&problem(8192, 8192), 4), (&problem(512, 1024), 8), (&problem(1, 4096), 12)]);
+    let nearby = |keys| Some((keys, TunedAt::NeighbouringSize));
+    assert_eq!(taken(&problem(8192, 8192), &caps), Some((4, TunedAt::ThisSize)));
+    assert_eq!(taken(&problem(16_384, 16_384), &caps), nearby(4), "twice as long as what was measured");
+    assert_eq!(taken(&problem(131_072, 131_072), &caps), nearby(4));
+    assert_eq!(taken(&problem(512, 2048), &caps), nearby(8));
+    assert_eq!(taken(&problem(64, 1024), &caps), nearby(8));
+    // 2^11 rows and 2^11 keys are as far from either: the smaller class counts.
+    assert_eq!(taken(&problem(512, 2048), &measured(&[(&problem(512, 4096), 4), (&problem(512, 1024), 8)])), nearby(8));
+    assert_eq!(taken(&problem(512, 2048), &measured(&[(&problem(512, 1024), 8), (&problem(512, 4096), 4)])), nearby(8));
+    // Decoding is not a prompt, and neither serves the other.
+    assert_eq!(taken(&problem(1, 65_536), &caps), nearby(12));
+    let prompts = measured(&[(&problem(512, 4096), 4)]);
+    assert_eq!(taken(&problem(1, 4096), &prompts), None);
+    assert_eq!(taken(&problem(64, 4096), &measured(&[(&problem(1, 4096), 12)])), None);
+    // Nor do other types, widths and masks.
+    let other = AttentionProblem::new(shape(512, 8192), DType::F32).mask(Mask::Causal);
+    assert_eq!(taken(&other, &prompts), None);
+    assert_eq!(taken(&problem(512, 8192).mask(Mask::Full), &prompts), None);
+    assert_eq!(taken(&problem(512, 8192).selected_blocks(selection(8192).blocks()), &prompts), None);
+
+    let plan = AttentionPlan::new(&problem(16_384, 16_384), &caps).unwrap();
+    assert!(plan.is_tuned() && plan.to_string().contains("baseline: measured at a neighbouring size, tiles"), "{plan}");
+}
+
+#[test]
+fn what_a_neighbour_does_not_fit_goes_to_the_next_one() {
+    // Eight rows a group where there are four.
+    let few = |rows| Tiling { lanes: 16, rows, keys: 4, groups: 4, num_splits: 7 };
+    let mut tuning = Tuning::new();
+    let group_of_16 = AttentionShape { num_q_heads: 16, num_kv_heads: 1, ..shape(1, 8192) };
+    let wide = AttentionProblem::new(group_of_16, DType::F16).mask(Mask::Causal);
+    let narrow = AttentionProblem::new(AttentionShape { num_q_heads: 2, ..group_of_16 }, DType::F16).mask(Mask::Causal);
+    tuning.set_attention(AttentionClass::of(&wide), Tier::Baseline, few(16));
+    let one_of_two = |tuning: &Tuning| {
+        let caps = matrix_gpu().with_tuning(tuning.clone());
+        let plan = AttentionPlan::new(&narrow, &caps).unwrap();
+        plan.tuned_at().map(|_| plan.tiling())
+    };
+    assert_eq!(one_of_two(&tuning), None, "16 rows for two");
+    let far = AttentionProblem::new(AttentionShape { seq_len_kv: 1 << 20, ..*narrow.shape() }, DType::F16);
+    tuning.set_attention(AttentionClass::of(&far.mask(Mask::Causal)), Tier::Baseline, few(2));
+    let tiling = one_of_two(&tuning).unwrap();
+    // Tiles are those that were measured; splits follow the keys.
+    assert_eq!(Tiling { num_splits: 7, ..tiling }, few(2));
+    assert_ne!(tiling.num_splits, 7);
+    // Where rows alone differ, splits were measured too.
+    let mut tuning = Tuning::new();
+    tuning.set_attention(AttentionClass::of(&wide), Tier::Baseline, few(1));
+    assert_eq!(one_of_two(&tuning), Some(few(1)));
+    // What the device does not take is none.
+    tuning.set_attention(AttentionClass::of(&wide), Tier::Baseline, Tiling { lanes: 3, ..few(1) });
+    assert_eq!(one_of_two(&tuning), None);
+}
+
+#[test]
+fn selections_take_the_nearest_too() {
+    let caps = matrix_gpu();
+    let tier = SelectionPlan::best_tier(&selection(8192), &caps);
+    let of = |max_searches, keys: u32| {
+        let tiling = SelectionPlan::new(&selection(keys), &caps).unwrap().tiling();
+        (SelectionClass::of(&selection(keys)), SelectionTiling { max_searches, ..tiling })
+    };
+    let mut tuning = Tuning::new();
+    for (class, tiling) in [of(7, 8192), of(9, 131_072)] {
+        tuning.set_selection(class, tier, tiling);
+    }
+    let tuned = caps.clone().with_tuning(tuning);
+    let taken = |problem: &SelectionProblem| {
+        let plan = SelectionPlan::new(problem, &tuned).unwrap();
+        plan.tuned_at().map(|at| (plan.tiling().max_searches, at))
+    };
+    assert_eq!(taken(&selection(8192)), Some((7, TunedAt::ThisSize)));
+    assert_eq!(taken(&selection(16_384)), Some((7, TunedAt::NeighbouringSize)));
+    assert_eq!(taken(&selection(65_536)), Some((9, TunedAt::NeighbouringSize)));
+    assert_eq!(taken(&selection(1 << 20)), Some((9, TunedAt::NeighbouringSize)));
+    let text = SelectionPlan::new(&selection(16_384), &tuned).unwrap().to_string();
+    assert!(text.contains(": measured at a neighbouring size, "), "{text}");
+    let one = |hip| SelectionProblem::new(AttentionShape { num_q_heads: 2, ..shape(1, 8192) }, DType::F16, hip);
+    assert_eq!(SelectionClass::of(&one(Hip::decode())).samples_log2, 0);
+    assert_eq!(taken(&one(Hip::decode())), None, "decoding is no prompt");
 }
 
 #[test]
@@ -156,6 +257,12 @@ fn tables_are_kept_by_device_and_merge() {
 
     let text = table.to_json().unwrap();
     assert_eq!(TuningTable::from_json(text.as_bytes()).unwrap(), table);
+    // What there was no time for is to be measured again, and taken meanwhile.
+    assert!(table.has_attention(&key("a"), class) && !text.contains("left_out"));
+    let mut cut = table.clone();
+    cut.set_attention(&key("a"), Entry { left_out: 3, ..entry(class, Tier::Baseline, tiling) });
+    assert!(!cut.has_attention(&key("a"), class) && cut.tuning(&key("a")).len() == 1);
+    assert_eq!(TuningTable::from_json(cut.to_json().unwrap().as_bytes()).unwrap(), cut);
     let mut merged = TuningTable::new();
     merged.set_attention(&key("a"), entry(class, Tier::Baseline, tiling));
     merged.merge(table.clone());

@@ -1,7 +1,11 @@
 //! Time on a device.
 
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use super::keep_warm::KeepWarm;
+use super::pulse::Pulse;
+use super::warm_up::{Streak, WarmUp};
 use crate::{Context, Result};
 
 /// Time of one submission.
@@ -35,11 +39,32 @@ pub(crate) enum Stamps {
     Leave,
 }
 
-/// Times compute passes.
-#[derive(Debug)]
+/// Times compute passes of one device, one at a time. Clones are the same clock.
+#[derive(Clone, Debug)]
 pub(crate) struct Clock {
+    of: Arc<Parts>,
+    /// Ends with the last clone.
+    warm: Option<Arc<KeepWarm>>,
+}
+
+#[derive(Debug)]
+struct Parts {
     ctx: Context,
     stamps: Option<Timestamps>,
+    begin: Instant,
+    activity: Mutex<Activity>,
+    pulse: OnceLock<Arc<Pulse>>,
+    #[cfg(test)]
+    timed: Mutex<Vec<[Instant; 2]>>,
+}
+
+/// What the device does, on the clock's own time.
+#[derive(Debug, Default)]
+struct Activity {
+    streak: Streak,
+    pauses: u32,
+    /// Since when it was last kept warm without a pause.
+    warm_since: f64,
 }
 
 #[derive(Debug)]
@@ -49,35 +74,121 @@ struct Timestamps {
     seconds_per_tick: f64,
 }
 
+/// While it is there the device does nothing that is not asked for.
+pub(crate) struct Quiet<'a>(&'a Clock);
+
 impl Clock {
     /// Looks at timestamps where the device has them and they are wanted.
     pub(crate) fn new(ctx: &Context, stamps: Stamps) -> Result<Self> {
         let wanted = stamps == Stamps::Take && ctx.caps().timestamps;
         let stamps = wanted.then(|| ctx.scoped("preparing timestamps", || Timestamps::new(ctx))).transpose()?;
-        Ok(Self { ctx: ctx.clone(), stamps })
+        let parts = Parts {
+            ctx: ctx.clone(),
+            stamps,
+            begin: Instant::now(),
+            activity: Mutex::default(),
+            pulse: OnceLock::new(),
+            #[cfg(test)]
+            timed: Mutex::default(),
+        };
+        Ok(Self { of: parts.into(), warm: None })
+    }
+
+    /// Keeps the device busy from now on wherever nothing is timed, until the last clone is gone. A software device would take the
+    /// cores of the very work that it waits for, and has no clocks of its own: there this does nothing.
+    pub(crate) fn kept_warm(self) -> Result<Self> {
+        if self.context().caps().software { Ok(self) } else { self.kept_warm_even_if_software() }
+    }
+
+    pub(super) fn kept_warm_even_if_software(mut self) -> Result<Self> {
+        let pulse = self.pulse()?;
+        self.warm = Some(KeepWarm::start(self.context(), pulse).into());
+        self.activity().warm_since = self.now();
+        Ok(self)
+    }
+
+    #[cfg(test)]
+    pub(super) fn warm(&self) -> Option<&KeepWarm> {
+        self.warm.as_deref()
+    }
+
+    #[cfg(test)]
+    pub(super) fn timed(&self) -> Vec<[Instant; 2]> {
+        self.of.timed.lock().unwrap().clone()
     }
 
     pub(super) fn context(&self) -> &Context {
-        &self.ctx
+        &self.of.ctx
+    }
+
+    /// Seconds since it was made.
+    pub(crate) fn now(&self) -> f64 {
+        self.of.begin.elapsed().as_secs_f64()
+    }
+
+    /// For how long something is to be run before its time counts, now.
+    pub(crate) fn warm_up(&self) -> WarmUp {
+        if self.context().caps().software {
+            return WarmUp::PROCESSOR;
+        }
+        WarmUp::HARDWARE.after(self.activity().streak.seconds(self.now()))
+    }
+
+    /// Operations a second of a short fixed piece of work, as fast as the device's clocks are now.
+    pub(super) fn reference(&self) -> Result<f64> {
+        self.pulse()?.rate(self)
+    }
+
+    fn pulse(&self) -> Result<Arc<Pulse>> {
+        if let Some(pulse) = self.of.pulse.get() {
+            return Ok(Arc::clone(pulse));
+        }
+        let pulse = Arc::new(Pulse::new(self)?);
+        Ok(Arc::clone(self.of.pulse.get_or_init(|| pulse)))
+    }
+
+    fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.of.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the device does nothing but what is asked for, and sees that it stays so. Every timing does; who takes many in a
+    /// row holds one over all of them, so that nothing comes between.
+    pub(crate) fn quiet(&self) -> Quiet<'_> {
+        if let Some(warm) = &self.warm {
+            warm.pause();
+            let (now, alive) = (self.now(), warm.is_alive());
+            let mut activity = self.activity();
+            activity.pauses += 1;
+            if activity.pauses == 1 && alive {
+                let since = activity.warm_since;
+                activity.streak.busy(since, now);
+            }
+        }
+        Quiet(self)
     }
 
     /// Encodes one compute pass, submits it and waits.
     pub(crate) fn time(&self, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<Elapsed> {
-        let begin = Instant::now();
-        let poll = self.ctx.scoped("running a benchmark", || {
-            self.ctx.queue().submit([self.encode(encode)]);
-            self.ctx.device().poll(wgpu::PollType::wait_indefinitely())
+        let ctx = self.context();
+        let _quiet = self.quiet();
+        let (from, begin) = (self.now(), Instant::now());
+        let poll = ctx.scoped("running a benchmark", || {
+            ctx.queue().submit([self.encode(encode)]);
+            ctx.device().poll(wgpu::PollType::wait_indefinitely())
         })?;
-        self.ctx.check_lost()?;
+        ctx.check_lost()?;
         poll?;
         let wall = begin.elapsed().as_secs_f64();
-        let device = self.stamps.as_ref().map(|stamps| stamps.seconds(&self.ctx)).transpose()?;
+        #[cfg(test)]
+        self.of.timed.lock().unwrap().push([begin, Instant::now()]);
+        let device = self.of.stamps.as_ref().map(|stamps| stamps.seconds(ctx)).transpose()?;
+        self.activity().streak.busy(from, self.now());
         Ok(Elapsed { wall, device })
     }
 
     /// Seconds that the host needs to encode a pass of one call; nothing is submitted.
     pub(super) fn time_encoding(&self, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
-        self.ctx.scoped("encoding a benchmark", || {
+        self.context().scoped("encoding a benchmark", || {
             let begin = Instant::now();
             let commands = self.encode(encode);
             let seconds = begin.elapsed().as_secs_f64();
@@ -88,17 +199,31 @@ impl Clock {
 
     fn encode(&self, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> wgpu::CommandBuffer {
         let label = Some("wattn.bench");
-        let mut encoder = self.ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label });
-        let timestamp_writes = self.stamps.as_ref().map(|stamps| wgpu::ComputePassTimestampWrites {
+        let mut encoder = self.context().device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label });
+        let timestamp_writes = self.of.stamps.as_ref().map(|stamps| wgpu::ComputePassTimestampWrites {
             query_set: &stamps.set,
             beginning_of_pass_write_index: Some(0),
             end_of_pass_write_index: Some(1),
         });
         encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes }));
-        if let Some(stamps) = &self.stamps {
+        if let Some(stamps) = &self.of.stamps {
             encoder.resolve_query_set(&stamps.set, 0..2, &stamps.resolved, 0);
         }
         encoder.finish()
+    }
+}
+
+impl Drop for Quiet<'_> {
+    fn drop(&mut self) {
+        let Some(warm) = &self.0.warm else { return };
+        let now = self.0.now();
+        let mut activity = self.0.activity();
+        activity.pauses -= 1;
+        if activity.pauses == 0 {
+            activity.warm_since = now;
+        }
+        drop(activity);
+        warm.resume();
     }
 }
 

@@ -87,7 +87,7 @@ impl Compared {
     fn new(id: String, part: Part, samples: [&Samples; 2]) -> Self {
         let [medians, spreads] = [samples.map(|samples| samples.median), samples.map(|samples| samples.spread)];
         let ratio = medians[0] / medians[1];
-        let noise = (spreads[0] + spreads[1]).max(LEAST);
+        let noise = samples.iter().map(|samples| samples.noise()).sum::<f64>().max(LEAST);
         let verdict = if ratio.ln().abs() <= noise {
             Verdict::Noise
         } else if ratio > 1.0 {
@@ -109,6 +109,7 @@ fn warnings(first: &Report, second: &Report) -> Vec<String> {
     differ("adapter", &first.machine.adapter, &second.machine.adapter);
     differ("driver", &first.machine.driver, &second.machine.driver);
     differ("back end", &first.machine.backend, &second.machine.backend);
+    differ("format", &first.schema.to_string(), &second.schema.to_string());
     differ("way of timing", first.timing.method.name(), second.timing.method.name());
     for (which, report) in [("first", first), ("second", second)] {
         match &report.noise {

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use super::clock::Elapsed;
 use super::inputs::Tensors;
 use super::run::{PartPlan, Run};
-use super::{Case, Part};
-use crate::{AttentionOutput, AttentionProblem, Element, Error, HostBlocks, Result, SelectionProblem, cpu};
+use super::{Case, Part, Rotation};
+use crate::{AttentionOutput, AttentionProblem, Element, Error, HostBlocks, HostInputs, Result, SelectionProblem, cpu};
 
 #[derive(Debug)]
 pub(super) struct CpuRun<T> {
@@ -94,5 +94,11 @@ impl<T: Element> Run for CpuRun<T> {
 
     fn encode_seconds(&mut self, _: Part) -> Result<Option<f64>> {
         Ok(None)
+    }
+
+    fn rotation(&self) -> Rotation {
+        let HostInputs { q, k, v, .. } = self.tensors.inputs();
+        let elements: usize = [q, k, v].iter().map(|tensor| tensor.data().len()).sum();
+        Rotation { sets: 1, bytes: (elements * size_of::<T>()) as u64 }
     }
 }

@@ -24,6 +24,31 @@ impl Uploaded {
         Ok(Self { shape, dtype, buffers: [q, k, v] })
     }
 
+    /// The same numbers in other buffers.
+    pub(crate) fn copied(&self, ctx: &Context) -> Result<Self> {
+        let buffers = ctx.scoped("copying inputs", || {
+            let mut encoder = ctx.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let buffers = self.buffers.each_ref().map(|from| {
+                let copy = ctx.device().create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("wattn.bench.copy"),
+                    size: from.size(),
+                    usage: from.usage(),
+                    mapped_at_creation: false,
+                });
+                encoder.copy_buffer_to_buffer(from, 0, &copy, 0, from.size());
+                copy
+            });
+            ctx.queue().submit([encoder.finish()]);
+            buffers
+        })?;
+        Ok(Self { buffers, ..*self })
+    }
+
+    /// Bytes of all three.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.buffers.iter().map(wgpu::Buffer::size).sum()
+    }
+
     pub(crate) fn views(&self) -> [TensorView<'_>; 3] {
         let ([q, k, v], shape) = (&self.buffers, &self.shape);
         [
@@ -70,7 +95,7 @@ impl Outputs {
     }
 
     /// Fills both with NaN, so that what a call leaves out shows.
-    #[cfg(feature = "tune")]
+    #[cfg(any(feature = "tune", test))]
     pub(crate) fn spoil(&self, ctx: &Context) -> Result<()> {
         ctx.scoped("spoiling outputs", || {
             for buffer in [&self.out, &self.lse] {

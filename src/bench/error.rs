@@ -9,12 +9,12 @@ pub enum BenchError {
     /// The library refused, or the device did.
     #[error(transparent)]
     Library(#[from] Error),
-    /// A report was written by another version of the format.
-    #[error("the report has schema {found}, this version reads {expected}")]
+    /// A report was written by a version of the format that is not read.
+    #[error("the report has schema {found}, this version reads up to {expected}")]
     Schema {
         /// What it says.
         found: u64,
-        /// What is read.
+        /// The newest that is read.
         expected: u32,
     },
     /// A text is no report.

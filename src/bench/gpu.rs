@@ -1,15 +1,16 @@
 //! The parts of a case on a device, with everything bound beforehand.
 
-use super::clock::{Clock, Elapsed, Stamps};
+use super::clock::{Clock, Elapsed};
 use super::device::{Outputs, Uploaded};
 use super::inputs::Tensors;
+use super::rotation::Rotating;
 use super::run::{PartPlan, Run};
 use super::samples::quantile;
-use super::{Case, Part};
+use super::{Case, Part, Rotation};
 use crate::ops::Lists;
 use crate::{
     Attention, AttentionOutput, AttentionPlan, AttentionProblem, BoundAttention, BoundSelection, Context, Error,
-    HostBlocks, Result, SelectedBlocks, Selection, SelectionArgs, SelectionPlan, SelectionProblem, TensorView, Tier,
+    HostBlocks, Result, SelectedBlocks, Selection, SelectionArgs, SelectionPlan, SelectionProblem, Tier,
 };
 
 /// Times that encoding is measured, of which the middle one is taken.
@@ -21,73 +22,99 @@ pub(super) struct GpuRun {
     cycle: u32,
     dense: Attending,
     sparse: Option<Sparse>,
+    inputs: Rotating,
+    /// Calls so far: each takes the next set of inputs.
+    calls: usize,
+    /// Every set has been selected from, so that steps find what stages kept of theirs.
+    primed: bool,
 }
 
+/// What a selection and attention to its lists need.
 #[derive(Debug)]
 struct Sparse {
     plan: SelectionPlan,
-    selection: BoundSelection,
+    /// For each set of inputs.
+    selections: Vec<BoundSelection>,
     attending: Attending,
     lists: Lists,
 }
 
-/// Attention bound to its output.
+/// Attention bound to its output, for each set of inputs.
 #[derive(Debug)]
 struct Attending {
     plan: AttentionPlan,
-    bound: BoundAttention,
+    bound: Vec<BoundAttention>,
     outputs: Outputs,
 }
 
 impl GpuRun {
-    pub(super) fn new(
-        ctx: &Context,
+    pub(super) fn new(clock: &Clock, tier: Option<Tier>, case: &Case, tensors: &Tensors) -> Result<Self> {
+        Self::with_inputs(clock, tier, case, |ctx| {
+            let first = Uploaded::new(ctx, *case.problem().shape(), case.problem().dtype(), tensors)?;
+            Rotating::new(ctx, first)
+        })
+    }
+
+    fn with_inputs(
+        clock: &Clock,
         tier: Option<Tier>,
-        stamps: Stamps,
         case: &Case,
-        tensors: &Tensors,
+        inputs: impl FnOnce(&Context) -> Result<Rotating>,
     ) -> Result<Self> {
-        let shape = case.problem().shape();
+        let ctx = clock.context();
         // Plans first: a problem that does not fit the device must not reach its memory.
         let plan = attention_plan(ctx, tier, case.problem())?;
-        let uploaded = Uploaded::new(ctx, *shape, case.problem().dtype(), tensors)?;
-        let views = uploaded.views();
+        let inputs = inputs(ctx)?;
         let sparse = case.selection().zip(case.sparse_problem()).map(|(selection, problem)| {
             let tier_of_selection = tier.unwrap_or_else(|| SelectionPlan::best_tier(selection, ctx.caps()));
             let selection = SelectionPlan::with_tier(selection, ctx.caps(), tier_of_selection)?;
-            Sparse::new(ctx, selection, attention_plan(ctx, tier, &problem)?, views)
+            Sparse::new(ctx, selection, attention_plan(ctx, tier, &problem)?, &inputs)
         });
-        Ok(Self {
-            clock: Clock::new(ctx, stamps)?,
-            cycle: case.cycle(),
-            dense: Attending::new(ctx, plan, views, None)?,
-            sparse: sparse.transpose()?,
-        })
+        let (dense, sparse) = (Attending::new(ctx, plan, &inputs, None)?, sparse.transpose()?);
+        Ok(Self { clock: clock.clone(), cycle: case.cycle(), dense, sparse, inputs, calls: 0, primed: false })
     }
 
     fn sparse(&self) -> Result<&Sparse> {
         self.sparse.as_ref().ok_or(Error::Argument { argument: "part", rule: "the case has no selection" })
     }
 
-    /// One call of a part.
-    fn encode(&self, part: Part, pass: &mut wgpu::ComputePass<'_>) {
-        let Some(sparse) = &self.sparse else { return self.dense.bound.encode_in(pass) };
+    /// One call of a part, which is the call of this number; and steps of decoding are calls too. The number of the next one.
+    fn encode(&self, part: Part, pass: &mut wgpu::ComputePass<'_>, call: usize) -> usize {
+        let sparse = match &self.sparse {
+            Some(sparse) if part != Part::Dense => sparse,
+            _ => {
+                self.dense.encode(pass, call);
+                return call + 1;
+            }
+        };
         match part {
-            Part::Dense => self.dense.bound.encode_in(pass),
-            Part::Select => sparse.selection.encode_step_in(pass, 0),
-            Part::Attend => sparse.attending.bound.encode_in(pass),
-            Part::Sparse => sparse.encode_step(pass, 0),
-            Part::Step => (0..self.cycle).for_each(|step| sparse.encode_step(pass, step.into())),
+            Part::Dense | Part::Attend => sparse.attending.encode(pass, call),
+            Part::Select => sparse.select(pass, 0, call),
+            Part::Sparse => sparse.encode_step(pass, 0, call),
+            Part::Step => {
+                for step in 0..self.cycle {
+                    sparse.encode_step(pass, step.into(), call + step as usize);
+                }
+                return call + self.cycle as usize;
+            }
         }
+        call + 1
     }
 }
 
 impl Run for GpuRun {
     fn run(&mut self, part: Part, calls: u32) -> Result<Elapsed> {
         if part != Part::Dense {
-            self.sparse()?;
+            let sparse = self.sparse()?;
+            if part == Part::Step && !self.primed {
+                self.clock.time(|pass| (0..sparse.selections.len()).for_each(|set| sparse.select(pass, 0, set)))?;
+                self.primed = true;
+            }
         }
-        self.clock.time(|pass| (0..calls).for_each(|_| self.encode(part, pass)))
+        let mut next = self.calls;
+        let elapsed = self.clock.time(|pass| (0..calls).for_each(|_| next = self.encode(part, pass, next)))?;
+        self.calls = next;
+        Ok(elapsed)
     }
 
     fn output(&mut self, part: Part) -> Result<AttentionOutput> {
@@ -102,7 +129,10 @@ impl Run for GpuRun {
     fn plan(&self, part: Part) -> Result<PartPlan> {
         let attend = |plan: &AttentionPlan| PartPlan {
             tier: Some(plan.tier().to_string()),
-            tiling: Some(format!("{}{}", plan.tiling(), if plan.is_tuned() { ", measured" } else { "" })),
+            tiling: Some(match plan.tuned_at() {
+                Some(at) => format!("{}, {at}", plan.tiling()),
+                None => plan.tiling().to_string(),
+            }),
             dispatches: plan.dispatches().len() as f64,
             workspace_bytes: plan.workspace_bytes(),
         };
@@ -131,46 +161,128 @@ impl Run for GpuRun {
     fn encode_seconds(&mut self, part: Part) -> Result<Option<f64>> {
         let mut seconds = Vec::with_capacity(ENCODINGS);
         for _ in 0..ENCODINGS {
-            seconds.push(self.clock.time_encoding(|pass| self.encode(part, pass))?);
+            let encode = |pass: &mut wgpu::ComputePass<'_>| {
+                self.encode(part, pass, 0);
+            };
+            seconds.push(self.clock.time_encoding(encode)?);
         }
         seconds.sort_by(f64::total_cmp);
         let calls = if part == Part::Step { self.cycle } else { 1 };
         Ok(Some(quantile(&seconds, 0.5) / f64::from(calls)))
     }
+
+    fn rotation(&self) -> Rotation {
+        self.inputs.rotation()
+    }
 }
 
 impl Sparse {
-    fn new(ctx: &Context, plan: SelectionPlan, attention: AttentionPlan, views: [TensorView<'_>; 3]) -> Result<Self> {
-        let selection: &SelectionProblem = plan.problem();
-        let lists = Lists::new(ctx, &selection.blocks(), selection.shape())?;
+    fn new(ctx: &Context, plan: SelectionPlan, attention: AttentionPlan, inputs: &Rotating) -> Result<Self> {
+        let problem: &SelectionProblem = plan.problem();
+        let lists = Lists::new(ctx, &problem.blocks(), problem.shape())?;
         let blocks = lists.view();
-        let [q, k, _] = views;
-        let args = SelectionArgs { q, k, seq_lens_kv: None, blocks };
-        let selection = Selection::prepare(ctx, &plan)?.bind(args)?;
-        let attending = Attending::new(ctx, attention, views, Some(blocks))?;
-        Ok(Self { plan, selection, attending, lists })
+        let prepared = Selection::prepare(ctx, &plan)?;
+        let bind = |set: &Uploaded| {
+            let [q, k, _] = set.views();
+            prepared.bind(SelectionArgs { q, k, seq_lens_kv: None, blocks })
+        };
+        let selections = inputs.sets().iter().map(bind).collect::<Result<_>>()?;
+        let attending = Attending::new(ctx, attention, inputs, Some(blocks))?;
+        Ok(Self { plan, selections, attending, lists })
     }
 
-    fn encode_step(&self, pass: &mut wgpu::ComputePass<'_>, step: u64) {
-        self.selection.encode_step_in(pass, step);
-        self.attending.bound.encode_in(pass);
+    fn select(&self, pass: &mut wgpu::ComputePass<'_>, step: u64, call: usize) {
+        self.selections[call % self.selections.len()].encode_step_in(pass, step);
+    }
+
+    fn encode_step(&self, pass: &mut wgpu::ComputePass<'_>, step: u64, call: usize) {
+        self.select(pass, step, call);
+        self.attending.encode(pass, call);
     }
 }
 
 impl Attending {
-    fn new(
-        ctx: &Context,
-        plan: AttentionPlan,
-        views: [TensorView<'_>; 3],
-        blocks: Option<SelectedBlocks<'_>>,
-    ) -> Result<Self> {
+    fn new(ctx: &Context, plan: AttentionPlan, inputs: &Rotating, blocks: Option<SelectedBlocks<'_>>) -> Result<Self> {
         let outputs = Outputs::new(ctx, plan.problem())?;
-        let bound = Attention::prepare(ctx, &plan)?.bind(outputs.args(views, blocks))?;
+        let prepared = Attention::prepare(ctx, &plan)?;
+        let bind = |set: &Uploaded| prepared.bind(outputs.args(set.views(), blocks));
+        let bound = inputs.sets().iter().map(bind).collect::<Result<_>>()?;
         Ok(Self { plan, bound, outputs })
+    }
+
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, call: usize) {
+        self.bound[call % self.bound.len()].encode_in(pass);
     }
 }
 
 fn attention_plan(ctx: &Context, tier: Option<Tier>, problem: &AttentionProblem) -> Result<AttentionPlan> {
     let tier = tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, ctx.caps()));
     AttentionPlan::with_tier(problem, ctx.caps(), tier)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::check::{check_attention, check_lists};
+    use crate::bench::clock::Stamps;
+    use crate::bench::{Counts, Series};
+    use crate::{ContextOptions, DType, Preset, SoftwareAdapters};
+
+    #[test]
+    fn calls_take_sets_in_turns_and_each_is_right() {
+        let options = ContextOptions::default().software(SoftwareAdapters::Accept);
+        let ctx = Context::request_blocking(&options).expect("a GPU adapter, a software one will do");
+        let clock = Clock::new(&ctx, Stamps::Leave).unwrap();
+        // Of whose stages each set keeps something from step to step.
+        let case = Case::sparse(Series::SparseDecode, "x", [2, 1, 1, 2048], Preset::Debug);
+        let shape = *case.problem().shape();
+        let tensors = Tensors::random([shape.q(), shape.k(), shape.v()]);
+        let make = |ctx: &Context| {
+            let first = Uploaded::new(ctx, shape, DType::F32, &tensors)?;
+            Rotating::with_sets(ctx, first, 3)
+        };
+        let mut run = GpuRun::with_inputs(&clock, None, &case, make).unwrap();
+        let of_one = u64::from(shape.num_kv_heads) * 2048 * 128 * 4 * 2 + 2 * 128 * 4;
+        assert_eq!(run.rotation(), Rotation { sets: 3, bytes: 3 * of_one });
+        let [first, second, third] = run.inputs.sets() else { panic!("three sets") };
+        for ([a, b], at) in [[first, second], [second, third], [first, third]].into_iter().zip(0..) {
+            assert!(a.views().iter().zip(b.views()).all(|(a, b)| a.buffer != b.buffer), "{at}");
+        }
+        // One call, or one step of a cycle, a set; each set in its turn gives what the oracle gives.
+        for call in 1..=3 {
+            run.run(Part::Dense, 1).unwrap();
+            assert_eq!(run.calls, call);
+            assert!(check_attention(&case, &tensors, None, &run.output(Part::Dense).unwrap()).passed());
+            run.dense.outputs.spoil(&ctx).unwrap();
+        }
+        // A mistake of one set would show: its keys are another's.
+        for call in 0..3 {
+            run.run(Part::Select, 1).unwrap();
+            let blocks = run.blocks().unwrap();
+            assert!(check_lists(case.selection().unwrap(), &tensors, &blocks).unwrap().passed(), "{call}");
+            run.run(Part::Attend, 1).unwrap();
+            let got = run.output(Part::Attend).unwrap();
+            assert!(check_attention(&case, &tensors, Some(&blocks), &got).passed(), "{call}");
+        }
+        let before = run.calls;
+        run.run(Part::Step, 1).unwrap();
+        assert_eq!(run.calls, before + case.cycle() as usize);
+        let blocks = run.blocks().unwrap();
+        let got = run.output(Part::Step).unwrap();
+        assert!(check_lists(case.selection().unwrap(), &tensors, &blocks).unwrap().passed());
+        assert!(check_attention(&case, &tensors, Some(&blocks), &got).passed());
+        assert!(Counts::new(&case, Part::Dense, None).bytes < run.rotation().bytes);
+        // Other values in one of the sets show in every third call.
+        let [_, _, v] = run.inputs.sets()[1].views();
+        ctx.queue().write_buffer(v.buffer, 0, &vec![0x3f; v.buffer.size() as usize]);
+        let mut right = |part: Part, blocks: Option<&HostBlocks>| {
+            [(); 3].map(|()| {
+                run.run(part, 1).unwrap();
+                check_attention(&case, &tensors, blocks, &run.output(part).unwrap()).passed()
+            })
+        };
+        for passed in [right(Part::Dense, None), right(Part::Attend, Some(&blocks))] {
+            assert_eq!(passed.iter().filter(|&&passed| passed).count(), 2, "{passed:?}");
+        }
+    }
 }

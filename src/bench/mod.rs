@@ -1,8 +1,9 @@
 //! A device's own ceilings, and the operators beside them: the cases of `wattn bench` and of the criterion benches.
 //!
 //! A [`Suite`] measures how fast the machine copies and multiplies, then runs [`cases`] one by one: each result is compared
-//! with the f64 oracle before it is timed, and the time beside the ceiling that it would meet first. The caller drives it,
-//! and may write [`Suite::report`] away after each case.
+//! with the f64 oracle before it is timed, and the time beside the ceiling that it would meet first. Hardware is kept busy
+//! while the CPU works, and everything is run until its rate holds before it counts ([`WarmUp`]); [`Clocks`] tell whether that
+//! was enough. The caller drives it, and may write [`Suite::report`] away after each case.
 //!
 //! ```
 //! use wattn::bench::{Options, Scope, Suite, Target};
@@ -30,11 +31,18 @@ mod device;
 mod error;
 mod gpu;
 mod inputs;
+mod keep_warm;
 mod kernels;
+mod prepared;
+mod pulse;
 mod report;
+mod rotation;
 mod run;
 mod samples;
+mod steady;
 mod suite;
+mod timing;
+mod warm_up;
 
 /// What tuning shares.
 #[cfg(feature = "tune")]
@@ -43,6 +51,8 @@ pub(crate) mod tools {
     pub(crate) use super::clock::{Clock, Stamps};
     pub(crate) use super::device::{Outputs, Uploaded};
     pub(crate) use super::inputs::Tensors;
+    pub(crate) use super::rotation::Rotating;
+    pub(crate) use super::samples::{Meter, sample_rounds, warm_parts};
 }
 
 pub use case::{Case, Part, Scope, Series, cases};
@@ -59,4 +69,6 @@ pub use kernels::{BenchKernel, Scalar};
 pub use report::{Caps, CaseResult, Machine, Outcome, PartResult, Rate, Report, SCHEMA, Timing, TimingMethod};
 pub use run::{PartPlan, Runner, Target};
 pub use samples::{Noise, QUIET, Samples, sample_in_turns};
+pub use steady::{Clocks, Rotation};
 pub use suite::{Options, Suite};
+pub use warm_up::WarmUp;

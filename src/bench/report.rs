@@ -5,11 +5,15 @@ use serde::{Deserialize, Serialize};
 use super::ceilings::{Ceiling, CeilingKind};
 use super::run::PartPlan;
 use super::samples::{Noise, Samples};
-use super::{BenchError, BenchResult, Case, Check, Counts, Crossover, Part, Scope, Series, Target};
-use crate::{AttentionShape, SelectionMethod};
+use super::{BenchError, BenchResult, Case, Check, Clocks, Counts, Crossover, Part, Rotation, Scope, Series, Target};
+use crate::{AttentionShape, SelectionMethod, Tier};
 
-/// Version of the format of reports.
-pub const SCHEMA: u32 = 1;
+/// Version of the format of reports. Those of version 1 are read too: they were measured without a warm-up that waits for clocks, and on
+/// one set of tensors, so that no run goes on from them.
+pub const SCHEMA: u32 = 2;
+
+/// The oldest version that is read.
+const OLDEST_SCHEMA: u32 = 1;
 
 /// A run of the suite, complete or not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -177,6 +181,12 @@ pub struct CaseResult {
     pub method: Option<String>,
     /// What came of its parts.
     pub parts: Vec<PartResult>,
+    /// Where the clocks were beside its timings; none where nothing was timed.
+    #[serde(default)]
+    pub clocks: Option<Clocks>,
+    /// The tensors that it was timed on; none where nothing was timed.
+    #[serde(default)]
+    pub rotation: Option<Rotation>,
 }
 
 /// One part of a case.
@@ -283,6 +293,8 @@ impl CaseResult {
                 SelectionMethod::InfiniteHip(_) => "InfiniteHiP".to_owned(),
             }),
             parts: Vec::new(),
+            clocks: None,
+            rotation: None,
         }
     }
 
@@ -331,24 +343,47 @@ impl PartResult {
     }
 }
 
+impl PartResult {
+    /// The arithmetic of its kernels: sums are f32 whatever is stored, and products too, but for matrix units.
+    pub(super) fn arithmetic(&self) -> CeilingKind {
+        let tier = self.plan.as_ref().and_then(|plan| plan.tier.as_deref());
+        if tier == Some(Tier::Matrix.name()) { CeilingKind::Matrix } else { CeilingKind::F32 }
+    }
+}
+
 impl Report {
     /// Reads what [`serde_json`] wrote.
     ///
     /// # Errors
-    /// [`BenchError::Schema`] for a report of another version, [`BenchError::Json`] for no report.
+    /// [`BenchError::Schema`] for a report of a version that is not read, [`BenchError::Json`] for no report.
     pub fn from_json(text: &[u8]) -> BenchResult<Self> {
         #[derive(Deserialize)]
         struct Versioned {
             schema: u64,
         }
         let Versioned { schema } = serde_json::from_slice(text)?;
-        if schema != u64::from(SCHEMA) {
+        if !(u64::from(OLDEST_SCHEMA)..=u64::from(SCHEMA)).contains(&schema) {
             return Err(BenchError::Schema { found: schema, expected: SCHEMA });
         }
         Ok(serde_json::from_slice(text)?)
     }
 
-    /// A ceiling's rate.
+    /// Rates of all timings beside the ceilings as they are now.
+    pub(super) fn settle(&mut self) {
+        let [copy, f32, matrix] =
+            [CeilingKind::Copy, CeilingKind::F32, CeilingKind::Matrix].map(|kind| self.ceiling(kind));
+        for part in self.cases.iter_mut().flat_map(|case| &mut case.parts) {
+            let Some(samples) = &part.samples else { continue };
+            let arithmetic = match part.arithmetic() {
+                CeilingKind::Matrix => matrix.map(|rate| (CeilingKind::Matrix, rate)),
+                kind => f32.map(|rate| (kind, rate)),
+            };
+            let counts = Counts { bytes: part.bytes, operations: part.operations };
+            part.rate = Some(Rate::new(counts, samples.median, copy, arithmetic));
+        }
+    }
+
+    /// A ceiling's rate: no part of any case was faster.
     #[must_use]
     pub fn ceiling(&self, kind: CeilingKind) -> Option<f64> {
         self.ceilings.iter().find(|ceiling| ceiling.kind == kind)?.rate

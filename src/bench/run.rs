@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::check::{Check, check_attention, check_lists};
-use super::clock::{Elapsed, Stamps};
+use super::clock::{Clock, Elapsed, Stamps};
 use super::cpu::CpuRun;
 use super::gpu::GpuRun;
 use super::inputs::Tensors;
-use super::{Case, Counts, Part};
+use super::{Case, Counts, Part, Rotation};
 use crate::{AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, HostBlocks, Result, Tier};
 
 /// Where cases run.
@@ -29,6 +29,13 @@ impl Target {
     #[must_use]
     pub const fn best(context: Context) -> Self {
         Self::Gpu { context, tier: None }
+    }
+
+    const fn forced_tier(&self) -> Option<Tier> {
+        match self {
+            Self::Cpu => None,
+            Self::Gpu { tier, .. } => *tier,
+        }
     }
 
     /// The tier of attention; none on the CPU.
@@ -66,6 +73,8 @@ pub(super) trait Run {
     fn plan(&self, part: Part) -> Result<PartPlan>;
     /// Seconds that the host needs to encode a call; none where nothing is encoded.
     fn encode_seconds(&mut self, part: Part) -> Result<Option<f64>>;
+    /// The tensors that calls take.
+    fn rotation(&self) -> Rotation;
 }
 
 /// A case with its inputs, compiled and bound.
@@ -98,18 +107,23 @@ impl Runner {
     /// # Cost
     /// Allocates inputs and outputs, on the host and on the device; compiles on a cache miss.
     pub fn new(target: &Target, case: &Case) -> Result<Self> {
-        Self::with_stamps(target, case, Stamps::Take)
+        let clock = match target {
+            Target::Cpu => None,
+            Target::Gpu { context, .. } => Some(Clock::new(context, Stamps::Take)?),
+        };
+        Self::with_clock(target, case, clock.as_ref())
     }
 
-    pub(super) fn with_stamps(target: &Target, case: &Case, stamps: Stamps) -> Result<Self> {
+    /// The clock is one of the target's device; none on the CPU.
+    pub(super) fn with_clock(target: &Target, case: &Case, clock: Option<&Clock>) -> Result<Self> {
         let shape = case.problem().shape();
         case.problem().validate()?;
         let tensors = Tensors::random([shape.q(), shape.k(), shape.v()]);
-        let run: Box<dyn Run> = match (target, case.problem().dtype()) {
-            (Target::Gpu { context, tier }, _) => Box::new(GpuRun::new(context, *tier, stamps, case, &tensors)?),
-            (Target::Cpu, DType::F32) => Box::new(CpuRun::new(case, tensors.narrowed::<f32>())),
-            (Target::Cpu, DType::F16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::f16>())),
-            (Target::Cpu, DType::BF16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::bf16>())),
+        let run: Box<dyn Run> = match (clock, case.problem().dtype()) {
+            (Some(clock), _) => Box::new(GpuRun::new(clock, target.forced_tier(), case, &tensors)?),
+            (None, DType::F32) => Box::new(CpuRun::new(case, tensors.narrowed::<f32>())),
+            (None, DType::F16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::f16>())),
+            (None, DType::BF16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::bf16>())),
         };
         Ok(Self { case: case.clone(), tensors, run, blocks: None, last_call: 0.0 })
     }
@@ -121,7 +135,7 @@ impl Runner {
     }
 
     /// Runs a part so many times, one after the other, and waits. Attention to lists finds those of the last selection;
-    /// before there is one, it selects first, outside the time.
+    /// before there is one, it selects first, outside the time. On hardware each call takes the next of [`Runner::rotation`]'s tensors.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) for a part that the case does not have, and what the device reports.
@@ -184,6 +198,12 @@ impl Runner {
     /// What the device reports.
     pub fn encode_seconds(&mut self, part: Part) -> Result<Option<f64>> {
         self.run.encode_seconds(part)
+    }
+
+    /// The tensors that calls take.
+    #[must_use]
+    pub fn rotation(&self) -> Rotation {
+        self.run.rotation()
     }
 
     fn select(&mut self) -> Result<()> {

@@ -3,11 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
-use super::ceilings::{self, CeilingKind};
-use super::clock::Stamps;
+use super::ceilings::{self, Ceiling, CeilingKind};
+use super::clock::{Clock, Stamps};
 use super::crossover::crossovers;
 use super::report::{CaseResult, Machine, Outcome, PartResult, Rate, Report, SCHEMA, Timing, TimingMethod};
-use super::samples::{Noise, sample_in_turns};
+use super::samples::Noise;
+use super::timing::time_parts;
 use super::{BenchError, BenchResult, Case, Counts, Part, Runner, Scope, Series, Target, cases};
 use crate::{DType, Error, Result, Tier};
 
@@ -73,7 +74,8 @@ impl Options {
 pub struct Suite {
     open: Box<dyn FnMut() -> Result<Target>>,
     target: Target,
-    stamps: Stamps,
+    /// None on the CPU.
+    clock: Option<Clock>,
     options: Options,
     pending: VecDeque<Case>,
     /// By series and part: time over what the ceilings would allow, as last seen.
@@ -89,7 +91,8 @@ const FIRST_PACE: f64 = 3.0;
 const TOLERATED: f64 = 2.0;
 
 impl Suite {
-    /// Opens the target and measures its ceilings. A device that is lost later is opened again.
+    /// Opens the target and measures its ceilings. A device that is lost later is opened again. Hardware is kept busy from here until
+    /// the suite is gone.
     ///
     /// # Errors
     /// What `open` returns; [`BenchError::NoCase`]; [`BenchError::Ceiling`] where a device computes wrong results.
@@ -100,7 +103,7 @@ impl Suite {
         let (mut open, begin): (Box<dyn FnMut() -> Result<Target>>, _) = (Box::new(open), Instant::now());
         let pending = pending(options, &[])?;
         let target = open()?;
-        let (stamps, timing) = timing(&target)?;
+        let (clock, timing) = timing(&target)?;
         let report = Report {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -109,13 +112,13 @@ impl Suite {
             filter: options.filter.clone(),
             machine: Machine::of(&target),
             timing,
-            ceilings: ceilings::measure(&target, stamps)?,
+            ceilings: ceilings::measure(clock.as_ref())?,
             cases: Vec::new(),
             lost_devices: 0,
             crossovers: Vec::new(),
             noise: None,
         };
-        Ok(Self { open, target, stamps, options: options.clone(), pending, pace: HashMap::new(), begin, report })
+        Ok(Self { open, target, clock, options: options.clone(), pending, pace: HashMap::new(), begin, report })
     }
 
     /// Goes on from a report: with the cases that it does not have, or that failed in it. Ceilings are those of the report.
@@ -128,17 +131,18 @@ impl Suite {
         mut report: Report,
     ) -> BenchResult<Self> {
         let (mut open, begin): (Box<dyn FnMut() -> Result<Target>>, _) = (Box::new(open), Instant::now());
+        agree("schema", &report.schema, &SCHEMA)?;
         agree("version", &report.version, &env!("CARGO_PKG_VERSION").to_owned())?;
         agree("scope", &report.scope, &options.scope)?;
         agree("filter", &report.filter, &options.filter)?;
         let target = open()?;
         agree("machine", &report.machine, &Machine::of(&target))?;
-        let (stamps, timing) = timing(&target)?;
+        let (clock, timing) = timing(&target)?;
         agree("way of timing", &report.timing.method, &timing.method)?;
         report.cases.retain(|case| !case.unfinished());
         (report.noise, report.commit) = (None, options.commit.clone());
         let pending = pending(options, &report.cases)?;
-        Ok(Self { open, target, stamps, options: options.clone(), pending, pace: HashMap::new(), begin, report })
+        Ok(Self { open, target, clock, options: options.clone(), pending, pace: HashMap::new(), begin, report })
     }
 
     /// The case that [`run_next`](Self::run_next) runs; none when all are done.
@@ -191,16 +195,23 @@ impl Suite {
         Ok(self.report.cases.last())
     }
 
-    /// Looks at the machine once more and closes the report. Cases that are still pending are not in it.
+    /// Measures all ceilings once more and closes the report. Cases that are still pending are not in it.
     ///
     /// # Errors
     /// What the device reports.
     pub fn finish(mut self) -> BenchResult<Report> {
-        let again = ceilings::measure_copy(&self.target, self.stamps)?;
-        let drift = self.report.ceiling(CeilingKind::Copy).zip(again.rate).map_or(0.0, |(then, now)| then / now - 1.0);
+        for again in ceilings::measure(self.clock.as_ref())? {
+            for ceiling in self.report.ceilings.iter_mut().filter(|ceiling| ceiling.kind == again.kind) {
+                ceiling.measured_again(again.rate);
+            }
+        }
+        self.report.settle();
+        let drifts = self.report.ceilings.iter().filter_map(Ceiling::drift);
+        let drift = drifts.max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0);
         let parts = self.report.cases.iter().flat_map(|case| &case.parts);
-        let spreads = parts.filter_map(|part| Some(part.samples.as_ref()?.spread)).collect();
-        self.report.noise = Some(Noise::new(spreads, drift));
+        let timings: Vec<_> = parts.filter_map(|part| part.samples.as_ref()).collect();
+        let clocks: Vec<_> = self.report.cases.iter().filter_map(|case| case.clocks).collect();
+        self.report.noise = Some(Noise::new(&timings, drift, &clocks));
         self.report.crossovers = crossovers(&self.report.cases);
         Ok(self.report)
     }
@@ -211,8 +222,16 @@ impl Suite {
             return Err(error.into());
         }
         self.report.lost_devices += 1;
+        // The thread that keeps the device busy ends before there is another device.
+        self.clock = None;
         self.target = (self.open)()?;
         agree("machine", &self.report.machine, &Machine::of(&self.target))?;
+        let method = self.report.timing.method;
+        let stamps = match method {
+            TimingMethod::Timestamps => Stamps::Take,
+            TimingMethod::WallClock => Stamps::Leave,
+        };
+        self.clock = clock(&self.target, stamps)?;
         Ok(error.to_string())
     }
 
@@ -230,7 +249,7 @@ impl Suite {
             }
             return Ok(result);
         }
-        let mut runner = match Runner::with_stamps(&self.target, &fitted, self.stamps) {
+        let mut runner = match Runner::with_clock(&self.target, &fitted, self.clock.as_ref()) {
             Ok(runner) => runner,
             Err(error) => return Ok(without_results(case, &fitted, &refused(error)?)),
         };
@@ -300,13 +319,16 @@ impl Suite {
     fn measure(&mut self, runner: &mut Runner, result: &mut CaseResult) -> Result<()> {
         let timed = |part: &PartResult| (part.outcome == Outcome::Measured).then_some(part.part);
         let parts: Vec<Part> = result.parts.iter().filter_map(timed).collect();
-        let seconds = self.options.seconds_per_case;
-        let all = sample_in_turns(parts.len(), seconds, |at, calls| {
-            runner.run(parts[at], calls).map(|elapsed| elapsed.seconds())
-        })?;
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let (all, clocks) = time_parts(runner, &parts, self.clock.as_ref(), self.options.seconds_per_case)?;
+        result.clocks = Some(clocks);
+        result.rotation = Some(runner.rotation());
         for (part, samples) in parts.into_iter().zip(all) {
             let counts = runner.counts(part);
             let host_encode_seconds = runner.encode_seconds(part)?;
+            result.part(part).into_iter().for_each(|of| self.reach(&result.id, of, counts, samples.min));
             let rate = self.rate(runner.case(), counts, samples.median);
             if let Some(share) = rate.share.filter(|&share| share > 0.0) {
                 self.pace.insert((result.series, part), 1.0 / share);
@@ -319,6 +341,17 @@ impl Suite {
         }
         Ok(())
     }
+
+    /// No ceiling is below what a part reached at its best.
+    fn reach(&mut self, id: &str, part: &PartResult, counts: Counts, seconds: f64) {
+        let by = || format!("{id}: {}", part.part.name());
+        let reached = [(CeilingKind::Copy, counts.bytes), (part.arithmetic(), counts.operations)];
+        for (kind, amount) in reached {
+            for ceiling in self.report.ceilings.iter_mut().filter(|ceiling| ceiling.kind == kind) {
+                ceiling.reach(amount as f64 / seconds, by);
+            }
+        }
+    }
 }
 
 impl core::fmt::Debug for Suite {
@@ -327,7 +360,7 @@ impl core::fmt::Debug for Suite {
     }
 }
 
-fn timing(target: &Target) -> BenchResult<(Stamps, Timing)> {
+fn timing(target: &Target) -> BenchResult<(Option<Clock>, Timing)> {
     let (stamps, note) = match target {
         Target::Cpu => (Stamps::Leave, "on the CPU nothing is encoded".to_owned()),
         Target::Gpu { context, .. } => ceilings::stamps_for(context)?,
@@ -336,7 +369,15 @@ fn timing(target: &Target) -> BenchResult<(Stamps, Timing)> {
         Stamps::Take => TimingMethod::Timestamps,
         Stamps::Leave => TimingMethod::WallClock,
     };
-    Ok((stamps, Timing { method, note }))
+    Ok((clock(target, stamps)?, Timing { method, note }))
+}
+
+/// A clock that keeps the target's device warm; none on the CPU.
+fn clock(target: &Target, stamps: Stamps) -> Result<Option<Clock>> {
+    match target {
+        Target::Cpu => Ok(None),
+        Target::Gpu { context, .. } => Ok(Some(Clock::new(context, stamps)?.kept_warm()?)),
+    }
 }
 
 fn pending(options: &Options, done: &[CaseResult]) -> BenchResult<VecDeque<Case>> {

@@ -12,7 +12,9 @@ impl Context {
         if needed > available {
             return Err(Error::Limit { limit: "max_buffer_size", needed, available });
         }
-        self.scoped("uploading", || self.upload(label, contents, wgpu::BufferUsages::STORAGE))
+        // Copied from where benchmarks want it twice.
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        self.scoped("uploading", || self.upload(label, contents, usage))
     }
 
     /// The same of whole numbers.

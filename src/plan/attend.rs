@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::attend_cost::Walks;
 use super::tiling_matrix::{MatrixTiling, check_dtype};
-use super::{Dispatch, Parts, Tiling, tiling_matrix};
+use super::{Dispatch, Parts, Tiling, TunedAt, tiling_matrix};
 use crate::kernels::{KernelId, merge_splits};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{
@@ -38,8 +38,8 @@ pub struct AttentionPlan {
     /// vec4 that an invocation carries from part to part of a walk that is cut.
     carried: u32,
     parts: Option<Parts>,
-    /// The tiling was measured on the device.
-    pub(super) tuned: bool,
+    /// Where the tiling was measured on the device, if it was.
+    pub(super) tuned: Option<TunedAt>,
     /// Why [`Tier::Matrix`] was not taken though the device reports what it needs.
     pub(super) matrix_fault: Option<String>,
 }
@@ -63,7 +63,7 @@ impl AttentionPlan {
     /// the device has them in hardware; else [`DeviceCaps::best_tier`]. Where one was measured for the problem, that one.
     #[must_use]
     pub fn best_tier(problem: &AttentionProblem, caps: &DeviceCaps) -> Tier {
-        if let Some((tier, _)) = caps.tuned_attention(problem) {
+        if let Some((tier, ..)) = caps.tuned_attention(problem) {
             return tier;
         }
         let rows = RowSets::of(problem).rows_per_q_block();
@@ -86,7 +86,7 @@ impl AttentionPlan {
         caps.require(tier)?;
         check_dtype(problem.dtype, tier)?;
         let planned = || Self::with_tiling(problem, caps, tier, Tiling::choose(problem, caps, tier)?);
-        Self::of_tuning(problem, caps, tier).map_or_else(planned, |plan| Ok(Self { tuned: true, ..plan }))
+        Self::of_tuning(problem, caps, tier).map_or_else(planned, Ok)
     }
 
     /// Plans with one tier and one tiling, for tests and tuning.
@@ -134,7 +134,7 @@ impl AttentionPlan {
             storage_bytes,
             carried,
             parts,
-            tuned: false,
+            tuned: None,
             matrix_fault: None,
         };
         let (needed, available) = (plan.workspace_bytes(), caps.max_storage_binding_bytes);
@@ -166,12 +166,6 @@ impl AttentionPlan {
     #[must_use]
     pub const fn tiling(&self) -> Tiling {
         self.tiling
-    }
-
-    /// Whether the tile sizes are those of a [`Tuning`](crate::Tuning).
-    #[must_use]
-    pub const fn is_tuned(&self) -> bool {
-        self.tuned
     }
 
     /// The plan with a constant of its kernels replaced. For tests: it makes them wrong.

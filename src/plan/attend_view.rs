@@ -24,7 +24,7 @@ impl core::fmt::Display for AttentionPlan {
             f,
             "tier       {}: {}tiles of {} rows x {} keys, {} split(s), f32 accumulation",
             self.tier,
-            if self.tuned { "measured, " } else { "" },
+            self.tuned.map_or_else(String::new, |at| format!("{at}, ")),
             self.tiling.tile_q(),
             self.tiling.tile_kv(),
             self.tiling.num_splits,

@@ -6,7 +6,7 @@ use super::attend::{elem_module, share_modules};
 use super::select_cost::top_k_operations;
 use super::select_matrix::{MatrixScoring, ModulesAndConstants};
 use super::tiling_matrix::check_dtype;
-use super::{Dispatch, SelectionTiling};
+use super::{Dispatch, SelectionTiling, TunedAt};
 use crate::kernels::{KernelId, sample_queries};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{
@@ -48,6 +48,8 @@ pub struct SelectionPlan {
     pub(super) lists_per_set: u32,
     /// Why [`Tier::Matrix`] was not taken though the device reports what it needs.
     pub(super) matrix_fault: Option<String>,
+    /// Where the tiling was measured on the device, if it was.
+    pub(super) tuned: Option<TunedAt>,
 }
 
 /// What a dispatch does, with indices into `samples` and `stages`.
@@ -105,7 +107,7 @@ impl SelectionPlan {
     /// problem, that one.
     #[must_use]
     pub fn best_tier(problem: &SelectionProblem, caps: &DeviceCaps) -> Tier {
-        if let Some((tier, _)) = caps.tuned_selection(problem) {
+        if let Some((tier, ..)) = caps.tuned_selection(problem) {
             return tier;
         }
         let worthwhile = MatrixScoring::of(problem, caps, Tier::Matrix)
@@ -155,6 +157,7 @@ impl SelectionPlan {
             max_rounds: u32::MAX,
             lists_per_set: 1,
             matrix_fault: None,
+            tuned: None,
         };
         match problem.method() {
             SelectionMethod::Hip(hip) => plan.plan_hip(hip, caps)?,
@@ -373,11 +376,6 @@ impl SelectionPlan {
             }
         };
         self.pieces.iter().enumerate().filter(move |&(_, &piece)| is_due(piece)).map(|(index, _)| index)
-    }
-
-    /// What samples are multiplied by. Matrices take queries as they are, which f16 holds: the order stays the same.
-    pub(crate) fn sample_scale(&self) -> f32 {
-        if self.matrix.is_some() { 1.0 } else { self.problem.scale() }
     }
 
     pub(crate) const fn max_rounds(&self) -> u32 {

@@ -7,6 +7,11 @@ use crate::kernels::search_tree;
 const ALIGNMENT: u64 = 256; // the largest that a device may ask for
 
 impl SelectionPlan {
+    /// What samples are multiplied by. Matrices take queries as they are, which f16 holds: the order stays the same.
+    pub(crate) fn sample_scale(&self) -> f32 {
+        if self.matrix.is_some() { 1.0 } else { self.problem.scale() }
+    }
+
     /// Workgroup memory that the kernels declare at the most.
     #[must_use]
     pub fn workgroup_storage_bytes(&self) -> u64 {

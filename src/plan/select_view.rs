@@ -1,6 +1,6 @@
 //! What a plan of a selection says of itself, how it prints, and where in its memory tests find what its stages computed.
 
-use super::{Dispatch, MethodKind, SelectionPlan, SelectionTiling};
+use super::{Dispatch, MethodKind, SelectionPlan, SelectionTiling, TunedAt};
 use crate::{SelectionProblem, Tier};
 
 impl SelectionPlan {
@@ -26,6 +26,12 @@ impl SelectionPlan {
     #[must_use]
     pub const fn tiling(&self) -> SelectionTiling {
         self.tiling
+    }
+
+    /// Where the sizes of workgroups were measured; `None`: they are those of the rules.
+    #[must_use]
+    pub const fn tuned_at(&self) -> Option<TunedAt> {
+        self.tuned
     }
 
     /// HiP's search, ended after so many rounds: the lists then hold where the groups begin. For tests of every round.
@@ -85,6 +91,9 @@ impl core::fmt::Display for SelectionPlan {
         )?;
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;
+        }
+        if let Some(at) = self.tuned {
+            writeln!(f, "tier       {}: {at}, {}", self.tier(), self.tiling)?;
         }
         writeln!(
             f,

@@ -121,6 +121,11 @@ impl Tiling {
         Ok(tiling)
     }
 
+    /// The number of splits that the rules take with these tiles, which are valid.
+    pub(super) fn splits_for(self, problem: &AttentionProblem, caps: &DeviceCaps) -> u32 {
+        choose_splits(problem, self, caps)
+    }
+
     /// Checks a tiling that a caller forces.
     pub(super) fn validate(&self, problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<()> {
         let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });

@@ -1,10 +1,11 @@
 //! Tilings that were measured on a device, in place of those of the heuristics.
 
+use core::hash::Hash;
 use std::collections::HashMap;
 
 use super::attend::RowSets;
 use super::tiling_matrix::check_dtype;
-use super::{AttentionPlan, SelectionPlan, SelectionTiling, Tiling};
+use super::{AttentionPlan, SelectionPlan, SelectionTiling, Tiling, TunedAt};
 use crate::{AttentionProblem, DType, DeviceCaps, Mask, SelectionMethod, SelectionProblem, Tier};
 
 /// Problems of attention that take the same tiling: alike in types, widths and mask, and within a factor of two in what
@@ -173,8 +174,10 @@ fn log2_up(n: u64) -> u32 {
     u64::BITS - n.saturating_sub(1).leading_zeros()
 }
 
-/// Tiers and tilings that were the fastest on a device, by class of problem. A plan whose problem is of none of these classes,
-/// or does not fit what was measured, is as it would be without.
+/// Tiers and tilings that were the fastest on a device, by class of problem. A plan whose problem is of none of these classes takes
+/// what was measured for the nearest that differs from its own in sizes alone: rows, keys and sets, by powers of two. Decoding (up to
+/// 16 rows) takes nothing from prompts, nor the other way round, and no group gets more rows than there are. Where keys or sets
+/// differ, the number of splits is that of the rules. A plan that none of it fits is as it would be without.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tuning {
     attention: HashMap<AttentionClass, (Tier, Tiling)>,
@@ -226,30 +229,84 @@ impl DeviceCaps {
     }
 
     /// Tier and tiling for a problem, where some were measured that hold for all of its numbers.
-    pub(super) fn tuned_attention(&self, problem: &AttentionProblem) -> Option<(Tier, Tiling)> {
-        let &(tier, tiling) = self.tuning.as_ref()?.attention.get(&AttentionClass::of(problem))?;
-        let fits = self.require(tier).is_ok()
-            && check_dtype(problem.dtype, tier).is_ok()
-            && tiling.validate(problem, self, tier).is_ok();
-        fits.then_some((tier, tiling))
+    pub(super) fn tuned_attention(&self, problem: &AttentionProblem) -> Option<Tuned<Tiling>> {
+        let class = AttentionClass::of(problem);
+        let fits = |&(tier, tiling, _): &Tuned<Tiling>| {
+            self.require(tier).is_ok()
+                && check_dtype(problem.dtype, tier).is_ok()
+                && tiling.validate(problem, self, tier).is_ok()
+        };
+        let nearby = |measured: &AttentionClass, tier, mut tiling: Tiling| {
+            if [measured.keys_log2, measured.sets_log2] != [class.keys_log2, class.sets_log2] {
+                // Of what may be any number, before it is used.
+                tiling = Tiling { num_splits: 1, ..tiling };
+                tiling.validate(problem, self, tier).ok()?;
+                tiling.num_splits = tiling.splits_for(problem, self);
+            }
+            (u64::from(tiling.rows) <= 1 << class.rows_log2).then_some(tiling)
+        };
+        nearest(&self.tuning.as_ref()?.attention, &class, AttentionClass::distance, nearby, fits)
     }
 
     /// The same for a selection.
-    pub(super) fn tuned_selection(&self, problem: &SelectionProblem) -> Option<(Tier, SelectionTiling)> {
-        let &(tier, tiling) = self.tuning.as_ref()?.selection.get(&SelectionClass::of(problem))?;
-        let fits = self.require(tier).is_ok()
-            && check_dtype(problem.dtype, tier).is_ok()
-            && tiling.validate(self, tier).is_ok();
-        fits.then_some((tier, tiling))
+    pub(super) fn tuned_selection(&self, problem: &SelectionProblem) -> Option<Tuned<SelectionTiling>> {
+        let class = SelectionClass::of(problem);
+        let fits = |&(tier, tiling, _): &Tuned<SelectionTiling>| {
+            self.require(tier).is_ok()
+                && check_dtype(problem.dtype, tier).is_ok()
+                && tiling.validate(self, tier).is_ok()
+        };
+        let nearby = |_: &SelectionClass, _, tiling: SelectionTiling| {
+            (u64::from(tiling.rows) <= 1 << class.samples_log2).then_some(tiling)
+        };
+        nearest(&self.tuning.as_ref()?.selection, &class, SelectionClass::distance, nearby, fits)
     }
 }
 
+/// A tier and a tiling, and where they were measured.
+pub(super) type Tuned<T> = (Tier, T, TunedAt);
+
+/// What was measured for a class; else what the nearest class gives that has a distance, after `nearby` fitted it to the class,
+/// and that `fits`.
+fn nearest<C: Copy + Eq + Hash, T: Copy>(
+    measured: &HashMap<C, (Tier, T)>,
+    class: &C,
+    distance: impl Fn(&C, &C) -> Option<[u32; 6]>,
+    nearby: impl Fn(&C, Tier, T) -> Option<T>,
+    fits: impl Fn(&Tuned<T>) -> bool,
+) -> Option<Tuned<T>> {
+    let exact = measured.get(class).map(|&(tier, tiling)| (tier, tiling, TunedAt::ThisSize));
+    exact.filter(&fits).or_else(|| {
+        let others = measured.iter().filter(|&(other, _)| other != class);
+        let mut others: Vec<_> = others.filter_map(|(other, &of)| Some((distance(class, other)?, other, of))).collect();
+        others.sort_unstable_by_key(|&(distance, ..)| distance);
+        let fitted = |(_, other, (tier, tiling)): (_, &C, (Tier, T))| {
+            Some((tier, nearby(other, tier, tiling)?, TunedAt::NeighbouringSize)).filter(&fits)
+        };
+        others.into_iter().find_map(fitted)
+    })
+}
+
 impl AttentionPlan {
-    /// The plan of a tier with what was measured, if that was the fastest and there is room for this problem, which may be
-    /// up to twice as large as the one that was measured.
+    /// Whether the tile sizes are those of a [`Tuning`](crate::Tuning).
+    #[must_use]
+    pub const fn is_tuned(&self) -> bool {
+        self.tuned.is_some()
+    }
+
+    /// Where the tile sizes were measured; `None`: they are those of the rules.
+    #[must_use]
+    pub const fn tuned_at(&self) -> Option<TunedAt> {
+        self.tuned
+    }
+
+    /// The plan of a tier with what was measured, if that was the fastest and there is room for this problem, which may be larger
+    /// than the one that was measured.
     pub(super) fn of_tuning(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Self> {
-        let (_, tiling) = caps.tuned_attention(problem).filter(|&(of, _)| of == tier)?;
-        Self::with_tiling(problem, caps, tier, tiling).ok()
+        let (_, tiling, at) = caps.tuned_attention(problem).filter(|&(of, ..)| of == tier)?;
+        let mut plan = Self::with_tiling(problem, caps, tier, tiling).ok()?;
+        plan.tuned = Some(at);
+        Some(plan)
     }
 
     /// Seconds that a device takes by its budget, which is 100 ms for a dispatch.
@@ -262,8 +319,10 @@ impl AttentionPlan {
 impl SelectionPlan {
     /// The same for a selection.
     pub(super) fn of_tuning(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Self> {
-        let (_, tiling) = caps.tuned_selection(problem).filter(|&(of, _)| of == tier)?;
-        Self::with_tiling(problem, caps, tier, tiling).ok()
+        let (_, tiling, at) = caps.tuned_selection(problem).filter(|&(of, ..)| of == tier)?;
+        let mut plan = Self::with_tiling(problem, caps, tier, tiling).ok()?;
+        plan.tuned = Some(at);
+        Some(plan)
     }
 }
 

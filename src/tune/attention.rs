@@ -4,7 +4,7 @@ use super::candidates::{attention_neighbours, attention_starts};
 use super::inputs::{check_sizes, reduced, spread};
 use super::search::Subject;
 use super::{Candidate, EXPECTATION, Options, TuneResult};
-use crate::bench::tools::{Clock, OracleRows, Outputs, Stamps, Tensors, Uploaded, bound, sampled_rows};
+use crate::bench::tools::{Clock, OracleRows, Outputs, Rotating, Stamps, Tensors, Uploaded, bound, sampled_rows};
 use crate::ops::Lists;
 use crate::{
     Attention, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, HostInputs,
@@ -21,14 +21,16 @@ pub(super) struct AttentionSubject<'a> {
     sabotage: Option<(&'static str, u32)>,
     untuned: Candidate<Tiling>,
     full: Stage,
+    /// Calls that were timed so far: each takes the next set of inputs.
+    calls: usize,
     /// What the first candidate gave, which is what plans take on their own.
     reference: Option<AttentionOutput>,
 }
 
-/// A plan with its buffers.
+/// A plan, bound to each set of inputs.
 pub(super) struct Ready {
     plan: AttentionPlan,
-    bound: BoundAttention,
+    bound: Vec<BoundAttention>,
     is_untuned: bool,
 }
 
@@ -40,14 +42,17 @@ impl<'a> AttentionSubject<'a> {
         check_sizes(&problem.shape)?;
         // Before anything is uploaded.
         options.effort.allow(plan.expected_seconds(ctx.caps()) / EXPECTATION)?;
+        // Before inputs are made and compared.
+        let clock = Clock::new(ctx, Stamps::Take)?.kept_warm()?;
         let lens = vec![problem.shape.seq_len_kv; problem.shape.batch_size as usize];
-        let full = Stage::new(ctx, problem, lens, |shape| sampled_rows(shape).collect())?;
+        let full = Stage::new(ctx, problem, lens, |shape| sampled_rows(shape).collect())?.in_turns(ctx)?;
         Ok(Self {
             ctx,
-            clock: Clock::new(ctx, Stamps::Take)?,
+            clock,
             sabotage: options.sabotage,
             untuned: Candidate { tier: plan.tier(), tiling: plan.tiling() },
             full,
+            calls: 0,
             reference: None,
         })
     }
@@ -76,7 +81,7 @@ impl<'a> AttentionSubject<'a> {
         })?;
         let bound = stage.bind(self.ctx, &self.plan(&stage.problem, candidate)?)?;
         stage.outputs.spoil(self.ctx)?;
-        self.run(&bound)?;
+        self.run(&bound[0])?;
         Ok(stage.wrong(&stage.outputs.read(self.ctx)?, "a small problem"))
     }
 }
@@ -84,6 +89,7 @@ impl<'a> AttentionSubject<'a> {
 impl Subject for AttentionSubject<'_> {
     type Tiling = Tiling;
     type Ready = Ready;
+    type Clock = Clock;
 
     fn untuned(&self) -> Candidate<Tiling> {
         self.untuned
@@ -108,12 +114,12 @@ impl Subject for AttentionSubject<'_> {
             return Ok(Some(wrong));
         }
         self.full.outputs.spoil(self.ctx)?;
-        self.run(&ready.bound)?;
+        self.run(&ready.bound[0])?;
         let first = self.full.outputs.read(self.ctx)?;
         if let Some(wrong) = self.full.wrong(&first, "the problem") {
             return Ok(Some(wrong));
         }
-        self.run(&ready.bound)?;
+        self.run(&ready.bound[ready.bound.len() - 1])?;
         if bits(&self.full.outputs.read(self.ctx)?).ne(bits(&first)) {
             return Ok(Some("a second run gave other bits".to_owned()));
         }
@@ -130,15 +136,25 @@ impl Subject for AttentionSubject<'_> {
     }
 
     fn time(&mut self, ready: &Ready, calls: u32) -> Result<f64> {
-        let elapsed = self.clock.time(|pass| (0..calls).for_each(|_| ready.bound.encode_in(pass)))?;
+        let (clock, bound, next) = (&self.clock, &ready.bound, &mut self.calls);
+        let elapsed = clock.time(|pass| {
+            for _ in 0..calls {
+                bound[*next % bound.len()].encode_in(pass);
+                *next += 1;
+            }
+        })?;
         Ok(elapsed.seconds())
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 }
 
 /// A problem with its tensors on a device, and rows of what it should give.
 struct Stage {
     problem: AttentionProblem,
-    uploaded: Uploaded,
+    inputs: Rotating,
     outputs: Outputs,
     seq_lens_kv: Option<wgpu::Buffer>,
     lists: Option<Lists>,
@@ -158,7 +174,7 @@ impl Stage {
         let blocks = problem.block_selection().map(|blocks| spread(blocks, &shape, lens.as_deref()));
         let inputs = HostInputs { seq_lens_kv: lens.as_deref(), ..tensors.inputs() };
         Ok(Self {
-            uploaded: Uploaded::new(ctx, shape, problem.dtype(), &tensors)?,
+            inputs: Rotating::with_sets(ctx, Uploaded::new(ctx, shape, problem.dtype(), &tensors)?, 1)?,
             outputs: Outputs::new(ctx, &problem)?,
             seq_lens_kv: lens.as_deref().map(|lens| ctx.upload_u32("wattn.tune.lens", lens)).transpose()?,
             lists: blocks.as_ref().map(|blocks| Lists::upload(ctx, blocks)).transpose()?,
@@ -167,11 +183,21 @@ impl Stage {
         })
     }
 
-    fn bind(&self, ctx: &Context, plan: &AttentionPlan) -> Result<BoundAttention> {
-        let mut args = self.outputs.args(self.uploaded.views(), self.lists.as_ref().map(Lists::view));
+    /// With copies of its inputs that calls take in turns.
+    fn in_turns(mut self, ctx: &Context) -> Result<Self> {
+        self.inputs = self.inputs.in_turns(ctx)?;
+        Ok(self)
+    }
+
+    fn bind(&self, ctx: &Context, plan: &AttentionPlan) -> Result<Vec<BoundAttention>> {
+        let prepared = Attention::prepare(ctx, plan)?;
         let batch_size = u64::from(self.problem.shape().batch_size);
-        args.seq_lens_kv = self.seq_lens_kv.as_ref().map(|lens| U32View::new(lens, 0, batch_size));
-        Attention::prepare(ctx, plan)?.bind(args)
+        let bind = |set: &Uploaded| {
+            let mut args = self.outputs.args(set.views(), self.lists.as_ref().map(Lists::view));
+            args.seq_lens_kv = self.seq_lens_kv.as_ref().map(|lens| U32View::new(lens, 0, batch_size));
+            prepared.bind(args)
+        };
+        self.inputs.sets().iter().map(bind).collect()
     }
 
     /// How far a result is from the oracle, if too far.

@@ -33,6 +33,7 @@ mod error;
 mod inputs;
 mod search;
 mod selection;
+mod stopwatch;
 mod table;
 
 pub use candidates::{Candidate, attention_neighbours, attention_starts, selection_neighbours, selection_starts};
@@ -62,7 +63,13 @@ impl Default for Options {
     /// A tenth of a second for each candidate of a round, and 64 candidates in all.
     fn default() -> Self {
         Self {
-            effort: Effort { seconds: 0.1, most: 64, longest_call: f64::INFINITY, avoid: Vec::new() },
+            effort: Effort {
+                seconds: 0.1,
+                most: 64,
+                longest_call: f64::INFINITY,
+                avoid: Vec::new(),
+                last: f64::INFINITY,
+            },
             sabotage: None,
         }
     }
@@ -80,6 +87,14 @@ impl Options {
     #[must_use]
     pub const fn most_candidates(mut self, most: usize) -> Self {
         self.effort.most = most;
+        self
+    }
+
+    /// Seconds after which no further candidate is begun: what was found until then counts, and [`Entry::left_out`] says how many were
+    /// not tried. A problem that is taken up is compiled, checked and timed at least without tuning.
+    #[must_use]
+    pub const fn most_seconds(mut self, seconds: f64) -> Self {
+        self.effort.last = seconds;
         self
     }
 
@@ -116,8 +131,9 @@ pub struct Tuned<C, T> {
 }
 
 impl<C, T> Tuned<C, T> {
-    fn new(class: C, Found { best: candidate, seconds, untuned_seconds, trials }: Found<T>) -> Self {
-        Self { entry: Entry { class, candidate, seconds, untuned_seconds }, trials }
+    fn new(class: C, found: Found<T>) -> Self {
+        let Found { best: candidate, seconds, untuned_seconds, trials, left_out } = found;
+        Self { entry: Entry { class, candidate, seconds, untuned_seconds, left_out }, trials }
     }
 
     /// The candidates that gave wrong results.

@@ -4,8 +4,10 @@ use core::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
+use super::stopwatch::Stopwatch;
 use super::{Candidate, TuneError, TuneResult};
-use crate::bench::{Samples, sample_in_turns};
+use crate::bench::tools::{Meter, sample_rounds, warm_parts};
+use crate::bench::{Samples, WarmUp};
 use crate::{Error, Result};
 
 /// What became of a candidate.
@@ -58,6 +60,8 @@ pub(super) struct Effort {
     pub(super) longest_call: f64,
     /// Candidates that are passed over, by how they print.
     pub(super) avoid: Vec<String>,
+    /// Seconds, on the subject's clock, after which no further candidate is begun.
+    pub(super) last: f64,
 }
 
 impl Effort {
@@ -75,6 +79,8 @@ pub(super) struct Found<T> {
     pub(super) seconds: f64,
     pub(super) untuned_seconds: f64,
     pub(super) trials: Vec<Trial<T>>,
+    /// Candidates that there was no time for; what is around them is not counted.
+    pub(super) left_out: usize,
 }
 
 /// A problem on a device.
@@ -83,6 +89,8 @@ pub(super) trait Subject {
     type Tiling: Copy + PartialEq + Display;
     /// A candidate, compiled and bound.
     type Ready;
+    /// What time is told by.
+    type Clock: Stopwatch;
 
     /// What plans take on their own.
     fn untuned(&self) -> Candidate<Self::Tiling>;
@@ -96,6 +104,8 @@ pub(super) trait Subject {
     fn check(&mut self, ready: &Self::Ready) -> Result<Option<String>>;
     /// Seconds of so many calls.
     fn time(&mut self, ready: &Self::Ready, calls: u32) -> Result<f64>;
+    /// What time is told by.
+    fn clock(&self) -> Self::Clock;
 }
 
 /// Candidates whose first call takes so many times as long as the best so far are not measured.
@@ -123,17 +133,23 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
     let mut trials = Vec::new();
     let mut best: Option<Entrant<S>> = None;
     let mut tried = vec![untuned];
+    let mut left_out = 0;
     let mut frontier = subject.starts();
     frontier.extend(subject.neighbours(untuned));
     loop {
         let room = effort.most.saturating_sub(tried.len());
         let new =
             |candidate: &Candidate<_>| !tried.contains(candidate) && !effort.avoid.contains(&candidate.to_string());
-        let round: Vec<_> = frontier.into_iter().filter(new).take(room).collect();
+        let mut round: Vec<_> = frontier.into_iter().filter(new).take(room).collect();
+        if subject.clock().now() >= effort.last {
+            left_out = round.len();
+            break;
+        }
         let holder = best.as_ref().unwrap_or(&first);
         let pace = once(subject, holder)?;
         let mut entrants = Vec::new();
-        for candidate in round {
+        while !round.is_empty() && subject.clock().now() < effort.last {
+            let candidate = round.remove(0);
             tried.push(candidate);
             let entrant = match subject.prepare(candidate) {
                 Ok(ready) => Entrant { candidate, ready },
@@ -164,8 +180,13 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
                 winner = Some((entrant, samples));
             }
         }
-        let Some((entrant, _)) = winner else { break };
-        frontier = subject.neighbours(entrant.candidate);
+        let Some((entrant, _)) = winner else {
+            left_out = round.len();
+            break;
+        };
+        // What there was no time for is still to be tried.
+        frontier = round;
+        frontier.extend(subject.neighbours(entrant.candidate));
         best = Some(entrant);
     }
     // Once more, side by side: the luckiest of many samples is not always the fastest.
@@ -176,7 +197,7 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
     if let Some((entrant, of_best)) = last.first().zip(samples.get(1)).filter(|(_, best)| beats(best, &samples[0])) {
         (winner, seconds) = (entrant.candidate, of_best.median);
     }
-    Ok(Found { best: winner, seconds, untuned_seconds, trials })
+    Ok(Found { best: winner, seconds, untuned_seconds, trials, left_out })
 }
 
 /// Why a candidate must not win, after a look at what it computes.
@@ -214,17 +235,40 @@ fn compare<S: Subject>(
     seconds: f64,
 ) -> TuneResult<Vec<Samples>> {
     let all: Vec<&Entrant<S>> = core::iter::once(holder).chain(entrants).collect();
-    let mut running = 0;
-    let samples = sample_in_turns(all.len(), seconds * all.len() as f64, |part, calls| {
-        running = part;
-        subject.time(&all[part].ready, calls)
-    });
-    samples.or_else(|error| Err(error_of(error, all[running].candidate)?.into()))
+    subject.clock().quietly(|| {
+        let mut candidates = Candidates { subject, all: &all, running: 0 };
+        let samples = warm_parts(&mut candidates, all.len())
+            .and_then(|calls| sample_rounds(&mut candidates, &calls, seconds * all.len() as f64));
+        let running = candidates.running;
+        samples.or_else(|error| Err(error_of(error, all[running].candidate)?.into()))
+    })
+}
+
+/// What is compiled, as parts that are sampled in turns.
+struct Candidates<'a, S: Subject> {
+    subject: &'a mut S,
+    all: &'a [&'a Entrant<S>],
+    running: usize,
+}
+
+impl<S: Subject> Meter for Candidates<'_, S> {
+    fn run(&mut self, part: usize, calls: u32) -> Result<f64> {
+        self.running = part;
+        self.subject.time(&self.all[part].ready, calls)
+    }
+
+    fn now(&self) -> f64 {
+        self.subject.clock().now()
+    }
+
+    fn warm_up(&self) -> WarmUp {
+        self.subject.clock().warm_up()
+    }
 }
 
 /// Whether the difference is more than noise.
 fn beats(new: &Samples, old: &Samples) -> bool {
-    let noise = new.spread.max(old.spread).max(LEAST_GAIN);
+    let noise = new.noise().max(old.noise()).max(LEAST_GAIN);
     new.median < old.median * (1.0 - noise)
 }
 
@@ -252,11 +296,12 @@ mod tests {
         fatal: Option<u32>,
         slope: f64,
         checked: Vec<u32>,
+        now: f64,
     }
 
     impl Fake {
         fn new(fastest: u32) -> Self {
-            Self { fastest, wrong: vec![], refused: vec![], fatal: None, slope: 0.2, checked: vec![] }
+            Self { fastest, wrong: vec![], refused: vec![], fatal: None, slope: 0.2, checked: vec![], now: 0.0 }
         }
     }
 
@@ -267,6 +312,7 @@ mod tests {
     impl Subject for Fake {
         type Tiling = u32;
         type Ready = u32;
+        type Clock = f64;
 
         fn untuned(&self) -> Candidate<u32> {
             candidate(10)
@@ -299,12 +345,18 @@ mod tests {
             // What plans take on their own says first how long calls are.
             assert!(ready == 10 || self.checked.contains(&ready), "{ready} is timed before it is checked");
             assert!(ready == 10 || !self.wrong.contains(&ready), "{ready} is wrong, and timed");
-            Ok(f64::from(calls) * (1.0 + self.slope * f64::from(ready.abs_diff(self.fastest))))
+            let seconds = f64::from(calls) * (1.0 + self.slope * f64::from(ready.abs_diff(self.fastest)));
+            self.now += seconds;
+            Ok(seconds)
+        }
+
+        fn clock(&self) -> f64 {
+            self.now
         }
     }
 
     fn effort(most: usize) -> Effort {
-        Effort { seconds: 0.0, most, longest_call: 2.0, avoid: vec![] }
+        Effort { seconds: 0.0, most, longest_call: 2.0, avoid: vec![], last: f64::INFINITY }
     }
 
     #[test]
@@ -353,6 +405,29 @@ mod tests {
     fn a_gain_within_the_noise_is_none() {
         let found = search(&mut Fake { slope: 0.01, ..Fake::new(12) }, &effort(64)).unwrap();
         assert_eq!(found.best, candidate(10));
+    }
+
+    #[test]
+    fn no_candidate_is_begun_when_the_time_is_over() {
+        let all = search(&mut Fake::new(16), &Effort { longest_call: 9.0, ..effort(64) }).unwrap();
+        assert_eq!((all.best, all.left_out), (candidate(16), 0));
+        let until = |last| {
+            let mut fake = Fake::new(16);
+            let found = search(&mut fake, &Effort { longest_call: 9.0, last, ..effort(64) }).unwrap();
+            assert!(fake.now < last + 60.0, "{last}: {}", fake.now); // a round that was begun, and the last comparison
+            found
+        };
+        // Nothing but what plans take alone.
+        let none = until(0.0);
+        assert_eq!((none.best, none.trials.len(), none.left_out), (candidate(10), 0, 3));
+        assert!(none.seconds > 0.0 && none.seconds == none.untuned_seconds);
+        // One of the first three: the others are left out, and counted.
+        let one = until(8.0);
+        assert_eq!((one.trials.len(), one.left_out), (1, 2), "{one:?}");
+        // What was found until then is kept.
+        let some = until(100.0);
+        assert!(some.best.tiling > 10 && some.best.tiling < 16 && some.left_out > 0, "{some:?}");
+        assert!(some.seconds < some.untuned_seconds);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::candidates::{selection_neighbours, selection_starts};
 use super::inputs::{check_sizes, reduced};
 use super::search::Subject;
 use super::{Candidate, Options};
-use crate::bench::tools::{Clock, Stamps, Tensors, Uploaded};
+use crate::bench::tools::{Clock, Rotating, Stamps, Tensors, Uploaded};
 use crate::ops::Lists;
 use crate::{
     BoundSelection, Context, Error, HostBlocks, HostInputs, Result, Selection, SelectionArgs, SelectionInputs,
@@ -19,12 +19,14 @@ pub(super) struct SelectionSubject<'a> {
     sabotage: Option<(&'static str, u32)>,
     full: Stage,
     small: Stage,
+    /// Calls that were timed so far: each takes the next set of inputs.
+    calls: usize,
 }
 
-/// A plan with its buffers.
+/// A plan, bound to each set of inputs.
 pub(super) struct Ready {
-    small: BoundSelection,
-    full: BoundSelection,
+    small: Vec<BoundSelection>,
+    full: Vec<BoundSelection>,
 }
 
 impl<'a> SelectionSubject<'a> {
@@ -33,31 +35,35 @@ impl<'a> SelectionSubject<'a> {
         check_sizes(&problem.shape)?;
         let problem = &exact(problem)?;
         let plan = SelectionPlan::new(problem, ctx.caps())?;
+        // Before inputs are made and selected from.
+        let clock = Clock::new(ctx, Stamps::Take)?.kept_warm()?;
         let lens = vec![problem.shape.seq_len_kv; problem.shape.batch_size as usize];
         let (little, little_lens) = small(problem);
         Ok(Self {
             ctx,
-            clock: Clock::new(ctx, Stamps::Take)?,
+            clock,
             untuned: Candidate { tier: plan.tier(), tiling: plan.tiling() },
             sabotage: options.sabotage,
-            full: Stage::new(ctx, problem.clone(), lens, cpu::select)?,
+            full: Stage::new(ctx, problem.clone(), lens, cpu::select)?.in_turns(ctx)?,
             small: Stage::new(ctx, little, little_lens, cpu::oracle::select)?,
+            calls: 0,
         })
     }
 
-    fn bind(&self, stage: &Stage, candidate: Candidate<SelectionTiling>) -> Result<BoundSelection> {
+    fn bind(&self, stage: &Stage, candidate: Candidate<SelectionTiling>) -> Result<Vec<BoundSelection>> {
         let caps = self.ctx.caps();
         let plan = SelectionPlan::with_tiling(&stage.problem, caps, candidate.tier, candidate.tiling)?;
         let plan = match self.sabotage {
             Some((constant, value)) if candidate != self.untuned => plan.with_constant(constant, value),
             _ => plan,
         };
-        Selection::prepare(self.ctx, &plan)?.bind(stage.args())
+        let prepared = Selection::prepare(self.ctx, &plan)?;
+        stage.inputs.sets().iter().map(|set| prepared.bind(stage.args(set))).collect()
     }
 
     /// Whether the lists that a stage gives are those that it should, twice.
-    fn check_stage(&self, stage: &Stage, bound: &BoundSelection, of: &str) -> Result<Option<String>> {
-        for _ in 0..2 {
+    fn check_stage(&self, stage: &Stage, bound: &[BoundSelection], of: &str) -> Result<Option<String>> {
+        for bound in [bound.first(), bound.last()].into_iter().flatten() {
             stage.lists.spoil(self.ctx)?;
             self.clock.time(|pass| bound.encode_step_in(pass, 0))?;
             if stage.lists.read_blocking(self.ctx)? != stage.expected {
@@ -71,6 +77,7 @@ impl<'a> SelectionSubject<'a> {
 impl Subject for SelectionSubject<'_> {
     type Tiling = SelectionTiling;
     type Ready = Ready;
+    type Clock = Clock;
 
     fn untuned(&self) -> Candidate<SelectionTiling> {
         self.untuned
@@ -96,15 +103,25 @@ impl Subject for SelectionSubject<'_> {
     }
 
     fn time(&mut self, ready: &Ready, calls: u32) -> Result<f64> {
-        let elapsed = self.clock.time(|pass| (0..calls).for_each(|_| ready.full.encode_step_in(pass, 0)))?;
+        let (clock, bound, next) = (&self.clock, &ready.full, &mut self.calls);
+        let elapsed = clock.time(|pass| {
+            for _ in 0..calls {
+                bound[*next % bound.len()].encode_step_in(pass, 0);
+                *next += 1;
+            }
+        })?;
         Ok(elapsed.seconds())
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 }
 
 /// A problem with its tensors on a device, and the lists that it should give.
 struct Stage {
     problem: SelectionProblem,
-    uploaded: Uploaded,
+    inputs: Rotating,
     seq_lens_kv: Option<wgpu::Buffer>,
     lists: Lists,
     expected: HostBlocks,
@@ -126,7 +143,7 @@ impl Stage {
         // The numbers are the same in every type.
         let widened = SelectionProblem { dtype: crate::DType::F32, ..problem.clone() };
         Ok(Self {
-            uploaded: Uploaded::new(ctx, shape, problem.dtype(), &tensors)?,
+            inputs: Rotating::with_sets(ctx, Uploaded::new(ctx, shape, problem.dtype(), &tensors)?, 1)?,
             seq_lens_kv: lens.as_deref().map(|lens| ctx.upload_u32("wattn.tune.lens", lens)).transpose()?,
             lists: Lists::new(ctx, &problem.blocks(), &shape)?,
             expected: select(&widened, &inputs)?,
@@ -134,8 +151,14 @@ impl Stage {
         })
     }
 
-    fn args(&self) -> SelectionArgs<'_> {
-        let [q, k, _] = self.uploaded.views();
+    /// With copies of its inputs that calls take in turns.
+    fn in_turns(mut self, ctx: &Context) -> Result<Self> {
+        self.inputs = self.inputs.in_turns(ctx)?;
+        Ok(self)
+    }
+
+    fn args<'a>(&'a self, set: &'a Uploaded) -> SelectionArgs<'a> {
+        let [q, k, _] = set.views();
         let batch_size = u64::from(self.problem.shape().batch_size);
         let seq_lens_kv = self.seq_lens_kv.as_ref().map(|lens| U32View::new(lens, 0, batch_size));
         SelectionArgs { q, k, seq_lens_kv, blocks: self.lists.view() }

@@ -57,6 +57,14 @@ pub struct Entry<C, T> {
     pub seconds: f64,
     /// The same with the plan without tuning, in turns with it.
     pub untuned_seconds: f64,
+    /// Candidates that there was no time for: 0 where the search came to its end.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 impl<C, T> Entry<C, T> {
@@ -152,18 +160,18 @@ impl TuningTable {
         entries.push(entry);
     }
 
-    /// Whether a class was measured on a device.
+    /// Whether a class was measured on a device, with time for all candidates.
     #[must_use]
     pub fn has_attention(&self, key: &DeviceKey, class: AttentionClass) -> bool {
         let entries = self.devices.iter().filter(|entries| entries.key == *key);
-        entries.flat_map(|entries| &entries.attention).any(|entry| entry.class == class)
+        entries.flat_map(|entries| &entries.attention).any(|entry| entry.class == class && entry.left_out == 0)
     }
 
-    /// Whether a class was measured on a device.
+    /// Whether a class was measured on a device, with time for all candidates.
     #[must_use]
     pub fn has_selection(&self, key: &DeviceKey, class: SelectionClass) -> bool {
         let entries = self.devices.iter().filter(|entries| entries.key == *key);
-        entries.flat_map(|entries| &entries.selection).any(|entry| entry.class == class)
+        entries.flat_map(|entries| &entries.selection).any(|entry| entry.class == class && entry.left_out == 0)
     }
 
     /// Adds all of another table, in place of what their classes had.

@@ -7,7 +7,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Ceiling, CeilingKind, best_run};
+use super::{Ceiling, CeilingKind, best_run_on_cpu};
 use crate::bench::clock::Elapsed;
 use crate::bench::{BenchError, BenchResult};
 
@@ -22,14 +22,14 @@ const CHAINS: usize = 16;
 const EDGE: usize = 192;
 
 pub(super) fn measure() -> BenchResult<Vec<Ceiling>> {
-    let none = |kind| Ceiling { kind, rate: None, note: "the CPU path computes in f32".to_owned() };
+    let none = |kind| Ceiling::new(kind, None, "the CPU path computes in f32");
     Ok(vec![copy(), multiply_add()?, none(CeilingKind::F16), none(CeilingKind::Matrix)])
 }
 
-pub(super) fn copy() -> Ceiling {
+fn copy() -> Ceiling {
     let from = vec![1u32; PIECE * PIECES as usize];
     let mut to = vec![0u32; from.len()];
-    let (pieces, seconds) = no_error(best_run(PIECES, PIECES, |pieces| {
+    let (pieces, seconds) = no_error(best_run_on_cpu(PIECES, PIECES, |pieces| {
         let len = PIECE * pieces as usize;
         Ok(Elapsed::of(|| {
             to[..len]
@@ -41,14 +41,14 @@ pub(super) fn copy() -> Ceiling {
     }));
     let bytes = 2.0 * 4.0 * PIECE as f64 * f64::from(pieces);
     let note = format!("{} MiB copied by {} threads", bytes as u64 >> 21, rayon::current_num_threads());
-    Ceiling { kind: CeilingKind::Copy, rate: Some(bytes / seconds), note }
+    Ceiling::new(CeilingKind::Copy, Some(bytes / seconds), note)
 }
 
 fn multiply_add() -> BenchResult<Ceiling> {
     let threads = rayon::current_num_threads();
     let arch = pulp::Arch::new();
     let mut results = Vec::new();
-    let (iterations, seconds) = no_error(best_run(1 << 10, 1 << 22, |iterations| {
+    let (iterations, seconds) = no_error(best_run_on_cpu(1 << 10, 1 << 22, |iterations| {
         Ok(Elapsed::of(|| results = rayon::broadcast(|_| arch.dispatch(MultiplyAdd { iterations }))).wall)
     }));
     for &Multiplied { lanes, sum } in &results {
@@ -67,14 +67,30 @@ fn multiply_add() -> BenchResult<Ceiling> {
     } else {
         (products, format!("products of {EDGE} x {EDGE} matrices"))
     };
-    Ok(Ceiling { kind: CeilingKind::F32, rate: Some(rate), note: format!("{what}, {threads} threads") })
+    Ok(Ceiling::new(CeilingKind::F32, Some(rate), format!("{what}, {threads} threads")))
+}
+
+/// Steps of the chains of [`reference`]: about a millisecond.
+const REFERENCE: u32 = 1 << 18;
+
+/// Operations a second of a short fixed piece of work on all threads, the fastest of some.
+pub(in crate::bench) fn reference() -> f64 {
+    let arch = pulp::Arch::new();
+    let run = || {
+        let mut lanes = 0;
+        let elapsed = Elapsed::of(|| {
+            lanes = rayon::broadcast(|_| arch.dispatch(MultiplyAdd { iterations: REFERENCE }).lanes).iter().sum();
+        });
+        2.0 * (CHAINS * lanes) as f64 * f64::from(REFERENCE) / elapsed.wall.max(f64::MIN_POSITIVE)
+    };
+    (0..5).map(|_| run()).fold(0.0, f64::max)
 }
 
 /// Operations a second of products of small matrices, each thread with its own.
 fn products() -> BenchResult<f64> {
     let ones = vec![1.0f32; EDGE * EDGE];
     let mut last = Vec::new();
-    let (repeats, seconds) = no_error(best_run(1, 1 << 16, |repeats| {
+    let (repeats, seconds) = no_error(best_run_on_cpu(1, 1 << 16, |repeats| {
         Ok(Elapsed::of(|| {
             last = rayon::broadcast(|_| {
                 let mut product = ones.clone();

@@ -3,11 +3,15 @@
 mod cpu;
 mod gpu;
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 
-use super::clock::Stamps;
-use super::{BenchResult, Target};
+use super::BenchResult;
+use super::clock::Clock;
+use super::warm_up::{WarmUp, warm_up};
 
+pub(super) use cpu::reference as cpu_reference;
 pub(super) use gpu::stamps_for;
 pub use gpu::verify_kernel;
 
@@ -53,10 +57,48 @@ impl CeilingKind {
 pub struct Ceiling {
     /// What it is of.
     pub kind: CeilingKind,
-    /// The best rate that was seen, a second; none where it could not be measured.
+    /// The best rate that was seen in the whole run, a second; none where it could not be measured.
     pub rate: Option<f64>,
     /// How it was measured, or why not.
     pub note: String,
+    /// What was measured before the cases.
+    #[serde(default)]
+    pub first: Option<f64>,
+    /// What was measured after them; once the run is complete.
+    #[serde(default)]
+    pub again: Option<f64>,
+    /// The part of a case that was faster than either, and is the ceiling itself then, as `case: part`.
+    #[serde(default)]
+    pub reached_by: Option<String>,
+}
+
+impl Ceiling {
+    pub(super) fn new(kind: CeilingKind, rate: Option<f64>, note: impl Into<String>) -> Self {
+        Self { kind, rate, note: note.into(), first: rate, again: None, reached_by: None }
+    }
+
+    /// Takes what a part reached at its best, where that is more.
+    pub(super) fn reach(&mut self, rate: f64, by: impl FnOnce() -> String) {
+        if self.rate.is_some_and(|known| rate.is_finite() && rate > known) {
+            (self.rate, self.reached_by) = (Some(rate), Some(by()));
+        }
+    }
+
+    /// Takes what was measured after the cases.
+    pub(super) fn measured_again(&mut self, again: Option<f64>) {
+        self.again = again;
+        if let (Some(known), Some(again)) = (self.rate, again)
+            && again > known
+        {
+            (self.rate, self.reached_by) = (Some(again), None);
+        }
+    }
+
+    /// How much slower it was at the end; negative: faster.
+    #[must_use]
+    pub fn drift(&self) -> Option<f64> {
+        Some(self.first? / self.again? - 1.0)
+    }
 }
 
 /// Runs of a ceiling, of which the best counts; while its work still grows, and then.
@@ -66,51 +108,102 @@ const RUNS: usize = 7;
 /// Seconds that a run should last at the least, so that its beginning and end do not count.
 const LEAST_SECONDS: f64 = 0.01;
 
+/// [`best_run_of`] on a device, without anything else on it.
+fn best_run<E>(clock: &Clock, first: u32, most: u32, run: impl FnMut(u32) -> Result<f64, E>) -> Result<(u32, f64), E> {
+    let _quiet = clock.quiet();
+    best_run_of([first, most], clock.warm_up(), || clock.now(), run)
+}
+
+/// The same on the CPU.
+fn best_run_on_cpu<E>(first: u32, most: u32, run: impl FnMut(u32) -> Result<f64, E>) -> Result<(u32, f64), E> {
+    let begin = Instant::now();
+    best_run_of([first, most], WarmUp::PROCESSOR, || begin.elapsed().as_secs_f64(), run)
+}
+
 /// A larger amount of work, until runs take long enough: all of a few, since a first run may wait for a compiler, and any for
 /// others on the machine. Work doubles at most from run to run, so that none takes longer than a few times
-/// [`LEAST_SECONDS`]. Returns the work and the best of its runs.
-fn best_run<E>(first: u32, most: u32, mut run: impl FnMut(u32) -> Result<f64, E>) -> Result<(u32, f64), E> {
-    let mut best_of = |runs: usize, work: u32| (0..runs).try_fold(f64::INFINITY, |best, _| Ok(run(work)?.min(best)));
+/// [`LEAST_SECONDS`]. Then runs until their rate holds, which may make them too short again. Returns the work and the best of its runs.
+fn best_run_of<E>(
+    [first, most]: [u32; 2],
+    rules: WarmUp,
+    now: impl Fn() -> f64,
+    mut run: impl FnMut(u32) -> Result<f64, E>,
+) -> Result<(u32, f64), E> {
     let mut work = first.min(most);
-    while best_of(GROWING_RUNS, work)? < LEAST_SECONDS && work < most {
+    let grow = |mut work: u32, run: &mut dyn FnMut(u32) -> Result<f64, E>| loop {
+        let longest = (0..GROWING_RUNS).try_fold(f64::INFINITY, |best, _| Ok(run(work)?.min(best)))?;
+        if longest >= LEAST_SECONDS || work >= most {
+            return Ok(work);
+        }
         work = work.saturating_mul(2).min(most);
-    }
-    Ok((work, best_of(RUNS, work)?))
+    };
+    work = grow(work, &mut run)?;
+    warm_up(rules, now, |runs| (0..runs).try_fold(0.0, |seconds, _| Ok(seconds + run(work)?)))?;
+    work = grow(work, &mut run)?;
+    let best = (0..RUNS).try_fold(f64::INFINITY, |best, _| Ok(run(work)?.min(best)))?;
+    Ok((work, best))
 }
 
-/// All ceilings of a machine.
-pub(super) fn measure(target: &Target, stamps: Stamps) -> BenchResult<Vec<Ceiling>> {
-    match target {
-        Target::Cpu => cpu::measure(),
-        Target::Gpu { context, .. } => gpu::measure(context, stamps),
-    }
-}
-
-/// The copy alone, for a second look at the machine.
-pub(super) fn measure_copy(target: &Target, stamps: Stamps) -> BenchResult<Ceiling> {
-    match target {
-        Target::Cpu => Ok(cpu::copy()),
-        Target::Gpu { context, .. } => gpu::copy(context, stamps),
-    }
+/// All ceilings of a machine: of the clock's device, or of the CPU.
+pub(super) fn measure(clock: Option<&Clock>) -> BenchResult<Vec<Ceiling>> {
+    clock.map_or_else(cpu::measure, gpu::measure)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::warm_up::tests::Sleepy;
+
+    fn best<E>(first: u32, most: u32, run: impl FnMut(u32) -> Result<f64, E>) -> Result<(u32, f64), E> {
+        best_run_of([first, most], WarmUp::PROCESSOR, || 0.0, run)
+    }
 
     #[test]
     fn work_grows_until_a_run_is_long_enough() {
         let seconds = |work: u32| Ok::<_, ()>(f64::from(work) * 1e-3);
-        assert_eq!(best_run(1, 1024, seconds), Ok((16, 0.016)));
-        assert_eq!(best_run(1, 4, seconds), Ok((4, 0.004)));
-        assert_eq!(best_run(64, 32, seconds), Ok((32, 0.032)));
-        assert_eq!(best_run(1, 8, |_| Err(())), Err(()));
+        assert_eq!(best(1, 1024, seconds), Ok((16, 0.016)));
+        assert_eq!(best(1, 4, seconds), Ok((4, 0.004)));
+        assert_eq!(best(64, 32, seconds), Ok((32, 0.032)));
+        assert_eq!(best(1, 8, |_| Err(())), Err(()));
         // A slow first run is no sign of enough work.
         let mut runs = 0;
         let slow_at_first = |work: u32| {
             runs += 1;
             Ok::<_, ()>(if runs == 1 { 1.0 } else { f64::from(work) * 1e-3 })
         };
-        assert_eq!(best_run(1, 1024, slow_at_first), Ok((16, 0.016)));
+        assert_eq!(best(1, 1024, slow_at_first), Ok((16, 0.016)));
+    }
+
+    #[test]
+    fn a_ceiling_is_that_of_a_device_that_is_awake() {
+        let device = Sleepy::asleep();
+        let run = |work: u32| Ok::<_, ()>(device.work(f64::from(work) * 1e-3));
+        let (work, seconds) = best_run_of([1, 1024], WarmUp::HARDWARE, || device.now(), run).unwrap();
+        assert!(seconds >= LEAST_SECONDS && (seconds / f64::from(work) - 1e-3).abs() < 1e-9, "{work}: {seconds}");
+        // Without a warm-up it would be a quarter of that.
+        let device = Sleepy::asleep();
+        let run = |work: u32| Ok::<_, ()>(device.work(f64::from(work) * 1e-3));
+        let (work, seconds) = best_run_of([1, 1024], WarmUp::PROCESSOR, || device.now(), run).unwrap();
+        assert!(seconds / f64::from(work) > 2e-3, "{work}: {seconds}");
+    }
+
+    #[test]
+    fn no_ceiling_is_below_what_was_reached() {
+        let mut ceiling = Ceiling::new(CeilingKind::F32, Some(10.0), "x");
+        ceiling.reach(9.0, || "slower".to_owned());
+        assert_eq!((ceiling.rate, &ceiling.reached_by), (Some(10.0), &None));
+        ceiling.reach(12.0, || "faster".to_owned());
+        ceiling.reach(f64::INFINITY, || "no time at all".to_owned());
+        assert_eq!((ceiling.rate, ceiling.reached_by.as_deref()), (Some(12.0), Some("faster")));
+        ceiling.measured_again(Some(8.0));
+        assert_eq!((ceiling.rate, ceiling.first, ceiling.again), (Some(12.0), Some(10.0), Some(8.0)));
+        assert_eq!(ceiling.drift(), Some(0.25));
+        ceiling.measured_again(Some(13.0));
+        assert_eq!((ceiling.rate, ceiling.reached_by), (Some(13.0), None));
+        // What cannot be measured stays so.
+        let mut none = Ceiling::new(CeilingKind::Matrix, None, "x");
+        none.reach(1.0, || "nobody".to_owned());
+        none.measured_again(None);
+        assert_eq!((none.rate, none.reached_by.clone(), none.drift()), (None, None, None));
     }
 }

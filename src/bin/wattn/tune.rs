@@ -1,6 +1,7 @@
 //! `wattn tune`: the fastest tilings of a device, kept for the other commands.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use wattn::bench::{Scope, cases};
 use wattn::tune::{self, DeviceKey, Options, Outcome, Trial, TuneError, TuneResult, Tuned, TuningTable};
@@ -48,18 +49,16 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
                 files::print(&format!("{}: {count} classes\n", entries.key))?;
             }
             table.merge(other);
-            keep(&table, stored.as_ref())?;
         }
         None => measure(args, &mut table, stored.as_ref())?,
     }
-    if let Some(path) = &args.export {
-        files::write_bytes(path, table.to_json()?.as_bytes())?;
-    }
-    Ok(())
+    keep(&table, stored.as_ref(), args)
 }
 
 /// Measures what is asked for, and keeps the table after every case.
 fn measure(args: &TuneArgs, table: &mut TuningTable, stored: Option<&PathBuf>) -> Result<(), Failure> {
+    let begin = Instant::now();
+    let left = || args.seconds.map_or(f64::INFINITY, |seconds| seconds - begin.elapsed().as_secs_f64());
     let mut ctx = open(args)?;
     if stored.is_none() && args.export.is_none() {
         return Err(Failure::Usage("without the user's cache folder --export must say where tilings go".to_owned()));
@@ -68,6 +67,7 @@ fn measure(args: &TuneArgs, table: &mut TuningTable, stored: Option<&PathBuf>) -
     let jobs = jobs(args, &ctx)?;
     files::print(&format!("{key}\n{} classes of problems\n\n", jobs.len()))?;
     let bar = bar(jobs.len());
+    let mut left_out = 0;
     for job in jobs {
         bar.set_message(job.class());
         let known = match &job {
@@ -76,19 +76,31 @@ fn measure(args: &TuneArgs, table: &mut TuningTable, stored: Option<&PathBuf>) -
         };
         let line = if known && !args.again {
             "measured before".to_owned()
+        } else if left() <= 0.0 {
+            left_out += 1;
+            "left out: the time is over".to_owned()
         } else {
-            let line = tune_one(args, &mut ctx, &job, (table, &key))?;
-            keep(table, stored)?;
+            let line = tune_one((args, &left), &mut ctx, &job, (table, &key))?;
+            keep(table, stored, args)?;
             line
         };
         bar.suspend(|| files::print(&format!("{:<72} {line}\n", job.class())))?;
         bar.inc(1);
     }
     bar.finish_and_clear();
+    if left_out > 0 {
+        files::print(&format!(
+            "\n{left_out} classes were left out: the time was over; the same command goes on with them\n"
+        ))?;
+    }
     Ok(())
 }
 
-fn keep(table: &TuningTable, stored: Option<&PathBuf>) -> Result<(), Failure> {
+/// Writes the table wherever it is to be, so that nothing is lost of what was measured, however the run ends.
+fn keep(table: &TuningTable, stored: Option<&PathBuf>, args: &TuneArgs) -> Result<(), Failure> {
+    if let Some(path) = &args.export {
+        files::write_bytes(path, table.to_json()?.as_bytes())?;
+    }
     let Some(path) = stored else { return Ok(()) };
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(Failure::file("write", folder))?;
@@ -140,16 +152,17 @@ fn jobs(args: &TuneArgs, ctx: &Context) -> Result<Vec<Job>, Failure> {
 
 /// Tunes one class; what stops it alone is told in its line.
 fn tune_one(
-    args: &TuneArgs,
+    (args, left): (&TuneArgs, &dyn Fn() -> f64),
     ctx: &mut Context,
     job: &Job,
     (table, key): (&mut TuningTable, &DeviceKey),
 ) -> Result<String, Failure> {
-    let mut options = Options::default().seconds(args.seconds).most_candidates(args.most.into());
+    let mut options = Options::default().seconds(args.candidate_seconds).most_candidates(args.most.into());
     if args.quick {
         options = options.longest_call(LONGEST_CALL);
     }
     for _ in 0..MOST_LOSSES {
+        options = options.most_seconds(left());
         let told = match job {
             Job::Attention(problem) => told(tune::attention(ctx, problem, &options), |entry| {
                 table.set_attention(key, entry);
@@ -182,6 +195,9 @@ fn told<C, T: core::fmt::Display>(
     let refused = trials.iter().filter(|trial| matches!(trial.outcome, Outcome::Refused { .. })).count();
     if refused > 0 {
         line += &format!(", {refused} refused");
+    }
+    if entry.left_out > 0 {
+        line += &format!(", {} left out: the time was over", entry.left_out);
     }
     line += ")";
     for Trial { candidate, outcome } in &trials {

@@ -27,9 +27,12 @@ pub(crate) struct TuneArgs {
     dtype: DtypeArg,
     #[command(flatten)]
     mask: MaskArgs,
-    /// Seconds for each candidate of a round
+    /// Seconds after which nothing further is begun: what was found until then is kept, what was left out is said
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_negative_numbers = true)]
+    pub(crate) seconds: Option<f64>,
+    /// Seconds that each candidate of a round is timed for
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value_t = 0.1, allow_negative_numbers = true)]
-    pub(crate) seconds: f64,
+    pub(crate) candidate_seconds: f64,
     /// Candidates of a case at the most
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16))]
     pub(crate) most: u16,
@@ -39,7 +42,7 @@ pub(crate) struct TuneArgs {
     /// Measure nothing, take the tilings of this file into those of the user's cache folder
     #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "cases", "shape", "again", "no_cache"])]
     pub(crate) import: Option<PathBuf>,
-    /// Write all tilings, those of other devices included, into this file
+    /// Write all tilings, those of other devices included, into this file, anew after each case
     #[arg(long, value_name = "FILE")]
     pub(crate) export: Option<PathBuf>,
 }

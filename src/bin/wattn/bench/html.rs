@@ -6,7 +6,7 @@ use plotters::prelude::*;
 use wattn::bench::{CaseResult, PartResult, Report, Series, lines};
 
 use super::plot::{Figure, SIZE};
-use super::table::{checks, shares, word};
+use super::table::{checks, measured_twice, shares, word};
 use crate::failure::Failure;
 use crate::recall::plot::{FAINT, GRID, INK};
 
@@ -91,10 +91,11 @@ fn ceilings(report: &Report) -> String {
     let row = |ceiling: &wattn::bench::Ceiling| {
         let rate =
             ceiling.rate.map_or_else(|| "–".to_owned(), |rate| format!("{:.1} {}", rate * 1e-9, ceiling.kind.unit()));
-        [ceiling.kind.name().to_owned(), rate, ceiling.note.clone()]
+        let twice = ceiling.rate.map_or_else(|| "–".to_owned(), |_| measured_twice(ceiling));
+        [ceiling.kind.name().to_owned(), rate, twice, ceiling.note.clone()]
     };
     let rows: Vec<_> = report.ceilings.iter().map(row).collect();
-    format!("<h2>Ceilings, measured</h2>\n{}", table("how", &["", "rate", "how"], &rows))
+    format!("<h2>Ceilings, measured</h2>\n{}", table("how", &["", "rate", "before and after the cases", "how"], &rows))
 }
 
 fn sparse(report: &Report) -> String {
@@ -127,21 +128,32 @@ fn cases(report: &Report) -> String {
     series.dedup();
     for series in series {
         let of_series = report.cases.iter().filter(|case| case.series == series);
-        let rows: Vec<[String; 9]> =
+        let rows: Vec<[String; 11]> =
             of_series.flat_map(|case| case.parts.iter().map(move |part| row(case, part))).collect();
-        let columns = ["case", "part", "median ms", "spread", "GFLOP/s", "GB/s", "of ceiling", "dispatches", "host µs"];
+        let columns = [
+            "case",
+            "part",
+            "median ms",
+            "spread",
+            "GFLOP/s",
+            "GB/s",
+            "of ceiling",
+            "dispatches",
+            "host µs",
+            "inputs",
+            "",
+        ];
         let _ = writeln!(html, "<h2>{}</h2>\n{}", series.name(), table("parts", &columns, &rows));
     }
     html
 }
 
-fn row(case: &CaseResult, part: &PartResult) -> [String; 9] {
-    let name = [case.name.clone(), part.part.name().to_owned()];
-    let [case, part_name] = name;
+fn row(result: &CaseResult, part: &PartResult) -> [String; 11] {
+    let [case, part_name] = [result.name.clone(), part.part.name().to_owned()];
     let (Some(samples), Some(rate)) = (&part.samples, &part.rate) else {
         let why = format!("{}: {}", word(&part.outcome), part.outcome.reason().unwrap_or("no time"));
         let none = String::new;
-        return [case, part_name, why, none(), none(), none(), none(), none(), none()];
+        return [case, part_name, why, none(), none(), none(), none(), none(), none(), none(), none()];
     };
     let share = rate.share.zip(rate.ceiling);
     [
@@ -154,6 +166,8 @@ fn row(case: &CaseResult, part: &PartResult) -> [String; 9] {
         share.map_or_else(|| "–".to_owned(), |(share, of)| format!("{:.0} % {}", 100.0 * share, of.name())),
         part.plan.as_ref().map_or_else(|| "–".to_owned(), |plan| format!("{:.1}", plan.dispatches)),
         part.host_encode_seconds.map_or_else(|| "–".to_owned(), |seconds| format!("{:.1}", 1e6 * seconds)),
+        result.rotation.map_or_else(|| "–".to_owned(), |rotation| rotation.to_string()),
+        result.unsteady(part.part).unwrap_or_else(|| "–".to_owned()),
     ]
 }
 

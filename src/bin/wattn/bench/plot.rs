@@ -48,8 +48,8 @@ impl Figure {
     pub(super) const fn caption(self) -> &'static str {
         match self {
             Self::Roofline => {
-                "Operations a second against operations for each byte that must move. No point can be above the lines, which \
-                 were measured on this machine, but for what its caches hold."
+                "Operations a second against operations for each byte that must move. No point is above the lines, which \
+                 were measured on this machine, or reached by one of the cases."
             }
             Self::Length => "Milliseconds of a call against the number of keys.",
             Self::Crossover => {

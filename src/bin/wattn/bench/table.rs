@@ -12,7 +12,7 @@ pub(super) fn head(report: &Report) -> String {
     let _ = writeln!(text, "driver    {}", machine.driver);
     let _ = writeln!(text, "kernels   {}", machine.describe_tier());
     let _ = writeln!(text, "time      {}: {}", report.timing.method.name(), report.timing.note);
-    for Ceiling { kind, rate, note } in &report.ceilings {
+    for Ceiling { kind, rate, note, .. } in &report.ceilings {
         let rate = match rate {
             Some(rate) => format!("{:>10.1} {:<8}", rate * 1e-9, kind.unit()),
             None => format!("{:>10} {:<8}", "-", ""),
@@ -35,7 +35,7 @@ impl Cases {
         for case in &cases[self.printed..] {
             if self.series != Some(case.series.name()) {
                 self.series = Some(case.series.name());
-                let columns = ["median ms", "spread", "GFLOP/s", "GB/s", "of ceiling", "calls", "host us"];
+                let columns = ["median ms", "spread", "GFLOP/s", "GB/s", "of ceiling", "calls", "host us", "inputs"];
                 let _ = write!(text, "\n{:<42}", format!("{} ({})", case.series.name(), case.mask));
                 columns.iter().for_each(|column| {
                     let _ = write!(text, " {column:>10}");
@@ -67,9 +67,11 @@ fn row(case: &CaseResult, part: &PartResult) -> String {
         .map_or_else(|| "-".to_owned(), |(share, ceiling)| format!("{:.0} % {}", 100.0 * share, ceiling.name()));
     let calls = part.plan.as_ref().map_or(0.0, |plan| plan.dispatches);
     let host = part.host_encode_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{:.1}", 1e6 * seconds));
+    let inputs = case.rotation.map_or_else(|| "-".to_owned(), |rotation| rotation.to_string());
+    let mark = case.unsteady(part.part).map_or_else(String::new, |reason| format!("  {reason}"));
     let _ = writeln!(
         text,
-        " {:>10.4} {:>8.1} % {:>10.2} {:>10.2} {share:>10} {calls:>10.1} {host:>10}",
+        " {:>10.4} {:>8.1} % {:>10.2} {:>10.2} {share:>10} {calls:>10.1} {host:>10} {inputs:>10}{mark}",
         1e3 * samples.median,
         100.0 * samples.spread,
         1e-9 * rate.operations_per_second,
@@ -89,9 +91,12 @@ pub(super) const fn word(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Selection's share, crossovers, checks, noise.
+/// Ceilings once more, selection's share, crossovers, checks, noise.
 pub(super) fn tail(report: &Report) -> String {
-    let mut text = String::new();
+    let mut text = String::from("\n");
+    for ceiling in report.ceilings.iter().filter(|ceiling| ceiling.rate.is_some()) {
+        let _ = writeln!(text, "{:<9} {}", ceiling.kind.name(), measured_twice(ceiling));
+    }
     if !lines(&report.cases).is_empty() {
         let _ = writeln!(
             text,
@@ -120,6 +125,15 @@ pub(super) fn tail(report: &Report) -> String {
         let _ = writeln!(text, "noise     {noise}");
     }
     text
+}
+
+/// What was measured of a ceiling before and after the cases, and what counts.
+pub(super) fn measured_twice(ceiling: &Ceiling) -> String {
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1}", rate * 1e-9));
+    let (used, unit) = (rate(ceiling.rate), ceiling.kind.unit());
+    let (first, again) = (rate(ceiling.first), rate(ceiling.again));
+    let from = ceiling.reached_by.as_ref().map_or_else(String::new, |by| format!(", reached by {by}"));
+    format!("{used} {unit}{from}: {first} before the cases, {again} after them")
 }
 
 /// How many results were compared with the oracle's, and how they did.

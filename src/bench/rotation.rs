@@ -1,0 +1,88 @@
+//! Copies of a problem's tensors that calls take in turns: what a cache still holds of the last call is no speed of memory.
+
+use super::device::Uploaded;
+use super::steady::Rotation;
+use crate::{Context, DeviceCaps, Error, Result};
+
+/// The largest last level of a cache that a device is thought to have.
+const CACHE_BYTES: u64 = 128 << 20;
+
+/// Copies at the most: each is bound on its own.
+const MOST_SETS: u64 = 64;
+
+/// Copies of tensors of so many bytes. Together they are twice what a cache holds, since caches do not forget in strict order, and below
+/// four times that in all. On a software device it is one: its tensors are compared with the CPU path and with other libraries on the CPU,
+/// which have the same ones each time, and most cases pass the 32 MiB or so of a processor's cache by themselves.
+pub(crate) const fn num_sets(bytes: u64, caps: &DeviceCaps) -> u32 {
+    if caps.software || bytes == 0 {
+        return 1;
+    }
+    let wanted = (2 * CACHE_BYTES).div_ceil(bytes);
+    (if wanted < MOST_SETS { wanted } else { MOST_SETS }) as u32 // at most 64
+}
+
+/// q, k and v, as often as is wanted.
+#[derive(Debug)]
+pub(crate) struct Rotating {
+    sets: Vec<Uploaded>,
+}
+
+impl Rotating {
+    /// As many sets as [`num_sets`] says.
+    pub(crate) fn new(ctx: &Context, first: Uploaded) -> Result<Self> {
+        let wanted = num_sets(first.bytes(), ctx.caps());
+        Self::with_sets(ctx, first, wanted)
+    }
+
+    /// As many sets as [`num_sets`] says, of one.
+    #[cfg(feature = "tune")]
+    pub(crate) fn in_turns(mut self, ctx: &Context) -> Result<Self> {
+        self.sets.truncate(1);
+        match self.sets.pop() {
+            Some(first) => Self::new(ctx, first),
+            None => Ok(self),
+        }
+    }
+
+    /// So many, or fewer where the device has no more memory.
+    pub(crate) fn with_sets(ctx: &Context, first: Uploaded, num_sets: u32) -> Result<Self> {
+        let mut sets = vec![first];
+        for _ in 1..num_sets {
+            match sets[0].copied(ctx) {
+                Ok(copy) => sets.push(copy),
+                Err(Error::OutOfMemory { .. }) => {
+                    // Room for what is bound to them.
+                    sets.truncate(sets.len().div_ceil(2));
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { sets })
+    }
+
+    pub(crate) fn sets(&self) -> &[Uploaded] {
+        &self.sets
+    }
+
+    pub(crate) fn rotation(&self) -> Rotation {
+        let sets = self.sets.len() as u32; // at most 64
+        Rotation { sets, bytes: u64::from(sets) * self.sets[0].bytes() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_pass_every_cache_and_no_memory() {
+        let gpu = DeviceCaps { software: false, ..DeviceCaps::BASELINE };
+        for (mib, sets) in [(1, 64), (4, 64), (8, 32), (33, 8), (100, 3), (128, 2), (255, 2), (256, 1), (4096, 1)] {
+            assert_eq!(num_sets(mib << 20, &gpu), sets, "{mib} MiB");
+            assert!(sets == 1 || u64::from(sets) * mib <= 512, "{mib} MiB");
+        }
+        assert_eq!((num_sets(0, &gpu), num_sets(1, &gpu)), (1, 64));
+        assert_eq!(num_sets(1 << 20, &DeviceCaps { software: true, ..gpu }), 1);
+    }
+}
