@@ -62,7 +62,8 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
                     let score4 = sums4((first_of_group + lane % EDGE) * SUMS_STRIDE4 + i4);
                     for (var i = 0u; i < 4u; i++) { // unroll
                         let sample = min(row + i4 * 4u + i, num_rows - 1u) % params.num_samples;
-                        best = select(best, max(best, score4[i]), key <= last_scored_key(sample));
+                        // Of NaN neither is greater: such a score is not there.
+                        best = select(best, score4[i], score4[i] > best && key <= last_scored_key(sample));
                     }
                 }
             }
