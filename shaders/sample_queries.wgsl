@@ -29,5 +29,7 @@ fn sample_queries(
     // A device's division may be off in the last bits; with the remainder added, means that are exact come out exact.
     let count = vec4<f32>(f32(sampled.count));
     let mean = sum / count;
-    samples[item] = (mean + fma(-mean, count, sum) / count) * params.scale;
+    // Of an infinity there is none: inf - inf.
+    let is_finite = (bitcast<vec4<u32>>(mean) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
+    samples[item] = select(mean, mean + fma(-mean, count, sum) / count, is_finite) * params.scale;
 }

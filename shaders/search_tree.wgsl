@@ -115,8 +115,8 @@ fn search_tree(
     candidates_at = scratch_begin + 4u * num_groups;
     scores_at = candidates_at + 2u * num_groups;
     for (var list = params.first_place + workgroup.x; list < params.end_place; list += num_workgroups.x) {
-        // What barriers depend on stays in variables of the function: those of the module count as different for each
-        // invocation.
+        // What barriers and subgroup operations depend on stays in variables of functions: those of the module count as
+        // different for each invocation.
         let place = query_block(list, params.num_sets);
         block = place;
         groups_at = scratch_begin;
@@ -150,7 +150,7 @@ fn search_tree(
                 break;
             }
             round++;
-            score_candidates(thread, index);
+            score_candidates(place, thread, index);
             storageBarrier(); // orders the scores
             rank_candidates(index);
             storageBarrier(); // orders the candidates' keys

@@ -2,29 +2,20 @@
 
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/variants.rs"]
+mod variants;
 #[path = "common/wgsl.rs"]
 mod wgsl;
 
 use std::collections::BTreeSet;
 
 use naga::valid::Capabilities;
+use variants::bench_kernels;
 use wattn::bench::{BenchKernel, Scalar, verify_kernel};
-
-/// Every variant.
-fn kernels() -> Vec<BenchKernel> {
-    let matrices = |edge, subgroup_size| BenchKernel::MultiplyMatrices { edge, subgroup_size };
-    vec![
-        BenchKernel::CopyWords,
-        BenchKernel::MultiplyAdd(Scalar::F32),
-        BenchKernel::MultiplyAdd(Scalar::F16),
-        matrices(16, 32),
-        matrices(8, 32),
-    ]
-}
 
 #[test]
 fn every_kernel_is_laid_out_as_the_host_believes() {
-    for kernel in kernels() {
+    for kernel in bench_kernels() {
         let what = format!("{kernel:?}");
         let matrices = matches!(kernel, BenchKernel::MultiplyMatrices { .. });
         let mut capabilities = Capabilities::empty();
@@ -44,7 +35,7 @@ fn every_kernel_is_laid_out_as_the_host_believes() {
 
 #[test]
 fn a_kernel_is_one_stem_in_two_places() {
-    let names: BTreeSet<String> = kernels().into_iter().map(|kernel| kernel.name().to_owned()).collect();
+    let names: BTreeSet<String> = bench_kernels().into_iter().map(|kernel| kernel.name().to_owned()).collect();
     assert_eq!(wgsl::stems("shaders/bench", "wgsl"), names);
     assert_eq!(wgsl::stems("src/bench/kernels", "rs"), names);
 }

@@ -4,6 +4,7 @@
 mod common;
 
 use common::Random;
+use common::bad_scores::{spoiled_cases, undecided_cases};
 use common::certificate::{certify, certify_all};
 use common::select::{self, SelectCase, assert_invariants, assert_lists_equal, infinite, shape, three_stages};
 use half::{bf16, f16};
@@ -36,6 +37,22 @@ fn equal_to_the_oracle_on_drawn_problems() {
 fn certified_on_floats() {
     certify_all(&cpu::select, &select::float_cases::<f32>(), "CPU, f32");
     certify_all(&cpu::select, &select::float_cases::<f16>(), "CPU, f16");
+}
+
+/// A score that is NaN is not there: keys with NaN rank last, queries with NaN ask for nothing. Infinities rank as numbers.
+#[test]
+fn what_nan_and_infinity_do_is_defined() {
+    fn check_all<T: Element>() {
+        spoiled_cases::<T>().iter().for_each(check);
+        for case in undecided_cases::<T>() {
+            let got = cpu::select(&case.problem, &case.inputs()).unwrap();
+            assert_invariants(&case.problem, case.seq_lens_kv.as_deref(), &got, &case.name);
+            assert_lists_equal(&cpu::select(&case.problem, &case.inputs()).unwrap(), &got, &case.name);
+        }
+    }
+    check_all::<f32>();
+    check_all::<f16>();
+    check_all::<bf16>();
 }
 
 /// Small integers, scaled by `1 / sqrt(96)`: a third of the products are rounded, and scores that would be equal are

@@ -5,7 +5,7 @@ mod common;
 use std::ops::ControlFlow;
 
 use common::Random;
-use common::gpu::{buffer, contexts, read_all, read_words};
+use common::gpu::{buffer, contexts, read_all, read_words, submit};
 use common::lm::{CASES, Golden, TOLERANCE, difference, golden};
 use half::{bf16, f16};
 use wattn::lm::{
@@ -170,6 +170,101 @@ fn gate_mlp_gates() {
         run_kernel(ctx, LmVariant::plain(LmKernel::GateMlp), &[3, 5], &[&buffer(ctx, &gate_up), &out], [1, 1, 1])
             .unwrap();
         assert!(difference(&read_all::<f32>(ctx, &out), &twins::gate_mlp(&gate_up, 20)) <= CLOSE);
+        // A gate that is closed is 0 whatever is behind it, and no infinity of the exponential gets out.
+        let (gate, up) = ([f32::NEG_INFINITY, f32::MIN, -90.0, f32::INFINITY], [3.0, -2.0, f32::MAX, 0.5]);
+        let rows = buffer(ctx, &[gate, up].concat());
+        let out = buffer(ctx, &[7.0f32; 4]);
+        run_kernel(ctx, LmVariant::plain(LmKernel::GateMlp), &[1, 1], &[&rows, &out], [1, 1, 1]).unwrap();
+        assert_eq!(read_all::<f32>(ctx, &out), [0.0, 0.0, 0.0, f32::INFINITY]);
+        assert_eq!(twins::gate_mlp(&[gate, up].concat(), 4), [0.0, 0.0, 0.0, f32::INFINITY]);
+    }
+}
+
+/// `f(x)` of each number, for a function of a WGSL text.
+fn map_on_device(ctx: &Context, text: &str, f: &str, x: &[f32]) -> Vec<f32> {
+    let wgsl = format!(
+        "@group(0) @binding(0) var<storage, read_write> x: array<f32>;\n{text}\n\
+         @compute @workgroup_size(1) fn map(@builtin(workgroup_id) at: vec3<u32>) {{ x[at.x] = {f}(x[at.x]); }}"
+    );
+    let module = ctx.device().create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: Some("test.map"),
+        source: wgpu::ShaderSource::Wgsl(wgsl.into()),
+    });
+    let pipeline = ctx.device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some("test.map"),
+        layout: None,
+        module: &module,
+        entry_point: Some("map"),
+        compilation_options: wgpu::PipelineCompilationOptions::default(),
+        cache: None,
+    });
+    let buffer = buffer(ctx, x);
+    let group = ctx.device().create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some("test.map"),
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &[wgpu::BindGroupEntry { binding: 0, resource: buffer.as_entire_binding() }],
+    });
+    submit(ctx, |encoder| {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups(x.len() as u32, 1, 1);
+    });
+    read_all(ctx, &buffer)
+}
+
+/// Where a device's own is off by a thousandth below 1e-4, and NaN from 89 on.
+#[test]
+fn tanh_of_the_cap_is_that_of_the_host() {
+    let mut x: Vec<f32> = (-126..128).step_by(2).map(|e| 1.37 * 2f32.powi(e)).collect();
+    x.extend((0..4000).map(|i| i as f32 / 300.0));
+    x.extend([0.0, 0.999_999_94, 1.0, 1.000_000_1, 9.0, 10.0, 44.5, 88.0, 89.0, 200.0, f32::MAX, f32::INFINITY]);
+    x.extend(x.clone().into_iter().map(|x| -x));
+    for ctx in contexts() {
+        let got = map_on_device(ctx, include_str!("../shaders/lm/shared/soft_cap.wgsl"), "steady_tanh", &x);
+        for (x, got) in x.iter().zip(got) {
+            let wanted = f64::from(*x).tanh();
+            // Two divisions and an exponential as WGSL allows them, and a handful of roundings.
+            let allowed = 8.0 * f64::from(f32::EPSILON) * wanted.abs() + f64::from(f32::MIN_POSITIVE);
+            assert!((f64::from(got) - wanted).abs() <= allowed, "{}: tanh({x}) is {got}", ctx.describe());
+            assert!(got.abs() <= 1.0, "{}: tanh({x}) is {got}", ctx.describe());
+        }
+    }
+}
+
+/// NaN is drawn by nobody, infinities rank as numbers, and a cap bounds them.
+#[test]
+fn sample_token_of_logits_that_are_no_numbers() {
+    let warm = |seed: u32| Sampling { temperature: 0.7, top_k: [0, 9][seed as usize % 2], top_p: 0.95, seed };
+    let draws = || [Sampling::GREEDY].into_iter().chain((0..6).map(warm));
+    for ctx in contexts() {
+        for vocab in [1usize, 3, 256, 1000] {
+            for of_nan in [1, 2, 5] {
+                // Of NaN of either sign, the others alike or infinite.
+                for other in [2.5, f32::INFINITY, f32::NEG_INFINITY] {
+                    let is_nan = |i: usize| i.is_multiple_of(of_nan);
+                    let nan = |i: usize| if i.is_multiple_of(4) { -f32::NAN } else { f32::NAN };
+                    let logits: Vec<f32> = (0..vocab).map(|i| if is_nan(i) { nan(i) } else { other }).collect();
+                    for (at, sampling) in draws().enumerate() {
+                        let token = sample(ctx, &logits, &sampling, at as u32);
+                        let what = format!("{} {vocab} {other} {sampling:?}: {token}", ctx.describe());
+                        assert_eq!(token, twins::sample_token(&logits, &sampling, at as u32), "{what}");
+                        let none = (0..vocab).all(is_nan);
+                        assert!(if none { token == 0 } else { !is_nan(token as usize) }, "{what}");
+                    }
+                }
+            }
+        }
+        // Infinities beside numbers: the largest alone.
+        let mut logits = vec![-1.0f32; 300];
+        (logits[70], logits[71], logits[200]) = (f32::INFINITY, f32::NEG_INFINITY, f32::NAN);
+        for (at, sampling) in draws().enumerate() {
+            assert_eq!(sample(ctx, &logits, &sampling, at as u32), 70, "{sampling:?}");
+            assert_eq!(twins::sample_token(&logits, &sampling, at as u32), 70, "{sampling:?}");
+        }
+        // Past the cap all are alike, and the first of them is the best.
+        (logits[50], logits[60]) = (3.0e3, 1.0e30);
+        assert_eq!(sample_capped(ctx, &logits, &Sampling::GREEDY, 0, 30.0), 50);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::bad_scores::{spoiled_cases, undecided_cases};
 use common::bound_selection::{Bound, run_twins};
 use common::certificate::certify_all;
 use common::golden;
@@ -96,6 +97,36 @@ fn half_precision_integers_exactly() {
             }
         });
     }
+    check::<f16>();
+    check::<bf16>();
+}
+
+/// A score that is NaN is not there, on any device and tier; infinities rank as numbers. Where a device may make a score NaN or
+/// not, lists are what attention takes, and the same on every run.
+#[test]
+fn what_nan_and_infinity_do_is_defined() {
+    fn check<T: Element>() {
+        let cases = spoiled_cases::<T>();
+        let expected: Vec<HostBlocks> =
+            cases.iter().map(|case| oracle::select(&case.problem, &case.inputs()).unwrap()).collect();
+        let undecided: Vec<_> = undecided_cases::<T>().into_iter().step_by(3).collect();
+        everywhere::<T>(|ctx, tier| {
+            for (case, expected) in cases.iter().zip(&expected) {
+                let what = format!("{} {tier} {} {}", ctx.describe(), T::DTYPE, case.name);
+                let plan = plan_of(ctx, tier, case);
+                assert_lists_equal(&run_twins(&plan, case), expected, &format!("twins of {what}"));
+                assert_lists_equal(&Bound::new(ctx, &plan, case).run(ctx, 0), expected, &what);
+            }
+            for case in &undecided {
+                let what = format!("{} {tier} {} {}", ctx.describe(), T::DTYPE, case.name);
+                let bound = Bound::new(ctx, &plan_of(ctx, tier, case), case);
+                let got = bound.run(ctx, 0);
+                assert_invariants(&case.problem, case.seq_lens_kv.as_deref(), &got, &what);
+                assert_lists_equal(&bound.run(ctx, 0), &got, &what);
+            }
+        });
+    }
+    check::<f32>();
     check::<f16>();
     check::<bf16>();
 }

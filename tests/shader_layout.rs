@@ -1,244 +1,26 @@
 //! Every variant of every kernel, as text: valid WGSL for the features of its tier, translatable to SPIR-V, MSL and
 //! HLSL, and laid out as the host believes. Needs no GPU.
 
-use std::collections::{BTreeSet, HashSet};
+#[path = "common/variants.rs"]
+mod variants;
+
+use std::collections::BTreeSet;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, GlobalVariable, Module, ShaderStage, StorageAccess, TypeInner};
-use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, BindingKind, DType, DeviceCaps, DispatchBudget, Error,
-    Granularity, HeadReduction, Hip, InfiniteHip, KernelId, Mask, MatrixTile, MergePlan, MergeProblem, Preset,
-    Representative, SelectionPlan, SelectionProblem, Specialization, Tier, Tiling,
-};
+use variants::{Variant, variants};
+use wattn::{BindingKind, KernelId, Specialization};
 
-/// The subgroups that devices have: none, one size (software, most NVIDIA), a range (Intel, AMD, phones).
-fn devices() -> Vec<DeviceCaps> {
-    let mut devices = Vec::new();
-    for subgroup_size in [None, Some(4..=4), Some(8..=8), Some(32..=32), Some(64..=64), Some(8..=32), Some(4..=128)] {
-        for software in [false, true] {
-            let mut caps = DeviceCaps::BASELINE;
-            caps.shader_f16 = true;
-            caps.subgroup_size = subgroup_size.clone();
-            (caps.software, caps.shader_int64) = (software, true);
-            devices.push(caps);
-        }
-    }
-    devices
-}
-
-/// Devices that multiply matrices: both edges, subgroups as wide as matrices and wider, arrays that matrices load from.
-fn matrix_devices() -> Vec<DeviceCaps> {
-    let mut devices = Vec::new();
-    for (edge, lanes) in [(8, 8), (8, 32), (16, 32), (16, 64)] {
-        for (matrix_from_vec4, software) in [(true, false), (false, true)] {
-            let mut caps = DeviceCaps::BASELINE;
-            caps.shader_f16 = true;
-            caps.subgroup_size = Some(lanes..=lanes);
-            caps.matrix_tiles = vec![MatrixTile::square(edge)];
-            caps.max_workgroup_storage_bytes = 48 << 10;
-            (caps.matrix_from_vec4, caps.software) = (matrix_from_vec4, software);
-            devices.push(caps);
-        }
-    }
-    devices
-}
-
-/// Every device with each of its tiers; of devices with matrices that one only.
-fn devices_and_tiers() -> Vec<(DeviceCaps, Tier)> {
-    let mut pairs = Vec::new();
-    for caps in devices() {
-        pairs.extend(Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok()).map(|tier| (caps.clone(), tier)));
-    }
-    pairs.extend(matrix_devices().into_iter().map(|caps| (caps, Tier::Matrix)));
-    pairs
-}
-
-/// One row, a few, and many, of one query head for a KV head or several: all row counts that tilings choose among.
-fn shapes([head_dim, head_dim_v]: [u32; 2]) -> [AttentionShape; 3] {
-    let shape = AttentionShape {
-        batch_size: 1,
-        seq_len_q: 1,
-        seq_len_kv: 4096,
-        num_q_heads: 2,
-        num_kv_heads: 2,
-        head_dim,
-        head_dim_v,
-    };
-    [shape, AttentionShape { num_q_heads: 8, ..shape }, AttentionShape { seq_len_q: 1000, num_kv_heads: 1, ..shape }]
-}
-
-/// Widths that fill no lane, some and all; unequal ones.
-const WIDTHS: [[u32; 2]; 6] = [[4, 4], [20, 36], [64, 64], [128, 128], [256, 256], [4, 252]];
-
-/// The same device, where walks are cut at every tile.
-fn cut(caps: &DeviceCaps) -> DeviceCaps {
-    let mut caps = caps.clone();
-    caps.budget = DispatchBudget::new(1, 1);
-    // Walks through lists are cut only where there is a buffer to spare.
-    caps.max_storage_buffers = 9;
-    caps
-}
-
-struct Variant {
-    specialization: Specialization,
-    tier: Tier,
-    /// Of kernels of attention.
-    tiling: Option<Tiling>,
-    /// Bytes of workgroup memory that the plan promises to stay within; `None`: none at all.
-    storage: Option<u64>,
-    software: bool,
-}
-
-/// What plans produce for the product of everything that selects a module or a constant.
-fn variants() -> Vec<Variant> {
-    let mut seen = HashSet::new();
-    let mut variants = Vec::new();
-    for (caps, tier) in devices_and_tiers() {
-        for widths in WIDTHS {
-            for shape in shapes(widths) {
-                for dtype in DType::ALL {
-                    for out_dtype in DType::ALL {
-                        for switches in 0..4 {
-                            let mut problem = AttentionProblem::new(shape, dtype).out_dtype(out_dtype);
-                            if switches & 1 != 0 {
-                                problem = problem.with_lse();
-                            }
-                            if switches & 2 != 0 {
-                                problem = problem.with_seq_lens_kv();
-                            }
-                            // Everything at one width; elsewhere what depends on the width.
-                            if widths != [20, 36] && (switches != 3 || dtype != out_dtype) {
-                                continue;
-                            }
-                            if tier.matrix() && dtype != DType::F16 {
-                                continue;
-                            }
-                            let plan = match AttentionPlan::with_tier(&problem, &caps, tier) {
-                                Ok(plan) => plan,
-                                // A tile has as many keys as a subgroup has lanes.
-                                Err(Error::Limit { .. }) if tier.matrix() && widths[1] > 128 => continue,
-                                Err(error) => panic!("{error}"),
-                            };
-                            let mut plans = vec![plan];
-                            if switches == 3 && dtype == out_dtype {
-                                plans.push(AttentionPlan::with_tier(&problem, &cut(&caps), tier).unwrap());
-                            }
-                            let dispatches =
-                                plans.iter().flat_map(|plan| plan.dispatches().iter().map(move |d| (plan, d)));
-                            for (plan, dispatch) in dispatches {
-                                let specialization = dispatch.specialization.clone();
-                                let is_merge = specialization.kernel() == KernelId::MergeSplits;
-                                let tiling = (!is_merge).then(|| plan.tiling());
-                                if seen.insert(specialization.clone()) {
-                                    variants.push(Variant {
-                                        specialization,
-                                        tier,
-                                        tiling,
-                                        storage: tiling.map(|_| plan.workgroup_storage_bytes()),
-                                        software: caps.software,
-                                    });
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-    variants.extend(selected_variants());
-    for seq_lens_kv in [false, true] {
-        let blocks = SelectionProblem::new(shapes([20, 36])[0], DType::F32, Hip::default()).blocks();
-        let dispatches = wattn::check_dispatches(&blocks, &shapes([20, 36])[0], seq_lens_kv, &DeviceCaps::BASELINE);
-        for specialization in dispatches.unwrap().map(|dispatch| dispatch.specialization) {
-            let (tier, tiling, storage, software) = (Tier::Baseline, None, None, false);
-            variants.push(Variant { specialization, tier, tiling, storage, software });
-        }
-    }
-    let merge = MergeProblem { num_parts: 3, num_rows: 7, head_dim_v: 68 };
-    let plan = MergePlan::new(&merge, &DeviceCaps::BASELINE).unwrap();
-    variants.push(Variant {
-        specialization: plan.dispatch().specialization.clone(),
-        tier: Tier::Baseline,
-        tiling: None,
-        storage: None,
-        software: false,
-    });
-    variants
-}
-
-/// Selection, block-sparse attention and the check of lists, for what selects a module or a constant there.
-fn selected_variants() -> Vec<Variant> {
-    let mut seen = HashSet::new();
-    let mut variants = Vec::new();
-    let mut add = |specialization: &Specialization, tier, tiling, storage, software| {
-        if seen.insert(specialization.clone()) {
-            let specialization = specialization.clone();
-            variants.push(Variant { specialization, tier, tiling, storage, software });
-        }
-    };
-    for (caps, tier) in devices_and_tiers() {
-        for shape in shapes([20, 36]) {
-            for (index, dtype) in DType::ALL.into_iter().enumerate() {
-                if tier.matrix() && dtype != DType::F16 {
-                    continue;
-                }
-                for problem in selections(shape, dtype, index) {
-                    let plan = SelectionPlan::with_tier(&problem, &caps, tier).unwrap();
-                    for dispatch in plan.dispatches() {
-                        let storage = plan.workgroup_storage_bytes();
-                        add(&dispatch.specialization, tier, None, Some(storage), caps.software);
-                    }
-                    let mut attention = AttentionProblem::new(shape, dtype)
-                        .mask(problem.visible_keys())
-                        .selected_blocks(problem.blocks());
-                    if index > 0 {
-                        attention = attention.with_lse().with_seq_lens_kv();
-                    }
-                    let plan = AttentionPlan::with_tier(&attention, &caps, tier).unwrap();
-                    let cut = AttentionPlan::with_tier(&attention, &cut(&caps), tier).unwrap();
-                    for dispatch in plan.dispatches().iter().chain(&cut.dispatches()[..index % 2]) {
-                        let is_merge = dispatch.kernel() == KernelId::MergeSplits;
-                        let tiling = (!is_merge).then(|| plan.tiling());
-                        let storage = tiling.map(|_| plan.workgroup_storage_bytes());
-                        add(&dispatch.specialization, tier, tiling, storage, caps.software);
-                    }
-                }
-            }
-        }
-    }
-    variants
-}
-
-/// Selections that compile to different shaders.
-fn selections(shape: AttentionShape, dtype: DType, index: usize) -> Vec<SelectionProblem> {
-    let hip = Hip::default();
-    let full = Hip { sink_size: 0, window_size: 0, ..hip };
-    let union = InfiniteHip { reduction: HeadReduction::Union, ..Preset::Debug.into() };
-    let first = InfiniteHip { representative: Representative::First, ..Preset::FiveK.into() };
-    let mut problems = vec![
-        SelectionProblem::new(shape, dtype, hip),
-        SelectionProblem::new(shape, dtype, Hip::decode()).granularity(Granularity::KvHead),
-        SelectionProblem::new(shape, dtype, full).mask(Mask::Full),
-        SelectionProblem::new(shape, dtype, Preset::ThreeK),
-        SelectionProblem::new(shape, dtype, first).granularity(Granularity::QueryHead),
-        SelectionProblem::new(shape, dtype, union),
-        SelectionProblem::new(shape, dtype, Preset::SixteenKShallow),
-    ];
-    if index > 0 {
-        problems = problems.into_iter().map(SelectionProblem::with_seq_lens_kv).collect();
-    }
-    problems
-}
-
-/// Parses and validates with no more than what the tier promises, and, where software devices get other texts, u64.
-fn validate(wgsl: &str, tier: Tier, software: bool, what: &str) -> (Module, ModuleInfo) {
+/// Parses and validates with no more than what the tier promises, and u64 where the device has them, of tiers that are not plain
+/// WGSL.
+fn validate(wgsl: &str, Variant { caps, tier, .. }: &Variant, what: &str) -> (Module, ModuleInfo) {
     let module =
         naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(wgsl)));
     // unpack2x16float is part of WebGPU; naga counts it as a capability because OpenGL ES 3.0 lacks it.
     let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SHADER_FLOAT16, tier.shader_f16());
     capabilities.set(Capabilities::SUBGROUP, tier.subgroup());
-    capabilities.set(Capabilities::SHADER_INT64, tier.subgroup() && software);
+    capabilities.set(Capabilities::SHADER_INT64, tier.subgroup() && caps.software && caps.shader_int64);
     capabilities.set(Capabilities::COOPERATIVE_MATRIX, tier.matrix());
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
@@ -334,11 +116,12 @@ fn translate(module: &Module, info: &ModuleInfo, kernel: KernelId, what: &str) {
 #[test]
 fn every_variant_is_laid_out_as_the_host_believes() {
     let variants = variants();
-    for Variant { specialization, tier, tiling, storage, software } in &variants {
+    for variant in &variants {
+        let Variant { specialization, tier, tiling, storage, .. } = variant;
         let kernel = specialization.kernel();
         let what = format!("{} {tier} {specialization}", kernel.name());
         let rolled = specialization.wgsl_rolled();
-        let (module, info) = validate(&rolled, *tier, *software, &what);
+        let (module, info) = validate(&rolled, variant, &what);
 
         assert_eq!(module.entry_points.len(), 1, "{what}");
         let entry = &module.entry_points[0];
@@ -378,7 +161,9 @@ fn every_variant_is_laid_out_as_the_host_believes() {
 #[test]
 fn the_unrolled_text_is_the_same_shader() {
     let mut seen = BTreeSet::new();
-    for Variant { specialization, tier, tiling, software, .. } in variants() {
+    for variant in variants() {
+        let Variant { specialization, tier, tiling, .. } = &variant;
+        let software = variant.caps.software;
         let modules: Vec<_> = specialization.modules().collect();
         let sizes = tiling.map(|tiling| (tiling.lanes, tiling.rows, tiling.groups));
         // Rows decide how much text there is; above 8 one tiling of each family will do.
@@ -391,9 +176,9 @@ fn the_unrolled_text_is_the_same_shader() {
         let wgsl = specialization.wgsl();
         assert!(!wgsl.lines().any(|line| line.ends_with("{ // unroll")), "{what}: a marked loop is left");
         assert!(software || !wgsl.contains("{ // unroll"), "{what}: a marked loop is left");
-        let (module, info) = validate(&wgsl, tier, software, &what);
-        let (rolled, _) = validate(&specialization.wgsl_rolled(), tier, software, &what);
-        check_bindings(&module, &specialization, &what);
+        let (module, info) = validate(&wgsl, &variant, &what);
+        let (rolled, _) = validate(&specialization.wgsl_rolled(), &variant, &what);
+        check_bindings(&module, specialization, &what);
         assert_eq!(bytes_of(&module, AddressSpace::WorkGroup), bytes_of(&rolled, AddressSpace::WorkGroup), "{what}");
         translate(&module, &info, kernel, &what);
     }

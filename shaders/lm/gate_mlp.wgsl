@@ -21,6 +21,8 @@ fn gate_mlp(
     }
     let at = token * 2u * params.size_vec4 + item % params.size_vec4;
     let gate = gate_up[at];
-    // exp may overflow to infinity, whose quotient is the limit, 0.
-    out[item] = gate / (1.0 + exp(-gate)) * gate_up[at + params.size_vec4];
+    // Below -88 exp would overflow; the gate is closed.
+    let is_closed = gate < vec4<f32>(-88.0);
+    let silu = gate / (1.0 + exp(-select(gate, vec4<f32>(), is_closed)));
+    out[item] = select(silu, vec4<f32>(), is_closed) * gate_up[at + params.size_vec4];
 }

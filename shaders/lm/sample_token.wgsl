@@ -1,5 +1,6 @@
 // One workgroup draws the next token from the logits of the last, and moves the state on by one token. Thresholds of top-k
-// and top-p are found by bisection over the bits of the logits, from the highest bit down.
+// and top-p are found by bisection over the bits of the logits, from the highest bit down. A logit that is NaN is drawn by
+// nobody; where all are, the token is 0.
 struct SampleParams {
     vocab_size: u32,
     top_k: u32,         // 0: all
@@ -20,18 +21,29 @@ var<workgroup> floats: array<f32, WORKGROUP_SIZE>;
 var<workgroup> words: array<u32, WORKGROUP_SIZE>;
 var<workgroup> winners: array<u32, WORKGROUP_SIZE>;
 
-// Integers of the same order as the floats.
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Integers of the same order as the floats; 0 of NaN alone.
 fn ordered(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
-    return select(bits | 0x80000000u, ~bits, bits >> 31u == 1u);
+    return select(select(bits | 0x80000000u, ~bits, bits >> 31u == 1u), 0u, is_nan(x));
 }
 
 fn logit(token: u32) -> f32 {
     let raw = logits[token];
-    if params.softcap > 0.0 {
-        return params.softcap * tanh(raw / params.softcap);
+    if params.softcap > 0.0 && !is_nan(raw) {
+        return soft_cap(raw, params.softcap);
     }
     return raw;
+}
+
+// Of a logit that is not NaN, beside the best one. Infinities have no difference, and are equal all the same.
+fn weight_of(x: f32, best: f32) -> f32 {
+    let exponent = select((x - best) / params.temperature, 0.0, x == best);
+    // A weight of 0, without an infinity.
+    return exp(max(exponent, -200.0));
 }
 
 fn mix(x: u32) -> u32 {
@@ -76,7 +88,7 @@ fn lane_mass(lane: u32, key: u32, best: f32) -> f32 {
     for (var token = lane; token < params.vocab_size; token += WORKGROUP_SIZE) {
         let x = logit(token);
         if ordered(x) >= key {
-            sum += exp((x - best) / params.temperature);
+            sum += weight_of(x, best);
         }
     }
     return sum;
@@ -121,6 +133,7 @@ fn sample_token(@builtin(local_invocation_index) lane: u32) {
                 }
             }
         }
+        key = max(key, 1u); // of a number
         if params.top_p < 1.0 {
             let wanted = params.top_p * sum_floats(lane, lane_mass(lane, key, best));
             var nucleus = 0u;
@@ -147,7 +160,7 @@ fn sample_token(@builtin(local_invocation_index) lane: u32) {
                 let x = logit(token);
                 if ordered(x) >= key {
                     chosen = token;
-                    left -= exp((x - best) / params.temperature);
+                    left -= weight_of(x, best);
                     if left < 0.0 {
                         break;
                     }

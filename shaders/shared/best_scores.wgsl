@@ -1,7 +1,8 @@
 // The best score of each of a lane's four keys over the samples of some query heads of one KV head. Lanes have keys of their
 // own and share the samples: of every SHARE of them each lane loads one.
 //
-// The kernel's own file says which keys a sample may score: last_scored_key(sample).
+// The kernel's own file says which keys a sample may score: last_scored_key(sample). A score that is NaN counts as one that
+// is not there. Only what compares as greater is taken: max may give either of a number and a NaN.
 
 // Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
 const MASKED = -3.0e38;
@@ -56,9 +57,9 @@ fn best_scores(k_at: vec4<u32>, keys: vec4<i32>, place: SamplePlace, num_heads: 
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             if MASK_PAIRS {
                 let scored = keys <= vec4<i32>(last_scored_key(min(first + r, num_rows - 1u) % params.num_samples));
-                best = max(best, select(vec4<f32>(MASKED), scores[r], scored));
+                best = select(best, scores[r], (scores[r] > best) & scored);
             } else {
-                best = max(best, scores[r]);
+                best = select(best, scores[r], scores[r] > best);
             }
         }
     }

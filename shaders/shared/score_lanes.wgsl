@@ -1,9 +1,9 @@
 // Family `score`: the scores of all keys that stand for the candidates of a search. Here each lane scores four keys at a time
 // (best_scores).
 
-fn score_candidates(thread: Thread, index: u32) {
+fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
     let count = 2u * params.num_groups * params.keys_per_block;
-    let first_head = block.set_index * params.heads_per_set;
+    let first_head = place.set_index * params.heads_per_set;
     // Lanes past the end work along: subgroup operations need them.
     for (var first = 0u; first < count; first += 4u * WORKGROUP_SIZE) {
         let at = min(vec4<u32>(first + 4u * index) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
@@ -11,13 +11,13 @@ fn score_candidates(thread: Thread, index: u32) {
         for (var c = 0u; c < 4u; c++) {
             keys[c] = probed_key(at[c] / params.keys_per_block, at[c] % params.keys_per_block);
         }
-        let rows = min(keys, vec4<u32>(block.seq_len_kv - 1u)) * params.k_seq;
+        let rows = min(keys, vec4<u32>(place.seq_len_kv - 1u)) * params.k_seq;
         var best = vec4<f32>(MASKED);
         // The heads of a KV head look at a key together.
         let heads = min(params.heads_per_set, params.group_size);
         for (var head = first_head; head < first_head + params.heads_per_set; head += heads) {
-            let k_begin = params.k_offset + block.batch * params.k_batch + head / params.group_size * params.k_head;
-            let samples_of = SamplePlace(block.batch, head, block.q_block);
+            let k_begin = params.k_offset + place.batch * params.k_batch + head / params.group_size * params.k_head;
+            let samples_of = SamplePlace(place.batch, head, place.q_block);
             best = max(best, best_scores(rows + vec4<u32>(k_begin), vec4<i32>(keys), samples_of, heads, thread));
         }
         for (var c = 0u; c < 4u; c++) {

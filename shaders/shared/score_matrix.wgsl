@@ -30,7 +30,7 @@ fn put_keys(k_begin: u32, first: u32, count: u32, index: u32) {
     }
 }
 
-fn score_candidates(thread: Thread, index: u32) {
+fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
     let count = 2u * params.num_groups * params.keys_per_block;
     let heads = min(params.heads_per_set, params.group_size);
     let num_rows = params.num_samples * heads;
@@ -44,8 +44,8 @@ fn score_candidates(thread: Thread, index: u32) {
         var best = MASKED;
         // The heads of a KV head look at a key together.
         for (var each = 0u; each < params.heads_per_set; each += heads) {
-            let head = block.set_index * params.heads_per_set + each;
-            put_keys(params.k_offset + block.batch * params.k_batch + head / params.group_size * params.k_head, first, count, index);
+            let head = place.set_index * params.heads_per_set + each;
+            put_keys(params.k_offset + place.batch * params.k_batch + head / params.group_size * params.k_head, first, count, index);
             for (var row = 0u; row < num_rows; row += EDGE) {
                 put_samples(head, num_rows, row, index);
                 workgroupBarrier(); // orders tile_a and tile_k: the other invocations' have been written
@@ -62,7 +62,8 @@ fn score_candidates(thread: Thread, index: u32) {
                     let score4 = sums4((first_of_group + lane % EDGE) * SUMS_STRIDE4 + i4);
                     for (var i = 0u; i < 4u; i++) { // unroll
                         let sample = min(row + i4 * 4u + i, num_rows - 1u) % params.num_samples;
-                        best = select(best, max(best, score4[i]), key <= last_scored_key(sample));
+                        // Of NaN neither is greater: such a score is not there.
+                        best = select(best, score4[i], score4[i] > best && key <= last_scored_key(sample));
                     }
                 }
             }

@@ -4,10 +4,13 @@
 //
 // The kernel's own file has candidate_key(i), 0 for one that is not there, and keep_candidate(i, place).
 
-// Keys of numbers compare as the numbers do. -0 is 0; no number has the key 0.
+// Keys of numbers compare as the numbers do. -0 is 0; no number has the key 0. Scores are none of NaN; should a device make
+// one of them, it ranks below all numbers, and is still there.
 fn key_of_score(score: f32) -> u32 {
-    let bits = select(bitcast<u32>(score), 0u, score == 0.0);
-    return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+    let magnitude = bitcast<u32>(score) & 0x7fffffffu;
+    let bits = select(bitcast<u32>(score), 0u, magnitude == 0u);
+    let key = select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+    return select(key, 1u, magnitude > 0x7f800000u);
 }
 
 // For each of four digits, how many candidates have each value of it, and of its upper half.

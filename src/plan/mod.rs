@@ -88,7 +88,9 @@ impl core::fmt::Display for Dispatch {
             0 | 1 => format!("{x}x{y}x{z}"),
             n => format!("{x}x{y}x{z} in {n}"),
         };
-        write!(f, "{:<15} {grid:<14} {}", self.kernel().name(), self.specialization)
+        // What no browser has, and the tier does not tell.
+        let wide = if self.specialization.needs_int64() { ", f32 in pairs as u64" } else { "" };
+        write!(f, "{:<15} {grid:<14} {}{wide}", self.kernel().name(), self.specialization)
     }
 }
 

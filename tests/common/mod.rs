@@ -7,6 +7,7 @@ use wattn::{
     AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, Element, HostInputs, HostTensor, LSE_EMPTY, Mask,
 };
 
+pub mod bad_scores;
 pub mod bad_values;
 pub mod bound_selection;
 pub mod certificate;

@@ -258,7 +258,9 @@ fn best_of_all<S: Simd, const V: usize, const N: usize>(
         let sums = products::<S, V, N>(simd, q, rows);
         for n in 0..N {
             for &sum in &sums[n] {
-                best[n] = simd.max_f32s(best[n], sum);
+                // Which of a number and a NaN a maximum gives depends on the processor.
+                let is_greater = simd.less_than_f32s(best[n], sum);
+                best[n] = simd.select_f32s(is_greater, sum, best[n]);
             }
         }
     }

@@ -5,10 +5,16 @@ use crate::lm::Sampling;
 /// Invocations of the kernel: token `t` belongs to lane `t % LANES`.
 const LANES: usize = 256;
 
-/// Maps floats to integers of the same order.
+/// Maps floats to integers of the same order; NaN, and nothing else, to 0.
 fn ordered(x: f32) -> u32 {
     let bits = x.to_bits();
-    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+    if x.is_nan() {
+        0
+    } else if bits >> 31 == 1 {
+        !bits
+    } else {
+        bits | 1 << 31
+    }
 }
 
 /// Uniform in [0, 1), from the seed and the position: PCG's output permutation (O'Neill 2014) of both.
@@ -28,14 +34,19 @@ fn largest(enough: impl Fn(u32) -> bool) -> u32 {
 
 /// Draws a token: the logits are divided by the temperature, all but the `top_k` best dropped (with those equal to the
 /// last of them), then all but the best that together have `top_p` of what is left. At temperature 0 the largest wins,
-/// the first of equals.
+/// the first of equals. A logit that is NaN is drawn by nobody; where all are, the token is 0.
 pub fn sample_token(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
     let best = (0..logits.len()).rev().max_by(|&a, &b| ordered(logits[a]).cmp(&ordered(logits[b]))).unwrap_or(0);
     if sampling.temperature == 0.0 {
         return best as u32; // vocabularies have fewer than 2^32 tokens
     }
     let keys: Vec<u32> = logits.iter().map(|&logit| ordered(logit)).collect();
-    let weights: Vec<f32> = logits.iter().map(|logit| ((logit - logits[best]) / sampling.temperature).exp()).collect();
+    let weight = |&logit: &f32| {
+        // Infinities have no difference, and are equal all the same.
+        let difference = if logit == logits[best] { 0.0 } else { logit - logits[best] };
+        (difference / sampling.temperature).exp()
+    };
+    let weights: Vec<f32> = logits.iter().map(weight).collect();
     let kept = |lane: usize, key: u32| {
         let keys = &keys;
         (lane..keys.len()).step_by(LANES).filter(move |&token| keys[token] >= key)
@@ -47,6 +58,7 @@ pub fn sample_token(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
         let count = |key: u32| keys.iter().filter(|&&other| other >= key).count();
         key = largest(|key| count(key) >= sampling.top_k as usize);
     }
+    key = key.max(1); // of a number
     if sampling.top_p < 1.0 {
         let wanted = sampling.top_p * mass(key);
         key = largest(|key| mass(key) >= wanted).max(key);

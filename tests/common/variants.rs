@@ -1,0 +1,257 @@
+//! Every variant of the kernels of attention and selection: what plans produce for devices of many kinds.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+use std::collections::HashSet;
+
+use wattn::{
+    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, DispatchBudget, Error, Granularity,
+    HeadReduction, Hip, InfiniteHip, KernelId, Mask, MatrixTile, MergePlan, MergeProblem, Preset, Representative,
+    SelectionPlan, SelectionProblem, Specialization, Tier, Tiling,
+};
+
+/// The subgroups that devices have: none, one size (software, most NVIDIA), a range (Intel, AMD, phones).
+fn devices() -> Vec<DeviceCaps> {
+    let mut devices = Vec::new();
+    for subgroup_size in [None, Some(4..=4), Some(8..=8), Some(32..=32), Some(64..=64), Some(8..=32), Some(4..=128)] {
+        // Of two devices with the same text that with less comes first.
+        for (software, shader_int64) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut caps = DeviceCaps::BASELINE;
+            caps.shader_f16 = true;
+            caps.subgroup_size = subgroup_size.clone();
+            (caps.software, caps.shader_int64) = (software, shader_int64);
+            devices.push(caps);
+        }
+    }
+    devices
+}
+
+/// Devices that multiply matrices: both edges, subgroups as wide as matrices and wider, arrays that matrices load from.
+fn matrix_devices() -> Vec<DeviceCaps> {
+    let mut devices = Vec::new();
+    for (edge, lanes) in [(8, 8), (8, 32), (16, 32), (16, 64)] {
+        for (matrix_from_vec4, software) in [(true, false), (false, true)] {
+            let mut caps = DeviceCaps::BASELINE;
+            caps.shader_f16 = true;
+            caps.subgroup_size = Some(lanes..=lanes);
+            caps.matrix_tiles = vec![MatrixTile::square(edge)];
+            caps.max_workgroup_storage_bytes = 48 << 10;
+            (caps.matrix_from_vec4, caps.software) = (matrix_from_vec4, software);
+            devices.push(caps);
+        }
+    }
+    devices
+}
+
+/// Every device with each of its tiers; of devices with matrices that one only.
+pub fn devices_and_tiers() -> Vec<(DeviceCaps, Tier)> {
+    let mut pairs = Vec::new();
+    for caps in devices() {
+        pairs.extend(Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok()).map(|tier| (caps.clone(), tier)));
+    }
+    pairs.extend(matrix_devices().into_iter().map(|caps| (caps, Tier::Matrix)));
+    pairs
+}
+
+/// One row, a few, and many, of one query head for a KV head or several: all row counts that tilings choose among.
+fn shapes([head_dim, head_dim_v]: [u32; 2]) -> [AttentionShape; 3] {
+    let shape = AttentionShape {
+        batch_size: 1,
+        seq_len_q: 1,
+        seq_len_kv: 4096,
+        num_q_heads: 2,
+        num_kv_heads: 2,
+        head_dim,
+        head_dim_v,
+    };
+    [shape, AttentionShape { num_q_heads: 8, ..shape }, AttentionShape { seq_len_q: 1000, num_kv_heads: 1, ..shape }]
+}
+
+/// Widths that fill no lane, some and all; unequal ones.
+const WIDTHS: [[u32; 2]; 6] = [[4, 4], [20, 36], [64, 64], [128, 128], [256, 256], [4, 252]];
+
+/// The same device, where walks are cut at every tile.
+fn cut(caps: &DeviceCaps) -> DeviceCaps {
+    let mut caps = caps.clone();
+    caps.budget = DispatchBudget::new(1, 1);
+    // Walks through lists are cut only where there is a buffer to spare.
+    caps.max_storage_buffers = 9;
+    caps
+}
+
+pub struct Variant {
+    pub specialization: Specialization,
+    /// The first device and tier that it is for.
+    pub caps: DeviceCaps,
+    pub tier: Tier,
+    /// Of kernels of attention.
+    pub tiling: Option<Tiling>,
+    /// Bytes of workgroup memory that the plan promises to stay within; `None`: none at all.
+    pub storage: Option<u64>,
+}
+
+/// Variants, each once.
+#[derive(Default)]
+struct Found {
+    seen: HashSet<Specialization>,
+    variants: Vec<Variant>,
+}
+
+impl Found {
+    fn add(
+        &mut self,
+        specialization: &Specialization,
+        (caps, tier): &(DeviceCaps, Tier),
+        tiling: Option<Tiling>,
+        storage: Option<u64>,
+    ) {
+        if self.seen.insert(specialization.clone()) {
+            let (specialization, caps, tier) = (specialization.clone(), caps.clone(), *tier);
+            self.variants.push(Variant { specialization, caps, tier, tiling, storage });
+        }
+    }
+
+    /// The dispatches of attention, of which the merge has neither a tiling nor workgroup memory.
+    fn add_attention(&mut self, plan: &AttentionPlan, most: usize, device: &(DeviceCaps, Tier)) {
+        for dispatch in plan.dispatches().iter().take(most) {
+            let tiling = (dispatch.kernel() != KernelId::MergeSplits).then(|| plan.tiling());
+            self.add(&dispatch.specialization, device, tiling, tiling.map(|_| plan.workgroup_storage_bytes()));
+        }
+    }
+}
+
+/// What plans produce for the product of everything that selects a module or a constant, on every device.
+pub fn variants() -> Vec<Variant> {
+    variants_of(&devices_and_tiers())
+}
+
+/// [`variants`] of these devices and tiers.
+pub fn variants_of(devices: &[(DeviceCaps, Tier)]) -> Vec<Variant> {
+    let mut found = Found::default();
+    for device in devices {
+        for widths in WIDTHS {
+            for shape in shapes(widths) {
+                for dtype in DType::ALL {
+                    for out_dtype in DType::ALL {
+                        dense_variants(device, shape, [dtype, out_dtype], &mut found);
+                    }
+                }
+            }
+        }
+    }
+    for device in devices {
+        selected_variants(device, &mut found);
+    }
+    let baseline = (DeviceCaps::BASELINE, Tier::Baseline);
+    for seq_lens_kv in [false, true] {
+        let blocks = SelectionProblem::new(shapes([20, 36])[0], DType::F32, Hip::default()).blocks();
+        let dispatches = wattn::check_dispatches(&blocks, &shapes([20, 36])[0], seq_lens_kv, &baseline.0);
+        for dispatch in dispatches.unwrap() {
+            found.add(&dispatch.specialization, &baseline, None, None);
+        }
+    }
+    let merge = MergeProblem { num_parts: 3, num_rows: 7, head_dim_v: 68 };
+    let plan = MergePlan::new(&merge, &baseline.0).unwrap();
+    found.add(&plan.dispatch().specialization, &baseline, None, None);
+    found.variants
+}
+
+/// Dense attention of one shape and pair of types: with and without lse and key lengths, in one part and in several.
+fn dense_variants(
+    device: &(DeviceCaps, Tier),
+    shape: AttentionShape,
+    [dtype, out_dtype]: [DType; 2],
+    found: &mut Found,
+) {
+    let (caps, tier) = device;
+    let widths = [shape.head_dim, shape.head_dim_v];
+    for switches in 0..4 {
+        let mut problem = AttentionProblem::new(shape, dtype).out_dtype(out_dtype);
+        if switches & 1 != 0 {
+            problem = problem.with_lse();
+        }
+        if switches & 2 != 0 {
+            problem = problem.with_seq_lens_kv();
+        }
+        // Everything at one width; elsewhere what depends on the width.
+        if widths != [20, 36] && (switches != 3 || dtype != out_dtype) {
+            continue;
+        }
+        if tier.matrix() && dtype != DType::F16 {
+            continue;
+        }
+        let plan = match AttentionPlan::with_tier(&problem, caps, *tier) {
+            Ok(plan) => plan,
+            // A tile has as many keys as a subgroup has lanes.
+            Err(Error::Limit { .. }) if tier.matrix() && widths[1] > 128 => continue,
+            Err(error) => panic!("{error}"),
+        };
+        found.add_attention(&plan, usize::MAX, device);
+        if switches == 3 && dtype == out_dtype {
+            let cut = AttentionPlan::with_tier(&problem, &cut(caps), *tier).unwrap();
+            found.add_attention(&cut, usize::MAX, device);
+        }
+    }
+}
+
+/// Selection and block-sparse attention, for what selects a module or a constant there.
+fn selected_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
+    let (caps, tier) = device;
+    for shape in shapes([20, 36]) {
+        for (index, dtype) in DType::ALL.into_iter().enumerate() {
+            if tier.matrix() && dtype != DType::F16 {
+                continue;
+            }
+            for problem in selections(shape, dtype, index) {
+                let plan = SelectionPlan::with_tier(&problem, caps, *tier).unwrap();
+                for dispatch in plan.dispatches() {
+                    found.add(&dispatch.specialization, device, None, Some(plan.workgroup_storage_bytes()));
+                }
+                let mut attention =
+                    AttentionProblem::new(shape, dtype).mask(problem.visible_keys()).selected_blocks(problem.blocks());
+                if index > 0 {
+                    attention = attention.with_lse().with_seq_lens_kv();
+                }
+                let plan = AttentionPlan::with_tier(&attention, caps, *tier).unwrap();
+                found.add_attention(&plan, usize::MAX, device);
+                let cut = AttentionPlan::with_tier(&attention, &cut(caps), *tier).unwrap();
+                found.add_attention(&cut, index % 2, device);
+            }
+        }
+    }
+}
+
+/// Selections that compile to different shaders.
+fn selections(shape: AttentionShape, dtype: DType, index: usize) -> Vec<SelectionProblem> {
+    let hip = Hip::default();
+    let full = Hip { sink_size: 0, window_size: 0, ..hip };
+    let union = InfiniteHip { reduction: HeadReduction::Union, ..Preset::Debug.into() };
+    let first = InfiniteHip { representative: Representative::First, ..Preset::FiveK.into() };
+    let mut problems = vec![
+        SelectionProblem::new(shape, dtype, hip),
+        SelectionProblem::new(shape, dtype, Hip::decode()).granularity(Granularity::KvHead),
+        SelectionProblem::new(shape, dtype, full).mask(Mask::Full),
+        SelectionProblem::new(shape, dtype, Preset::ThreeK),
+        SelectionProblem::new(shape, dtype, first).granularity(Granularity::QueryHead),
+        SelectionProblem::new(shape, dtype, union),
+        SelectionProblem::new(shape, dtype, Preset::SixteenKShallow),
+    ];
+    if index > 0 {
+        problems = problems.into_iter().map(SelectionProblem::with_seq_lens_kv).collect();
+    }
+    problems
+}
+
+/// Every kernel that measures a ceiling.
+#[cfg(feature = "bench")]
+pub fn bench_kernels() -> Vec<wattn::bench::BenchKernel> {
+    use wattn::bench::{BenchKernel, Scalar};
+    let matrices = |edge, subgroup_size| BenchKernel::MultiplyMatrices { edge, subgroup_size };
+    vec![
+        BenchKernel::CopyWords,
+        BenchKernel::MultiplyAdd(Scalar::F32),
+        BenchKernel::MultiplyAdd(Scalar::F16),
+        matrices(16, 32),
+        matrices(8, 32),
+    ]
+}
