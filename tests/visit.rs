@@ -26,7 +26,7 @@ case "$command" in
     *)
         if [ -e "$here/hang" ] && [[ "$all" == *prefill/8x1024x1024x64,decode* ]]; then
             echo '{"cases": [1]}' >"$json"
-            sleep 600
+            exec sleep 600
         fi
         echo '{"cases": [1, 2]}' >"$json" ;;
 esac
@@ -113,7 +113,7 @@ fn ended(child: Child) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(said).unwrap())
 }
 
-const DENSE: &str = "bench --adapter Pretend --cases prefill/8x1024x1024x64,decode/8x1x4096x128";
+const DENSE: &str = "bench --backend gpu --adapter Pretend --cases prefill/8x1024x1024x64,decode/8x1x4096x128";
 
 #[test]
 fn a_killed_run_loses_no_more_than_the_step_under_way() {

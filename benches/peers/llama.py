@@ -110,9 +110,7 @@ class Chains:
         copies = min(most, max(1, -(-CACHED_BYTES // shape.bytes))) if shape.query == 1 else 1
         new = ggml.ggml_new_tensor_3d
         self.q = new(self.context, F32, shape.width, shape.query, shape.q_heads)
-        self.caches = [
-            [new(self.context, F16, shape.width, shape.keys, shape.kv_heads) for _ in "kv"] for _ in range(copies)
-        ]
+        self.caches = [[new(self.context, F16, shape.width, shape.keys, shape.kv_heads) for _ in "kv"] for _ in range(copies)]
         # A single row sees all keys and needs no mask.
         self.mask = ggml.ggml_new_tensor_2d(self.context, F16, shape.keys, shape.query) if shape.query > 1 else None
         self.outs, queries = [], self.q

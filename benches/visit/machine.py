@@ -38,6 +38,7 @@ class Machine:
         self.facts = json.loads((self.stage / "facts.json").read_text())
         self.env = dict(os.environ, XDG_CACHE_HOME=str(self.work / "cache"), WATTN_TEST_ADAPTER=adapter)
         self.env["CARGO_MANIFEST_DIR"] = str(self.stage / "files")
+        self.env.setdefault("HOME", str(self.work))
         self.notes, self.prefix = [], []
         if sys.platform == "linux":
             # The OpenGL side of a driver lists the same card once more.
@@ -91,8 +92,8 @@ class Machine:
 
     def _loader(self):
         """Programs that need a newer C library than this machine's run on the one that was brought along."""
-        here, needed = glibc(), tuple(self.facts["glibc_of_programs"])
-        if here is None or here < needed:
+        here, needed = glibc(), tuple(self.facts["glibc_of_programs"] or (0, 0))
+        if needed > (here or (0, 0)):
             brought = self.stage / "glibc"
             paths = ":".join([str(brought), *self.folders, *DRIVER_FOLDERS])
             self.prefix = [str(brought / "ld-linux-x86-64.so.2"), "--library-path", paths]
@@ -131,9 +132,12 @@ class Machine:
         gpu = None
         if smi:
             fields = "name,driver_version,memory.total,clocks.sm,clocks.mem,temperature.gpu,power.draw"
-            query = [smi, f"--query-gpu={fields}", "--format=csv,noheader"]
-            done = subprocess.run(query, capture_output=True, text=True, timeout=30)
-            gpu = done.stdout.strip() or done.stderr.strip()
+            try:
+                query = [smi, f"--query-gpu={fields}", "--format=csv,noheader"]
+                done = subprocess.run(query, capture_output=True, text=True, timeout=30)
+                gpu = done.stdout.strip() or done.stderr.strip()
+            except (OSError, subprocess.TimeoutExpired) as error:
+                gpu = str(error)
         return {
             "adapter": self.adapter,
             "kernel": platform.release(),

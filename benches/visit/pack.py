@@ -105,6 +105,8 @@ def libraries(folder):
 
 
 def llama(folder):
+    if sys.platform != "linux":
+        raise Failed("its libraries are Linux's")
     needs("npm", "which fetches llama.cpp's libraries")
     run("npm", "pack", "--silent", LLAMA, cwd=folder)
     (archive,) = folder.glob("*.tgz")
@@ -160,44 +162,41 @@ def peers(folder, python, optional):
     return without
 
 
-def stage(folder, arguments, optional):
-    """Everything, unpacked. `optional`: peers and libraries may be missing."""
+def stage(folder, arguments, elsewhere):
+    """Everything, unpacked. For this machine programs and libraries are as they are, and peers that cannot be fetched are left out."""
     shutil.rmtree(folder, ignore_errors=True)
     commit = run("git", "rev-parse", "--short", "HEAD", cwd=ROOT).strip()
     dirty = bool(run("git", "status", "--porcelain", cwd=ROOT).strip())
-    built = build()
     (folder / "bin").mkdir(parents=True)
-    for name, program in built.items():
-        run("strip", "-o", folder / "bin" / name, program)
+    programs = []
+    for name, program in build().items():
+        programs.append(folder / "bin" / name)
+        shutil.copy(program, programs[-1])
+        if elsewhere:
+            run("strip", programs[-1])
     (folder / "peers").mkdir()
     for name in PEERS:
         shutil.copy(ROOT / "benches" / "peers" / name, folder / "peers")
     for name in TEST_FILES:
         copy(ROOT / name, folder / "files" / name)
-    programs = [folder / "bin" / name for name in built]
-    (folder / "glibc").mkdir()
-    for path in {path for program in programs for path in loaded(program)}:
-        shutil.copy(path, folder / "glibc" / path.name)
-    try:
+    if elsewhere:
+        (folder / "glibc").mkdir()
+        for path in {path for program in programs for path in loaded(program)}:
+            shutil.copy(path, folder / "glibc" / path.name)
         copy(once("libraries", libraries) / "lib", folder / "lib")
-    except Failed:
-        if not optional:
-            raise
-        (folder / "lib").mkdir(exist_ok=True)
-    without = {} if arguments.without_peers else peers(folder, arguments.python, optional)
+    without = {} if arguments.without_peers else peers(folder, arguments.python, optional=not elsewhere)
     facts = {
         "commit": commit,
         "dirty": dirty,
         "programs": hashlib.sha256(b"".join(path.read_bytes() for path in programs)).hexdigest(),
         "rustc": run("rustc", "--version", cwd=ROOT).strip(),
         "built": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "glibc_of_programs": glibc_of(programs),
-        "glibc_brought": os.confstr("CS_GNU_LIBC_VERSION"),
+        "glibc_of_programs": glibc_of(programs) if elsewhere else None,
+        "glibc_brought": os.confstr("CS_GNU_LIBC_VERSION") if elsewhere else None,
         "python": arguments.python,
         "peers": None if arguments.without_peers else {"llama": LLAMA, "onnxruntime": ORT, "without": without},
+        "project": None if elsewhere else str(ROOT),
     }
-    if optional:
-        facts["project"] = str(ROOT)
     (folder / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
     return facts
 
@@ -206,17 +205,17 @@ def archive(folder, path):
     """One stream, so that what programs and files have in common is stored once; large files that are alike lie side by side."""
     filters = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 64 << 20}]
     order = ["facts.json", "bin", "files", "glibc", "lib", "peers", "onnx", "ggml", "site"]
+    names = sorted(os.listdir(folder), key=order.index)
     with lzma.open(path, "wb", filters=filters) as out, tarfile.open(fileobj=out, mode="w") as files:
-        for name in order:
-            if (folder / name).exists():
-                files.add(folder / name, name, filter=lambda entry: None if "__pycache__" in entry.name else entry)
+        for name in names:
+            files.add(folder / name, name, filter=lambda entry: None if "__pycache__" in entry.name else entry)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def pack(folder, arguments):
     if folder.exists() and any(folder.iterdir()) and not (folder / "kit.tar.xz").exists():
         raise Failed(f"{folder} is not empty, and no kit")
-    facts = stage(KEPT / "stage", arguments, optional=False)
+    facts = stage(KEPT / "stage", arguments, elsewhere=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copy(HERE / "run", folder)
@@ -243,12 +242,14 @@ def main():
     if not re.fullmatch(r"3\.\d+", arguments.python):
         parser.error(f"--python {arguments.python}: a version is such as 3.12")
     try:
-        for program in ("cargo", "git", "strip", "objdump", "ldd"):
-            needs(program, "which the kit is made with")
+        for program in ("cargo", "git"):
+            needs(program, "which builds the programs and knows their commit")
         if arguments.pack:
+            for program in ("strip", "objdump", "ldd"):
+                needs(program, "which the kit is made with")
             pack(arguments.pack.resolve(), arguments)
         else:
-            stage(arguments.stage.resolve(), arguments, optional=True)
+            stage(arguments.stage.resolve(), arguments, elsewhere=False)
     except Failed as failed:
         sys.exit(f"error: {failed}")
 

@@ -6,7 +6,7 @@ Run:      python3 benches/visit/table.py                       # from the files 
           python3 benches/visit/table.py --check               # writes nothing, fails if the section is another
 
 A file of benches/hardware holds a card, a driver and a commit. A value that is not to be trusted carries the reason (`doubt`), which the
-table prints: of a visit, a spread of samples beyond 15 %.
+table prints: of a visit, samples that spread or lie beyond their best by more than 15 %, and clocks that moved by as much.
 """
 
 import argparse
@@ -20,12 +20,12 @@ import textwrap
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent / "peers"))
-import shapes  # noqa: E402
+import shapes
 
 HARDWARE = ROOT / "benches" / "hardware"
 PAGE = ROOT / "src" / "docs" / "performance.md"
 BEGIN, END = "<!-- hardware: written by benches/visit/table.py -->", "<!-- hardware: end -->"
-MOST_SPREAD = 0.15
+MOST_NOISE = 0.15
 PEERS = [
     "wattn",
     "tuned",
@@ -55,10 +55,19 @@ def rate_of(shape, seconds):
     return rounded(shape.bytes / seconds / 1e9 if shape.query == 1 else shape.operations / seconds / 1e12)
 
 
-def doubted(value, samples):
+def noise(samples):
+    """Half of the samples lie within so much of each other, and the middle one so much beyond the best."""
+    return max(samples["spread"], 1 - samples["min"] / samples["median"])
+
+
+def doubted(value, samples, case):
+    clocks = case.get("clocks") or {"before": 1, "after": 1}
+    moved = clocks["after"] / clocks["before"] - 1
     found = {"value": value}
-    if samples.get("spread", 0) > MOST_SPREAD:
-        found["doubt"] = f"samples spread by {samples['spread']:.0%}"
+    if abs(moved) > MOST_NOISE:
+        found["doubt"] = f"clocks moved by {moved:+.0%} meanwhile"
+    elif noise(samples) > MOST_NOISE:
+        found["doubt"] = f"samples differ by {noise(samples):.0%}"
     return found
 
 
@@ -99,7 +108,7 @@ class Visit:
                 if "dense" in parts and case["method"] is None:
                     # A device that is too small for a case takes narrower heads, which its name says.
                     name, samples = case["name"].removesuffix("-f32"), parts["dense"]["samples"]
-                    add(name, who, doubted(rate_of(shapes.parse(name), samples["median"]), samples))
+                    add(name, who, doubted(rate_of(shapes.parse(name), samples["median"]), samples, case))
         named = [(report, lambda backend: BACKENDS.get(backend.removesuffix(", graph"))) for report in self.of("torch")]
         named += [(report, lambda _: "llama.cpp Vulkan") for report in self.of("llama")]
         named += [(report, lambda _: "ONNX Runtime WebGPU") for report in self.of("ort")]
@@ -120,9 +129,9 @@ class Visit:
             for part, field in (("sparse", "every_step"), ("step", "cycle")):
                 if part in parts:
                     samples = parts[part]["samples"]
-                    worst = max(dense, samples, key=lambda samples: samples.get("spread", 0))
-                    row[field] = doubted(rounded(dense["median"] / samples["median"]), worst)
-                    row[f"{field}_microseconds"] = doubted(rounded(samples["median"] * 1e6), samples)
+                    worst = max(dense, samples, key=noise)
+                    row[field] = doubted(rounded(dense["median"] / samples["median"]), worst, case)
+                    row[f"{field}_microseconds"] = doubted(rounded(samples["median"] * 1e6), samples, case)
         return list(rows.values())
 
     def ceilings(self):
