@@ -3,11 +3,11 @@
 mod common;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::gpu::contexts;
-use common::lm::{difference, golden_words};
+use common::lm::{difference, golden_words, root};
 use wattn::lm::{LayerAttention, Model, Sampling, Session, SessionOptions};
 use wattn::{Engine, Hip};
 
@@ -16,7 +16,7 @@ use wattn::{Engine, Hip};
 const TOLERANCE: f32 = 1e-4;
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/llm/model")
+    root().join("examples/llm/model")
 }
 
 struct Golden {

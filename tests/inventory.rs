@@ -53,6 +53,15 @@ fn every_kernel_has_its_four_places() {
 }
 
 #[test]
+fn one_program_has_every_gpu_test() {
+    let program = std::fs::read_to_string(root().join("tests/gpu_all/main.rs")).unwrap();
+    let stems: Vec<_> = stems("tests", "rs").into_iter().filter(|stem| stem.starts_with("gpu_")).collect();
+    assert!(!stems.is_empty());
+    let listed: String = stems.iter().map(|stem| format!("#[path = \"../{stem}.rs\"]\nmod {stem};\n")).collect();
+    assert!(program.ends_with(&format!("\n\n{listed}")), "tests/gpu_all/main.rs must end with\n{listed}");
+}
+
+#[test]
 fn kernels_know_their_own_names() {
     for kernel in KernelId::ALL {
         assert_eq!(kernel.label(), format!("wattn.{}", kernel.name()));

@@ -16,34 +16,37 @@ import subprocess
 import sys
 
 import ours
+import shapes
 import torch_attention
 
-# Device of PyTorch: how wattn is told, element type, and which of wattn's times counts.
-DEVICES = {"cuda": (["--backend", "gpu"], "f16", "median"), "cpu": (["--backend", "cpu"], "f32", "min")}
+# Device of PyTorch: how wattn is told, and which of wattn's times counts.
+DEVICES = {"cuda": (["--backend", "gpu"], "median"), "cpu": (["--backend", "cpu"], "min")}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=DEVICES, default="cuda")
     device = parser.parse_args().device
-    where, dtype, pick = DEVICES[device]
+    where, pick = DEVICES[device]
     report, peer = (ours.ROOT / "target" / f"{name}-{device}.json" for name in ("wattn", "torch"))
-    ours.measure(torch_attention.SHAPES[device], where, report)
-    command = [sys.executable, torch_attention.__file__, "--device", device, "--dtype", dtype]
-    subprocess.run([*command, "--json", peer], check=True)
+    cases = [shapes.parse(name) for name in torch_attention.CASES[device]]
+    ours.measure([(c.q_heads, c.query, c.keys, c.width) for c in cases], where, report)
+    peer.unlink(missing_ok=True)
+    subprocess.run([sys.executable, torch_attention.__file__, "--device", device, "--json", peer], check=True)
 
-    seconds = ours.seconds(report, dtype, pick)
-    print(f"\n{'heads x query x keys x width':<30} {'PyTorch':<10} {'wattn':>10} {'PyTorch':>10} {'ratio':>8}   GFLOP/s, half the square")
+    print(f"\n{'case':<28} {'PyTorch':<16} {'wattn':>10} {'PyTorch':>10} {'ratio':>8}   GFLOP/s, half the square")
     for result in json.loads(peer.read_text())["results"]:
-        shape = tuple(result[field] for field in ("heads", "query", "keys", "width"))
-        name = ours.name_of(shape)
+        shape = shapes.parse(result["case"])
+        head = f"{shape.name:<28} {result['backend']:<16}"
+        seconds = ours.seconds(report, shape.dtype, pick)
+        key = (shape.q_heads, shape.query, shape.keys, shape.width)
         if "refused" in result:
-            print(f"{name:<30} {result['backend']:<10} {result['refused']}")
-        elif shape not in seconds:
-            print(f"{name:<30} {result['backend']:<10} not measured by wattn bench: see {report}")
+            print(f"{head} {result['refused']}")
+        elif key not in seconds:
+            print(f"{head} not measured by wattn bench: see {report}")
         else:
-            ratio, rate = result["seconds"] / seconds[shape], result["gflops"]
-            print(f"{name:<30} {result['backend']:<10} {rate * ratio:>10.1f} {rate:>10.1f} {ratio:>8.2f}")
+            ratio, rate = result["seconds"] / seconds[key], result["operations_per_second"] / 1e9
+            print(f"{head} {rate * ratio:>10.1f} {rate:>10.1f} {ratio:>8.2f}")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,14 @@ pub const CASES: [&str; 6] =
 /// a few hundred roundings of 2^-24 in each of a dozen products, each about half as wide again by the random weights.
 pub const TOLERANCE: f32 = 1e-4;
 
+/// The project's folder, with the files that tests read. A program that was carried to another machine is told by the variable that
+/// cargo sets for tests.
+pub fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
 pub fn folder(case: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lm").join(case)
+    root().join("tests/golden/lm").join(case)
 }
 
 pub struct Golden {

@@ -1,0 +1,37 @@
+//! The GPU tests as one program, for machines where nothing can be built: `benches/measure --pack` brings it along.
+//!
+//! `cargo test` leaves it out (`test = false`), since each of these is a test of its own there. What they share is compiled once for
+//! each; a process should run one of them, such as `gpu_all gpu_attend::`, since each opens the adapters for itself.
+
+#[path = "../gpu_attend.rs"]
+mod gpu_attend;
+#[path = "../gpu_bind.rs"]
+mod gpu_bind;
+#[path = "../gpu_budget.rs"]
+mod gpu_budget;
+#[path = "../gpu_calibrate.rs"]
+mod gpu_calibrate;
+#[path = "../gpu_decode.rs"]
+mod gpu_decode;
+#[path = "../gpu_lm.rs"]
+mod gpu_lm;
+#[path = "../gpu_lm_shipped.rs"]
+mod gpu_lm_shipped;
+#[path = "../gpu_matrix.rs"]
+mod gpu_matrix;
+#[path = "../gpu_matrix_select.rs"]
+mod gpu_matrix_select;
+#[path = "../gpu_merge.rs"]
+mod gpu_merge;
+#[path = "../gpu_pipelines.rs"]
+mod gpu_pipelines;
+#[path = "../gpu_registers.rs"]
+mod gpu_registers;
+#[path = "../gpu_select.rs"]
+mod gpu_select;
+#[path = "../gpu_selected.rs"]
+mod gpu_selected;
+#[path = "../gpu_sparse.rs"]
+mod gpu_sparse;
+#[path = "../gpu_tune.rs"]
+mod gpu_tune;
