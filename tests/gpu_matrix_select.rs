@@ -3,10 +3,11 @@
 
 mod common;
 
+use common::bad_scores::{spoiled_cases, undecided_cases};
 use common::bound_selection::{Bound, run_twins};
 use common::certificate::certify_all;
 use common::gpu::matrix_contexts;
-use common::select::{SelectCase, assert_lists_equal, float_cases, integer_cases, shape};
+use common::select::{SelectCase, assert_invariants, assert_lists_equal, float_cases, integer_cases, shape};
 use half::f16;
 use wattn::cpu::oracle;
 use wattn::{
@@ -38,6 +39,22 @@ fn integer_cases_exactly() {
             let text = plan.dispatches()[1].specialization.wgsl();
             assert!(text.contains("coopMultiplyAdd"), "{}: no matrices", case.name);
             check(ctx, &plan, case);
+        }
+    }
+}
+
+/// A product of NaN is a score that is not there, and touches no other of its matrix.
+#[test]
+fn what_nan_and_infinity_do_is_defined() {
+    for ctx in matrix_contexts() {
+        for case in spoiled_cases::<f16>().iter().filter(|case| is_hip(case)) {
+            check(ctx, &plan_of(ctx.caps(), case), case);
+        }
+        for case in undecided_cases::<f16>().iter().filter(|case| is_hip(case)) {
+            let bound = Bound::new(ctx, &plan_of(ctx.caps(), case), case);
+            let got = bound.run(ctx, 0);
+            assert_invariants(&case.problem, case.seq_lens_kv.as_deref(), &got, &case.name);
+            assert_lists_equal(&bound.run(ctx, 0), &got, &case.name);
         }
     }
 }

@@ -26,7 +26,7 @@ fn spoil<T: Element>(data: &mut [T], dim: usize, step: usize, bad: impl Fn(usize
 
 /// NaN of either sign, by turns.
 fn nan(i: usize) -> f32 {
-    if i % 2 == 0 { f32::NAN } else { -f32::NAN }
+    if i.is_multiple_of(2) { f32::NAN } else { -f32::NAN }
 }
 
 /// Cases with one list that is right: every score is NaN, infinite or exact.
@@ -74,7 +74,7 @@ pub fn undecided_cases<T: Element>() -> Vec<SelectCase<T>> {
     for (i, case) in cases.iter_mut().enumerate() {
         case.name = format!("{}, undecided", case.name);
         let dim = case.problem.shape().head_dim as usize;
-        let huge = T::from_f32(if i % 2 == 0 { 3.0e38 } else { f32::INFINITY });
+        let huge = T::from_f32(if i.is_multiple_of(2) { 3.0e38 } else { f32::INFINITY });
         for (data, step) in [(case.q.data_mut(), 2), (case.k.data_mut(), 3)] {
             for (j, row) in data.chunks_mut(dim).enumerate().filter(|(j, _)| j % step == 0) {
                 row[j % 3] = huge;
