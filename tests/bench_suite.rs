@@ -12,8 +12,9 @@ use wattn::bench::{
 };
 use wattn::{Context, ContextOptions};
 
+/// No case is skipped because other work on the machine made its ceilings low.
 fn quickly(filter: &str) -> Options {
-    Options::new(Scope::Quick).filter([filter]).seconds_per_case(0.0)
+    Options::new(Scope::Quick).filter([filter]).seconds_per_case(0.0).longest_call(10.0)
 }
 
 /// A device of the test's own: it may be lost.
@@ -177,7 +178,12 @@ fn a_run_goes_on_where_it_ended() {
     let suite = Suite::resume(open, &quickly(filter), Report::from_json(&text).unwrap()).unwrap();
     assert_eq!(suite.num_pending(), left);
     let report = finish(suite);
-    assert_eq!(report.cases[0], first);
+    // Its share of a ceiling changes when the ceiling is measured again.
+    let without_rates = |mut case: CaseResult| {
+        case.parts.iter_mut().for_each(|part| part.rate = None);
+        case
+    };
+    assert_eq!(without_rates(report.cases[0].clone()), without_rates(first));
     assert_eq!(report.cases.len(), left + 1);
     assert_settled(&report);
     for (then, now) in partial.ceilings.iter().zip(&report.ceilings) {

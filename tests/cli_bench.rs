@@ -109,6 +109,12 @@ fn check_page(page: &str, report: &Value) {
     }
 }
 
+/// What was measured of a case. Its share of a ceiling changes when the ceiling is measured again.
+fn without_rates(mut case: Value) -> Value {
+    case["parts"].as_array_mut().unwrap().iter_mut().for_each(|part| part["rate"] = Value::Null);
+    case
+}
+
 #[test]
 fn a_run_goes_on_from_its_report() {
     let folder = Folder::new();
@@ -125,11 +131,14 @@ fn a_run_goes_on_from_its_report() {
     assert!(stdout.contains("hip-2x1x4096x128"), "{stdout}");
     let whole = json(&report);
     assert_eq!(whole["cases"].as_array().unwrap().len(), 3);
-    assert_eq!(whole["cases"][0], first);
+    assert_eq!(without_rates(whole["cases"][0].clone()), without_rates(first));
     assert!(whole["noise"].is_object());
     // Nothing is left to run: the same report again.
     assert_succeeds(&bench("cpu", &["--resume", text(&report)]));
-    assert_eq!(json(&report)["cases"], whole["cases"]);
+    let again = json(&report);
+    for (then, now) in whole["cases"].as_array().unwrap().iter().zip(again["cases"].as_array().unwrap()) {
+        assert_eq!(without_rates(then.clone()), without_rates(now.clone()));
+    }
 
     let other = ["bench", "--quick", "--cases", "decode", "--backend", "cpu", "--resume", text(&report)];
     assert_fails(&wattn(&other), "its filter is");
