@@ -25,10 +25,12 @@ case "$command" in
     info) echo '{"adapters": [{"name": "Pretend", "driver": "1", "kind": "Cpu", "shader_f16": true, "subgroup_size": null, "matrix_edge": null}]}' >"$json" ;;
     *)
         if [ -e "$here/hang" ] && [[ "$all" == *prefill/8x1024x1024x64,decode* ]]; then
-            echo '{"cases": [1]}' >"$json"
+            echo '{"cases": [{"id": "one", "parts": []}]}' >"$json"
             exec sleep 600
         fi
-        echo '{"cases": [1, 2]}' >"$json" ;;
+        outcome='{"is": "measured"}'
+        if [ -e "$here/refuse" ] && [[ "$all" == *"--tier f16"* ]]; then outcome='{"is": "skipped", "reason": "no such tier"}'; fi
+        echo '{"cases": [{"id": "one", "parts": [{"part": "dense", "outcome": '"$outcome"'}]}]}' >"$json" ;;
 esac
 "#;
 
@@ -61,7 +63,8 @@ impl Kit {
     }
 
     fn facts(&self, programs: &str) {
-        let facts = format!(r#"{{"commit": "0", "programs": "{programs}", "glibc_of_programs": [0, 0], "python": "3.12"}}"#);
+        let facts =
+            format!(r#"{{"commit": "0", "programs": "{programs}", "glibc_of_programs": [0, 0], "python": "3.12"}}"#);
         fs::write(self.path("facts.json"), facts).unwrap();
     }
 
@@ -83,7 +86,8 @@ impl Kit {
     /// What the last line of a step says of it.
     fn status(&self, step: &str) -> (String, String) {
         let lines = self.lines();
-        let last = lines.iter().rev().find(|line| line["step"] == step).unwrap_or_else(|| panic!("no {step}: {lines:?}"));
+        let last =
+            lines.iter().rev().find(|line| line["step"] == step).unwrap_or_else(|| panic!("no {step}: {lines:?}"));
         let text = |field: &str| last[field].as_str().unwrap_or_default().to_owned();
         (text("status"), text("reason"))
     }
@@ -120,7 +124,7 @@ fn a_killed_run_loses_no_more_than_the_step_under_way() {
     let kit = Kit::new();
     fs::write(kit.path("hang"), "").unwrap();
     let mut first = kit.run(300, &[]);
-    kit.wait_for(|line| line["step"] == "dense" && line["report"]["cases"] == serde_json::json!([1]));
+    kit.wait_for(|line| line["step"] == "dense" && line["report"]["cases"][0]["id"] == "one");
     first.kill().unwrap();
     first.wait().unwrap();
     // As if the kill had come in the midst of a line.
@@ -141,9 +145,12 @@ fn a_killed_run_loses_no_more_than_the_step_under_way() {
     assert!(kit.calls("--tuning") == 1 && kit.calls("gpu_attend") == 0);
 
     // What is missing is left out by name.
-    for (step, reason) in
-        [("tier/matrix", "matrix_edge"), ("torch", "torch"), ("llama/4x256x256x64-f16", "numpy"), ("ort/4x1x512x64-f16", "onnx")]
-    {
+    for (step, reason) in [
+        ("tier/matrix", "matrix_edge"),
+        ("torch", "torch"),
+        ("llama/4x256x256x64-f16", "numpy"),
+        ("ort/4x1x512x64-f16", "onnx"),
+    ] {
         let (status, why) = kit.status(step);
         let ok = status == "left out" && (why.contains(reason) || why.contains("not brought along"));
         assert!(ok, "{step}: {status}: {why}");
@@ -176,11 +183,17 @@ fn a_run_ends_in_time_and_says_what_is_left() {
 #[test]
 fn a_step_that_fails_does_not_stop_the_others() {
     let kit = Kit::new();
-    let broken = GPU_ALL.replace("two ... ok", "two ... FAILED").replace("printf 'test", "trap 'exit 101' EXIT\nprintf 'test");
+    let broken =
+        GPU_ALL.replace("two ... ok", "two ... FAILED").replace("printf 'test", "trap 'exit 101' EXIT\nprintf 'test");
     fs::write(kit.path("bin/gpu_all"), broken).unwrap();
+    fs::write(kit.path("refuse"), "").unwrap();
     let (code, said) = ended(kit.run(300, &[]));
     assert_eq!(code, Some(1), "{said}");
     assert_eq!((kit.status("tests/gpu_merge").0.as_str(), kit.status("tuned").0.as_str()), ("failed", "done"));
+    // A tier that was not tried is not a tier that is right.
+    let (status, why) = kit.status("tier/f16");
+    assert!(status == "failed" && why.contains("no such tier"), "{status}: {why}");
+    assert_eq!(kit.status("tier/baseline").0, "done");
     let lines = kit.lines();
     let report = &lines.iter().rev().find(|line| line["step"] == "tests/gpu_merge").unwrap()["report"];
     assert_eq!(report, &serde_json::json!({"passed": 1, "failed": ["gpu_merge::two"]}));

@@ -199,22 +199,24 @@ def measure(shape, backends, report, arguments):
     q = new(shape.q_heads, shape.query)
     caches = [(new(shape.kv_heads, shape.keys), new(shape.kv_heads, shape.keys)) for _ in range(copies)]
     for backend in backends:
+        named = backend
         try:
             call, context = flex(shape, device) if backend == "flex" else sdpa(SDPA[device][backend], shape)
             with context(), torch.no_grad():
                 error = check(call(q, *caches[0]), q, *caches[0])
                 calls = [lambda k=k, v=v: call(q, k, v) for k, v in caches]
                 if device == "cpu":
-                    report.add(shape.result(backend, seconds=best(calls[0], arguments.runs), error=error))
+                    report.add(shape.result(named, seconds=best(calls[0], arguments.runs), error=error))
                     continue
                 median, least, count = timed(calls, arguments.seconds)
-                report.add(shape.result(backend, seconds=median, least=least, error=error, calls=count))
+                report.add(shape.result(named, seconds=median, least=least, error=error, calls=count))
                 if decode:
+                    named = f"{backend}, graph"
                     median, least = graphed(calls, arguments.seconds, count)
-                    report.add(shape.result(f"{backend}, graph", seconds=median, least=least, error=error))
+                    report.add(shape.result(named, seconds=median, least=least, error=error))
         except Exception as refused:  # whatever a back end or its compiler throws
             reason = (str(refused).strip() or repr(refused)).splitlines()[0]
-            report.add(shape.result(backend, refused=reason[:200]))
+            report.add(shape.result(named, refused=reason[:200]))
 
 
 def main():

@@ -167,6 +167,10 @@ class Process:
             line["reason"] = f"exit code {code}: {last[-1] if last else 'said nothing'}"[:400]
         if self.step.harness:
             found = harness(output)
+        if lacking := without_numbers(found):
+            line.setdefault("reason", f"{lacking[0]}{f' and {len(lacking) - 1} more' if lacking[1:] else ''}"[:400])
+            if self.step.right and line["status"] == "done":
+                line["status"] = "failed"
         if found is not None:
             line["report"] = found
         self.visit.ended(line, output)
@@ -177,6 +181,14 @@ def end_with_parent():
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         C_LIBRARY.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def without_numbers(report):
+    """Parts of `wattn bench` that were neither measured nor, where timing would say nothing, found right."""
+    cases = report.get("cases", []) if isinstance(report, dict) else []
+    parts = [(case["id"], part["part"], part["outcome"]) for case in cases for part in case["parts"]]
+    bad = [(name, part, outcome) for name, part, outcome in parts if outcome["is"] not in ("measured", "checked")]
+    return [f"{name}: {part} {outcome['is']}: {outcome.get('reason')}" for name, part, outcome in bad]
 
 
 def harness(output):
