@@ -3,6 +3,8 @@
 //! `cargo test` leaves it out (`test = false`), since each of these is a test of its own there. What they share is compiled once for
 //! each; a process should run one of them, such as `gpu_all gpu_attend::`, since each opens the adapters for itself.
 
+#![allow(clippy::duplicate_mod, reason = "each test brings what it shares with the others")]
+
 #[path = "../gpu_attend.rs"]
 mod gpu_attend;
 #[path = "../gpu_bind.rs"]
