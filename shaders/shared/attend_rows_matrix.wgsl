@@ -103,9 +103,6 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
     // A bit for each of the lane's rows: one of its scores was NaN.
     var spoiled_rows = 0u;
-    // What this lane's share of the sums was when they were last folded, every FOLD_TILES tiles: matrix units cut sums off, always
-    // towards 0, which over a long walk would add up.
-    var folded: array<vec4<f32>, FOLDED>;
     if part.resumes {
         for (var c = 0u; c < CARRIED_COLUMNS; c++) { // unroll
             for (var i = 0u; i < CARRIED_EACH; i++) { // unroll in registers
@@ -121,11 +118,9 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
             workgroupBarrier(); // orders sums: the matrices have been read
         }
-        for (var i = 0u; i < CARRIED_FOLDED; i++) {
-            folded[i] = carried4(FOLDED + i, tile);
-        }
+        resume_folded(CARRIED_SUMS + ROWS_EACH, tile);
         for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-            let numbers = carried4(FOLDED + CARRIED_FOLDED + i, tile);
+            let numbers = carried4(CARRIED_SUMS + i, tile);
             row_reference[i] = numbers.x;
             row_sum[i] = numbers.y;
             spoiled_rows |= select(0u, 1u << i, numbers.z != 0.0);
@@ -144,7 +139,6 @@ fn attend_rows(tile: Tile, walk: Walk) {
             k_next[i] = k[k_begin + walk_key(walk, part.begin + at.x) * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
         }
     }
-    // Counted from the begin of the walk, so that sums are folded at the same tiles however the walk is cut.
     var number = (part.begin - walk.begin) / TILE_KV;
     for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
         number++;
@@ -265,9 +259,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                         }
                     }
                     put_sums4(at, sum);
-                    if FOLD_TILES > 0u {
-                        folded[c * CARRIED_EACH + (e - lane) / LANES] *= row_factors[first + r];
-                    }
+                    scale_folded(c * CARRIED_EACH + (e - lane) / LANES, row_factors[first + r]);
                 }
                 workgroupBarrier(); // orders sums: they are what the matrices are to be
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
@@ -294,7 +286,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         // tile_v is written again only after the next tile's first barrier.
 
-        if FOLD_TILES > 0u && number % max(FOLD_TILES, 1u) == 0u {
+        if is_folded_after(number) {
             for (var c = 0u; c < V_TILES; c++) { // unroll in registers
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
                     let at = first_sums + r * EDGE * SUMS_STRIDE4;
@@ -303,7 +295,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 }
                 workgroupBarrier(); // orders sums: the matrices have been written
                 for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
-                    folded[c * CARRIED_EACH + (e - lane) / LANES] += sums4(sums_at(first_sums, e));
+                    fold4(c * CARRIED_EACH + (e - lane) / LANES, sums4(sums_at(first_sums, e)));
                 }
                 workgroupBarrier(); // orders sums: they have been read
             }
@@ -325,12 +317,10 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
             workgroupBarrier(); // orders sums: they have been read
         }
-        for (var i = 0u; i < CARRIED_FOLDED; i++) {
-            carry4(FOLDED + i, folded[i], tile);
-        }
+        carry_folded(CARRIED_SUMS + ROWS_EACH, tile);
         for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
             let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((spoiled_rows >> i) & 1u), 0.0);
-            carry4(FOLDED + CARRIED_FOLDED + i, numbers, tile);
+            carry4(CARRIED_SUMS + i, numbers, tile);
         }
         return;
     }
@@ -353,10 +343,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let column = c * EDGE / 4u + e % (EDGE / 4u);
             if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
                 let sum = sum_of_row(first + r);
-                var value = sums4(sums_at(first_sums, e));
-                if FOLD_TILES > 0u {
-                    value += folded[c * CARRIED_EACH + (e - lane) / LANES];
-                }
+                let value = sums4(sums_at(first_sums, e)) + folded4(c * CARRIED_EACH + (e - lane) / LANES);
                 let mean = select(value / sum, vec4<f32>(), sum == 0.0);
                 store_out(tile, place_of(tile.first_row + r), column, nan_if4(is_spoiled_sum(sum), mean));
             }

@@ -330,8 +330,10 @@ fn specialize_attend(
         Some(edge) => {
             let values = if caps.matrix_from_vec4 { Module::ValuesVec4 } else { Module::ValuesScalar };
             modules.extend(tiling_matrix::modules(edge, caps));
-            modules.extend([values, Module::ShareWorkgroup, Module::CarryNone, Module::AttendRowsMatrix]);
-            MatrixTiling::new(problem, tiling, edge).constants()
+            let matrices = MatrixTiling::new(problem, tiling, edge);
+            let fold = if matrices.fold_tiles() > 0 { Module::FoldSums } else { Module::FoldNone };
+            modules.extend([values, Module::ShareWorkgroup, Module::CarryNone, fold, Module::AttendRowsMatrix]);
+            matrices.constants()
         }
         None => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);

@@ -136,7 +136,7 @@ impl MatrixTiling {
         self.padded4(self.head_dim_v) * 4 / self.edge * self.carried_of_column()
     }
 
-    /// vec4 that a lane carries in all: its share of the sums, of the folded ones, then its rows' numbers.
+    /// vec4 that a lane carries in all: its share of the sums, its rows' numbers, its share of the folded sums.
     pub(super) fn carried(&self) -> u32 {
         let folded = if self.fold_tiles() > 0 { self.sums_each() } else { 0 };
         self.sums_each() + folded + self.tiling.rows.div_ceil(self.tiling.lanes)
@@ -145,7 +145,7 @@ impl MatrixTiling {
     /// Tiles after which sums leave the matrices and are added up in f32; 0: never. A matrix unit cuts sums off, so that each product
     /// loses up to two units in the last place of what has been summed up: with [`FOLD_KEYS`] keys at a time the loss stays below a
     /// quarter of what rounding to f16 costs, at any length. Walks of up to two such runs are left as they are.
-    fn fold_tiles(&self) -> u32 {
+    pub(super) fn fold_tiles(&self) -> u32 {
         if self.walk_keys / self.tiling.num_splits.max(1) > 2 * FOLD_KEYS {
             FOLD_KEYS / self.tiling.tile_kv()
         } else {
@@ -192,7 +192,7 @@ impl MatrixTiling {
             ("FOLDED", self.sums_each()),
             ("CARRIED", 0),
             ("CARRIED_COLUMNS", 0),
-            ("CARRIED_FOLDED", 0),
+            ("CARRIED_SUMS", self.sums_each()),
             ("HEAD_DIM4", head_dim / 4),
             ("HEAD_DIM_V4", head_dim_v / 4),
         ])

@@ -45,10 +45,6 @@ impl Specialization {
         self.constants.insert("CARRIED", carried);
         if let Some(columns) = self.constants.get("V_TILES").copied() {
             self.constants.insert("CARRIED_COLUMNS", columns);
-            if self.constant("FOLD_TILES").is_some_and(|tiles| tiles > 0) {
-                let folded = self.constant("FOLDED").unwrap_or(0);
-                self.constants.insert("CARRIED_FOLDED", folded);
-            }
         }
         // After the uniform and all other buffers.
         self.constants.insert("CARRIED_BINDING", 1 + self.num_storage_buffers());

@@ -18,8 +18,6 @@ struct Device {
     tier: Tier,
     tiling: Tiling,
     subgroup_size: usize,
-    /// Sums of matrices are folded every two tiles.
-    folds: bool,
 }
 
 const TINY: Tiling = Tiling { lanes: 4, rows: 2, keys: 4, groups: 2, num_splits: 1 };
@@ -31,7 +29,7 @@ impl Device {
         caps.max_workgroup_storage_bytes = 128 << 10;
         let size = subgroup_size.as_ref().map_or(4, |size| *size.end());
         caps.subgroup_size = subgroup_size;
-        Self { caps, tier, tiling, subgroup_size: size as usize, folds: false }
+        Self { caps, tier, tiling, subgroup_size: size as usize }
     }
 
     fn baseline() -> Self {
@@ -54,11 +52,6 @@ impl Device {
         device.caps.matrix_tiles = vec![MatrixTile::square(edge)];
         (device.caps.shader_f16, device.caps.matrix_from_vec4) = (true, from_vec4);
         device
-    }
-
-    fn folded(mut self) -> Self {
-        self.folds = true;
-        self
     }
 
     /// Shaders as software devices get them.
@@ -144,7 +137,6 @@ fn output(shape: &AttentionShape, dtype: DType, buffers: &Buffers) -> AttentionO
 fn dense<T: Element>(device: Device, case: common::Case<T>, out_dtype: DType) -> Case {
     let problem = common::gpu::problem_of(&case, out_dtype);
     let plan = device.plan(&problem);
-    let plan = if device.folds { plan.with_constant("FOLD_TILES", 2) } else { plan };
     let (launches, buffers) = parts(&device, &plan, &case, None);
     let name = format!("{:?} {case:?} {out_dtype}", device.tiling);
     let what = name.clone();
@@ -260,6 +252,15 @@ fn matrix_cases() -> Vec<Case> {
     let wide = |head_dim, head_dim_v, lens| AttentionShape { head_dim, head_dim_v, ..shape(lens) };
     // Two rows and columns of matrices; queries that come in two portions.
     let large = |device: Device| device.tiled(|tiling| (tiling.rows, tiling.keys) = (2 * tiling.rows, 2 * tiling.keys));
+    // So many keys that sums are folded, in few tiles, and scores that rise by some bits from tile to tile.
+    let long = |device: Device| device.tiled(|tiling| (tiling.keys, tiling.groups) = (128 / tiling.lanes, 1));
+    let folded = || {
+        let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..common::shape(1, [8, 8300], [1, 1]) };
+        let mut case = common::Case::<f16>::random(shape, Mask::Full, STEEP);
+        case.q.data_mut().iter_mut().for_each(|x| *x = f16::from_f32(1.0));
+        case.k.data_mut().iter_mut().enumerate().for_each(|(at, x)| *x = f16::from_f32((at / 8) as f32 / 1024.0));
+        case
+    };
     let portions = common::Case::<f16>::random(wide(36, 12, [11, 45]), Mask::Causal, 33);
     let mut spoiled = common::Case::<f16>::random(shape([12, 12]), Mask::Causal, 35);
     // Values of one late key: rows before it stay finite.
@@ -274,8 +275,8 @@ fn matrix_cases() -> Vec<Case> {
         dense(Device::matrices(8, 8, true), spoiled, DType::F32),
         dense(Device::matrices(8, 8, true), steep::<f16>(shape([6, 45])), DType::F32),
         dense(Device::matrices(8, 16, true), steep::<f16>(shape([6, 45])), DType::F32),
-        dense(Device::matrices(8, 8, true).folded(), steep::<f16>(shape([6, 45])), DType::F32),
-        dense(large(Device::matrices(8, 16, false)).folded(), halves([19, 75], Mask::Causal, 41), DType::F32),
+        dense(long(Device::matrices(8, 8, true)), folded(), DType::F32),
+        dense(long(Device::matrices(8, 16, false)).cut(), folded(), DType::F32),
         dense(Device::matrices(8, 8, true).cut(), halves([11, 45], Mask::Causal, 36), DType::F32),
         dense(Device::matrices(8, 16, false).cut().splits(2), halves([11, 45], Mask::Causal, 37), DType::F32),
         dense(Device::matrices(16, 32, true).software(), halves([11, 45], Mask::Causal, 38), DType::F32),

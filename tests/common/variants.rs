@@ -140,6 +140,7 @@ pub fn variants_of(devices: &[(DeviceCaps, Tier)]) -> Vec<Variant> {
         }
     }
     for device in devices {
+        folded_variants(device, &mut found);
         selected_variants(device, &mut found);
     }
     let baseline = (DeviceCaps::BASELINE, Tier::Baseline);
@@ -154,6 +155,20 @@ pub fn variants_of(devices: &[(DeviceCaps, Tier)]) -> Vec<Variant> {
     let plan = MergePlan::new(&merge, &baseline.0).unwrap();
     found.add(&plan.dispatch().specialization, &baseline, None, None);
     found.variants
+}
+
+/// Walks so long that the sums of matrices are folded, in one part and in several.
+fn folded_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
+    let (caps, tier) = device;
+    if tier.matrix() {
+        let shape = AttentionShape { seq_len_q: 64, seq_len_kv: 20000, ..shapes([64, 64])[0] };
+        let problem = AttentionProblem::new(shape, DType::F16).with_lse();
+        let tiling = Tiling { num_splits: 1, ..AttentionPlan::with_tier(&problem, caps, *tier).unwrap().tiling() };
+        for caps in [caps.clone(), cut(caps)] {
+            let plan = AttentionPlan::with_tiling(&problem, &caps, *tier, tiling).unwrap();
+            found.add_attention(&plan, 1, device);
+        }
+    }
 }
 
 /// Dense attention of one shape and pair of types: with and without lse and key lengths, in one part and in several.

@@ -1,0 +1,32 @@
+// Family `fold`: where the sums of a long walk go that must not stay in matrices. Matrix units may cut sums off, always towards 0, which
+// would add up: every FOLD_TILES tiles the sums are added to what this lane keeps of them, in f32, and begin again at 0.
+var<private> folded: array<vec4<f32>, FOLDED>; // this lane's share of each column of matrices
+
+// Tiles are counted from 1, from the begin of the walk, so that they are the same however it is cut.
+fn is_folded_after(number: u32) -> bool {
+    return number % FOLD_TILES == 0u;
+}
+
+fn fold4(at: u32, value: vec4<f32>) {
+    folded[at] += value;
+}
+
+fn scale_folded(at: u32, factor: f32) {
+    folded[at] *= factor;
+}
+
+fn folded4(at: u32) -> vec4<f32> {
+    return folded[at];
+}
+
+fn carry_folded(first: u32, tile: Tile) {
+    for (var i = 0u; i < FOLDED; i++) {
+        carry4(first + i, folded[i], tile);
+    }
+}
+
+fn resume_folded(first: u32, tile: Tile) {
+    for (var i = 0u; i < FOLDED; i++) {
+        folded[i] = carried4(first + i, tile);
+    }
+}
