@@ -72,8 +72,8 @@ impl Kit {
     fn run(&self, seconds: u32, options: &[&str]) -> Child {
         let mut command = Command::new("python3");
         command.arg(root().join("benches/visit/visit.py")).args(["Pretend", "--quick", "--python", "false"]);
-        command.arg("--seconds").arg(seconds.to_string()).arg("--stage").arg(self.folder.path());
-        command.arg("--out").arg(self.path("out")).args(options);
+        command.arg("--seconds").arg(seconds.to_string()).args(["--stage", ".", "--out", "out"]).args(options);
+        command.current_dir(self.folder.path());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("tests of the kit need python3")
     }

@@ -34,7 +34,7 @@ def loads(library, folders=()):
 
 class Machine:
     def __init__(self, stage, work, adapter, python=None):
-        self.stage, self.work, self.adapter = pathlib.Path(stage), pathlib.Path(work), adapter
+        self.stage, self.work, self.adapter = pathlib.Path(stage).resolve(), pathlib.Path(work), adapter
         self.facts = json.loads((self.stage / "facts.json").read_text())
         self.env = dict(os.environ, XDG_CACHE_HOME=str(self.work / "cache"), WATTN_TEST_ADAPTER=adapter)
         self.env["CARGO_MANIFEST_DIR"] = str(self.stage / "files")
