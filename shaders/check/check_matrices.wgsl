@@ -46,20 +46,17 @@ fn check_matrices(thread: Thread) {
     }
     atomicAdd(&arrived[thread.index % 4u], 1u);
 
-    // Queries come in through tile_a, TILE_KV columns at a time.
+    // Queries come in through tile_a, which is as wide as they are. It is written again behind other barriers.
     var queries: array<MatrixA, K_TILES>;
-    for (var chunk = 0u; chunk < K_TILES / KEY_TILES; chunk++) { // unroll in registers
-        for (var e = lane; e < EDGE * TILE_KV / 4u; e += LANES) {
-            let row = e / (TILE_KV / 4u);
-            let column = e % (TILE_KV / 4u);
-            put_a4(first_a + row * A_STRIDE4 + column, operands[Q + (first + row) * K_COLUMNS4 + chunk * TILE_KV / 4u + column]);
-        }
-        workgroupBarrier(); // orders tile_a: the other lanes' have been written
-        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-            let at = first_a + n * EDGE / 4u;
-            queries[chunk * KEY_TILES + n] = coopLoadT<MatrixA>(&tile_a[at * PER_VEC4], A_STRIDE4 * PER_VEC4);
-        }
-        workgroupBarrier(); // orders tile_a: all have been read
+    for (var e = lane; e < EDGE * K_COLUMNS4; e += LANES) {
+        let row = e / K_COLUMNS4;
+        let column = e % K_COLUMNS4;
+        put_a4(first_a + row * A_STRIDE4 + column, operands[Q + (first + row) * K_COLUMNS4 + column]);
+    }
+    workgroupBarrier(); // orders tile_a: the other lanes' have been written
+    for (var d = 0u; d < K_TILES; d++) { // unroll in registers
+        let at = first_a + d * EDGE / 4u;
+        queries[d] = coopLoadT<MatrixA>(&tile_a[at * PER_VEC4], A_STRIDE4 * PER_VEC4);
     }
 
     for (var e = thread.index; e < TILE_KV * K_COLUMNS4; e += WORKGROUP_SIZE) {
@@ -116,8 +113,10 @@ fn check_matrices(thread: Thread) {
         workgroupBarrier(); // orders sums: they have been read
     }
     if thread.index == 0u {
+        var invocations: vec4<f32>;
         for (var i = 0u; i < 4u; i++) { // unroll
-            found[INVOCATIONS][i] = f32(atomicLoad(&arrived[i]));
+            invocations[i] = f32(atomicLoad(&arrived[i]));
         }
+        found[INVOCATIONS] = invocations;
     }
 }

@@ -14,6 +14,7 @@ use crate::shader::{Arrays, Module, assemble, unroll};
 const KEY_TILES: u32 = 2;
 const K_TILES: u32 = 2;
 const V_TILES: u32 = 2;
+const _: () = assert!(K_TILES == KEY_TILES, "queries come in through the place of the weights");
 
 /// The check of one device's matrix products, which [`Context::check_matrices`](crate::Context::check_matrices) runs. Whole
 /// numbers, so that no device may round; no two in a row or in a column alike, so that nothing can be in another's place.
@@ -59,8 +60,19 @@ impl MatrixCheck {
     /// The complete WGSL.
     #[must_use]
     pub fn wgsl(&self) -> String {
-        let (constants, source) = (self.constants(), include_str!("../../shaders/check/check_matrices.wgsl"));
-        assemble(&self.modules, &constants, &BTreeMap::new(), source, |text| unroll(text, &constants, self.arrays))
+        let constants = self.constants();
+        self.assemble(|text| unroll(text, &constants, self.arrays))
+    }
+
+    /// [`wgsl`](Self::wgsl) with its loops as they stand in the files. For tests.
+    #[must_use]
+    pub fn wgsl_rolled(&self) -> String {
+        self.assemble(str::to_owned)
+    }
+
+    fn assemble(&self, prepare: impl Fn(&str) -> String) -> String {
+        let source = include_str!("../../shaders/check/check_matrices.wgsl");
+        assemble(&self.modules, &self.constants(), &BTreeMap::new(), source, prepare)
     }
 
     /// Bind group 0.
@@ -121,7 +133,8 @@ impl MatrixCheck {
     }
 
     /// What the kernel reads.
-    pub(crate) fn operands_f16(&self) -> Vec<f16> {
+    #[must_use]
+    pub fn operands_f16(&self) -> Vec<f16> {
         let Operands { q, k, v, weights, first_sums } = self.operands();
         // Below 2048: f16 holds them.
         [q, k, v, weights, first_sums].concat().into_iter().map(|x| f16::from_f32(x as f32)).collect()

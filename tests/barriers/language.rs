@@ -1,8 +1,9 @@
-//! The kernels of language models and of benchmarks.
+//! The kernels of language models and of benchmarks, and the check of matrices.
 
 use half::{bf16, f16};
 use wattn::bench::{BenchKernel, Scalar};
 use wattn::lm::{Elements, LmKernel, LmVariant, Matrix, Sampling, WeightElem, twins};
+use wattn::{DeviceCaps, MatrixCheck, MatrixTile};
 
 use super::common::Random;
 use super::common::lm::difference;
@@ -36,6 +37,22 @@ fn case(
     Case { name: name.to_owned(), launches: vec![launch], buffers, check: Box::new(check) }
 }
 
+/// The product that a device is tried with, for one kind of matrices.
+fn check_of_matrices(edge: u32, lanes: u32, matrix_from_vec4: bool) -> Case {
+    let mut caps = DeviceCaps::BASELINE;
+    (caps.shader_f16, caps.subgroup_size) = (true, Some(lanes..=lanes));
+    (caps.matrix_tiles, caps.matrix_from_vec4) = (vec![MatrixTile::square(edge)], matrix_from_vec4);
+    let check = MatrixCheck::of(&caps).unwrap();
+    let buffers =
+        vec![("operands", to_bytes(&check.operands_f16())), ("found", garbage(check.expected().len() as u64 * 4))];
+    let (rolled, shipped) = (check.wgsl_rolled(), check.wgsl());
+    let is_right = move |buffers: &Buffers| assert_eq!(check.fault(&from_bytes(&buffers["found"])), None);
+    let dispatch = ([1; 3], Vec::new());
+    let mut case = case("check of matrices", rolled, lanes as usize, dispatch, buffers, is_right);
+    case.launches[0].shipped = shipped;
+    case
+}
+
 /// A kernel of models. Its subgroups are of no interest: none has operations of them.
 fn of_model(
     variant: LmVariant,
@@ -65,7 +82,8 @@ fn assert_close(buffers: &Buffers, name: &str, wanted: &[f32]) {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
+    let mut cases =
+        vec![check_of_matrices(8, 8, true), check_of_matrices(8, 16, false), check_of_matrices(16, 32, true)];
     let tokens = [7u32, 0, 12, 5, 5, 11, 3];
     for (elem, matrix) in matrices(13, 36) {
         let variant = LmVariant { elem, ..LmVariant::plain(LmKernel::EmbedTokens) };
