@@ -13,6 +13,8 @@ mod gpu_bind;
 mod gpu_budget;
 #[path = "../gpu_calibrate.rs"]
 mod gpu_calibrate;
+#[path = "../gpu_check_matrices.rs"]
+mod gpu_check_matrices;
 #[path = "../gpu_decode.rs"]
 mod gpu_decode;
 #[path = "../gpu_lm.rs"]
