@@ -38,6 +38,7 @@ class Machine:
         self.facts = json.loads((self.stage / "facts.json").read_text())
         self.env = dict(os.environ, XDG_CACHE_HOME=str(self.work / "cache"), WATTN_TEST_ADAPTER=adapter)
         self.env["CARGO_MANIFEST_DIR"] = str(self.stage / "files")
+        self.env["CARGO_BIN_EXE_wattn"] = str(self.stage / "bin" / "wattn")
         self.env.setdefault("HOME", str(self.work))
         self.notes, self.prefix = [], []
         if sys.platform == "linux":
