@@ -126,10 +126,15 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var c = 0u; c < COLS; c++) { // unroll in registers
                 acc[r][c] *= rescale;
             }
+            // A sum keeps a NaN. It has no other: +infinity, which meets -infinity here, spoils its row as well.
+            var total = scores[r][0];
+            for (var c = 1u; c < KEYS; c++) { // unroll in registers
+                total += scores[r][c];
+            }
+            spoiled_rows |= select(0u, 1u << r, is_nan(total));
             for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll in registers
                 let score4 = vec4<f32>(
                     scores[r][c4 * 4u], scores[r][c4 * 4u + 1u], scores[r][c4 * 4u + 2u], scores[r][c4 * 4u + 3u]);
-                spoiled_rows |= select(0u, 1u << r, any_nan(score4));
                 // Nothing for what is masked, and for -infinity.
                 let weight4 =
                     select(vec4<f32>(), max(exp2(score4 - new_max), vec4<f32>(LEAST_WEIGHT)), score4 > vec4<f32>(MASKED));
