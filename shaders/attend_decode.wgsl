@@ -1,4 +1,4 @@
-// One workgroup attends GROUPS * ROWS query rows of one KV head to one split of their walk, and leaves a partial
+// One workgroup attends TILE_Q query rows of one KV head to one split of their walk, and leaves a partial
 // (out, lse) that merge_splits combines. Meant for few rows: all query heads of a KV head in one pass over its keys.
 @group(0) @binding(0) var<uniform>             params: AttendParams;
 @group(0) @binding(1) var<storage, read>       q: array<Elem4>;               // [batch, seq_len_q, num_q_heads, head_dim / 4]
@@ -44,6 +44,5 @@ fn attend_decode(
     let begin = walk.begin;
     walk.begin = begin + num_tiles * place.split / params.num_splits * TILE_KV;
     walk.end = min(begin + num_tiles * (place.split + 1u) / params.num_splits * TILE_KV, walk.end);
-    let first_row = rows.begin + group_of(thread) * ROWS;
-    attend_rows(Tile(place.batch, place.heads, first_row, rows.end, place.split, place.slot, thread), walk);
+    attend_rows(Tile(place.batch, place.heads, first_row_of(rows, thread), rows.end, place.split, place.slot, thread), walk);
 }

@@ -1,4 +1,4 @@
-// One workgroup attends GROUPS * ROWS query rows of one KV head to all the keys of their walk. Rows are (query, head of
+// One workgroup attends TILE_Q query rows of one KV head to all the keys of their walk. Rows are (query, head of
 // the group) pairs, so the query heads that share a KV head share its tiles.
 @group(0) @binding(0) var<uniform>             params: AttendParams;
 @group(0) @binding(1) var<storage, read>       q: array<Elem4>;           // [batch, seq_len_q, num_q_heads, head_dim / 4]
@@ -36,6 +36,5 @@ fn attend_prefill(
     if rows.begin >= rows.end {
         return;
     }
-    let first_row = rows.begin + group_of(thread) * ROWS;
-    attend_rows(Tile(place.batch, place.heads, first_row, rows.end, 0u, place.slot, thread), walk_of(place, rows));
+    attend_rows(Tile(place.batch, place.heads, first_row_of(rows, thread), rows.end, 0u, place.slot, thread), walk_of(place, rows));
 }

@@ -172,7 +172,7 @@ pub(crate) use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
 pub use plan::{
     AttentionClass, AttentionPlan, Dispatch, DispatchBudget, MaskKind, MergePlan, MethodKind, SelectionClass,
-    SelectionPlan, SelectionTiling, Stretch, Tiling, TunedAt, Tuning,
+    SelectionPlan, SelectionTiling, Sharing, Stretch, Tiling, TunedAt, Tuning,
 };
 #[doc(hidden)]
 pub use plan::{MatrixCheck, check_dispatches};

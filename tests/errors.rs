@@ -6,7 +6,7 @@ mod common;
 use common::shape;
 use wattn::{
     Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, ContextOptions,
-    DType, DeviceCaps, Error, HostInputs, HostTensor, Layout, Mask, Merge, MergeArgs, MergePlan, MergeProblem,
+    DType, DeviceCaps, Error, HostInputs, HostTensor, Layout, Mask, Merge, MergeArgs, MergePlan, MergeProblem, Sharing,
     TensorView, TensorViewMut, Tier, Tiling, U32View, Workspace, cpu,
 };
 use wgpu::BufferUsages;
@@ -372,7 +372,7 @@ fn tiers_and_tilings_must_fit_the_device() {
         let error = AttentionPlan::with_tier(&problem, &caps, tier).unwrap_err();
         assert!(matches!(error, Error::MissingFeature { feature, .. } if feature == wanted), "{error}");
     }
-    let good = Tiling { lanes: 8, rows: 2, keys: 4, groups: 1, num_splits: 1 };
+    let good = Tiling { lanes: 8, rows: 2, keys: 4, groups: 1, num_splits: 1, sharing: Sharing::Keys };
     let bad = |tiling, wanted: &str| match AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, tiling) {
         Err(Error::Invalid { field, .. } | Error::Limit { limit: field, .. }) => assert_eq!(field, wanted),
         other => panic!("{tiling:?} {other:?}"),

@@ -10,7 +10,7 @@ use wattn::tune::{
 };
 use wattn::{
     AttentionClass, AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Hip, Mask, SelectionClass,
-    SelectionPlan, SelectionProblem, SelectionTiling, Tier, Tiling, TunedAt, Tuning,
+    SelectionPlan, SelectionProblem, SelectionTiling, Sharing, Tier, Tiling, TunedAt, Tuning,
 };
 
 fn shape(seq_len_q: u32, seq_len_kv: u32) -> AttentionShape {
@@ -113,7 +113,7 @@ fn plans_take_what_was_measured_and_only_that() {
     let (caps, asked) = (matrix_gpu(), problem(512, 4096));
     let untuned = AttentionPlan::new(&asked, &caps).unwrap();
     assert!(!untuned.is_tuned() && !untuned.to_string().contains("measured"));
-    let tiling = Tiling { lanes: 16, rows: 2, keys: 4, groups: 2, num_splits: 1 };
+    let tiling = Tiling { lanes: 16, rows: 2, keys: 4, groups: 2, num_splits: 1, sharing: Sharing::Keys };
     let mut tuning = Tuning::new();
     assert!(tuning.is_empty());
     tuning.set_attention(AttentionClass::of(&asked), Tier::Baseline, tiling);
@@ -141,7 +141,7 @@ fn plans_take_what_was_measured_and_only_that() {
 fn measured(classes: &[(&AttentionProblem, u32)]) -> DeviceCaps {
     let mut tuning = Tuning::new();
     for (problem, keys) in classes {
-        let tiling = Tiling { lanes: 16, rows: 1, keys: *keys, groups: 4, num_splits: 1 };
+        let tiling = Tiling { lanes: 16, rows: 1, keys: *keys, groups: 4, num_splits: 1, sharing: Sharing::Keys };
         tuning.set_attention(AttentionClass::of(problem), Tier::Baseline, tiling);
     }
     matrix_gpu().with_tuning(tuning)
@@ -183,7 +183,7 @@ fn sizes_that_were_not_measured_take_the_nearest_that_were() {
 #[test]
 fn what_a_neighbour_does_not_fit_goes_to_the_next_one() {
     // Eight rows a group where there are four.
-    let few = |rows| Tiling { lanes: 16, rows, keys: 4, groups: 4, num_splits: 7 };
+    let few = |rows| Tiling { lanes: 16, rows, keys: 4, groups: 4, num_splits: 7, sharing: Sharing::Keys };
     let mut tuning = Tuning::new();
     let group_of_16 = AttentionShape { num_q_heads: 16, num_kv_heads: 1, ..shape(1, 8192) };
     let wide = AttentionProblem::new(group_of_16, DType::F16).mask(Mask::Causal);
@@ -240,8 +240,10 @@ fn selections_take_the_nearest_too() {
 
 #[test]
 fn tables_are_kept_by_device_and_merge() {
-    let (class, tiling) =
-        (AttentionClass::of(&problem(1, 4096)), Tiling { lanes: 8, rows: 1, keys: 4, groups: 4, num_splits: 3 });
+    let (class, tiling) = (
+        AttentionClass::of(&problem(1, 4096)),
+        Tiling { lanes: 8, rows: 1, keys: 4, groups: 4, num_splits: 3, sharing: Sharing::Keys },
+    );
     let mut table = TuningTable::new();
     table.set_attention(&key("a"), entry(class, Tier::Baseline, tiling));
     table.set_attention(&key("a"), entry(class, Tier::Subgroup, tiling));
@@ -291,7 +293,14 @@ fn broken_tables_are_errors_and_nonsense_in_them_is_not_taken() {
                 Tiling { keys: number, ..sane },
                 Tiling { groups: number, ..sane },
                 Tiling { num_splits: number, ..sane },
-                Tiling { lanes: number, rows: number, keys: number, groups: number, num_splits: number },
+                Tiling {
+                    lanes: number,
+                    rows: number,
+                    keys: number,
+                    groups: number,
+                    num_splits: number,
+                    sharing: Sharing::Keys,
+                },
             ];
             for tiling in tilings {
                 let mut tuning = Tuning::new();

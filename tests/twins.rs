@@ -8,11 +8,11 @@ use half::{bf16, f16};
 use wattn::cpu::twins;
 use wattn::{
     AttentionOutput, AttentionPlan, AttentionShape, DeviceCaps, Element, HostTensor, LSE_EMPTY, Mask, MergeProblem,
-    Tier, Tiling,
+    Sharing, Tier, Tiling,
 };
 
 /// Tiles of 4 rows and 16 keys.
-const TINY: Tiling = Tiling { lanes: 4, rows: 2, keys: 4, groups: 2, num_splits: 1 };
+const TINY: Tiling = Tiling { lanes: 4, rows: 2, keys: 4, groups: 2, num_splits: 1, sharing: Sharing::Keys };
 
 fn plan<T: Element>(case: &Case<T>, tiling: Tiling) -> AttentionPlan {
     let mut problem = case.problem().with_lse();
@@ -67,7 +67,7 @@ fn every_tiling() {
     for lanes in [4, 8, 16] {
         for rows in [1, 4, 8] {
             for keys in [4, 8, 16] {
-                check(&case, Tiling { lanes, rows, keys, groups: 1, num_splits: 1 });
+                check(&case, Tiling { lanes, rows, keys, groups: 1, num_splits: 1, sharing: Sharing::Keys });
             }
         }
     }

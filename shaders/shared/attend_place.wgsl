@@ -10,7 +10,7 @@ struct WorkgroupPlace {
     slot: u32,
 }
 
-// Rows of a workgroup; `end` may lie below `begin` + GROUPS * ROWS.
+// Rows of a workgroup; `end` may lie below `begin` + TILE_Q.
 struct RowTile {
     begin: u32,
     end: u32,

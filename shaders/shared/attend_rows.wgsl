@@ -7,6 +7,11 @@
 // The softmax weights of a tile, four keys to an element: what the lanes hand over between scores and output.
 var<workgroup> weights: array<vec4<f32>, GROUPS * ROWS * WEIGHTS_STRIDE>;
 
+// Each group has rows of its own.
+fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
+    return rows.begin + group_of(thread) * ROWS;
+}
+
 fn column_of(thread: Thread, c: u32) -> u32 {
     return min(lane_of(thread) + c * LANES, HEAD_DIM_V4 - 1u);
 }

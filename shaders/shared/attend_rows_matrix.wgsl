@@ -23,6 +23,11 @@ var<workgroup> last_tiles: array<atomic<u32>, 4>;
 const MOVING = 0u;
 const SPOILED = 1u;
 
+// Each group has rows of its own.
+fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
+    return rows.begin + group_of(thread) * ROWS;
+}
+
 // By their bits: a compiler may take for granted that numbers are finite.
 fn is_spoiled(value: vec4<f16>) -> vec4<bool> {
     return (bitcast<vec4<u32>>(vec4<f32>(value)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);

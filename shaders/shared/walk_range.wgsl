@@ -41,7 +41,7 @@ struct Walk {
 }
 
 fn rows_of_workgroup(place: WorkgroupPlace) -> RowTile {
-    let begin = row_tile_of(place) * GROUPS * ROWS;
+    let begin = row_tile_of(place) * TILE_Q;
     return RowTile(begin, params.num_rows);
 }
 
@@ -49,7 +49,7 @@ fn walk_of(place: WorkgroupPlace, rows: RowTile) -> Walk {
     let seq_len_kv = seq_len_kv_of(place.batch);
     // Both borders of what a row sees move up with the row, so the first and the last row bound all between.
     let first = visible_keys(rows.begin, seq_len_kv);
-    let last = visible_keys(min(rows.begin + GROUPS * ROWS, rows.end) - 1u, seq_len_kv);
+    let last = visible_keys(min(rows.begin + TILE_Q, rows.end) - 1u, seq_len_kv);
     return Walk(first.begin, last.end, last.begin, first.end, seq_len_kv);
 }
 

@@ -37,7 +37,7 @@ fn rows_of_workgroup(place: WorkgroupPlace) -> RowTile {
     let row_tile = row_tile_of(place);
     let q_block = row_tile / params.tiles_per_q_block;
     let rows_per_q_block = params.block_size_q * params.group_size;
-    let begin = q_block * rows_per_q_block + row_tile % params.tiles_per_q_block * GROUPS * ROWS;
+    let begin = q_block * rows_per_q_block + row_tile % params.tiles_per_q_block * TILE_Q;
     return RowTile(begin, min((q_block + 1u) * rows_per_q_block, params.num_rows));
 }
 
@@ -45,7 +45,7 @@ fn walk_of(place: WorkgroupPlace, rows: RowTile) -> Walk {
     let seq_len_kv = seq_len_kv_of(place.batch);
     let offset = i32(seq_len_kv) - i32(params.seq_len_q);
     let p_min = i32(rows.begin / params.group_size) + offset;
-    let p_max = i32((min(rows.begin + GROUPS * ROWS, rows.end) - 1u) / params.group_size) + offset;
+    let p_max = i32((min(rows.begin + TILE_Q, rows.end) - 1u) / params.group_size) + offset;
     let p_block_end = i32((rows.end - 1u) / params.group_size) + offset;
     let q_block = rows.begin / (params.block_size_q * params.group_size);
     let num_q_blocks = (params.seq_len_q + params.block_size_q - 1u) / params.block_size_q;

@@ -373,6 +373,7 @@ fn scalar_constants(shape: &AttentionShape, tier: Tier, tiling: Tiling) -> BTree
         ("COLS", shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes)),
         ("SHARE", tiling.share(tier)),
         ("SLOTS", tiling.slots(tier)),
+        ("TILE_Q", tiling.tile_q()),
         ("TILE_KV", tiling.tile_kv()),
         ("WEIGHTS_STRIDE", tiling.weights_stride()),
         ("WORKGROUP_SIZE", tiling.workgroup_size()),

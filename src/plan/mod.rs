@@ -29,7 +29,7 @@ pub use select::SelectionPlan;
 pub(crate) use select::{Piece, Samples, StagePlan};
 pub use select_tiling::SelectionTiling;
 pub use stretch::Stretch;
-pub use tiling::Tiling;
+pub use tiling::{Sharing, Tiling};
 pub use tuned::{AttentionClass, MaskKind, MethodKind, SelectionClass, Tuning};
 
 use stretch::{Costs, Parts};

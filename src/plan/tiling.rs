@@ -4,6 +4,19 @@ use super::attend::RowSets;
 use super::tiling_matrix::MatrixTiling;
 use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 
+/// What the invocations of a workgroup share out among themselves. [`Tier::Matrix`] has a way of its own, and takes
+/// [`Sharing::Keys`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
+pub enum Sharing {
+    /// Each group has query rows of its own. Its lanes take different keys for the scores, and different columns for out.
+    #[default]
+    Keys,
+    /// All groups have the same query rows and different keys. The lanes of a group share the row of a key, so that
+    /// neighbours read neighbouring memory: for few query rows, whose time is that of reading k and v.
+    Columns,
+}
+
 /// How a kernel cuts its problem. A *group* of `lanes` invocations attends `rows` query rows; a workgroup is `groups`
 /// of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +33,9 @@ pub struct Tiling {
     pub groups: u32,
     /// Slices of the keys, each a workgroup's. More than one makes partial results that are merged.
     pub num_splits: u32,
+    /// What lanes and groups share out.
+    #[cfg_attr(feature = "tune", serde(default))]
+    pub sharing: Sharing,
 }
 
 impl Tiling {
@@ -29,13 +45,19 @@ impl Tiling {
     /// Query rows of a workgroup.
     #[must_use]
     pub const fn tile_q(&self) -> u32 {
-        self.rows * self.groups
+        match self.sharing {
+            Sharing::Keys => self.rows * self.groups,
+            Sharing::Columns => self.rows,
+        }
     }
 
     /// Keys of a tile.
     #[must_use]
     pub const fn tile_kv(&self) -> u32 {
-        self.lanes * self.keys
+        match self.sharing {
+            Sharing::Keys => self.lanes * self.keys,
+            Sharing::Columns => self.groups * self.keys,
+        }
     }
 
     /// Invocations of a workgroup.
@@ -111,7 +133,7 @@ impl Tiling {
         let rows = choose_rows(columns, KEYS, caps, tier)
             .min(u32::try_from(num_rows.max(1).next_power_of_two()).unwrap_or(u32::MAX));
         let keys = choose_keys(rows, caps);
-        let mut tiling = Self { lanes, rows, keys, groups: 1, num_splits: 1 };
+        let mut tiling = Self { lanes, rows, keys, groups: 1, num_splits: 1, sharing: Sharing::Keys };
         tiling.groups = choose_groups(problem, tiling, num_rows, caps, tier);
         // A workgroup of whole subgroups may be many groups where the size of a subgroup varies: fewer rows each then.
         while tiling.rows > 1 && tiling.storage_bytes(problem, caps, tier) > workgroup_budget(caps) {
@@ -181,8 +203,9 @@ impl Tiling {
 
 impl core::fmt::Display for Tiling {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { lanes, rows, keys, groups, num_splits } = self;
-        write!(f, "{lanes} lanes x {rows} rows x {keys} keys x {groups} groups, {num_splits} splits")
+        let Self { lanes, rows, keys, groups, num_splits, sharing } = self;
+        let lanes_of = if *sharing == Sharing::Columns { " of a key" } else { "" };
+        write!(f, "{lanes} lanes{lanes_of} x {rows} rows x {keys} keys x {groups} groups, {num_splits} splits")
     }
 }
 

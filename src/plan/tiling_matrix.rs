@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Tiling;
 use super::attend::RowSets;
+use super::{Sharing, Tiling};
 use crate::shader::Module;
 use crate::{AttentionProblem, BlockSelection, DType, DeviceCaps, Error, Result, Tier};
 
@@ -47,7 +47,7 @@ impl MatrixTiling {
         let keys = (32 / lanes).max(1);
         // Four subgroups share what is loaded of keys and values.
         let groups = num_rows.div_ceil(rows.into()).clamp(1, 4) as u32;
-        let mut tiling = Tiling { lanes, rows, keys, groups, num_splits: 1 };
+        let mut tiling = Tiling { lanes, rows, keys, groups, num_splits: 1, sharing: Sharing::Keys };
         while Self::new(problem, tiling, edge).validate(caps).is_err() {
             // Fewer keys cost barriers, fewer groups loads.
             if tiling.keys > 1 && (tiling.tile_kv() / 2).is_multiple_of(edge) {
@@ -64,7 +64,8 @@ impl MatrixTiling {
     /// Workgroup memory of the smallest tiling.
     pub(super) fn least_storage_bytes(problem: &AttentionProblem, caps: &DeviceCaps, edge: u32) -> u64 {
         let lanes = caps.subgroup_size.as_ref().map_or(edge, |size| *size.start());
-        let tiling = Tiling { lanes, rows: edge, keys: (edge / lanes).max(1), groups: 1, num_splits: 1 };
+        let tiling =
+            Tiling { lanes, rows: edge, keys: (edge / lanes).max(1), groups: 1, num_splits: 1, sharing: Sharing::Keys };
         Self::new(problem, tiling, edge).storage_bytes()
     }
 
@@ -74,6 +75,9 @@ impl MatrixTiling {
         let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
         if caps.subgroup_size.as_ref().is_none_or(|size| tiling.lanes != *size.start()) {
             return invalid("lanes", tiling.lanes, "must be the subgroup size: a subgroup holds a matrix");
+        }
+        if tiling.sharing != Sharing::Keys {
+            return invalid("sharing", tiling.sharing as u32, "must be Sharing::Keys with matrices");
         }
         if !tiling.rows.is_multiple_of(edge) {
             return invalid("rows", tiling.rows, "must be a multiple of the matrix edge");
@@ -165,6 +169,7 @@ impl MatrixTiling {
             ("ROWS", tiling.rows),
             ("GROUPS", tiling.groups),
             ("WORKGROUP_SIZE", tiling.workgroup_size()),
+            ("TILE_Q", tiling.tile_q()),
             ("TILE_KV", tile_kv),
             ("ROW_TILES", tiling.rows / edge),
             ("KEY_TILES", tile_kv / edge),
@@ -249,7 +254,11 @@ mod tests {
                     .into_iter()
                     .flat_map(|rows| (1..=16).flat_map(move |keys| (1..=4).map(move |g| (rows, keys, g))))
                 {
-                    let of = MatrixTiling::new(&problem, Tiling { lanes, rows, keys, groups, num_splits: 1 }, edge);
+                    let of = MatrixTiling::new(
+                        &problem,
+                        Tiling { lanes, rows, keys, groups, num_splits: 1, sharing: Sharing::Keys },
+                        edge,
+                    );
                     if of.validate(&caps).is_err() {
                         continue;
                     }

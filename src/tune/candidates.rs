@@ -52,6 +52,7 @@ pub fn attention_neighbours(
         keys: tiling.keys * keys / 2,
         groups: tiling.groups * groups / 2,
         num_splits: tiling.num_splits * num_splits / 2,
+        sharing: tiling.sharing,
     };
     let mut factors = Vec::new();
     for size in 0..5 {

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use wattn::cpu::twins;
 use wattn::{
     Attention, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps,
-    DispatchBudget, Element, Granularity, HostBlocks, HostTensor, Mask, MatrixTile, Tier, Tiling,
+    DispatchBudget, Element, Granularity, HostBlocks, HostTensor, Mask, MatrixTile, Sharing, Tier, Tiling,
 };
 
 use super::common::gpu::{check_twin, run_twins};
@@ -20,7 +20,7 @@ struct Device {
     subgroup_size: usize,
 }
 
-const TINY: Tiling = Tiling { lanes: 4, rows: 2, keys: 4, groups: 2, num_splits: 1 };
+const TINY: Tiling = Tiling { lanes: 4, rows: 2, keys: 4, groups: 2, num_splits: 1, sharing: Sharing::Keys };
 
 impl Device {
     fn new(tier: Tier, subgroup_size: Option<core::ops::RangeInclusive<u32>>, tiling: Tiling) -> Self {
@@ -47,7 +47,8 @@ impl Device {
     }
 
     fn matrices(edge: u32, lanes: u32, from_vec4: bool) -> Self {
-        let tiling = Tiling { lanes, rows: edge, keys: edge.div_ceil(lanes), groups: 2, num_splits: 1 };
+        let tiling =
+            Tiling { lanes, rows: edge, keys: edge.div_ceil(lanes), groups: 2, num_splits: 1, sharing: Sharing::Keys };
         let mut device = Self::new(Tier::Matrix, Some(lanes..=lanes), tiling);
         device.caps.matrix_tiles = vec![MatrixTile::square(edge)];
         (device.caps.shader_f16, device.caps.matrix_from_vec4) = (true, from_vec4);
@@ -291,7 +292,7 @@ pub(crate) fn tilings() -> Vec<Case> {
     let mut cases = Vec::new();
     for lanes in [4, 8, 16] {
         for (rows, keys, groups) in [(1, 4, 1), (4, 8, 3), (16, 4, 2)] {
-            let tiling = Tiling { lanes, rows, keys, groups, num_splits: 1 };
+            let tiling = Tiling { lanes, rows, keys, groups, num_splits: 1, sharing: Sharing::Keys };
             let case = || common::Case::<f32>::random(shape(20, 36), Mask::Causal, 50);
             cases.push(dense(Device::new(Tier::Baseline, None, tiling), case(), DType::F32));
             cases.push(dense(Device::new(Tier::Subgroup, Some(lanes..=lanes), tiling), case(), DType::F32));

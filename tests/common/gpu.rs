@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use wattn::cpu::twins;
 use wattn::{
     Attention, AttentionArgs, AttentionOutput, AttentionPlan, AttentionProblem, BoundAttention, Context,
-    ContextOptions, DType, DeviceCaps, Element, HostTensor, LSE_EMPTY, Layout, MergeProblem, TensorView, TensorViewMut,
-    Tier, Tiling, U32View,
+    ContextOptions, DType, DeviceCaps, Element, HostTensor, LSE_EMPTY, Layout, MergeProblem, Sharing, TensorView,
+    TensorViewMut, Tier, Tiling, U32View,
 };
 use wgpu::util::DeviceExt as _;
 
@@ -89,13 +89,20 @@ pub fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> Vec<Tier> {
 pub fn tiny_tiling(caps: &DeviceCaps, tier: Tier, num_splits: u32) -> Tiling {
     if let (true, Some(edge), Some(size)) = (tier.matrix(), caps.matrix_edge(), &caps.subgroup_size) {
         let lanes = *size.start();
-        return Tiling { lanes, rows: edge, keys: (edge / lanes).max(1), groups: 2, num_splits };
+        return Tiling {
+            lanes,
+            rows: edge,
+            keys: (edge / lanes).max(1),
+            groups: 2,
+            num_splits,
+            sharing: Sharing::Keys,
+        };
     }
     let (lanes, groups) = match (tier.subgroup(), &caps.subgroup_size) {
         (true, Some(size)) => (*size.start(), size.end() / size.start()),
         _ => (4, 2),
     };
-    Tiling { lanes, rows: 2, keys: 4, groups, num_splits }
+    Tiling { lanes, rows: 2, keys: 4, groups, num_splits, sharing: Sharing::Keys }
 }
 
 /// A segment of half a subgroup, where the device's subgroups are large enough: the tiling of devices whose subgroup
@@ -103,7 +110,7 @@ pub fn tiny_tiling(caps: &DeviceCaps, tier: Tier, num_splits: u32) -> Tiling {
 pub fn segment_tiling(caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
     let size = caps.subgroup_size.as_ref().filter(|size| tier.subgroup() && *size.start() >= 8)?;
     let lanes = size.start() / 2;
-    Some(Tiling { lanes, rows: 4, keys: 4, groups: 2 * size.end() / lanes, num_splits: 1 })
+    Some(Tiling { lanes, rows: 4, keys: 4, groups: 2 * size.end() / lanes, num_splits: 1, sharing: Sharing::Keys })
 }
 
 /// Tiny tilings with and without splits, and a segment. What they compile to depends on widths and element types only,
