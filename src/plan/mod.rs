@@ -16,6 +16,7 @@ mod select_tiling;
 mod select_view;
 mod stretch;
 mod tiling;
+mod tiling_columns;
 mod tiling_matrix;
 mod tuned;
 
