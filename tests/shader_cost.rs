@@ -149,6 +149,8 @@ fn decoding_loads_rows_side_by_side() {
         let plan = AttentionPlan::new(&problem, &matrix_gpu()).unwrap();
         let tiling = plan.tiling();
         assert_eq!((tiling.sharing, tiling.lanes, tiling.keys), (Sharing::Columns, lanes, keys), "{plan}");
+        let lane = plan.loads();
+        assert_eq!((lane.bytes, lane.run_bytes, lane.in_flight), (16, lanes * 16, keys), "{plan}");
         // Once for all heads of a KV head, and about a thousand workgroups.
         assert_eq!(tiling.rows, 32 / num_kv_heads, "{plan}");
         assert_eq!(num_kv_heads * tiling.num_splits, 1024, "{plan}");
