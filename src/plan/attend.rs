@@ -318,12 +318,17 @@ fn specialize_attend(
         None => (Module::WalkRange, Module::HandRange),
     };
     let elem = elem_module(problem.dtype, tier, caps);
+    let [chunk, elem] = match (caps.edge_of(tier), tiling.sharing) {
+        (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling).modules(elem),
+        _ => [Module::ChunkOne, elem],
+    };
     let mut modules = vec![
         Module::AttendParams,
         Module::SeqLens,
         Module::AttendPlace,
         walk,
         elem,
+        chunk,
         Module::NonFinite,
         Module::AttendTile,
     ];

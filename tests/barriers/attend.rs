@@ -18,6 +18,8 @@ struct Device {
     tier: Tier,
     tiling: Tiling,
     subgroup_size: usize,
+    /// Whether rows are promised to begin at multiples of 16 bytes.
+    aligned: bool,
 }
 
 const TINY: Tiling = Tiling { lanes: 4, rows: 2, keys: 4, groups: 2, num_splits: 1, sharing: Sharing::Keys };
@@ -29,7 +31,7 @@ impl Device {
         caps.max_workgroup_storage_bytes = 128 << 10;
         let size = subgroup_size.as_ref().map_or(4, |size| *size.end());
         caps.subgroup_size = subgroup_size;
-        Self { caps, tier, tiling, subgroup_size: size as usize }
+        Self { caps, tier, tiling, subgroup_size: size as usize, aligned: false }
     }
 
     fn baseline() -> Self {
@@ -69,6 +71,11 @@ impl Device {
 
     fn tiled(mut self, change: impl FnOnce(&mut Tiling)) -> Self {
         change(&mut self.tiling);
+        self
+    }
+
+    fn aligned(mut self) -> Self {
+        self.aligned = true;
         self
     }
 
@@ -143,7 +150,7 @@ fn output(shape: &AttentionShape, dtype: DType, buffers: &Buffers) -> AttentionO
 /// Dense attention, against the oracle and the twins.
 fn dense<T: Element>(device: Device, case: common::Case<T>, out_dtype: DType) -> Case {
     let problem = common::gpu::problem_of(&case, out_dtype);
-    let plan = device.plan(&problem);
+    let plan = device.plan(&if device.aligned { problem.aligned_rows() } else { problem });
     let (launches, buffers) = parts(&device, &plan, &case, None);
     let name = format!("{:?} {case:?} {out_dtype}", device.tiling);
     let what = name.clone();
@@ -241,6 +248,7 @@ fn dense_cases() -> Vec<Case> {
         dense(Device::segments(Tier::Subgroup).cut(), random([9, 53], window, 15), DType::F32),
         dense(Device::columns(Tier::Baseline, None), random([5, 53], Mask::Causal, 16), DType::F32),
         dense(Device::columns(Tier::Baseline, None).cut(), halves([5, 53], window, 17), DType::F32),
+        dense(Device::columns(Tier::Baseline, None).aligned(), halves([5, 53], Mask::Causal, 16), DType::F32),
         dense(Device::columns(Tier::Subgroup, Some(4..=4)).splits(9), random([2, 90], Mask::Causal, 18), DType::F32),
         dense(Device::columns(Tier::Subgroup, Some(4..=8)).cut(), random([2, 90], window, 19), DType::F32),
     ]
