@@ -389,6 +389,10 @@ fn tiers_and_tilings_must_fit_the_device() {
     bad(Tiling { num_splits: 1000, ..good }, "num_splits");
     bad(Tiling { groups: 64, ..good }, "max_compute_invocations_per_workgroup");
     bad(Tiling { lanes: 32, rows: 32, keys: 16, ..good }, "max_compute_workgroup_storage_size");
+    let staged = Tiling { sharing: Sharing::Tiles, ..good };
+    AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, Tiling { keys: 16, ..staged }).unwrap();
+    bad(Tiling { keys: 6, ..staged }, "keys");
+    bad(Tiling { lanes: 32, rows: 32, groups: 8, ..staged }, "max_compute_workgroup_storage_size");
 }
 
 #[test]

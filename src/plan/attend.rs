@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::attend_cost::Walks;
 use super::tiling_matrix::{MatrixTiling, check_dtype};
-use super::{Dispatch, Parts, Tiling, TunedAt, tiling_matrix};
+use super::tiling_staged::StagedTiling;
+use super::{Dispatch, Parts, Sharing, Tiling, TunedAt, tiling_matrix};
 use crate::kernels::{KernelId, merge_splits};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{
@@ -337,9 +338,16 @@ fn specialize_attend(
         }
         None => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
-            let queries = queries_module(shape, tier, tiling, caps);
-            modules.extend([hand, share, reduce, queries, Module::CarryNone, Module::AttendRows]);
-            scalar_constants(shape, tier, tiling)
+            let mut constants = scalar_constants(shape, tier, tiling);
+            if tiling.sharing == Sharing::Tiles {
+                let hand = if problem.blocks.is_some() { Module::HandStaged } else { hand };
+                modules.extend([hand, share, reduce, Module::CarryNone, Module::AttendRowsStaged]);
+                constants.extend(StagedTiling::new(problem, tiling, caps, tier).constants());
+            } else {
+                let queries = queries_module(shape, tier, tiling, caps);
+                modules.extend([hand, share, reduce, queries, Module::CarryNone, Module::AttendRows]);
+            }
+            constants
         }
     };
     let mut switches = BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv), ("LONG_AND_SHORT", caps.software)]);
@@ -363,7 +371,7 @@ const fn queries_module(shape: &AttentionShape, tier: Tier, tiling: Tiling, caps
     if caps.software && kept <= MOST_KEPT_BYTES { Module::QueriesKept } else { Module::QueriesLoaded }
 }
 
-/// The constants of `attend_rows`.
+/// The constants of `attend_rows`, and some of those of `attend_rows_staged`.
 fn scalar_constants(shape: &AttentionShape, tier: Tier, tiling: Tiling) -> BTreeMap<&'static str, u32> {
     BTreeMap::from([
         ("LANES", tiling.lanes),

@@ -17,6 +17,7 @@ mod select_view;
 mod stretch;
 mod tiling;
 mod tiling_matrix;
+mod tiling_staged;
 mod tuned;
 
 pub use attend::AttentionPlan;

@@ -2,6 +2,7 @@
 
 use super::attend::RowSets;
 use super::tiling_matrix::MatrixTiling;
+use super::tiling_staged::StagedTiling;
 use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 
 /// What the invocations of a workgroup share out among themselves. [`Tier::Matrix`] has a way of its own, and takes
@@ -15,6 +16,9 @@ pub enum Sharing {
     /// All groups have the same query rows and different keys. The lanes of a group share the row of a key, so that
     /// neighbours read neighbouring memory: for few query rows, whose time is that of reading k and v.
     Columns,
+    /// As [`Sharing::Keys`], but all groups read keys and values from tiles in workgroup memory, which they copy there
+    /// together: for many query rows, whose time is that of multiplying.
+    Tiles,
 }
 
 /// How a kernel cuts its problem. A *group* of `lanes` invocations attends `rows` query rows; a workgroup is `groups`
@@ -46,7 +50,7 @@ impl Tiling {
     #[must_use]
     pub const fn tile_q(&self) -> u32 {
         match self.sharing {
-            Sharing::Keys => self.rows * self.groups,
+            Sharing::Keys | Sharing::Tiles => self.rows * self.groups,
             Sharing::Columns => self.rows,
         }
     }
@@ -55,7 +59,7 @@ impl Tiling {
     #[must_use]
     pub const fn tile_kv(&self) -> u32 {
         match self.sharing {
-            Sharing::Keys => self.lanes * self.keys,
+            Sharing::Keys | Sharing::Tiles => self.lanes * self.keys,
             Sharing::Columns => self.groups * self.keys,
         }
     }
@@ -89,13 +93,19 @@ impl Tiling {
         self.tile_kv() / 4 + 1
     }
 
-    /// Workgroup memory that the kernels declare with this tiling, in any tier but [`Tier::Matrix`].
+    /// Workgroup memory that the kernels declare with this tiling, in any tier but [`Tier::Matrix`]. With [`Sharing::Tiles`] it
+    /// depends on the widths too: see [`AttentionPlan::workgroup_storage_bytes`](crate::AttentionPlan::workgroup_storage_bytes).
     #[must_use]
     pub const fn workgroup_storage_bytes(&self, tier: Tier) -> u64 {
         let weights = self.groups as u64 * self.rows as u64 * self.weights_stride() as u64 * 16;
+        weights + self.reduce_bytes(tier)
+    }
+
+    /// Workgroup memory that rows' maxima and sums go through.
+    pub(super) const fn reduce_bytes(&self, tier: Tier) -> u64 {
         let reduce = self.groups as u64 * self.rows as u64 * (self.lanes as u64 + 1) * 4;
         // Arrays start at multiples of 16.
-        weights + if tier.subgroup() { 0 } else { reduce.next_multiple_of(16) + 16 }
+        if tier.subgroup() { 0 } else { reduce.next_multiple_of(16) + 16 }
     }
 
     /// Workgroup memory for the keys of a tile, where they come from a list.
@@ -108,6 +118,9 @@ impl Tiling {
     pub(super) fn storage_bytes(&self, problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> u64 {
         if let Some(edge) = caps.edge_of(tier) {
             return MatrixTiling::new(problem, *self, edge).storage_bytes();
+        }
+        if self.sharing == Sharing::Tiles {
+            return StagedTiling::new(problem, *self, caps, tier).storage_bytes();
         }
         self.workgroup_storage_bytes(tier) + if problem.blocks.is_some() { self.tile_keys_bytes() } else { 0 }
     }
@@ -123,6 +136,10 @@ impl Tiling {
                 needed: MatrixTiling::least_storage_bytes(problem, caps, edge),
                 available: caps.max_workgroup_storage_bytes.into(),
             })?;
+            tiling.num_splits = choose_splits(problem, tiling, caps);
+            return Ok(tiling);
+        }
+        if let Some(mut tiling) = StagedTiling::choose(problem, caps, tier) {
             tiling.num_splits = choose_splits(problem, tiling, caps);
             return Ok(tiling);
         }
@@ -205,7 +222,8 @@ impl core::fmt::Display for Tiling {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Self { lanes, rows, keys, groups, num_splits, sharing } = self;
         let lanes_of = if *sharing == Sharing::Columns { " of a key" } else { "" };
-        write!(f, "{lanes} lanes{lanes_of} x {rows} rows x {keys} keys x {groups} groups, {num_splits} splits")
+        let staged = if *sharing == Sharing::Tiles { " of staged tiles" } else { "" };
+        write!(f, "{lanes} lanes{lanes_of} x {rows} rows x {keys} keys x {groups} groups{staged}, {num_splits} splits")
     }
 }
 

@@ -1,7 +1,8 @@
 //! What may be tried: the tilings of every tier, and those one step from another. Pure, as plans are.
 
 use crate::{
-    AttentionPlan, AttentionProblem, DType, DeviceCaps, SelectionPlan, SelectionProblem, SelectionTiling, Tier, Tiling,
+    AttentionPlan, AttentionProblem, DType, DeviceCaps, SelectionPlan, SelectionProblem, SelectionTiling, Sharing,
+    Tier, Tiling,
 };
 
 /// A way to cut a problem.
@@ -71,6 +72,8 @@ pub fn attention_neighbours(
     let mut tilings: Vec<Tiling> = factors.into_iter().map(scaled).collect();
     // Tiles need not be powers of two.
     tilings.extend([tiling.keys + 4, tiling.keys.saturating_sub(4)].map(|keys| Tiling { keys, ..tiling }));
+    // Groups may read keys and values themselves, or share tiles of them.
+    tilings.extend([Sharing::Keys, Sharing::Tiles].map(|sharing| Tiling { sharing, ..tiling }));
     let fits = |tiling: &Tiling| AttentionPlan::with_tiling(problem, caps, tier, *tiling).is_ok();
     distinct(tiling, tilings).filter(fits).map(|tiling| Candidate { tier, tiling }).collect()
 }
