@@ -34,9 +34,9 @@ impl StagedTiling {
         let shape = problem.shape();
         let (head_dim4, head_dim_v4) = (shape.head_dim / 4, shape.head_dim_v / 4);
         // What an invocation loads of keys and queries waits in 24 of its registers, of values in 16, and a key's columns are 64 bytes in a
-        // row. A software device waits for nothing, and passes a barrier slowly: its slices are as large as they can be.
+        // row. On a software device, which waits for nothing, loops over more of them would only make the compiler's work longer.
         let ahead = match (caps.software, problem.dtype) {
-            (true, _) => 256u32,
+            (true, _) => 8u32,
             (false, DType::F32) => 4,
             (false, _) => 8,
         };

@@ -72,8 +72,10 @@ pub fn attention_neighbours(
     let mut tilings: Vec<Tiling> = factors.into_iter().map(scaled).collect();
     // Tiles need not be powers of two.
     tilings.extend([tiling.keys + 4, tiling.keys.saturating_sub(4)].map(|keys| Tiling { keys, ..tiling }));
-    // Groups may read keys and values themselves, or share tiles of them.
-    tilings.extend([Sharing::Keys, Sharing::Tiles].map(|sharing| Tiling { sharing, ..tiling }));
+    // Groups may read keys and values themselves, or share tiles of them: not on software devices, which compile those for a minute.
+    if !caps.software {
+        tilings.extend([Sharing::Keys, Sharing::Tiles].map(|sharing| Tiling { sharing, ..tiling }));
+    }
     let fits = |tiling: &Tiling| AttentionPlan::with_tiling(problem, caps, tier, *tiling).is_ok();
     distinct(tiling, tilings).filter(fits).map(|tiling| Candidate { tier, tiling }).collect()
 }
