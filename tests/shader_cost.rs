@@ -6,7 +6,7 @@ mod devices;
 
 use devices::matrix_gpu;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{Block, Expression, Function, GlobalVariable, Handle, MathFunction, Module, Statement, TypeInner};
+use naga::{Block, Expression, Function, MathFunction, Module, Statement, TypeInner};
 use wattn::{
     AttentionPlan, AttentionProblem, AttentionShape, DType, Hip, Mask, SelectionPlan, SelectionProblem, Sharing, Tier,
 };
@@ -112,27 +112,19 @@ fn attention_of_heads_128_wide() {
     }
 }
 
-/// The global variable that an expression leads to.
-fn global_of<'a>(module: &'a Module, function: &Function, mut at: Handle<Expression>) -> Option<&'a GlobalVariable> {
-    while let Expression::Access { base, .. } | Expression::AccessIndex { base, .. } = function.expressions[at] {
-        at = base;
-    }
-    match function.expressions[at] {
-        Expression::GlobalVariable(variable) => Some(&module.global_variables[variable]),
-        _ => None,
-    }
-}
-
-/// Loads from a variable that an emitted range evaluates.
-fn loads<'a>(module: &'a Module, function: &'a Function, name: &'a str) -> impl Fn(&Statement) -> usize + 'a {
-    let is_load = move |handle: Handle<Expression>| match function.expressions[handle] {
-        Expression::Load { pointer } => {
-            global_of(module, function, pointer).is_some_and(|variable| variable.name.as_deref() == Some(name))
+/// Loads of a variable in memory that an emitted range evaluates.
+fn loads<'a>(module: &'a Module, function: &'a Function, buffer: &'a str) -> impl Fn(&Statement) -> usize + 'a {
+    let is_load = move |expression: &Expression| {
+        let Expression::Load { pointer } = *expression else { return false };
+        let mut at = pointer;
+        while let Expression::Access { base, .. } | Expression::AccessIndex { base, .. } = function.expressions[at] {
+            at = base;
         }
-        _ => false,
+        let Expression::GlobalVariable(variable) = function.expressions[at] else { return false };
+        module.global_variables[variable].name.as_deref() == Some(buffer)
     };
     move |statement| match statement {
-        Statement::Emit(range) => range.clone().filter(|&handle| is_load(handle)).count(),
+        Statement::Emit(range) => range.clone().filter(|&handle| is_load(&function.expressions[handle])).count(),
         _ => 0,
     }
 }
@@ -218,6 +210,71 @@ fn prompts_in_staged_tiles() {
             println!("{head_dim} {dtype}: {tiling}; {live} vec4 alive, {} barriers a tile", 2 * slices);
             assert_eq!(by_depth(&barriers)[1..3], [1, 4], "{what}");
         }
+    }
+}
+
+/// One query of heads 128 wide: what a lane has under way of keys and values is what the kernels had that reached the memory's rate
+/// on an H100 (8 rows for a head, 4 for four heads, 16 bytes of each of them a lane), and nothing in the walk waits for other subgroups.
+#[test]
+fn decoding_loads_rows_side_by_side() {
+    for (dtype, num_kv_heads, lanes, keys) in
+        [(DType::F16, 32, 16, 8), (DType::F16, 8, 16, 4), (DType::BF16, 32, 16, 8), (DType::F32, 32, 32, 8)]
+    {
+        let shape = AttentionShape {
+            batch_size: 1,
+            seq_len_q: 1,
+            seq_len_kv: 16384,
+            num_q_heads: 32,
+            num_kv_heads,
+            head_dim: 128,
+            head_dim_v: 128,
+        };
+        let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal);
+        let plan = AttentionPlan::new(&problem, &matrix_gpu()).unwrap();
+        let tiling = plan.tiling();
+        assert_eq!((tiling.sharing, tiling.lanes, tiling.keys), (Sharing::Columns, lanes, keys), "{plan}");
+        let lane = plan.loads();
+        assert_eq!((lane.bytes, lane.run_bytes, lane.in_flight), (16, lanes * 16, keys), "{plan}");
+        // Once for all heads of a KV head, and about a thousand workgroups.
+        assert_eq!(tiling.rows, 32 / num_kv_heads, "{plan}");
+        assert_eq!(num_kv_heads * tiling.num_splits, 1024, "{plan}");
+
+        let module = parse(&plan.dispatches()[0].specialization.wgsl());
+        let rows = function(&module, "attend_rows");
+        assert_eq!(indexed_locals(&module, rows), [""; 0], "{plan}");
+        let elements = 16 / (4 * dtype.size_bytes() as usize);
+        for buffer in ["k", "v"] {
+            let mut found = Vec::new();
+            count(&rows.body, 0, &loads(&module, rows, buffer), &mut found);
+            assert_eq!(found, [0, keys as usize * elements], "{buffer}: {plan}");
+        }
+        let mut found = Vec::new();
+        count(&rows.body, 0, &barriers, &mut found);
+        assert_eq!(found, [2 * tiling.rows as usize, 0], "{plan}");
+    }
+}
+
+/// A million keys of one head fill a device; what one workgroup walks through needs no merge.
+#[test]
+fn splits_follow_the_keys() {
+    let plan = |num_heads, seq_len_kv, mask| {
+        let shape = AttentionShape {
+            batch_size: 1,
+            seq_len_q: 1,
+            seq_len_kv,
+            num_q_heads: num_heads,
+            num_kv_heads: num_heads,
+            head_dim: 128,
+            head_dim_v: 128,
+        };
+        AttentionPlan::new(&AttentionProblem::new(shape, DType::F16).mask(mask), &matrix_gpu()).unwrap()
+    };
+    assert_eq!(plan(1, 1 << 20, Mask::Causal).tiling().num_splits, 1024);
+    assert_eq!(plan(32, 4096, Mask::Causal).tiling().num_splits, 32);
+    let window = Mask::Window { left: Some(500), right: Some(0) };
+    for alone in [plan(32, 512, Mask::Causal), plan(2, 100, Mask::Causal), plan(32, 1 << 20, window)] {
+        assert_eq!(alone.dispatches().len(), 1, "{alone}");
+        assert_eq!(alone.tiling().workgroup_size(), 512, "{alone}");
     }
 }
 

@@ -34,17 +34,12 @@ impl StagedTiling {
         let shape = problem.shape();
         let (head_dim4, head_dim_v4) = (shape.head_dim / 4, shape.head_dim_v / 4);
         // What an invocation loads of keys and queries waits in 24 of its registers, of values in 16, and a key's columns are 64 bytes in a
-        // row. On a software device, which waits for nothing, loops over more of them would only make the compiler's work longer.
-        let ahead = match (caps.software, problem.dtype) {
-            (true, _) => 8u32,
-            (false, DType::F32) => 4,
-            (false, _) => 8,
-        };
-        let most = u64::from(ahead) * u64::from(tiling.workgroup_size());
-        let widest = if caps.software { 64 } else { 8 };
+        // row.
+        let ahead = if problem.dtype == DType::F32 { 4 } else { 8 };
+        let most = ahead * u64::from(tiling.workgroup_size());
         let slice4 = power_below(most * 3 / 2 / u64::from(tiling.tile_kv() + tiling.tile_q()))
             .min(head_dim4.next_power_of_two())
-            .clamp(1, widest);
+            .clamp(1, 8);
         let slice_keys = power_below(most / u64::from(head_dim_v4)).clamp(4, 4 * tiling.lanes);
         let selected = problem.blocks.is_some();
         let mut staged = Self { tiling, head_dim4, head_dim_v4, slice4, slice_keys, selected, tier };
@@ -62,13 +57,16 @@ impl StagedTiling {
         staged
     }
 
-    /// The tiling for a problem on a GPU; `None` where few rows leave nothing to share, and on software devices, which read
-    /// workgroup memory no faster than other memory and pass barriers slowly.
+    /// Whether these kernels are for a problem: few rows leave little to share. Software devices read workgroup memory no faster than other
+    /// memory: 0.27 times the rate of [`Sharing::Keys`] on lavapipe 25.0 (2 heads, 256 x 256, width 128, f32, 8 rows x 4 keys), after 38 s of
+    /// compiling.
+    pub(super) fn suits(problem: &AttentionProblem, caps: &DeviceCaps) -> bool {
+        !caps.software && RowSets::of(problem).rows_per_q_block() >= LEAST_ROWS
+    }
+
+    /// The tiling for a problem, without its splits; `None` when workgroup memory holds none.
     pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
         let num_rows = RowSets::of(problem).rows_per_q_block();
-        if caps.software || num_rows < LEAST_ROWS {
-            return None;
-        }
         let columns4 = problem.shape().head_dim_v / 4;
         // Two vec4 of out a lane: 8 rows x 8 columns. Eight lanes at the least, that read each on a bank of its own.
         let wanted = columns4.div_ceil(2).next_power_of_two().clamp(8, 32);

@@ -1,8 +1,7 @@
 //! What may be tried: the tilings of every tier, and those one step from another. Pure, as plans are.
 
 use crate::{
-    AttentionPlan, AttentionProblem, DType, DeviceCaps, SelectionPlan, SelectionProblem, SelectionTiling, Sharing,
-    Tier, Tiling,
+    AttentionPlan, AttentionProblem, DType, DeviceCaps, SelectionPlan, SelectionProblem, SelectionTiling, Tier, Tiling,
 };
 
 /// A way to cut a problem.
@@ -28,14 +27,18 @@ fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> impl Iterator<Item = Tier> {
     Tier::ALL.into_iter().filter(distinct).filter(|&tier| caps.require(tier).is_ok())
 }
 
-/// The tiling that each tier takes on its own.
+/// The tiling that each tier takes on its own, then those of the other ways to share.
 #[must_use]
 pub fn attention_starts(problem: &AttentionProblem, caps: &DeviceCaps) -> Vec<Candidate<Tiling>> {
-    let plan = |tier| AttentionPlan::with_tier(problem, caps, tier).ok();
-    tiers(caps, &[problem.dtype(), problem.stored_out_dtype()])
-        .filter_map(plan)
-        .map(|plan| Candidate { tier: plan.tier(), tiling: plan.tiling() })
-        .collect()
+    let mut starts = Vec::new();
+    for tier in tiers(caps, &[problem.dtype(), problem.stored_out_dtype()]) {
+        let Ok(plan) = AttentionPlan::with_tier(problem, caps, tier) else { continue };
+        let shared = if tier.matrix() { Vec::new() } else { Tiling::of_each_sharing(problem, caps, tier) };
+        let valid = |tiling: &Tiling| AttentionPlan::with_tiling(problem, caps, tier, *tiling).is_ok();
+        let others = shared.into_iter().filter(|tiling| tiling.sharing != plan.tiling().sharing && valid(tiling));
+        starts.extend([plan.tiling()].into_iter().chain(others).map(|tiling| Candidate { tier, tiling }));
+    }
+    starts
 }
 
 /// Tilings with one size doubled or halved, or one doubled for another: those that the device takes.
@@ -72,10 +75,6 @@ pub fn attention_neighbours(
     let mut tilings: Vec<Tiling> = factors.into_iter().map(scaled).collect();
     // Tiles need not be powers of two.
     tilings.extend([tiling.keys + 4, tiling.keys.saturating_sub(4)].map(|keys| Tiling { keys, ..tiling }));
-    // Groups may read keys and values themselves, or share tiles of them: not on software devices, which compile those for a minute.
-    if !caps.software {
-        tilings.extend([Sharing::Keys, Sharing::Tiles].map(|sharing| Tiling { sharing, ..tiling }));
-    }
     let fits = |tiling: &Tiling| AttentionPlan::with_tiling(problem, caps, tier, *tiling).is_ok();
     distinct(tiling, tilings).filter(fits).map(|tiling| Candidate { tier, tiling }).collect()
 }
