@@ -437,6 +437,10 @@ fn tiers_and_tilings_must_fit_the_device() {
     bad(Tiling { rows: 32, keys: 16, groups: 8, ..columns }, "max_compute_workgroup_storage_size");
     bad(Tiling { groups: 64, ..good }, "max_compute_invocations_per_workgroup");
     bad(Tiling { lanes: 32, rows: 32, keys: 16, ..good }, "max_compute_workgroup_storage_size");
+    let staged = Tiling { sharing: Sharing::Tiles, ..good };
+    AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, Tiling { keys: 16, ..staged }).unwrap();
+    bad(Tiling { keys: 6, ..staged }, "keys");
+    bad(Tiling { lanes: 32, rows: 32, groups: 8, ..staged }, "max_compute_workgroup_storage_size");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::gpu::{columns_tilings, contexts, segment_tiling, tiers, tiny_tiling};
+use common::gpu::{columns_tilings, contexts, segment_tiling, staged_tilings, tiers, tiny_tiling};
 use common::{Case, Exp, shape};
 use wattn::{AttentionPlan, AttentionShape, Context, DType, Mask, Sharing, Tier, Tiling};
 
@@ -26,7 +26,8 @@ fn unrolled_shaders_agree_with_the_oracle() {
             let tiny = tiny_tiling(ctx.caps(), tier, 1);
             let tilings = [tiny, Tiling { num_splits: 3, ..tiny }];
             let columns = columns_tilings(ctx.caps(), tier);
-            for tiling in tilings.into_iter().chain(columns).chain(segment_tiling(ctx.caps(), tier)) {
+            let staged = staged_tilings(ctx.caps(), tier);
+            for tiling in tilings.into_iter().chain(columns).chain(staged).chain(segment_tiling(ctx.caps(), tier)) {
                 for (seed, mask) in
                     (1..).zip([Mask::Full, Mask::Causal, Mask::Window { left: Some(3), right: Some(7) }])
                 {
@@ -60,5 +61,19 @@ fn decoding_as_gpus_plan_it() {
                 check(ctx, tier, tiling, &case);
             }
         }
+    }
+}
+
+/// What a GPU would take for a prompt: 8 x 8 scores and sums a lane.
+#[test]
+fn prompts_in_staged_tiles() {
+    for ctx in contexts() {
+        let mut caps = ctx.caps().clone();
+        caps.software = false;
+        let shape = AttentionShape { head_dim: 64, head_dim_v: 64, ..shape(1, [70, 150], [1, 2]) };
+        let case = Case::<f32>::random(shape, Mask::Causal, 7);
+        let plan = AttentionPlan::new(&case.problem().with_lse(), &caps).unwrap();
+        assert_eq!(plan.tiling().sharing, Sharing::Tiles, "{plan}");
+        check(ctx, plan.tier(), plan.tiling(), &case);
     }
 }

@@ -28,6 +28,10 @@ impl AttentionPlan {
             (true, _) => Loads { bytes: vec4, run_bytes: row, in_flight: constant("K_EACH") },
             // Each lane walks along keys of its own.
             (false, Sharing::Keys) => Loads { bytes: vec4, run_bytes: vec4, in_flight: self.tiling.keys },
+            // Consecutive invocations read consecutive columns of a slice.
+            (false, Sharing::Tiles) => {
+                Loads { bytes: vec4, run_bytes: row.min(constant("SLICE4") * vec4), in_flight: constant("K_EACH") }
+            }
             (false, Sharing::Columns) => {
                 let (chunk, columns) = (constant("CHUNK"), constant("K_COLS"));
                 let bytes = chunk * vec4;
