@@ -39,6 +39,11 @@ fn put_key(i: u32, key: u32) {
     atomicMax(&key_range[1], ~key);
 }
 
+// Whether the word of a candidate has its bit.
+fn has_bit(word: u32, i: u32) -> bool {
+    return ((word >> (i % 32u)) & 1u) == 1u;
+}
+
 // Calls keep_candidate for each that is kept, and returns how many those are. All keys have been put.
 fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
     workgroupBarrier(); // orders candidate_keys and key_range
@@ -91,7 +96,7 @@ fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
     }
     workgroupBarrier(); // orders in_bucket
     for (var i = index; i < count; i += WORKGROUP_SIZE) {
-        if (atomicLoad(&in_bucket[i / 32u]) >> (i % 32u) & 1u) == 1u && num_ahead(i) < found.y {
+        if has_bit(atomicLoad(&in_bucket[i / 32u]), i) && num_ahead(i) < found.y {
             atomicOr(&kept[i / 32u], 1u << (i % 32u));
         }
     }
@@ -102,7 +107,7 @@ fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
     }
     for (var i = index; i < count; i += WORKGROUP_SIZE) {
         let own = atomicLoad(&kept[i / 32u]);
-        if (own >> (i % 32u) & 1u) == 1u {
+        if has_bit(own, i) {
             var before = countOneBits(own & ((1u << (i % 32u)) - 1u));
             for (var word = 0u; word < i / 32u; word++) {
                 before += countOneBits(atomicLoad(&kept[word]));
