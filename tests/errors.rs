@@ -386,7 +386,15 @@ fn tiers_and_tilings_must_fit_the_device() {
     bad(Tiling { keys: 0, ..good }, "keys");
     bad(Tiling { groups: 0, ..good }, "groups");
     bad(Tiling { num_splits: 0, ..good }, "num_splits");
-    bad(Tiling { num_splits: 1000, ..good }, "num_splits");
+    bad(Tiling { num_splits: 4097, ..good }, "num_splits");
+    let columns = Tiling { sharing: Sharing::Columns, ..good };
+    for rows in [0, 33] {
+        bad(Tiling { rows, ..columns }, "rows");
+    }
+    for keys in [0, 17] {
+        bad(Tiling { keys, ..columns }, "keys");
+    }
+    bad(Tiling { rows: 32, keys: 16, groups: 8, ..columns }, "max_compute_workgroup_storage_size");
     bad(Tiling { groups: 64, ..good }, "max_compute_invocations_per_workgroup");
     bad(Tiling { lanes: 32, rows: 32, keys: 16, ..good }, "max_compute_workgroup_storage_size");
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::gpu::{contexts, segment_tiling, tiers, tiny_tiling};
+use common::gpu::{columns_tilings, contexts, segment_tiling, tiers, tiny_tiling};
 use common::{Case, Exp, shape};
 use wattn::{AttentionPlan, AttentionShape, Context, DType, Mask, Tier, Tiling};
 
@@ -25,7 +25,8 @@ fn unrolled_shaders_agree_with_the_oracle() {
         for tier in tiers(ctx.caps(), &[DType::F32]) {
             let tiny = tiny_tiling(ctx.caps(), tier, 1);
             let tilings = [tiny, Tiling { num_splits: 3, ..tiny }];
-            for tiling in tilings.into_iter().chain(segment_tiling(ctx.caps(), tier)) {
+            let columns = columns_tilings(ctx.caps(), tier);
+            for tiling in tilings.into_iter().chain(columns).chain(segment_tiling(ctx.caps(), tier)) {
                 for (seed, mask) in
                     (1..).zip([Mask::Full, Mask::Causal, Mask::Window { left: Some(3), right: Some(7) }])
                 {

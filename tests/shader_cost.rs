@@ -113,6 +113,88 @@ fn attention_of_heads_128_wide() {
     }
 }
 
+/// Loads of a storage buffer that an emitted range evaluates.
+fn loads<'a>(module: &'a Module, function: &'a Function, buffer: &'a str) -> impl Fn(&Statement) -> usize + 'a {
+    let is_load = move |expression: &Expression| {
+        let Expression::Load { pointer } = *expression else { return false };
+        let mut at = pointer;
+        while let Expression::Access { base, .. } | Expression::AccessIndex { base, .. } = function.expressions[at] {
+            at = base;
+        }
+        let Expression::GlobalVariable(variable) = function.expressions[at] else { return false };
+        module.global_variables[variable].name.as_deref() == Some(buffer)
+    };
+    move |statement| match statement {
+        Statement::Emit(range) => range.clone().filter(|&handle| is_load(&function.expressions[handle])).count(),
+        _ => 0,
+    }
+}
+
+/// One query of heads 128 wide: what a lane has under way of keys and values is what the kernels had that reached the memory's rate
+/// on an H100 (8 rows for a head, 4 for four heads, 16 bytes of each of them a lane), and nothing in the walk waits for other subgroups.
+#[test]
+fn decoding_loads_rows_side_by_side() {
+    for (dtype, num_kv_heads, lanes, keys) in
+        [(DType::F16, 32, 16, 8), (DType::F16, 8, 16, 4), (DType::BF16, 32, 16, 8), (DType::F32, 32, 32, 8)]
+    {
+        let shape = AttentionShape {
+            batch_size: 1,
+            seq_len_q: 1,
+            seq_len_kv: 16384,
+            num_q_heads: 32,
+            num_kv_heads,
+            head_dim: 128,
+            head_dim_v: 128,
+        };
+        let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal);
+        let plan = AttentionPlan::new(&problem, &matrix_gpu()).unwrap();
+        let tiling = plan.tiling();
+        assert_eq!((tiling.sharing, tiling.lanes, tiling.keys), (Sharing::Columns, lanes, keys), "{plan}");
+        let lane = plan.loads();
+        assert_eq!((lane.bytes, lane.run_bytes, lane.in_flight), (16, lanes * 16, keys), "{plan}");
+        // Once for all heads of a KV head, and about a thousand workgroups.
+        assert_eq!(tiling.rows, 32 / num_kv_heads, "{plan}");
+        assert_eq!(num_kv_heads * tiling.num_splits, 1024, "{plan}");
+
+        let module = parse(&plan.dispatches()[0].specialization.wgsl());
+        let rows = function(&module, "attend_rows");
+        assert_eq!(indexed_locals(&module, rows), [""; 0], "{plan}");
+        let elements = 16 / (4 * dtype.size_bytes() as usize);
+        for buffer in ["k", "v"] {
+            let mut found = Vec::new();
+            count(&rows.body, 0, &loads(&module, rows, buffer), &mut found);
+            assert_eq!(found, [0, keys as usize * elements], "{buffer}: {plan}");
+        }
+        let mut found = Vec::new();
+        count(&rows.body, 0, &barriers, &mut found);
+        assert_eq!(found, [2 * tiling.rows as usize, 0], "{plan}");
+    }
+}
+
+/// A million keys of one head fill a device; what one workgroup walks through needs no merge.
+#[test]
+fn splits_follow_the_keys() {
+    let plan = |num_heads, seq_len_kv, mask| {
+        let shape = AttentionShape {
+            batch_size: 1,
+            seq_len_q: 1,
+            seq_len_kv,
+            num_q_heads: num_heads,
+            num_kv_heads: num_heads,
+            head_dim: 128,
+            head_dim_v: 128,
+        };
+        AttentionPlan::new(&AttentionProblem::new(shape, DType::F16).mask(mask), &matrix_gpu()).unwrap()
+    };
+    assert_eq!(plan(1, 1 << 20, Mask::Causal).tiling().num_splits, 1024);
+    assert_eq!(plan(32, 4096, Mask::Causal).tiling().num_splits, 32);
+    let window = Mask::Window { left: Some(500), right: Some(0) };
+    for alone in [plan(32, 512, Mask::Causal), plan(2, 100, Mask::Causal), plan(32, 1 << 20, window)] {
+        assert_eq!(alone.dispatches().len(), 1, "{alone}");
+        assert_eq!(alone.tiling().workgroup_size(), 512, "{alone}");
+    }
+}
+
 #[test]
 fn scores_of_hip() {
     let shape = AttentionShape {
@@ -134,28 +216,6 @@ fn scores_of_hip() {
     assert_eq!(found.iter().sum::<usize>(), 128 / 16);
 }
 
-/// Loads from a buffer that an emitted range evaluates.
-fn loads_of<'a>(module: &'a Module, function: &'a Function, buffer: &'a str) -> impl Fn(&Statement) -> usize + 'a {
-    let is_of_buffer = move |mut at: naga::Handle<Expression>| loop {
-        match function.expressions[at] {
-            Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => at = base,
-            Expression::GlobalVariable(global) => {
-                break module.global_variables[global].name.as_deref() == Some(buffer);
-            }
-            _ => break false,
-        }
-    };
-    move |statement| match statement {
-        Statement::Emit(range) => range
-            .clone()
-            .filter(
-                |&handle| matches!(function.expressions[handle], Expression::Load { pointer } if is_of_buffer(pointer)),
-            )
-            .count(),
-        _ => 0,
-    }
-}
-
 /// What one round of a search, or of a descent, waits for.
 #[derive(Debug, PartialEq)]
 struct Round {
@@ -173,11 +233,11 @@ fn round_of(specialization: &Specialization, keys_of_round: u32) -> Round {
     let constant = |name| specialization.constant(name).unwrap() as usize;
     let scoring = function(&module, "best_scores");
     assert_eq!(indexed_locals(&module, scoring), [""; 0]);
-    let mut loads = Vec::new();
-    count(&scoring.body, 0, &loads_of(&module, scoring, "k"), &mut loads);
-    let all: usize = loads.iter().sum();
+    let mut found = Vec::new();
+    count(&scoring.body, 0, &loads(&module, scoring, "k"), &mut found);
+    let all: usize = found.iter().sum();
     // Either all before the loop over samples, or four in a loop over the columns of the rows.
-    let walks = if loads[0] == all { 1 } else { constant("HEAD_DIM4") };
+    let walks = if found[0] == all { 1 } else { constant("HEAD_DIM4") };
     let passes = (keys_of_round as usize).div_ceil(4 * constant("OWNERS"));
     let of_round: Vec<&Function> = module
         .functions
@@ -198,7 +258,7 @@ fn round_of(specialization: &Specialization, keys_of_round: u32) -> Round {
     };
     let scratch_loads = |function: &Function| {
         let mut found = Vec::new();
-        count(&function.body, 0, &loads_of(&module, function, "scratch"), &mut found);
+        count(&function.body, 0, &loads(&module, function, "scratch"), &mut found);
         found
     };
     Round {
@@ -247,6 +307,7 @@ fn a_round_of_hip() {
         let round = round_of(&plan.dispatches()[1].specialization, 1024);
         assert_eq!(round, Round { keys: 4, bytes: 128, trips: 2, barriers: 6, scratch_loads: 0 });
         assert_eq!(round.bytes * tiling.search_size() as usize, 128 << 10);
+        assert_eq!(plan.loads().to_string(), "16 bytes of k an invocation, in runs of 128, 8 under way");
 
         let before = SelectionTiling {
             lanes: 32,
@@ -259,6 +320,7 @@ fn a_round_of_hip() {
             candidates: Candidates::Scratch,
         };
         let plan = SelectionPlan::with_tiling(&problem, &gpu(), Tier::SubgroupF16, before).unwrap();
+        assert_eq!(plan.loads().to_string(), "8 bytes of k an invocation, in runs of 8, 4 under way");
         let round = round_of(&plan.dispatches()[1].specialization, 1024);
         assert_eq!(round, Round { keys: 4, bytes: 32, trips: 32, barriers: 10, scratch_loads: 5 });
     }

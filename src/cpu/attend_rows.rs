@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::twin_walk::Walk;
-use crate::{AttentionPlan, Element, HostBlocks, HostInputs, LSE_EMPTY, Result, Tiling};
+use crate::{AttentionPlan, Element, HostBlocks, HostInputs, LSE_EMPTY, Result, Sharing, Tiling};
 
 /// The score of a key that a row does not see.
 pub(super) const MASKED: f32 = LSE_EMPTY;
@@ -84,10 +84,10 @@ impl<'a, T: Element> Call<'a, T> {
 
     /// One row against the keys that its tile walks through: writes `out` `[head_dim_v]` and returns the lse.
     pub(super) fn attend_row(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
-        if self.plan.tier().matrix() {
-            self.attend_row_matrix(tile, row, out)
-        } else {
-            self.attend_row_scalar(tile, row, out)
+        match (self.plan.tier().matrix(), self.tiling().sharing) {
+            (true, _) => self.attend_row_matrix(tile, row, out),
+            (false, Sharing::Keys) => self.attend_row_scalar(tile, row, out),
+            (false, Sharing::Columns) => self.attend_row_columns(tile, row, out),
         }
     }
 

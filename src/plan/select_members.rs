@@ -56,7 +56,9 @@ impl SelectionPlan {
             Sharing::Columns => {
                 let chunk = tiling.chunk(self.problem.dtype);
                 let cols = head_dim4.div_ceil(lanes * chunk) * chunk;
-                constants.extend([("COLS", cols), ("CHUNK", chunk), ("GROUPS", groups), ("ROWS", REDUCED)]);
+                constants.extend([("COLS", cols), ("CHUNK", chunk), ("GROUPS", groups)]);
+                // One more than lanes, so that invocations that add up neighbouring scores read different banks.
+                constants.extend([("REDUCED", REDUCED), ("REDUCE_STRIDE", lanes + 1)]);
             }
         }
         let modules = match tiling.sharing {
@@ -112,7 +114,7 @@ impl SelectionPlan {
     fn score_bytes(&self, groups: u32) -> u64 {
         let sums = match self.tiling.sharing {
             Sharing::Columns if !self.tier.subgroup() => {
-                u64::from(groups * REDUCED) * 4 * u64::from(self.tiling.lanes + 1)
+                u64::from(groups * REDUCED) * 4 * u64::from(self.tiling.lanes + 2)
             }
             _ => 0,
         };

@@ -28,14 +28,18 @@ fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> impl Iterator<Item = Tier> {
     Tier::ALL.into_iter().filter(distinct).filter(|&tier| caps.require(tier).is_ok())
 }
 
-/// The tiling that each tier takes on its own.
+/// The tiling that each tier takes on its own, then those of the other ways to share.
 #[must_use]
 pub fn attention_starts(problem: &AttentionProblem, caps: &DeviceCaps) -> Vec<Candidate<Tiling>> {
-    let plan = |tier| AttentionPlan::with_tier(problem, caps, tier).ok();
-    tiers(caps, &[problem.dtype(), problem.stored_out_dtype()])
-        .filter_map(plan)
-        .map(|plan| Candidate { tier: plan.tier(), tiling: plan.tiling() })
-        .collect()
+    let mut starts = Vec::new();
+    for tier in tiers(caps, &[problem.dtype(), problem.stored_out_dtype()]) {
+        let Ok(plan) = AttentionPlan::with_tier(problem, caps, tier) else { continue };
+        let shared = if tier.matrix() { Vec::new() } else { Tiling::of_each_sharing(problem, caps, tier) };
+        let valid = |tiling: &Tiling| AttentionPlan::with_tiling(problem, caps, tier, *tiling).is_ok();
+        let others = shared.into_iter().filter(|tiling| tiling.sharing != plan.tiling().sharing && valid(tiling));
+        starts.extend([plan.tiling()].into_iter().chain(others).map(|tiling| Candidate { tier, tiling }));
+    }
+    starts
 }
 
 /// Tilings with one size doubled or halved, or one doubled for another: those that the device takes.

@@ -46,6 +46,12 @@ impl Device {
         Self::new(tier, Some(4..=8), TINY)
     }
 
+    /// Lanes share the rows of keys; three groups have the same three query rows.
+    fn columns(tier: Tier, subgroup_size: Option<core::ops::RangeInclusive<u32>>) -> Self {
+        let groups = subgroup_size.as_ref().map_or(3, |size| 3 * size.end() / 4);
+        Self::new(tier, subgroup_size, Tiling { rows: 3, keys: 2, groups, sharing: Sharing::Columns, ..TINY })
+    }
+
     fn matrices(edge: u32, lanes: u32, from_vec4: bool) -> Self {
         let tiling =
             Tiling { lanes, rows: edge, keys: edge.div_ceil(lanes), groups: 2, num_splits: 1, sharing: Sharing::Keys };
@@ -233,6 +239,10 @@ fn dense_cases() -> Vec<Case> {
         dense(Device::subgroups(Tier::Subgroup).software().splits(3), random([3, 53], window, 13), DType::F32),
         dense(Device::segments(Tier::Subgroup), random([9, 53], Mask::Causal, 14), DType::F32),
         dense(Device::segments(Tier::Subgroup).cut(), random([9, 53], window, 15), DType::F32),
+        dense(Device::columns(Tier::Baseline, None), random([5, 53], Mask::Causal, 16), DType::F32),
+        dense(Device::columns(Tier::Baseline, None).cut(), halves([5, 53], window, 17), DType::F32),
+        dense(Device::columns(Tier::Subgroup, Some(4..=4)).splits(9), random([2, 90], Mask::Causal, 18), DType::F32),
+        dense(Device::columns(Tier::Subgroup, Some(4..=8)).cut(), random([2, 90], window, 19), DType::F32),
     ]
 }
 
@@ -245,6 +255,8 @@ fn selected_cases() -> Vec<Case> {
         selected(Device::baseline().cut(), random(22), heads),
         selected(Device::subgroups(Tier::Subgroup), random(23), SELECTION),
         selected(Device::segments(Tier::Subgroup).cut(), random(24), SELECTION),
+        selected(Device::columns(Tier::Baseline, None), random(25), SELECTION),
+        selected(Device::columns(Tier::Subgroup, Some(4..=4)).splits(9), random(26), heads),
     ]
 }
 
@@ -299,6 +311,11 @@ pub(crate) fn tilings() -> Vec<Case> {
             let segments = Tiling { groups: 2 * groups, ..tiling };
             cases.push(dense(Device::new(Tier::Subgroup, Some(lanes..=2 * lanes), segments), case(), DType::F32));
             cases.push(selected(Device::new(Tier::Baseline, None, tiling), case(), SELECTION));
+            let columns = Tiling { keys: keys - 1, rows: rows.min(8), sharing: Sharing::Columns, ..tiling };
+            cases.push(dense(Device::new(Tier::Baseline, None, columns), case(), DType::F32));
+            let groups = 2 * groups;
+            let segments = Device::new(Tier::Subgroup, Some(lanes..=2 * lanes), Tiling { groups, ..columns });
+            cases.push(dense(segments, case(), DType::F32));
         }
     }
     for (edge, lanes) in [(8, 4), (8, 8), (8, 32), (8, 64), (16, 8), (16, 16), (16, 64)] {

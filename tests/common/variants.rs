@@ -114,8 +114,15 @@ impl Found {
     /// The dispatches of attention, of which the merge has neither a tiling nor workgroup memory.
     fn add_attention(&mut self, plan: &AttentionPlan, most: usize, device: &(DeviceCaps, Tier)) {
         for dispatch in plan.dispatches().iter().take(most) {
-            let tiling = (dispatch.kernel() != KernelId::MergeSplits).then(|| plan.tiling());
-            self.add(&dispatch.specialization, device, tiling, tiling.map(|_| plan.workgroup_storage_bytes()));
+            let specialization = &dispatch.specialization;
+            if dispatch.kernel() == KernelId::MergeSplits {
+                // Four columns, a maximum and a sum of each invocation, where several share a row's parts.
+                let shared = specialization.modules().any(|module| module == "join_lanes");
+                let size = u64::from(specialization.constant("WORKGROUP_SIZE").unwrap());
+                self.add(specialization, device, None, shared.then_some(size * 24));
+            } else {
+                self.add(specialization, device, Some(plan.tiling()), Some(plan.workgroup_storage_bytes()));
+            }
         }
     }
 }

@@ -1,0 +1,67 @@
+//! How a plan's kernels read keys from memory.
+
+use super::{AttentionPlan, SelectionPlan, Sharing};
+
+/// How the invocations of a workgroup read k: what decides how much of the memory's rate they reach. Memory comes in sectors, of 32 bytes
+/// on most GPUs, so that short runs waste some of it; and it comes late, so that it must be asked for many loads ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loads {
+    /// Bytes that an invocation reads with one load, or with several beside each other.
+    pub bytes: u32,
+    /// Bytes beside each other that neighbouring invocations read with theirs.
+    pub run_bytes: u32,
+    /// Loads of an invocation under way at a time.
+    pub in_flight: u32,
+}
+
+impl AttentionPlan {
+    /// How the attending kernel reads k.
+    #[must_use]
+    pub fn loads(&self) -> Loads {
+        let specialization = &self.dispatches[0].specialization;
+        let constant = |name| specialization.constant(name).unwrap_or(1);
+        // 2 or 4.
+        let vec4 = 4 * self.problem.dtype.size_bytes() as u32;
+        let row = constant("HEAD_DIM4") * vec4;
+        match (self.tier.matrix(), self.tiling.sharing) {
+            // Consecutive invocations read consecutive columns of a tile.
+            (true, _) => Loads { bytes: vec4, run_bytes: row, in_flight: constant("K_EACH") },
+            // Each lane walks along keys of its own.
+            (false, Sharing::Keys) => Loads { bytes: vec4, run_bytes: vec4, in_flight: self.tiling.keys },
+            (false, Sharing::Columns) => {
+                let (chunk, columns) = (constant("CHUNK"), constant("K_COLS"));
+                let bytes = chunk * vec4;
+                let run_bytes = row.min(self.tiling.lanes * bytes);
+                Loads { bytes, run_bytes, in_flight: self.tiling.keys * columns / chunk }
+            }
+        }
+    }
+}
+
+impl SelectionPlan {
+    /// How the kernels that score keys read k.
+    #[must_use]
+    pub fn loads(&self) -> Loads {
+        let vec4 = 4 * self.problem.dtype.size_bytes() as u32;
+        let row = self.problem.shape.head_dim / 4 * vec4;
+        if self.matrix.is_some() {
+            // Consecutive invocations read consecutive columns of a tile.
+            return Loads { bytes: vec4, run_bytes: row, in_flight: 1 };
+        }
+        match self.tiling.sharing {
+            Sharing::Keys => Loads { bytes: vec4, run_bytes: vec4, in_flight: 4 },
+            Sharing::Columns => {
+                let chunk = self.tiling.chunk(self.problem.dtype);
+                let run_bytes = row.min(self.tiling.lanes * chunk * vec4);
+                Loads { bytes: chunk * vec4, run_bytes, in_flight: 4 * row.div_ceil(self.tiling.lanes * chunk * vec4) }
+            }
+        }
+    }
+}
+
+impl core::fmt::Display for Loads {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { bytes, run_bytes, in_flight } = self;
+        write!(f, "{bytes} bytes of k an invocation, in runs of {run_bytes}, {in_flight} under way")
+    }
+}
