@@ -65,7 +65,7 @@ fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
     workgroupBarrier(); // orders counts
     for (var parent = index; parent < PARENTS; parent += WORKGROUP_SIZE) {
         var above = 0u;
-        for (var i = 0u; i < PARENTS; i++) { // unroll
+        for (var i = 0u; i < PARENTS; i++) { // unroll in registers
             above += select(0u, atomicLoad(&counts[BUCKETS + i]), i > parent);
         }
         // One parent has the key; where there are fewer candidates than are kept, the first one.
