@@ -11,7 +11,7 @@ use common::select::{SelectCase, assert_invariants, assert_lists_equal, float_ca
 use half::f16;
 use wattn::cpu::oracle;
 use wattn::{
-    Context, DType, DeviceCaps, Error, Granularity, Hip, SelectionInputs, SelectionMethod, SelectionPlan,
+    Candidates, Context, DType, DeviceCaps, Error, Granularity, Hip, SelectionInputs, SelectionMethod, SelectionPlan,
     SelectionProblem, SelectionTiling, Tier,
 };
 
@@ -98,6 +98,10 @@ fn every_shape_of_samples() {
             let tiling = SelectionTiling { search_groups: (16 / tiling.lanes).max(1), ..tiling };
             let small = SelectionPlan::with_tiling(&case.problem, &caps, Tier::Matrix, tiling).unwrap();
             check(ctx, &small, &case);
+            let tiling = SelectionTiling { candidates: Candidates::Workgroup, ..tiling };
+            let in_workgroup = SelectionPlan::with_tiling(&case.problem, &caps, Tier::Matrix, tiling).unwrap();
+            assert_eq!(in_workgroup.scratch_bytes(), 0, "{in_workgroup}");
+            check(ctx, &in_workgroup, &case);
             (caps.matrix_from_vec4, caps.software) = (false, false);
             check(ctx, &plan_of(&caps, &case), &case);
         }

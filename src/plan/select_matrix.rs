@@ -50,8 +50,9 @@ impl MatrixScoring {
         SelectionTiling {
             lanes: self.lanes,
             search_groups,
+            // The search's own: there is no other.
             score_groups: 1,
-            top_k_size: 256,
+            top_k_size: self.lanes * search_groups,
             // Many samples: products take longer than waiting does.
             sharing: Sharing::Keys,
             candidates: Candidates::Scratch,

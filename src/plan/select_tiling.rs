@@ -108,10 +108,11 @@ impl SelectionTiling {
 
     /// The tiling for a problem on a device.
     ///
-    /// A search is one workgroup's, so on a GPU it is as large as every device allows, and as large as the device itself allows
-    /// where there are few lists; on a software device every invocation
-    /// costs, and 16 were 1.15 times as fast as 64 (lavapipe 25.0, HiP, 2 heads, 1 x 131072, width 128, f32). Chunks are scored in small workgroups, because there are few of them. Samples of 16 rows and
-    /// four keys leave registers on a GPU for two workgroups a core; a software device takes what saves loads.
+    /// A search is one workgroup's, so on a GPU it is as large as every device allows, and where there are few lists, of few
+    /// samples, as large as this device allows: what a round waits for is shared out. On a software device every invocation
+    /// costs, and 16 were 1.15 times as fast as 64 (lavapipe 25.0, HiP, 2 heads, 1 x 131072, width 128, f32). Chunks are
+    /// scored in small workgroups, because there are few of them. Samples of 16 rows and four keys leave registers on a GPU
+    /// for two workgroups a core; a software device takes what saves loads.
     pub(super) fn choose(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Self {
         let samples = Self::num_samples(problem);
         let most_rows = match (caps.software, tier.subgroup()) {
@@ -132,7 +133,7 @@ impl SelectionTiling {
         };
         let groups = |size: u32| size.max(whole) / lanes;
         let lists = problem.blocks().num_lists(&problem.shape);
-        let most = |size: u32| if caps.max_invocations_per_workgroup < size { 256 } else { size };
+        let most = |size: u32| (1 << caps.max_invocations_per_workgroup.max(1).ilog2()).clamp(256, size);
         let size = match lists {
             _ if caps.software => 16,
             // Without subgroups sums take workgroup memory of every invocation.
