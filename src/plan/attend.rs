@@ -3,7 +3,7 @@
 use core::ops::Range;
 use std::collections::BTreeMap;
 
-use super::attend_cost::Walks;
+use super::attend_cost::{PlaceOrder, Walks};
 use super::tiling_matrix::{MatrixTiling, check_dtype};
 use super::{Dispatch, Parts, Tiling, TunedAt, tiling_matrix};
 use crate::kernels::{KernelId, merge_splits};
@@ -119,7 +119,7 @@ impl AttentionPlan {
         if parts.is_some() {
             attend.carry_state(carried);
         }
-        let stretches = |num_places| walks.costs(num_places, caps.software).cut(parts, caps);
+        let stretches = |num_places| walks.costs(num_places, PlaceOrder::of(caps, tier)).cut(parts, caps);
         let mut dispatches = vec![Dispatch::cut(attend, walks.num_places(), caps, stretches)?];
         if kernel == KernelId::AttendDecode {
             let merge = specialize_merge(shape.head_dim_v, problem.out_dtype, problem.lse, tier);
@@ -218,7 +218,7 @@ impl AttentionPlan {
     pub(crate) fn operations(&self) -> u64 {
         let walks = Walks::new(&self.problem, self.tiling, self.carried);
         // The grid was seen to fit. Their order is of no interest.
-        walks.costs(walks.num_places() as u32, false).operations()
+        walks.costs(walks.num_places() as u32, PlaceOrder::Plain).operations()
     }
 
     /// Rows of partial results.
@@ -332,7 +332,8 @@ fn specialize_attend(
             modules.extend(tiling_matrix::modules(edge, caps));
             let matrices = MatrixTiling::new(problem, tiling, edge);
             let fold = if matrices.fold_tiles() > 0 { Module::FoldSums } else { Module::FoldNone };
-            modules.extend([values, Module::ShareWorkgroup, Module::CarryNone, fold, Module::AttendRowsMatrix]);
+            modules.extend([values, Module::ShareWorkgroup, Module::CarryNone, fold]);
+            modules.extend([Module::MatrixLanes, Module::AttendRowsMatrix]);
             matrices.constants()
         }
         None => {
@@ -342,7 +343,12 @@ fn specialize_attend(
             scalar_constants(shape, tier, tiling)
         }
     };
-    let mut switches = BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv), ("LONG_AND_SHORT", caps.software)]);
+    let order = PlaceOrder::of(caps, tier);
+    let mut switches = BTreeMap::from([
+        ("HAS_SEQ_LENS", problem.seq_lens_kv),
+        ("LONG_AND_SHORT", order == PlaceOrder::LongAndShort),
+        ("HEADS_FIRST", order == PlaceOrder::HeadsFirst),
+    ]);
     if let Some(blocks) = &problem.blocks {
         constants.insert("BLOCK_SIZE", blocks.block_size);
         switches.insert("CAUSAL", problem.mask == Mask::Causal);

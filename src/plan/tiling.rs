@@ -4,8 +4,7 @@ use super::attend::RowSets;
 use super::tiling_matrix::MatrixTiling;
 use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 
-/// What the invocations of a workgroup share out among themselves. [`Tier::Matrix`] has a way of its own, and takes
-/// [`Sharing::Keys`].
+/// What the invocations of a workgroup share out among themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Sharing {
@@ -15,6 +14,9 @@ pub enum Sharing {
     /// All groups have the same query rows and different keys. The lanes of a group share the row of a key, so that
     /// neighbours read neighbouring memory: for few query rows, whose time is that of reading k and v.
     Columns,
+    /// Each group has query rows of its own, and its lanes have different ones of these: the way of [`Tier::Matrix`], where all
+    /// groups share a tile of keys.
+    Rows,
 }
 
 /// How a kernel cuts its problem. A *group* of `lanes` invocations attends `rows` query rows; a workgroup is `groups`
@@ -26,8 +28,8 @@ pub struct Tiling {
     pub lanes: u32,
     /// Query rows of a group: a power of two up to 32; with [`Tier::Matrix`] a multiple of the matrix edge.
     pub rows: u32,
-    /// Keys of a lane in one tile: a multiple of 4 up to 16. With [`Tier::Matrix`] any number that makes a tile a multiple
-    /// of the matrix edge.
+    /// Keys of a lane in one tile: a multiple of 4 up to 16. With [`Sharing::Rows`] the keys of a tile: a multiple of the matrix edge
+    /// up to 128.
     pub keys: u32,
     /// Groups of a workgroup.
     pub groups: u32,
@@ -46,7 +48,7 @@ impl Tiling {
     #[must_use]
     pub const fn tile_q(&self) -> u32 {
         match self.sharing {
-            Sharing::Keys => self.rows * self.groups,
+            Sharing::Keys | Sharing::Rows => self.rows * self.groups,
             Sharing::Columns => self.rows,
         }
     }
@@ -57,6 +59,7 @@ impl Tiling {
         match self.sharing {
             Sharing::Keys => self.lanes * self.keys,
             Sharing::Columns => self.groups * self.keys,
+            Sharing::Rows => self.keys,
         }
     }
 
@@ -156,6 +159,9 @@ impl Tiling {
         }
         if self.groups == 0 {
             return invalid("groups", 0, "must be at least 1");
+        }
+        if tier.matrix() != (self.sharing == Sharing::Rows) {
+            return invalid("sharing", self.sharing as u32, "must be Sharing::Rows with matrices, and only there");
         }
         let invocations = u64::from(self.lanes) * u64::from(self.groups);
         if invocations > u64::from(caps.max_invocations_per_workgroup) {

@@ -24,7 +24,7 @@ impl Arrays {
 
 /// Replaces every loop `for (var i = 0u; i < BOUND; i++) { // unroll`, and where small arrays are kept in registers also
 /// those marked `// unroll in registers`, by its iterations, with the loop variable
-/// replaced by its value. `BOUND` is a literal or one of `constants`, optionally divided by another.
+/// replaced by its value. `BOUND` is a literal or one of `constants`, optionally divided or multiplied by another.
 ///
 /// # Panics
 /// On a marked loop of another form: the shaders are ours, and a test assembles all of them.
@@ -95,9 +95,10 @@ impl<'a> Header<'a> {
         }
         let literal = |text: &str| text.strip_suffix('u')?.parse::<u32>().ok();
         let value = |text: &str| literal(text).or_else(|| constants.get(text).copied());
-        let end = match bound.split_once(" / ") {
-            Some((dividend, divisor)) => value(dividend)? / value(divisor)?,
-            None => value(bound)?,
+        let end = match (bound.split_once(" / "), bound.split_once(" * ")) {
+            (Some((dividend, divisor)), _) => value(dividend)? / value(divisor)?,
+            (_, Some((a, b))) => value(a)? * value(b)?,
+            _ => value(bound)?,
         };
         Some(Self { variable, begin: literal(begin)?, end })
     }
@@ -136,6 +137,12 @@ mod tests {
         let source = "for (var r = 0u; r < N; r++) { // unroll\n  for (var c = 1u; c < M / 4u; c++) { // unroll\n    \
                       a[r][c] = x.r + rr;\n  }\n}\n";
         assert_eq!(compact(source), "{ { a[0u][1u] = x.r + rr; } } { { a[1u][1u] = x.r + rr; } }");
+    }
+
+    #[test]
+    fn bounds_are_products_and_quotients() {
+        let source = "for (var i = 2u; i < M / N; i++) { // unroll\nf(i);\n}\nfor (var i = 5u; i < N * 3u; i++) { // unroll\ng(i);\n}\n";
+        assert_eq!(compact(source), "{ f(2u); } { f(3u); } { g(5u); }");
     }
 
     #[test]

@@ -47,8 +47,8 @@ impl Device {
     }
 
     fn matrices(edge: u32, lanes: u32, from_vec4: bool) -> Self {
-        let tiling =
-            Tiling { lanes, rows: edge, keys: edge.div_ceil(lanes), groups: 2, num_splits: 1, sharing: Sharing::Keys };
+        let keys = edge.max(4 * lanes / edge);
+        let tiling = Tiling { lanes, rows: edge, keys, groups: 2, num_splits: 1, sharing: Sharing::Rows };
         let mut device = Self::new(Tier::Matrix, Some(lanes..=lanes), tiling);
         device.caps.matrix_tiles = vec![MatrixTile::square(edge)];
         (device.caps.shader_f16, device.caps.matrix_from_vec4) = (true, from_vec4);
@@ -254,7 +254,7 @@ fn matrix_cases() -> Vec<Case> {
     // Two rows and columns of matrices; queries that come in two portions.
     let large = |device: Device| device.tiled(|tiling| (tiling.rows, tiling.keys) = (2 * tiling.rows, 2 * tiling.keys));
     // So many keys that sums are folded, in few tiles, and scores that rise by some bits from tile to tile.
-    let long = |device: Device| device.tiled(|tiling| (tiling.keys, tiling.groups) = (128 / tiling.lanes, 1));
+    let long = |device: Device| device.tiled(|tiling| (tiling.keys, tiling.groups) = (128, 1));
     let folded = || {
         let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..common::shape(1, [8, 8300], [1, 1]) };
         let mut case = common::Case::<f16>::random(shape, Mask::Full, STEEP);
