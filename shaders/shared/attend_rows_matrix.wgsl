@@ -69,17 +69,18 @@ fn attend_rows(tile: Tile, walk: Walk) {
     // A bit for each of the lane's rows: one of its scores was NaN.
     var spoiled_rows = 0u;
     if part.resumes {
-        for (var c = 0u; c < CARRIED_COLUMNS; c++) { // unroll in registers
-            for (var i = 0u; i < CARRIED_EACH; i++) { // unroll in registers
-                let e = lane + i * LANES;
-                if e < ROWS * EDGE / 4u {
-                    put_sums4(sums_at(first_sums, e), carried4(c * CARRIED_EACH + i, tile));
-                }
+        for (var c = 0u; c < CARRIED_COLUMNS; c++) {
+            for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+                put_sums4(sums_at(first_sums, e), carried4(c * CARRIED_EACH + (e - lane) / LANES, tile));
             }
             workgroupBarrier(); // orders sums: they are what the matrices are to be
-            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                acc[r * V_TILES + c] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+            for (var m = 0u; m < CARRIED_COLUMNS; m++) { // unroll in registers
+                if m == c {
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                        acc[r * V_TILES + m] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                    }
+                }
             }
             workgroupBarrier(); // orders sums: the matrices have been read
         }
@@ -272,17 +273,18 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     if part.end < walk.end {
-        for (var c = 0u; c < CARRIED_COLUMNS; c++) { // unroll in registers
-            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                coopStoreT(acc[r * V_TILES + c], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+        for (var c = 0u; c < CARRIED_COLUMNS; c++) {
+            for (var m = 0u; m < CARRIED_COLUMNS; m++) { // unroll in registers
+                if m == c {
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                        coopStoreT(acc[r * V_TILES + m], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                    }
+                }
             }
             workgroupBarrier(); // orders sums: the matrices have been written
-            for (var i = 0u; i < CARRIED_EACH; i++) { // unroll in registers
-                let e = lane + i * LANES;
-                if e < ROWS * EDGE / 4u {
-                    carry4(c * CARRIED_EACH + i, sums4(sums_at(first_sums, e)), tile);
-                }
+            for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+                carry4(c * CARRIED_EACH + (e - lane) / LANES, sums4(sums_at(first_sums, e)), tile);
             }
             workgroupBarrier(); // orders sums: they have been read
         }

@@ -48,8 +48,9 @@ fn expand(lines: &[&str], constants: &BTreeMap<&'static str, u32>, arrays: Array
         }
         let header = Header::parse(line, constants);
         let body_end = at + closing_brace(&lines[at..]);
-        let mut body = String::new();
-        expand(&lines[at + 1..body_end], constants, arrays, &mut body);
+        let mut text = String::new();
+        expand(&lines[at + 1..body_end], constants, arrays, &mut text);
+        let body = bare(&text);
         for value in header.begin..header.end {
             out.push_str("{\n");
             replace_identifier(&body, header.variable, &format!("{value}u"), out);
@@ -57,6 +58,19 @@ fn expand(lines: &[&str], constants: &BTreeMap<&'static str, u32>, arrays: Array
         }
         at = body_end + 1;
     }
+}
+
+/// Without comments and indentation, which stand in the file: drivers get every line many times. Marks of loops that stay are kept.
+fn bare(text: &str) -> String {
+    let mut bare = String::with_capacity(text.len());
+    for line in text.lines().map(str::trim) {
+        let code = if line.ends_with(IN_REGISTERS) { line } else { line.split("//").next().unwrap_or_default().trim_end() };
+        if !code.is_empty() {
+            bare.push_str(code);
+            bare.push('\n');
+        }
+    }
+    bare
 }
 
 /// Index of the line that closes the block opened on the first line. Marked loops close on a line of their own.
