@@ -78,7 +78,8 @@ impl MatrixTiling {
         };
         let of = |tiling| Self::new(problem, tiling, edge);
         let fits_registers = |rows, keys| of(tiling(rows, keys, most_groups)).registers() <= MOST_REGISTERS;
-        let shorter = |rows, keys: u32| (keys / 2).is_multiple_of(edge) && (keys / 2).is_multiple_of(4 * parts(lanes, rows));
+        let shorter =
+            |rows, keys: u32| (keys / 2).is_multiple_of(edge) && (keys / 2).is_multiple_of(4 * parts(lanes, rows));
 
         // Matrices of keys and values serve all rows of a group: as many as registers hold, where there are enough for four groups. A
         // longer tile costs fewer barriers, a second row of matrices saves half of the loads.
@@ -89,12 +90,17 @@ impl MatrixTiling {
             keys if fits_registers(rows, keys) || !shorter(rows, keys) => keys,
             keys => keys / 2,
         };
-        while !caps.software && 2 * rows <= 32 && num_rows >= u64::from(8 * rows) && fits_registers(2 * rows, keys_of(2 * rows)) {
+        while !caps.software
+            && 2 * rows <= 32
+            && num_rows >= u64::from(8 * rows)
+            && fits_registers(2 * rows, keys_of(2 * rows))
+        {
             rows *= 2;
         }
         let mut chosen = tiling(rows, keys_of(rows), most_groups);
         // Where workgroups are few, smaller ones spread the work.
-        let workgroups = sets.row_tiles(problem.shape(), chosen) * u64::from(sets.num_sets) * u64::from(problem.shape().batch_size);
+        let workgroups =
+            sets.row_tiles(problem.shape(), chosen) * u64::from(sets.num_sets) * u64::from(problem.shape().batch_size);
         if chosen.groups > FEW_GROUPS && workgroups < FILLING_WORKGROUPS {
             chosen = tiling(rows, keys_of(rows), most_groups.min(FEW_GROUPS));
         }

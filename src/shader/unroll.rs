@@ -64,7 +64,8 @@ fn expand(lines: &[&str], constants: &BTreeMap<&'static str, u32>, arrays: Array
 fn bare(text: &str) -> String {
     let mut bare = String::with_capacity(text.len());
     for line in text.lines().map(str::trim) {
-        let code = if line.ends_with(IN_REGISTERS) { line } else { line.split("//").next().unwrap_or_default().trim_end() };
+        let code =
+            if line.ends_with(IN_REGISTERS) { line } else { line.split("//").next().unwrap_or_default().trim_end() };
         if !code.is_empty() {
             bare.push_str(code);
             bare.push('\n');

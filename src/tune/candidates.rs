@@ -27,14 +27,28 @@ fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> impl Iterator<Item = Tier> {
     Tier::ALL.into_iter().filter(distinct).filter(|&tier| caps.require(tier).is_ok())
 }
 
-/// The tiling that each tier takes on its own.
+/// The tiling that each tier takes on its own; with matrices also those with one row of matrices a group and two, and with four
+/// groups and eight, each of which was the fastest on some device.
 #[must_use]
 pub fn attention_starts(problem: &AttentionProblem, caps: &DeviceCaps) -> Vec<Candidate<Tiling>> {
     let plan = |tier| AttentionPlan::with_tier(problem, caps, tier).ok();
     tiers(caps, &[problem.dtype(), problem.stored_out_dtype()])
         .filter_map(plan)
-        .map(|plan| Candidate { tier: plan.tier(), tiling: plan.tiling() })
+        .flat_map(|plan| {
+            let (tier, own) = (plan.tier(), plan.tiling());
+            let mut tilings = vec![own];
+            if let (true, Some(edge)) = (tier.matrix(), caps.matrix_edge()) {
+                let sizes = [1, 2].into_iter().flat_map(|rows| [4, 8].map(|groups| (rows * edge, groups)));
+                let others = sizes.map(|(rows, groups)| Tiling { rows, groups, ..own });
+                tilings.extend(distinct(own, others.collect()).filter(|&other| fits(problem, caps, tier, other)));
+            }
+            tilings.into_iter().map(move |tiling| Candidate { tier, tiling })
+        })
         .collect()
+}
+
+fn fits(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, tiling: Tiling) -> bool {
+    AttentionPlan::with_tiling(problem, caps, tier, tiling).is_ok()
 }
 
 /// Tilings with one size doubled or halved, or one doubled for another: those that the device takes.
@@ -71,7 +85,7 @@ pub fn attention_neighbours(
     let mut tilings: Vec<Tiling> = factors.into_iter().map(scaled).collect();
     // Tiles need not be powers of two.
     tilings.extend([tiling.keys + 4, tiling.keys.saturating_sub(4)].map(|keys| Tiling { keys, ..tiling }));
-    let fits = |tiling: &Tiling| AttentionPlan::with_tiling(problem, caps, tier, *tiling).is_ok();
+    let fits = |&tiling: &Tiling| fits(problem, caps, tier, tiling);
     distinct(tiling, tilings).filter(fits).map(|tiling| Candidate { tier, tiling }).collect()
 }
 
