@@ -119,11 +119,10 @@ pub fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<Tiling> {
     let mut tilings = vec![tiny_tiling(caps, tier, 1), tiny_tiling(caps, tier, 3)];
     tilings.extend(segment_tiling(caps, tier));
     if tier.matrix() {
-        // Two rows of matrices and two columns of them; two rows, many groups; one group.
+        // Two rows of matrices and two columns of them in one group; two rows in many groups.
         let tiny = tiny_tiling(caps, tier, 1);
-        tilings.push(Tiling { rows: 2 * tiny.rows, keys: 2 * tiny.keys, ..tiny });
+        tilings.push(Tiling { rows: 2 * tiny.rows, keys: 2 * tiny.keys, groups: 1, ..tiny });
         tilings.push(Tiling { rows: 2 * tiny.rows, groups: 8, ..tiny });
-        tilings.push(Tiling { keys: 2 * tiny.keys, groups: 1, ..tiny });
     }
     tilings
 }
