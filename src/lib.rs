@@ -171,7 +171,7 @@ pub use ops::{
 pub(crate) use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
 pub use plan::{
-    AttentionClass, AttentionPlan, Dispatch, DispatchBudget, MaskKind, MergePlan, MethodKind, SelectionClass,
+    AttentionClass, AttentionPlan, Dispatch, DispatchBudget, Loads, MaskKind, MergePlan, MethodKind, SelectionClass,
     SelectionPlan, SelectionTiling, Sharing, Stretch, Tiling, TunedAt, Tuning,
 };
 #[doc(hidden)]

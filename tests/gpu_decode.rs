@@ -4,11 +4,21 @@
 mod common;
 
 use common::gpu::{
-    Buffers, bind, buffer, check_twin, contexts, plan_of, problem_of, read_all, run, submit, tiers, tiny_tiling,
+    Buffers, bind, buffer, check_twin, columns_tilings, contexts, plan_of, problem_of, read_all, run, submit, tiers,
+    tiny_tiling,
 };
 use common::{Case, Exp, MASKS, shape};
+use half::{bf16, f16};
 use wattn::cpu::twins;
-use wattn::{Attention, AttentionOutput, AttentionPlan, DType, LSE_EMPTY, Mask, Workspace};
+use wattn::{
+    Attention, AttentionOutput, AttentionPlan, AttentionShape, Context, DType, LSE_EMPTY, Mask, Tier, Tiling, Workspace,
+};
+
+/// Small tiles with so many splits: lanes that take keys, and lanes that share the rows of keys.
+fn split_tilings(ctx: &Context, tier: Tier, num_splits: u32) -> impl Iterator<Item = Tiling> {
+    let columns = columns_tilings(ctx.caps(), tier).into_iter();
+    [tiny_tiling(ctx.caps(), tier, 1)].into_iter().chain(columns).map(move |tiling| Tiling { num_splits, ..tiling })
+}
 
 #[test]
 fn every_number_of_splits() {
@@ -17,10 +27,10 @@ fn every_number_of_splits() {
         .map(|mask| [[1, 75], [2, 17], [2, 1]].map(|lengths| Case::<f32>::random(shape(2, lengths, [2, 3]), mask, 1)));
     for ctx in contexts() {
         for tier in tiers(ctx.caps(), &[DType::F32]) {
-            for num_splits in [2, 3, 7, 64, 256] {
+            for tiling in [2, 3, 7, 64, 4096].into_iter().flat_map(|num_splits| split_tilings(ctx, tier, num_splits)) {
                 for case in cases.iter().flatten() {
-                    let plan = plan_of(case, ctx, tier, tiny_tiling(ctx.caps(), tier, num_splits));
-                    let what = format!("{} {tier} {num_splits} splits {case:?}", ctx.describe());
+                    let plan = plan_of(case, ctx, tier, tiling);
+                    let what = format!("{} {tier} {tiling} {case:?}", ctx.describe());
                     let got = run(ctx, &plan, case);
                     case.check_with(&got, Exp::of(&plan), &what);
                 }
@@ -35,8 +45,9 @@ fn partial_results_are_the_twins() {
     for (seed, mask) in (1..).zip(MASKS) {
         let case = Case::<f32>::random(shape(2, [2, 75], [2, 2]), mask, seed);
         for ctx in contexts() {
-            for tier in tiers(ctx.caps(), &[DType::F32]) {
-                let plan = plan_of(&case, ctx, tier, tiny_tiling(ctx.caps(), tier, 7));
+            let of_tier = |tier| split_tilings(ctx, tier, 31).map(move |tiling| (tier, tiling));
+            for (tier, tiling) in tiers(ctx.caps(), &[DType::F32]).into_iter().flat_map(of_tier) {
+                let plan = plan_of(&case, ctx, tier, tiling);
                 let buffers = Buffers::new(ctx, &case, plan.problem());
                 let memory = buffer(ctx, &vec![7.0f32; (plan.workspace_bytes() / 4) as usize]);
                 let workspace = Workspace::from_buffer(memory.clone()).unwrap();
@@ -46,12 +57,41 @@ fn partial_results_are_the_twins() {
                 let found = read_all::<f32>(ctx, &memory);
                 let twin = twins::attend_decode(&plan, &case.inputs(), None).unwrap();
                 let lse = &found[found.len() - twin.lse.len()..];
-                let what = format!("{} {tier} {case:?}", ctx.describe());
+                let what = format!("{} {tier} {tiling} {case:?}", ctx.describe());
                 check_twin(tier, (&found[..twin.out.len()], lse), (&twin.out, &twin.lse), &what);
                 assert!(twin.lse.contains(&LSE_EMPTY), "{what}: more splits than tiles leave some empty");
             }
         }
     }
+}
+
+/// Rows that begin at multiples of 16 bytes are read two vec4 at a time: the same numbers in the same order, and so the same bits.
+#[test]
+fn aligned_rows_change_no_bit() {
+    fn check<T: wattn::Element>(seed: u64) {
+        for widths in [[16, 16], [24, 40]] {
+            let shape = AttentionShape { head_dim: widths[0], head_dim_v: widths[1], ..shape(2, [2, 75], [2, 2]) };
+            let case = Case::<T>::random(shape, Mask::Causal, seed);
+            for ctx in contexts() {
+                for tier in tiers(ctx.caps(), &[T::DTYPE]).into_iter().filter(|tier| !tier.matrix()) {
+                    for tiling in columns_tilings(ctx.caps(), tier) {
+                        let problem = problem_of(&case, DType::F32);
+                        let plan = |problem| AttentionPlan::with_tiling(problem, ctx.caps(), tier, tiling).unwrap();
+                        let (plain, aligned) = (plan(&problem), plan(&problem.clone().aligned_rows()));
+                        assert!(aligned.to_string().contains("chunk_pair"), "{aligned}");
+                        let (plain, aligned) = (run(ctx, &plain, &case), run(ctx, &aligned, &case));
+                        let bits = |data: &[f32]| data.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                        let what = format!("{} {tier} {tiling} {case:?}", ctx.describe());
+                        assert_eq!(bits(plain.out.data()), bits(aligned.out.data()), "{what}");
+                        assert_eq!(bits(plain.lse.data()), bits(aligned.lse.data()), "{what}");
+                        case.check_with(&aligned, Exp::Gpu(tiling.tile_kv()), &what);
+                    }
+                }
+            }
+        }
+    }
+    check::<f16>(5);
+    check::<bf16>(6);
 }
 
 /// A decode loop: one plan, one bind, and lengths that grow and shrink on the GPU between encodes. Keys past a length
@@ -64,8 +104,7 @@ fn lengths_change_without_a_new_bind() {
         case.seq_lens_kv = Some(vec![0, 0]);
         for ctx in contexts() {
             for tier in tiers(ctx.caps(), &[DType::F32]) {
-                for num_splits in [1, 3] {
-                    let tiling = tiny_tiling(ctx.caps(), tier, num_splits);
+                for tiling in [1, 3].into_iter().flat_map(|num_splits| split_tilings(ctx, tier, num_splits)) {
                     let problem = problem_of(&case, DType::F32);
                     let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiling).unwrap();
                     let buffers = Buffers::new(ctx, &case, &problem);
@@ -80,7 +119,7 @@ fn lengths_change_without_a_new_bind() {
                         submit(ctx, |encoder| bound.encode(encoder));
                         let (out, lse) = buffers.read(ctx);
                         let expected = Case { seq_lens_kv: Some(clamped.to_vec()), ..case.clone() };
-                        let what = format!("{} {tier} splits {num_splits} {mask} {lens:?}", ctx.describe());
+                        let what = format!("{} {tier} {tiling} {mask} {lens:?}", ctx.describe());
                         expected.check_with(&AttentionOutput { out, lse }, Exp::of(&plan), &what);
                     }
                 }
@@ -108,9 +147,9 @@ fn prefill_with_lengths_on_the_gpu() {
         case.v.data_mut().copy_from_slice(&v);
         for ctx in contexts() {
             for tier in tiers(ctx.caps(), &[DType::F32]) {
-                for num_splits in [1, 3] {
-                    let plan = plan_of(&case, ctx, tier, tiny_tiling(ctx.caps(), tier, num_splits));
-                    let what = format!("{} {tier} splits {num_splits} {case:?}", ctx.describe());
+                for tiling in [1, 3].into_iter().flat_map(|num_splits| split_tilings(ctx, tier, num_splits)) {
+                    let plan = plan_of(&case, ctx, tier, tiling);
+                    let what = format!("{} {tier} {tiling} {case:?}", ctx.describe());
                     case.check_with(&run(ctx, &plan, &case), Exp::of(&plan), &what);
                 }
             }

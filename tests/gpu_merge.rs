@@ -5,7 +5,9 @@ mod common;
 use common::Random;
 use common::gpu::{buffer, check_twin, contexts, read_all, submit};
 use wattn::cpu::twins;
-use wattn::{Context, DType, LSE_EMPTY, Layout, Merge, MergeArgs, MergePlan, MergeProblem, TensorView, TensorViewMut};
+use wattn::{
+    Context, DType, DeviceCaps, LSE_EMPTY, Layout, Merge, MergeArgs, MergePlan, MergeProblem, TensorView, TensorViewMut,
+};
 
 struct Parts {
     problem: MergeProblem,
@@ -52,6 +54,11 @@ impl Parts {
 
 /// Runs a merge with the tensors at these offsets, in elements, between guards of 7.
 fn run(ctx: &Context, parts: &Parts, offset: usize) -> (Vec<f32>, Vec<f32>) {
+    run_planned(ctx, ctx.caps(), parts, offset)
+}
+
+/// The same as a device of these caps has it.
+fn run_planned(ctx: &Context, caps: &DeviceCaps, parts: &Parts, offset: usize) -> (Vec<f32>, Vec<f32>) {
     let MergeProblem { num_parts, num_rows, head_dim_v } = parts.problem;
     let guarded = |data: &[f32]| [vec![7.0; offset], data.to_vec(), vec![7.0; 5]].concat();
     let (out_len, lse_len) = ((num_rows * head_dim_v) as usize, num_rows as usize);
@@ -59,7 +66,7 @@ fn run(ctx: &Context, parts: &Parts, offset: usize) -> (Vec<f32>, Vec<f32>) {
     let parts_lse = buffer(ctx, &guarded(&parts.lse));
     let (out, lse) = (buffer(ctx, &guarded(&vec![7.0; out_len])), buffer(ctx, &guarded(&vec![7.0; lse_len])));
     let layout = |batch, seq, dim| Layout::seq_major(batch, seq, 1, dim).with_offset(offset as u64);
-    let plan = MergePlan::new(&parts.problem, ctx.caps()).unwrap();
+    let plan = MergePlan::new(&parts.problem, caps).unwrap();
     let bound = Merge::prepare(ctx, &plan)
         .unwrap()
         .bind(MergeArgs {
@@ -78,34 +85,40 @@ fn run(ctx: &Context, parts: &Parts, offset: usize) -> (Vec<f32>, Vec<f32>) {
     (unguarded(&out, out_len), unguarded(&lse, lse_len))
 }
 
+/// Few parts, which an invocation merges alone, and so many that some share them, as on GPUs.
 #[test]
 fn merges_as_defined() {
     for ctx in contexts() {
-        for head_dim_v in [4, 36] {
-            for num_parts in [1, 2, 3, 7, 64] {
-                for num_rows in [0, 1, 15, 16, 17, 131] {
-                    // lse close together, and so far apart that most weights are 0.
-                    for spread in [1.0, 50.0] {
-                        let parts = Parts::new([num_parts, num_rows, head_dim_v], spread);
-                        let what = format!("{} {:?} spread {spread}", ctx.describe(), parts.problem);
-                        let (out, lse) = run(ctx, &parts, 0);
-                        let twin = twins::merge_splits(&parts.problem, &parts.out, &parts.lse).unwrap();
-                        check_twin(wattn::Tier::Baseline, (&out, &lse), (&twin.0, &twin.1), &what);
-                        let expected = parts.expected();
-                        // exp(x) of a device is off by (3 + 2 |x|) ulp, and |x| is at most twice the spread; the sums
-                        // of num_parts terms by one rounding each.
-                        let allowed = f64::from(f32::EPSILON)
-                            * (2.0 * (3.0 + 4.0 * f64::from(spread)) + 2.0 * f64::from(num_parts) + 4.0);
-                        for (got, expected) in out.iter().zip(&expected.0) {
-                            assert!((f64::from(*got) - expected).abs() <= allowed, "{what}: {got} {expected}");
-                        }
-                        for (got, expected) in lse.iter().zip(&expected.1) {
-                            let size = 1.0 + expected.abs();
-                            assert!(
-                                (f64::from(*got) - expected).abs() <= allowed * size,
-                                "{what}: lse {got} {expected}"
-                            );
-                        }
+        let mut gpu = ctx.caps().clone();
+        gpu.software = false;
+        check_merges(ctx, ctx.caps(), &[1, 2, 3, 7, 64], &[0, 1, 15, 16, 17, 131]);
+        check_merges(ctx, &gpu, &[1, 4, 5, 9, 33, 128, 133], &[0, 1, 17, 131]);
+        check_merges(ctx, &gpu, &[4096], &[3]);
+    }
+}
+
+fn check_merges(ctx: &Context, caps: &DeviceCaps, numbers_of_parts: &[u32], numbers_of_rows: &[u32]) {
+    for head_dim_v in [4, 36] {
+        for &num_parts in numbers_of_parts {
+            for &num_rows in numbers_of_rows {
+                // lse close together, and so far apart that most weights are 0.
+                for spread in [1.0, 50.0] {
+                    let parts = Parts::new([num_parts, num_rows, head_dim_v], spread);
+                    let what = format!("{} {:?} spread {spread}", ctx.describe(), parts.problem);
+                    let (out, lse) = run_planned(ctx, caps, &parts, 0);
+                    let twin = twins::merge_splits(&parts.problem, &parts.out, &parts.lse).unwrap();
+                    check_twin(wattn::Tier::Baseline, (&out, &lse), (&twin.0, &twin.1), &what);
+                    let expected = parts.expected();
+                    // exp(x) of a device is off by (3 + 2 |x|) ulp, and |x| is at most twice the spread; the sums
+                    // of num_parts terms by one rounding each.
+                    let allowed = f64::from(f32::EPSILON)
+                        * (2.0 * (3.0 + 4.0 * f64::from(spread)) + 2.0 * f64::from(num_parts) + 4.0);
+                    for (got, expected) in out.iter().zip(&expected.0) {
+                        assert!((f64::from(*got) - expected).abs() <= allowed, "{what}: {got} {expected}");
+                    }
+                    for (got, expected) in lse.iter().zip(&expected.1) {
+                        let size = 1.0 + expected.abs();
+                        assert!((f64::from(*got) - expected).abs() <= allowed * size, "{what}: lse {got} {expected}");
                     }
                 }
             }

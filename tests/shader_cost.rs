@@ -1,13 +1,15 @@
-//! What the matrix kernels cost, read off their text as GPUs get it: how many products a tile takes, that whatever should be in
-//! registers is indexed by constants. Needs no GPU.
+//! What the kernels of prompts cost, read off their text as GPUs get it: how many products a tile takes, what is loaded for them, that
+//! whatever should be in registers is indexed by constants. Needs no GPU.
 
 #[path = "common/devices.rs"]
 mod devices;
 
 use devices::matrix_gpu;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{Block, Expression, Function, Module, Statement, TypeInner};
-use wattn::{AttentionPlan, AttentionProblem, AttentionShape, DType, Hip, Mask, SelectionPlan, SelectionProblem, Tier};
+use naga::{Block, Expression, Function, MathFunction, Module, Statement, TypeInner};
+use wattn::{
+    AttentionPlan, AttentionProblem, AttentionShape, DType, Hip, Mask, SelectionPlan, SelectionProblem, Sharing, Tier,
+};
 
 fn parse(wgsl: &str) -> Module {
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{}", error.emit_to_string(wgsl)));
@@ -52,7 +54,7 @@ fn products(function: &Function) -> impl Fn(&Statement) -> usize + '_ {
 }
 
 /// Matrices that an emitted range loads.
-fn loads(function: &Function) -> impl Fn(&Statement) -> usize + '_ {
+fn matrix_loads(function: &Function) -> impl Fn(&Statement) -> usize + '_ {
     |statement| match statement {
         Statement::Emit(range) => range
             .clone()
@@ -62,7 +64,7 @@ fn loads(function: &Function) -> impl Fn(&Statement) -> usize + '_ {
     }
 }
 
-fn stores(statement: &Statement) -> usize {
+fn matrix_stores(statement: &Statement) -> usize {
     usize::from(matches!(statement, Statement::CooperativeStore { .. }))
 }
 
@@ -127,12 +129,12 @@ fn attention_of_heads_128_wide() {
 
         // Matrices of keys and of values are loaded once for all rows of a subgroup, weights once.
         let mut found = Vec::new();
-        count(&rows.body, 0, &loads(rows), &mut found);
+        count(&rows.body, 0, &matrix_loads(rows), &mut found);
         let resumed = tiling.rows / 16 * specialization.constant("CARRIED_COLUMNS").unwrap();
         let per_tile = 2 * (tile_kv / 16) * (128 / 16) + tiling.rows / 16 * (tile_kv / 16);
         assert_eq!(found[1] as u32, per_tile + resumed, "{kernel}");
         let mut found = Vec::new();
-        count(&rows.body, 0, &stores, &mut found);
+        count(&rows.body, 0, &matrix_stores, &mut found);
         // Of the next tile's scores; and in the loops that store out and the state of a walk that is cut, of the sums.
         let stored_columns = 128 / 16 + specialization.constant("CARRIED_COLUMNS").unwrap();
         assert_eq!(found[1] as u32, tiling.rows / 16 * (tile_kv / 16 + stored_columns), "{kernel}");
@@ -153,6 +155,172 @@ fn attention_of_heads_128_wide() {
         }
         let wgsl = specialization.wgsl();
         println!("{kernel}: {} bytes of WGSL, {} words of SPIR-V", wgsl.len(), spirv_words(&module));
+    }
+}
+
+/// Loads of a variable in memory that an emitted range evaluates.
+fn loads<'a>(module: &'a Module, function: &'a Function, buffer: &'a str) -> impl Fn(&Statement) -> usize + 'a {
+    let is_load = move |expression: &Expression| {
+        let Expression::Load { pointer } = *expression else { return false };
+        let mut at = pointer;
+        while let Expression::Access { base, .. } | Expression::AccessIndex { base, .. } = function.expressions[at] {
+            at = base;
+        }
+        let Expression::GlobalVariable(variable) = function.expressions[at] else { return false };
+        module.global_variables[variable].name.as_deref() == Some(buffer)
+    };
+    move |statement| match statement {
+        Statement::Emit(range) => range.clone().filter(|&handle| is_load(&function.expressions[handle])).count(),
+        _ => 0,
+    }
+}
+
+/// Multiply-adds of numbers.
+fn multiply_adds<'a>(module: &'a Module, function: &'a Function) -> impl Fn(&Statement) -> usize + 'a {
+    let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(module).unwrap();
+    let (handle, _) = module.functions.iter().find(|(_, found)| core::ptr::eq(*found, function)).unwrap();
+    let widths: Vec<usize> = function
+        .expressions
+        .iter()
+        .map(|(at, expression)| match expression {
+            Expression::Math { fun: MathFunction::Fma, .. } => match info[handle][at].ty.inner_with(&module.types) {
+                TypeInner::Vector { size, .. } => *size as usize,
+                _ => 1,
+            },
+            _ => 0,
+        })
+        .collect();
+    move |statement| match statement {
+        Statement::Emit(range) => range.clone().map(|handle| widths[handle.index()]).sum(),
+        _ => 0,
+    }
+}
+
+/// Rows of a prompt without matrices: how much arithmetic there is for each load of workgroup memory, which gives a core 32 numbers
+/// in the time of 128 multiply-adds, so that four lanes' vec4 take the time of 16 multiply-adds of each at the worst; loads from
+/// storage; and what must fit an invocation's registers, of which hardware has 255.
+#[test]
+fn prompts_in_staged_tiles() {
+    for (head_dim, least) in [(64, 16), (128, 16), (256, 10)] {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let shape = AttentionShape {
+                batch_size: 1,
+                seq_len_q: 8192,
+                seq_len_kv: 8192,
+                num_q_heads: 8,
+                num_kv_heads: 8,
+                head_dim,
+                head_dim_v: head_dim,
+            };
+            let mut caps = matrix_gpu();
+            caps.matrix_tiles.clear();
+            let plan = AttentionPlan::new(&AttentionProblem::new(shape, dtype).mask(Mask::Causal), &caps).unwrap();
+            let (tiling, what) = (plan.tiling(), format!("{plan}"));
+            assert_eq!(tiling.sharing, Sharing::Tiles, "{what}");
+            let specialization = &plan.dispatches()[0].specialization;
+            let constant = |name| specialization.constant(name).unwrap() as usize;
+            let module = parse(&specialization.wgsl());
+            let rows = function(&module, "attend_rows");
+            assert_eq!(indexed_locals(&module, rows), [""; 0], "{what}");
+            let by_depth = |counts: &dyn Fn(&Statement) -> usize| {
+                let mut found = Vec::new();
+                count(&rows.body, 0, &counts, &mut found);
+                found
+            };
+
+            // Loops over tiles, slices of them, and columns or values of a slice: scores, sums, sums behind masks.
+            let (adds, reads) = (by_depth(&multiply_adds(&module, rows)), by_depth(&loads(&module, rows, "staged")));
+            assert_eq!(adds.iter().sum::<usize>(), adds[3], "{what}");
+            let (of_rows, keys, columns) = (tiling.rows as usize, tiling.keys as usize, constant("COLS"));
+            assert_eq!(adds[3], of_rows * (4 * keys + 2 * 16 * columns), "{what}");
+            assert_eq!(reads[3], 3 * of_rows + keys + 2 * 4 * columns, "{what}");
+            assert!(adds[3] >= least * reads[3], "{} multiply-adds for {} loads: {what}", adds[3], reads[3]);
+
+            // Loads of a slice, one after the other and all before what is computed meanwhile. The first values are loaded by one that
+            // stands beside those of keys.
+            let each = |name| constant(name);
+            let loaded = ["k", "q", "v"].map(|name| by_depth(&loads(&module, rows, name))[2]);
+            assert_eq!(loaded, [each("K_EACH"), each("Q_EACH"), 2 * each("V_EACH")], "{what}");
+            // Neighbours take neighbouring elements: a row's columns of a slice are at least a sector of memory.
+            let bytes = if dtype == DType::F32 { 16 } else { 8 };
+            assert!(constant("SLICE4") * bytes >= 32, "{what}");
+
+            // In vec4: sums, scores, what is on its way, operands.
+            let ahead = each("V_EACH").max(each("K_EACH") + each("Q_EACH")) * bytes / 16;
+            let operands = (keys + 1).max(4 * columns + 1);
+            let live = of_rows * columns + of_rows * keys / 4 + ahead + operands;
+            assert!(live <= 48, "{live} vec4: {what}");
+
+            // Two barriers a slice; two where rows' maxima are known.
+            let slices = constant("SLICES") + constant("STEPS");
+            println!("{head_dim} {dtype}: {tiling}; {live} vec4 alive, {} barriers a tile", 2 * slices);
+            assert_eq!(by_depth(&barriers)[1..3], [1, 4], "{what}");
+        }
+    }
+}
+
+/// One query of heads 128 wide: what a lane has under way of keys and values is what the kernels had that reached the memory's rate
+/// on an H100 (8 rows for a head, 4 for four heads, 16 bytes of each of them a lane), and nothing in the walk waits for other subgroups.
+#[test]
+fn decoding_loads_rows_side_by_side() {
+    for (dtype, num_kv_heads, lanes, keys) in
+        [(DType::F16, 32, 16, 8), (DType::F16, 8, 16, 4), (DType::BF16, 32, 16, 8), (DType::F32, 32, 32, 8)]
+    {
+        let shape = AttentionShape {
+            batch_size: 1,
+            seq_len_q: 1,
+            seq_len_kv: 16384,
+            num_q_heads: 32,
+            num_kv_heads,
+            head_dim: 128,
+            head_dim_v: 128,
+        };
+        let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal);
+        let plan = AttentionPlan::new(&problem, &matrix_gpu()).unwrap();
+        let tiling = plan.tiling();
+        assert_eq!((tiling.sharing, tiling.lanes, tiling.keys), (Sharing::Columns, lanes, keys), "{plan}");
+        let lane = plan.loads();
+        assert_eq!((lane.bytes, lane.run_bytes, lane.in_flight), (16, lanes * 16, keys), "{plan}");
+        // Once for all heads of a KV head, and about a thousand workgroups.
+        assert_eq!(tiling.rows, 32 / num_kv_heads, "{plan}");
+        assert_eq!(num_kv_heads * tiling.num_splits, 1024, "{plan}");
+
+        let module = parse(&plan.dispatches()[0].specialization.wgsl());
+        let rows = function(&module, "attend_rows");
+        assert_eq!(indexed_locals(&module, rows), [""; 0], "{plan}");
+        let elements = 16 / (4 * dtype.size_bytes() as usize);
+        for buffer in ["k", "v"] {
+            let mut found = Vec::new();
+            count(&rows.body, 0, &loads(&module, rows, buffer), &mut found);
+            assert_eq!(found, [0, keys as usize * elements], "{buffer}: {plan}");
+        }
+        let mut found = Vec::new();
+        count(&rows.body, 0, &barriers, &mut found);
+        assert_eq!(found, [2 * tiling.rows as usize, 0], "{plan}");
+    }
+}
+
+/// A million keys of one head fill a device; what one workgroup walks through needs no merge.
+#[test]
+fn splits_follow_the_keys() {
+    let plan = |num_heads, seq_len_kv, mask| {
+        let shape = AttentionShape {
+            batch_size: 1,
+            seq_len_q: 1,
+            seq_len_kv,
+            num_q_heads: num_heads,
+            num_kv_heads: num_heads,
+            head_dim: 128,
+            head_dim_v: 128,
+        };
+        AttentionPlan::new(&AttentionProblem::new(shape, DType::F16).mask(mask), &matrix_gpu()).unwrap()
+    };
+    assert_eq!(plan(1, 1 << 20, Mask::Causal).tiling().num_splits, 1024);
+    assert_eq!(plan(32, 4096, Mask::Causal).tiling().num_splits, 32);
+    let window = Mask::Window { left: Some(500), right: Some(0) };
+    for alone in [plan(32, 512, Mask::Causal), plan(2, 100, Mask::Causal), plan(32, 1 << 20, window)] {
+        assert_eq!(alone.dispatches().len(), 1, "{alone}");
+        assert_eq!(alone.tiling().workgroup_size(), 512, "{alone}");
     }
 }
 

@@ -52,13 +52,15 @@ fn candidates_are_what_the_device_takes_each_once() {
     for caps in [DeviceCaps::BASELINE, matrix_gpu()] {
         for problem in [problem(512, 4096), problem(1, 16384)] {
             let starts = attention_starts(&problem, &caps);
+            // Few rows may share the rows of keys or not, many may share tiles or not.
+            let each = 2;
             let mut tiers: Vec<Tier> = starts.iter().map(|start| start.tier).collect();
             tiers.dedup();
             let offered: Vec<Tier> = Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok()).collect();
             assert_eq!(tiers, offered);
             // Without f16 to load, tiers that differ in it alone are one.
             let of_f32 = attention_starts(&AttentionProblem::new(*problem.shape(), DType::F32), &caps);
-            assert_eq!(of_f32.len(), if caps.shader_f16 { 2 } else { 1 });
+            assert_eq!(of_f32.len(), each * if caps.shader_f16 { 2 } else { 1 });
             for start in starts {
                 let around = attention_neighbours(&problem, &caps, start);
                 assert!(around.len() >= 4, "{start}: {around:?}");

@@ -14,6 +14,9 @@ use wattn::{
 /// Tiles of 4 rows and 16 keys.
 const TINY: Tiling = Tiling { lanes: 4, rows: 2, keys: 4, groups: 2, num_splits: 1, sharing: Sharing::Keys };
 
+/// Tiles of 3 rows and 16 keys.
+const TINY_COLUMNS: Tiling = Tiling { lanes: 4, rows: 3, keys: 4, groups: 4, num_splits: 1, sharing: Sharing::Columns };
+
 fn plan<T: Element>(case: &Case<T>, tiling: Tiling) -> AttentionPlan {
     let mut problem = case.problem().with_lse();
     if case.seq_lens_kv.is_some() {
@@ -56,6 +59,7 @@ fn every_border_and_mask() {
             for mask in MASKS {
                 let shape = shape(1, [seq_len_q, seq_len_kv], [1, 2]);
                 check(&Case::<f32>::random(shape, mask, 1), TINY);
+                check(&Case::<f32>::random(shape, mask, 1), TINY_COLUMNS);
             }
         }
     }
@@ -67,7 +71,25 @@ fn every_tiling() {
     for lanes in [4, 8, 16] {
         for rows in [1, 4, 8] {
             for keys in [4, 8, 16] {
-                check(&case, Tiling { lanes, rows, keys, groups: 1, num_splits: 1, sharing: Sharing::Keys });
+                for sharing in [Sharing::Keys, Sharing::Tiles] {
+                    check(&case, Tiling { lanes, rows, keys, groups: 1, num_splits: 1, sharing });
+                }
+            }
+        }
+    }
+}
+
+/// Lanes that share the rows of keys: any number of rows, keys and groups.
+#[test]
+fn every_tiling_of_columns() {
+    let case = Case::<f32>::random(shape(2, [9, 70], [2, 3]), Mask::Window { left: Some(40), right: Some(3) }, 2);
+    for lanes in [4, 16] {
+        for rows in [1, 3, 8] {
+            for keys in [1, 3, 4] {
+                for groups in [1, 5] {
+                    let sharing = Sharing::Columns;
+                    check(&case, Tiling { lanes, rows, keys, groups, num_splits: 1, sharing });
+                }
             }
         }
     }

@@ -8,12 +8,15 @@ import subprocess
 # Dense attention beside the peers. All are cases of `wattn bench`.
 PROMPTS = [f"32x{n}x{n}x128-f16" for n in (4096, 8192, 16384)]
 DECODES = [f"32x1x{n}x128-f16" for n in (4096, 16384, 65536)]
-SINGLE = ["32x4096x4096x128", "8x1x131072x128"]
+DECODES += [f"32-8x1x{n}x128-f16" for n in (4096, 16384, 65536, 131072)]
+SINGLE = ["32x16384x16384x128", "8x1x131072x128"]
 VISIT_DENSE = [f"storage/{name}" for name in PROMPTS + DECODES] + [f"prefill/{SINGLE[0]}", f"decode/{SINGLE[1]}"]
 VISIT_SPARSE = [
     "sparse-prefill/hip-2x1024x131072x128",
     "sparse-prefill/infinite-hip-2-1x1024x131072x128",
     "sparse-decode/hip-2x1x131072x128",
+    "sparse-decode/hip-32x1x32768x128-f16",
+    "sparse-decode/hip-32x1x131072x128-f16",
     "sparse-decode/infinite-hip-2-1x1x131072x128",
     "sparse-prefill/infinite-hip-2-1x256x1048576x128",
     "sparse-decode/infinite-hip-2-1x1x1048576x128",

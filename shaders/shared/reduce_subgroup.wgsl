@@ -1,4 +1,4 @@
-// Family `reduce`: a maximum or a sum over the LANES invocations of a group, for one value of each row, in three steps:
+// Family `reduce`: a maximum or a sum over the LANES invocations of a group, for each of several values of a group, in three steps:
 // every lane gives its values, all come together, every lane takes the results. Here a group is a whole subgroup, whose
 // operations do it all in the first step.
 

@@ -104,21 +104,32 @@ pub struct Case {
 type Sizes = [u32; 4];
 
 impl Case {
-    /// Dense attention.
+    /// Dense attention, of tensors as dense as can be: widths are multiples of 8, and so are all strides.
     #[must_use]
     pub fn dense(series: Series, sizes: Sizes, width: u32, dtype: DType) -> Self {
         let shape = shape(sizes, width);
         let storage = if dtype == DType::F32 { String::new() } else { format!("-{dtype}") };
-        let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal).with_lse();
+        let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal).with_lse().aligned_rows();
         Self { series, name: format!("{}{storage}", size_name(&shape)), problem, selection: None }
     }
 
     /// A selection, and attention to it beside dense attention, in f32 with heads 128 wide.
     #[must_use]
     pub fn sparse(series: Series, method_name: &str, sizes: Sizes, method: impl Into<SelectionMethod>) -> Self {
+        Self::sparse_of(series, method_name, sizes, method, DType::F32)
+    }
+
+    /// The same in another type.
+    fn sparse_of(
+        series: Series,
+        method_name: &str,
+        sizes: Sizes,
+        method: impl Into<SelectionMethod>,
+        dtype: DType,
+    ) -> Self {
         let shape = shape(sizes, 128);
-        let dense = Self::dense(series, sizes, 128, DType::F32);
-        let selection = SelectionProblem::new(shape, DType::F32, method);
+        let dense = Self::dense(series, sizes, 128, dtype);
+        let selection = SelectionProblem::new(shape, dtype, method);
         Self { name: format!("{method_name}-{}", dense.name), selection: Some(scaled(selection)), ..dense }
     }
 
@@ -197,7 +208,7 @@ impl Case {
             return self.clone();
         }
         let narrow = AttentionShape { head_dim: width, head_dim_v: width, ..shape };
-        let problem = AttentionProblem::new(narrow, self.problem.dtype()).mask(Mask::Causal).with_lse();
+        let problem = AttentionProblem::new(narrow, self.problem.dtype()).mask(Mask::Causal).with_lse().aligned_rows();
         let selection = self.selection.as_ref().map(|selection| {
             scaled(SelectionProblem::new(narrow, selection.dtype(), selection.method().clone()))
                 .granularity(selection.blocks().granularity)
@@ -276,6 +287,7 @@ fn dense_cases(scope: Scope) -> Vec<Case> {
         if full && dtype == DType::F16 {
             [8192, 16_384, 32_768].into_iter().for_each(|len| of([32, 32, len, len]));
             [4096, 16_384, 65_536].into_iter().for_each(|len| of([32, 32, 1, len]));
+            [4096, 16_384, 65_536, 131_072].into_iter().for_each(|len| of([32, 8, 1, len]));
         }
     }
     cases
@@ -314,6 +326,9 @@ fn sparse_cases(scope: Scope) -> Vec<Case> {
         // Dense attention reads the keys of a KV head once for all its query heads; lists of their own make them read apart.
         let of = |name| Case::sparse(SparseDecode, name, [4, 1, 1, 131_072], Hip::decode());
         cases.extend([of("hip"), of("hip-list-per-kv-head").shared()]);
+        // Where a step with new lists is to be faster than the dense one of a whole layer.
+        let layer = |keys| Case::sparse_of(SparseDecode, "hip", [32, 32, 1, keys], Hip::decode(), DType::F16);
+        cases.extend([layer(32_768), layer(131_072)]);
     }
     cases
 }

@@ -5,6 +5,7 @@ mod attend;
 mod attend_decode;
 mod attend_prefill;
 mod attend_rows;
+mod attend_rows_columns;
 mod attend_rows_matrix;
 mod attend_selected;
 mod check_blocks;

@@ -10,9 +10,6 @@ pub(crate) const BINDINGS: [Binding; 5] = [
     Binding::write("lse"),
 ];
 
-/// Invocations of a workgroup, each with four columns of a row.
-pub(crate) const WORKGROUP_SIZE: u32 = 64;
-
 params! {
     /// The numbers of one merge. Offsets and strides of out count vec4 elements, as do those of partial_out.
     MergeParams {

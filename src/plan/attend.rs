@@ -4,13 +4,14 @@ use core::ops::Range;
 use std::collections::BTreeMap;
 
 use super::attend_cost::{PlaceOrder, Walks};
+use super::tiling_columns::ColumnsTiling;
 use super::tiling_matrix::{MatrixTiling, check_dtype};
-use super::{Dispatch, Parts, Tiling, TunedAt, tiling_matrix};
-use crate::kernels::{KernelId, merge_splits};
+use super::tiling_staged::StagedTiling;
+use super::{Dispatch, Parts, Sharing, Tiling, TunedAt, merge, tiling_matrix};
+use crate::kernels::KernelId;
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{
-    AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps, DispatchBudget, Error, Granularity, Mask,
-    Result, Tier,
+    AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps, Error, Granularity, Mask, Result, Tier,
 };
 
 /// The dispatches that compute an [`AttentionProblem`] on a device, and the workspace they need. A value: made once per
@@ -105,10 +106,13 @@ impl AttentionPlan {
         if num_rows > u64::from(u32::MAX / 2) || out_rows * u64::from(shape.head_dim_v) > u64::from(u32::MAX) * 4 {
             return Err(Error::Limit { limit: "rows of out", needed: out_rows, available: u64::from(u32::MAX / 2) });
         }
-        let carried = match caps.edge_of(tier) {
-            Some(edge) => MatrixTiling::new(problem, tiling, edge).carried(),
+        let carried = match (caps.edge_of(tier), tiling.sharing) {
+            (Some(edge), _) => MatrixTiling::new(problem, tiling, edge).carried(),
+            (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling).carried(),
             // The columns of each row, and the row's numbers.
-            None => tiling.rows * (shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes) + 1),
+            (None, Sharing::Keys | Sharing::Rows | Sharing::Tiles) => {
+                tiling.rows * (shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes) + 1)
+            }
         };
         let walks = Walks::new(problem, tiling, carried);
         let kernel = if tiling.num_splits == 1 { KernelId::AttendPrefill } else { KernelId::AttendDecode };
@@ -122,8 +126,8 @@ impl AttentionPlan {
         let stretches = |num_places| walks.costs(num_places, PlaceOrder::of(caps, tier)).cut(parts, caps);
         let mut dispatches = vec![Dispatch::cut(attend, walks.num_places(), caps, stretches)?];
         if kernel == KernelId::AttendDecode {
-            let merge = specialize_merge(shape.head_dim_v, problem.out_dtype, problem.lse, tier);
-            dispatches.push(merge_dispatch(merge, [tiling.num_splits.into(), out_rows], shape.head_dim_v, caps)?);
+            let merge = merge::Parts { num_parts: tiling.num_splits, num_rows: out_rows, head_dim_v: shape.head_dim_v };
+            dispatches.push(merge.dispatch(out_module(problem.out_dtype, tier), problem.lse, caps)?);
         }
         let storage_bytes = tiling.storage_bytes(problem, caps, tier);
         let plan = Self {
@@ -295,7 +299,7 @@ pub(super) const fn elem_module(dtype: DType, tier: Tier, caps: &DeviceCaps) -> 
     }
 }
 
-const fn out_module(dtype: DType, tier: Tier) -> Module {
+pub(super) const fn out_module(dtype: DType, tier: Tier) -> Module {
     match dtype {
         DType::F32 => Module::OutF32,
         DType::F16 if tier.shader_f16() => Module::OutF16,
@@ -317,17 +321,22 @@ fn specialize_attend(
         None => (Module::WalkRange, Module::HandRange),
     };
     let elem = elem_module(problem.dtype, tier, caps);
+    let [chunk, elem] = match (caps.edge_of(tier), tiling.sharing) {
+        (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling).modules(elem),
+        _ => [Module::ChunkOne, elem],
+    };
     let mut modules = vec![
         Module::AttendParams,
         Module::SeqLens,
         Module::AttendPlace,
         walk,
         elem,
+        chunk,
         Module::NonFinite,
         Module::AttendTile,
     ];
-    let mut constants = match caps.edge_of(tier) {
-        Some(edge) => {
+    let mut constants = match (caps.edge_of(tier), tiling.sharing) {
+        (Some(edge), _) => {
             let values = if caps.matrix_from_vec4 { Module::ValuesVec4 } else { Module::ValuesScalar };
             modules.extend(tiling_matrix::modules(edge, caps));
             let matrices = MatrixTiling::new(problem, tiling, edge);
@@ -336,7 +345,20 @@ fn specialize_attend(
             modules.extend([Module::MatrixLanes, Module::AttendRowsMatrix]);
             matrices.constants()
         }
-        None => {
+        (None, Sharing::Columns) => {
+            let (share, reduce) = share_modules(tiling.lanes, tier, caps);
+            modules.extend([share, reduce, Module::CarryNone, Module::AttendRowsColumns]);
+            ColumnsTiling::new(problem, tiling).constants()
+        }
+        (None, Sharing::Tiles) => {
+            let (share, reduce) = share_modules(tiling.lanes, tier, caps);
+            let hand = if problem.blocks.is_some() { Module::HandStaged } else { hand };
+            modules.extend([hand, share, reduce, Module::CarryNone, Module::AttendRowsStaged]);
+            let mut constants = scalar_constants(shape, tier, tiling);
+            constants.extend(StagedTiling::new(problem, tiling, caps, tier).constants());
+            constants
+        }
+        (None, Sharing::Keys | Sharing::Rows) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
             let queries = queries_module(shape, tier, tiling, caps);
             modules.extend([hand, share, reduce, queries, Module::CarryNone, Module::AttendRows]);
@@ -369,7 +391,7 @@ const fn queries_module(shape: &AttentionShape, tier: Tier, tiling: Tiling, caps
     if caps.software && kept <= MOST_KEPT_BYTES { Module::QueriesKept } else { Module::QueriesLoaded }
 }
 
-/// The constants of `attend_rows`.
+/// The constants of `attend_rows`, and some of those of `attend_rows_staged`.
 fn scalar_constants(shape: &AttentionShape, tier: Tier, tiling: Tiling) -> BTreeMap<&'static str, u32> {
     BTreeMap::from([
         ("LANES", tiling.lanes),
@@ -377,6 +399,8 @@ fn scalar_constants(shape: &AttentionShape, tier: Tier, tiling: Tiling) -> BTree
         ("KEYS", tiling.keys),
         ("GROUPS", tiling.groups),
         ("COLS", shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes)),
+        ("REDUCED", tiling.rows),
+        ("REDUCE_STRIDE", tiling.lanes),
         ("SHARE", tiling.share(tier)),
         ("SLOTS", tiling.slots(tier)),
         ("TILE_Q", tiling.tile_q()),
@@ -399,28 +423,4 @@ pub(super) fn share_modules(lanes: u32, tier: Tier, caps: &DeviceCaps) -> (Modul
         (true, _) => (Module::ShareSegment, Module::ReduceSegment),
         (false, _) => (Module::ShareWorkgroup, Module::ReduceWorkgroup),
     }
-}
-
-/// The variant of `merge_splits` for one width and one type of out.
-pub(super) fn specialize_merge(head_dim_v: u32, out_dtype: DType, lse: bool, tier: Tier) -> Specialization {
-    Specialization {
-        kernel: KernelId::MergeSplits,
-        modules: vec![Module::MergeParams, Module::NonFinite, out_module(out_dtype, tier)],
-        constants: BTreeMap::from([("HEAD_DIM_V4", head_dim_v / 4), ("WORKGROUP_SIZE", merge_splits::WORKGROUP_SIZE)]),
-        switches: BTreeMap::from([("WRITE_LSE", lse)]),
-        arrays: Arrays::Memory, // it has none
-    }
-}
-
-/// One invocation for four columns of a row, of so many parts and rows.
-pub(super) fn merge_dispatch(
-    specialization: Specialization,
-    [num_parts, num_rows]: [u64; 2],
-    head_dim_v: u32,
-    caps: &DeviceCaps,
-) -> Result<Dispatch> {
-    let size = u64::from(merge_splits::WORKGROUP_SIZE);
-    let items = num_rows * u64::from(head_dim_v / 4);
-    // Each part's columns and lse are fetched.
-    Dispatch::even(specialization, items.div_ceil(size), size * num_parts * 5 * DispatchBudget::FETCH, caps)
 }

@@ -29,6 +29,7 @@ impl core::fmt::Display for AttentionPlan {
             self.tiling.tile_kv(),
             self.tiling.num_splits,
         )?;
+        writeln!(f, "loads      {}", self.loads())?;
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;
         }

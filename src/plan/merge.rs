@@ -1,8 +1,64 @@
 //! Merge of partial results: one dispatch.
 
+use std::collections::BTreeMap;
+
 use super::Dispatch;
-use super::attend::{merge_dispatch, specialize_merge};
-use crate::{DType, DeviceCaps, Error, MergeProblem, Result};
+use super::attend::out_module;
+use crate::kernels::KernelId;
+use crate::shader::{Arrays, Module, Specialization};
+use crate::{DType, DeviceCaps, DispatchBudget, Error, MergeProblem, Result};
+
+/// Parts of a row that an invocation merges one after the other, if more invocations can share them: so many are under way at a time.
+const PARTS_AT_ONCE: u32 = 4;
+/// Most invocations that share a row's parts: eight of a workgroup's then read neighbouring columns, 128 bytes.
+const MOST_LANES: u32 = 32;
+
+/// What is merged.
+pub(super) struct Parts {
+    pub(super) num_parts: u32,
+    pub(super) num_rows: u64,
+    pub(super) head_dim_v: u32,
+}
+
+impl Parts {
+    /// Invocations that share the parts of four columns of a row. A software device has no invocations to spare.
+    fn lanes(&self, caps: &DeviceCaps) -> u32 {
+        if caps.software {
+            return 1;
+        }
+        self.num_parts.div_ceil(PARTS_AT_ONCE).next_power_of_two().min(MOST_LANES)
+    }
+
+    /// The variant of `merge_splits` that writes with the module `out`.
+    fn specialize(&self, out: Module, lse: bool, caps: &DeviceCaps) -> Specialization {
+        let lanes = self.lanes(caps);
+        let (join, workgroup_size) = if lanes == 1 { (Module::JoinAlone, 64) } else { (Module::JoinLanes, 256) };
+        let at_once = if caps.software { 1 } else { self.num_parts.clamp(1, PARTS_AT_ONCE) };
+        Specialization {
+            kernel: KernelId::MergeSplits,
+            modules: vec![Module::MergeParams, Module::NonFinite, out, join],
+            constants: BTreeMap::from([
+                ("HEAD_DIM_V4", self.head_dim_v / 4),
+                ("PART_LANES", lanes),
+                ("PARTS_AT_ONCE", at_once),
+                ("WORKGROUP_SIZE", workgroup_size.min(caps.max_invocations_per_workgroup)),
+            ]),
+            switches: BTreeMap::from([("WRITE_LSE", lse)]),
+            arrays: Arrays::of(caps),
+        }
+    }
+
+    /// The dispatch that merges them.
+    pub(super) fn dispatch(&self, out: Module, lse: bool, caps: &DeviceCaps) -> Result<Dispatch> {
+        let specialization = self.specialize(out, lse, caps);
+        let size = u64::from(specialization.constants["WORKGROUP_SIZE"]);
+        let items = self.num_rows * u64::from(self.head_dim_v / 4);
+        let workgroups = items.div_ceil(size / u64::from(self.lanes(caps)));
+        // Each part's columns and lse are fetched.
+        let parts_each = u64::from(self.num_parts.div_ceil(self.lanes(caps)));
+        Dispatch::even(specialization, workgroups, size * parts_each * 5 * DispatchBudget::FETCH, caps)
+    }
+}
 
 /// The dispatch that computes a [`MergeProblem`] on a device.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,9 +82,9 @@ impl MergePlan {
         if needed > available {
             return Err(Error::Limit { limit: "max_storage_buffer_binding_size", needed, available });
         }
-        let specialization = specialize_merge(problem.head_dim_v, DType::F32, true, caps.best_tier());
-        let parts_and_rows = [problem.num_parts, problem.num_rows].map(u64::from);
-        let dispatch = merge_dispatch(specialization, parts_and_rows, problem.head_dim_v, caps)?;
+        let MergeProblem { num_parts, num_rows, head_dim_v } = *problem;
+        let parts = Parts { num_parts, num_rows: num_rows.into(), head_dim_v };
+        let dispatch = parts.dispatch(out_module(DType::F32, caps.best_tier()), true, caps)?;
         Ok(Self { problem: *problem, dispatch })
     }
 

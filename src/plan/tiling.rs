@@ -1,7 +1,9 @@
 //! Tile sizes: the one table of heuristics, each with its reason.
 
 use super::attend::RowSets;
+use super::tiling_columns::{ColumnsTiling, walk_keys, walks_alone};
 use super::tiling_matrix::MatrixTiling;
+use super::tiling_staged::StagedTiling;
 use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 
 /// What the invocations of a workgroup share out among themselves.
@@ -17,6 +19,9 @@ pub enum Sharing {
     /// Each group has query rows of its own, and its lanes have different ones of these: the way of [`Tier::Matrix`], where all
     /// groups share a tile of keys.
     Rows,
+    /// As [`Sharing::Keys`], but all groups read keys and values from tiles in workgroup memory, which they copy there
+    /// together: for many query rows, whose time is that of multiplying.
+    Tiles,
 }
 
 /// How a kernel cuts its problem. A *group* of `lanes` invocations attends `rows` query rows; a workgroup is `groups`
@@ -26,10 +31,11 @@ pub enum Sharing {
 pub struct Tiling {
     /// Invocations that share query rows: a power of two. In a subgroup tier they are a subgroup or part of one.
     pub lanes: u32,
-    /// Query rows of a group: a power of two up to 32; with [`Tier::Matrix`] a multiple of the matrix edge.
+    /// Query rows of a group: a power of two up to 32; with [`Sharing::Columns`] any number up to 32; with [`Tier::Matrix`] a
+    /// multiple of the matrix edge.
     pub rows: u32,
-    /// Keys of a lane in one tile: a multiple of 4 up to 16. With [`Sharing::Rows`] the keys of a tile: a multiple of the matrix edge
-    /// up to 128.
+    /// Keys of a lane in one tile: a multiple of 4 up to 16; with [`Sharing::Columns`] keys of a group, any number up to 16. With
+    /// [`Sharing::Rows`] the keys of a tile: a multiple of the matrix edge up to 128.
     pub keys: u32,
     /// Groups of a workgroup.
     pub groups: u32,
@@ -42,13 +48,13 @@ pub struct Tiling {
 
 impl Tiling {
     /// Most splits that a plan may have.
-    pub const MAX_SPLITS: u32 = 256;
+    pub const MAX_SPLITS: u32 = 4096;
 
     /// Query rows of a workgroup.
     #[must_use]
     pub const fn tile_q(&self) -> u32 {
         match self.sharing {
-            Sharing::Keys | Sharing::Rows => self.rows * self.groups,
+            Sharing::Keys | Sharing::Tiles | Sharing::Rows => self.rows * self.groups,
             Sharing::Columns => self.rows,
         }
     }
@@ -57,7 +63,7 @@ impl Tiling {
     #[must_use]
     pub const fn tile_kv(&self) -> u32 {
         match self.sharing {
-            Sharing::Keys => self.lanes * self.keys,
+            Sharing::Keys | Sharing::Tiles => self.lanes * self.keys,
             Sharing::Columns => self.groups * self.keys,
             Sharing::Rows => self.keys,
         }
@@ -92,18 +98,21 @@ impl Tiling {
         self.tile_kv() / 4 + 1
     }
 
-    /// Workgroup memory that the kernels declare with this tiling, in any tier but [`Tier::Matrix`].
-    #[must_use]
-    pub const fn workgroup_storage_bytes(&self, tier: Tier) -> u64 {
+    /// Workgroup memory that `attend_rows` declares with this tiling.
+    const fn workgroup_storage_bytes(&self, tier: Tier) -> u64 {
         let weights = self.groups as u64 * self.rows as u64 * self.weights_stride() as u64 * 16;
+        weights + self.reduce_bytes(tier)
+    }
+
+    /// Workgroup memory that rows' maxima and sums go through.
+    pub(super) const fn reduce_bytes(&self, tier: Tier) -> u64 {
         let reduce = self.groups as u64 * self.rows as u64 * (self.lanes as u64 + 1) * 4;
         // Arrays start at multiples of 16.
-        weights + if tier.subgroup() { 0 } else { reduce.next_multiple_of(16) + 16 }
+        if tier.subgroup() { 0 } else { reduce.next_multiple_of(16) + 16 }
     }
 
     /// Workgroup memory for the keys of a tile, where they come from a list.
-    #[must_use]
-    pub const fn tile_keys_bytes(&self) -> u64 {
+    const fn tile_keys_bytes(&self) -> u64 {
         self.groups as u64 * self.tile_kv() as u64 * 4
     }
 
@@ -111,6 +120,11 @@ impl Tiling {
     pub(super) fn storage_bytes(&self, problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> u64 {
         if let Some(edge) = caps.edge_of(tier) {
             return MatrixTiling::new(problem, *self, edge).storage_bytes();
+        }
+        match self.sharing {
+            Sharing::Columns => return ColumnsTiling::new(problem, *self).storage_bytes(tier),
+            Sharing::Tiles => return StagedTiling::new(problem, *self, caps, tier).storage_bytes(),
+            Sharing::Keys | Sharing::Rows => {}
         }
         self.workgroup_storage_bytes(tier) + if problem.blocks.is_some() { self.tile_keys_bytes() } else { 0 }
     }
@@ -129,6 +143,28 @@ impl Tiling {
             tiling.num_splits = choose_splits(problem, tiling, caps);
             return Ok(tiling);
         }
+        Ok(Self::of_sharing(problem, caps, tier, choose_sharing(problem, caps)))
+    }
+
+    /// The ways to share that may be tried for a problem in a tier without matrices, each with its own tiling.
+    #[cfg(feature = "tune")]
+    pub(crate) fn of_each_sharing(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Vec<Self> {
+        let columns = ColumnsTiling::suits(problem).then_some(Sharing::Columns);
+        let tiles = StagedTiling::suits(problem, caps).then_some(Sharing::Tiles);
+        let of = |sharing| Self::of_sharing(problem, caps, tier, sharing);
+        [Sharing::Keys].into_iter().chain(columns).chain(tiles).map(of).collect()
+    }
+
+    /// With [`Sharing::Keys`] where workgroup memory does not hold what another takes.
+    fn of_sharing(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, sharing: Sharing) -> Self {
+        let chosen = match sharing {
+            Sharing::Columns => ColumnsTiling::choose(problem, caps, tier),
+            Sharing::Tiles => StagedTiling::choose(problem, caps, tier),
+            Sharing::Keys | Sharing::Rows => None,
+        };
+        if let Some(tiling) = chosen {
+            return Self { num_splits: choose_splits(problem, tiling, caps), ..tiling };
+        }
         let shape = problem.shape();
         let num_rows = RowSets::of(problem).rows_per_q_block();
         let lanes = choose_lanes(shape.head_dim_v, caps, tier);
@@ -143,7 +179,7 @@ impl Tiling {
             tiling.rows /= 2;
         }
         tiling.num_splits = choose_splits(problem, tiling, caps);
-        Ok(tiling)
+        tiling
     }
 
     /// The number of splits that the rules take with these tiles, which are valid.
@@ -180,17 +216,26 @@ impl Tiling {
                 return invalid("groups", self.groups, rule);
             }
         }
-        if !self.rows.is_power_of_two() || self.rows > 32 {
-            return invalid("rows", self.rows, "must be a power of two up to 32");
-        }
-        if !tier.matrix() && (!self.keys.is_multiple_of(4) || self.keys > 16) || self.keys == 0 {
-            return invalid("keys", self.keys, "must be a multiple of 4 up to 16");
+        if self.sharing == Sharing::Columns {
+            if self.rows == 0 || self.rows > 32 {
+                return invalid("rows", self.rows, "must be from 1 to 32");
+            }
+            if self.keys == 0 || self.keys > 16 {
+                return invalid("keys", self.keys, "must be from 1 to 16");
+            }
+        } else {
+            if !self.rows.is_power_of_two() || self.rows > 32 {
+                return invalid("rows", self.rows, "must be a power of two up to 32");
+            }
+            if !tier.matrix() && (!self.keys.is_multiple_of(4) || self.keys > 16) || self.keys == 0 {
+                return invalid("keys", self.keys, "must be a multiple of 4 up to 16");
+            }
         }
         if self.keys > 128 {
             return invalid("keys", self.keys, "must be at most 128: a tile is");
         }
         if self.num_splits == 0 || self.num_splits > Self::MAX_SPLITS {
-            return invalid("num_splits", self.num_splits, "must be from 1 to 256");
+            return invalid("num_splits", self.num_splits, "must be from 1 to 4096");
         }
         if let Some(edge) = caps.edge_of(tier) {
             return MatrixTiling::new(problem, *self, edge).validate(caps);
@@ -211,7 +256,19 @@ impl core::fmt::Display for Tiling {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Self { lanes, rows, keys, groups, num_splits, sharing } = self;
         let lanes_of = if *sharing == Sharing::Columns { " of a key" } else { "" };
-        write!(f, "{lanes} lanes{lanes_of} x {rows} rows x {keys} keys x {groups} groups, {num_splits} splits")
+        let staged = if *sharing == Sharing::Tiles { " of staged tiles" } else { "" };
+        write!(f, "{lanes} lanes{lanes_of} x {rows} rows x {keys} keys x {groups} groups{staged}, {num_splits} splits")
+    }
+}
+
+/// Few rows wait for memory, many for arithmetic and what feeds it. A software device has no neighbouring lanes whose loads become one.
+fn choose_sharing(problem: &AttentionProblem, caps: &DeviceCaps) -> Sharing {
+    if !caps.software && ColumnsTiling::suits(problem) {
+        Sharing::Columns
+    } else if StagedTiling::suits(problem, caps) {
+        Sharing::Tiles
+    } else {
+        Sharing::Keys
     }
 }
 
@@ -270,24 +327,30 @@ fn choose_groups(problem: &AttentionProblem, tiling: Tiling, num_rows: u64, caps
     groups
 }
 
-/// Enough workgroups to fill a large GPU, each with at least eight tiles of keys; a software device has few cores, and
-/// needs only enough for them to finish together. Partial results stay below 16 MiB. Where keys are selected there are few
-/// tiles in all, and two of them for a workgroup must do.
+/// Enough workgroups to fill a large GPU several times over, so that none of its cores waits long for the last; a software device
+/// has few cores, and needs only enough for them to finish together. Each gets at least eight tiles of keys, two where keys are selected
+/// or tiles small. Partial results stay below 16 MiB.
 fn choose_splits(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps) -> u32 {
+    if walks_alone(problem, tiling) {
+        return 1;
+    }
     let (shape, rows) = (problem.shape(), RowSets::of(problem));
-    let wanted_workgroups: u64 = if caps.software { 8 } else { 512 };
+    let wanted_workgroups: u64 = match (caps.software, tiling.sharing) {
+        (true, _) => 8,
+        (false, Sharing::Keys | Sharing::Tiles | Sharing::Rows) => 512,
+        // Smaller ones. On an H100 33 to 264 splits of 32 heads made no difference, 16 were 3 % slower.
+        (false, Sharing::Columns) => 1024,
+    };
     let sets = u64::from(rows.num_sets) * u64::from(shape.batch_size);
     let workgroups = (rows.row_tiles(shape, tiling) * sets).max(1);
-    let (keys, fewest_tiles) = match &problem.blocks {
-        Some(blocks) => (
-            blocks.most_keys().max(blocks.dense_below.into()).min(shape.seq_len_kv.into()),
-            if caps.software { 8 } else { 2 },
-        ),
-        None => (shape.seq_len_kv.into(), 8),
-    };
+    let few_tiles = problem.blocks.is_some() || tiling.sharing == Sharing::Columns;
+    let fewest_tiles = if few_tiles && !caps.software { 2 } else { 8 };
+    // A few cores are filled by splitting even a short window.
+    let keys = if caps.software && problem.blocks.is_none() { shape.seq_len_kv.into() } else { walk_keys(problem) };
     let tiles = keys.div_ceil(u64::from(tiling.tile_kv()));
     let row_bytes = u64::from(shape.head_dim_v) * 4;
     let out_bytes = (sets * rows.rows_per_set(shape) * row_bytes).max(1);
-    let most = (tiles / fewest_tiles).min((16 << 20) / out_bytes).clamp(1, 64);
+    let most = (tiles / fewest_tiles).min((16 << 20) / out_bytes).clamp(1, Tiling::MAX_SPLITS.into());
+    // At most MAX_SPLITS.
     (wanted_workgroups / workgroups).clamp(1, most) as u32
 }

@@ -27,24 +27,26 @@ fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> impl Iterator<Item = Tier> {
     Tier::ALL.into_iter().filter(distinct).filter(|&tier| caps.require(tier).is_ok())
 }
 
-/// The tiling that each tier takes on its own; with matrices also those with one row of matrices a group and two, and with four
-/// groups and eight, each of which was the fastest on some device.
+/// The tiling that each tier takes on its own, then those of the other ways to share; with matrices those with one row of matrices a
+/// group and two, and with four groups and eight, each of which was the fastest on some device.
 #[must_use]
 pub fn attention_starts(problem: &AttentionProblem, caps: &DeviceCaps) -> Vec<Candidate<Tiling>> {
-    let plan = |tier| AttentionPlan::with_tier(problem, caps, tier).ok();
-    tiers(caps, &[problem.dtype(), problem.stored_out_dtype()])
-        .filter_map(plan)
-        .flat_map(|plan| {
-            let (tier, own) = (plan.tier(), plan.tiling());
-            let mut tilings = vec![own];
-            if let (true, Some(edge)) = (tier.matrix(), caps.matrix_edge()) {
-                let sizes = [1, 2].into_iter().flat_map(|rows| [4, 8].map(|groups| (rows * edge, groups)));
-                let others = sizes.map(|(rows, groups)| Tiling { rows, groups, ..own });
-                tilings.extend(distinct(own, others.collect()).filter(|&other| fits(problem, caps, tier, other)));
-            }
-            tilings.into_iter().map(move |tiling| Candidate { tier, tiling })
-        })
-        .collect()
+    let mut starts = Vec::new();
+    for tier in tiers(caps, &[problem.dtype(), problem.stored_out_dtype()]) {
+        let Ok(plan) = AttentionPlan::with_tier(problem, caps, tier) else { continue };
+        let own = plan.tiling();
+        let others = if let (true, Some(edge)) = (tier.matrix(), caps.matrix_edge()) {
+            let sizes = [1, 2].into_iter().flat_map(|rows| [4, 8].map(|groups| (rows * edge, groups)));
+            distinct(own, sizes.map(|(rows, groups)| Tiling { rows, groups, ..own }).collect()).collect()
+        } else {
+            let mut shared = Tiling::of_each_sharing(problem, caps, tier);
+            shared.retain(|tiling| tiling.sharing != own.sharing);
+            shared
+        };
+        let others = others.into_iter().filter(|&tiling| fits(problem, caps, tier, tiling));
+        starts.extend([own].into_iter().chain(others).map(|tiling| Candidate { tier, tiling }));
+    }
+    starts
 }
 
 fn fits(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, tiling: Tiling) -> bool {

@@ -114,8 +114,15 @@ impl Found {
     /// The dispatches of attention, of which the merge has neither a tiling nor workgroup memory.
     fn add_attention(&mut self, plan: &AttentionPlan, most: usize, device: &(DeviceCaps, Tier)) {
         for dispatch in plan.dispatches().iter().take(most) {
-            let tiling = (dispatch.kernel() != KernelId::MergeSplits).then(|| plan.tiling());
-            self.add(&dispatch.specialization, device, tiling, tiling.map(|_| plan.workgroup_storage_bytes()));
+            let specialization = &dispatch.specialization;
+            if dispatch.kernel() == KernelId::MergeSplits {
+                // Four columns, a maximum and a sum of each invocation, where several share a row's parts.
+                let shared = specialization.modules().any(|module| module == "join_lanes");
+                let size = u64::from(specialization.constant("WORKGROUP_SIZE").unwrap());
+                self.add(specialization, device, None, shared.then_some(size * 24));
+            } else {
+                self.add(specialization, device, Some(plan.tiling()), Some(plan.workgroup_storage_bytes()));
+            }
         }
     }
 }
@@ -141,6 +148,7 @@ pub fn variants_of(devices: &[(DeviceCaps, Tier)]) -> Vec<Variant> {
     }
     for device in devices {
         folded_variants(device, &mut found);
+        aligned_variants(device, &mut found);
         selected_variants(device, &mut found);
     }
     let baseline = (DeviceCaps::BASELINE, Tier::Baseline);
@@ -155,6 +163,19 @@ pub fn variants_of(devices: &[(DeviceCaps, Tier)]) -> Vec<Variant> {
     let plan = MergePlan::new(&merge, &baseline.0).unwrap();
     found.add(&plan.dispatch().specialization, &baseline, None, None);
     found.variants
+}
+
+/// Rows that begin at multiples of 16 bytes.
+fn aligned_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
+    let (caps, tier) = device;
+    for dtype in [DType::F16, DType::BF16].into_iter().filter(|dtype| *dtype == DType::F16 || !tier.matrix()) {
+        for shape in &shapes([64, 128])[..2] {
+            let problem = AttentionProblem::new(*shape, dtype).with_lse().aligned_rows();
+            if let Ok(plan) = AttentionPlan::with_tier(&problem, caps, *tier) {
+                found.add_attention(&plan, 1, device);
+            }
+        }
+    }
 }
 
 /// Walks so long that the sums of matrices are folded, in one part and in several.

@@ -1,0 +1,236 @@
+// Family `rows`: all GROUPS groups of a workgroup attend the same ROWS query rows, each to keys of its own, with an online softmax in
+// base 2 (FlashAttention-2, algorithm 1). The LANES invocations of a group share the row of a key: a lane takes CHUNK neighbouring
+// vec4 of it, 16 bytes of memory, then those LANES * CHUNK further on. So neighbouring lanes read neighbouring memory, and neighbouring
+// groups neighbouring keys; the loads of KEYS keys and of their values are under way at a time. Groups meet at the end.
+//
+// For few rows, whose time is that of reading k and v. The kernel's own file stores the result: store_out(tile, place, column, value)
+// and store_lse(tile, place, lse).
+
+// What the groups have summed up of one row.
+var<workgroup> group_out: array<vec4<f32>, GROUPS * HEAD_DIM_V4>;
+var<workgroup> group_max: array<f32, GROUPS>;
+var<workgroup> group_sum: array<f32, GROUPS>;
+
+// All groups have the same rows.
+fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
+    return rows.begin;
+}
+
+// The c-th of the vec4 that a lane takes of a row.
+fn column_of(lane: u32, c: u32) -> u32 {
+    return (c / CHUNK * LANES + lane) * CHUNK + c % CHUNK;
+}
+
+// Where the i-th key of a group stands in the walk.
+fn place_of_key(tile_begin: u32, i: u32, thread: Thread) -> u32 {
+    return tile_begin + i * GROUPS + group_of(thread);
+}
+
+fn attend_rows(tile: Tile, walk: Walk) {
+    let part = part_of(walk);
+    if part.is_over {
+        return;
+    }
+    let thread = tile.thread;
+    let lane = lane_of(thread);
+    let group = group_of(thread);
+    let k_begin = first_k(tile);
+    let v_begin = first_v(tile);
+
+    var q4: array<array<vec4<f32>, K_COLS>, ROWS>;
+    var acc: array<array<vec4<f32>, COLS>, ROWS>;
+    var row_max: array<f32, ROWS>;
+    var row_sum: array<f32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+        let q_at = q_index(tile, place_of(tile.first_row + r));
+        for (var c = 0u; c < K_COLS; c++) { // unroll in registers
+            q4[r][c] = widen(q[q_at + min(column_of(lane, c), HEAD_DIM4 - 1u)]);
+        }
+        row_max[r] = MASKED;
+        row_sum[r] = 0.0;
+        for (var c = 0u; c < COLS; c++) { // unroll in registers
+            acc[r][c] = vec4<f32>();
+        }
+    }
+    // A bit for each row: one of the group's scores was NaN.
+    var spoiled_rows = 0u;
+
+    if part.resumes {
+        // One long loop: some compilers unroll short ones on their own, and choke on what comes out.
+        for (var i = 0u; i < CARRIED; i++) { // unroll in registers
+            let value = carried4(i, tile);
+            if i % (COLS + 1u) == COLS {
+                row_max[i / (COLS + 1u)] = value.x;
+                row_sum[i / (COLS + 1u)] = value.y;
+                spoiled_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
+            } else {
+                acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)] = value;
+            }
+        }
+    }
+
+    for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
+        // All loads of the group's keys and values, before anything waits for one.
+        var keys: array<u32, KEYS>;
+        for (var i = 0u; i < KEYS; i++) { // unroll in registers
+            keys[i] = walk_key(walk, place_of_key(tile_begin, i, thread));
+        }
+        var k4: array<array<Chunk, K_COLS / PER_LOAD>, KEYS>;
+        for (var i = 0u; i < KEYS; i++) { // unroll in registers
+            let k_at = k_begin + keys[i] * params.k_seq;
+            for (var c = 0u; c < K_COLS / PER_LOAD; c++) { // unroll in registers
+                k4[i][c] = k[(k_at + min(column_of(lane, c * PER_LOAD), HEAD_DIM4 - PER_LOAD)) / PER_LOAD];
+            }
+        }
+        var v4: array<array<Chunk, COLS / PER_LOAD>, KEYS>;
+        for (var i = 0u; i < KEYS; i++) { // unroll in registers
+            let v_at = v_begin + keys[i] * params.v_seq;
+            for (var c = 0u; c < COLS / PER_LOAD; c++) { // unroll in registers
+                v4[i][c] = v[(v_at + min(column_of(lane, c * PER_LOAD), HEAD_DIM_V4 - PER_LOAD)) / PER_LOAD];
+            }
+        }
+
+        // This lane's share of each score, then the sum over the lanes.
+        var scores: array<array<f32, KEYS>, ROWS>;
+        for (var i = 0u; i < KEYS; i++) { // unroll in registers
+            for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                scores[r][i] = 0.0;
+            }
+            for (var c = 0u; c < K_COLS; c++) { // unroll in registers
+                // Columns past the row's end count nothing, whatever lies there.
+                let counts = K_COLS * LANES == HEAD_DIM4 || column_of(lane, c) < HEAD_DIM4;
+                let key4 = select(vec4<f32>(), widen_part(k4[i][c / PER_LOAD], c % PER_LOAD), counts);
+                for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                    scores[r][i] = fma(q4[r][c].x, key4.x, fma(q4[r][c].y, key4.y,
+                        fma(q4[r][c].z, key4.z, fma(q4[r][c].w, key4.w, scores[r][i]))));
+                }
+            }
+            for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                scores[r][i] = give_sum(scores[r][i], r * KEYS + i, thread);
+            }
+        }
+        join_sum(thread);
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            for (var i = 0u; i < KEYS; i++) { // unroll in registers
+                scores[r][i] = take(scores[r][i], r * KEYS + i, thread) * params.scale_log2;
+            }
+        }
+
+        // Mask.
+        let whole = walk_is_whole(walk, tile_begin);
+        if !whole {
+            for (var i = 0u; i < KEYS; i++) { // unroll in registers
+                let rows = walk_rows(walk, place_of_key(tile_begin, i, thread));
+                for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                    let row = tile.first_row + r;
+                    scores[r][i] = select(MASKED, scores[r][i], row >= rows.begin && row < rows.end);
+                }
+            }
+        }
+
+        // Online softmax: what was accumulated is rescaled to the new maximum, and scores become weights.
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            var new_max = row_max[r];
+            // A sum keeps a NaN. It has no other: +infinity, which meets -infinity here, spoils its row as well.
+            var total = 0.0;
+            for (var i = 0u; i < KEYS; i++) { // unroll in registers
+                new_max = max(new_max, scores[r][i]);
+                total += scores[r][i];
+            }
+            spoiled_rows |= select(0u, 1u << r, is_nan(total));
+            let rescale = max(exp2(row_max[r] - new_max), LEAST_WEIGHT);
+            row_max[r] = new_max;
+            row_sum[r] *= rescale;
+            for (var c = 0u; c < COLS; c++) { // unroll in registers
+                acc[r][c] *= rescale;
+            }
+            for (var i = 0u; i < KEYS; i++) { // unroll in registers
+                // Nothing for what is masked, and for -infinity.
+                scores[r][i] = select(0.0, max(exp2(scores[r][i] - new_max), LEAST_WEIGHT), scores[r][i] > MASKED);
+                row_sum[r] += scores[r][i];
+            }
+        }
+
+        // Output of this lane's columns.
+        if whole {
+            for (var i = 0u; i < KEYS; i++) { // unroll in registers
+                for (var c = 0u; c < COLS; c++) { // unroll in registers
+                    let value4 = widen_part(v4[i][c / PER_LOAD], c % PER_LOAD);
+                    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                        acc[r][c] = fma(vec4<f32>(scores[r][i]), value4, acc[r][c]);
+                    }
+                }
+            }
+        } else {
+            // A masked key may hold NaN or infinity, and 0 * NaN is NaN: rows that do not see a key must not touch it.
+            for (var i = 0u; i < KEYS; i++) { // unroll in registers
+                for (var c = 0u; c < COLS; c++) { // unroll in registers
+                    let value4 = widen_part(v4[i][c / PER_LOAD], c % PER_LOAD);
+                    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                        let sum = acc[r][c];
+                        acc[r][c] = select(sum, fma(vec4<f32>(scores[r][i]), value4, sum), scores[r][i] != 0.0);
+                    }
+                }
+            }
+        }
+    }
+
+    if part.end < walk.end {
+        for (var i = 0u; i < CARRIED; i++) { // unroll in registers
+            if i % (COLS + 1u) == COLS {
+                let r = i / (COLS + 1u);
+                carry4(i, vec4<f32>(row_max[r], row_sum[r], f32((spoiled_rows >> r) & 1u), 0.0), tile);
+            } else {
+                carry4(i, acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)], tile);
+            }
+        }
+        return;
+    }
+    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+        workgroupBarrier(); // orders group_out, group_max and group_sum: the row before has been read
+        for (var c = 0u; c < COLS; c++) { // unroll in registers
+            if COLS * LANES == HEAD_DIM_V4 || column_of(lane, c) < HEAD_DIM_V4 {
+                group_out[group * HEAD_DIM_V4 + column_of(lane, c)] = acc[r][c];
+            }
+        }
+        if lane == 0u {
+            group_max[group] = row_max[r];
+            let spoiled = ((spoiled_rows >> r) & 1u) == 1u || is_infinity(row_max[r]);
+            group_sum[group] = select(row_sum[r], SPOILED_SUM, spoiled);
+        }
+        workgroupBarrier(); // orders group_out, group_max and group_sum: the other groups' have been written
+        if tile.first_row + r < tile.end_row {
+            store_row(tile, place_of(tile.first_row + r), group * LANES + lane);
+        }
+    }
+}
+
+// Adds up what the groups have of a row, in their order, and stores it; `index` numbers the invocations of the workgroup.
+fn store_row(tile: Tile, place: Place, index: u32) {
+    var all_max = MASKED;
+    for (var g = 0u; g < GROUPS; g++) {
+        all_max = max(all_max, group_max[g]);
+    }
+    var spoiled = false;
+    var sum = 0.0;
+    for (var g = 0u; g < GROUPS; g++) {
+        spoiled = spoiled || is_spoiled_sum(group_sum[g]);
+        sum += group_sum[g] * share_of(g, all_max);
+    }
+    let empty = sum == 0.0;
+    for (var column = index; column < HEAD_DIM_V4; column += WORKGROUP_SIZE) {
+        var value = vec4<f32>();
+        for (var g = 0u; g < GROUPS; g++) {
+            value = fma(vec4<f32>(share_of(g, all_max)), group_out[g * HEAD_DIM_V4 + column], value);
+        }
+        store_out(tile, place, column, nan_if4(spoiled, select(value / sum, vec4<f32>(), empty)));
+    }
+    if index == 0u {
+        store_lse(tile, place, nan_if(spoiled, select((all_max + log2(sum)) * LN_2, LSE_EMPTY, empty)));
+    }
+}
+
+// What a group's sums count for; nothing where it saw no key.
+fn share_of(g: u32, all_max: f32) -> f32 {
+    return select(max(exp2(group_max[g] - all_max), LEAST_WEIGHT), 0.0, group_max[g] == MASKED);
+}

@@ -1,0 +1,50 @@
+//! How a plan's kernels read keys from memory.
+
+use super::{AttentionPlan, Sharing};
+
+/// How the invocations of a workgroup read k: what decides how much of the memory's rate they reach. Memory comes in sectors, of 32 bytes
+/// on most GPUs, so that short runs waste some of it; and it comes late, so that it must be asked for many loads ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loads {
+    /// Bytes that an invocation reads with one load, or with several beside each other.
+    pub bytes: u32,
+    /// Bytes beside each other that neighbouring invocations read with theirs.
+    pub run_bytes: u32,
+    /// Loads of an invocation under way at a time.
+    pub in_flight: u32,
+}
+
+impl AttentionPlan {
+    /// How the attending kernel reads k.
+    #[must_use]
+    pub fn loads(&self) -> Loads {
+        let specialization = &self.dispatches[0].specialization;
+        let constant = |name| specialization.constant(name).unwrap_or(1);
+        // 2 or 4.
+        let vec4 = 4 * self.problem.dtype.size_bytes() as u32;
+        let row = constant("HEAD_DIM4") * vec4;
+        match (self.tier.matrix(), self.tiling.sharing) {
+            // Consecutive invocations read consecutive columns of a tile.
+            (true, _) => Loads { bytes: vec4, run_bytes: row, in_flight: constant("K_EACH") },
+            // Each lane walks along keys of its own.
+            (false, Sharing::Keys | Sharing::Rows) => Loads { bytes: vec4, run_bytes: vec4, in_flight: self.tiling.keys },
+            // Consecutive invocations read consecutive columns of a slice.
+            (false, Sharing::Tiles) => {
+                Loads { bytes: vec4, run_bytes: row.min(constant("SLICE4") * vec4), in_flight: constant("K_EACH") }
+            }
+            (false, Sharing::Columns) => {
+                let (chunk, columns) = (constant("CHUNK"), constant("K_COLS"));
+                let bytes = chunk * vec4;
+                let run_bytes = row.min(self.tiling.lanes * bytes);
+                Loads { bytes, run_bytes, in_flight: self.tiling.keys * columns / chunk }
+            }
+        }
+    }
+}
+
+impl core::fmt::Display for Loads {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { bytes, run_bytes, in_flight } = self;
+        write!(f, "{bytes} bytes of k an invocation, in runs of {run_bytes}, {in_flight} under way")
+    }
+}

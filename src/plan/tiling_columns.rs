@@ -1,0 +1,188 @@
+//! Tile sizes of the kernels whose lanes share the row of a key: [`Sharing::Columns`].
+
+use std::collections::BTreeMap;
+
+use super::attend::RowSets;
+use super::{Sharing, Tiling};
+use crate::shader::Module;
+use crate::{AttentionProblem, DType, DeviceCaps, Tier};
+
+/// Rows that these kernels are for. Each row more costs registers, and more than this wait for arithmetic rather than memory.
+const MOST_ROWS: u64 = 16;
+/// Rows that keep sums and queries in registers beside the keys and values that are under way.
+const ROWS: u64 = 8;
+/// Registers of queries, sums, scores and loads in flight. With some 30 for addresses and softmax they let 12 subgroups of 32 share a
+/// core of 65536: on an H100 4 rows x 4 keys (112) reached 2.4 TB/s, 4 rows x 8 keys (160) 2.1.
+const REGISTERS: u32 = 128;
+/// Invocations of a workgroup. An H100 read as fast with 4 subgroups of 32 as with 8, and 3 % slower with one.
+const INVOCATIONS: u32 = 128;
+/// Keys that one workgroup walks alone: splitting them saves two trips to memory, and their merge costs a dispatch, which takes as
+/// long.
+const ALONE_KEYS: u64 = 512;
+/// Invocations of a workgroup that walks alone.
+const ALONE_INVOCATIONS: u32 = 512;
+/// vec4 elements that make 16 bytes.
+const fn chunk(dtype: DType) -> u32 {
+    if matches!(dtype, DType::F32) { 1 } else { 2 }
+}
+
+/// What a problem's widths and types make of a tiling.
+#[derive(Clone, Copy)]
+pub(super) struct ColumnsTiling {
+    tiling: Tiling,
+    chunk: u32,
+    /// vec4 of one load of a key or a value.
+    per_load: u32,
+    head_dim4: u32,
+    head_dim_v4: u32,
+}
+
+impl ColumnsTiling {
+    pub(super) fn new(problem: &AttentionProblem, tiling: Tiling) -> Self {
+        let shape = problem.shape();
+        let [head_dim4, head_dim_v4] = [shape.head_dim, shape.head_dim_v].map(|width| width / 4);
+        let chunk = chunk(problem.dtype);
+        // Two vec4 at a time must not reach past a row.
+        let pairs = problem.aligned_rows && chunk == 2 && head_dim4.is_multiple_of(2) && head_dim_v4.is_multiple_of(2);
+        Self { tiling, chunk, per_load: if pairs { 2 } else { 1 }, head_dim4, head_dim_v4 }
+    }
+
+    /// Whether these kernels are for a problem.
+    pub(super) fn suits(problem: &AttentionProblem) -> bool {
+        RowSets::of(problem).rows_per_q_block() <= MOST_ROWS
+    }
+
+    /// The tiling for a problem, without its splits; `None` when workgroup memory holds none: a device whose subgroups may be large or
+    /// small has many groups in each workgroup.
+    pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
+        let num_rows = RowSets::of(problem).rows_per_q_block().clamp(1, MOST_ROWS);
+        // As many in each tile as in the others. At most 8.
+        let rows = num_rows.div_ceil(num_rows.div_ceil(ROWS)) as u32;
+        let sharing = Sharing::Columns;
+        let mut of = Self::new(problem, Tiling { lanes: 4, rows, keys: 8, groups: 1, num_splits: 1, sharing });
+        of.tiling.lanes = of.lanes(caps, tier);
+        while of.tiling.keys > 1 && of.registers(problem.dtype) > REGISTERS {
+            of.tiling.keys /= 2;
+        }
+        let whole_subgroups = match (tier.subgroup(), &caps.subgroup_size) {
+            (true, Some(size)) => (size.end() / of.tiling.lanes).max(1),
+            _ => 1,
+        };
+        // 16 KiB let several workgroups share a core. One that walks alone has it for itself.
+        let (wanted, storage) = match walk_keys(problem) <= ALONE_KEYS {
+            true => (ALONE_INVOCATIONS, caps.max_workgroup_storage_bytes),
+            false => (INVOCATIONS, caps.max_workgroup_storage_bytes.min(16 << 10)),
+        };
+        let wanted = wanted.min(caps.max_invocations_per_workgroup);
+        of.tiling.groups = (wanted / of.tiling.lanes).max(whole_subgroups);
+        loop {
+            let fits = of.tiling.storage_bytes(problem, caps, tier) <= storage.into();
+            match of.tiling.groups / 2 {
+                _ if fits => return Some(of.tiling),
+                half if half >= whole_subgroups => of.tiling.groups = half.next_multiple_of(whole_subgroups),
+                _ if of.tiling.keys > 1 && !tier.subgroup() => of.tiling.keys /= 2,
+                _ => return None,
+            }
+        }
+    }
+
+    /// The most lanes that a quarter of their loads or less go past the rows' ends; else those that fit rows best. More lanes make
+    /// longer runs of memory: 4, 8 and 16 of them reached 2.87, 2.96 and 2.98 TB/s on an H100.
+    fn lanes(&self, caps: &DeviceCaps, tier: Tier) -> u32 {
+        let most = match (tier.subgroup(), &caps.subgroup_size) {
+            (true, Some(size)) => (*size.start()).min(32),
+            // Each score is summed up by one invocation, from as many places as there are lanes.
+            _ => 16,
+        };
+        let loads = |lanes: u32| {
+            let of = |width4: u32| width4.div_ceil(self.chunk * lanes) * self.chunk * lanes;
+            of(self.head_dim4) + of(self.head_dim_v4)
+        };
+        let needed = self.head_dim4 + self.head_dim_v4;
+        let sizes = || (2..=most.ilog2()).rev().map(|log2| 1u32 << log2);
+        sizes()
+            .find(|&lanes| 4 * loads(lanes) <= 5 * needed)
+            .or_else(|| sizes().min_by_key(|&lanes| loads(lanes)))
+            .unwrap_or(4)
+    }
+
+    /// vec4 of a row of `width4` that a lane takes.
+    const fn columns(&self, width4: u32) -> u32 {
+        width4.div_ceil(self.chunk * self.tiling.lanes) * self.chunk
+    }
+
+    /// Registers of a lane's queries, sums, scores, and keys and values under way.
+    fn registers(&self, dtype: DType) -> u32 {
+        let columns = self.columns(self.head_dim4) + self.columns(self.head_dim_v4);
+        // 2 or 4.
+        let words = dtype.size_bytes() as u32;
+        self.tiling.rows * (4 * columns + self.tiling.keys) + self.tiling.keys * columns * words
+    }
+
+    /// vec4 that a lane carries from part to part of a walk: the sums of its columns and the row's numbers, of each row.
+    pub(super) const fn carried(&self) -> u32 {
+        self.tiling.rows * (self.columns(self.head_dim_v4) + 1)
+    }
+
+    /// Workgroup memory that the kernels declare: a row's sums by group, and shares of scores where no shuffle adds them up.
+    pub(super) fn storage_bytes(&self, tier: Tier) -> u64 {
+        let [groups, lanes] = [self.tiling.groups, self.tiling.lanes].map(u64::from);
+        let numbers = (groups * 4).next_multiple_of(16);
+        let sums = groups * u64::from(self.head_dim_v4) * 16 + 2 * numbers;
+        let reduced = groups * u64::from(self.tiling.rows * self.tiling.keys) * 4;
+        sums + if tier.subgroup() {
+            0
+        } else {
+            (reduced * (lanes + 1)).next_multiple_of(16) + reduced.next_multiple_of(16)
+        }
+    }
+
+    /// The family `chunk`, for elements of this module, and the module that elements then have: pairs are read as words.
+    pub(super) const fn modules(&self, elem: Module) -> [Module; 2] {
+        match (self.per_load, elem) {
+            (1, _) => [Module::ChunkOne, elem],
+            (_, Module::ElemF16) => [Module::ChunkPair, Module::ElemF16Packed],
+            _ => [Module::ChunkPair, elem],
+        }
+    }
+
+    /// Constants of the shader.
+    pub(super) fn constants(&self) -> BTreeMap<&'static str, u32> {
+        let tiling = self.tiling;
+        BTreeMap::from([
+            ("LANES", tiling.lanes),
+            ("ROWS", tiling.rows),
+            ("KEYS", tiling.keys),
+            ("GROUPS", tiling.groups),
+            ("CHUNK", self.chunk),
+            ("PER_LOAD", self.per_load),
+            ("K_COLS", self.columns(self.head_dim4)),
+            ("COLS", self.columns(self.head_dim_v4)),
+            ("REDUCED", tiling.rows * tiling.keys),
+            // One more than lanes, so that invocations that add up neighbouring scores read different banks.
+            ("REDUCE_STRIDE", tiling.lanes + 1),
+            ("TILE_Q", tiling.tile_q()),
+            ("TILE_KV", tiling.tile_kv()),
+            ("WORKGROUP_SIZE", tiling.workgroup_size()),
+            ("HEAD_DIM4", self.head_dim4),
+            ("HEAD_DIM_V4", self.head_dim_v4),
+            ("CARRIED", 0),
+        ])
+    }
+}
+
+/// Whether a walk is so short that one workgroup goes through it alone.
+pub(super) fn walks_alone(problem: &AttentionProblem, tiling: Tiling) -> bool {
+    tiling.sharing == Sharing::Columns && walk_keys(problem) <= ALONE_KEYS
+}
+
+/// Keys that a tile of few rows goes through at most.
+pub(super) fn walk_keys(problem: &AttentionProblem) -> u64 {
+    let shape = problem.shape();
+    let keys = match (&problem.blocks, problem.mask.bounds()) {
+        (Some(blocks), _) => blocks.most_keys().max(blocks.dense_below.into()),
+        (None, (Some(left), Some(right))) => u64::from(left) + u64::from(right) + u64::from(shape.seq_len_q),
+        (None, _) => u64::MAX,
+    };
+    keys.min(shape.seq_len_kv.into())
+}
