@@ -1,5 +1,5 @@
-// One lane descends into two chunks of keys of one query block, by halving, always into the half whose representative key
-// scores higher, for one query head after the other, and stores the best score that it met (InfiniteHiP, section 3).
+// One owner, a lane or a group, descends into two chunks of keys of one query block, by halving, always into the half whose
+// representative key scores higher, for one query head after the other, and stores the best score that it met (InfiniteHiP, section 3).
 @group(0) @binding(0) var<uniform>             params: SelectParams;
 @group(0) @binding(1) var<storage, read>       samples: array<vec4<f32>>; // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
 @group(0) @binding(2) var<storage, read>       k: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
@@ -18,7 +18,7 @@ fn score_chunks(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
-    let tiles = (params.max_chunks + 2u * WORKGROUP_SIZE - 1u) / (2u * WORKGROUP_SIZE);
+    let tiles = (params.max_chunks + 2u * OWNERS - 1u) / (2u * OWNERS);
     let item = params.first_place + workgroup.y * num_workgroups.x + workgroup.x;
     let list = item / tiles;
     if list >= params.batch_size * params.num_sets * params.num_q_blocks {
@@ -28,12 +28,12 @@ fn score_chunks(
     // The list of survivors is the set's, where scores are a query head's.
     let survivors = survivor_list(block);
     let count = num_chunks(block, survivors);
-    let first = item % tiles * 2u * WORKGROUP_SIZE;
+    let first = item % tiles * 2u * OWNERS;
     // Where all are kept, nobody asks for scores.
     if first >= count || count <= params.keep || is_dense(block) {
         return;
     }
-    let own = first + 2u * (group_of(thread) * LANES + lane_of(thread)) + vec2<u32>(0u, 1u);
+    let own = first + 2u * owner_of(thread) + vec2<u32>(0u, 1u);
     let at = min(own, vec2<u32>(count - 1u));
     let begin = vec2<u32>(chunk_begin(at.x, survivors), chunk_begin(at.y, survivors));
     var end = begin + params.chunk_size;
@@ -74,10 +74,10 @@ fn score_chunks(
     let last_active = u32(max(block.p_min - params.candidate_window, 0));
     score = select(vec2<f32>(MASKED), score, begin <= vec2<u32>(last_active));
     let row = list * params.max_chunks;
-    if own.x < count {
+    if own.x < count && stores(0u, thread) {
         scores[row + own.x] = score.x;
     }
-    if own.y < count {
+    if own.y < count && stores(1u, thread) {
         scores[row + own.y] = score.y;
     }
 }

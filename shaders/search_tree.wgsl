@@ -10,13 +10,6 @@
 
 const PADDING = 0xffffffffu;
 
-// Where the search of this workgroup keeps its groups: num_groups first blocks, then as many sizes. Candidate 2 g is the
-// left half of group g, 2 g + 1 its right half. The groups that survive are written beside those they come from.
-var<private> groups_at: u32;
-var<private> survivors_at: u32;
-// Keys of the candidates' scores, then the scores of all their keys.
-var<private> candidates_at: u32;
-var<private> scores_at: u32;
 var<private> block: QueryBlock;
 
 struct Branch {
@@ -24,24 +17,13 @@ struct Branch {
     size: u32,
 }
 
-fn branch(candidate: u32) -> Branch {
-    let first = scratch[groups_at + candidate / 2u];
-    let size = scratch[groups_at + params.num_groups + candidate / 2u];
+// A half of a group. Candidate 2 g is the left half of group g, 2 g + 1 its right half.
+fn half_of(candidate: u32, first: u32, size: u32) -> Branch {
     let half = size / 2u;
     if candidate % 2u == 0u {
         return Branch(first, half);
     }
     return Branch(first + half, size - half);
-}
-
-fn candidate_key(i: u32) -> u32 {
-    return scratch[candidates_at + i];
-}
-
-fn keep_candidate(i: u32, place: u32) {
-    let kept = branch(i);
-    scratch[survivors_at + place] = kept.first;
-    scratch[survivors_at + params.num_groups + place] = kept.size;
 }
 
 // Pairs nearer than the window of candidates are not scored.
@@ -64,19 +46,6 @@ fn probed_key(candidate: u32, i: u32) -> u32 {
     return u32(params.sink_size) + representative * params.block_size + (i + 1u) * params.stride_k - 1u;
 }
 
-// A block scores as its best key does; a half of nothing is no candidate.
-fn rank_candidates(index: u32) {
-    for (var i = index; i < 2u * params.num_groups; i += WORKGROUP_SIZE) {
-        var key = 0u;
-        if branch(i).size > 0u {
-            for (var j = 0u; j < params.keys_per_block; j++) {
-                key = max(key, scratch[scores_at + i * params.keys_per_block + j]);
-            }
-        }
-        scratch[candidates_at + i] = key;
-    }
-}
-
 // Where group j of the first round begins, of num_blocks in all. The product of both may pass 32 bits.
 fn group_begin(j: u32, num_blocks: u32, alignment: u32) -> u32 {
     let whole = num_blocks / params.num_groups * j;
@@ -94,7 +63,7 @@ fn write_list(index: u32, count: u32, rank_of_all: bool) {
     for (var i = index; i < params.max_blocks; i += WORKGROUP_SIZE) {
         var first = i;
         if !rank_of_all && i < count {
-            first = scratch[groups_at + i];
+            first = group_first(i);
         }
         block_indices[begin + i] = select(PADDING, u32(params.sink_size) + first * params.block_size, i < count);
     }
@@ -111,16 +80,13 @@ fn search_tree(
 ) {
     let index = group_of(thread) * LANES + lane_of(thread);
     let num_groups = params.num_groups;
-    let scratch_begin = workgroup.x * num_groups * (6u + 2u * params.keys_per_block);
-    candidates_at = scratch_begin + 4u * num_groups;
-    scores_at = candidates_at + 2u * num_groups;
+    begin_searches(workgroup.x, index);
     for (var list = params.first_place + workgroup.x; list < params.end_place; list += num_workgroups.x) {
         // What barriers and subgroup operations depend on stays in variables of functions: those of the module count as
         // different for each invocation.
         let place = query_block(list, params.num_sets);
         block = place;
-        groups_at = scratch_begin;
-        survivors_at = scratch_begin + 2u * num_groups;
+        begin_search();
 
         var end = i32(place.seq_len_kv);
         if has_flag(CAUSAL) {
@@ -138,10 +104,9 @@ fn search_tree(
         let alignment = select(1u, (power + num_groups - 1u) / num_groups, has_flag(ALIGN_GROUPS));
         for (var j = index; j < num_groups; j += WORKGROUP_SIZE) {
             let begin = group_begin(j, num_blocks, alignment);
-            scratch[groups_at + j] = begin;
-            scratch[groups_at + num_groups + j] = group_begin(j + 1u, num_blocks, alignment) - begin;
+            put_group(j, begin, group_begin(j + 1u, num_blocks, alignment) - begin);
         }
-        storageBarrier(); // orders the groups
+        join_groups();
 
         var round = 0u;
         var count = num_groups;
@@ -151,21 +116,9 @@ fn search_tree(
             }
             round++;
             score_candidates(place, thread, index);
-            storageBarrier(); // orders the scores
-            rank_candidates(index);
-            storageBarrier(); // orders the candidates' keys
-            let threshold = find_threshold(2u * num_groups, num_groups, index);
-            count = compact(2u * num_groups, threshold, index);
-            for (var i = count + index; i < num_groups; i += WORKGROUP_SIZE) {
-                scratch[survivors_at + i] = 0u;
-                scratch[survivors_at + num_groups + i] = 0u;
-            }
-            storageBarrier(); // orders the survivors
-            let previous = groups_at;
-            groups_at = survivors_at;
-            survivors_at = previous;
+            count = keep_best_halves(index);
         }
         write_list(index, count, false);
-        storageBarrier(); // orders the scratch of this search and the next one's
+        end_search();
     }
 }

@@ -49,6 +49,14 @@ fn keep_candidate(i: u32, place: u32) {
     }
 }
 
+fn put_candidates(count: u32, index: u32) {
+    if KEYS_ARE_PUT {
+        for (var i = index; i < count; i += WORKGROUP_SIZE) {
+            put_key(i, candidate_key(i));
+        }
+    }
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn select_chunks(
     @builtin(local_invocation_index) index: u32,
@@ -61,6 +69,7 @@ fn select_chunks(
         return;
     }
     block = query_block(list, sets);
+    begin_top_k(index);
     if index == 0u {
         shared_count = select(min(num_chunks(block, list), params.max_chunks), 0u, is_dense(block));
         atomicStore(&num_written, 0u);
@@ -85,16 +94,19 @@ fn select_chunks(
         by_marks = false;
         for (var head = 0u; head < params.lists_per_set; head++) {
             scores_at = (first_row + head * params.num_q_blocks + block.q_block) * params.max_chunks;
-            kept = compact(count, find_threshold(count, params.keep, index), index);
-            workgroupBarrier(); // orders tallies and histogram: those of the next head
+            put_candidates(count, index);
+            kept = keep_best(count, params.keep, index);
+            workgroupBarrier(); // orders what the top-k looks at: that of the next head
         }
-        // Of marks every invocation looks at those that it made: each compaction gives it the same candidates.
+        // Of marks every invocation looks at those that it made: each top-k gives it the same candidates.
         by_marks = true;
-        kept = compact(count, Threshold(0u, 0u), index);
+        put_candidates(count, index);
+        kept = keep_all(count, index);
     } else {
         num_scores = params.lists_per_set;
         scores_at = (first_row + block.q_block) * params.max_chunks;
-        kept = compact(count, find_threshold(count, params.keep, index), index);
+        put_candidates(count, index);
+        kept = keep_best(count, params.keep, index);
     }
     if !has_flag(LAST_STAGE) {
         if index == 0u {

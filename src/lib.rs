@@ -171,8 +171,8 @@ pub use ops::{
 pub(crate) use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
 pub use plan::{
-    AttentionClass, AttentionPlan, Dispatch, DispatchBudget, Loads, MaskKind, MergePlan, MethodKind, SelectionClass,
-    SelectionPlan, SelectionTiling, Sharing, Stretch, Tiling, TunedAt, Tuning,
+    AttentionClass, AttentionPlan, Candidates, Dispatch, DispatchBudget, Loads, MaskKind, MergePlan, MethodKind,
+    SelectionClass, SelectionPlan, SelectionTiling, Sharing, Stretch, Tiling, TunedAt, Tuning,
 };
 #[doc(hidden)]
 pub use plan::{MatrixCheck, check_dispatches};

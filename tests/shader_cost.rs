@@ -1,5 +1,5 @@
-//! What the kernels of prompts cost, read off their text as GPUs get it: how many products a tile takes, what is loaded for them, that
-//! whatever should be in registers is indexed by constants. Needs no GPU.
+//! What kernels cost, read off their text as GPUs get it: how many products a tile takes, what is loaded for them, that whatever should
+//! be in registers is indexed by constants, what a round of a search waits for. Needs no GPU.
 
 #[path = "common/devices.rs"]
 mod devices;
@@ -8,7 +8,8 @@ use devices::matrix_gpu;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{Block, Expression, Function, MathFunction, Module, Statement, TypeInner};
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, DType, Hip, Mask, SelectionPlan, SelectionProblem, Sharing, Tier,
+    AttentionPlan, AttentionProblem, AttentionShape, Candidates, DType, DeviceCaps, Hip, Mask, Preset, SelectionPlan,
+    SelectionProblem, SelectionTiling, Sharing, Specialization, Tier,
 };
 
 fn parse(wgsl: &str) -> Module {
@@ -343,4 +344,125 @@ fn scores_of_hip() {
     let mut found = Vec::new();
     count(&scoring.body, 0, &products(scoring), &mut found);
     assert_eq!(found.iter().sum::<usize>(), 128 / 16);
+}
+
+/// What one round of a search, or of a descent, waits for.
+#[derive(Debug, PartialEq)]
+struct Round {
+    /// Keys that a lane's loads are of at a time, the bytes of them that are under way, and how often it waits for some.
+    keys: usize,
+    bytes: usize,
+    trips: usize,
+    /// Barriers of a round, and loads from scratch memory in their text.
+    barriers: usize,
+    scratch_loads: usize,
+}
+
+fn round_of(specialization: &Specialization, keys_of_round: u32) -> Round {
+    let module = parse(&specialization.wgsl());
+    let constant = |name| specialization.constant(name).unwrap() as usize;
+    let scoring = function(&module, "best_scores");
+    assert_eq!(indexed_locals(&module, scoring), [""; 0]);
+    let mut found = Vec::new();
+    count(&scoring.body, 0, &loads(&module, scoring, "k"), &mut found);
+    let all: usize = found.iter().sum();
+    // Either all before the loop over samples, or four in a loop over the columns of the rows.
+    let walks = if found[0] == all { 1 } else { constant("HEAD_DIM4") };
+    let passes = (keys_of_round as usize).div_ceil(4 * constant("OWNERS"));
+    let of_round: Vec<&Function> = module
+        .functions
+        .iter()
+        .map(|(_, function)| function)
+        .filter(|function| function.name.as_deref().is_some_and(|name| !["join_groups", "end_search"].contains(&name)))
+        .collect();
+    let sum = |counts: &dyn Fn(&Function) -> Vec<usize>, weights: [usize; 3]| -> usize {
+        let by_depth = |function: &&Function| {
+            counts(function).iter().enumerate().map(|(depth, found)| found * weights[depth.min(2)]).sum::<usize>()
+        };
+        of_round.iter().map(by_depth).sum()
+    };
+    let barriers = |function: &Function| {
+        let mut found = Vec::new();
+        count(&function.body, 0, &barriers, &mut found);
+        found
+    };
+    let scratch_loads = |function: &Function| {
+        let mut found = Vec::new();
+        count(&function.body, 0, &loads(&module, function, "scratch"), &mut found);
+        found
+    };
+    Round {
+        keys: 4,
+        bytes: all * 8,
+        trips: passes * walks,
+        // The loop over digits has four rounds.
+        barriers: sum(&barriers, [1, 4, 4]),
+        scratch_loads: sum(&scratch_loads, [1, 1, 1]),
+    }
+}
+
+/// One query against 131072 keys.
+fn one_query(heads: [u32; 2], method: impl Into<wattn::SelectionMethod>) -> SelectionProblem {
+    let shape = AttentionShape {
+        batch_size: 1,
+        seq_len_q: 1,
+        seq_len_kv: 131_072,
+        num_q_heads: heads[0],
+        num_kv_heads: heads[1],
+        head_dim: 128,
+        head_dim_v: 128,
+    };
+    SelectionProblem::new(shape, DType::F16, method)
+}
+
+/// A large GPU.
+fn gpu() -> DeviceCaps {
+    let mut caps = matrix_gpu();
+    caps.matrix_tiles.clear();
+    caps
+}
+
+/// HiP for one query: 512 halves of 2 keys a round, by one workgroup. On a large GPU its lanes wait for memory twice a round, with
+/// 128 KiB under way, and six times for one another. Where each lane walks through keys of its own and candidates lie in scratch
+/// memory, it waits 32 times for keys, ten times for the others, and for scratch memory in between.
+#[test]
+fn a_round_of_hip() {
+    for heads in [[2, 2], [32, 8]] {
+        let problem = one_query(heads, Hip::decode());
+        let plan = SelectionPlan::new(&problem, &gpu()).unwrap();
+        let tiling = plan.tiling();
+        assert_eq!((tiling.sharing, tiling.candidates), (Sharing::Columns, Candidates::Workgroup), "{plan}");
+        assert_eq!((tiling.lanes, tiling.search_size()), (8, 1024), "{plan}");
+        assert_eq!(plan.scratch_bytes(), 0, "{plan}");
+        let round = round_of(&plan.dispatches()[1].specialization, 1024);
+        assert_eq!(round, Round { keys: 4, bytes: 128, trips: 2, barriers: 6, scratch_loads: 0 });
+        assert_eq!(round.bytes * tiling.search_size() as usize, 128 << 10);
+        assert_eq!(plan.loads().to_string(), "16 bytes of k an invocation, in runs of 128, 8 under way");
+
+        let before = SelectionTiling {
+            lanes: 32,
+            rows: 1,
+            search_groups: 8,
+            score_groups: 2,
+            top_k_size: 256,
+            max_searches: 512,
+            sharing: Sharing::Keys,
+            candidates: Candidates::Scratch,
+        };
+        let plan = SelectionPlan::with_tiling(&problem, &gpu(), Tier::SubgroupF16, before).unwrap();
+        assert_eq!(plan.loads().to_string(), "8 bytes of k an invocation, in runs of 8, 4 under way");
+        let round = round_of(&plan.dispatches()[1].specialization, 1024);
+        assert_eq!(round, Round { keys: 4, bytes: 32, trips: 32, barriers: 10, scratch_loads: 5 });
+    }
+}
+
+/// A round of InfiniteHiP's descent: the rows of both halves' keys of two chunks at a time.
+#[test]
+fn a_round_of_a_descent() {
+    let plan = SelectionPlan::new(&one_query([32, 8], Preset::ThreeK), &gpu()).unwrap();
+    for dispatch in plan.dispatches().iter().filter(|dispatch| dispatch.kernel().name() == "score_chunks") {
+        let owners = dispatch.specialization.constant("OWNERS").unwrap();
+        let round = round_of(&dispatch.specialization, 4 * owners);
+        assert_eq!(round, Round { keys: 4, bytes: 128, trips: 1, barriers: 0, scratch_loads: 0 });
+    }
 }

@@ -1,24 +1,17 @@
-// The best score of each of a lane's four keys over the samples of some query heads of one KV head. Lanes have keys of their
-// own and share the samples: of every SHARE of them each lane loads one.
+// Family `best_scores`: the best score of each of four keys over the samples of some query heads of one KV head. Here each
+// lane has keys of its own, and the lanes share the samples: of every SHARE of them each lane loads one. For many samples.
 //
 // The kernel's own file says which keys a sample may score: last_scored_key(sample). A score that is NaN counts as one that
 // is not there. Only what compares as greater is taken: max may give either of a number and a NaN.
 
-// Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
-const MASKED = -3.0e38;
-
-// Samples of a query block, from those of a head on.
-struct SamplePlace {
-    batch: u32,
-    head: u32,
-    q_block: u32,
+// Who has four keys: OWNERS of them in a workgroup.
+fn owner_of(thread: Thread) -> u32 {
+    return group_of(thread) * LANES + lane_of(thread);
 }
 
-// Where a sample is, of [batch, num_q_heads, num_q_blocks, num_samples]; rows are the samples of the first head, then those
-// of the next one.
-fn sample_at(place: SamplePlace, row: u32) -> u32 {
-    let head = place.batch * params.num_q_heads + place.head + row / params.num_samples;
-    return (head * params.num_q_blocks + place.q_block) * params.num_samples + row % params.num_samples;
+// Whether a lane stores the result for the c-th key of its owner.
+fn stores(c: u32, thread: Thread) -> bool {
+    return true;
 }
 
 // k_at: where the keys begin in k. keys: their positions, looked at where MASK_PAIRS is on.

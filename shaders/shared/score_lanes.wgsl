@@ -1,14 +1,15 @@
-// Family `score`: the scores of all keys that stand for the candidates of a search. Here each lane scores four keys at a time
-// (best_scores).
+// Family `score`: the scores of all keys that stand for the candidates of a search. Here each owner, a lane or a group, scores four
+// keys at a time (best_scores).
 
 fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
     let count = 2u * params.num_groups * params.keys_per_block;
     let first_head = place.set_index * params.heads_per_set;
     // Lanes past the end work along: subgroup operations need them.
-    for (var first = 0u; first < count; first += 4u * WORKGROUP_SIZE) {
-        let at = min(vec4<u32>(first + 4u * index) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
+    for (var begin = 0u; begin < count; begin += 4u * OWNERS) {
+        let first = begin + 4u * owner_of(thread);
+        let at = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
         var keys: vec4<u32>;
-        for (var c = 0u; c < 4u; c++) {
+        for (var c = 0u; c < 4u; c++) { // unroll in registers
             keys[c] = probed_key(at[c] / params.keys_per_block, at[c] % params.keys_per_block);
         }
         let rows = min(keys, vec4<u32>(place.seq_len_kv - 1u)) * params.k_seq;
@@ -20,9 +21,9 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
             let samples_of = SamplePlace(place.batch, head, place.q_block);
             best = max(best, best_scores(rows + vec4<u32>(k_begin), vec4<i32>(keys), samples_of, heads, thread));
         }
-        for (var c = 0u; c < 4u; c++) {
-            if first + 4u * index + c < count {
-                scratch[scores_at + at[c]] = key_of_score(best[c]);
+        for (var c = 0u; c < 4u; c++) { // unroll in registers
+            if first + c < count && stores(c, thread) {
+                put_score(at[c], best[c]);
             }
         }
     }

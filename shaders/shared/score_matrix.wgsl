@@ -74,7 +74,7 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
             for (var part = 1u; part < PARTS_OF_KEY; part++) {
                 best = max(best, best_of_lanes[index + part * EDGE]);
             }
-            scratch[scores_at + own] = key_of_score(best);
+            put_score(own, best);
         }
     }
 }

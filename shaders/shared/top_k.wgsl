@@ -1,17 +1,8 @@
-// The best `keep` of a workgroup's candidates, in the order in which they stand: a radix select of the keep-th largest
-// key, eight bits at a time, then a compaction. Of candidates with that key the first ones are kept. No sort; the same
-// result whatever the order in which invocations run.
+// Family `top_k`: the best `keep` of a workgroup's candidates, in the order in which they stand. Of candidates with the same
+// key the first ones are kept. No sort; the same result whatever the order in which invocations run. Here a radix select of
+// the keep-th largest key, eight bits at a time, then a compaction: any number of candidates, wherever their keys are.
 //
 // The kernel's own file has candidate_key(i), 0 for one that is not there, and keep_candidate(i, place).
-
-// Keys of numbers compare as the numbers do. -0 is 0; no number has the key 0. Scores are none of NaN; should a device make
-// one of them, it ranks below all numbers, and is still there.
-fn key_of_score(score: f32) -> u32 {
-    let magnitude = bitcast<u32>(score) & 0x7fffffffu;
-    let bits = select(bitcast<u32>(score), 0u, magnitude == 0u);
-    let key = select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
-    return select(key, 1u, magnitude > 0x7f800000u);
-}
 
 // For each of four digits, how many candidates have each value of it, and of its upper half.
 const DIGIT = 272u;
@@ -106,4 +97,20 @@ fn compact(count: u32, threshold: Threshold, index: u32) -> u32 {
         }
     }
     return total.x + min(total.y, threshold.num_equal);
+}
+
+const KEYS_ARE_PUT = false;
+
+fn begin_top_k(index: u32) {}
+
+fn put_key(i: u32, key: u32) {}
+
+// Calls keep_candidate for each that is there, and returns how many those are.
+fn keep_all(count: u32, index: u32) -> u32 {
+    return compact(count, Threshold(0u, 0u), index);
+}
+
+// Calls keep_candidate for each that is kept, and returns how many those are.
+fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
+    return compact(count, find_threshold(count, keep, index), index);
 }

@@ -1,6 +1,6 @@
 //! How a plan's kernels read keys from memory.
 
-use super::{AttentionPlan, Sharing};
+use super::{AttentionPlan, SelectionPlan, Sharing};
 
 /// How the invocations of a workgroup read k: what decides how much of the memory's rate they reach. Memory comes in sectors, of 32 bytes
 /// on most GPUs, so that short runs waste some of it; and it comes late, so that it must be asked for many loads ahead.
@@ -37,6 +37,27 @@ impl AttentionPlan {
                 let bytes = chunk * vec4;
                 let run_bytes = row.min(self.tiling.lanes * bytes);
                 Loads { bytes, run_bytes, in_flight: self.tiling.keys * columns / chunk }
+            }
+        }
+    }
+}
+
+impl SelectionPlan {
+    /// How the kernels that score keys read k.
+    #[must_use]
+    pub fn loads(&self) -> Loads {
+        let vec4 = 4 * self.problem.dtype.size_bytes() as u32;
+        let row = self.problem.shape.head_dim / 4 * vec4;
+        if self.matrix.is_some() {
+            // Consecutive invocations read consecutive columns of a tile.
+            return Loads { bytes: vec4, run_bytes: row, in_flight: 1 };
+        }
+        match self.tiling.sharing {
+            Sharing::Keys | Sharing::Tiles => Loads { bytes: vec4, run_bytes: vec4, in_flight: 4 },
+            Sharing::Columns => {
+                let chunk = self.tiling.chunk(self.problem.dtype);
+                let run_bytes = row.min(self.tiling.lanes * chunk * vec4);
+                Loads { bytes: chunk * vec4, run_bytes, in_flight: 4 * row.div_ceil(self.tiling.lanes * chunk * vec4) }
             }
         }
     }

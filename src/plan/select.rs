@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::attend::{elem_module, share_modules};
+use super::attend::elem_module;
 use super::select_cost::top_k_operations;
 use super::select_matrix::{MatrixScoring, ModulesAndConstants};
 use super::tiling_matrix::check_dtype;
-use super::{Dispatch, SelectionTiling, TunedAt};
+use super::{Dispatch, SelectionTiling, Sharing, TunedAt};
 use crate::kernels::{KernelId, sample_queries};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{
@@ -167,7 +167,9 @@ impl SelectionPlan {
         let samples = plan.samples.iter().map(|samples| samples.size_bytes).max().unwrap_or(0);
         let binding = ("max_storage_buffer_binding_size", caps.max_storage_binding_bytes);
         let buffer = ("max_buffer_size", caps.max_buffer_bytes);
+        let storage = ("max_compute_workgroup_storage_size", caps.max_workgroup_storage_bytes.into());
         for (needed, (limit, available)) in [
+            (plan.workgroup_storage_bytes(), storage),
             (samples, binding),
             (plan.samples_bytes(), buffer),
             (plan.scratch_bytes(), binding),
@@ -186,15 +188,15 @@ impl SelectionPlan {
         let mut specialization = match self.matrix {
             Some(scoring) => self.scoring(KernelId::SearchTree, scoring.specialize(self.tiling, caps), caps),
             None => {
-                let (mut modules, constants) = self.by_lanes(self.tiling.search_groups, caps);
+                let (mut modules, constants) = self.best_scores(self.tiling.search_groups, caps);
                 modules.push(Module::ScoreLanes);
                 let mut scoring = self.scoring(KernelId::SearchTree, (modules, constants), caps);
                 scoring.switches.insert("MASK_PAIRS", true);
                 scoring
             }
         };
-        specialization.modules.extend([Module::SamplingStride, Module::TopK]);
-        specialization.constants.insert("PARTS", self.tiling.search_size().min(16));
+        specialization.modules.extend([Module::SamplingStride, Module::ScoreKey]);
+        self.add_top_k(&mut specialization, self.beam(caps), self.tiling.search_size());
         self.num_searches = u32::try_from(lists).unwrap_or(u32::MAX).min(self.tiling.max_searches);
         debug_assert_eq!(samples, 0);
         let lists = if self.is_empty() { 0 } else { lists };
@@ -257,26 +259,24 @@ impl SelectionPlan {
         let stage = self.stages[index];
         let lists = if self.is_empty() { 0 } else { self.num_lists() };
 
-        let by_lanes = self.by_lanes(self.tiling.score_groups, caps);
-        let mut scoring = self.scoring(KernelId::ScoreChunks, by_lanes, caps);
+        let best_scores = self.best_scores(self.tiling.score_groups, caps);
+        let mut scoring = self.scoring(KernelId::ScoreChunks, best_scores, caps);
         scoring.modules.push(Module::Chunks);
         scoring.switches.insert("MASK_PAIRS", false);
-        let chunks_per_workgroup = 2 * self.tiling.lanes * self.tiling.score_groups;
+        let chunks_per_workgroup = 2 * self.tiling.owners(self.tiling.score_groups);
         let tiles = u64::from(stage.max_chunks.div_ceil(chunks_per_workgroup));
         let grid = lists * u64::from(self.lists_per_set) * tiles;
         let operations = self.score_operations(&stage) * u64::from(chunks_per_workgroup);
         self.push(Piece::Score(index), Dispatch::even(scoring, grid, operations, caps)?);
 
-        let selecting = Specialization {
+        let mut selecting = Specialization {
             kernel: KernelId::SelectChunks,
-            modules: vec![Module::SelectParams, Module::SeqLens, Module::SelectPlace, Module::TopK, Module::Chunks],
-            constants: BTreeMap::from([
-                ("PARTS", self.tiling.top_k_size.min(16)),
-                ("WORKGROUP_SIZE", self.tiling.top_k_size),
-            ]),
+            modules: vec![Module::SelectParams, Module::SeqLens, Module::SelectPlace, Module::ScoreKey, Module::Chunks],
+            constants: BTreeMap::from([("WORKGROUP_SIZE", self.tiling.top_k_size)]),
             switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
-            arrays: Arrays::Memory, // it has none
+            arrays: Arrays::of(caps),
         };
+        self.add_top_k(&mut selecting, self.chunks_in_workgroup(&stage, caps), self.tiling.top_k_size);
         let operations = top_k_operations(u64::from(stage.max_chunks) * u64::from(self.lists_per_set));
         self.push(Piece::Select(index), Dispatch::even(selecting, lists, operations, caps)?);
         Ok(())
@@ -303,21 +303,6 @@ impl SelectionPlan {
             switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
             arrays: Arrays::of(caps),
         }
-    }
-
-    /// Scores of four keys a lane at a time, in workgroups of so many groups.
-    fn by_lanes(&self, groups: u32, caps: &DeviceCaps) -> ModulesAndConstants {
-        let SelectionTiling { lanes, rows, .. } = self.tiling;
-        let share = self.tiling.share(self.tier);
-        let constants = BTreeMap::from([
-            ("LANES", lanes),
-            ("ROWS", rows),
-            ("SHARE", share),
-            ("SLOTS", rows / share),
-            ("WORKGROUP_SIZE", lanes * groups),
-            ("HEAD_DIM4", self.problem.shape.head_dim / 4),
-        ]);
-        (vec![share_modules(lanes, self.tier, caps).0, Module::BestScores], constants)
     }
 
     /// The samples of a stride, made once for all that look at them.
@@ -413,8 +398,13 @@ impl SelectionPlan {
         if self.is_union() {
             return heads;
         }
-        let wanted = if caps.software { 8 } else { 256 };
-        let chunks_per_workgroup = u64::from(2 * self.tiling.lanes * self.tiling.score_groups);
+        let wanted = match (caps.software, self.tiling.sharing) {
+            (true, _) => 8,
+            (false, Sharing::Keys | Sharing::Tiles) => 256,
+            // Workgroups of fewer chunks, whose heads wait for memory one after the other.
+            (false, Sharing::Columns) => 1024,
+        };
+        let chunks_per_workgroup = u64::from(2 * self.tiling.owners(self.tiling.score_groups));
         let later = method.stages.windows(2).map(|pair| pair[0].keep / pair[1].chunk_size);
         let fewest = later.chain([self.problem.num_chunks(self.problem.shape.seq_len_kv)]).min().unwrap_or(1);
         let workgroups = self.num_lists() * u64::from(fewest).div_ceil(chunks_per_workgroup).max(1);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::SelectionTiling;
 use super::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules};
+use super::{Candidates, SelectionTiling, Sharing};
 use crate::shader::Module;
 use crate::{DType, DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
 
@@ -47,13 +47,28 @@ impl MatrixScoring {
     /// The tiling, given what the other kernels take.
     pub(super) fn tile(&self, tiling: SelectionTiling, caps: &DeviceCaps) -> SelectionTiling {
         let search_groups = self.groups(caps).unwrap_or(tiling.search_groups);
-        SelectionTiling { lanes: self.lanes, search_groups, ..tiling }
+        SelectionTiling {
+            lanes: self.lanes,
+            search_groups,
+            score_groups: 1,
+            top_k_size: 256,
+            // Many samples: products take longer than waiting does.
+            sharing: Sharing::Keys,
+            candidates: Candidates::Scratch,
+            ..tiling
+        }
     }
 
     pub(super) fn validate(&self, tiling: SelectionTiling, caps: &DeviceCaps) -> Result<()> {
         if tiling.lanes != self.lanes {
             let rule = "must be the subgroup size: a subgroup holds a matrix";
             return Err(Error::Invalid { field: "lanes", value: tiling.lanes.into(), rule });
+        }
+        if tiling.sharing != Sharing::Keys {
+            return Err(Error::Argument {
+                argument: "sharing",
+                rule: "must be that of keys: matrices share in their own way",
+            });
         }
         let needed = tiling.workgroup_storage_bytes() + self.storage_bytes(tiling.search_groups);
         let available = caps.max_workgroup_storage_bytes.into();

@@ -12,13 +12,6 @@ impl SelectionPlan {
         if self.matrix.is_some() { 1.0 } else { self.problem.scale() }
     }
 
-    /// Workgroup memory that the kernels declare at the most.
-    #[must_use]
-    pub fn workgroup_storage_bytes(&self) -> u64 {
-        let scoring = self.matrix.map_or(0, |scoring| scoring.storage_bytes(self.tiling.search_groups));
-        self.tiling.workgroup_storage_bytes() + scoring
-    }
-
     /// Bytes of memory for samples of the queries. Calls encoded one after another may share it.
     #[must_use]
     pub fn samples_bytes(&self) -> u64 {
@@ -31,7 +24,11 @@ impl SelectionPlan {
         match &self.problem.method {
             SelectionMethod::Hip(hip) => {
                 let keys_per_block = u64::from(hip.block_size_k / hip.stride_k);
-                4 * u64::from(self.num_searches) * search_tree::scratch_words(hip.max_blocks().into(), keys_per_block)
+                let words = search_tree::scratch_words(hip.max_blocks().into(), keys_per_block);
+                // Beams in workgroup memory need none.
+                let in_workgroup =
+                    self.dispatches.iter().any(|search| search.specialization.constant("CANDIDATES").is_some());
+                if in_workgroup { 0 } else { 4 * u64::from(self.num_searches) * words }
             }
             SelectionMethod::InfiniteHip(_) => {
                 let chunks = self.stages.iter().map(|stage| u64::from(stage.max_chunks)).max().unwrap_or(0);

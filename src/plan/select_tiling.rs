@@ -1,15 +1,34 @@
 //! Sizes of a selection's workgroups: the table of heuristics, each with its reason.
 
+use super::Sharing;
 use super::select_matrix::MatrixScoring;
-use crate::{DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
+use crate::{DType, DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
+
+/// Where the candidates of a top-k lie, and how the best of them are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
+pub enum Candidates {
+    /// In scratch memory, any number of them; by four digits of their keys.
+    #[default]
+    Scratch,
+    /// In workgroup memory, by buckets of their keys, where [they are few enough](Self::MOST_IN_WORKGROUP) and the
+    /// device has the room: for few lists, whose time is that of waiting for memory and at barriers.
+    Workgroup,
+}
+
+impl Candidates {
+    /// Candidates that lie in workgroup memory at the most.
+    pub const MOST_IN_WORKGROUP: u32 = 2048;
+}
 
 /// How the kernels of a selection cut their work. Changes the speed and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct SelectionTiling {
-    /// Invocations that share samples: a power of two. In a subgroup tier they are a subgroup or part of one.
+    /// Invocations that share samples, or the row of a key: a power of two. In a subgroup tier they are a subgroup or part
+    /// of one.
     pub lanes: u32,
-    /// Samples that a lane scores at a time: a power of two up to 32.
+    /// Samples that a lane scores at a time: a power of two up to 32; 1 with [`Sharing::Columns`].
     pub rows: u32,
     /// Groups of `lanes` in a workgroup that searches a tree.
     pub search_groups: u32,
@@ -19,12 +38,48 @@ pub struct SelectionTiling {
     pub top_k_size: u32,
     /// Workgroups that search trees at one time, each with scratch memory of its own.
     pub max_searches: u32,
+    /// What lanes share out: [`Sharing::Keys`] gives each its own four keys, for many samples; with [`Sharing::Columns`]
+    /// they share the rows of four keys of their group, for few.
+    #[cfg_attr(feature = "tune", serde(default))]
+    pub sharing: Sharing,
+    /// Where the candidates of a top-k lie.
+    #[cfg_attr(feature = "tune", serde(default))]
+    pub candidates: Candidates,
 }
+
+/// Samples up to which lanes share the rows of keys. Each sums up four scores over its group, a few shuffles for a score; more
+/// samples are better kept in registers, for keys of which each lane reads its own.
+const FEW_SAMPLES: u32 = 4;
+
+/// Bytes of a row that a lane takes of each of four keys: two loads of 16, and 32 registers for all.
+const BYTES_OF_ROW: u32 = 32;
 
 impl SelectionTiling {
     /// One invocation of everything.
-    pub(super) const SMALLEST: Self =
-        Self { lanes: 1, rows: 1, search_groups: 1, score_groups: 1, top_k_size: 1, max_searches: 1 };
+    pub(super) const SMALLEST: Self = Self {
+        lanes: 1,
+        rows: 1,
+        search_groups: 1,
+        score_groups: 1,
+        top_k_size: 1,
+        max_searches: 1,
+        sharing: Sharing::Keys,
+        candidates: Candidates::Scratch,
+    };
+
+    /// Who has keys of their own in a workgroup of so many groups.
+    pub(super) const fn owners(&self, groups: u32) -> u32 {
+        match self.sharing {
+            Sharing::Keys | Sharing::Tiles => self.lanes * groups,
+            Sharing::Columns => groups,
+        }
+    }
+
+    /// Neighbouring vec4 of a row that a lane takes at a time: 16 bytes.
+    pub(super) fn chunk(&self, dtype: DType) -> u32 {
+        // At most 4 bytes an element.
+        16 / (4 * dtype.size_bytes() as u32)
+    }
 
     /// Samples that one load of the group covers, one a lane.
     pub(super) const fn share(&self, tier: Tier) -> u32 {
@@ -53,7 +108,8 @@ impl SelectionTiling {
 
     /// The tiling for a problem on a device.
     ///
-    /// A search is one workgroup's, so on a GPU it is as large as every device allows; on a software device every invocation
+    /// A search is one workgroup's, so on a GPU it is as large as every device allows, and as large as the device itself allows
+    /// where there are few lists; on a software device every invocation
     /// costs, and 16 were 1.15 times as fast as 64 (lavapipe 25.0, HiP, 2 heads, 1 x 131072, width 128, f32). Chunks are scored in small workgroups, because there are few of them. Samples of 16 rows and
     /// four keys leave registers on a GPU for two workgroups a core; a software device takes what saves loads.
     pub(super) fn choose(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Self {
@@ -63,19 +119,36 @@ impl SelectionTiling {
             (true, false) => 8,
             (false, _) => 16,
         };
-        let (lanes, whole) = match (tier.subgroup(), &caps.subgroup_size) {
+        let (smallest, whole) = match (tier.subgroup(), &caps.subgroup_size) {
             (true, Some(size)) => ((*size.start()).min(64), *size.end()),
             _ => (16, 16),
         };
+        let is_few = !caps.software && samples <= FEW_SAMPLES;
+        let (sharing, lanes) = if is_few {
+            let row_bytes = problem.shape.head_dim.saturating_mul(problem.dtype.size_bytes() as u32);
+            (Sharing::Columns, (row_bytes / BYTES_OF_ROW).next_power_of_two().clamp(4, smallest.max(4)))
+        } else {
+            (Sharing::Keys, smallest)
+        };
         let groups = |size: u32| size.max(whole) / lanes;
-        let size = if caps.software { 16 } else { 256 };
+        let lists = problem.blocks().num_lists(&problem.shape);
+        let most = |size: u32| if caps.max_invocations_per_workgroup < size { 256 } else { size };
+        let size = match lists {
+            _ if caps.software => 16,
+            // Without subgroups sums take workgroup memory of every invocation.
+            0..=64 if is_few && tier.subgroup() => most(1024),
+            0..=256 if is_few && tier.subgroup() => most(512),
+            _ => 256,
+        };
         let tiling = Self {
             lanes,
-            rows: samples.next_power_of_two().min(most_rows),
+            rows: if is_few { 1 } else { samples.next_power_of_two().min(most_rows) },
             search_groups: groups(size),
             score_groups: groups(if caps.software { 16 } else { 64 }),
             top_k_size: size,
             max_searches: if caps.software { 8 } else { 512 },
+            sharing,
+            candidates: if caps.software { Candidates::Scratch } else { Candidates::Workgroup },
         };
         match MatrixScoring::of(problem, caps, tier) {
             Some(scoring) => scoring.tile(tiling, caps),
@@ -107,6 +180,12 @@ impl SelectionTiling {
         }
         if !self.rows.is_power_of_two() || self.rows > 32 {
             return invalid("rows", self.rows, "must be a power of two up to 32");
+        }
+        if self.sharing == Sharing::Tiles {
+            return invalid("sharing", self.sharing as u32, "must be Sharing::Keys or Sharing::Columns in a selection");
+        }
+        if self.sharing == Sharing::Columns && self.rows != 1 {
+            return invalid("rows", self.rows, "must be 1 where lanes share the row of a key");
         }
         let available = caps.max_invocations_per_workgroup;
         // A compaction counts by up to 16 equal parts.
@@ -145,11 +224,13 @@ impl SelectionTiling {
 
 impl core::fmt::Display for SelectionTiling {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { lanes, rows, search_groups, score_groups, top_k_size, max_searches } = self;
+        let Self { lanes, rows, search_groups, score_groups, top_k_size, max_searches, sharing, candidates } = self;
+        let lanes_of = if *sharing == Sharing::Columns { " of a key" } else { "" };
+        let place = if *candidates == Candidates::Workgroup { " in workgroup memory" } else { "" };
         write!(
             f,
-            "{lanes} lanes x {rows} samples x {search_groups} or {score_groups} groups, top-k by {top_k_size}, \
-             {max_searches} searches"
+            "{lanes} lanes{lanes_of} x {rows} samples x {search_groups} or {score_groups} groups, \
+             top-k by {top_k_size}{place}, {max_searches} searches"
         )
     }
 }

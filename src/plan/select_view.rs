@@ -89,6 +89,7 @@ impl core::fmt::Display for SelectionPlan {
             "lists      {} x {} keys for {} queries, one for each {}",
             blocks.max_blocks, blocks.block_size, blocks.block_size_q, blocks.granularity,
         )?;
+        writeln!(f, "loads      {}", self.loads())?;
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;
         }

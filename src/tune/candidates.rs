@@ -1,7 +1,8 @@
 //! What may be tried: the tilings of every tier, and those one step from another. Pure, as plans are.
 
 use crate::{
-    AttentionPlan, AttentionProblem, DType, DeviceCaps, SelectionPlan, SelectionProblem, SelectionTiling, Tier, Tiling,
+    AttentionPlan, AttentionProblem, Candidates, DType, DeviceCaps, SelectionPlan, SelectionProblem, SelectionTiling,
+    Sharing, Tier, Tiling,
 };
 
 /// A way to cut a problem.
@@ -123,6 +124,16 @@ pub fn selection_neighbours(
         *size(&mut more) *= 2;
         tilings.extend([less, more]);
     }
+    // The other members of the families.
+    let sharing = match tiling.sharing {
+        Sharing::Keys => SelectionTiling { sharing: Sharing::Columns, rows: 1, ..tiling },
+        Sharing::Columns | Sharing::Tiles => SelectionTiling { sharing: Sharing::Keys, ..tiling },
+    };
+    let candidates = match tiling.candidates {
+        Candidates::Scratch => Candidates::Workgroup,
+        Candidates::Workgroup => Candidates::Scratch,
+    };
+    tilings.extend([sharing, SelectionTiling { candidates, ..tiling }]);
     let fits = |tiling: &SelectionTiling| SelectionPlan::with_tiling(problem, caps, tier, *tiling).is_ok();
     distinct(tiling, tilings).filter(fits).map(|tiling| Candidate { tier, tiling }).collect()
 }

@@ -185,6 +185,9 @@ pub(crate) fn math(fun: MathFunction, kind: Kind) -> Math {
         Fun::FirstLeadingBit if kind == Kind::U32 => {
             Math::One(|x| (x as u32).checked_ilog2().map_or(0xffff_ffff, u64::from))
         }
+        Fun::FirstTrailingBit if kind == Kind::U32 => {
+            Math::One(|x| if x == 0 { 0xffff_ffff } else { (x as u32).trailing_zeros().into() })
+        }
         Fun::CountOneBits if kind == Kind::U32 => Math::One(|x| (x as u32).count_ones().into()),
         Fun::Min | Fun::Max => Math::Two(extremum(fun == Fun::Max, kind)),
         Fun::Fma => match kind {

@@ -3,8 +3,8 @@
 use half::f16;
 use wattn::cpu::twins;
 use wattn::{
-    BlockSelection, DeviceCaps, Dispatch, Element, Granularity, HostBlocks, MatrixTile, Selection, SelectionPlan,
-    SelectionTiling, Tier,
+    BlockSelection, Candidates, DeviceCaps, Dispatch, Element, Granularity, HostBlocks, MatrixTile, Selection,
+    SelectionPlan, SelectionTiling, Sharing, Tier,
 };
 
 use super::common;
@@ -13,8 +13,20 @@ use super::common::select::{SelectCase, assert_lists_equal, integer_cases};
 use super::launch::{Buffers, Case, Launch, from_bytes, garbage, to_bytes};
 
 /// Workgroups of twice as many invocations as a compaction has parts; several searches for each.
-const TILING: SelectionTiling =
-    SelectionTiling { lanes: 4, rows: 2, search_groups: 8, score_groups: 4, top_k_size: 32, max_searches: 2 };
+const TILING: SelectionTiling = SelectionTiling {
+    lanes: 4,
+    rows: 2,
+    search_groups: 8,
+    score_groups: 4,
+    top_k_size: 32,
+    max_searches: 2,
+    sharing: Sharing::Keys,
+    candidates: Candidates::Scratch,
+};
+
+/// The same where lanes share the rows of keys, and candidates lie in workgroup memory.
+const COLUMNS: SelectionTiling =
+    SelectionTiling { rows: 1, sharing: Sharing::Columns, candidates: Candidates::Workgroup, ..TILING };
 
 fn launch(dispatch: &Dispatch, subgroup_size: u32, uniforms: Vec<Vec<u32>>) -> Launch {
     let grids = dispatch.stretches.iter().map(|stretch| stretch.workgroups);
@@ -103,11 +115,13 @@ pub(crate) fn cases() -> Vec<Case> {
     };
     let mut cases: Vec<Case> =
         chosen::<f32>().into_iter().map(|case| selection(case, Tier::Baseline, &baseline, 4, TILING)).collect();
+    cases.extend(chosen::<f32>().into_iter().map(|case| selection(case, Tier::Baseline, &baseline, 4, COLUMNS)));
     let few = |case: &SelectCase<f32>| case.name.ends_with("prime length");
     for (caps, subgroup_size) in [(of(4..=4), 4), (of(4..=8), 8)] {
-        let tiling = SelectionTiling { rows: 4, ..TILING };
-        let few = chosen::<f32>().into_iter().filter(few);
-        cases.extend(few.map(|case| selection(case, Tier::Subgroup, &caps, subgroup_size, tiling)));
+        for tiling in [SelectionTiling { rows: 4, ..TILING }, COLUMNS] {
+            let few = chosen::<f32>().into_iter().filter(few);
+            cases.extend(few.map(|case| selection(case, Tier::Subgroup, &caps, subgroup_size, tiling)));
+        }
     }
     for (lanes, from_vec4) in [(8, true), (16, false)] {
         let mut caps = of(lanes..=lanes);
@@ -128,10 +142,19 @@ pub(crate) fn tilings() -> Vec<Case> {
     for (lanes, rows, search_groups, score_groups, top_k_size) in
         [(4, 1, 1, 1, 4), (4, 8, 4, 8, 16), (8, 4, 8, 2, 64), (16, 2, 16, 4, 256)]
     {
-        let tiling = SelectionTiling { lanes, rows, search_groups, score_groups, top_k_size, max_searches: 1 };
+        let tiling =
+            SelectionTiling { lanes, rows, search_groups, score_groups, top_k_size, max_searches: 1, ..TILING };
         let mut caps = DeviceCaps::BASELINE;
         caps.subgroup_size = Some(lanes..=lanes);
-        for tier in [Tier::Baseline, Tier::Subgroup] {
+        let columns = SelectionTiling { rows: 1, sharing: Sharing::Columns, ..tiling };
+        let in_workgroup = SelectionTiling { candidates: Candidates::Workgroup, ..tiling };
+        for (tier, tiling) in [
+            (Tier::Baseline, tiling),
+            (Tier::Subgroup, tiling),
+            (Tier::Baseline, columns),
+            (Tier::Subgroup, SelectionTiling { candidates: Candidates::Workgroup, ..columns }),
+            (Tier::Baseline, in_workgroup),
+        ] {
             let few =
                 chosen::<f32>().into_iter().filter(|case| case.name.contains(", pr") || case.name.contains("Union"));
             cases.extend(few.map(|case| selection(case, tier, &caps, lanes, tiling)));

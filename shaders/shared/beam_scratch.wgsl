@@ -1,0 +1,87 @@
+// Family `beam`: where a search keeps its groups, and how it keeps the best of their halves. Here in scratch memory: any number
+// of groups.
+
+// Where the search of this workgroup keeps its groups: num_groups first blocks, then as many sizes. Candidate 2 g is the
+// left half of group g, 2 g + 1 its right half. The groups that survive are written beside those they come from.
+var<private> groups_at: u32;
+var<private> survivors_at: u32;
+// Keys of the candidates' scores, then the scores of all their keys.
+var<private> candidates_at: u32;
+var<private> scores_at: u32;
+var<private> scratch_begin: u32;
+
+fn begin_searches(workgroup: u32, index: u32) {
+    scratch_begin = workgroup * params.num_groups * (6u + 2u * params.keys_per_block);
+    candidates_at = scratch_begin + 4u * params.num_groups;
+    scores_at = candidates_at + 2u * params.num_groups;
+}
+
+fn begin_search() {
+    groups_at = scratch_begin;
+    survivors_at = scratch_begin + 2u * params.num_groups;
+}
+
+fn end_search() {
+    storageBarrier(); // orders the scratch of this search and the next one's
+}
+
+fn put_group(i: u32, first: u32, size: u32) {
+    scratch[groups_at + i] = first;
+    scratch[groups_at + params.num_groups + i] = size;
+}
+
+fn join_groups() {
+    storageBarrier(); // orders the groups
+}
+
+fn group_first(i: u32) -> u32 {
+    return scratch[groups_at + i];
+}
+
+fn branch(candidate: u32) -> Branch {
+    return half_of(candidate, scratch[groups_at + candidate / 2u], scratch[groups_at + params.num_groups + candidate / 2u]);
+}
+
+fn put_score(i: u32, score: f32) {
+    scratch[scores_at + i] = key_of_score(score);
+}
+
+fn candidate_key(i: u32) -> u32 {
+    return scratch[candidates_at + i];
+}
+
+fn keep_candidate(i: u32, place: u32) {
+    let kept = branch(i);
+    scratch[survivors_at + place] = kept.first;
+    scratch[survivors_at + params.num_groups + place] = kept.size;
+}
+
+// A block scores as its best key does; a half of nothing is no candidate.
+fn rank_candidates(index: u32) {
+    for (var i = index; i < 2u * params.num_groups; i += WORKGROUP_SIZE) {
+        var key = 0u;
+        if branch(i).size > 0u {
+            for (var j = 0u; j < params.keys_per_block; j++) {
+                key = max(key, scratch[scores_at + i * params.keys_per_block + j]);
+            }
+        }
+        scratch[candidates_at + i] = key;
+    }
+}
+
+// The best halves become the groups. Returns how many those are.
+fn keep_best_halves(index: u32) -> u32 {
+    storageBarrier(); // orders the scores
+    rank_candidates(index);
+    storageBarrier(); // orders the candidates' keys
+    let count = keep_best(2u * params.num_groups, params.num_groups, index);
+    for (var i = count + index; i < params.num_groups; i += WORKGROUP_SIZE) {
+        scratch[survivors_at + i] = 0u;
+        scratch[survivors_at + params.num_groups + i] = 0u;
+    }
+    storageBarrier(); // orders the survivors
+    let previous = groups_at;
+    groups_at = survivors_at;
+    survivors_at = previous;
+    return count;
+}

@@ -1,0 +1,60 @@
+// Family `beam`: where a search keeps its groups, and how it keeps the best of their halves. Here in workgroup memory, as the keys
+// of their scores are: at most CANDIDATES halves.
+
+// First blocks and sizes, twice. Candidate 2 g is the left half of group g, 2 g + 1 its right half. The groups that survive are
+// written beside those they come from.
+var<workgroup> groups: array<vec2<u32>, CANDIDATES>;
+// 0 or CANDIDATES / 2.
+var<private> groups_at: u32;
+
+fn begin_searches(workgroup: u32, index: u32) {
+    begin_top_k(index);
+}
+
+fn begin_search() {
+    groups_at = 0u;
+}
+
+// The next search writes where the same invocation has read the list, or where the groups before the last ones were.
+fn end_search() {}
+
+fn put_group(i: u32, first: u32, size: u32) {
+    groups[groups_at + i] = vec2<u32>(first, size);
+}
+
+fn join_groups() {
+    workgroupBarrier(); // orders groups, candidate_keys, counts and key_range
+}
+
+fn group_first(i: u32) -> u32 {
+    return groups[groups_at + i].x;
+}
+
+fn branch(candidate: u32) -> Branch {
+    let group = groups[groups_at + candidate / 2u];
+    return half_of(candidate, group.x, group.y);
+}
+
+// A block scores as its best key does; a half of nothing is no candidate.
+fn put_score(i: u32, score: f32) {
+    let candidate = i / params.keys_per_block;
+    if branch(candidate).size > 0u {
+        put_key(candidate, key_of_score(score));
+    }
+}
+
+fn keep_candidate(i: u32, place: u32) {
+    let kept = branch(i);
+    groups[CANDIDATES / 2u - groups_at + place] = vec2<u32>(kept.first, kept.size);
+}
+
+// The best halves become the groups. Returns how many those are.
+fn keep_best_halves(index: u32) -> u32 {
+    let count = keep_best(2u * params.num_groups, params.num_groups, index);
+    for (var i = count + index; i < params.num_groups; i += WORKGROUP_SIZE) {
+        groups[CANDIDATES / 2u - groups_at + i] = vec2<u32>();
+    }
+    workgroupBarrier(); // orders groups, candidate_keys and key_range
+    groups_at = CANDIDATES / 2u - groups_at;
+    return count;
+}

@@ -1,0 +1,147 @@
+//! Which members of the shader families a selection takes by its tiling, and the workgroup memory that they declare.
+
+use std::collections::BTreeMap;
+
+use super::attend::share_modules;
+use super::select_matrix::ModulesAndConstants;
+use super::{Candidates, SelectionPlan, Sharing, StagePlan};
+use crate::shader::{Module, Specialization};
+use crate::{DeviceCaps, SelectionMethod};
+
+/// Buckets that a top-k counts: more than candidates of the usual sizes, so that few share one.
+const BUCKETS: u32 = 1024;
+
+/// Values that the lanes of a group sum up at a time: the scores of four keys.
+const REDUCED: u32 = 4;
+
+/// Candidates that a top-k in workgroup memory has room for: whole vec4 of bits.
+const fn room(candidates: u32) -> u32 {
+    candidates.next_multiple_of(128)
+}
+
+/// Workgroup memory of a top-k by buckets over so many candidates, by arrays, each in whole vec4.
+const fn bucket_bytes(candidates: u32) -> u64 {
+    let candidates = room(candidates) as u64;
+    4 * candidates + 16 + 4 * (BUCKETS + BUCKETS / 32) as u64 + 16 + 2 * (candidates / 8).next_multiple_of(16)
+}
+
+/// Workgroup memory of the groups of a beam, twice.
+const fn beam_bytes(candidates: u32) -> u64 {
+    8 * room(candidates) as u64
+}
+
+/// Workgroup memory of a top-k by digits: counts of digits, and of what each invocation keeps.
+const fn digit_bytes(invocations: u32) -> u64 {
+    4 * 4 * 272 + 8 * (invocations as u64 + 16)
+}
+
+impl SelectionPlan {
+    /// Scores of four keys at a time for each owner, in workgroups of so many groups.
+    pub(super) fn best_scores(&self, groups: u32, caps: &DeviceCaps) -> ModulesAndConstants {
+        let tiling = self.tiling;
+        let lanes = tiling.lanes;
+        let head_dim4 = self.problem.shape.head_dim / 4;
+        let (share, reduce) = share_modules(lanes, self.tier, caps);
+        let mut constants = BTreeMap::from([
+            ("LANES", lanes),
+            ("OWNERS", tiling.owners(groups)),
+            ("WORKGROUP_SIZE", lanes * groups),
+            ("HEAD_DIM4", head_dim4),
+        ]);
+        match tiling.sharing {
+            Sharing::Keys | Sharing::Tiles => {
+                let share = tiling.share(self.tier);
+                constants.extend([("ROWS", tiling.rows), ("SHARE", share), ("SLOTS", tiling.rows / share)]);
+            }
+            Sharing::Columns => {
+                let chunk = tiling.chunk(self.problem.dtype);
+                let cols = head_dim4.div_ceil(lanes * chunk) * chunk;
+                constants.extend([("COLS", cols), ("CHUNK", chunk), ("GROUPS", groups)]);
+                // One more than lanes, so that invocations that add up neighbouring scores read different banks.
+                constants.extend([("REDUCED", REDUCED), ("REDUCE_STRIDE", lanes + 1)]);
+            }
+        }
+        let modules = match tiling.sharing {
+            Sharing::Keys | Sharing::Tiles => vec![share, Module::SamplePlace, Module::BestScores],
+            Sharing::Columns => vec![share, reduce, Module::SamplePlace, Module::BestScoresColumns],
+        };
+        (modules, constants)
+    }
+
+    /// The candidates of a search, where its beam lies in workgroup memory.
+    pub(super) fn beam(&self, caps: &DeviceCaps) -> Option<u32> {
+        let SelectionMethod::Hip(hip) = &self.problem.method else { return None };
+        let candidates = hip.max_blocks().checked_mul(2)?;
+        let scores = self.score_bytes(self.tiling.search_groups);
+        self.fits(
+            candidates,
+            bucket_bytes(candidates.min(1 << 20)) + beam_bytes(candidates.min(1 << 20)) + scores,
+            caps,
+        )
+    }
+
+    /// The candidates of a stage, where its top-k lies in workgroup memory.
+    pub(super) fn chunks_in_workgroup(&self, stage: &StagePlan, caps: &DeviceCaps) -> Option<u32> {
+        let chunks = stage.max_chunks;
+        self.fits(chunks, bucket_bytes(chunks.min(1 << 20)) + 32, caps)
+    }
+
+    fn fits(&self, candidates: u32, bytes: u64, caps: &DeviceCaps) -> Option<u32> {
+        let few = candidates <= Candidates::MOST_IN_WORKGROUP && bytes <= caps.max_workgroup_storage_bytes.into();
+        (few && self.tiling.candidates == Candidates::Workgroup).then_some(candidates)
+    }
+
+    /// Adds the top-k of a kernel, and where it is a search the place of its groups.
+    pub(super) fn add_top_k(&self, to: &mut Specialization, candidates: Option<u32>, invocations: u32) {
+        let is_search = matches!(self.problem.method, SelectionMethod::Hip(_));
+        let beams = [Module::BeamScratch, Module::BeamWorkgroup];
+        to.modules.push(if candidates.is_some() { Module::TopKBuckets } else { Module::TopK });
+        if is_search {
+            to.modules.push(beams[usize::from(candidates.is_some())]);
+        }
+        match candidates {
+            Some(candidates) => to.constants.extend([
+                ("CANDIDATES", room(candidates)),
+                ("BUCKETS", BUCKETS),
+                ("BUCKET_BITS", BUCKETS.ilog2()),
+                ("PARENTS", BUCKETS / 32),
+            ]),
+            None => drop(to.constants.insert("PARTS", invocations.min(16))),
+        }
+    }
+
+    /// Workgroup memory of scores: sums over lanes where there are no subgroups, or what matrices take.
+    fn score_bytes(&self, groups: u32) -> u64 {
+        let sums = match self.tiling.sharing {
+            Sharing::Columns if !self.tier.subgroup() => {
+                u64::from(groups * REDUCED) * 4 * u64::from(self.tiling.lanes + 2)
+            }
+            _ => 0,
+        };
+        sums + self.matrix.map_or(0, |scoring| scoring.storage_bytes(groups))
+    }
+
+    /// Workgroup memory that the kernels declare at the most.
+    #[must_use]
+    pub fn workgroup_storage_bytes(&self) -> u64 {
+        let of = |dispatch: &super::Dispatch| {
+            let constant = |name| dispatch.specialization.constant(name);
+            let top_k = match (constant("CANDIDATES"), constant("PARTS")) {
+                (Some(candidates), _) => bucket_bytes(candidates),
+                (None, Some(_)) => digit_bytes(constant("WORKGROUP_SIZE").unwrap_or(0)),
+                (None, None) => 0,
+            };
+            match dispatch.kernel() {
+                crate::KernelId::SearchTree => {
+                    let beam = constant("CANDIDATES").map_or(0, beam_bytes);
+                    top_k + beam + self.score_bytes(self.tiling.search_groups)
+                }
+                crate::KernelId::ScoreChunks => self.score_bytes(self.tiling.score_groups),
+                // A count, and how many are written.
+                crate::KernelId::SelectChunks => top_k + 32,
+                _ => 0,
+            }
+        };
+        self.dispatches.iter().map(of).max().unwrap_or(0)
+    }
+}
