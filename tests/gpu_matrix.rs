@@ -75,19 +75,21 @@ fn every_mask_and_group_size() {
     }
 }
 
-/// Widths below a matrix, between two, and many; different ones for keys and values.
+/// Widths below a matrix, between two, and many; different ones for keys and values; groups that fill their rows and not.
 #[test]
 fn every_kind_of_width() {
-    for (seed, [head_dim, head_dim_v]) in (1..).zip([[4, 4], [12, 36], [64, 20], [36, 72]]) {
-        let shape = AttentionShape { head_dim, head_dim_v, ..shape(1, [9, 35], [1, 2]) };
-        let case = Case::random(shape, Mask::Causal, seed);
+    let widths = [[4, 4], [12, 36], [64, 20], [36, 72], [8, 8], [20, 12], [16, 4], [4, 16]];
+    for (groups, [head_dim, head_dim_v]) in (1..).zip(widths) {
+        let shape = AttentionShape { head_dim, head_dim_v, ..shape(1, [29, 35], [1, 2]) };
+        let case = Case::random(shape, Mask::Causal, u64::from(groups));
         for ctx in matrix_contexts() {
-            check(ctx, &plan_of(&case, ctx.caps(), tiny_tiling(ctx.caps(), Tier::Matrix, 1)), &case);
+            let tiling = Tiling { groups, ..tiny_tiling(ctx.caps(), Tier::Matrix, 1) };
+            check(ctx, &plan_of(&case, ctx.caps(), tiling), &case);
         }
     }
 }
 
-/// The tiling that plans choose, with its four subgroups, for many rows and for few.
+/// The tiling that plans choose, for many rows and for few.
 #[test]
 fn the_default_tiling() {
     for ctx in matrix_contexts() {
@@ -110,7 +112,7 @@ fn every_text_of_the_shader() {
             let mut caps = ctx.caps().clone();
             (caps.matrix_from_vec4, caps.software) = (matrix_from_vec4 && caps.matrix_from_vec4, software);
             for tiling in tilings(&caps, Tier::Matrix) {
-                let case = Case::random(AttentionShape { head_dim: 24, ..shape(1, [19, 45], [1, 3]) }, Mask::Causal, 3);
+                let case = Case::random(AttentionShape { head_dim: 24, ..shape(2, [19, 45], [2, 2]) }, Mask::Causal, 3);
                 check(ctx, &plan_of(&case, &caps, tiling), &case);
             }
         }

@@ -79,15 +79,20 @@ fn candidates_are_what_the_device_takes_each_once() {
             }
         }
     }
-    // What hardware will want to try first with matrices: two rows of them, and 64 keys.
+    // What hardware will want to try first with matrices: one row of them and two, four groups and eight; then longer and shorter tiles.
     let mut caps = matrix_gpu();
     caps.max_workgroup_storage_bytes = 100 << 10;
-    let start =
-        attention_starts(&problem(512, 4096), &caps).into_iter().find(|start| start.tier == Tier::Matrix).unwrap();
+    let mut starts = attention_starts(&problem(512, 4096), &caps);
+    starts.retain(|start| start.tier == Tier::Matrix);
+    let start = starts[0];
+    let has = |of: &[Candidate<Tiling>], wanted: Tiling| of.iter().any(|candidate| candidate.tiling == wanted);
+    for (rows, groups) in [(16, 4), (16, 8), (32, 4), (32, 8)] {
+        assert!(has(&starts, Tiling { rows, groups, ..start.tiling }), "{starts:?}");
+    }
     let around = attention_neighbours(&problem(512, 4096), &caps, start);
-    let has = |wanted: Tiling| around.iter().any(|candidate| candidate.tiling == wanted);
-    assert!(has(Tiling { rows: 2 * start.tiling.rows, ..start.tiling }), "{around:?}");
-    assert!(has(Tiling { keys: 2 * start.tiling.keys, ..start.tiling }), "{around:?}");
+    for keys in [start.tiling.keys / 2, 2 * start.tiling.keys] {
+        assert!(has(&around, Tiling { keys, ..start.tiling }), "{around:?}");
+    }
 }
 
 #[test]

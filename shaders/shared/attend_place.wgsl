@@ -1,6 +1,6 @@
-// What a workgroup works on. The grid is one line of (batch, heads, row tile, split), the last fastest, of which a dispatch
-// is a stretch, folded into two axes where one is too short; the workgroups past the grid's end have a batch that is not
-// there.
+// What a workgroup works on. The grid is one line of (batch, heads, row tile, split), the last fastest, or where HEADS_FIRST says so of
+// (row tile, batch, heads, split). A dispatch is a stretch of it, folded into two axes where one is too short; the workgroups past
+// the grid's end have a batch that is not there.
 struct WorkgroupPlace {
     batch: u32,
     heads: u32,
@@ -17,7 +17,8 @@ struct RowTile {
 }
 
 // Tiles of rows in the order in which they start. Under a causal mask the last rows see the most keys: they start first, so that none
-// of them runs alone at the end. Where every core is given a run of neighbours beforehand, long ones and short ones take turns.
+// of them runs alone at the end, with HEADS_FIRST those of all heads. Where every core is given a run of neighbours beforehand, long ones
+// and short ones take turns.
 fn row_tile_of(place: WorkgroupPlace) -> u32 {
     let last = params.row_tiles - 1u;
     if !LONG_AND_SHORT {
@@ -30,8 +31,14 @@ fn place_of_workgroup(workgroup: vec3<u32>, num_workgroups: vec3<u32>) -> Workgr
     let slot = workgroup.y * num_workgroups.x + workgroup.x;
     let index = params.first_place + slot;
     let row = index / params.num_splits;
-    let heads = row / params.row_tiles;
     let num_heads = params.num_q_heads / params.group_size;
     let split = index % params.num_splits;
+    if HEADS_FIRST {
+        let num_all = num_heads * params.batch_size;
+        let row_tile = row / num_all;
+        let batch = select(row % num_all / num_heads, params.batch_size, row_tile >= params.row_tiles);
+        return WorkgroupPlace(batch, row % num_heads, row_tile, split, slot);
+    }
+    let heads = row / params.row_tiles;
     return WorkgroupPlace(heads / num_heads, heads % num_heads, row % params.row_tiles, split, slot);
 }

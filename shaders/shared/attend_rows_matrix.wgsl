@@ -1,59 +1,26 @@
 // Family `rows`: one group of LANES invocations, a subgroup, attends ROWS query rows to a range of keys with the device's
-// products of EDGE x EDGE matrices. A tile of keys and values lies in workgroup memory for all groups; while it is
-// attended to, the next one is on its way from storage into registers.
+// products of EDGE x EDGE matrices. Tiles of keys and values lie in workgroup memory for all groups.
 //
 // A matrix is opaque: single numbers are seen only in workgroup memory, where scores turn into weights. What is
-// accumulated stays in matrices as long as it can: a row's weights are taken relative to a maximum that may be stale by
+// accumulated stays in matrices as long as it can: a row's weights are taken relative to a reference that may be stale by
 // SLACK, and only a score that passes it by more makes the row's sums move (as FlashAttention-4 does).
 //
-// No subgroup operations: a driver is known that crashes on a module with both. Invocations are numbered through the
-// subgroups, which are full.
+// A tile takes two barriers. Between the first and the second a lane turns its rows' scores of the tile into weights, and the group
+// multiplies queries by the next tile's keys; after the second it multiplies weights by values, and stores those scores. So either half
+// has products, nothing is read in the half in which it is written, and no array is there twice. The keys of the tile after the next
+// come from storage during the one half, the values of the next tile during the other.
+//
+// No subgroup operations: a driver is known that crashes on a module with both. Nor is the order within a subgroup relied on: WGSL
+// promises none, and subgroupBarrier orders no workgroup memory in naga. Invocations are numbered through the subgroups, which are full.
 
-// Weights are exp2(score - reference + SHIFT), at most 2^(SLACK + SHIFT) and so within f16; the shift keeps the small ones
-// from underflowing.
+// References lie SHIFT below the score that they were taken from, so that weights, exp2(score - reference), are at most 2^(SLACK + SHIFT)
+// and within f16, and small ones do not underflow.
 const SLACK = 8.0;
 const SHIFT = 7.0;
-
-// What each row's sums are multiplied by in a tile, and in the end parts of the rows' sums.
-var<workgroup> row_factors: array<f32, GROUPS * ROWS * PARTS>;
-// The last tile, counted from 1, in which some row's sums move (MOVING), and in which some value is not finite (SPOILED). Drivers
-// place an array at the alignment of its elements, and matrices are loaded from multiples of 16 bytes only: so every array of
-// workgroup memory takes a multiple of 16, whatever order they come in.
-var<workgroup> last_tiles: array<atomic<u32>, 4>;
-const MOVING = 0u;
-const SPOILED = 1u;
 
 // Each group has rows of its own.
 fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
     return rows.begin + group_of(thread) * ROWS;
-}
-
-// By their bits: a compiler may take for granted that numbers are finite.
-fn is_spoiled(value: vec4<f16>) -> vec4<bool> {
-    return (bitcast<vec4<u32>>(vec4<f32>(value)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
-}
-
-// Where the i-th vec4 that an invocation loads of a tile goes: key of the tile, column.
-fn loaded_at(i: u32, columns: u32, thread: Thread) -> vec2<u32> {
-    let at = thread.index + i * WORKGROUP_SIZE;
-    return vec2<u32>(at / columns, at % columns);
-}
-
-// The e-th vec4 of a column of matrices, in sums: rows of EDGE / 4.
-fn sums_at(first_sums: u32, e: u32) -> u32 {
-    return first_sums + e / (EDGE / 4u) * SUMS_STRIDE4 + e % (EDGE / 4u);
-}
-
-// Four scores of a row, from key `at` of the walk on. Those of keys that the row does not see are MASKED.
-fn seen_scores4(scores_at: u32, row: u32, walk: Walk, at: u32, whole: bool) -> vec4<f32> {
-    var score4 = sums4(scores_at) * params.scale_log2;
-    if !whole {
-        for (var c = 0u; c < 4u; c++) { // unroll
-            let rows = walk_rows(walk, at + c);
-            score4[c] = select(MASKED, score4[c], row >= rows.begin && row < rows.end);
-        }
-    }
-    return score4;
 }
 
 // Every group of a workgroup must be given the same `walk`, because of the barriers within.
@@ -76,13 +43,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
     // Queries come in through the place of the weights, tile_a, as many columns at a time as that holds.
     var queries: array<MatrixA, ROW_TILES * Q_TILES>;
     for (var chunk = 0u; chunk < Q_TILES / KEY_TILES; chunk++) { // unroll in registers
-        for (var e = lane; e < ROWS * TILE_KV / 4u; e += LANES) {
-            let row = e / (TILE_KV / 4u);
-            let column = chunk * TILE_KV / 4u + e % (TILE_KV / 4u);
-            let q4 = q[q_index(tile, place_of(tile.first_row + row)) + min(column, HEAD_DIM4 - 1u)];
-            let at = first_a + row * A_STRIDE4 + e % (TILE_KV / 4u);
-            put_a4(at, select(vec4<f16>(), q4, column < HEAD_DIM4));
-        }
+        put_queries(chunk, first_a, tile, lane);
         workgroupBarrier(); // orders tile_a: the other lanes' have been written
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
@@ -95,13 +56,12 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     var acc: array<MatrixC, ROW_TILES * V_TILES>;
-    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-        for (var c = 0u; c < V_TILES; c++) { // unroll in registers
-            acc[r * V_TILES + c] = MatrixC();
-        }
+    for (var m = 0u; m < ROW_TILES * V_TILES; m++) { // unroll in registers
+        acc[m] = MatrixC();
     }
     var row_reference: array<f32, ROWS_EACH>;
     var row_sum: array<f32, ROWS_EACH>;
+    var row_factor: array<f32, ROWS_EACH>;
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
         row_reference[i] = MASKED;
         row_sum[i] = 0.0;
@@ -109,17 +69,18 @@ fn attend_rows(tile: Tile, walk: Walk) {
     // A bit for each of the lane's rows: one of its scores was NaN.
     var spoiled_rows = 0u;
     if part.resumes {
-        for (var c = 0u; c < CARRIED_COLUMNS; c++) { // unroll
-            for (var i = 0u; i < CARRIED_EACH; i++) { // unroll in registers
-                let e = lane + i * LANES;
-                if e < ROWS * EDGE / 4u {
-                    put_sums4(sums_at(first_sums, e), carried4(c * CARRIED_EACH + i, tile));
-                }
+        for (var c = 0u; c < CARRIED_COLUMNS; c++) {
+            for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+                put_sums4(sums_at(first_sums, e), carried4(c * CARRIED_EACH + (e - lane) / LANES, tile));
             }
             workgroupBarrier(); // orders sums: they are what the matrices are to be
-            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                acc[r * V_TILES + c] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+            for (var m = 0u; m < CARRIED_COLUMNS; m++) { // unroll in registers
+                if m == c {
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                        acc[r * V_TILES + m] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                    }
+                }
             }
             workgroupBarrier(); // orders sums: the matrices have been read
         }
@@ -136,189 +97,194 @@ fn attend_rows(tile: Tile, walk: Walk) {
         atomicStore(&last_tiles[SPOILED], 0u);
     }
 
+    // The first tile's scores, as the loop below has those of the next.
     var k_next: array<vec4<f16>, K_EACH>;
     var v_next: array<vec4<f16>, V_EACH>;
+    var products: array<MatrixC, ROW_TILES * KEY_TILES>;
     if part.begin < part.end {
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            let at = loaded_at(i, K_COLUMNS4, thread);
-            k_next[i] = k[k_begin + walk_key(walk, part.begin + at.x) * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
+            put_loaded_k4(i, loaded_k4(i, k_begin, walk, part.begin, thread), thread);
         }
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            k_next[i] = loaded_k4(i, k_begin, walk, part.begin + TILE_KV, thread);
+        }
+        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+            v_next[i] = loaded_v4(i, v_begin, walk, part.begin, thread);
+        }
+        workgroupBarrier(); // orders tile_k and last_tiles: the other invocations' have been written
+        for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
+            products[m] = MatrixC();
+        }
+        for (var d = 0u; d < K_TILES; d++) { // unroll in registers
+            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                let at = n * EDGE * K_STRIDE4 + d * EDGE / 4u;
+                let keys = coopLoad<MatrixB>(&tile_k[at * PER_VEC4], K_STRIDE4 * PER_VEC4);
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
+                }
+            }
+        }
+        workgroupBarrier(); // orders tile_k: it has been read
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                let at = first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u;
+                coopStoreT(products[n * ROW_TILES + r], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+            }
+        }
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            put_loaded_k4(i, k_next[i], thread);
+        }
+        workgroupBarrier(); // orders sums and tile_k: scores and keys have been written
     }
     var number = (part.begin - walk.begin) / TILE_KV;
     for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
         number++;
         let whole = walk_is_whole(walk, tile_begin);
-        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            let at = loaded_at(i, K_COLUMNS4, thread);
-            if at.x < TILE_KV {
-                put_k4(at.x * K_STRIDE4 + at.y, select(vec4<f16>(), k_next[i], at.y < HEAD_DIM4));
-            }
-        }
         for (var i = 0u; i < V_EACH; i++) { // unroll in registers
-            let at = loaded_at(i, V_COLUMNS4, thread);
-            v_next[i] = v[v_begin + walk_key(walk, tile_begin + at.x) * params.v_seq + min(at.y, HEAD_DIM_V4 - 1u)];
+            put_loaded_v4(i, v_next[i], number, whole, thread);
         }
-        workgroupBarrier(); // orders tile_k: the other invocations' has been written
-
-        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-            var products: array<MatrixC, ROW_TILES>;
-            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                products[r] = MatrixC();
-            }
-            for (var d = 0u; d < K_TILES; d++) { // unroll in registers
-                let at = n * EDGE * K_STRIDE4 + d * EDGE / 4u;
-                let keys = coopLoad<MatrixB>(&tile_k[at * PER_VEC4], K_STRIDE4 * PER_VEC4);
-                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    products[r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[r]);
-                }
-            }
-            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u;
-                coopStoreT(products[r], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
-            }
-        }
-        // A masked key's value may be NaN or infinity, and 0 * NaN is NaN: the product gets 0 for it, and the rows that see
-        // the key get the value itself below.
-        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
-            let at = loaded_at(i, V_COLUMNS4, thread);
-            if at.x < TILE_KV {
-                var value = select(vec4<f16>(), v_next[i], at.y < HEAD_DIM_V4);
-                if !whole {
-                    let spoiled = is_spoiled(value);
-                    if any(spoiled) {
-                        atomicMax(&last_tiles[SPOILED], number);
-                    }
-                    value = select(value, vec4<f16>(), spoiled);
-                }
-                put_v4(at.x * V_STRIDE4 + at.y, value);
-            }
-        }
-        workgroupBarrier(); // orders sums, tile_v and tile_k: written by other lanes, and read for the last time
-
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            let at = loaded_at(i, K_COLUMNS4, thread);
-            let key = walk_key(walk, tile_begin + TILE_KV + at.x);
-            k_next[i] = k[k_begin + key * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
+            k_next[i] = loaded_k4(i, k_begin, walk, tile_begin + 2u * TILE_KV, thread);
         }
         for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
             let r = own_row + i * LANES;
             let row = tile.first_row + r;
             let scores_at = first_sums + r * SUMS_STRIDE4;
             var score4: array<vec4<f32>, PART4>;
-            var max4 = vec4<f32>(MASKED);
             for (var j = 0u; j < PART4; j++) { // unroll in registers
-                let key4 = own_part + j;
-                score4[j] = seen_scores4(scores_at + key4, row, walk, tile_begin + key4 * 4u, whole);
+                score4[j] = sums4(scores_at + own_part + j) * params.scale_log2;
+            }
+            if !whole {
+                for (var j = 0u; j < PART4; j++) { // unroll in registers
+                    score4[j] = seen4(score4[j], row, walk, tile_begin + (own_part + j) * 4u);
+                }
+            }
+            var max4 = vec4<f32>(MASKED);
+            var total4 = vec4<f32>();
+            for (var j = 0u; j < PART4; j++) { // unroll in registers
                 max4 = max(max4, score4[j]);
+                total4 += score4[j];
             }
             // The other lanes of the row find the same maximum.
             for (var j = PART4; j < TILE_KV / 4u; j++) {
                 let key4 = (own_part + j) % (TILE_KV / 4u);
-                max4 = max(max4, seen_scores4(scores_at + key4, row, walk, tile_begin + key4 * 4u, whole));
+                var other4 = sums4(scores_at + key4) * params.scale_log2;
+                if !whole {
+                    other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
+                }
+                max4 = max(max4, other4);
             }
+            // Where one of the scores is NaN their sum is. It is also where there are infinities of either sign; such a row comes out NaN anyhow.
+            spoiled_rows |= select(0u, 1u << i, any_nan(total4));
             let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
-            let moves = tile_max > row_reference[i] + SLACK;
-            let reference = select(row_reference[i], tile_max, moves);
-            let factor = exp2(row_reference[i] - reference);
+            let moves = tile_max > row_reference[i] + (SLACK + SHIFT);
             // Where nothing has been added yet nothing needs to move.
             if moves && row_reference[i] != MASKED {
                 atomicMax(&last_tiles[MOVING], number);
             }
-            if own_part == 0u {
-                row_factors[first + r] = factor;
-            }
-            row_sum[i] *= factor;
+            let reference = select(row_reference[i], tile_max - SHIFT, moves);
+            row_factor[i] = select(1.0, exp2(row_reference[i] - reference), moves);
             row_reference[i] = reference;
+            var sum4 = vec4<f32>();
             for (var j = 0u; j < PART4; j++) { // unroll in registers
-                spoiled_rows |= select(0u, 1u << i, any_nan(score4[j]));
                 // Nothing for what is masked, and for -infinity.
-                let weight4 = select(vec4<f32>(), exp2(score4[j] - reference + SHIFT), score4[j] > vec4<f32>(MASKED));
+                let weight4 = select(vec4<f32>(), exp2(score4[j] - reference), score4[j] > vec4<f32>(MASKED));
                 // As they are: compilers drop a rounding to f16 and back, and the one below falls either way.
-                row_sum[i] += weight4.x + weight4.y + weight4.z + weight4.w;
+                sum4 += weight4;
                 put_a4(first_a + r * A_STRIDE4 + own_part + j, vec4<f16>(weight4));
             }
+            row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
         }
-        workgroupBarrier(); // orders tile_a, row_factors and last_tiles
-
-        let spoiled = atomicLoad(&last_tiles[SPOILED]) == number;
-        if spoiled || atomicLoad(&last_tiles[MOVING]) == number {
-            for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+        // Scores of the next tile. After the last one of the walk its last key is there, and nobody looks at them.
+        for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
+            products[m] = MatrixC();
+        }
+        for (var d = 0u; d < K_TILES; d++) { // unroll in registers
+            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                let at = n * EDGE * K_STRIDE4 + d * EDGE / 4u;
+                let keys = coopLoad<MatrixB>(&tile_k[at * PER_VEC4], K_STRIDE4 * PER_VEC4);
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                    coopStoreT(acc[r * V_TILES + c], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                    products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
                 }
-                workgroupBarrier(); // orders sums: the matrices have been written
-                for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
-                    let r = e / (EDGE / 4u);
-                    let at = sums_at(first_sums, e);
-                    var sum = sums4(at) * row_factors[first + r];
-                    let column = c * EDGE / 4u + e % (EDGE / 4u);
-                    if spoiled && column < HEAD_DIM_V4 {
-                        for (var key = 0u; key < TILE_KV; key++) {
-                            let weight = max(f32(a4(first_a + r * A_STRIDE4 + key / 4u)[key % 4u]), LEAST_WEIGHT);
-                            let value = v[v_begin + walk_key(walk, tile_begin + key) * params.v_seq + column];
-                            let added = select(vec4<f32>(), weight * vec4<f32>(value), is_spoiled(value));
-                            let rows = walk_rows(walk, tile_begin + key);
-                            let sees = tile.first_row + r >= rows.begin && tile.first_row + r < rows.end;
-                            sum = select(sum, sum + added, sees);
+            }
+        }
+        workgroupBarrier(); // orders tile_a, tile_v, last_tiles, sums and tile_k: written by other lanes, and read for the last time
+
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            put_loaded_k4(i, k_next[i], thread);
+        }
+        var own: array<MatrixA, ROW_TILES * KEY_TILES>;
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                let at = first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u;
+                own[n * ROW_TILES + r] = coopLoadT<MatrixA>(&tile_a[at * PER_VEC4], A_STRIDE4 * PER_VEC4);
+            }
+        }
+        let spoiled = atomicLoad(&last_tiles[SPOILED]) == number;
+        let folds = is_folded_before(number);
+        if spoiled || folds || atomicLoad(&last_tiles[MOVING]) == number {
+            if own_part == 0u {
+                for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+                    row_factors[first + own_row + i * LANES] = row_factor[i];
+                }
+            }
+            for (var c = 0u; c < V_TILES; c++) {
+                for (var m = 0u; m < V_TILES; m++) { // unroll in registers
+                    if m == c {
+                        for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                            let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                            coopStoreT(acc[r * V_TILES + m], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
                         }
                     }
-                    put_sums4(at, sum);
-                    scale_folded(c * CARRIED_EACH + (e - lane) / LANES, row_factors[first + r]);
                 }
+                workgroupBarrier(); // orders sums and row_factors: the matrices have been written
+                move_sums4(c, Move(tile_begin, spoiled, folds), tile, walk);
                 workgroupBarrier(); // orders sums: they are what the matrices are to be
-                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                    acc[r * V_TILES + c] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                for (var m = 0u; m < V_TILES; m++) { // unroll in registers
+                    if m == c {
+                        for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                            let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                            acc[r * V_TILES + m] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                        }
+                    }
                 }
                 workgroupBarrier(); // orders sums: the matrices have been read
             }
         }
-
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-            var own: array<MatrixA, ROW_TILES>;
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u;
-                own[r] = coopLoadT<MatrixA>(&tile_a[at * PER_VEC4], A_STRIDE4 * PER_VEC4);
+                let at = first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u;
+                coopStoreT(products[n * ROW_TILES + r], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
             }
+        }
+        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+            v_next[i] = loaded_v4(i, v_begin, walk, tile_begin + TILE_KV, thread);
+        }
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var c = 0u; c < V_TILES; c++) { // unroll in registers
                 let at = n * EDGE * V_STRIDE4 + c * EDGE / 4u;
                 let values = coopLoadT<MatrixB>(&tile_v[at * PER_VEC4], V_STRIDE4 * PER_VEC4);
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    acc[r * V_TILES + c] = coopMultiplyAdd(own[r], values, acc[r * V_TILES + c]);
+                    acc[r * V_TILES + c] = coopMultiplyAdd(own[n * ROW_TILES + r], values, acc[r * V_TILES + c]);
                 }
             }
         }
-        // tile_v is written again only after the next tile's first barrier.
-
-        if is_folded_after(number) {
-            for (var c = 0u; c < V_TILES; c++) { // unroll in registers
-                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                    coopStoreT(acc[r * V_TILES + c], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
-                    acc[r * V_TILES + c] = MatrixC();
-                }
-                workgroupBarrier(); // orders sums: the matrices have been written
-                for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
-                    fold4(c * CARRIED_EACH + (e - lane) / LANES, sums4(sums_at(first_sums, e)));
-                }
-                workgroupBarrier(); // orders sums: they have been read
-            }
-        }
+        workgroupBarrier(); // orders sums, tile_k, tile_v and tile_a: written by other lanes, and read for the last time
     }
 
     if part.end < walk.end {
-        for (var c = 0u; c < CARRIED_COLUMNS; c++) { // unroll
-            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                coopStoreT(acc[r * V_TILES + c], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+        for (var c = 0u; c < CARRIED_COLUMNS; c++) {
+            for (var m = 0u; m < CARRIED_COLUMNS; m++) { // unroll in registers
+                if m == c {
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                        coopStoreT(acc[r * V_TILES + m], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                    }
+                }
             }
             workgroupBarrier(); // orders sums: the matrices have been written
-            for (var i = 0u; i < CARRIED_EACH; i++) { // unroll in registers
-                let e = lane + i * LANES;
-                if e < ROWS * EDGE / 4u {
-                    carry4(c * CARRIED_EACH + i, sums4(sums_at(first_sums, e)), tile);
-                }
+            for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+                carry4(c * CARRIED_EACH + (e - lane) / LANES, sums4(sums_at(first_sums, e)), tile);
             }
             workgroupBarrier(); // orders sums: they have been read
         }
@@ -337,38 +303,25 @@ fn attend_rows(tile: Tile, walk: Walk) {
         let spoiled = ((spoiled_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
         row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], SPOILED_SUM, spoiled);
     }
-    for (var c = 0u; c < V_TILES; c++) { // unroll in registers
-        for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-            let at = first_sums + r * EDGE * SUMS_STRIDE4;
-            coopStoreT(acc[r * V_TILES + c], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
-        }
-        workgroupBarrier(); // orders sums: the matrices have been written
-        for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
-            let r = e / (EDGE / 4u);
-            let column = c * EDGE / 4u + e % (EDGE / 4u);
-            if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
-                let sum = sum_of_row(first + r);
-                let value = sums4(sums_at(first_sums, e)) + folded4(c * CARRIED_EACH + (e - lane) / LANES);
-                let mean = select(value / sum, vec4<f32>(), sum == 0.0);
-                store_out(tile, place_of(tile.first_row + r), column, nan_if4(is_spoiled_sum(sum), mean));
+    for (var c = 0u; c < V_TILES; c++) {
+        for (var m = 0u; m < V_TILES; m++) { // unroll in registers
+            if m == c {
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    let at = first_sums + r * EDGE * SUMS_STRIDE4;
+                    coopStoreT(acc[r * V_TILES + m], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                }
             }
         }
+        workgroupBarrier(); // orders sums and row_factors: the matrices have been written
+        store_column(c, tile);
         workgroupBarrier(); // orders sums: they have been read
     }
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
         let r = own_row + i * LANES;
         if own_part == 0u && tile.first_row + r < tile.end_row {
             let sum = sum_of_row(first + r);
-            let lse = select((row_reference[i] - SHIFT + log2(sum)) * LN_2, LSE_EMPTY, sum == 0.0);
+            let lse = select((row_reference[i] + log2(sum)) * LN_2, LSE_EMPTY, sum == 0.0);
             store_lse(tile, place_of(tile.first_row + r), nan_if(is_spoiled_sum(sum), lse));
         }
     }
-}
-
-fn sum_of_row(row: u32) -> f32 {
-    var sum = row_factors[row * PARTS];
-    for (var part = 1u; part < PARTS; part++) {
-        sum += row_factors[row * PARTS + part];
-    }
-    return sum;
 }

@@ -1,6 +1,6 @@
 // Family `fold`: where the sums of a long walk go that must not stay in matrices. Here they stay.
 
-fn is_folded_after(number: u32) -> bool {
+fn is_folded_before(number: u32) -> bool {
     return false;
 }
 

@@ -3,8 +3,8 @@
 var<private> folded: array<vec4<f32>, FOLDED>; // this lane's share of each column of matrices
 
 // Tiles are counted from 1, from the begin of the walk, so that they are the same however it is cut.
-fn is_folded_after(number: u32) -> bool {
-    return number % FOLD_TILES == 0u;
+fn is_folded_before(number: u32) -> bool {
+    return number > 1u && (number - 1u) % FOLD_TILES == 0u;
 }
 
 fn fold4(at: u32, value: vec4<f32>) {

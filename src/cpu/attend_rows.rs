@@ -86,7 +86,7 @@ impl<'a, T: Element> Call<'a, T> {
     pub(super) fn attend_row(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         match (self.plan.tier().matrix(), self.tiling().sharing) {
             (true, _) => self.attend_row_matrix(tile, row, out),
-            (false, Sharing::Keys | Sharing::Tiles) => self.attend_row_scalar(tile, row, out),
+            (false, Sharing::Keys | Sharing::Rows | Sharing::Tiles) => self.attend_row_scalar(tile, row, out),
             (false, Sharing::Columns) => self.attend_row_columns(tile, row, out),
         }
     }

@@ -3,7 +3,7 @@
 use core::ops::Range;
 use std::collections::BTreeMap;
 
-use super::attend_cost::Walks;
+use super::attend_cost::{PlaceOrder, Walks};
 use super::tiling_columns::ColumnsTiling;
 use super::tiling_matrix::{MatrixTiling, check_dtype};
 use super::tiling_staged::StagedTiling;
@@ -110,7 +110,7 @@ impl AttentionPlan {
             (Some(edge), _) => MatrixTiling::new(problem, tiling, edge).carried(),
             (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling).carried(),
             // The columns of each row, and the row's numbers.
-            (None, Sharing::Keys | Sharing::Tiles) => {
+            (None, Sharing::Keys | Sharing::Rows | Sharing::Tiles) => {
                 tiling.rows * (shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes) + 1)
             }
         };
@@ -123,7 +123,7 @@ impl AttentionPlan {
         if parts.is_some() {
             attend.carry_state(carried);
         }
-        let stretches = |num_places| walks.costs(num_places, caps.software).cut(parts, caps);
+        let stretches = |num_places| walks.costs(num_places, PlaceOrder::of(caps, tier)).cut(parts, caps);
         let mut dispatches = vec![Dispatch::cut(attend, walks.num_places(), caps, stretches)?];
         if kernel == KernelId::AttendDecode {
             let merge = merge::Parts { num_parts: tiling.num_splits, num_rows: out_rows, head_dim_v: shape.head_dim_v };
@@ -222,7 +222,7 @@ impl AttentionPlan {
     pub(crate) fn operations(&self) -> u64 {
         let walks = Walks::new(&self.problem, self.tiling, self.carried);
         // The grid was seen to fit. Their order is of no interest.
-        walks.costs(walks.num_places() as u32, false).operations()
+        walks.costs(walks.num_places() as u32, PlaceOrder::Plain).operations()
     }
 
     /// Rows of partial results.
@@ -341,7 +341,8 @@ fn specialize_attend(
             modules.extend(tiling_matrix::modules(edge, caps));
             let matrices = MatrixTiling::new(problem, tiling, edge);
             let fold = if matrices.fold_tiles() > 0 { Module::FoldSums } else { Module::FoldNone };
-            modules.extend([values, Module::ShareWorkgroup, Module::CarryNone, fold, Module::AttendRowsMatrix]);
+            modules.extend([values, Module::ShareWorkgroup, Module::CarryNone, fold]);
+            modules.extend([Module::MatrixLanes, Module::AttendRowsMatrix]);
             matrices.constants()
         }
         (None, Sharing::Columns) => {
@@ -357,14 +358,19 @@ fn specialize_attend(
             constants.extend(StagedTiling::new(problem, tiling, caps, tier).constants());
             constants
         }
-        (None, Sharing::Keys) => {
+        (None, Sharing::Keys | Sharing::Rows) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
             let queries = queries_module(shape, tier, tiling, caps);
             modules.extend([hand, share, reduce, queries, Module::CarryNone, Module::AttendRows]);
             scalar_constants(shape, tier, tiling)
         }
     };
-    let mut switches = BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv), ("LONG_AND_SHORT", caps.software)]);
+    let order = PlaceOrder::of(caps, tier);
+    let mut switches = BTreeMap::from([
+        ("HAS_SEQ_LENS", problem.seq_lens_kv),
+        ("LONG_AND_SHORT", order == PlaceOrder::LongAndShort),
+        ("HEADS_FIRST", order == PlaceOrder::HeadsFirst),
+    ]);
     if let Some(blocks) = &problem.blocks {
         constants.insert("BLOCK_SIZE", blocks.block_size);
         switches.insert("CAUSAL", problem.mask == Mask::Causal);

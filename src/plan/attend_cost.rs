@@ -3,10 +3,34 @@
 
 use super::attend::RowSets;
 use super::{Costs, Parts, Sharing, Tiling};
-use crate::{AttentionProblem, BlockSelection, DeviceCaps, DispatchBudget, Mask};
+use crate::{AttentionProblem, BlockSelection, DeviceCaps, DispatchBudget, Mask, Tier};
 
 /// Memory for the state of workgroups whose walks are cut: at most what partial results may have.
 const CARRIED_BYTES: u64 = 16 << 20;
+
+/// The order in which workgroups start, as `attend_place.wgsl` has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum PlaceOrder {
+    /// Set after set, the last rows first.
+    Plain,
+    /// Set after set, the last rows and the first ones in turns: for software devices, where a core gets neighbours.
+    LongAndShort,
+    /// The last rows of all sets first. A tile of rows that multiplies matrices is large and its walk long: those of the last set, started
+    /// last, would run alone.
+    HeadsFirst,
+}
+
+impl PlaceOrder {
+    pub(super) const fn of(caps: &DeviceCaps, tier: Tier) -> Self {
+        if caps.software {
+            Self::LongAndShort
+        } else if tier.matrix() {
+            Self::HeadsFirst
+        } else {
+            Self::Plain
+        }
+    }
+}
 
 /// The grid of one attention.
 #[derive(Clone, Copy)]
@@ -69,15 +93,16 @@ impl<'a> Walks<'a> {
         (listed + near).max(dense)
     }
 
-    /// Tiles of one workgroup's walk, or of its split of that. `long_and_short`: the order of rows, as `attend_place.wgsl` has it.
-    fn tiles_of(&self, place: u32, long_and_short: bool) -> u64 {
+    /// Tiles of one workgroup's walk, or of its split of that.
+    fn tiles_of(&self, place: u32, order: PlaceOrder) -> u64 {
         let (shape, splits) = (self.problem.shape(), u64::from(self.tiling.num_splits));
         let (row, split) = (u64::from(place) / splits, u64::from(place) % splits);
         let (last, index) = (self.row_tiles - 1, row % self.row_tiles);
-        let row_tile = match (long_and_short, index % 2) {
-            (true, 1) => index / 2,
-            (true, _) => last - index / 2,
-            (false, _) => last - index,
+        let row_tile = match (order, index % 2) {
+            (PlaceOrder::LongAndShort, 1) => index / 2,
+            (PlaceOrder::LongAndShort, _) => last - index / 2,
+            (PlaceOrder::Plain, _) => last - index,
+            (PlaceOrder::HeadsFirst, _) => last - row / (u64::from(self.rows.num_sets) * u64::from(shape.batch_size)),
         };
         let per_block = self.rows.tiles_per_q_block(self.tiling).max(1);
         let first_row = row_tile / per_block * self.rows.rows_per_q_block()
@@ -96,10 +121,10 @@ impl<'a> Walks<'a> {
         (tiles * (split + 1) / splits - tiles * split / splits).max(1)
     }
 
-    pub(super) fn costs(&self, num_places: u32, long_and_short: bool) -> Costs<impl Fn(u32) -> u64> {
+    pub(super) fn costs(&self, num_places: u32, order: PlaceOrder) -> Costs<impl Fn(u32) -> u64> {
         let walks = *self;
         let (most_tiles, tile_operations) = (self.most_tiles(), self.tile_operations());
-        Costs { num_places, most_tiles, tile_operations, tiles: move |place| walks.tiles_of(place, long_and_short) }
+        Costs { num_places, most_tiles, tile_operations, tiles: move |place| walks.tiles_of(place, order) }
     }
 
     /// Bytes of the state that a workgroup carries from part to part.
@@ -114,8 +139,12 @@ impl<'a> Walks<'a> {
         if most_tiles.saturating_mul(tile) <= caps.budget.whole_operations() {
             return None;
         }
-        // As many workgroups at a time as fill a device.
-        let filling: u64 = if caps.software { 8 } else { 512 };
+        // As many workgroups at a time as fill a device; those that multiply matrices are large.
+        let filling: u64 = match (caps.software, self.tiling.sharing) {
+            (true, _) => 8,
+            (false, Sharing::Rows) => 256,
+            (false, _) => 512,
+        };
         let part = caps.budget.workgroup_operations().min(caps.budget.dispatch_operations() / filling);
         // A walk has fewer than 2^30 tiles.
         let tiles = (part / tile).clamp(1, most_tiles) as u32;

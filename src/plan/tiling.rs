@@ -6,8 +6,7 @@ use super::tiling_matrix::MatrixTiling;
 use super::tiling_staged::StagedTiling;
 use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 
-/// What the invocations of a workgroup share out among themselves. [`Tier::Matrix`] has a way of its own, and takes
-/// [`Sharing::Keys`].
+/// What the invocations of a workgroup share out among themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Sharing {
@@ -17,6 +16,9 @@ pub enum Sharing {
     /// All groups have the same query rows and different keys. The lanes of a group share the row of a key, so that
     /// neighbours read neighbouring memory: for few query rows, whose time is that of reading k and v.
     Columns,
+    /// Each group has query rows of its own, and its lanes have different ones of these: the way of [`Tier::Matrix`], where all
+    /// groups share a tile of keys.
+    Rows,
     /// As [`Sharing::Keys`], but all groups read keys and values from tiles in workgroup memory, which they copy there
     /// together: for many query rows, whose time is that of multiplying.
     Tiles,
@@ -33,7 +35,7 @@ pub struct Tiling {
     /// multiple of the matrix edge.
     pub rows: u32,
     /// Keys of a lane in one tile: a multiple of 4 up to 16; with [`Sharing::Columns`] keys of a group, any number up to 16. With
-    /// [`Tier::Matrix`] any number that makes a tile a multiple of the matrix edge.
+    /// [`Sharing::Rows`] the keys of a tile: a multiple of the matrix edge up to 128.
     pub keys: u32,
     /// Groups of a workgroup.
     pub groups: u32,
@@ -52,7 +54,7 @@ impl Tiling {
     #[must_use]
     pub const fn tile_q(&self) -> u32 {
         match self.sharing {
-            Sharing::Keys | Sharing::Tiles => self.rows * self.groups,
+            Sharing::Keys | Sharing::Tiles | Sharing::Rows => self.rows * self.groups,
             Sharing::Columns => self.rows,
         }
     }
@@ -63,6 +65,7 @@ impl Tiling {
         match self.sharing {
             Sharing::Keys | Sharing::Tiles => self.lanes * self.keys,
             Sharing::Columns => self.groups * self.keys,
+            Sharing::Rows => self.keys,
         }
     }
 
@@ -121,7 +124,7 @@ impl Tiling {
         match self.sharing {
             Sharing::Columns => return ColumnsTiling::new(problem, *self).storage_bytes(tier),
             Sharing::Tiles => return StagedTiling::new(problem, *self, caps, tier).storage_bytes(),
-            Sharing::Keys => {}
+            Sharing::Keys | Sharing::Rows => {}
         }
         self.workgroup_storage_bytes(tier) + if problem.blocks.is_some() { self.tile_keys_bytes() } else { 0 }
     }
@@ -157,7 +160,7 @@ impl Tiling {
         let chosen = match sharing {
             Sharing::Columns => ColumnsTiling::choose(problem, caps, tier),
             Sharing::Tiles => StagedTiling::choose(problem, caps, tier),
-            Sharing::Keys => None,
+            Sharing::Keys | Sharing::Rows => None,
         };
         if let Some(tiling) = chosen {
             return Self { num_splits: choose_splits(problem, tiling, caps), ..tiling };
@@ -192,6 +195,9 @@ impl Tiling {
         }
         if self.groups == 0 {
             return invalid("groups", 0, "must be at least 1");
+        }
+        if tier.matrix() != (self.sharing == Sharing::Rows) {
+            return invalid("sharing", self.sharing as u32, "must be Sharing::Rows with matrices, and only there");
         }
         let invocations = u64::from(self.lanes) * u64::from(self.groups);
         if invocations > u64::from(caps.max_invocations_per_workgroup) {
@@ -331,7 +337,7 @@ fn choose_splits(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps) 
     let (shape, rows) = (problem.shape(), RowSets::of(problem));
     let wanted_workgroups: u64 = match (caps.software, tiling.sharing) {
         (true, _) => 8,
-        (false, Sharing::Keys | Sharing::Tiles) => 512,
+        (false, Sharing::Keys | Sharing::Tiles | Sharing::Rows) => 512,
         // Smaller ones. On an H100 33 to 264 splits of 32 heads made no difference, 16 were 3 % slower.
         (false, Sharing::Columns) => 1024,
     };

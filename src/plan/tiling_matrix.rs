@@ -27,6 +27,33 @@ pub(super) struct MatrixTiling {
 /// Keys that matrices sum up before their sums are folded.
 const FOLD_KEYS: u32 = 4096;
 
+/// Groups of a workgroup where there are many rows, and where there are few workgroups.
+const MOST_GROUPS: u32 = 8;
+const FEW_GROUPS: u32 = 4;
+
+/// Two for each core of a large GPU.
+const FILLING_WORKGROUPS: u64 = 256;
+
+/// Keys of a tile, or half as many where registers hold no more.
+const LONG_TILE: u32 = 32;
+
+/// What an invocation may have, on every GPU that has been seen.
+const MOST_REGISTERS: u32 = 255;
+
+/// Registers for indices, bounds and what else does not grow with a tiling: an estimate.
+const ADDRESSES: u32 = 20;
+
+/// Lanes that share a row of scores.
+const fn parts(lanes: u32, rows: u32) -> u32 {
+    if lanes > rows { lanes / rows } else { 1 }
+}
+
+const fn most(of: [u32; 4]) -> u32 {
+    let [a, b, c, d] = of;
+    let (a, b) = (if a > b { a } else { b }, if c > d { c } else { d });
+    if a > b { a } else { b }
+}
+
 impl MatrixTiling {
     pub(super) fn new(problem: &AttentionProblem, tiling: Tiling, edge: u32) -> Self {
         let shape = problem.shape();
@@ -39,33 +66,64 @@ impl MatrixTiling {
     /// The tiling for a problem on a device with matrices of this edge; `None` when workgroup memory holds none.
     pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, edge: u32) -> Option<Tiling> {
         let lanes = *caps.subgroup_size.as_ref()?.start();
-        let num_rows = RowSets::of(problem).rows_per_q_block();
-        // One row of matrices a subgroup: two would double the products for each load, and with heads 128 wide take more
-        // than the 255 registers that an invocation may have.
-        let rows = edge;
-        // 32 keys let scores, weights and tiles of heads 128 wide fit in 32 KiB.
-        let keys = (32 / lanes).max(1);
-        // Four subgroups share what is loaded of keys and values.
-        let groups = num_rows.div_ceil(rows.into()).clamp(1, 4) as u32;
-        let mut tiling = Tiling { lanes, rows, keys, groups, num_splits: 1, sharing: Sharing::Keys };
-        while Self::new(problem, tiling, edge).validate(caps).is_err() {
-            // Fewer keys cost barriers, fewer groups loads.
-            if tiling.keys > 1 && (tiling.tile_kv() / 2).is_multiple_of(edge) {
-                tiling.keys /= 2;
-            } else if tiling.groups > 1 {
-                tiling.groups /= 2;
+        let sets = RowSets::of(problem);
+        let num_rows = sets.rows_per_q_block();
+        // So many groups share what is loaded of keys and values: copies into workgroup memory cost a third with 4 (H100).
+        let most_groups = (caps.max_invocations_per_workgroup / lanes).clamp(1, MOST_GROUPS);
+        let tiling = |rows, keys, most: u32| {
+            // As even as they can be.
+            let groups = num_rows.div_ceil(u64::from(rows)).max(1);
+            let groups = groups.div_ceil(groups.div_ceil(most.into())) as u32; // at most `most`
+            Tiling { lanes, rows, keys, groups, num_splits: 1, sharing: Sharing::Rows }
+        };
+        let of = |tiling| Self::new(problem, tiling, edge);
+        let fits_registers = |rows, keys| of(tiling(rows, keys, most_groups)).registers() <= MOST_REGISTERS;
+        let shorter =
+            |rows, keys: u32| (keys / 2).is_multiple_of(edge) && (keys / 2).is_multiple_of(4 * parts(lanes, rows));
+
+        // Matrices of keys and values serve all rows of a group: as many as registers hold, where there are enough for four groups. A
+        // longer tile costs fewer barriers, a second row of matrices saves half of the loads.
+        let mut rows = edge;
+        // Software devices write every product out, and take minutes to compile tiles of four matrices: they get the smallest.
+        let keys_of = |rows| match LONG_TILE {
+            _ if caps.software => edge.max(4 * parts(lanes, rows)),
+            keys if fits_registers(rows, keys) || !shorter(rows, keys) => keys,
+            keys => keys / 2,
+        };
+        while !caps.software
+            && 2 * rows <= 32
+            && num_rows >= u64::from(8 * rows)
+            && fits_registers(2 * rows, keys_of(2 * rows))
+        {
+            rows *= 2;
+        }
+        let mut chosen = tiling(rows, keys_of(rows), most_groups);
+        // Where workgroups are few, smaller ones spread the work.
+        let workgroups =
+            sets.row_tiles(problem.shape(), chosen) * u64::from(sets.num_sets) * u64::from(problem.shape().batch_size);
+        if chosen.groups > FEW_GROUPS && workgroups < FILLING_WORKGROUPS {
+            chosen = tiling(rows, keys_of(rows), most_groups.min(FEW_GROUPS));
+        }
+        while of(chosen).validate(caps).is_err() {
+            // Fewer keys cost barriers, fewer groups copies, fewer rows loads of matrices.
+            if shorter(chosen.rows, chosen.keys) {
+                chosen.keys /= 2;
+            } else if chosen.groups > 1 {
+                chosen.groups /= 2;
+            } else if chosen.rows > edge {
+                chosen.rows /= 2;
             } else {
                 return None;
             }
         }
-        Some(tiling)
+        Some(chosen)
     }
 
     /// Workgroup memory of the smallest tiling.
     pub(super) fn least_storage_bytes(problem: &AttentionProblem, caps: &DeviceCaps, edge: u32) -> u64 {
         let lanes = caps.subgroup_size.as_ref().map_or(edge, |size| *size.start());
-        let tiling =
-            Tiling { lanes, rows: edge, keys: (edge / lanes).max(1), groups: 1, num_splits: 1, sharing: Sharing::Keys };
+        let keys = edge.max(4 * parts(lanes, edge));
+        let tiling = Tiling { lanes, rows: edge, keys, groups: 1, num_splits: 1, sharing: Sharing::Rows };
         Self::new(problem, tiling, edge).storage_bytes()
     }
 
@@ -76,14 +134,11 @@ impl MatrixTiling {
         if caps.subgroup_size.as_ref().is_none_or(|size| tiling.lanes != *size.start()) {
             return invalid("lanes", tiling.lanes, "must be the subgroup size: a subgroup holds a matrix");
         }
-        if tiling.sharing != Sharing::Keys {
-            return invalid("sharing", tiling.sharing as u32, "must be Sharing::Keys with matrices");
-        }
         if !tiling.rows.is_multiple_of(edge) {
             return invalid("rows", tiling.rows, "must be a multiple of the matrix edge");
         }
         if !tiling.tile_kv().is_multiple_of(edge) || tiling.tile_kv() > 128 {
-            return invalid("keys", tiling.keys, "lanes * keys must be a multiple of the matrix edge up to 128");
+            return invalid("keys", tiling.keys, "must be a multiple of the matrix edge up to 128");
         }
         if !tiling.tile_kv().is_multiple_of(4 * self.parts()) {
             return invalid("keys", tiling.keys, "must give each lane of a row a multiple of four keys");
@@ -97,7 +152,37 @@ impl MatrixTiling {
 
     /// Lanes that share a row of scores.
     const fn parts(&self) -> u32 {
-        if self.tiling.lanes > self.tiling.rows { self.tiling.lanes / self.tiling.rows } else { 1 }
+        parts(self.tiling.lanes, self.tiling.rows)
+    }
+
+    /// vec4 that an invocation loads of a tile with so many columns, two neighbours at a time.
+    const fn loaded_each(&self, columns4: u32) -> u32 {
+        2 * (self.tiling.tile_kv() * columns4 / 2).div_ceil(self.tiling.workgroup_size())
+    }
+
+    /// Registers of 32 bits that an invocation needs, by a count of what is alive at once: sums and queries all the time, and in turns
+    /// the scores of a row with the keys on their way; a product's matrices with these; the next tile's scores and this one's weights;
+    /// and in products with values the weights and the values on their way. An H100 ran what this puts at 240 without spilling, and at
+    /// half the speed what it puts above 255.
+    pub(super) const fn registers(&self) -> u32 {
+        let Self { edge, tiling, .. } = *self;
+        let (row_tiles, key_tiles) = (tiling.rows / edge, tiling.tile_kv() / edge);
+        // Of a matrix.
+        let f32s = edge * edge / tiling.lanes;
+        let f16s = f32s.div_ceil(2);
+        let (k_columns4, v_columns4) = (self.padded4(self.head_dim), self.padded4(self.head_dim_v));
+        let sums = row_tiles * (4 * v_columns4 / edge) * f32s;
+        let queries = row_tiles * (4 * k_columns4 / edge) * f16s;
+        // A vec4 of f16 takes two.
+        let (k_next, v_next) = (2 * self.loaded_each(k_columns4), 2 * self.loaded_each(v_columns4));
+        let products = row_tiles * key_tiles * f32s;
+        let weights = row_tiles * key_tiles * f16s;
+        let softmax = tiling.tile_kv() / self.parts() + k_next;
+        let scoring = products + key_tiles * f16s + k_next;
+        let handing = products + weights;
+        let adding = weights + 2 * f16s + v_next;
+        let rows = 3 * tiling.rows.div_ceil(tiling.lanes);
+        sums + queries + most([softmax, scoring, handing, adding]) + rows + ADDRESSES
     }
 
     const fn padded4(&self, width: u32) -> u32 {
@@ -161,7 +246,6 @@ impl MatrixTiling {
     pub(super) fn constants(&self) -> BTreeMap<&'static str, u32> {
         let Self { edge, tiling, head_dim, head_dim_v, .. } = *self;
         let (parts, tile_kv) = (self.parts(), tiling.tile_kv());
-        let each = |columns4: u32| (tile_kv * columns4).div_ceil(tiling.workgroup_size());
         let (k_columns4, v_columns4) = (self.padded4(head_dim), self.padded4(head_dim_v));
         BTreeMap::from([
             ("EDGE", edge),
@@ -179,8 +263,8 @@ impl MatrixTiling {
             ("V_TILES", 4 * v_columns4 / edge),
             ("K_COLUMNS4", k_columns4),
             ("V_COLUMNS4", v_columns4),
-            ("K_EACH", each(k_columns4)),
-            ("V_EACH", each(v_columns4)),
+            ("K_EACH", self.loaded_each(k_columns4)),
+            ("V_EACH", self.loaded_each(v_columns4)),
             ("K_STRIDE4", self.k_stride4()),
             ("V_STRIDE4", self.v_stride4()),
             ("A_STRIDE4", self.weights_stride4()),
@@ -229,6 +313,32 @@ mod tests {
     use super::*;
     use crate::{AttentionShape, MatrixTile};
 
+    /// The estimate for prototypes that ran on an H100, of which the first five did not spill and the last did.
+    #[test]
+    fn registers_are_those_of_prototypes() {
+        let of = |head_dim, [rows, keys, groups]: [u32; 3]| {
+            let shape = AttentionShape {
+                batch_size: 1,
+                seq_len_q: 8192,
+                seq_len_kv: 8192,
+                num_q_heads: 1,
+                num_kv_heads: 1,
+                head_dim,
+                head_dim_v: head_dim,
+            };
+            let tiling = Tiling { lanes: 32, rows, keys, groups, num_splits: 1, sharing: Sharing::Rows };
+            MatrixTiling::new(&AttentionProblem::new(shape, DType::F16), tiling, 16).registers()
+        };
+        // Sums 128, queries 64, the next scores 16, weights 8, the row's numbers 3, the rest 20.
+        assert_eq!(of(128, [32, 16, 8]), 239);
+        assert_eq!(of(128, [32, 16, 4]), 239);
+        assert_eq!(of(128, [16, 32, 8]), 64 + 32 + 32 + 3 + 20);
+        assert_eq!(of(64, [32, 16, 8]), 64 + 32 + 24 + 3 + 20);
+        assert_eq!(of(128, [16, 16, 4]), 64 + 32 + 24 + 3 + 20);
+        assert!(of(128, [32, 32, 4]) > MOST_REGISTERS && of(256, [32, 16, 8]) > MOST_REGISTERS);
+        assert!(of(256, [16, 16, 8]) <= MOST_REGISTERS);
+    }
+
     /// Matrices are loaded from multiples of 16 bytes of workgroup memory, in which drivers place variables one after the other: so
     /// each takes a multiple of 16 bytes, with every tiling that a plan accepts.
     #[test]
@@ -252,11 +362,11 @@ mod tests {
                 let problem = AttentionProblem::new(shape, DType::F16);
                 for (rows, keys, groups) in [edge, 2 * edge]
                     .into_iter()
-                    .flat_map(|rows| (1..=16).flat_map(move |keys| (1..=4).map(move |g| (rows, keys, g))))
+                    .flat_map(|rows| (1..=16).flat_map(move |keys| (1..=4).map(move |g| (rows, keys * edge, 2 * g))))
                 {
                     let of = MatrixTiling::new(
                         &problem,
-                        Tiling { lanes, rows, keys, groups, num_splits: 1, sharing: Sharing::Keys },
+                        Tiling { lanes, rows, keys, groups, num_splits: 1, sharing: Sharing::Rows },
                         edge,
                     );
                     if of.validate(&caps).is_err() {

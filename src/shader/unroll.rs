@@ -24,7 +24,7 @@ impl Arrays {
 
 /// Replaces every loop `for (var i = 0u; i < BOUND; i++) { // unroll`, and where small arrays are kept in registers also
 /// those marked `// unroll in registers`, by its iterations, with the loop variable
-/// replaced by its value. `BOUND` is a literal or one of `constants`, optionally divided by another.
+/// replaced by its value. `BOUND` is a literal or one of `constants`, optionally divided or multiplied by another.
 ///
 /// # Panics
 /// On a marked loop of another form: the shaders are ours, and a test assembles all of them.
@@ -48,8 +48,9 @@ fn expand(lines: &[&str], constants: &BTreeMap<&'static str, u32>, arrays: Array
         }
         let header = Header::parse(line, constants);
         let body_end = at + closing_brace(&lines[at..]);
-        let mut body = String::new();
-        expand(&lines[at + 1..body_end], constants, arrays, &mut body);
+        let mut text = String::new();
+        expand(&lines[at + 1..body_end], constants, arrays, &mut text);
+        let body = bare(&text);
         for value in header.begin..header.end {
             out.push_str("{\n");
             replace_identifier(&body, header.variable, &format!("{value}u"), out);
@@ -57,6 +58,20 @@ fn expand(lines: &[&str], constants: &BTreeMap<&'static str, u32>, arrays: Array
         }
         at = body_end + 1;
     }
+}
+
+/// Without comments and indentation, which stand in the file: drivers get every line many times. Marks of loops that stay are kept.
+fn bare(text: &str) -> String {
+    let mut bare = String::with_capacity(text.len());
+    for line in text.lines().map(str::trim) {
+        let code =
+            if line.ends_with(IN_REGISTERS) { line } else { line.split("//").next().unwrap_or_default().trim_end() };
+        if !code.is_empty() {
+            bare.push_str(code);
+            bare.push('\n');
+        }
+    }
+    bare
 }
 
 /// Index of the line that closes the block opened on the first line. Marked loops close on a line of their own.
@@ -95,9 +110,10 @@ impl<'a> Header<'a> {
         }
         let literal = |text: &str| text.strip_suffix('u')?.parse::<u32>().ok();
         let value = |text: &str| literal(text).or_else(|| constants.get(text).copied());
-        let end = match bound.split_once(" / ") {
-            Some((dividend, divisor)) => value(dividend)? / value(divisor)?,
-            None => value(bound)?,
+        let end = match (bound.split_once(" / "), bound.split_once(" * ")) {
+            (Some((dividend, divisor)), _) => value(dividend)? / value(divisor)?,
+            (_, Some((a, b))) => value(a)? * value(b)?,
+            _ => value(bound)?,
         };
         Some(Self { variable, begin: literal(begin)?, end })
     }
@@ -136,6 +152,12 @@ mod tests {
         let source = "for (var r = 0u; r < N; r++) { // unroll\n  for (var c = 1u; c < M / 4u; c++) { // unroll\n    \
                       a[r][c] = x.r + rr;\n  }\n}\n";
         assert_eq!(compact(source), "{ { a[0u][1u] = x.r + rr; } } { { a[1u][1u] = x.r + rr; } }");
+    }
+
+    #[test]
+    fn bounds_are_products_and_quotients() {
+        let source = "for (var i = 2u; i < M / N; i++) { // unroll\nf(i);\n}\nfor (var i = 5u; i < N * 3u; i++) { // unroll\ng(i);\n}\n";
+        assert_eq!(compact(source), "{ f(2u); } { f(3u); } { g(5u); }");
     }
 
     #[test]

@@ -28,18 +28,30 @@ fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> impl Iterator<Item = Tier> {
     Tier::ALL.into_iter().filter(distinct).filter(|&tier| caps.require(tier).is_ok())
 }
 
-/// The tiling that each tier takes on its own, then those of the other ways to share.
+/// The tiling that each tier takes on its own, then those of the other ways to share; with matrices those with one row of matrices a
+/// group and two, and with four groups and eight, each of which was the fastest on some device.
 #[must_use]
 pub fn attention_starts(problem: &AttentionProblem, caps: &DeviceCaps) -> Vec<Candidate<Tiling>> {
     let mut starts = Vec::new();
     for tier in tiers(caps, &[problem.dtype(), problem.stored_out_dtype()]) {
         let Ok(plan) = AttentionPlan::with_tier(problem, caps, tier) else { continue };
-        let shared = if tier.matrix() { Vec::new() } else { Tiling::of_each_sharing(problem, caps, tier) };
-        let valid = |tiling: &Tiling| AttentionPlan::with_tiling(problem, caps, tier, *tiling).is_ok();
-        let others = shared.into_iter().filter(|tiling| tiling.sharing != plan.tiling().sharing && valid(tiling));
-        starts.extend([plan.tiling()].into_iter().chain(others).map(|tiling| Candidate { tier, tiling }));
+        let own = plan.tiling();
+        let others = if let (true, Some(edge)) = (tier.matrix(), caps.matrix_edge()) {
+            let sizes = [1, 2].into_iter().flat_map(|rows| [4, 8].map(|groups| (rows * edge, groups)));
+            distinct(own, sizes.map(|(rows, groups)| Tiling { rows, groups, ..own }).collect()).collect()
+        } else {
+            let mut shared = Tiling::of_each_sharing(problem, caps, tier);
+            shared.retain(|tiling| tiling.sharing != own.sharing);
+            shared
+        };
+        let others = others.into_iter().filter(|&tiling| fits(problem, caps, tier, tiling));
+        starts.extend([own].into_iter().chain(others).map(|tiling| Candidate { tier, tiling }));
     }
     starts
+}
+
+fn fits(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, tiling: Tiling) -> bool {
+    AttentionPlan::with_tiling(problem, caps, tier, tiling).is_ok()
 }
 
 /// Tilings with one size doubled or halved, or one doubled for another: those that the device takes.
@@ -76,7 +88,7 @@ pub fn attention_neighbours(
     let mut tilings: Vec<Tiling> = factors.into_iter().map(scaled).collect();
     // Tiles need not be powers of two.
     tilings.extend([tiling.keys + 4, tiling.keys.saturating_sub(4)].map(|keys| Tiling { keys, ..tiling }));
-    let fits = |tiling: &Tiling| AttentionPlan::with_tiling(problem, caps, tier, *tiling).is_ok();
+    let fits = |&tiling: &Tiling| fits(problem, caps, tier, tiling);
     distinct(tiling, tilings).filter(fits).map(|tiling| Candidate { tier, tiling }).collect()
 }
 
@@ -115,7 +127,7 @@ pub fn selection_neighbours(
     // The other members of the families.
     let sharing = match tiling.sharing {
         Sharing::Keys => SelectionTiling { sharing: Sharing::Columns, rows: 1, ..tiling },
-        Sharing::Columns | Sharing::Tiles => SelectionTiling { sharing: Sharing::Keys, ..tiling },
+        Sharing::Columns | Sharing::Rows | Sharing::Tiles => SelectionTiling { sharing: Sharing::Keys, ..tiling },
     };
     let candidates = match tiling.candidates {
         Candidates::Scratch => Candidates::Workgroup,

@@ -55,8 +55,8 @@ impl Device {
     }
 
     fn matrices(edge: u32, lanes: u32, from_vec4: bool) -> Self {
-        let tiling =
-            Tiling { lanes, rows: edge, keys: edge.div_ceil(lanes), groups: 2, num_splits: 1, sharing: Sharing::Keys };
+        let keys = edge.max(4 * lanes / edge);
+        let tiling = Tiling { lanes, rows: edge, keys, groups: 2, num_splits: 1, sharing: Sharing::Rows };
         let mut device = Self::new(Tier::Matrix, Some(lanes..=lanes), tiling);
         device.caps.matrix_tiles = vec![MatrixTile::square(edge)];
         (device.caps.shader_f16, device.caps.matrix_from_vec4) = (true, from_vec4);
@@ -328,8 +328,9 @@ fn matrix_cases() -> Vec<Case> {
     let wide = |head_dim, head_dim_v, lens| AttentionShape { head_dim, head_dim_v, ..shape(lens) };
     // Two rows and columns of matrices; queries that come in two portions.
     let large = |device: Device| device.tiled(|tiling| (tiling.rows, tiling.keys) = (2 * tiling.rows, 2 * tiling.keys));
+    let many = |device: Device| device.tiled(|tiling| (tiling.rows, tiling.groups) = (2 * tiling.rows, 8));
     // So many keys that sums are folded, in few tiles, and scores that rise by some bits from tile to tile.
-    let long = |device: Device| device.tiled(|tiling| (tiling.keys, tiling.groups) = (128 / tiling.lanes, 1));
+    let long = |device: Device| device.tiled(|tiling| (tiling.keys, tiling.groups) = (128, 1));
     let folded = || {
         let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..common::shape(1, [8, 8300], [1, 1]) };
         let mut case = common::Case::<f16>::random(shape, Mask::Full, STEEP);
@@ -347,6 +348,7 @@ fn matrix_cases() -> Vec<Case> {
         dense(Device::matrices(8, 16, false), halves([11, 45], Mask::Causal, 31), DType::F16),
         dense(Device::matrices(16, 16, true).splits(2), halves([5, 70], Mask::Full, 32), DType::F32),
         dense(Device::matrices(8, 8, true), portions, DType::F32),
+        dense(many(Device::matrices(8, 8, true)), halves([70, 45], Mask::Causal, 41), DType::F32),
         dense(large(Device::matrices(8, 8, false)), halves([19, 45], Mask::Causal, 34), DType::F32),
         dense(Device::matrices(8, 8, true), spoiled, DType::F32),
         dense(Device::matrices(8, 8, true), steep::<f16>(shape([6, 45])), DType::F32),

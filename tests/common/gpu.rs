@@ -92,10 +92,10 @@ pub fn tiny_tiling(caps: &DeviceCaps, tier: Tier, num_splits: u32) -> Tiling {
         return Tiling {
             lanes,
             rows: edge,
-            keys: (edge / lanes).max(1),
+            keys: edge.max(4 * lanes / edge),
             groups: 2,
             num_splits,
-            sharing: Sharing::Keys,
+            sharing: Sharing::Rows,
         };
     }
     let (lanes, groups) = match (tier.subgroup(), &caps.subgroup_size) {
@@ -145,9 +145,10 @@ pub fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<Tiling> {
         tilings.extend(columns_tilings(caps, tier));
     }
     if tier.matrix() {
-        // Two rows of matrices and two columns of them.
+        // Two rows of matrices and two columns of them in one group; two rows in many groups.
         let tiny = tiny_tiling(caps, tier, 1);
-        tilings.push(Tiling { rows: 2 * tiny.rows, keys: 2 * tiny.keys, ..tiny });
+        tilings.push(Tiling { rows: 2 * tiny.rows, keys: 2 * tiny.keys, groups: 1, ..tiny });
+        tilings.push(Tiling { rows: 2 * tiny.rows, groups: 8, ..tiny });
     }
     tilings
 }

@@ -1,0 +1,144 @@
+// What single lanes do for attend_rows_matrix: they fill tiles, mask scores, move sums that have left their matrices, and store out.
+
+// What each row's sums are multiplied by where some move, and in the end parts of the rows' sums.
+var<workgroup> row_factors: array<f32, GROUPS * ROWS * PARTS>;
+// The last tile, counted from 1, in which some row's sums move (MOVING), and in which some value is not finite (SPOILED). Drivers
+// place an array at the alignment of its elements, and matrices are loaded from multiples of 16 bytes only: so every array of
+// workgroup memory takes a multiple of 16, whatever order they come in.
+var<workgroup> last_tiles: array<atomic<u32>, 4>;
+const MOVING = 0u;
+const SPOILED = 1u;
+
+// By their bits: a compiler may take for granted that numbers are finite.
+fn is_spoiled(value: vec4<f16>) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(vec4<f32>(value)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// Where the i-th vec4 that an invocation loads of a tile goes: key of the tile, column. It loads two neighbours at a time, 16 bytes.
+fn loaded_at(i: u32, columns: u32, thread: Thread) -> vec2<u32> {
+    let pair = thread.index + i / 2u * WORKGROUP_SIZE;
+    return vec2<u32>(pair / (columns / 2u), pair % (columns / 2u) * 2u + i % 2u);
+}
+
+fn loaded_k4(i: u32, k_begin: u32, walk: Walk, tile_begin: u32, thread: Thread) -> vec4<f16> {
+    let at = loaded_at(i, K_COLUMNS4, thread);
+    return k[k_begin + walk_key(walk, tile_begin + at.x) * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
+}
+
+fn loaded_v4(i: u32, v_begin: u32, walk: Walk, tile_begin: u32, thread: Thread) -> vec4<f16> {
+    let at = loaded_at(i, V_COLUMNS4, thread);
+    return v[v_begin + walk_key(walk, tile_begin + at.x) * params.v_seq + min(at.y, HEAD_DIM_V4 - 1u)];
+}
+
+fn put_loaded_k4(i: u32, value: vec4<f16>, thread: Thread) {
+    let at = loaded_at(i, K_COLUMNS4, thread);
+    if at.x < TILE_KV {
+        put_k4(at.x * K_STRIDE4 + at.y, select(vec4<f16>(), value, at.y < HEAD_DIM4));
+    }
+}
+
+// A masked key's value may be NaN or infinity, and 0 * NaN is NaN: the product gets 0 for it, and the rows that see the key get the
+// value itself (move_sums4).
+fn put_loaded_v4(i: u32, loaded: vec4<f16>, number: u32, whole: bool, thread: Thread) {
+    let at = loaded_at(i, V_COLUMNS4, thread);
+    if at.x < TILE_KV {
+        var value = select(vec4<f16>(), loaded, at.y < HEAD_DIM_V4);
+        if !whole {
+            let spoiled = is_spoiled(value);
+            if any(spoiled) {
+                atomicMax(&last_tiles[SPOILED], number);
+            }
+            value = select(value, vec4<f16>(), spoiled);
+        }
+        put_v4(at.x * V_STRIDE4 + at.y, value);
+    }
+}
+
+// The e-th vec4 of a column of matrices, in sums: rows of EDGE / 4.
+fn sums_at(first_sums: u32, e: u32) -> u32 {
+    return first_sums + e / (EDGE / 4u) * SUMS_STRIDE4 + e % (EDGE / 4u);
+}
+
+// Four scores of a row, from key `at` of the walk on, or MASKED for keys that the row does not see.
+fn seen4(score4: vec4<f32>, row: u32, walk: Walk, at: u32) -> vec4<f32> {
+    var seen = score4;
+    for (var c = 0u; c < 4u; c++) { // unroll
+        let rows = walk_rows(walk, at + c);
+        seen[c] = select(MASKED, score4[c], row >= rows.begin && row < rows.end);
+    }
+    return seen;
+}
+
+// Portion `chunk` of the queries, to the place of the weights.
+fn put_queries(chunk: u32, first_a: u32, tile: Tile, lane: u32) {
+    for (var e = lane; e < ROWS * TILE_KV / 4u; e += LANES) {
+        let row = e / (TILE_KV / 4u);
+        let column = chunk * TILE_KV / 4u + e % (TILE_KV / 4u);
+        let q4 = q[q_index(tile, place_of(tile.first_row + row)) + min(column, HEAD_DIM4 - 1u)];
+        put_a4(first_a + row * A_STRIDE4 + e % (TILE_KV / 4u), select(vec4<f16>(), q4, column < HEAD_DIM4));
+    }
+}
+
+// What is done to a column of matrices between two tiles.
+struct Move {
+    tile_begin: u32,
+    // Some value of the tile is not finite.
+    spoiled: bool,
+    // The sums so far leave the matrices.
+    folds: bool,
+}
+
+// Column c of matrices lies in sums: folds it, scales each row by its factor, adds values that are not finite to the rows that see
+// them, and leaves there what the matrices are to be.
+fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
+    let lane = lane_of(tile.thread);
+    let first = group_of(tile.thread) * ROWS;
+    for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+        let r = e / (EDGE / 4u);
+        let at = sums_at(first * SUMS_STRIDE4, e);
+        let own_share = c * CARRIED_EACH + (e - lane) / LANES;
+        var sum = sums4(at);
+        if move_by.folds {
+            fold4(own_share, sum);
+            sum = vec4<f32>();
+        }
+        sum *= row_factors[first + r];
+        scale_folded(own_share, row_factors[first + r]);
+        let column = c * EDGE / 4u + e % (EDGE / 4u);
+        if move_by.spoiled && column < HEAD_DIM_V4 {
+            for (var key = 0u; key < TILE_KV; key++) {
+                let weight = max(f32(a4((first + r) * A_STRIDE4 + key / 4u)[key % 4u]), LEAST_WEIGHT);
+                let value = v[first_v(tile) + walk_key(walk, move_by.tile_begin + key) * params.v_seq + column];
+                let added = select(vec4<f32>(), weight * vec4<f32>(value), is_spoiled(value));
+                let rows = walk_rows(walk, move_by.tile_begin + key);
+                let sees = tile.first_row + r >= rows.begin && tile.first_row + r < rows.end;
+                sum = select(sum, sum + added, sees);
+            }
+        }
+        put_sums4(at, sum);
+    }
+}
+
+// Column c of matrices lies in sums: out of it, a row's sums divided by the sum of its weights.
+fn store_column(c: u32, tile: Tile) {
+    let lane = lane_of(tile.thread);
+    let first = group_of(tile.thread) * ROWS;
+    for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+        let r = e / (EDGE / 4u);
+        let column = c * EDGE / 4u + e % (EDGE / 4u);
+        if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
+            let sum = sum_of_row(first + r);
+            let value = sums4(sums_at(first * SUMS_STRIDE4, e)) + folded4(c * CARRIED_EACH + (e - lane) / LANES);
+            let mean = select(value / sum, vec4<f32>(), sum == 0.0);
+            store_out(tile, place_of(tile.first_row + r), column, nan_if4(is_spoiled_sum(sum), mean));
+        }
+    }
+}
+
+fn sum_of_row(row: u32) -> f32 {
+    var sum = row_factors[row * PARTS];
+    for (var part = 1u; part < PARTS; part++) {
+        sum += row_factors[row * PARTS + part];
+    }
+    return sum;
+}
