@@ -2,8 +2,8 @@
 // the group) pairs, so the query heads that share a KV head share its tiles.
 @group(0) @binding(0) var<uniform>             params: AttendParams;
 @group(0) @binding(1) var<storage, read>       q: array<Elem4>;           // [batch, seq_len_q, num_q_heads, head_dim / 4]
-@group(0) @binding(2) var<storage, read>       k: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
-@group(0) @binding(3) var<storage, read>       v: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
+@group(0) @binding(2) var<storage, read>       k: array<Chunk>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(3) var<storage, read>       v: array<Chunk>;           // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
 @group(0) @binding(4) var<storage, read>       seq_lens_kv: array<u32>;   // [batch]
 @group(0) @binding(5) var<storage, read_write> out: array<OutElem4>;      // [batch, seq_len_q, num_q_heads, head_dim_v / 4]
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;           // [batch, seq_len_q, num_q_heads]

@@ -174,6 +174,46 @@ fn views_must_be_aligned_to_four_elements() {
     }
 }
 
+/// A promise of rows at multiples of 16 bytes is one of 8 elements in f16.
+#[test]
+fn promised_rows_must_be_aligned() {
+    let ctx = noop();
+    let problem = AttentionProblem::new(SHAPE, DType::F16).aligned_rows();
+    let plan = AttentionPlan::new(&problem, ctx.caps()).unwrap();
+    let attention = Attention::prepare(&ctx, &plan).unwrap();
+    let buffers = [0; 4].map(|_| buffer(&ctx, 4096, BufferUsages::STORAGE));
+    let bind = |spoilt: usize, field: &str| {
+        // Room for widths of 8 and 12, by multiples of 8.
+        let padded = |[batch, seq, heads, dim]: [u32; 4]| Layout {
+            shape: [batch, seq, heads, dim],
+            strides: [u64::from(seq * heads) * 16, u64::from(heads) * 16, 16],
+            offset: 8,
+        };
+        let mut layouts = [SHAPE.q(), SHAPE.k(), SHAPE.v(), SHAPE.out()].map(padded);
+        match field {
+            "strides[batch]" => layouts[spoilt].strides[0] += 4,
+            "strides[seq]" => layouts[spoilt].strides[1] += 4,
+            "strides[head]" => layouts[spoilt].strides[2] += 4,
+            "offset" => layouts[spoilt].offset += 4,
+            _ => {}
+        }
+        let view = |i: usize| TensorView::new(&buffers[i], DType::F16, layouts[i]);
+        let out = TensorViewMut::new(&buffers[3], DType::F16, layouts[3]);
+        let (q, k, v) = (view(0), view(1), view(2));
+        attention.bind(AttentionArgs { q, k, v, seq_lens_kv: None, blocks: None, out, lse: None }).map(drop)
+    };
+    bind(0, "nothing").unwrap();
+    for (i, name) in ["q", "k", "v"].into_iter().enumerate() {
+        for field in ["strides[batch]", "strides[seq]", "strides[head]", "offset"] {
+            let error = bind(i, field).unwrap_err();
+            assert!(matches!(error, Error::Layout { tensor, field: f, .. } if tensor == name && f == field), "{error}");
+            assert!(error.to_string().contains("multiple of 8"), "{error}");
+        }
+    }
+    // What is written is stored by fours.
+    bind(3, "offset").unwrap();
+}
+
 #[test]
 fn written_views_must_not_overlap_themselves() {
     let mut call = Call::new();
@@ -397,6 +437,10 @@ fn tiers_and_tilings_must_fit_the_device() {
     bad(Tiling { rows: 32, keys: 16, groups: 8, ..columns }, "max_compute_workgroup_storage_size");
     bad(Tiling { groups: 64, ..good }, "max_compute_invocations_per_workgroup");
     bad(Tiling { lanes: 32, rows: 32, keys: 16, ..good }, "max_compute_workgroup_storage_size");
+    let staged = Tiling { sharing: Sharing::Tiles, ..good };
+    AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, Tiling { keys: 16, ..staged }).unwrap();
+    bad(Tiling { keys: 6, ..staged }, "keys");
+    bad(Tiling { lanes: 32, rows: 32, groups: 8, ..staged }, "max_compute_workgroup_storage_size");
 }
 
 #[test]

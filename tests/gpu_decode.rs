@@ -8,8 +8,11 @@ use common::gpu::{
     tiny_tiling,
 };
 use common::{Case, Exp, MASKS, shape};
+use half::{bf16, f16};
 use wattn::cpu::twins;
-use wattn::{Attention, AttentionOutput, AttentionPlan, Context, DType, LSE_EMPTY, Mask, Tier, Tiling, Workspace};
+use wattn::{
+    Attention, AttentionOutput, AttentionPlan, AttentionShape, Context, DType, LSE_EMPTY, Mask, Tier, Tiling, Workspace,
+};
 
 /// Small tiles with so many splits: lanes that take keys, and lanes that share the rows of keys.
 fn split_tilings(ctx: &Context, tier: Tier, num_splits: u32) -> impl Iterator<Item = Tiling> {
@@ -60,6 +63,35 @@ fn partial_results_are_the_twins() {
             }
         }
     }
+}
+
+/// Rows that begin at multiples of 16 bytes are read two vec4 at a time: the same numbers in the same order, and so the same bits.
+#[test]
+fn aligned_rows_change_no_bit() {
+    fn check<T: wattn::Element>(seed: u64) {
+        for widths in [[16, 16], [24, 40]] {
+            let shape = AttentionShape { head_dim: widths[0], head_dim_v: widths[1], ..shape(2, [2, 75], [2, 2]) };
+            let case = Case::<T>::random(shape, Mask::Causal, seed);
+            for ctx in contexts() {
+                for tier in tiers(ctx.caps(), &[T::DTYPE]).into_iter().filter(|tier| !tier.matrix()) {
+                    for tiling in columns_tilings(ctx.caps(), tier) {
+                        let problem = problem_of(&case, DType::F32);
+                        let plan = |problem| AttentionPlan::with_tiling(problem, ctx.caps(), tier, tiling).unwrap();
+                        let (plain, aligned) = (plan(&problem), plan(&problem.clone().aligned_rows()));
+                        assert!(aligned.to_string().contains("chunk_pair"), "{aligned}");
+                        let (plain, aligned) = (run(ctx, &plain, &case), run(ctx, &aligned, &case));
+                        let bits = |data: &[f32]| data.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                        let what = format!("{} {tier} {tiling} {case:?}", ctx.describe());
+                        assert_eq!(bits(plain.out.data()), bits(aligned.out.data()), "{what}");
+                        assert_eq!(bits(plain.lse.data()), bits(aligned.lse.data()), "{what}");
+                        case.check_with(&aligned, Exp::Gpu(tiling.tile_kv()), &what);
+                    }
+                }
+            }
+        }
+    }
+    check::<f16>(5);
+    check::<bf16>(6);
 }
 
 /// A decode loop: one plan, one bind, and lengths that grow and shrink on the GPU between encodes. Keys past a length

@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::gpu::{columns_tilings, contexts, segment_tiling, tiers, tiny_tiling};
+use common::gpu::{columns_tilings, contexts, segment_tiling, staged_tilings, tiers, tiny_tiling};
 use common::{Case, Exp, shape};
-use wattn::{AttentionPlan, AttentionShape, Context, DType, Mask, Tier, Tiling};
+use wattn::{AttentionPlan, AttentionShape, Context, DType, Mask, Sharing, Tier, Tiling};
 
 fn check(ctx: &Context, tier: Tier, tiling: Tiling, case: &Case<f32>) {
     let problem = case.problem().out_dtype(DType::F32).with_lse();
@@ -26,7 +26,8 @@ fn unrolled_shaders_agree_with_the_oracle() {
             let tiny = tiny_tiling(ctx.caps(), tier, 1);
             let tilings = [tiny, Tiling { num_splits: 3, ..tiny }];
             let columns = columns_tilings(ctx.caps(), tier);
-            for tiling in tilings.into_iter().chain(columns).chain(segment_tiling(ctx.caps(), tier)) {
+            let staged = staged_tilings(ctx.caps(), tier);
+            for tiling in tilings.into_iter().chain(columns).chain(staged).chain(segment_tiling(ctx.caps(), tier)) {
                 for (seed, mask) in
                     (1..).zip([Mask::Full, Mask::Causal, Mask::Window { left: Some(3), right: Some(7) }])
                 {
@@ -35,5 +36,44 @@ fn unrolled_shaders_agree_with_the_oracle() {
                 }
             }
         }
+    }
+}
+
+/// One query, as large GPUs plan it: odd numbers of heads, widths that fit no number of lanes, windows, walks of one workgroup and of many.
+#[test]
+fn decoding_as_gpus_plan_it() {
+    let of = |heads: [u32; 2], seq_len_kv, widths: [u32; 2]| AttentionShape {
+        head_dim: widths[0],
+        head_dim_v: widths[1],
+        ..shape(1, [1, seq_len_kv], heads)
+    };
+    let shapes = [of([1, 5], 700, [32, 64]), of([2, 1], 1100, [80, 36])];
+    let window = Mask::Window { left: Some(600), right: Some(0) };
+    for ctx in contexts() {
+        let mut caps = ctx.caps().clone();
+        caps.software = false;
+        for tier in tiers(ctx.caps(), &[DType::F32]) {
+            for (seed, (shape, mask)) in (1..).zip(shapes.into_iter().zip([Mask::Causal, window])) {
+                let case = Case::<f32>::random(shape, mask, seed);
+                let problem = case.problem().with_lse();
+                let tiling = AttentionPlan::with_tier(&problem, &caps, tier).unwrap().tiling();
+                assert_eq!(tiling.sharing, Sharing::Columns, "{tiling}");
+                check(ctx, tier, tiling, &case);
+            }
+        }
+    }
+}
+
+/// What a GPU would take for a prompt: 8 x 8 scores and sums a lane.
+#[test]
+fn prompts_in_staged_tiles() {
+    for ctx in contexts() {
+        let mut caps = ctx.caps().clone();
+        caps.software = false;
+        let shape = AttentionShape { head_dim: 64, head_dim_v: 64, ..shape(1, [70, 150], [1, 2]) };
+        let case = Case::<f32>::random(shape, Mask::Causal, 7);
+        let plan = AttentionPlan::new(&case.problem().with_lse(), &caps).unwrap();
+        assert_eq!(plan.tiling().sharing, Sharing::Tiles, "{plan}");
+        check(ctx, plan.tier(), plan.tiling(), &case);
     }
 }

@@ -1,12 +1,12 @@
-//! What kernels cost, read off their text as GPUs get it: how many products a tile takes, that whatever should be in registers is
-//! indexed by constants, what a round of a search waits for. Needs no GPU.
+//! What kernels cost, read off their text as GPUs get it: how many products a tile takes, what is loaded for them, that whatever should
+//! be in registers is indexed by constants, what a round of a search waits for. Needs no GPU.
 
 #[path = "common/devices.rs"]
 mod devices;
 
 use devices::matrix_gpu;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{Block, Expression, Function, Module, Statement, TypeInner};
+use naga::{Block, Expression, Function, MathFunction, Module, Statement, TypeInner};
 use wattn::{
     AttentionPlan, AttentionProblem, AttentionShape, Candidates, DType, DeviceCaps, Hip, Mask, Preset, SelectionPlan,
     SelectionProblem, SelectionTiling, Sharing, Specialization, Tier,
@@ -113,7 +113,7 @@ fn attention_of_heads_128_wide() {
     }
 }
 
-/// Loads of a storage buffer that an emitted range evaluates.
+/// Loads of a variable in memory that an emitted range evaluates.
 fn loads<'a>(module: &'a Module, function: &'a Function, buffer: &'a str) -> impl Fn(&Statement) -> usize + 'a {
     let is_load = move |expression: &Expression| {
         let Expression::Load { pointer } = *expression else { return false };
@@ -127,6 +127,90 @@ fn loads<'a>(module: &'a Module, function: &'a Function, buffer: &'a str) -> imp
     move |statement| match statement {
         Statement::Emit(range) => range.clone().filter(|&handle| is_load(&function.expressions[handle])).count(),
         _ => 0,
+    }
+}
+
+/// Multiply-adds of numbers.
+fn multiply_adds<'a>(module: &'a Module, function: &'a Function) -> impl Fn(&Statement) -> usize + 'a {
+    let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(module).unwrap();
+    let (handle, _) = module.functions.iter().find(|(_, found)| core::ptr::eq(*found, function)).unwrap();
+    let widths: Vec<usize> = function
+        .expressions
+        .iter()
+        .map(|(at, expression)| match expression {
+            Expression::Math { fun: MathFunction::Fma, .. } => match info[handle][at].ty.inner_with(&module.types) {
+                TypeInner::Vector { size, .. } => *size as usize,
+                _ => 1,
+            },
+            _ => 0,
+        })
+        .collect();
+    move |statement| match statement {
+        Statement::Emit(range) => range.clone().map(|handle| widths[handle.index()]).sum(),
+        _ => 0,
+    }
+}
+
+/// Rows of a prompt without matrices: how much arithmetic there is for each load of workgroup memory, which gives a core 32 numbers
+/// in the time of 128 multiply-adds, so that four lanes' vec4 take the time of 16 multiply-adds of each at the worst; loads from
+/// storage; and what must fit an invocation's registers, of which hardware has 255.
+#[test]
+fn prompts_in_staged_tiles() {
+    for (head_dim, least) in [(64, 16), (128, 16), (256, 10)] {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let shape = AttentionShape {
+                batch_size: 1,
+                seq_len_q: 8192,
+                seq_len_kv: 8192,
+                num_q_heads: 8,
+                num_kv_heads: 8,
+                head_dim,
+                head_dim_v: head_dim,
+            };
+            let mut caps = matrix_gpu();
+            caps.matrix_tiles.clear();
+            let plan = AttentionPlan::new(&AttentionProblem::new(shape, dtype).mask(Mask::Causal), &caps).unwrap();
+            let (tiling, what) = (plan.tiling(), format!("{plan}"));
+            assert_eq!(tiling.sharing, Sharing::Tiles, "{what}");
+            let specialization = &plan.dispatches()[0].specialization;
+            let constant = |name| specialization.constant(name).unwrap() as usize;
+            let module = parse(&specialization.wgsl());
+            let rows = function(&module, "attend_rows");
+            assert_eq!(indexed_locals(&module, rows), [""; 0], "{what}");
+            let by_depth = |counts: &dyn Fn(&Statement) -> usize| {
+                let mut found = Vec::new();
+                count(&rows.body, 0, &counts, &mut found);
+                found
+            };
+
+            // Loops over tiles, slices of them, and columns or values of a slice: scores, sums, sums behind masks.
+            let (adds, reads) = (by_depth(&multiply_adds(&module, rows)), by_depth(&loads(&module, rows, "staged")));
+            assert_eq!(adds.iter().sum::<usize>(), adds[3], "{what}");
+            let (of_rows, keys, columns) = (tiling.rows as usize, tiling.keys as usize, constant("COLS"));
+            assert_eq!(adds[3], of_rows * (4 * keys + 2 * 16 * columns), "{what}");
+            assert_eq!(reads[3], 3 * of_rows + keys + 2 * 4 * columns, "{what}");
+            assert!(adds[3] >= least * reads[3], "{} multiply-adds for {} loads: {what}", adds[3], reads[3]);
+
+            // Loads of a slice, one after the other and all before what is computed meanwhile. The first values are loaded by one that
+            // stands beside those of keys.
+            let each = |name| constant(name);
+            let loaded = ["k", "q", "v"].map(|name| by_depth(&loads(&module, rows, name))[2]);
+            assert_eq!(loaded, [each("K_EACH"), each("Q_EACH"), 2 * each("V_EACH")], "{what}");
+            // Neighbours take neighbouring elements: a row's columns of a slice are at least a sector of memory.
+            let bytes = if dtype == DType::F32 { 16 } else { 8 };
+            assert!(constant("SLICE4") * bytes >= 32, "{what}");
+
+            // In vec4: sums, scores, what is on its way, operands.
+            let ahead = each("V_EACH").max(each("K_EACH") + each("Q_EACH")) * bytes / 16;
+            let operands = (keys + 1).max(4 * columns + 1);
+            let live = of_rows * columns + of_rows * keys / 4 + ahead + operands;
+            assert!(live <= 48, "{live} vec4: {what}");
+
+            // Two barriers a slice; two where rows' maxima are known.
+            let slices = constant("SLICES") + constant("STEPS");
+            println!("{head_dim} {dtype}: {tiling}; {live} vec4 alive, {} barriers a tile", 2 * slices);
+            assert_eq!(by_depth(&barriers)[1..3], [1, 4], "{what}");
+        }
     }
 }
 

@@ -71,7 +71,9 @@ fn every_tiling() {
     for lanes in [4, 8, 16] {
         for rows in [1, 4, 8] {
             for keys in [4, 8, 16] {
-                check(&case, Tiling { lanes, rows, keys, groups: 1, num_splits: 1, sharing: Sharing::Keys });
+                for sharing in [Sharing::Keys, Sharing::Tiles] {
+                    check(&case, Tiling { lanes, rows, keys, groups: 1, num_splits: 1, sharing });
+                }
             }
         }
     }

@@ -75,18 +75,18 @@ fn attend_rows(tile: Tile, walk: Walk) {
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
             keys[i] = walk_key(walk, place_of_key(tile_begin, i, thread));
         }
-        var k4: array<array<Elem4, K_COLS>, KEYS>;
+        var k4: array<array<Chunk, K_COLS / PER_LOAD>, KEYS>;
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
             let k_at = k_begin + keys[i] * params.k_seq;
-            for (var c = 0u; c < K_COLS; c++) { // unroll in registers
-                k4[i][c] = k[k_at + min(column_of(lane, c), HEAD_DIM4 - 1u)];
+            for (var c = 0u; c < K_COLS / PER_LOAD; c++) { // unroll in registers
+                k4[i][c] = k[(k_at + min(column_of(lane, c * PER_LOAD), HEAD_DIM4 - PER_LOAD)) / PER_LOAD];
             }
         }
-        var v4: array<array<Elem4, COLS>, KEYS>;
+        var v4: array<array<Chunk, COLS / PER_LOAD>, KEYS>;
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
             let v_at = v_begin + keys[i] * params.v_seq;
-            for (var c = 0u; c < COLS; c++) { // unroll in registers
-                v4[i][c] = v[v_at + min(column_of(lane, c), HEAD_DIM_V4 - 1u)];
+            for (var c = 0u; c < COLS / PER_LOAD; c++) { // unroll in registers
+                v4[i][c] = v[(v_at + min(column_of(lane, c * PER_LOAD), HEAD_DIM_V4 - PER_LOAD)) / PER_LOAD];
             }
         }
 
@@ -99,7 +99,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var c = 0u; c < K_COLS; c++) { // unroll in registers
                 // Columns past the row's end count nothing, whatever lies there.
                 let counts = K_COLS * LANES == HEAD_DIM4 || column_of(lane, c) < HEAD_DIM4;
-                let key4 = select(vec4<f32>(), widen(k4[i][c]), counts);
+                let key4 = select(vec4<f32>(), widen_part(k4[i][c / PER_LOAD], c % PER_LOAD), counts);
                 for (var r = 0u; r < ROWS; r++) { // unroll in registers
                     scores[r][i] = fma(q4[r][c].x, key4.x, fma(q4[r][c].y, key4.y,
                         fma(q4[r][c].z, key4.z, fma(q4[r][c].w, key4.w, scores[r][i]))));
@@ -155,7 +155,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         if whole {
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
                 for (var c = 0u; c < COLS; c++) { // unroll in registers
-                    let value4 = widen(v4[i][c]);
+                    let value4 = widen_part(v4[i][c / PER_LOAD], c % PER_LOAD);
                     for (var r = 0u; r < ROWS; r++) { // unroll in registers
                         acc[r][c] = fma(vec4<f32>(scores[r][i]), value4, acc[r][c]);
                     }
@@ -165,7 +165,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             // A masked key may hold NaN or infinity, and 0 * NaN is NaN: rows that do not see a key must not touch it.
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
                 for (var c = 0u; c < COLS; c++) { // unroll in registers
-                    let value4 = widen(v4[i][c]);
+                    let value4 = widen_part(v4[i][c / PER_LOAD], c % PER_LOAD);
                     for (var r = 0u; r < ROWS; r++) { // unroll in registers
                         let sum = acc[r][c];
                         acc[r][c] = select(sum, fma(vec4<f32>(scores[r][i]), value4, sum), scores[r][i] != 0.0);

@@ -104,12 +104,12 @@ pub struct Case {
 type Sizes = [u32; 4];
 
 impl Case {
-    /// Dense attention.
+    /// Dense attention, of tensors as dense as can be: widths are multiples of 8, and so are all strides.
     #[must_use]
     pub fn dense(series: Series, sizes: Sizes, width: u32, dtype: DType) -> Self {
         let shape = shape(sizes, width);
         let storage = if dtype == DType::F32 { String::new() } else { format!("-{dtype}") };
-        let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal).with_lse();
+        let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal).with_lse().aligned_rows();
         Self { series, name: format!("{}{storage}", size_name(&shape)), problem, selection: None }
     }
 
@@ -208,7 +208,7 @@ impl Case {
             return self.clone();
         }
         let narrow = AttentionShape { head_dim: width, head_dim_v: width, ..shape };
-        let problem = AttentionProblem::new(narrow, self.problem.dtype()).mask(Mask::Causal).with_lse();
+        let problem = AttentionProblem::new(narrow, self.problem.dtype()).mask(Mask::Causal).with_lse().aligned_rows();
         let selection = self.selection.as_ref().map(|selection| {
             scaled(SelectionProblem::new(narrow, selection.dtype(), selection.method().clone()))
                 .granularity(selection.blocks().granularity)

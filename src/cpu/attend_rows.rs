@@ -86,14 +86,14 @@ impl<'a, T: Element> Call<'a, T> {
     pub(super) fn attend_row(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         match (self.plan.tier().matrix(), self.tiling().sharing) {
             (true, _) => self.attend_row_matrix(tile, row, out),
-            (false, Sharing::Keys) => self.attend_row_scalar(tile, row, out),
+            (false, Sharing::Keys | Sharing::Tiles) => self.attend_row_scalar(tile, row, out),
             (false, Sharing::Columns) => self.attend_row_columns(tile, row, out),
         }
     }
 
-    /// What `attend_rows.wgsl` does.
+    /// What `attend_rows.wgsl` and `attend_rows_staged.wgsl` do.
     fn attend_row_scalar(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
-        let Tiling { lanes, keys, .. } = self.tiling();
+        let Tiling { lanes, keys, sharing, .. } = self.tiling();
         let row = self.row(tile, row);
 
         out.fill(0.0);
@@ -111,11 +111,11 @@ impl<'a, T: Element> Call<'a, T> {
             let weight =
                 |&score: &f32| if score > MASKED { (score - new_max).exp2().max(f32::MIN_POSITIVE) } else { 0.0 };
             let weights: Vec<f32> = scores.iter().map(weight).collect();
-            for (sum, weights) in lane_sums.iter_mut().zip(weights.chunks_exact(keys as usize)) {
-                *sum *= rescale;
-                for four in weights.chunks_exact(4) {
-                    *sum += four[0] + four[1] + four[2] + four[3];
-                }
+            lane_sums.iter_mut().for_each(|sum| *sum *= rescale);
+            for (at, four) in weights.chunks_exact(4).enumerate() {
+                // Where tiles are shared a lane's keys are four in a row of every 4 * lanes, else all in a row.
+                let lane = if sharing == Sharing::Tiles { at % lanes as usize } else { at / (keys as usize / 4) };
+                lane_sums[lane] += four[0] + four[1] + four[2] + four[3];
             }
             out.iter_mut().for_each(|x| *x *= rescale);
             // Of four keys the kernel adds the last first where no mask is in the way.

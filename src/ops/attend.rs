@@ -128,8 +128,11 @@ impl Attention {
     fn check<'a>(&self, args: &AttentionArgs<'a>) -> Result<Tensors<'a>> {
         let (problem, caps) = (&self.plan.problem, self.ctx.caps());
         let (shape, dtype) = (problem.shape(), problem.dtype);
-        let input = |tensor, shape| Expect { tensor, shape, dtype, access: Access::Read, vec4: true };
-        let output = |tensor, shape, dtype, vec4| Expect { tensor, shape, dtype, access: Access::Write, vec4 };
+        // 16 bytes where the problem promises them.
+        let loaded = if problem.aligned_rows { 16 / dtype.size_bytes() } else { 4 };
+        let input = |tensor, shape| Expect { tensor, shape, dtype, access: Access::Read, at_a_time: loaded };
+        let output =
+            |tensor, shape, dtype, at_a_time| Expect { tensor, shape, dtype, access: Access::Write, at_a_time };
         let missing = |argument| Error::Argument { argument, rule: "is required by the problem" };
         let surplus = |argument| Error::Argument { argument, rule: "is not part of the problem" };
 
@@ -140,9 +143,7 @@ impl Attention {
             (Some(_), false) => return Err(surplus("seq_lens_kv")),
         };
         let lse = match (&args.lse, problem.lse) {
-            (Some(view), true) => {
-                Some(check_tensor(view.as_view(), output("lse", shape.lse(), DType::F32, false), caps)?)
-            }
+            (Some(view), true) => Some(check_tensor(view.as_view(), output("lse", shape.lse(), DType::F32, 1), caps)?),
             (None, false) => None,
             (None, true) => return Err(missing("lse")),
             (Some(_), false) => return Err(surplus("lse")),
@@ -167,7 +168,7 @@ impl Attention {
             v: check_tensor(args.v, input("v", shape.v()), caps)?,
             seq_lens_kv,
             blocks,
-            out: check_tensor(args.out.as_view(), output("out", shape.out(), problem.out_dtype, true), caps)?,
+            out: check_tensor(args.out.as_view(), output("out", shape.out(), problem.out_dtype, 4), caps)?,
             lse,
         })
     }

@@ -46,8 +46,8 @@ pub(super) struct Expect {
     pub(super) shape: [u32; 4],
     pub(super) dtype: DType,
     pub(super) access: Access,
-    /// Whether kernels load it four elements at a time.
-    pub(super) vec4: bool,
+    /// Elements that kernels load at a time: 1, 4 or 8.
+    pub(super) at_a_time: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub(super) enum Access {
 
 /// Checks a view against what the problem expects, and finds the binding for it.
 pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &DeviceCaps) -> Result<Bound<'a>> {
-    let Expect { tensor, shape, dtype, access, vec4 } = expect;
+    let Expect { tensor, shape, dtype, access, at_a_time } = expect;
     let Layout { shape: actual, strides, offset } = view.layout;
     if actual != shape {
         return Err(Error::Shape { tensor, expected: shape, actual });
@@ -72,12 +72,13 @@ pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &Devi
         ("strides[head]", strides[2]),
         ("offset", offset),
     ];
-    if vec4 {
-        for (field, value) in fields {
-            if value % 4 != 0 {
-                let rule = "must be a multiple of 4 elements: kernels load four at a time";
-                return Err(Error::Layout { tensor, field, value, rule });
-            }
+    for (field, value) in fields {
+        if value % at_a_time != 0 {
+            let rule = match at_a_time {
+                8 => "must be a multiple of 8 elements: the problem promises aligned rows",
+                _ => "must be a multiple of 4 elements: kernels load four at a time",
+            };
+            return Err(Error::Layout { tensor, field, value, rule });
         }
     }
     if view.layout.num_elements() == 0 {

@@ -53,7 +53,7 @@ impl Merge {
     pub fn bind(&self, args: MergeArgs<'_>) -> Result<BoundMerge> {
         let (problem, caps) = (&self.plan.problem, self.ctx.caps());
         let (parts, rows, width) = (problem.num_parts, problem.num_rows, problem.head_dim_v);
-        let expect = |tensor, shape, access, vec4| Expect { tensor, shape, dtype: DType::F32, access, vec4 };
+        let expect = |tensor, shape, access, at_a_time| Expect { tensor, shape, dtype: DType::F32, access, at_a_time };
         let read = [("parts_out", args.parts_out.buffer), ("parts_lse", args.parts_lse.buffer)];
         check_apart(("out", args.out.buffer), &read)?;
         check_apart(("lse", args.lse.buffer), &[read[0], read[1], ("out", args.out.buffer)])?;
@@ -61,11 +61,10 @@ impl Merge {
         check_contiguous("parts_lse", &args.parts_lse.layout)?;
 
         let parts_out =
-            check_tensor(args.parts_out, expect("parts_out", [parts, rows, 1, width], Access::Read, true), caps)?;
-        let parts_lse =
-            check_tensor(args.parts_lse, expect("parts_lse", [parts, rows, 1, 1], Access::Read, false), caps)?;
-        let out = check_tensor(args.out.as_view(), expect("out", [1, rows, 1, width], Access::Write, true), caps)?;
-        let lse = check_tensor(args.lse.as_view(), expect("lse", [1, rows, 1, 1], Access::Write, false), caps)?;
+            check_tensor(args.parts_out, expect("parts_out", [parts, rows, 1, width], Access::Read, 4), caps)?;
+        let parts_lse = check_tensor(args.parts_lse, expect("parts_lse", [parts, rows, 1, 1], Access::Read, 1), caps)?;
+        let out = check_tensor(args.out.as_view(), expect("out", [1, rows, 1, width], Access::Write, 4), caps)?;
+        let lse = check_tensor(args.lse.as_view(), expect("lse", [1, rows, 1, 1], Access::Write, 1), caps)?;
         let (out_offset, [out_batch, out_seq, out_head]) = out.in_vec4();
         let params = MergeParams {
             num_parts: parts,

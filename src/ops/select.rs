@@ -103,7 +103,7 @@ impl Selection {
     fn check<'a>(&self, args: &SelectionArgs<'a>, memory: SelectionMemory<'a>) -> Result<Tensors<'a>> {
         let (problem, caps) = (&self.plan.problem, self.ctx.caps());
         let (shape, dtype) = (problem.shape(), problem.dtype);
-        let input = |tensor, shape| Expect { tensor, shape, dtype, access: Access::Read, vec4: true };
+        let input = |tensor, shape| Expect { tensor, shape, dtype, access: Access::Read, at_a_time: 4 };
         let seq_lens_kv = match (args.seq_lens_kv, problem.seq_lens_kv) {
             (Some(view), true) => Some(check_u32(view, "seq_lens_kv", shape.batch_size.into(), caps)?),
             (None, false) => None,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::attend_cost::Walks;
 use super::tiling_columns::ColumnsTiling;
 use super::tiling_matrix::{MatrixTiling, check_dtype};
+use super::tiling_staged::StagedTiling;
 use super::{Dispatch, Parts, Sharing, Tiling, TunedAt, merge, tiling_matrix};
 use crate::kernels::KernelId;
 use crate::shader::{Arrays, Module, Specialization};
@@ -109,7 +110,9 @@ impl AttentionPlan {
             (Some(edge), _) => MatrixTiling::new(problem, tiling, edge).carried(),
             (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling).carried(),
             // The columns of each row, and the row's numbers.
-            (None, Sharing::Keys) => tiling.rows * (shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes) + 1),
+            (None, Sharing::Keys | Sharing::Tiles) => {
+                tiling.rows * (shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes) + 1)
+            }
         };
         let walks = Walks::new(problem, tiling, carried);
         let kernel = if tiling.num_splits == 1 { KernelId::AttendPrefill } else { KernelId::AttendDecode };
@@ -318,12 +321,17 @@ fn specialize_attend(
         None => (Module::WalkRange, Module::HandRange),
     };
     let elem = elem_module(problem.dtype, tier, caps);
+    let [chunk, elem] = match (caps.edge_of(tier), tiling.sharing) {
+        (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling).modules(elem),
+        _ => [Module::ChunkOne, elem],
+    };
     let mut modules = vec![
         Module::AttendParams,
         Module::SeqLens,
         Module::AttendPlace,
         walk,
         elem,
+        chunk,
         Module::NonFinite,
         Module::AttendTile,
     ];
@@ -340,6 +348,14 @@ fn specialize_attend(
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
             modules.extend([share, reduce, Module::CarryNone, Module::AttendRowsColumns]);
             ColumnsTiling::new(problem, tiling).constants()
+        }
+        (None, Sharing::Tiles) => {
+            let (share, reduce) = share_modules(tiling.lanes, tier, caps);
+            let hand = if problem.blocks.is_some() { Module::HandStaged } else { hand };
+            modules.extend([hand, share, reduce, Module::CarryNone, Module::AttendRowsStaged]);
+            let mut constants = scalar_constants(shape, tier, tiling);
+            constants.extend(StagedTiling::new(problem, tiling, caps, tier).constants());
+            constants
         }
         (None, Sharing::Keys) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
@@ -369,7 +385,7 @@ const fn queries_module(shape: &AttentionShape, tier: Tier, tiling: Tiling, caps
     if caps.software && kept <= MOST_KEPT_BYTES { Module::QueriesKept } else { Module::QueriesLoaded }
 }
 
-/// The constants of `attend_rows`.
+/// The constants of `attend_rows`, and some of those of `attend_rows_staged`.
 fn scalar_constants(shape: &AttentionShape, tier: Tier, tiling: Tiling) -> BTreeMap<&'static str, u32> {
     BTreeMap::from([
         ("LANES", tiling.lanes),

@@ -2,7 +2,7 @@
 //! from a buffer are unknown here; with the longest, every walk is at its longest.
 
 use super::attend::RowSets;
-use super::{Costs, Parts, Tiling};
+use super::{Costs, Parts, Sharing, Tiling};
 use crate::{AttentionProblem, BlockSelection, DeviceCaps, DispatchBudget, Mask};
 
 /// Memory for the state of workgroups whose walks are cut: at most what partial results may have.
@@ -30,11 +30,13 @@ impl<'a> Walks<'a> {
         self.row_tiles * sets * u64::from(self.tiling.num_splits)
     }
 
-    /// Operations of a tile: a multiply-add for each row and column of k and v, and one fetch for all rows.
+    /// Operations of a tile: a multiply-add for each row and column of k and v, and one fetch for all rows. Where tiles are shared, rows
+    /// are fetched again for each.
     fn tile_operations(&self) -> u64 {
-        let shape = self.problem.shape();
+        let (shape, tile_q) = (self.problem.shape(), u64::from(self.tiling.tile_q()));
         let columns = u64::from(shape.head_dim) + u64::from(shape.head_dim_v);
-        u64::from(self.tiling.tile_kv()) * columns * (u64::from(self.tiling.tile_q()) + DispatchBudget::FETCH)
+        let rows = if self.tiling.sharing == Sharing::Tiles { tile_q * u64::from(shape.head_dim) } else { 0 };
+        u64::from(self.tiling.tile_kv()) * columns * (tile_q + DispatchBudget::FETCH) + rows * DispatchBudget::FETCH
     }
 
     /// Tiles of the longest walk of a workgroup.

@@ -28,6 +28,10 @@ impl AttentionPlan {
             (true, _) => Loads { bytes: vec4, run_bytes: row, in_flight: constant("K_EACH") },
             // Each lane walks along keys of its own.
             (false, Sharing::Keys) => Loads { bytes: vec4, run_bytes: vec4, in_flight: self.tiling.keys },
+            // Consecutive invocations read consecutive columns of a slice.
+            (false, Sharing::Tiles) => {
+                Loads { bytes: vec4, run_bytes: row.min(constant("SLICE4") * vec4), in_flight: constant("K_EACH") }
+            }
             (false, Sharing::Columns) => {
                 let (chunk, columns) = (constant("CHUNK"), constant("K_COLS"));
                 let bytes = chunk * vec4;
@@ -49,7 +53,7 @@ impl SelectionPlan {
             return Loads { bytes: vec4, run_bytes: row, in_flight: 1 };
         }
         match self.tiling.sharing {
-            Sharing::Keys => Loads { bytes: vec4, run_bytes: vec4, in_flight: 4 },
+            Sharing::Keys | Sharing::Tiles => Loads { bytes: vec4, run_bytes: vec4, in_flight: 4 },
             Sharing::Columns => {
                 let chunk = self.tiling.chunk(self.problem.dtype);
                 let run_bytes = row.min(self.tiling.lanes * chunk * vec4);

@@ -20,6 +20,7 @@ mod stretch;
 mod tiling;
 mod tiling_columns;
 mod tiling_matrix;
+mod tiling_staged;
 mod tuned;
 
 pub use attend::AttentionPlan;

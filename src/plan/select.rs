@@ -400,7 +400,7 @@ impl SelectionPlan {
         }
         let wanted = match (caps.software, self.tiling.sharing) {
             (true, _) => 8,
-            (false, Sharing::Keys) => 256,
+            (false, Sharing::Keys | Sharing::Tiles) => 256,
             // Workgroups of fewer chunks, whose heads wait for memory one after the other.
             (false, Sharing::Columns) => 1024,
         };

@@ -49,7 +49,7 @@ impl SelectionPlan {
             ("HEAD_DIM4", head_dim4),
         ]);
         match tiling.sharing {
-            Sharing::Keys => {
+            Sharing::Keys | Sharing::Tiles => {
                 let share = tiling.share(self.tier);
                 constants.extend([("ROWS", tiling.rows), ("SHARE", share), ("SLOTS", tiling.rows / share)]);
             }
@@ -62,7 +62,7 @@ impl SelectionPlan {
             }
         }
         let modules = match tiling.sharing {
-            Sharing::Keys => vec![share, Module::SamplePlace, Module::BestScores],
+            Sharing::Keys | Sharing::Tiles => vec![share, Module::SamplePlace, Module::BestScores],
             Sharing::Columns => vec![share, reduce, Module::SamplePlace, Module::BestScoresColumns],
         };
         (modules, constants)

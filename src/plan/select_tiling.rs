@@ -70,7 +70,7 @@ impl SelectionTiling {
     /// Who has keys of their own in a workgroup of so many groups.
     pub(super) const fn owners(&self, groups: u32) -> u32 {
         match self.sharing {
-            Sharing::Keys => self.lanes * groups,
+            Sharing::Keys | Sharing::Tiles => self.lanes * groups,
             Sharing::Columns => groups,
         }
     }
@@ -181,6 +181,9 @@ impl SelectionTiling {
         }
         if !self.rows.is_power_of_two() || self.rows > 32 {
             return invalid("rows", self.rows, "must be a power of two up to 32");
+        }
+        if self.sharing == Sharing::Tiles {
+            return invalid("sharing", self.sharing as u32, "must be Sharing::Keys or Sharing::Columns in a selection");
         }
         if self.sharing == Sharing::Columns && self.rows != 1 {
             return invalid("rows", self.rows, "must be 1 where lanes share the row of a key");

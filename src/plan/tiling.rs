@@ -3,6 +3,7 @@
 use super::attend::RowSets;
 use super::tiling_columns::{ColumnsTiling, walk_keys, walks_alone};
 use super::tiling_matrix::MatrixTiling;
+use super::tiling_staged::StagedTiling;
 use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 
 /// What the invocations of a workgroup share out among themselves. [`Tier::Matrix`] has a way of its own, and takes
@@ -16,6 +17,9 @@ pub enum Sharing {
     /// All groups have the same query rows and different keys. The lanes of a group share the row of a key, so that
     /// neighbours read neighbouring memory: for few query rows, whose time is that of reading k and v.
     Columns,
+    /// As [`Sharing::Keys`], but all groups read keys and values from tiles in workgroup memory, which they copy there
+    /// together: for many query rows, whose time is that of multiplying.
+    Tiles,
 }
 
 /// How a kernel cuts its problem. A *group* of `lanes` invocations attends `rows` query rows; a workgroup is `groups`
@@ -48,7 +52,7 @@ impl Tiling {
     #[must_use]
     pub const fn tile_q(&self) -> u32 {
         match self.sharing {
-            Sharing::Keys => self.rows * self.groups,
+            Sharing::Keys | Sharing::Tiles => self.rows * self.groups,
             Sharing::Columns => self.rows,
         }
     }
@@ -57,7 +61,7 @@ impl Tiling {
     #[must_use]
     pub const fn tile_kv(&self) -> u32 {
         match self.sharing {
-            Sharing::Keys => self.lanes * self.keys,
+            Sharing::Keys | Sharing::Tiles => self.lanes * self.keys,
             Sharing::Columns => self.groups * self.keys,
         }
     }
@@ -94,9 +98,14 @@ impl Tiling {
     /// Workgroup memory that `attend_rows` declares with this tiling.
     const fn workgroup_storage_bytes(&self, tier: Tier) -> u64 {
         let weights = self.groups as u64 * self.rows as u64 * self.weights_stride() as u64 * 16;
+        weights + self.reduce_bytes(tier)
+    }
+
+    /// Workgroup memory that rows' maxima and sums go through.
+    pub(super) const fn reduce_bytes(&self, tier: Tier) -> u64 {
         let reduce = self.groups as u64 * self.rows as u64 * (self.lanes as u64 + 1) * 4;
         // Arrays start at multiples of 16.
-        weights + if tier.subgroup() { 0 } else { reduce.next_multiple_of(16) + 16 }
+        if tier.subgroup() { 0 } else { reduce.next_multiple_of(16) + 16 }
     }
 
     /// Workgroup memory for the keys of a tile, where they come from a list.
@@ -109,8 +118,10 @@ impl Tiling {
         if let Some(edge) = caps.edge_of(tier) {
             return MatrixTiling::new(problem, *self, edge).storage_bytes();
         }
-        if self.sharing == Sharing::Columns {
-            return ColumnsTiling::new(problem, *self).storage_bytes(tier);
+        match self.sharing {
+            Sharing::Columns => return ColumnsTiling::new(problem, *self).storage_bytes(tier),
+            Sharing::Tiles => return StagedTiling::new(problem, *self, caps, tier).storage_bytes(),
+            Sharing::Keys => {}
         }
         self.workgroup_storage_bytes(tier) + if problem.blocks.is_some() { self.tile_keys_bytes() } else { 0 }
     }
@@ -136,14 +147,19 @@ impl Tiling {
     #[cfg(feature = "tune")]
     pub(crate) fn of_each_sharing(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Vec<Self> {
         let columns = ColumnsTiling::suits(problem).then_some(Sharing::Columns);
+        let tiles = StagedTiling::suits(problem, caps).then_some(Sharing::Tiles);
         let of = |sharing| Self::of_sharing(problem, caps, tier, sharing);
-        [Sharing::Keys].into_iter().chain(columns).map(of).collect()
+        [Sharing::Keys].into_iter().chain(columns).chain(tiles).map(of).collect()
     }
 
     /// With [`Sharing::Keys`] where workgroup memory does not hold what another takes.
     fn of_sharing(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, sharing: Sharing) -> Self {
-        let columns = || ColumnsTiling::choose(problem, caps, tier);
-        if let Some(tiling) = (sharing == Sharing::Columns).then(columns).flatten() {
+        let chosen = match sharing {
+            Sharing::Columns => ColumnsTiling::choose(problem, caps, tier),
+            Sharing::Tiles => StagedTiling::choose(problem, caps, tier),
+            Sharing::Keys => None,
+        };
+        if let Some(tiling) = chosen {
             return Self { num_splits: choose_splits(problem, tiling, caps), ..tiling };
         }
         let shape = problem.shape();
@@ -234,13 +250,20 @@ impl core::fmt::Display for Tiling {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Self { lanes, rows, keys, groups, num_splits, sharing } = self;
         let lanes_of = if *sharing == Sharing::Columns { " of a key" } else { "" };
-        write!(f, "{lanes} lanes{lanes_of} x {rows} rows x {keys} keys x {groups} groups, {num_splits} splits")
+        let staged = if *sharing == Sharing::Tiles { " of staged tiles" } else { "" };
+        write!(f, "{lanes} lanes{lanes_of} x {rows} rows x {keys} keys x {groups} groups{staged}, {num_splits} splits")
     }
 }
 
-/// Few rows wait for memory. A software device has no neighbouring lanes whose loads become one.
+/// Few rows wait for memory, many for arithmetic and what feeds it. A software device has no neighbouring lanes whose loads become one.
 fn choose_sharing(problem: &AttentionProblem, caps: &DeviceCaps) -> Sharing {
-    if !caps.software && ColumnsTiling::suits(problem) { Sharing::Columns } else { Sharing::Keys }
+    if !caps.software && ColumnsTiling::suits(problem) {
+        Sharing::Columns
+    } else if StagedTiling::suits(problem, caps) {
+        Sharing::Tiles
+    } else {
+        Sharing::Keys
+    }
 }
 
 /// Lanes split the columns of v, so more lanes than columns would idle; within a subgroup tier a group is at most the
@@ -308,7 +331,7 @@ fn choose_splits(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps) 
     let (shape, rows) = (problem.shape(), RowSets::of(problem));
     let wanted_workgroups: u64 = match (caps.software, tiling.sharing) {
         (true, _) => 8,
-        (false, Sharing::Keys) => 512,
+        (false, Sharing::Keys | Sharing::Tiles) => 512,
         // Smaller ones. On an H100 33 to 264 splits of 32 heads made no difference, 16 were 3 % slower.
         (false, Sharing::Columns) => 1024,
     };

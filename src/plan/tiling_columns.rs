@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::attend::RowSets;
 use super::{Sharing, Tiling};
+use crate::shader::Module;
 use crate::{AttentionProblem, DType, DeviceCaps, Tier};
 
 /// Rows that these kernels are for. Each row more costs registers, and more than this wait for arithmetic rather than memory.
@@ -30,6 +31,8 @@ const fn chunk(dtype: DType) -> u32 {
 pub(super) struct ColumnsTiling {
     tiling: Tiling,
     chunk: u32,
+    /// vec4 of one load of a key or a value.
+    per_load: u32,
     head_dim4: u32,
     head_dim_v4: u32,
 }
@@ -38,7 +41,10 @@ impl ColumnsTiling {
     pub(super) fn new(problem: &AttentionProblem, tiling: Tiling) -> Self {
         let shape = problem.shape();
         let [head_dim4, head_dim_v4] = [shape.head_dim, shape.head_dim_v].map(|width| width / 4);
-        Self { tiling, chunk: chunk(problem.dtype), head_dim4, head_dim_v4 }
+        let chunk = chunk(problem.dtype);
+        // Two vec4 at a time must not reach past a row.
+        let pairs = problem.aligned_rows && chunk == 2 && head_dim4.is_multiple_of(2) && head_dim_v4.is_multiple_of(2);
+        Self { tiling, chunk, per_load: if pairs { 2 } else { 1 }, head_dim4, head_dim_v4 }
     }
 
     /// Whether these kernels are for a problem.
@@ -131,6 +137,15 @@ impl ColumnsTiling {
         }
     }
 
+    /// The family `chunk`, for elements of this module, and the module that elements then have: pairs are read as words.
+    pub(super) const fn modules(&self, elem: Module) -> [Module; 2] {
+        match (self.per_load, elem) {
+            (1, _) => [Module::ChunkOne, elem],
+            (_, Module::ElemF16) => [Module::ChunkPair, Module::ElemF16Packed],
+            _ => [Module::ChunkPair, elem],
+        }
+    }
+
     /// Constants of the shader.
     pub(super) fn constants(&self) -> BTreeMap<&'static str, u32> {
         let tiling = self.tiling;
@@ -140,6 +155,7 @@ impl ColumnsTiling {
             ("KEYS", tiling.keys),
             ("GROUPS", tiling.groups),
             ("CHUNK", self.chunk),
+            ("PER_LOAD", self.per_load),
             ("K_COLS", self.columns(self.head_dim4)),
             ("COLS", self.columns(self.head_dim_v4)),
             ("REDUCED", tiling.rows * tiling.keys),

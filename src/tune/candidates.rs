@@ -115,7 +115,7 @@ pub fn selection_neighbours(
     // The other members of the families.
     let sharing = match tiling.sharing {
         Sharing::Keys => SelectionTiling { sharing: Sharing::Columns, rows: 1, ..tiling },
-        Sharing::Columns => SelectionTiling { sharing: Sharing::Keys, ..tiling },
+        Sharing::Columns | Sharing::Tiles => SelectionTiling { sharing: Sharing::Keys, ..tiling },
     };
     let candidates = match tiling.candidates {
         Candidates::Scratch => Candidates::Workgroup,

@@ -18,6 +18,8 @@ struct Device {
     tier: Tier,
     tiling: Tiling,
     subgroup_size: usize,
+    /// Whether rows are promised to begin at multiples of 16 bytes.
+    aligned: bool,
 }
 
 const TINY: Tiling = Tiling { lanes: 4, rows: 2, keys: 4, groups: 2, num_splits: 1, sharing: Sharing::Keys };
@@ -29,7 +31,7 @@ impl Device {
         caps.max_workgroup_storage_bytes = 128 << 10;
         let size = subgroup_size.as_ref().map_or(4, |size| *size.end());
         caps.subgroup_size = subgroup_size;
-        Self { caps, tier, tiling, subgroup_size: size as usize }
+        Self { caps, tier, tiling, subgroup_size: size as usize, aligned: false }
     }
 
     fn baseline() -> Self {
@@ -70,6 +72,16 @@ impl Device {
     fn tiled(mut self, change: impl FnOnce(&mut Tiling)) -> Self {
         change(&mut self.tiling);
         self
+    }
+
+    fn aligned(mut self) -> Self {
+        self.aligned = true;
+        self
+    }
+
+    /// With tiles that all groups share.
+    fn staged(self) -> Self {
+        self.tiled(|tiling| tiling.sharing = Sharing::Tiles)
     }
 
     fn splits(self, num_splits: u32) -> Self {
@@ -143,7 +155,7 @@ fn output(shape: &AttentionShape, dtype: DType, buffers: &Buffers) -> AttentionO
 /// Dense attention, against the oracle and the twins.
 fn dense<T: Element>(device: Device, case: common::Case<T>, out_dtype: DType) -> Case {
     let problem = common::gpu::problem_of(&case, out_dtype);
-    let plan = device.plan(&problem);
+    let plan = device.plan(&if device.aligned { problem.aligned_rows() } else { problem });
     let (launches, buffers) = parts(&device, &plan, &case, None);
     let name = format!("{:?} {case:?} {out_dtype}", device.tiling);
     let what = name.clone();
@@ -212,6 +224,7 @@ fn shape(lens: [u32; 2]) -> AttentionShape {
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = dense_cases();
+    cases.extend(staged_cases());
     cases.extend(selected_cases());
     cases.extend(matrix_cases());
     cases
@@ -241,9 +254,59 @@ fn dense_cases() -> Vec<Case> {
         dense(Device::segments(Tier::Subgroup).cut(), random([9, 53], window, 15), DType::F32),
         dense(Device::columns(Tier::Baseline, None), random([5, 53], Mask::Causal, 16), DType::F32),
         dense(Device::columns(Tier::Baseline, None).cut(), halves([5, 53], window, 17), DType::F32),
+        dense(Device::columns(Tier::Baseline, None).aligned(), halves([5, 53], Mask::Causal, 16), DType::F32),
         dense(Device::columns(Tier::Subgroup, Some(4..=4)).splits(9), random([2, 90], Mask::Causal, 18), DType::F32),
         dense(Device::columns(Tier::Subgroup, Some(4..=8)).cut(), random([2, 90], window, 19), DType::F32),
     ]
+}
+
+/// Tiles that all groups share, whose columns and values come in several portions where they are wide.
+fn staged_cases() -> Vec<Case> {
+    let window = Mask::Window { left: Some(20), right: Some(3) };
+    let wide = |lens| AttentionShape { head_dim: 36, head_dim_v: 68, ..shape(lens) };
+    let random = |shape, mask, seed| common::Case::<f32>::random(shape, mask, seed);
+    let halves = |shape, mask, seed| common::Case::<f16>::random(shape, mask, seed);
+    // Two portions of weights.
+    let more = |device: Device| device.staged().tiled(|tiling| tiling.keys = 8);
+    let mut with_lens = random(shape([5, 37]), Mask::Causal, 61);
+    with_lens.seq_lens_kv = Some(vec![20, 37]);
+    let mut spoiled = random(shape([12, 45]), Mask::Causal, 62);
+    // Values of one late key: rows before it stay finite.
+    let row = spoiled.v.data().len() / 2 / 45;
+    spoiled.v.data_mut()[40 * row..][..row].fill(f32::INFINITY);
+    let blocks = |seed| common::Case::<f32>::random(shape([13, 70]), Mask::Causal, seed);
+    let heads = BlockSelection { granularity: Granularity::QueryHead, ..SELECTION };
+    vec![
+        dense(Device::baseline().staged(), with_lens, DType::F32),
+        dense(Device::baseline().staged(), spoiled, DType::F32),
+        dense(more(Device::baseline()), random(wide([5, 53]), Mask::Causal, 63), DType::F32),
+        dense(more(Device::baseline()).splits(3), random(wide([5, 90]), window, 64), DType::F32),
+        dense(more(Device::baseline()).cut(), random(wide([5, 90]), Mask::Causal, 65), DType::F32),
+        dense(Device::new(Tier::F16, None, TINY).staged(), halves(wide([5, 37]), window, 66), DType::F16),
+        dense(more(Device::baseline()), halves(wide([5, 37]), window, 67), DType::F16),
+        dense(more(Device::subgroups(Tier::Subgroup)), random(wide([9, 53]), Mask::Causal, 68), DType::F32),
+        dense(more(Device::subgroups(Tier::SubgroupF16)).cut(), halves(wide([9, 53]), Mask::Full, 69), DType::F32),
+        dense(more(Device::segments(Tier::Subgroup)), random(wide([9, 53]), Mask::Causal, 70), DType::F32),
+        dense(more(Device::segments(Tier::Subgroup)).software(), random(wide([9, 53]), window, 71), DType::F32),
+        selected(Device::baseline().staged(), blocks(72), SELECTION),
+        selected(more(Device::baseline()).splits(3), blocks(73), heads),
+        selected(more(Device::subgroups(Tier::Subgroup)).cut(), blocks(74), SELECTION),
+        selected(more(Device::segments(Tier::Subgroup)), blocks(75), SELECTION),
+    ]
+}
+
+/// A launch of attention with the tiling that a plan takes by itself.
+pub(crate) fn chosen(caps: &DeviceCaps, shape: AttentionShape, dtype: DType) -> (Launch, Buffers, Tiling) {
+    let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal).with_lse();
+    let plan = AttentionPlan::new(&problem, caps).unwrap();
+    let size = caps.subgroup_size.as_ref().map_or(4, |size| *size.end()) as usize;
+    let device =
+        Device { caps: caps.clone(), tier: plan.tier(), tiling: plan.tiling(), subgroup_size: size, aligned: false };
+    let (mut launches, buffers) = match dtype {
+        DType::F16 => parts(&device, &plan, &common::Case::<f16>::random(shape, Mask::Causal, 80), None),
+        _ => parts(&device, &plan, &common::Case::<f32>::random(shape, Mask::Causal, 80), None),
+    };
+    (launches.swap_remove(0), buffers, plan.tiling())
 }
 
 fn selected_cases() -> Vec<Case> {
@@ -311,6 +374,9 @@ pub(crate) fn tilings() -> Vec<Case> {
             let segments = Tiling { groups: 2 * groups, ..tiling };
             cases.push(dense(Device::new(Tier::Subgroup, Some(lanes..=2 * lanes), segments), case(), DType::F32));
             cases.push(selected(Device::new(Tier::Baseline, None, tiling), case(), SELECTION));
+            cases.push(dense(Device::new(Tier::Baseline, None, tiling).staged(), case(), DType::F32));
+            cases.push(dense(Device::new(Tier::Subgroup, Some(lanes..=lanes), tiling).staged(), case(), DType::F32));
+            cases.push(selected(Device::new(Tier::Baseline, None, tiling).staged(), case(), SELECTION));
             let columns = Tiling { keys: keys - 1, rows: rows.min(8), sharing: Sharing::Columns, ..tiling };
             cases.push(dense(Device::new(Tier::Baseline, None, columns), case(), DType::F32));
             let groups = 2 * groups;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::lower::lower;
-use super::machine;
+use super::machine::{self, Ran};
 use super::shadow::Fault;
 
 /// Buffers by name.
@@ -41,6 +41,11 @@ pub(crate) struct Recorded {
 impl Launch {
     /// Runs a text of it. Buffers that the shader does not name stay as they are.
     pub(crate) fn run(&self, text: &str, buffers: &mut Buffers) -> Result<u64, Fault> {
+        Ok(self.run_all(text, buffers)?.into_iter().map(|ran| ran.steps).sum())
+    }
+
+    /// The same, and what each of its dispatches took.
+    pub(crate) fn run_all(&self, text: &str, buffers: &mut Buffers) -> Result<Vec<Ran>, Fault> {
         let program = lower(text, self.subgroup_size);
         let mut bound = BTreeMap::new();
         for variable in &program.memories {
@@ -49,14 +54,12 @@ impl Launch {
                 bound.insert(name, bytes.clone());
             }
         }
-        let mut steps = 0;
-        for (grid, uniform) in &self.stretches {
-            steps += machine::run(&program, *grid, uniform, &mut bound)?;
-        }
+        let run = |(grid, uniform): &([u32; 3], Vec<u32>)| machine::run(&program, *grid, uniform, &mut bound);
+        let ran = self.stretches.iter().map(run).collect::<Result<Vec<_>, _>>()?;
         for (name, bytes) in bound {
             buffers.insert(self.buffer_of(name).to_owned(), bytes);
         }
-        Ok(steps)
+        Ok(ran)
     }
 
     pub(crate) fn rolled(&self) -> &str {

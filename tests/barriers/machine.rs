@@ -73,6 +73,15 @@ pub(crate) struct Machine<'a> {
     loops: Vec<[Mask; 2]>,
     /// Operations so far.
     pub(crate) steps: u64,
+    /// By line and variable: how many of eight lanes that load or store a vec4 of workgroup memory met on a bank, at the most.
+    pub(crate) banks: BTreeMap<(u32, usize), usize>,
+}
+
+/// What a dispatch took.
+pub(crate) struct Ran {
+    pub(crate) steps: u64,
+    /// Lines of workgroup memory, each with the number of lanes that met on a bank.
+    pub(crate) banks: Vec<(String, usize)>,
 }
 
 /// Runs a dispatch. Buffers are bound by the names of their variables, and hold afterwards what the shader wrote.
@@ -81,7 +90,7 @@ pub(crate) fn run(
     grid: [u32; 3],
     uniform: &[u32],
     buffers: &mut BTreeMap<&str, Vec<u8>>,
-) -> Result<u64, Fault> {
+) -> Result<Ran, Fault> {
     let mut machine = Machine::new(program, uniform, buffers);
     for z in 0..grid[2] {
         for y in 0..grid[1] {
@@ -99,7 +108,8 @@ pub(crate) fn run(
             }
         }
     }
-    Ok(machine.steps)
+    let banks = machine.banks.iter().map(|(&(line, _), &met)| (program.line(line), met)).collect();
+    Ok(Ran { steps: machine.steps, banks })
 }
 
 impl<'a> Machine<'a> {
@@ -137,6 +147,7 @@ impl<'a> Machine<'a> {
             all: Mask::first(program.lanes),
             loops: Vec::new(),
             steps: 0,
+            banks: BTreeMap::new(),
         };
         machine.begin(&program.constants);
         machine
@@ -370,6 +381,30 @@ impl<'a> Machine<'a> {
             found.written[at] = self.workgroup;
         } else if found.written[at] != self.workgroup {
             return Err(Fault::Unwritten(format!("{}[{at}] at {}", variable.name, self.program.line(line))));
+        }
+        Ok(())
+    }
+
+    /// Notes which lanes meet on a bank of workgroup memory. Hardware serves eight lanes' vec4 at a time, from 32 banks of 4 bytes;
+    /// lanes that want the same vec4 are served together.
+    pub(crate) fn note_banks(&mut self, place: &Place, active: Mask, line: u32) -> Result<(), Fault> {
+        let Root::Memory(memory) = place.root else { return Ok(()) };
+        let variable = &self.program.memories[memory];
+        if variable.space != Space::Workgroup || place.size != 4 || variable.kind.size_bytes() != 4 {
+            return Ok(());
+        }
+        for first in (0..self.program.lanes).step_by(8) {
+            let mut wanted: [Vec<usize>; 8] = Default::default();
+            for lane in (first..(first + 8).min(self.program.lanes)).filter(|&lane| active.has(lane)) {
+                let at = self.offset(place, lane, line)? / 4;
+                let bank = &mut wanted[at % 8];
+                if !bank.contains(&at) {
+                    bank.push(at);
+                }
+            }
+            let met = wanted.iter().map(Vec::len).max().unwrap_or(0);
+            let most = self.banks.entry((line, memory)).or_default();
+            *most = met.max(*most);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ mod common;
 
 mod arith;
 mod attend;
+mod banks;
 mod exprs;
 mod language;
 mod launch;

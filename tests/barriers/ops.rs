@@ -124,6 +124,7 @@ impl Machine<'_> {
             // The same registers for all.
             Root::Registers(slot) if place.indices.is_empty() => self.copy([to, slot + place.offset, place.size]),
             root => {
+                self.note_banks(place, active, line)?;
                 for lane in (0..lanes).filter(|&lane| active.has(lane)) {
                     let from = self.offset(place, lane, line)?;
                     for at in 0..place.size {
@@ -140,6 +141,7 @@ impl Machine<'_> {
 
     fn store(&mut self, from: Slot, place: &Place, active: Mask, line: u32) -> Result<(), Fault> {
         let lanes = self.program.lanes;
+        self.note_banks(place, active, line)?;
         for lane in (0..lanes).filter(|&lane| active.has(lane)) {
             let to = self.offset(place, lane, line)?;
             for at in 0..place.size {

@@ -113,6 +113,13 @@ pub fn segment_tiling(caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
     Some(Tiling { lanes, rows: 4, keys: 4, groups: 2 * size.end() / lanes, num_splits: 1, sharing: Sharing::Keys })
 }
 
+/// Tiles that all groups share: of whole subgroups with splits, and of segments whose lanes hand their weights over in two steps.
+pub fn staged_tilings(caps: &DeviceCaps, tier: Tier) -> [Tiling; 2] {
+    let tiny = Tiling { sharing: Sharing::Tiles, ..tiny_tiling(caps, tier, 3) };
+    let wide = segment_tiling(caps, tier).unwrap_or(Tiling { rows: 4, groups: 2 * tiny.groups, ..tiny });
+    [tiny, Tiling { keys: 8, num_splits: 1, sharing: Sharing::Tiles, ..wide }]
+}
+
 /// Lanes that share the rows of keys: three rows, few keys under way, as many groups as subgroups of every size allow; with splits one
 /// row and one group.
 pub fn columns_tilings(caps: &DeviceCaps, tier: Tier) -> [Tiling; 2] {
@@ -134,6 +141,7 @@ pub fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<Tiling> {
     let mut tilings = vec![tiny_tiling(caps, tier, 1), tiny_tiling(caps, tier, 3)];
     tilings.extend(segment_tiling(caps, tier));
     if !tier.matrix() {
+        tilings.extend(staged_tilings(caps, tier));
         tilings.extend(columns_tilings(caps, tier));
     }
     if tier.matrix() {

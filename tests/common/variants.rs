@@ -148,6 +148,7 @@ pub fn variants_of(devices: &[(DeviceCaps, Tier)]) -> Vec<Variant> {
     }
     for device in devices {
         folded_variants(device, &mut found);
+        aligned_variants(device, &mut found);
         selected_variants(device, &mut found);
     }
     let baseline = (DeviceCaps::BASELINE, Tier::Baseline);
@@ -162,6 +163,19 @@ pub fn variants_of(devices: &[(DeviceCaps, Tier)]) -> Vec<Variant> {
     let plan = MergePlan::new(&merge, &baseline.0).unwrap();
     found.add(&plan.dispatch().specialization, &baseline, None, None);
     found.variants
+}
+
+/// Rows that begin at multiples of 16 bytes.
+fn aligned_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
+    let (caps, tier) = device;
+    for dtype in [DType::F16, DType::BF16].into_iter().filter(|dtype| *dtype == DType::F16 || !tier.matrix()) {
+        for shape in &shapes([64, 128])[..2] {
+            let problem = AttentionProblem::new(*shape, dtype).with_lse().aligned_rows();
+            if let Ok(plan) = AttentionPlan::with_tier(&problem, caps, *tier) {
+                found.add_attention(&plan, 1, device);
+            }
+        }
+    }
 }
 
 /// Walks so long that the sums of matrices are folded, in one part and in several.
