@@ -4,6 +4,35 @@
 use wattn::{AttentionShape, DType, DeviceCaps, Sharing};
 
 use super::attend::chosen;
+use super::machine::{Machine, Mask};
+use super::program::{Place, Root, Space};
+use super::shadow::Fault;
+
+impl Machine<'_> {
+    /// Notes which lanes meet on a bank of workgroup memory. Hardware serves eight lanes' vec4 at a time, from 32 banks of 4 bytes;
+    /// lanes that want the same vec4 are served together.
+    pub(crate) fn note_banks(&mut self, place: &Place, active: Mask, line: u32) -> Result<(), Fault> {
+        let Root::Memory(memory) = place.root else { return Ok(()) };
+        let variable = &self.program.memories[memory];
+        if variable.space != Space::Workgroup || place.size != 4 || variable.kind.size_bytes() != 4 {
+            return Ok(());
+        }
+        for first in (0..self.program.lanes).step_by(8) {
+            let mut wanted: [Vec<usize>; 8] = Default::default();
+            for lane in (first..(first + 8).min(self.program.lanes)).filter(|&lane| active.has(lane)) {
+                let at = self.offset(place, lane, line)? / 4;
+                let bank = &mut wanted[at % 8];
+                if !bank.contains(&at) {
+                    bank.push(at);
+                }
+            }
+            let met = wanted.iter().map(Vec::len).max().unwrap_or(0);
+            let most = self.banks.entry((line, memory)).or_default();
+            *most = met.max(*most);
+        }
+        Ok(())
+    }
+}
 
 /// Devices by their subgroups, and whether they have f16.
 fn devices() -> Vec<DeviceCaps> {
