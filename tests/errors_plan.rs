@@ -1,0 +1,86 @@
+//! Mistakes that planning finds, each with an error of its own, which names the field, the value and the rule.
+
+use wattn::{
+    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Error, MergePlan, MergeProblem, Sharing, Tier,
+    Tiling,
+};
+
+const SHAPE: AttentionShape = AttentionShape {
+    batch_size: 2,
+    seq_len_q: 3,
+    seq_len_kv: 5,
+    num_q_heads: 4,
+    num_kv_heads: 2,
+    head_dim: 8,
+    head_dim_v: 12,
+};
+
+#[test]
+fn problems_break_rules_by_name() {
+    let invalid = |spoil: fn(&mut AttentionShape), wanted: (&str, u64)| {
+        let mut shape = SHAPE;
+        spoil(&mut shape);
+        let error = AttentionPlan::new(&AttentionProblem::new(shape, DType::F32), &DeviceCaps::BASELINE).unwrap_err();
+        let Error::Invalid { field, value, .. } = error else { panic!("{error}") };
+        assert_eq!((field, value), wanted);
+    };
+    invalid(|s| s.head_dim = 0, ("head_dim", 0));
+    invalid(|s| s.head_dim = 6, ("head_dim", 6));
+    invalid(|s| s.head_dim = 260, ("head_dim", 260));
+    invalid(|s| s.head_dim_v = 2, ("head_dim_v", 2));
+    invalid(|s| s.num_q_heads = 3, ("num_q_heads", 3));
+    invalid(|s| s.num_q_heads = 0, ("num_q_heads", 0));
+    invalid(|s| s.num_kv_heads = 0, ("num_kv_heads", 0));
+    invalid(|s| s.seq_len_kv = 1 << 30, ("seq_len_kv", 1 << 30));
+    invalid(|s| s.seq_len_q = u32::MAX, ("seq_len_q", u64::from(u32::MAX)));
+    for scale in [f32::NAN, f32::INFINITY] {
+        let problem = AttentionProblem::new(SHAPE, DType::F32).softmax_scale(scale);
+        assert!(matches!(problem.validate(), Err(Error::Scale { .. })));
+    }
+    for (problem, wanted) in [
+        (MergeProblem { num_parts: 0, num_rows: 1, head_dim_v: 4 }, "num_parts"),
+        (MergeProblem { num_parts: 2, num_rows: 1, head_dim_v: 5 }, "head_dim_v"),
+    ] {
+        let error = MergePlan::new(&problem, &DeviceCaps::BASELINE).unwrap_err();
+        assert!(matches!(error, Error::Invalid { field, .. } if field == wanted), "{error}");
+    }
+}
+
+#[test]
+fn tiers_and_tilings_must_fit_the_device() {
+    let problem = AttentionProblem::new(SHAPE, DType::F16);
+    let caps = DeviceCaps::BASELINE;
+    for (tier, wanted) in [(Tier::F16, "SHADER_F16"), (Tier::Subgroup, "SUBGROUP"), (Tier::SubgroupF16, "SHADER_F16")] {
+        let error = AttentionPlan::with_tier(&problem, &caps, tier).unwrap_err();
+        assert!(matches!(error, Error::MissingFeature { feature, .. } if feature == wanted), "{error}");
+    }
+    let good = Tiling { lanes: 8, rows: 2, keys: 4, groups: 1, num_splits: 1, sharing: Sharing::Keys };
+    let bad = |tiling, wanted: &str| match AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, tiling) {
+        Err(Error::Invalid { field, .. } | Error::Limit { limit: field, .. }) => assert_eq!(field, wanted),
+        other => panic!("{tiling:?} {other:?}"),
+    };
+    AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, good).unwrap();
+    bad(Tiling { lanes: 12, ..good }, "lanes");
+    bad(Tiling { lanes: 256, ..good }, "lanes");
+    bad(Tiling { rows: 3, ..good }, "rows");
+    bad(Tiling { rows: 64, ..good }, "rows");
+    bad(Tiling { keys: 6, ..good }, "keys");
+    bad(Tiling { keys: 0, ..good }, "keys");
+    bad(Tiling { groups: 0, ..good }, "groups");
+    bad(Tiling { num_splits: 0, ..good }, "num_splits");
+    bad(Tiling { num_splits: 4097, ..good }, "num_splits");
+    let columns = Tiling { sharing: Sharing::Columns, ..good };
+    for rows in [0, 33] {
+        bad(Tiling { rows, ..columns }, "rows");
+    }
+    for keys in [0, 17] {
+        bad(Tiling { keys, ..columns }, "keys");
+    }
+    bad(Tiling { rows: 32, keys: 16, groups: 8, ..columns }, "max_compute_workgroup_storage_size");
+    bad(Tiling { groups: 64, ..good }, "max_compute_invocations_per_workgroup");
+    bad(Tiling { lanes: 32, rows: 32, keys: 16, ..good }, "max_compute_workgroup_storage_size");
+    let staged = Tiling { sharing: Sharing::Tiles, ..good };
+    AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, Tiling { keys: 16, ..staged }).unwrap();
+    bad(Tiling { keys: 6, ..staged }, "keys");
+    bad(Tiling { lanes: 32, rows: 32, groups: 8, ..staged }, "max_compute_workgroup_storage_size");
+}
