@@ -26,7 +26,8 @@ fn unrolled_shaders_agree_with_the_oracle() {
             let tiny = tiny_tiling(ctx.caps(), tier, 1);
             let tilings = [tiny, Tiling { num_splits: 3, ..tiny }];
             let columns = columns_tilings(ctx.caps(), tier);
-            let staged = staged_tilings(ctx.caps(), tier);
+            // The smaller one: SwiftShader's compiler takes more than 20 GiB for the text of the other at these narrow widths.
+            let staged = staged_tilings(ctx.caps(), tier).into_iter().take(1);
             for tiling in tilings.into_iter().chain(columns).chain(staged).chain(segment_tiling(ctx.caps(), tier)) {
                 for (seed, mask) in
                     (1..).zip([Mask::Full, Mask::Causal, Mask::Window { left: Some(3), right: Some(7) }])
