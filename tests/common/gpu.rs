@@ -141,8 +141,10 @@ pub fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<Tiling> {
     let mut tilings = vec![tiny_tiling(caps, tier, 1), tiny_tiling(caps, tier, 3)];
     tilings.extend(segment_tiling(caps, tier));
     if !tier.matrix() {
-        tilings.extend(staged_tilings(caps, tier));
-        tilings.extend(columns_tilings(caps, tier));
+        // Of two tilings the first without f16 in shaders, the other with it, which compiles to another text anyhow.
+        let which = usize::from(tier.shader_f16());
+        tilings.push(staged_tilings(caps, tier)[which]);
+        tilings.push(columns_tilings(caps, tier)[which]);
     }
     if tier.matrix() {
         // Two rows of matrices and two columns of them in one group; two rows in many groups.
