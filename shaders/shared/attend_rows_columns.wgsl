@@ -230,7 +230,7 @@ fn store_row(tile: Tile, place: Place, index: u32) {
     }
 }
 
-// What a group's sums count for; nothing where it saw no key.
+// What a group's sums count for. Those of a group that saw no key are 0.
 fn share_of(g: u32, all_max: f32) -> f32 {
-    return select(max(exp2(group_max[g] - all_max), LEAST_WEIGHT), 0.0, group_max[g] == MASKED);
+    return max(exp2(group_max[g] - all_max), LEAST_WEIGHT);
 }

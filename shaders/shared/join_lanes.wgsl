@@ -20,12 +20,10 @@ fn join_parts(own: Merged, index: u32) -> Merged {
     for (var at = first; at < WORKGROUP_SIZE; at += items) {
         let sum = joined_sum[at];
         spoiled = spoiled || is_spoiled_sum(sum);
-        // Nothing where no part saw a key.
-        if sum > 0.0 {
-            let weight = max(exp(joined_max[at] - all.max_lse), LEAST_WEIGHT);
-            all.sum += sum * weight;
-            all.out = fma(vec4<f32>(weight), joined_out[at], all.out);
-        }
+        // Sums are 0 where no part saw a key.
+        let weight = max(exp(joined_max[at] - all.max_lse), LEAST_WEIGHT);
+        all.sum += sum * weight;
+        all.out = fma(vec4<f32>(weight), joined_out[at], all.out);
     }
     all.sum = select(all.sum, SPOILED_SUM, spoiled);
     return all;

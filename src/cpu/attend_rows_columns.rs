@@ -44,9 +44,8 @@ impl<T: Element> Call<'_, T> {
         }
 
         let max = groups.iter().fold(MASKED, |max, group| max.max(group.max));
-        let share = |group: &Group| {
-            if group.max == MASKED { 0.0 } else { (group.max - max).exp2().max(f32::MIN_POSITIVE) }
-        };
+        // Sums of a group that saw no key are 0.
+        let share = |group: &Group| (group.max - max).exp2().max(f32::MIN_POSITIVE);
         let sum: f32 = groups.iter().map(|group| group.sum * share(group)).sum();
         if spoiled || max == f32::INFINITY {
             out.fill(f32::NAN);
