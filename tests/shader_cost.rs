@@ -94,9 +94,7 @@ fn prompts_in_staged_tiles() {
                 head_dim,
                 head_dim_v: head_dim,
             };
-            let mut caps = matrix_gpu();
-            caps.matrix_tiles.clear();
-            let plan = AttentionPlan::new(&AttentionProblem::new(shape, dtype).mask(Mask::Causal), &caps).unwrap();
+            let plan = AttentionPlan::new(&AttentionProblem::new(shape, dtype).mask(Mask::Causal), &gpu()).unwrap();
             let (tiling, what) = (plan.tiling(), format!("{plan}"));
             assert_eq!(tiling.sharing, Sharing::Tiles, "{what}");
             let specialization = &plan.dispatches()[0].specialization;
@@ -296,7 +294,7 @@ fn one_query(heads: [u32; 2], method: impl Into<wattn::SelectionMethod>) -> Sele
     SelectionProblem::new(shape, DType::F16, method)
 }
 
-/// A large GPU.
+/// A large GPU without matrices.
 fn gpu() -> DeviceCaps {
     let mut caps = matrix_gpu();
     caps.matrix_tiles.clear();

@@ -14,6 +14,14 @@ pub struct Loads {
     pub in_flight: u32,
 }
 
+impl Loads {
+    /// Of lanes that share the rows of so many keys, 16 bytes each.
+    fn of_shared_rows(row_bytes: u32, lanes: u32, keys: u32) -> Self {
+        let run_bytes = 16 * lanes;
+        Self { bytes: 16, run_bytes: row_bytes.min(run_bytes), in_flight: keys * row_bytes.div_ceil(run_bytes) }
+    }
+}
+
 impl AttentionPlan {
     /// How the attending kernel reads k.
     #[must_use]
@@ -34,12 +42,7 @@ impl AttentionPlan {
             (false, Sharing::Tiles) => {
                 Loads { bytes: vec4, run_bytes: row.min(constant("SLICE4") * vec4), in_flight: constant("K_EACH") }
             }
-            (false, Sharing::Columns) => {
-                let (chunk, columns) = (constant("CHUNK"), constant("K_COLS"));
-                let bytes = chunk * vec4;
-                let run_bytes = row.min(self.tiling.lanes * bytes);
-                Loads { bytes, run_bytes, in_flight: self.tiling.keys * columns / chunk }
-            }
+            (false, Sharing::Columns) => Loads::of_shared_rows(row, self.tiling.lanes, self.tiling.keys),
         }
     }
 }
@@ -56,11 +59,7 @@ impl SelectionPlan {
         }
         match self.tiling.sharing {
             Sharing::Keys | Sharing::Rows | Sharing::Tiles => Loads { bytes: vec4, run_bytes: vec4, in_flight: 4 },
-            Sharing::Columns => {
-                let chunk = self.tiling.chunk(self.problem.dtype);
-                let run_bytes = row.min(self.tiling.lanes * chunk * vec4);
-                Loads { bytes: chunk * vec4, run_bytes, in_flight: 4 * row.div_ceil(self.tiling.lanes * chunk * vec4) }
-            }
+            Sharing::Columns => Loads::of_shared_rows(row, self.tiling.lanes, 4),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::attend::share_modules;
 use super::select_matrix::ModulesAndConstants;
+use super::select_tiling::digit_bytes;
+use super::tiling_columns::{chunk, columns};
 use super::{Candidates, SelectionPlan, Sharing, StagePlan};
 use crate::shader::{Module, Specialization};
 use crate::{DeviceCaps, SelectionMethod};
@@ -30,11 +32,6 @@ const fn beam_bytes(candidates: u32) -> u64 {
     8 * room(candidates) as u64
 }
 
-/// Workgroup memory of a top-k by digits: counts of digits, and of what each invocation keeps.
-const fn digit_bytes(invocations: u32) -> u64 {
-    4 * 4 * 272 + 8 * (invocations as u64 + 16)
-}
-
 impl SelectionPlan {
     /// Scores of four keys at a time for each owner, in workgroups of so many groups.
     pub(super) fn best_scores(&self, groups: u32, caps: &DeviceCaps) -> ModulesAndConstants {
@@ -54,8 +51,8 @@ impl SelectionPlan {
                 constants.extend([("ROWS", tiling.rows), ("SHARE", share), ("SLOTS", tiling.rows / share)]);
             }
             Sharing::Columns => {
-                let chunk = tiling.chunk(self.problem.dtype);
-                let cols = head_dim4.div_ceil(lanes * chunk) * chunk;
+                let chunk = chunk(self.problem.dtype);
+                let cols = columns(head_dim4, lanes, chunk);
                 constants.extend([("COLS", cols), ("CHUNK", chunk), ("GROUPS", groups)]);
                 // One more than lanes, so that invocations that add up neighbouring scores read different banks.
                 constants.extend([("REDUCED", REDUCED), ("REDUCE_STRIDE", lanes + 1)]);

@@ -2,7 +2,7 @@
 
 use super::Sharing;
 use super::select_matrix::MatrixScoring;
-use crate::{DType, DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
+use crate::{DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
 
 /// Where the candidates of a top-k lie, and how the best of them are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -54,6 +54,11 @@ const FEW_SAMPLES: u32 = 4;
 /// Bytes of a row that a lane takes of each of four keys: two loads of 16, and 32 registers for all.
 const BYTES_OF_ROW: u32 = 32;
 
+/// Workgroup memory of a top-k by digits: counts of digits, and of what each invocation keeps.
+pub(super) const fn digit_bytes(invocations: u32) -> u64 {
+    4 * 4 * 272 + 8 * (invocations as u64 + 16)
+}
+
 impl SelectionTiling {
     /// One invocation of everything.
     pub(super) const SMALLEST: Self = Self {
@@ -73,12 +78,6 @@ impl SelectionTiling {
             Sharing::Keys | Sharing::Rows | Sharing::Tiles => self.lanes * groups,
             Sharing::Columns => groups,
         }
-    }
-
-    /// Neighbouring vec4 of a row that a lane takes at a time: 16 bytes.
-    pub(super) fn chunk(&self, dtype: DType) -> u32 {
-        // At most 4 bytes an element.
-        16 / (4 * dtype.size_bytes() as u32)
     }
 
     /// Samples that one load of the group covers, one a lane.
@@ -103,7 +102,7 @@ impl SelectionTiling {
     pub const fn workgroup_storage_bytes(&self) -> u64 {
         let search = self.lanes * self.search_groups;
         let invocations = if search > self.top_k_size { search } else { self.top_k_size };
-        4 * 4 * 272 + 8 * (invocations as u64 + 16) + 32
+        digit_bytes(invocations) + 32
     }
 
     /// The tiling for a problem on a device.

@@ -297,8 +297,16 @@ fn choose_rows(columns: u32, keys: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
     1 << fitting.max(1).ilog2()
 }
 
+/// Groups of so many lanes that a workgroup is made of multiples of: those of the largest subgroup.
+pub(super) fn whole_subgroups(lanes: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
+    match (tier.subgroup(), &caps.subgroup_size) {
+        (true, Some(size)) => (size.end() / lanes).max(1),
+        _ => 1,
+    }
+}
+
 /// 16 KiB of workgroup memory keep several workgroups on one core of the GPU, and are what every device has.
-fn workgroup_budget(caps: &DeviceCaps) -> u64 {
+pub(super) fn workgroup_budget(caps: &DeviceCaps) -> u64 {
     u64::from(caps.max_workgroup_storage_bytes.min(16 << 10))
 }
 
@@ -313,10 +321,7 @@ fn choose_keys(rows: u32, caps: &DeviceCaps) -> u32 {
 
 /// Four groups a workgroup read the same keys at the same time, so that the first-level cache serves three of them.
 fn choose_groups(problem: &AttentionProblem, tiling: Tiling, num_rows: u64, caps: &DeviceCaps, tier: Tier) -> u32 {
-    let whole_subgroups = match (tier.subgroup(), &caps.subgroup_size) {
-        (true, Some(size)) => (size.end() / tiling.lanes).max(1),
-        _ => 1,
-    };
+    let whole_subgroups = whole_subgroups(tiling.lanes, caps, tier);
     let wanted = if caps.software { 1 } else { num_rows.div_ceil(u64::from(tiling.rows)).clamp(1, 4) as u32 };
     let mut groups = wanted.next_multiple_of(whole_subgroups);
     while groups > whole_subgroups

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::attend::RowSets;
+use super::tiling::{whole_subgroups, workgroup_budget};
 use super::{Sharing, Tiling};
 use crate::shader::Module;
 use crate::{AttentionProblem, DType, DeviceCaps, Tier};
@@ -21,9 +22,15 @@ const INVOCATIONS: u32 = 128;
 const ALONE_KEYS: u64 = 512;
 /// Invocations of a workgroup that walks alone.
 const ALONE_INVOCATIONS: u32 = 512;
+
 /// vec4 elements that make 16 bytes.
-const fn chunk(dtype: DType) -> u32 {
+pub(super) const fn chunk(dtype: DType) -> u32 {
     if matches!(dtype, DType::F32) { 1 } else { 2 }
+}
+
+/// vec4 of a row of `width4` that each of the lanes takes that share it.
+pub(super) const fn columns(width4: u32, lanes: u32, chunk: u32) -> u32 {
+    width4.div_ceil(chunk * lanes) * chunk
 }
 
 /// What a problem's widths and types make of a tiling.
@@ -64,19 +71,16 @@ impl ColumnsTiling {
         while of.tiling.keys > 1 && of.registers(problem.dtype) > REGISTERS {
             of.tiling.keys /= 2;
         }
-        let whole_subgroups = match (tier.subgroup(), &caps.subgroup_size) {
-            (true, Some(size)) => (size.end() / of.tiling.lanes).max(1),
-            _ => 1,
-        };
-        // 16 KiB let several workgroups share a core. One that walks alone has it for itself.
+        let whole_subgroups = whole_subgroups(of.tiling.lanes, caps, tier);
+        // A workgroup that walks alone has its core for itself.
         let (wanted, storage) = match walk_keys(problem) <= ALONE_KEYS {
-            true => (ALONE_INVOCATIONS, caps.max_workgroup_storage_bytes),
-            false => (INVOCATIONS, caps.max_workgroup_storage_bytes.min(16 << 10)),
+            true => (ALONE_INVOCATIONS, caps.max_workgroup_storage_bytes.into()),
+            false => (INVOCATIONS, workgroup_budget(caps)),
         };
         let wanted = wanted.min(caps.max_invocations_per_workgroup);
         of.tiling.groups = (wanted / of.tiling.lanes).max(whole_subgroups);
         loop {
-            let fits = of.tiling.storage_bytes(problem, caps, tier) <= storage.into();
+            let fits = of.tiling.storage_bytes(problem, caps, tier) <= storage;
             match of.tiling.groups / 2 {
                 _ if fits => return Some(of.tiling),
                 half if half >= whole_subgroups => of.tiling.groups = half.next_multiple_of(whole_subgroups),
@@ -106,9 +110,8 @@ impl ColumnsTiling {
             .unwrap_or(4)
     }
 
-    /// vec4 of a row of `width4` that a lane takes.
     const fn columns(&self, width4: u32) -> u32 {
-        width4.div_ceil(self.chunk * self.tiling.lanes) * self.chunk
+        columns(width4, self.tiling.lanes, self.chunk)
     }
 
     /// Registers of a lane's queries, sums, scores, and keys and values under way.

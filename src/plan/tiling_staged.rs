@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::attend::RowSets;
+use super::tiling::whole_subgroups;
 use super::{Sharing, Tiling};
 use crate::{AttentionProblem, DType, DeviceCaps, Tier};
 
@@ -70,13 +71,11 @@ impl StagedTiling {
         let columns4 = problem.shape().head_dim_v / 4;
         // Two vec4 of out a lane: 8 rows x 8 columns. Eight lanes at the least, that read each on a bank of its own.
         let wanted = columns4.div_ceil(2).next_power_of_two().clamp(8, 32);
-        let (lanes, whole_groups) = match (tier.subgroup(), &caps.subgroup_size) {
-            (true, Some(size)) => {
-                let lanes = wanted.min(*size.start());
-                (lanes, (size.end() / lanes).max(1))
-            }
-            _ => (wanted.min(16), 1),
+        let lanes = match (tier.subgroup(), &caps.subgroup_size) {
+            (true, Some(size)) => wanted.min(*size.start()),
+            _ => wanted.min(16),
         };
+        let whole_groups = whole_subgroups(lanes, caps, tier);
         // Half of what an invocation has are scores and sums.
         let keys = if columns4.div_ceil(lanes) > 2 || lanes > 16 { 4 } else { 8 };
         let rows = power_below((128 / (4 * columns4.div_ceil(lanes) + keys)).into()).min(8);
