@@ -215,18 +215,15 @@ fn attend_rows(tile: Tile, walk: Walk) {
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
         if tile.first_row + r < tile.end_row {
             let sum = take(row_sum[r], r, thread);
-            let empty = sum == 0.0;
             let spoiled = is_spoiled_sum(sum) || is_infinity(row_max[r]);
             for (var c = 0u; c < COLS; c++) { // unroll in registers
                 // The first test is a constant: most columns need no other.
                 if (c + 1u) * LANES <= HEAD_DIM_V4 || lane + c * LANES < HEAD_DIM_V4 {
-                    let mean = select(acc[r][c] / sum, vec4<f32>(), empty);
-                    store_out(tile, place, lane + c * LANES, nan_if4(spoiled, mean));
+                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, spoiled));
                 }
             }
             if lane == 0u {
-                let lse = select((row_max[r] + log2(sum)) * LN_2, LSE_EMPTY, empty);
-                store_lse(tile, place, nan_if(spoiled, lse));
+                store_lse(tile, place, lse_of(row_max[r], sum, spoiled));
             }
         }
         place = next_place(place);

@@ -217,16 +217,15 @@ fn store_row(tile: Tile, place: Place, index: u32) {
         spoiled = spoiled || is_spoiled_sum(group_sum[g]);
         sum += group_sum[g] * share_of(g, all_max);
     }
-    let empty = sum == 0.0;
     for (var column = index; column < HEAD_DIM_V4; column += WORKGROUP_SIZE) {
         var value = vec4<f32>();
         for (var g = 0u; g < GROUPS; g++) {
             value = fma(vec4<f32>(share_of(g, all_max)), group_out[g * HEAD_DIM_V4 + column], value);
         }
-        store_out(tile, place, column, nan_if4(spoiled, select(value / sum, vec4<f32>(), empty)));
+        store_out(tile, place, column, mean4(value, sum, spoiled));
     }
     if index == 0u {
-        store_lse(tile, place, nan_if(spoiled, select((all_max + log2(sum)) * LN_2, LSE_EMPTY, empty)));
+        store_lse(tile, place, lse_of(all_max, sum, spoiled));
     }
 }
 

@@ -320,8 +320,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         let r = own_row + i * LANES;
         if own_part == 0u && tile.first_row + r < tile.end_row {
             let sum = sum_of_row(first + r);
-            let lse = select((row_reference[i] + log2(sum)) * LN_2, LSE_EMPTY, sum == 0.0);
-            store_lse(tile, place_of(tile.first_row + r), nan_if(is_spoiled_sum(sum), lse));
+            store_lse(tile, place_of(tile.first_row + r), lse_of(row_reference[i], sum, is_spoiled_sum(sum)));
         }
     }
 }

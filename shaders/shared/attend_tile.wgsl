@@ -4,6 +4,16 @@
 const MASKED = -3.0e38;
 const LN_2 = 0.6931471805599453;
 
+// What a row's sums come to. `sum` is that of its weights, 0 where it saw no key.
+fn mean4(acc: vec4<f32>, sum: f32, spoiled: bool) -> vec4<f32> {
+    return nan_if4(spoiled, select(acc / sum, vec4<f32>(), sum == 0.0));
+}
+
+// `reference` is the score, in base 2, that its weights are relative to.
+fn lse_of(reference: f32, sum: f32, spoiled: bool) -> f32 {
+    return nan_if(spoiled, select((reference + log2(sum)) * LN_2, LSE_EMPTY, sum == 0.0));
+}
+
 // What one group works on. `heads` numbers the sets of query heads whose rows go together: the heads of a KV head, or
 // single heads where each selects keys of its own.
 struct Tile {

@@ -129,8 +129,7 @@ fn store_column(c: u32, tile: Tile) {
         if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
             let sum = sum_of_row(first + r);
             let value = sums4(sums_at(first * SUMS_STRIDE4, e)) + folded4(c * CARRIED_EACH + (e - lane) / LANES);
-            let mean = select(value / sum, vec4<f32>(), sum == 0.0);
-            store_out(tile, place_of(tile.first_row + r), column, nan_if4(is_spoiled_sum(sum), mean));
+            store_out(tile, place_of(tile.first_row + r), column, mean4(value, sum, is_spoiled_sum(sum)));
         }
     }
 }
