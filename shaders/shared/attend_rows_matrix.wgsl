@@ -39,6 +39,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
     // PARTS lanes share a row, or a lane has ROWS_EACH rows.
     let own_row = lane % ROWS;
     let own_part = lane / ROWS * PART4;
+    prepare_factors(tile, own_row);
 
     // Queries come in through the place of the weights, tile_a, as many columns at a time as that holds.
     var queries: array<MatrixA, ROW_TILES * Q_TILES>;
@@ -98,8 +99,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     // The first tile's scores, as the loop below has those of the next.
-    var k_next: array<vec4<f16>, K_EACH>;
-    var v_next: array<vec4<f16>, V_EACH>;
+    var k_next: array<Elem4, K_EACH>;
+    var v_next: array<Elem4, V_EACH>;
     var products: array<MatrixC, ROW_TILES * KEY_TILES>;
     if part.begin < part.end {
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
@@ -152,7 +153,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let scores_at = first_sums + r * SUMS_STRIDE4;
             var score4: array<vec4<f32>, PART4>;
             for (var j = 0u; j < PART4; j++) { // unroll in registers
-                score4[j] = sums4(scores_at + own_part + j) * params.scale_log2;
+                score4[j] = sums4(scores_at + own_part + j) * score_scale(i);
             }
             if !whole {
                 for (var j = 0u; j < PART4; j++) { // unroll in registers
@@ -168,7 +169,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             // The other lanes of the row find the same maximum.
             for (var j = PART4; j < TILE_KV / 4u; j++) {
                 let key4 = (own_part + j) % (TILE_KV / 4u);
-                var other4 = sums4(scores_at + key4) * params.scale_log2;
+                var other4 = sums4(scores_at + key4) * score_scale(i);
                 if !whole {
                     other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
                 }

@@ -30,6 +30,10 @@ impl core::fmt::Display for AttentionPlan {
             self.tiling.num_splits,
         )?;
         writeln!(f, "loads      {}", self.loads())?;
+        if self.problem.bf16_by_f16_matrices {
+            let how = if self.tier.matrix() { "scaled to f16, by the largest of each head" } else { "as they are: no matrices" };
+            writeln!(f, "factors    bf16 by f16 matrices was allowed: {how}")?;
+        }
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;
         }

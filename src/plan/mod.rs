@@ -6,6 +6,7 @@ mod attend_view;
 mod budget;
 mod check;
 mod check_matrices;
+mod exponents;
 mod loads;
 mod merge;
 mod nearby;
