@@ -91,7 +91,8 @@ fn masks_lengths_and_group_sizes() {
 fn widths_and_texts() {
     for ctx in matrix_contexts() {
         for (seed, [head_dim, head_dim_v]) in (1..).zip([[4, 12], [36, 20], [64, 64]]) {
-            let case = Case::random(AttentionShape { head_dim, head_dim_v, ..shape(1, [29, 35], [1, 2]) }, MASKS[4], seed);
+            let case =
+                Case::random(AttentionShape { head_dim, head_dim_v, ..shape(1, [29, 35], [1, 2]) }, MASKS[4], seed);
             for (matrix_from_vec4, software) in [(true, false), (false, true)] {
                 let mut caps = ctx.caps().clone();
                 (caps.matrix_from_vec4, caps.software) = (matrix_from_vec4 && caps.matrix_from_vec4, software);
@@ -180,11 +181,18 @@ fn check_scaled(case: &Case<bf16>, got: &AttentionOutput, exp: Exp, what: &str) 
         let of_heads = largest(&case.q, b, h, case.shape.seq_len_q as usize) * largest(&case.k, b, kv_head, len);
         let lost_score = f64::from(problem.scale()) * f64::from(case.shape.head_dim) * 2.0 * LOST * of_heads;
         let lost_value = LOST * largest(&case.v, b, kv_head, len);
-        let (bound_out, bound_lse) = bound(&Magnitudes { value: value.clone(), ..case.scores(row) }, case.shape.head_dim, exp);
+        let (bound_out, bound_lse) =
+            bound(&Magnitudes { value: value.clone(), ..case.scores(row) }, case.shape.head_dim, exp);
         for d in 0..out.len() {
             let error = (f64::from(out[d]) - expected[d]).abs();
-            let allowed = bound_out[d] + 2.0 * (2.0 * lost_score).exp_m1() * value[d] + lost_value + f64::from(f32::MIN_POSITIVE);
-            assert!(error <= allowed, "{what}: {row:?} d {d}: {} is {error:e} from {}, allowed {allowed:e}", out[d], expected[d]);
+            let allowed =
+                bound_out[d] + 2.0 * (2.0 * lost_score).exp_m1() * value[d] + lost_value + f64::from(f32::MIN_POSITIVE);
+            assert!(
+                error <= allowed,
+                "{what}: {row:?} d {d}: {} is {error:e} from {}, allowed {allowed:e}",
+                out[d],
+                expected[d]
+            );
         }
         let error = (f64::from(lse) - expected_lse).abs();
         assert!(error <= bound_lse + lost_score, "{what}: {row:?} lse {lse} is {error:e} from {expected_lse}");

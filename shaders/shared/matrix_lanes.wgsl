@@ -98,13 +98,14 @@ fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
         let r = e / (EDGE / 4u);
         let at = sums_at(first * SUMS_STRIDE4, e);
         let own_share = c * CARRIED_EACH + (e - lane) / LANES;
+        let factor = row_factors[first + r];
         var sum = sums4(at);
         if move_by.folds {
             fold4(own_share, sum);
             sum = vec4<f32>();
         }
-        sum *= row_factors[first + r];
-        scale_folded(own_share, row_factors[first + r]);
+        sum *= factor;
+        scale_folded(own_share, factor);
         let column = c * EDGE / 4u + e % (EDGE / 4u);
         if move_by.spoiled && column < HEAD_DIM_V4 {
             for (var key = 0u; key < TILE_KV; key++) {
@@ -130,8 +131,8 @@ fn store_column(c: u32, tile: Tile) {
         if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
             let sum = sum_of_row(first + r);
             let value = sums4(sums_at(first * SUMS_STRIDE4, e)) + folded4(c * CARRIED_EACH + (e - lane) / LANES);
-            let mean = mean4(value, sum, is_spoiled_sum(sum));
-            store_out(tile, place_of(tile.first_row + r), column, unscaled4(mean, is_spoiled_sum(sum)));
+            let spoiled = is_spoiled_sum(sum);
+            store_out(tile, place_of(tile.first_row + r), column, unscaled4(mean4(value, sum, spoiled), spoiled));
         }
     }
 }

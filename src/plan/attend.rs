@@ -4,8 +4,8 @@ use core::ops::Range;
 use std::collections::BTreeMap;
 
 use super::attend_cost::{PlaceOrder, Walks};
-use super::tiling_columns::ColumnsTiling;
 use super::exponents::Exponents;
+use super::tiling_columns::ColumnsTiling;
 use super::tiling_matrix::MatrixTiling;
 use super::tiling_staged::StagedTiling;
 use super::{Dispatch, Parts, Sharing, Tiling, TunedAt, merge, tiling_matrix};

@@ -31,8 +31,9 @@ impl core::fmt::Display for AttentionPlan {
         )?;
         writeln!(f, "loads      {}", self.loads())?;
         if self.problem.bf16_by_f16_matrices {
-            let how = if self.tier.matrix() { "scaled to f16, by the largest of each head" } else { "as they are: no matrices" };
-            writeln!(f, "factors    bf16 by f16 matrices was allowed: {how}")?;
+            let scaled = "bf16 as f16, each head scaled by a power of two";
+            let stored = "bf16 as stored: f16 matrices are allowed, and not taken";
+            writeln!(f, "factors    {}", if self.tier.matrix() { scaled } else { stored })?;
         }
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;

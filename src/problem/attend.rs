@@ -317,7 +317,9 @@ impl AttentionProblem {
                 return wrong("is for q, k and v of bf16, and this problem has others");
             }
             if self.blocks.is_some() {
-                return wrong("is for dense attention: with lists of blocks no storage buffer is left for the exponents");
+                return wrong(
+                    "is for dense attention: with lists of blocks no storage buffer is left for the exponents",
+                );
             }
         }
         if let Some(blocks) = &self.blocks {
