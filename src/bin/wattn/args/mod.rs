@@ -294,6 +294,9 @@ pub(crate) struct AttendArgs {
     /// Round q, k and v to this type first [default: as they are]
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<DtypeArg>,
+    /// Multiply bf16 as f16 where a device has matrices, each head scaled to fit
+    #[arg(long)]
+    pub(crate) bf16_matrices: bool,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     /// Write shapes, seconds and rates for machines
@@ -366,6 +369,9 @@ pub(crate) struct InfoArgs {
     /// How q, k and v are stored
     #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
     pub(crate) dtype: DtypeArg,
+    /// Plan for bf16 with f16 matrices, each head scaled to fit
+    #[arg(long)]
+    pub(crate) bf16_matrices: bool,
     #[command(flatten)]
     pub(crate) mask: MaskArgs,
     /// Plan with these device features and no others
