@@ -144,7 +144,7 @@ proptest! {
         prop_assert_eq!(plan.tiling(), f16.tiling());
         let heads = u64::from(shape.batch_size) * u64::from(shape.num_q_heads + 2 * shape.num_kv_heads);
         let exponents = plan.workspace_bytes() - f16.workspace_bytes().next_multiple_of(256);
-        prop_assert!(exponents % (heads.max(1) * 4) == 0 && exponents <= heads * 32 * 4, "{}", what);
+        prop_assert!(exponents.is_multiple_of(heads.max(1) * 4) && exponents <= heads * 32 * 4, "{}", what);
         for dispatch in plan.dispatches() {
             prop_assert!(dispatch.workgroups.iter().all(|&n| n <= caps.max_workgroups_per_dimension), "{}", what);
         }

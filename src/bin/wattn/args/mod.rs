@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod lm;
+mod mask;
 pub(crate) mod sparse;
 pub(crate) mod tune;
 
@@ -12,6 +13,7 @@ use wattn::{AttentionShape, BlockSelection, DType, Granularity, Mask, Tier};
 
 use crate::failure::Failure;
 use crate::recall::context::{MAX_HEADS, MAX_LENGTH};
+use mask::MaskArgs;
 use sparse::{AttentionArg, Selector, SparseArgs, check_taken};
 
 /// Flash attention on any GPU through wgpu, with an exact CPU path.
@@ -162,38 +164,6 @@ impl From<DtypeArg> for DType {
             DtypeArg::F16 => Self::F16,
             DtypeArg::Bf16 => Self::BF16,
         }
-    }
-}
-
-/// Which keys a query sees.
-#[derive(Args, Clone, Copy, Debug, Default)]
-pub(crate) struct MaskArgs {
-    /// Hide the keys after the query's own position
-    #[arg(long)]
-    pub(crate) causal: bool,
-    /// Show only keys from N before the query's position
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub(crate) window_left: Option<u32>,
-    /// Show only keys up to N after the query's position
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub(crate) window_right: Option<u32>,
-}
-
-impl MaskArgs {
-    pub(crate) fn mask(&self) -> Result<Mask, Failure> {
-        let right = match (self.causal, self.window_right) {
-            (true, Some(right)) if right > 0 => {
-                let message = format!("--causal hides every later key, --window-right {right} would show some");
-                return Err(Failure::Usage(message));
-            }
-            (true, _) => Some(0),
-            (false, right) => right,
-        };
-        Ok(match (self.window_left, right) {
-            (None, None) => Mask::Full,
-            (None, Some(0)) => Mask::Causal,
-            (left, right) => Mask::Window { left, right },
-        })
     }
 }
 
@@ -377,6 +347,9 @@ pub(crate) struct InfoArgs {
     /// Plan with these device features and no others
     #[arg(long, value_enum)]
     pub(crate) tier: Option<TierArg>,
+    /// Measure memory, arithmetic and waits of each device, and say by these up to which length dense attention is as fast
+    #[arg(long)]
+    pub(crate) measure: bool,
     /// Write the table for machines
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
