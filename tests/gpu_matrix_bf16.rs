@@ -336,8 +336,9 @@ fn the_same_bits_however_it_is_cut() {
     let long = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 9001], [1, 1]) };
     for shape in [shape(2, [19, 75], [2, 2]), long] {
         let mut case = Case::<bf16>::random(shape, Mask::Causal, 6);
-        for tensor in [&mut case.k, &mut case.v] {
-            *tensor.data_mut().last_mut().unwrap() = bf16::from_f32(-3.0);
+        // So large that it overflows where it is not looked at, to infinity or to f16's largest number.
+        for (tensor, largest) in [(&mut case.k, 30.0), (&mut case.v, -30000.0)] {
+            *tensor.data_mut().last_mut().unwrap() = bf16::from_f32(largest);
         }
         for ctx in matrix_contexts() {
             let mut caps = ctx.caps().clone();
@@ -346,7 +347,8 @@ fn the_same_bits_however_it_is_cut() {
             let heads = shape.batch_size * (shape.num_q_heads + 2 * shape.num_kv_heads);
             let parts = twins::find_exponents(&plan, &case.inputs()).unwrap().len() as u32 / heads;
             assert_eq!(parts, if shape.seq_len_kv > 9000 { 3 } else { 1 }, "{plan}");
-            check(ctx, &plan, &case);
+            let what = format!("{} {plan}", ctx.describe());
+            check_scaled(&case, &run_with_exponents(ctx, &plan, &case, &what), Exp::of(&plan), &what);
             let expected = bits(&run(ctx, &plan, &case));
             assert!(expected == bits(&run(ctx, &plan, &case)), "{}: another run", ctx.describe());
             let checked = ctx.with_checked_shaders().unwrap();
@@ -360,7 +362,30 @@ fn the_same_bits_however_it_is_cut() {
             } else {
                 // Walks that are cut are folded alike.
                 assert_eq!(cut.dispatches()[1].specialization.constant("FOLD_TILES"), Some(4096 / tiling.tile_kv()));
-                check(ctx, &cut, &case);
+                check_scaled(&case, &run(ctx, &cut, &case), Exp::of(&cut), &what);
+            }
+        }
+    }
+}
+
+/// One large number anywhere in a head, of widths that do not divide a workgroup.
+#[test]
+fn every_number_is_looked_at() {
+    let shape = AttentionShape { head_dim: 36, head_dim_v: 20, ..shape(1, [70, 150], [1, 1]) };
+    let clean = Case::<bf16>::random(shape, Mask::Full, 8);
+    for ctx in matrix_contexts() {
+        let plan = plan_of(&clean, ctx.caps(), tiny_tiling(ctx.caps(), Tier::Matrix, 1));
+        for tensor in ["q", "k", "v"] {
+            for nth in 0..40 {
+                let mut case = clean.clone();
+                let into = match tensor {
+                    "q" => &mut case.q,
+                    "k" => &mut case.k,
+                    _ => &mut case.v,
+                };
+                let at = nth * 1009 % into.data().len();
+                into.data_mut()[at] = bf16::from_f32(-8.0);
+                run_with_exponents(ctx, &plan, &case, &format!("{} {tensor} {at}", ctx.describe()));
             }
         }
     }

@@ -212,7 +212,7 @@ impl AttentionProblem {
     /// at or below its head's largest is rounded to a multiple of 2^-38 of that, or, where a device takes subnormal f16 for 0, counts as 0
     /// below 2^-28 of it. With `Mq`, `Mk` and `Mv` the largest magnitudes of the heads, a score is off by at most
     /// `softmax_scale * head_dim * Mq * Mk * 2^-37` more than in f16, and `out` by `2^-38 Mv` and what these scores make of it. (With
-    /// flushed subnormals 2^-26 and 2^-28.) Weights are rounded to f16, as they are for f16 tensors: see `docs::numerics`.
+    /// flushed subnormals 2^-27 and 2^-28.) Weights are rounded to f16, as they are for f16 tensors: see `docs::numerics`.
     ///
     /// # Cost
     /// One more dispatch, which reads q, and k and v as far as queries see them, for the largest exponents of the heads: so few rows, whose
