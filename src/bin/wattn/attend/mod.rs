@@ -105,6 +105,9 @@ impl Job<'_> {
         if let Some(scale) = args.softmax_scale {
             problem = problem.softmax_scale(scale);
         }
+        if args.bf16_matrices {
+            problem = problem.bf16_by_f16_matrices();
+        }
         problem.validate().map_err(refused)?;
         let (q, k, v) = (input.load::<T>(&input.q)?, input.load::<T>(&input.k)?, input.load::<T>(&input.v)?);
         let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: input.seq_lens_kv.as_deref() };
