@@ -16,7 +16,9 @@ impl TextTokenizer {
     /// # Errors
     /// [`LmError::Tokenizer`].
     pub fn from_json(text: &str) -> LmResult<Self> {
-        let tokenizer = text.parse::<Tokenizer>().map_err(failed)?;
+        let mut tokenizer = text.parse::<Tokenizer>().map_err(failed)?;
+        // How long texts were in training, and how batches were filled, is none of a prompt's business.
+        tokenizer.with_truncation(None).map_err(failed)?.with_padding(None);
         Ok(Self { tokenizer })
     }
 
@@ -46,53 +48,22 @@ impl TextTokenizer {
         Ok((encoding.get_ids().to_vec(), ends))
     }
 
-    /// The text of tokens.
+    /// The text of tokens that are a text of their own: of single tokens of a longer one many tokenizers lose the space at the beginning,
+    /// which a [`TextStream`] keeps.
     ///
     /// # Errors
     /// [`LmError::Tokenizer`].
     pub fn decode(&self, tokens: &[u32]) -> LmResult<String> {
         self.tokenizer.decode(tokens, true).map_err(failed)
     }
+
+    /// Whether a token stands for no text.
+    pub(super) fn is_special(&self, token: u32) -> bool {
+        let of = |text: String| self.tokenizer.get_added_vocabulary().is_special_token(&text);
+        self.tokenizer.id_to_token(token).is_some_and(of)
+    }
 }
 
 fn failed(error: tokenizers::Error) -> LmError {
     LmError::Tokenizer(error.to_string())
-}
-
-/// The text of tokens that come one by one. A character may take several tokens.
-#[derive(Debug)]
-pub struct TextStream<'a> {
-    tokenizer: &'a TextTokenizer,
-    tokens: Vec<u32>,
-    /// Text of the tokens before the last character that was whole.
-    told: String,
-}
-
-impl<'a> TextStream<'a> {
-    /// A stream without tokens.
-    #[must_use]
-    pub const fn new(tokenizer: &'a TextTokenizer) -> Self {
-        Self { tokenizer, tokens: Vec::new(), told: String::new() }
-    }
-
-    /// The text that a token adds; empty while a character is not whole.
-    ///
-    /// # Errors
-    /// [`LmError::Tokenizer`].
-    pub fn push(&mut self, token: u32) -> LmResult<String> {
-        self.tokens.push(token);
-        let text = self.tokenizer.decode(&self.tokens)?;
-        if text.ends_with(char::REPLACEMENT_CHARACTER) {
-            return Ok(String::new());
-        }
-        let new = text.strip_prefix(&self.told).unwrap_or_default().to_owned();
-        // Decoding all tokens each time would be quadratic; the last ones tell how the next begins.
-        if self.tokens.len() > 16 && text.ends_with('\n') {
-            self.tokens.drain(..self.tokens.len() - 1);
-            self.told = self.tokenizer.decode(&self.tokens)?;
-        } else {
-            self.told = text;
-        }
-        Ok(new)
-    }
 }

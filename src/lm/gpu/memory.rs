@@ -4,6 +4,7 @@ use crate::lm::config::LmConfig;
 use crate::lm::error::LmResult;
 use crate::lm::kernels::WeightElem;
 use crate::lm::matrix::Matrix;
+use crate::lm::options::SessionOptions;
 use crate::lm::weights::{Linear, Weights};
 use crate::{Context, Error};
 
@@ -107,7 +108,13 @@ pub(in crate::lm) struct GpuWeights {
 }
 
 impl GpuWeights {
-    pub(in crate::lm) fn new(ctx: &Context, config: &LmConfig, weights: &Weights, capacity: u32) -> LmResult<Self> {
+    pub(in crate::lm) fn new(
+        ctx: &Context,
+        config: &LmConfig,
+        weights: &Weights,
+        options: &SessionOptions,
+    ) -> LmResult<Self> {
+        let capacity = options.capacity;
         let vector = |label, vector: &[f32]| upload(ctx, label, bytemuck::cast_slice(vector));
         let cache_words = u64::from(capacity) * u64::from(config.num_kv_heads) * u64::from(config.head_dim);
         let mut layers = Vec::with_capacity(weights.layers.len());
@@ -126,7 +133,7 @@ impl GpuWeights {
             });
         }
         let head = weights.head.as_ref().map(|head| GpuMatrix::new(ctx, "wattn.lm.head", head));
-        let angles = config.rope.table(config.head_dim, config.trained_len, capacity);
+        let angles = config.rope.table(config.head_dim, config.trained_len, options.text_len, capacity);
         Ok(Self {
             embedding: GpuMatrix::new(ctx, "wattn.lm.embedding", &weights.embedding)?,
             layers,
