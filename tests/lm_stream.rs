@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use wattn::lm::{TextStream, TextTokenizer};
+use wattn::lm::{LmError, TextStream, TextTokenizer};
 
 /// The tokenizer of the small model: pieces of bytes.
 fn bytes() -> TextTokenizer {
@@ -14,7 +14,7 @@ const FIRST_BYTE: u32 = 3;
 const FIRST_WORD: u32 = FIRST_BYTE + 256;
 
 /// Words that begin with their space, and bytes for what there is no word for: as Llama 2, Mistral and TinyLlama have them.
-fn sentence_pieces(decoder: &Value) -> TextTokenizer {
+fn sentence_pieces(decoder: &Value) -> String {
     let mut names = vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()];
     names.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
     names.extend(WORDS.map(str::to_owned));
@@ -29,17 +29,23 @@ fn sentence_pieces(decoder: &Value) -> TextTokenizer {
     let all = json!({"version": "1.0", "truncation": null, "padding": null,
         "added_tokens": [special(1, "<s>"), special(2, "</s>")], "normalizer": null, "pre_tokenizer": null,
         "post_processor": null, "decoder": decoder, "model": model});
-    TextTokenizer::from_json(&all.to_string()).unwrap()
+    all.to_string()
 }
 
-fn stripped() -> TextTokenizer {
+fn stripped_json() -> String {
     sentence_pieces(&json!({"type": "Sequence", "decoders": [
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
         {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}))
 }
 
+fn stripped() -> TextTokenizer {
+    TextTokenizer::from_json(&stripped_json()).unwrap()
+}
+
 fn metaspace() -> TextTokenizer {
-    sentence_pieces(&json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}))
+    let json =
+        sentence_pieces(&json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}));
+    TextTokenizer::from_json(&json).unwrap()
 }
 
 /// The text of a stream, and its pieces.
@@ -98,7 +104,7 @@ fn half_characters_are_shown_at_the_end() {
     assert_eq!(text, "a \u{fffd}");
 }
 
-/// A settings of a training run say nothing about a prompt.
+/// Settings of a training run say nothing about a prompt.
 #[test]
 fn truncation_and_padding_are_not_obeyed() {
     let mut json: Value = serde_json::from_str(include_str!("../examples/llm/model/tokenizer.json")).unwrap();
@@ -110,6 +116,29 @@ fn truncation_and_padding_are_not_obeyed() {
         assert_eq!(changed.encode(text).unwrap(), plain.encode(text).unwrap());
         assert_eq!(changed.encode_prompt(text).unwrap(), plain.encode_prompt(text).unwrap());
         assert_eq!(changed.encode_with_ends(text).unwrap(), plain.encode_with_ends(text).unwrap());
+    }
+}
+
+/// A file that names what it does not have is an error of its own, wherever that shows.
+#[test]
+fn contradictions_are_errors() {
+    let mut json: Value = serde_json::from_str(&stripped_json()).unwrap();
+    json["post_processor"] = json!({"type": "TemplateProcessing", "pair": [], "special_tokens": {"<s>": {"id": "<s>", "ids": [1],
+        "tokens": ["<s>"]}}, "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]});
+    let encode = |json: &Value| TextTokenizer::from_json(&json.to_string()).and_then(|t| t.encode_prompt("a"));
+    assert_eq!(encode(&json).unwrap()[0], 1);
+    for changed in [
+        json!({}),
+        json!({"<s>": {"id": "x", "ids": [], "tokens": []}}),
+        json!({"": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}),
+    ] {
+        json["post_processor"]["special_tokens"] = changed;
+        assert!(
+            encode(&json).is_ok_and(|tokens| tokens[0] != 1) || matches!(encode(&json), Err(LmError::Tokenizer(_)))
+        );
+    }
+    for text in ["", "{", "[1]", "{\"version\": \u{0}}"] {
+        assert!(matches!(TextTokenizer::from_json(text), Err(LmError::Tokenizer(_))), "{text:?}");
     }
 }
 
@@ -125,6 +154,26 @@ fn piece() -> impl Strategy<Value = Vec<u32>> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+
+    /// Any change of a few bytes: an error or a tokenizer that reads and writes, never a panic.
+    #[test]
+    fn broken_tokenizers_never_panic(at in any::<prop::sample::Index>(), bytes: [u8; 3], len in 0..4usize, fresh: bool) {
+        let mut text = if fresh {
+            stripped_json().into_bytes()
+        } else {
+            include_bytes!("golden/lm/qwen3_f16/tokenizer.json").to_vec()
+        };
+        let at = at.index(text.len());
+        text.splice(at..(at + len).min(text.len()), bytes[..len.min(3)].iter().copied());
+        if let Ok(text) = String::from_utf8(text) && let Ok(tokenizer) = TextTokenizer::from_json(&text) {
+            let tokens = tokenizer.encode_prompt("hello world t5 中").unwrap_or_default();
+            let mut stream = TextStream::after(&tokenizer, &tokens).unwrap();
+            for token in tokens.into_iter().chain([0, 1, 5, 300, u32::MAX]) {
+                let _ = stream.push(token);
+            }
+            let _ = stream.finish();
+        }
+    }
 
     #[test]
     fn pieces_are_the_text_of_bytes(tokens in prop::collection::vec(1..2048u32, 0..40), split: prop::sample::Index) {
