@@ -36,12 +36,17 @@ fn write_sparse(path: &Path, bytes: &[u8], len: u64) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
 }
 
-/// A safetensors file with one tensor of zeros that takes no room on the disk.
-fn huge_tensor(path: &Path, name: &str, shape: [u64; 2]) {
-    let bytes = 2 * shape[0] * shape[1];
-    let header = format!(r#"{{"{name}":{{"dtype":"F16","shape":{shape:?},"data_offsets":[0,{bytes}]}}}}"#);
+/// A safetensors file with tensors of zeros that take no room on the disk.
+fn huge_tensors(path: &Path, tensors: &[(&str, &[u64])]) {
+    let mut end = 0;
+    let one = |(name, shape): &(&str, &[u64])| {
+        let begin = end;
+        end += 2 * shape.iter().product::<u64>();
+        format!(r#""{name}":{{"dtype":"F16","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#)
+    };
+    let header = format!("{{{}}}", tensors.iter().map(one).collect::<Vec<_>>().join(","));
     let all = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
-    write_sparse(path, &all, all.len() as u64 + bytes);
+    write_sparse(path, &all, all.len() as u64 + end);
 }
 
 #[test]
@@ -90,13 +95,35 @@ fn what_is_refused_takes_little_memory() {
     let path = folder.path().join("model.safetensors");
     write_sparse(&path, &(90u64 << 20).to_le_bytes(), SPARSE);
     assert!(matches!(refused(folder.path(), "a long header"), LmError::Format { .. }));
-    // A tensor as the configuration asks for, larger than any memory.
-    let (vocab, width) = (1u64 << 22, 1u64 << 16);
-    let config = r#"{"model_type":"qwen3","vocab_size":4194304,"hidden_size":65536,"num_hidden_layers":1}"#;
+    // Tensors as the configuration asks for, larger than any memory.
+    let (vocab, width, inner) = (1 << 22, 1 << 16, 1 << 20);
+    let config = r#"{"model_type":"llama","vocab_size":4194304,"hidden_size":65536,"intermediate_size":1048576,
+        "num_attention_heads":256,"num_hidden_layers":1,"tie_word_embeddings":true}"#;
     fs::write(folder.path().join("config.json"), config).unwrap();
-    huge_tensor(&path, "model.embed_tokens.weight", [vocab, width]);
-    let error = refused(folder.path(), "a large tensor");
+    let embedding: (&str, &[u64]) = ("model.embed_tokens.weight", &[vocab, width]);
+    huge_tensors(&path, &[embedding]);
+    let error = refused(folder.path(), "one of the tensors");
     assert!(matches!(error, LmError::MissingTensor { .. }), "{error}");
+    let square: &[u64] = &[width, width];
+    huge_tensors(
+        &path,
+        &[
+            embedding,
+            ("model.norm.weight", &[width]),
+            ("model.layers.0.input_layernorm.weight", &[width]),
+            ("model.layers.0.post_attention_layernorm.weight", &[width]),
+            ("model.layers.0.self_attn.q_proj.weight", square),
+            ("model.layers.0.self_attn.k_proj.weight", square),
+            ("model.layers.0.self_attn.v_proj.weight", square),
+            ("model.layers.0.self_attn.o_proj.weight", square),
+            ("model.layers.0.mlp.gate_proj.weight", &[inner, width]),
+            ("model.layers.0.mlp.up_proj.weight", &[inner, width]),
+            ("model.layers.0.mlp.down_proj.weight", &[width, inner]),
+        ],
+    );
+    let error = refused(folder.path(), "all tensors");
+    let needed = 2 * (vocab * width + 4 * width * width + 3 * inner * width + 3 * width);
+    assert!(matches!(error, LmError::Memory { what: "the model", needed: n, .. } if n == needed), "{error}");
     for layers in [4_000_000_000u64, 1 << 40, 1025] {
         let folder = copy("qwen3_f16");
         fs::write(
