@@ -333,6 +333,15 @@ fn info_lists_adapters_as_text_and_json() {
     assert!(!adapters.is_empty(), "no GPU adapter: `bash tests/run` installs software Vulkan drivers on Debian");
     assert_eq!(adapters.len(), info["plans"].as_array().unwrap().len());
     assert!(stdout.contains("dispatch   attend_prefill"), "{stdout}");
+    assert!(stdout.contains("crossover  dense is as fast up to "), "{stdout}");
+    // Measured numbers are those of a device; what they are depends on the machine.
+    let stdout = assert_succeeds(&wattn(&["info", "--measure", "--json", text(&json)]));
+    assert!(stdout.contains("  measured "), "{stdout}");
+    let info: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    for adapter in info["adapters"].as_array().unwrap() {
+        let speed = adapter["speed"].as_object().unwrap();
+        assert!(speed.len() == 6 && speed.values().all(|number| number.as_u64().unwrap() > 0), "{speed:?}");
+    }
     // One without subgroups cannot plan with them; that must not be an error.
     assert_succeeds(&wattn(&["info", "--shape", "1,1,4096,8,2,64,64", "--dtype", "f16", "--tier", "subgroup"]));
 }
