@@ -1,4 +1,4 @@
-//! Blockwise flash attention on any GPU through [wgpu], with an exact CPU path.
+//! Blockwise flash attention on any GPU through [wgpu](https://wgpu.rs), with an exact CPU path.
 //!
 //! `out = softmax(softmax_scale * q k^T + mask) v`, tile by tile with an online softmax: memory grows with the sequence,
 //! never with its square. f32, f16 and bf16 storage, f32 arithmetic; full, causal and window masks; grouped heads; long
@@ -35,6 +35,9 @@
 //! ```
 //!
 //! # In a program that has a device
+//!
+//! Open it with [`wanted_features`] and [`wanted_limits`]: without them kernels stay within WebGPU's defaults, which may take twice as
+//! long. A plan says what was missed.
 //!
 //! ```no_run
 //! # use wattn::*;
@@ -152,8 +155,9 @@ mod sparse;
 mod tensor;
 #[cfg(feature = "tune")]
 pub mod tune;
+mod wanted;
 
-pub use adapters::{ContextOptions, PassedOver, SoftwareAdapters, adapters, describe_adapter};
+pub use adapters::{ContextOptions, PassedOver, SoftwareAdapters, adapters, describe_adapter, name_adapter};
 pub use caps::{DeviceCaps, MatrixTile, Tier};
 #[doc(hidden)]
 pub use check_matrices::Edit;
@@ -184,6 +188,7 @@ pub use problem::{
 pub use shader::Specialization;
 pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
+pub use wanted::{MissedTier, wanted_features, wanted_limits};
 
 /// The lse of a row that sees no key: finite, and below every lse that finite scores give.
 pub const LSE_EMPTY: f32 = -3.0e38;
