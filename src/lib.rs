@@ -166,6 +166,8 @@ pub use cpu::{AttentionOutput, HostInputs};
 pub use dtype::{DType, Element};
 pub use engine::Engine;
 pub use error::{Error, Result};
+#[doc(hidden)]
+pub use kept_file::{pack_kept, unpack_kept};
 pub use kernels::{Binding, BindingKind, KernelId};
 pub use ops::{
     Attention, AttentionArgs, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks, Selection,

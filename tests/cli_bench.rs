@@ -186,7 +186,7 @@ fn what_makes_no_sense_is_refused() {
     std::fs::write(&no_report, "{}").unwrap();
     for (args, part) in [
         (vec!["--backend", "cpu", "--resume", text(&no_report)], "no benchmark report"),
-        (vec!["--backend", "oracle"], "--backend auto, gpu or cpu"),
+        (vec!["--backend", "oracle"], "[possible values: auto, gpu, cpu]"),
         (vec!["--backend", "cpu", "--tier", "baseline"], "--adapter, --tier and --tuning are for a GPU"),
         (vec!["--backend", "cpu", "--cases", "no-such-case"], "no case has \"no-such-case\""),
         (vec!["--adapter", "Voodoo 2"], "Voodoo 2"),
