@@ -4,7 +4,7 @@ use core::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::wanted::Offered;
-use crate::{DispatchBudget, Error, Result, Tuning};
+use crate::{DeviceSpeed, DispatchBudget, Error, Result, Tuning};
 
 /// Optional parts of a device that kernels may use, best last. Chosen by what the device reports, never by its name;
 /// [`AttentionPlan::with_tier`](crate::AttentionPlan::with_tier) forces one.
@@ -133,6 +133,9 @@ pub struct DeviceCaps {
     /// What one dispatch may compute: a guess by the kind of device, or what
     /// [`Context::calibrate_blocking`](crate::Context::calibrate_blocking) measured.
     pub budget: DispatchBudget,
+    /// What the device's memory and arithmetic do: a guess by the kind of device, or what
+    /// [`Context::measure_speed_blocking`](crate::Context::measure_speed_blocking) measured; `None` on software devices.
+    pub speed: Option<DeviceSpeed>,
     /// What [`with_tuning`](Self::with_tuning) took.
     pub(crate) tuning: Option<Arc<Tuning>>,
     /// What the adapter has. `None`: nothing that these caps do not have.
@@ -159,6 +162,7 @@ impl DeviceCaps {
         timestamps: false,
         software: false,
         budget: DispatchBudget::DEFAULT,
+        speed: Some(DeviceSpeed::INTEGRATED),
         tuning: None,
         offered: None,
     };
@@ -215,6 +219,7 @@ impl DeviceCaps {
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             software: info.device_type == wgpu::DeviceType::Cpu,
             budget: DispatchBudget::of_kind(info.device_type),
+            speed: DeviceSpeed::of_kind(info.device_type),
             tuning: None,
             offered: Some(Arc::new(Offered::of_device(limits, info))),
         }

@@ -11,8 +11,8 @@ use crate::matrix_verdict::UnsavedVerdict;
 use crate::pipeline::PipelineCache;
 use crate::pipeline_store::{PipelineCacheState, PipelineStore};
 use crate::{
-    ContextOptions, DeviceCaps, DispatchBudget, Error, PassedOver, Result, Specialization, Tuning, adapters,
-    describe_adapter,
+    ContextOptions, DeviceCaps, DeviceSpeed, DispatchBudget, Error, PassedOver, Result, Specialization, Tuning,
+    adapters, describe_adapter,
 };
 
 /// A wgpu device and queue with the library's state for them. Cheap to clone; clones share everything.
@@ -257,6 +257,13 @@ impl Context {
     #[must_use]
     pub fn with_budget(&self, budget: DispatchBudget) -> Self {
         self.planning_with(DeviceCaps { budget, ..self.caps().clone() })
+    }
+
+    /// The same device, pipelines and all, whose [crossovers](crate::SelectionPlan::crossover) follow another speed: one that
+    /// [`measure_speed_blocking`](Self::measure_speed_blocking) gave, or one that is known.
+    #[must_use]
+    pub fn with_speed(&self, speed: DeviceSpeed) -> Self {
+        self.planning_with(DeviceCaps { speed: Some(speed), ..self.caps().clone() })
     }
 
     /// The same device, pipelines and all, with plans that take what was measured on it; [`Tuning::new`] takes that away

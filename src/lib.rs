@@ -109,7 +109,7 @@
 //! | [`Attention::bind_with`], [`Selection::bind_with`], [`Merge::bind`] | views, usages, sizes | | bind groups, small uniforms | | |
 //! | [`Attention::bind`], [`Selection::bind`] | the same | | and [`Workspace`]s | | |
 //! | [`BoundAttention::encode`], [`BoundSelection::encode_step`], [`BoundMerge::encode`] | | | | | |
-//! | [`Context::calibrate_blocking`] | | on a cache miss | buffers, for a moment | yes | thread |
+//! | [`Context::calibrate_blocking`], [`Context::measure_speed_blocking`] | | on a cache miss | buffers, for a moment | yes | thread |
 //! | [`Context::save_pipelines`] | | | | | for the disk |
 //! | [`Context::check_blocks`] | the lists | on a cache miss | a small buffer | yes | future |
 //! | [`Context::read`], [`Context::read_blocking`] | the view | | a staging buffer | a copy | future, thread |
@@ -143,6 +143,8 @@ mod kernels;
 #[cfg(feature = "lm")]
 pub mod lm;
 mod matrix_verdict;
+#[cfg(not(target_arch = "wasm32"))]
+mod measure_speed;
 mod ops;
 mod pipeline;
 mod pipeline_store;
@@ -177,8 +179,8 @@ pub use ops::{
 pub(crate) use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
 pub use plan::{
-    AttentionClass, AttentionPlan, Candidates, Dispatch, DispatchBudget, Loads, MaskKind, MergePlan, MethodKind,
-    SelectionClass, SelectionPlan, SelectionTiling, Sharing, Stretch, Tiling, TunedAt, Tuning,
+    AttentionClass, AttentionPlan, Candidates, DeviceSpeed, Dispatch, DispatchBudget, Loads, MaskKind, MergePlan,
+    MethodKind, SelectionClass, SelectionPlan, SelectionTiling, Sharing, Stretch, Tiling, TunedAt, Tuning,
 };
 #[doc(hidden)]
 pub use plan::{MatrixCheck, check_dispatches};

@@ -2,8 +2,8 @@
 
 use crate::quality::{BlockRecall, block_recall, captured_mass};
 use crate::{
-    AttentionOutput, AttentionPlan, AttentionProblem, Element, Engine, Error, HostBlocks, HostInputs, HostTensor,
-    Result, SelectionInputs, SelectionPlan, SelectionProblem, cpu,
+    AttentionOutput, AttentionPlan, AttentionProblem, Context, DeviceCaps, Element, Engine, Error, HostBlocks,
+    HostInputs, HostTensor, Result, SelectionInputs, SelectionPlan, SelectionProblem, cpu,
 };
 
 /// Whether a measure of quality is computed. It costs as much as dense attention does.
@@ -26,8 +26,8 @@ pub struct SparseOptions {
 
 impl SparseOptions {
     /// Sets the crossover: up to so many keys the call is dense, and in longer ones the query blocks that see no more
-    /// than these; 0 always selects [default: that of the selection if it has one, else the method's
-    /// [`crossover`](crate::SelectionMethod::crossover)].
+    /// than these; 0 always selects [default: that of the selection if it has one, else on GPUs
+    /// [`SelectionPlan::crossover`], and on the CPU the method's [`crossover`](crate::SelectionMethod::crossover)].
     #[must_use]
     pub const fn dense_below(mut self, keys: u32) -> Self {
         self.dense_below = Some(keys);
@@ -94,11 +94,14 @@ impl Planned {
         selection: &SelectionProblem,
         inputs: &HostInputs<'_, T>,
         options: &SparseOptions,
+        caps: Option<&DeviceCaps>,
     ) -> Result<Self> {
-        let dense_below = options.dense_below.unwrap_or_else(|| match selection.dense_below {
-            0 => selection.method.crossover(selection.shape.seq_len_q),
-            own => own,
-        });
+        let dense_below = match (options.dense_below, selection.dense_below, caps) {
+            (Some(keys), ..) => keys,
+            (None, 0, Some(caps)) => SelectionPlan::crossover(selection, caps)?,
+            (None, 0, None) => selection.method.crossover(selection.shape.seq_len_q),
+            (None, own, _) => own,
+        };
         let selection = selection.clone().dense_below(dense_below);
         agree(problem, &selection)?;
         inputs.validate(problem)?;
@@ -269,7 +272,8 @@ impl Engine {
         inputs: &HostInputs<'_, T>,
         options: &SparseOptions,
     ) -> Result<SparseOutput> {
-        let Planned { dense, sparse } = Planned::new(problem, selection, inputs, options)?;
+        let Planned { dense, sparse } =
+            Planned::new(problem, selection, inputs, options, self.context().map(Context::caps))?;
         let Some((selection, attention)) = sparse else {
             return Planned::dense_output(self.attend(&dense, inputs).await?, options);
         };
@@ -294,7 +298,8 @@ impl Engine {
         inputs: &HostInputs<'_, T>,
         options: &SparseOptions,
     ) -> Result<SparseOutput> {
-        let Planned { dense, sparse } = Planned::new(problem, selection, inputs, options)?;
+        let Planned { dense, sparse } =
+            Planned::new(problem, selection, inputs, options, self.context().map(Context::caps))?;
         let Some((selection, attention)) = sparse else {
             return Planned::dense_output(self.attend_blocking(&dense, inputs)?, options);
         };

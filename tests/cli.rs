@@ -329,6 +329,23 @@ fn info_lists_adapters_as_text_and_json() {
     assert!(!adapters.is_empty(), "no GPU adapter: `bash tests/run` installs software Vulkan drivers on Debian");
     assert_eq!(adapters.len(), info["plans"].as_array().unwrap().len());
     assert!(stdout.contains("dispatch   attend_prefill"), "{stdout}");
+    // Each tier that an adapter has not, and what for.
+    for adapter in adapters {
+        let missed = adapter["missed_tiers"].as_array().unwrap();
+        assert_eq!(missed.is_empty(), adapter["matrix_edge"].is_number(), "{adapter:#}");
+        for missed in missed {
+            assert!(stdout.contains(&format!("missed tier       {}", missed.as_str().unwrap())), "{stdout}");
+        }
+    }
+    assert!(stdout.contains("crossover  dense is as fast up to "), "{stdout}");
+    // Measured numbers are those of a device; what they are depends on the machine.
+    let stdout = assert_succeeds(&wattn(&["info", "--measure", "--json", text(&json)]));
+    assert!(stdout.contains("  measured "), "{stdout}");
+    let info: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    for adapter in info["adapters"].as_array().unwrap() {
+        let speed = adapter["speed"].as_object().unwrap();
+        assert!(speed.len() == 6 && speed.values().all(|number| number.as_u64().unwrap() > 0), "{speed:?}");
+    }
     // One without subgroups cannot plan with them; that must not be an error.
     assert_succeeds(&wattn(&["info", "--shape", "1,1,4096,8,2,64,64", "--dtype", "f16", "--tier", "subgroup"]));
 }
@@ -357,17 +374,36 @@ fn a_gpu_that_is_not_there_is_never_replaced() {
 
 #[test]
 fn help_says_what_to_give() {
-    let cases: [(&[&str], &[&str]); 4] = [
+    let cases: [(&[&str], &[&str]); 7] = [
         (&["--help"], &["recall", "attend", "info", "Exit code"]),
         (&["recall", "--help"], &["--length", "--png", "one-hot"]),
         (&["attend", "--help"], &["num_kv_heads", "--window-left", "seq_lens_kv", "i + seq_len_kv - seq_len_q"]),
         (&["info", "--help"], &["--shape"]),
+        (&["lm", "--help"], &["[possible values: auto, gpu, cpu]", "N=PRESET", "3K-fast"]),
+        (&["bench", "--help"], &["[possible values: auto, gpu, cpu]", "sparse-decode/", "--quiet", "--threads"]),
+        (&["tune", "--help"], &["[possible values: auto, gpu]", "needed"]),
     ];
     for (args, parts) in cases {
         let stdout = assert_succeeds(&wattn(args));
         for part in parts {
             assert!(stdout.contains(part), "{args:?} lacks {part}: {stdout}");
         }
+    }
+    // No command lists what it does not take.
+    for (command, part) in [("lm", "oracle"), ("recall", "blocks"), ("tune", "--tier"), ("bench", "oracle\n")] {
+        let stdout = assert_succeeds(&wattn(&[command, "--help"]));
+        let options = stdout.split_once("Options:").unwrap().1;
+        let values =
+            options.lines().filter(|line| line.contains("- ") || line.contains("--") || line.contains("[possible"));
+        let listed = values.collect::<Vec<_>>().join("\n");
+        assert!(
+            !listed.contains(&format!("- {part}")) && !listed.contains(&format!(" {part} ")),
+            "{command}: {stdout}"
+        );
+    }
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let stdout = assert_succeeds(&wattn(&["completions", shell]));
+        assert!(stdout.contains("window-left") && stdout.contains("completions"), "{shell}");
     }
     assert!(assert_succeeds(&wattn(&["--version"])).contains(env!("CARGO_PKG_VERSION")));
 }

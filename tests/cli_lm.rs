@@ -5,7 +5,7 @@ mod program;
 
 use std::path::Path;
 
-use program::{Folder, assert_fails, assert_succeeds, text, wattn};
+use program::{Folder, assert_fails, assert_succeeds, assert_tells, text, wattn};
 use serde_json::Value;
 
 const CASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/lm/qwen3_f16");
@@ -21,12 +21,15 @@ fn a_prompt_goes_on_the_same_everywhere() {
     let run = |more: &[&str]| {
         let mut args = vec!["lm", "--prompt", "# Traits\n\nA trait", "--tokens", "12", "--json", text(&report)];
         args.extend(more);
-        let stdout = assert_succeeds(&wattn(&args));
+        let (stdout, statistics) = assert_tells(&wattn(&args));
         assert!(stdout.starts_with("# Traits\n\nA trait"), "{stdout}");
         let json = json(&report);
         assert_eq!(json["written_tokens"], 12);
         let written = json["text"].as_str().unwrap().to_owned();
-        assert!(stdout.contains(&written) && stdout.contains("tokens, "), "{stdout}");
+        assert_eq!(stdout, format!("# Traits\n\nA trait{written}\n"));
+        assert!(statistics.contains("tokens, "), "{statistics}");
+        let quiet = assert_succeeds(&wattn(&[&args[..], &["--quiet"]].concat()));
+        assert_eq!(quiet, stdout);
         for share in ["read_attention_share", "written_attention_share"] {
             assert!((0.0..=1.0).contains(&json[share].as_f64().unwrap()), "{json}");
         }
@@ -53,8 +56,8 @@ fn other_checkpoints_and_prompts_from_files() {
     let prompt = folder.path("prompt.txt");
     std::fs::write(&prompt, "t5 t7 t9").unwrap();
     let args = ["lm", "--model", CASE, "--file", text(&prompt), "--tokens", "3", "--backend", "cpu"];
-    let stdout = assert_succeeds(&wattn(&args));
-    assert!(stdout.starts_with("t5 t7 t9") && stdout.contains("read        3 tokens"), "{stdout}");
+    let (stdout, statistics) = assert_tells(&wattn(&args));
+    assert!(stdout.starts_with("t5 t7 t9") && statistics.contains("read        3 tokens"), "{stdout}{statistics}");
 }
 
 #[test]

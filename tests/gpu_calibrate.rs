@@ -13,6 +13,7 @@ use wattn::{
 #[test]
 fn calibration_keeps_dispatches_short() {
     calibration_is_repeatable();
+    speed_is_repeatable();
     no_dispatch_takes_long();
 }
 
@@ -57,6 +58,28 @@ fn calibration_is_repeatable() {
         assert!((0.05..20.0).contains(&ratio), "{first:?} {second:?}");
         assert!(first.dispatch_operations() >= first.workgroup_operations(), "{first:?}");
         assert!(first.whole_operations() == DispatchBudget::LEAST_WORKGROUP, "{first:?}");
+    }
+}
+
+/// A second measurement finds about the same, as far as other programs on the machine let it, and no result is affected: crossovers are, of whoever asks for them.
+fn speed_is_repeatable() {
+    for ctx in contexts() {
+        let [_, first, second] = [(); 3].map(|()| ctx.measure_speed_blocking().unwrap());
+        println!("{}: {first:?} {second:?}", ctx.describe());
+        for (first, second) in [
+            (first.bytes_per_us, second.bytes_per_us),
+            (first.multiply_adds_per_us, second.multiply_adds_per_us),
+            (first.matrix_multiply_adds_per_us, second.matrix_multiply_adds_per_us),
+            (first.trip_ns, second.trip_ns),
+            (first.dispatch_ns, second.dispatch_ns),
+            (first.cores, second.cores),
+        ] {
+            assert!(
+                first > 0 && second > 0 && (0.01..100.0).contains(&(first as f64 / second as f64)),
+                "{first} {second}"
+            );
+        }
+        assert!(ctx.with_speed(first).caps().speed == Some(first) && ctx.caps().speed.is_none() == ctx.caps().software);
     }
 }
 

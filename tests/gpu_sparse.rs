@@ -8,9 +8,9 @@ use common::selected::SelectedCase;
 use common::{Case, Exp};
 use wattn::quality::captured_mass;
 use wattn::{
-    AttentionOutput, AttentionPlan, AttentionShape, BoundAttention, BoundSelection, Context, DType, Engine,
-    Granularity, Hip, HostBlocks, HostTensor, Mask, Report, SelectedBlocks, Selection, SelectionArgs, SelectionMethod,
-    SelectionPlan, SelectionProblem, SparseOptions, Tier, U32View, cpu,
+    AttentionOutput, AttentionPath, AttentionPlan, AttentionShape, BoundAttention, BoundSelection, Context, DType,
+    DeviceSpeed, Engine, Granularity, Hip, HostBlocks, HostTensor, Mask, Report, SelectedBlocks, Selection,
+    SelectionArgs, SelectionMethod, SelectionPlan, SelectionProblem, SparseOptions, Tier, U32View, cpu,
 };
 
 /// Small integers: every score is exact, and so is every list.
@@ -175,6 +175,31 @@ fn the_one_call() {
                         .check(&got.output, Exp::Gpu(16));
                 }
             }
+        }
+    }
+}
+
+/// Where nothing else is said the one call is dense up to the crossover of its device.
+#[test]
+fn the_one_call_follows_the_speed_of_its_device() {
+    let case = integers(shape(1, [1, 2500], [2, 2], 16), 13);
+    let selection = SelectionProblem::new(case.shape, DType::F32, HIP).selection_scale(1.0);
+    for ctx in contexts() {
+        // Nothing waits, or everything; nothing is read, or slowly.
+        for (bytes_per_us, trip_ns, expected) in
+            [(1, 0, AttentionPath::Sparse), (u64::MAX, 1 << 40, AttentionPath::Dense)]
+        {
+            let speed = DeviceSpeed { bytes_per_us, trip_ns, dispatch_ns: 1, ..DeviceSpeed::H100 };
+            let ctx = ctx.with_speed(speed);
+            let crossover = SelectionPlan::crossover(&selection, ctx.caps()).unwrap();
+            assert_eq!(crossover >= 2500, expected == AttentionPath::Dense, "{crossover}");
+            let engine = Engine::Gpu(ctx);
+            let options = SparseOptions::default();
+            let got = engine.attend_sparse_blocking(&case.problem(), &selection, &case.inputs(), &options).unwrap();
+            assert_eq!(got.path, expected, "{crossover}");
+            let options = options.dense_below(crossover);
+            let same = engine.attend_sparse_blocking(&case.problem(), &selection, &case.inputs(), &options).unwrap();
+            assert_eq!(got.output, same.output);
         }
     }
 }

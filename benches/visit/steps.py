@@ -68,7 +68,7 @@ class Step:
 
 def first(machine):
     """What all others need to know."""
-    return Step("info", [*machine.program("wattn"), "info", "--adapter", machine.adapter, "--json", "{json}"], 30)
+    return Step("info", [*machine.program("wattn"), "info", "--measure", "--adapter", machine.adapter, "--json", "{json}"], 60)
 
 
 def adapter_of(info):

@@ -5,7 +5,10 @@ use std::collections::HashSet;
 use std::hash::Hash;
 
 use serde::Serialize;
-use wattn::{AttentionPlan, AttentionProblem, AttentionShape, Context, DeviceCaps, DispatchBudget, PassedOver, Tier};
+use wattn::{
+    AttentionPlan, AttentionProblem, AttentionShape, Context, DeviceCaps, DeviceSpeed, DispatchBudget, Hip, PassedOver,
+    Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier,
+};
 
 use crate::args::InfoArgs;
 use crate::engine;
@@ -32,6 +35,42 @@ struct AdapterRow {
     invocations_per_workgroup: u32,
     storage_binding_bytes: u64,
     buffer_bytes: u64,
+    /// With `--measure`.
+    speed: Option<Speed>,
+}
+
+/// [`DeviceSpeed`] with its units.
+#[derive(Serialize)]
+struct Speed {
+    bytes_per_us: u64,
+    multiply_adds_per_us: u64,
+    matrix_multiply_adds_per_us: u64,
+    trip_ns: u64,
+    dispatch_ns: u64,
+    cores: u64,
+}
+
+impl From<DeviceSpeed> for Speed {
+    fn from(speed: DeviceSpeed) -> Self {
+        let DeviceSpeed { bytes_per_us, multiply_adds_per_us, matrix_multiply_adds_per_us, .. } = speed;
+        let DeviceSpeed { trip_ns, dispatch_ns, cores, .. } = speed;
+        Self { bytes_per_us, multiply_adds_per_us, matrix_multiply_adds_per_us, trip_ns, dispatch_ns, cores }
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A multiply-add is two operations.
+        let [read, plain, matrices] =
+            [self.bytes_per_us, 2 * self.multiply_adds_per_us, 2 * self.matrix_multiply_adds_per_us]
+                .map(|per_us| per_us as f64 / 1e3);
+        let Self { trip_ns, dispatch_ns, cores, .. } = self;
+        write!(
+            f,
+            "{read} GB/s of keys and values, {plain} GFLOP/s of f32 attention, {matrices} of f16, {trip_ns} ns from a load to the \
+             next, {dispatch_ns} ns a dispatch, {cores} cores"
+        )
+    }
 }
 
 #[derive(Serialize)]
@@ -60,7 +99,7 @@ impl<'a> AdapterRefused<'a> {
 pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     let problem = args.shape.map(|shape| problem(args, shape)).transpose()?;
     files::check_outputs(&[], &[("--json", args.json.as_deref())])?;
-    let (opened, passed_over) = adapters(args.adapter.as_deref())?;
+    let (opened, passed_over) = adapters(args.adapter.as_deref(), args.measure)?;
     let mut text = format!("wattn {}\n", env!("CARGO_PKG_VERSION"));
     let tier = args.tier.map(Tier::from);
     if opened.is_empty() {
@@ -110,7 +149,24 @@ fn plan(problem: &AttentionProblem, caps: &DeviceCaps, tier: Option<Tier>) -> wa
         Some(tier) => AttentionPlan::with_tier(problem, caps, tier)?,
         None => AttentionPlan::new(problem, caps)?,
     };
-    Ok(plan.to_string().lines().map(|line| format!("  {line}\n")).collect())
+    let plan: String = plan.to_string().lines().map(|line| format!("  {line}\n")).collect();
+    Ok(plan + &crossovers(problem, caps))
+}
+
+/// Up to which length dense attention is as fast as these methods, where they have such a mask and such a device.
+fn crossovers(problem: &AttentionProblem, caps: &DeviceCaps) -> String {
+    let of = |(name, method): (&str, SelectionMethod)| {
+        let selection = SelectionProblem::new(*problem.shape(), problem.dtype(), method).mask(problem.visible_keys());
+        let keys = SelectionPlan::crossover(&selection, caps).ok()?;
+        Some(if keys < AttentionProblem::MAX_SEQ_LEN {
+            format!("{keys} keys with {name}")
+        } else {
+            format!("any with {name}")
+        })
+    };
+    let methods = [("HiP", SelectionMethod::from(Hip::default())), ("InfiniteHiP 3K", Preset::ThreeK.into())];
+    let found: Vec<String> = methods.into_iter().filter_map(of).collect();
+    if found.is_empty() { String::new() } else { format!("  crossover  dense is as fast up to {}\n", found.join(", ")) }
 }
 
 /// What is told of an adapter, and what plans are made for.
@@ -118,7 +174,7 @@ type Opened = (AdapterRow, DeviceCaps);
 
 /// The adapters that can run the kernels, best first, those with such a name if one is given: `auto` takes the first that
 /// opens and is no software device. Then those that do not open.
-fn adapters(wanted: Option<&str>) -> Result<(Vec<Opened>, Vec<PassedOver>), Failure> {
+fn adapters(wanted: Option<&str>, measured: bool) -> Result<(Vec<Opened>, Vec<PassedOver>), Failure> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
     let found = pollster::block_on(wattn::adapters(&instance));
     let part = wanted.unwrap_or_default().to_lowercase();
@@ -138,7 +194,14 @@ fn adapters(wanted: Option<&str>) -> Result<(Vec<Opened>, Vec<PassedOver>), Fail
     let open = |adapter: &&wgpu::Adapter| -> wattn::Result<Opened> {
         let context = Context::open_blocking(adapter, &engine::options())?;
         engine::keep_later(&context);
-        Ok((row(&adapter.get_info(), context.caps()), context.caps().clone()))
+        let (mut row, mut caps) = (row(&adapter.get_info(), context.caps()), context.caps().clone());
+        if measured {
+            let speed = context.measure_speed_blocking()?;
+            row.speed = Some(speed.into());
+            // Crossovers of software devices were measured themselves.
+            caps.speed = caps.speed.map(|_| speed);
+        }
+        Ok((row, caps))
     };
     let describe = |adapter: &&wgpu::Adapter| wattn::describe_adapter(&adapter.get_info());
     let (opened, passed_over) = first_of_each(&chosen, device_of, describe, open);
@@ -191,6 +254,7 @@ fn row(info: &wgpu::AdapterInfo, caps: &DeviceCaps) -> AdapterRow {
         invocations_per_workgroup: caps.max_invocations_per_workgroup,
         storage_binding_bytes: caps.max_storage_binding_bytes,
         buffer_bytes: caps.max_buffer_bytes,
+        speed: None,
     }
 }
 
@@ -227,6 +291,9 @@ impl fmt::Display for AdapterRow {
         }
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "  {:<17} {reason}", "matrices unused")?;
+        }
+        if let Some(speed) = &self.speed {
+            writeln!(f, "  {:<17} {speed}", "measured")?;
         }
         Ok(())
     }

@@ -339,6 +339,9 @@ pub(crate) struct InfoArgs {
     /// Plan with these device features and no others
     #[arg(long, value_enum)]
     pub(crate) tier: Option<TierArg>,
+    /// Measure memory, arithmetic and waits of each device, and say by these up to which length dense attention is as fast
+    #[arg(long)]
+    pub(crate) measure: bool,
     /// Write the table for machines
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

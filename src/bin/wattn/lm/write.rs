@@ -36,9 +36,7 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
             return Err(Failure::Usage(message.to_owned()));
         }
     };
-    if let Some(path) = &args.json {
-        files::check_destination(path)?;
-    }
+    files::check_outputs(&[("--file", args.file.as_deref())], &[("--json", args.json.as_deref())])?;
     let sampling = args.sampling();
     sampling.validate()?;
     let Loaded { name, model, engine, engine_name } = load(&args.model)?;
@@ -103,9 +101,11 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
         text,
     };
     let rate = |tokens: usize, seconds: f64| tokens as f64 / seconds.max(1e-9);
-    files::print(&format!(
-        "\n\n{}\n  read   {:>6} tokens, {:>8.1} a second, {:>3.0} % of it attention\n  wrote  {:>6} tokens, {:>8.1} a second, \
-         {:>3.0} % of it attention; {}\n",
+    // Stdout is the text, and nothing else.
+    files::print("\n")?;
+    files::note(&format!(
+        "\n{}\n  read   {:>6} tokens, {:>8.1} a second, {:>3.0} % of it attention\n  wrote  {:>6} tokens, {:>8.1} a second, \
+         {:>3.0} % of it attention; {}",
         report.engine,
         report.read_tokens,
         rate(report.read_tokens, report.read_seconds),
@@ -114,7 +114,7 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
         rate(report.written_tokens, report.written_seconds),
         100.0 * report.written_attention_share,
         report.stop,
-    ))?;
+    ));
     match &args.json {
         Some(path) => files::write_json(path, &report),
         None => Ok(()),

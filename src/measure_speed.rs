@@ -1,0 +1,196 @@
+//! A device's memory, arithmetic and waits, by running small attention and a small selection on it.
+
+use std::time::Instant;
+
+use crate::{
+    Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, Context, DType, DeviceSpeed,
+    DispatchBudget, Hip, Layout, Result, SelectedBlocks, Selection, SelectionArgs, SelectionPlan, SelectionProblem,
+    TensorView, TensorViewMut, Tiling, Tuning, U32View,
+};
+
+/// Long enough to say what one of many takes.
+const ENOUGH_NS: f64 = 4e6;
+
+/// Runs of one submission at the most.
+const MOST_RUNS: u32 = 1024;
+
+/// Of heads.
+const WIDTH: u32 = 64;
+
+impl Context {
+    /// Measures the device for [`Context::with_speed`], so that [`SelectionPlan::crossover`] and
+    /// [`Engine::attend_sparse`](crate::Engine::attend_sparse) know from which length on a selection pays there. Numbers have
+    /// two digits. Another program that computes at the same time makes them worse; then a crossover moves, and with it which
+    /// calls are dense: keep what was measured where results must be the same on every run.
+    ///
+    /// # Errors
+    /// Those of [`Attention::prepare`], [`Attention::bind`], [`Selection::prepare`] and [`Selection::bind`].
+    ///
+    /// # Cost
+    /// Compiles up to eight pipelines on a cache miss, allocates up to 260 MiB for a moment, submits, and waits: for some 100
+    /// ms when nothing is compiled.
+    pub fn measure_speed_blocking(&self) -> Result<DeviceSpeed> {
+        let ctx = &self.with_budget(DispatchBudget::UNLIMITED).with_tuning(Tuning::new());
+        let most = ctx.caps().max_storage_binding_bytes.min(ctx.caps().max_buffer_bytes).min(128 << 20);
+        // Eight heads whose keys, and whose values, take so many bytes. A software device has caches only, and is slow.
+        let most = if ctx.caps().software { most >> 5 } else { most };
+        let long = (most / u64::from(8 * WIDTH * 4)) as u32; // at most 2^16
+        let one_dispatch = |plan: &AttentionPlan, ns: f64| ns / plan.dispatches().len() as f64;
+
+        let small = ctx.attention_of([1, 1, 64], DType::F32)?;
+        let dispatch_ns = one_dispatch(&small, ctx.attention_ns(&small)?);
+        let reading = ctx.attention_of([1, 8, long], DType::F32)?;
+        let bytes_per_us = 1e3 * f64::from(2 * 8 * WIDTH * 4) * f64::from(long) / ctx.attention_ns(&reading)?;
+        let rows = if ctx.caps().software { 64 } else { 2048 };
+        let products = |dtype| -> Result<(bool, f64)> {
+            let plan = ctx.attention_of([rows, 8, rows], dtype)?;
+            let multiply_adds = f64::from(rows) * f64::from(rows) * f64::from(8 * 2 * WIDTH);
+            Ok((plan.tier().matrix(), 1e3 * multiply_adds / ctx.attention_ns(&plan)?))
+        };
+        let (_, multiply_adds_per_us) = products(DType::F32)?;
+        // One workgroup of the same kernel.
+        let tiling = ctx.attention_of([rows, 8, rows], DType::F32)?.tiling();
+        let one = AttentionProblem::new(shape_of([tiling.tile_q(), 1, rows]), DType::F32);
+        let tier = ctx.caps().best_tier();
+        let alone = AttentionPlan::with_tiling(&one, ctx.caps(), tier, Tiling { num_splits: 1, ..tiling })?;
+        let multiply_adds = f64::from(tiling.tile_q()) * f64::from(rows) * f64::from(2 * WIDTH);
+        let alone_ns = (ctx.attention_ns(&alone)? - dispatch_ns).max(1.0);
+        let cores = multiply_adds_per_us * alone_ns / (1e3 * multiply_adds);
+        let matrix_multiply_adds_per_us = match products(DType::F16)? {
+            (true, matrices) => matrices,
+            (false, _) => multiply_adds_per_us,
+        };
+        let shape = shape_of([1, 1, long.min(16384)]);
+        let selection = SelectionPlan::new(&SelectionProblem::new(shape, DType::F32, Hip::default()), ctx.caps())?;
+        let trips_only = DeviceSpeed {
+            bytes_per_us: u64::MAX,
+            multiply_adds_per_us: u64::MAX,
+            matrix_multiply_adds_per_us: u64::MAX,
+            trip_ns: 1000,
+            dispatch_ns: 0,
+            cores: 1,
+        };
+        let trips = selection.estimated_time(&trips_only).as_secs_f64() * 1e6;
+        let dispatches = selection.dispatches().len() as f64 * dispatch_ns;
+        // A search waits for most of its time, whatever the noise of the two says.
+        let searching = ctx.selection_ns(&selection)?;
+        let trip_ns = (searching - dispatches).max(searching / 2.0) / trips;
+        Ok(DeviceSpeed {
+            bytes_per_us: two_digits(bytes_per_us),
+            multiply_adds_per_us: two_digits(multiply_adds_per_us),
+            matrix_multiply_adds_per_us: two_digits(matrix_multiply_adds_per_us),
+            trip_ns: two_digits(trip_ns),
+            dispatch_ns: two_digits(dispatch_ns),
+            cores: two_digits(cores),
+        })
+    }
+
+    fn attention_of(&self, sizes: [u32; 3], dtype: DType) -> Result<AttentionPlan> {
+        AttentionPlan::new(&AttentionProblem::new(shape_of(sizes), dtype), self.caps())
+    }
+
+    fn attention_ns(&self, plan: &AttentionPlan) -> Result<f64> {
+        let (shape, dtype) = (plan.problem().shape(), plan.problem().dtype());
+        let buffer = |shape, dtype| self.zeros(num_bytes(shape, dtype));
+        let (q, k, v) = self
+            .scoped("measuring", || (buffer(shape.q(), dtype), buffer(shape.k(), dtype), buffer(shape.v(), dtype)))?;
+        let out = self.scoped("measuring", || buffer(shape.out(), dtype))?;
+        let args = AttentionArgs {
+            q: TensorView::new(&q, dtype, layout(shape.q())),
+            k: TensorView::new(&k, dtype, layout(shape.k())),
+            v: TensorView::new(&v, dtype, layout(shape.v())),
+            seq_lens_kv: None,
+            blocks: None,
+            out: TensorViewMut::new(&out, dtype, layout(shape.out())),
+            lse: None,
+        };
+        let bound = Attention::prepare(self, plan)?.bind(args)?;
+        self.ns_of(|encoder| bound.encode(encoder))
+    }
+
+    fn selection_ns(&self, plan: &SelectionPlan) -> Result<f64> {
+        let (shape, dtype, blocks) = (plan.problem().shape(), plan.problem().dtype(), plan.problem().blocks());
+        let [batch, sets, q_blocks, entries] = blocks.indices_shape(shape).map(u64::from);
+        let lists = batch * sets * q_blocks;
+        let (q, k) = self.scoped("measuring", || {
+            (self.zeros(num_bytes(shape.q(), dtype)), self.zeros(num_bytes(shape.k(), dtype)))
+        })?;
+        let (indices, counts) =
+            self.scoped("measuring", || (self.zeros(lists * entries * 4), self.zeros(lists * 4)))?;
+        let bound = Selection::prepare(self, plan)?.bind(SelectionArgs {
+            q: TensorView::new(&q, dtype, layout(shape.q())),
+            k: TensorView::new(&k, dtype, layout(shape.k())),
+            seq_lens_kv: None,
+            blocks: SelectedBlocks {
+                block_indices: U32View::new(&indices, 0, lists * entries),
+                block_counts: U32View::new(&counts, 0, lists),
+            },
+        })?;
+        self.ns_of(|encoder| bound.encode(encoder))
+    }
+
+    /// A buffer of zeros, which wgpu makes sure of.
+    fn zeros(&self, size: u64) -> wgpu::Buffer {
+        self.device().create_buffer(&wgpu::BufferDescriptor {
+            label: Some("wattn.measuring"),
+            size,
+            usage: wgpu::BufferUsages::STORAGE,
+            mapped_at_creation: false,
+        })
+    }
+
+    /// Nanoseconds of one of many runs that depend on one another: as many as take long enough, and twice as many, and the
+    /// difference; the shortest of three.
+    fn ns_of(&self, encode: impl Fn(&mut wgpu::CommandEncoder)) -> Result<f64> {
+        let time = |runs: u32| -> Result<f64> {
+            let descriptor = wgpu::CommandEncoderDescriptor { label: Some("wattn.measuring") };
+            let mut encoder = self.device().create_command_encoder(&descriptor);
+            (0..runs).for_each(|_| encode(&mut encoder));
+            let begin = Instant::now();
+            self.scoped("measuring", || self.queue().submit([encoder.finish()]))?;
+            self.device().poll(wgpu::PollType::wait_indefinitely())?;
+            Ok(begin.elapsed().as_secs_f64() * 1e9)
+        };
+        time(1)?; // loads code into the device, clears buffers
+        let mut runs = 1;
+        while time(runs)? < ENOUGH_NS && runs < MOST_RUNS {
+            runs *= 2;
+        }
+        let mut least = f64::INFINITY;
+        for _ in 0..3 {
+            let (once, twice) = (time(runs)?, time(2 * runs)?);
+            // What else the machine does makes runs slower, never faster; a difference that it turned around says nothing.
+            let one = (twice - once) / f64::from(runs);
+            least = least.min(if one > 0.0 { one } else { twice / f64::from(2 * runs) });
+        }
+        Ok(least.max(1.0))
+    }
+}
+
+/// Queries, heads, keys.
+const fn shape_of([seq_len_q, num_heads, seq_len_kv]: [u32; 3]) -> AttentionShape {
+    AttentionShape {
+        batch_size: 1,
+        seq_len_q,
+        seq_len_kv,
+        num_q_heads: num_heads,
+        num_kv_heads: num_heads,
+        head_dim: WIDTH,
+        head_dim_v: WIDTH,
+    }
+}
+
+fn num_bytes(shape: [u32; 4], dtype: DType) -> u64 {
+    shape.map(u64::from).into_iter().product::<u64>() * dtype.size_bytes()
+}
+
+const fn layout([batch, seq, heads, dim]: [u32; 4]) -> Layout {
+    Layout::seq_major(batch, seq, heads, dim)
+}
+
+/// A positive number, rounded to two digits: what two measurements share.
+fn two_digits(value: f64) -> u64 {
+    let unit = 10f64.powf(value.max(1.0).log10().floor() - 1.0).max(1.0);
+    // Saturates.
+    ((value / unit).round() * unit).max(1.0) as u64
+}

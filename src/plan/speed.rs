@@ -1,0 +1,214 @@
+//! What plans take on a device whose memory, arithmetic and waits are known by a few numbers.
+
+use core::time::Duration;
+
+use super::attend::RowSets;
+use super::{AttentionPlan, Candidates, Piece, SelectionPlan, Sharing, StagePlan};
+use crate::{Hip, SelectionMethod};
+
+/// A GPU in six numbers. [`Context::measure_speed_blocking`](crate::Context::measure_speed_blocking) finds them. They say which of
+/// two ways is the faster one ([`SelectionPlan::crossover`]); no kernel and no tiling is chosen by them, so that bits
+/// never follow a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DeviceSpeed {
+    /// Bytes that all cores together read from memory in a microsecond.
+    pub bytes_per_us: u64,
+    /// Multiply-adds of attention over many rows in a microsecond.
+    pub multiply_adds_per_us: u64,
+    /// The same where matrices are multiplied in hardware.
+    pub matrix_multiply_adds_per_us: u64,
+    /// Nanoseconds from a load to the next one that depends on it, with the arithmetic between them.
+    pub trip_ns: u64,
+    /// Nanoseconds of a small dispatch that depends on the one before it.
+    pub dispatch_ns: u64,
+    /// Cores: large workgroups that compute beside one another. Fewer of them leave some idle, and one more takes as long as all.
+    pub cores: u64,
+}
+
+impl DeviceSpeed {
+    /// An H100, by what was measured on one: see [`docs::performance`](crate::docs::performance).
+    pub const H100: Self = Self {
+        bytes_per_us: 3_000_000,
+        multiply_adds_per_us: 8_300_000,
+        matrix_multiply_adds_per_us: 66_000_000,
+        trip_ns: 650,
+        dispatch_ns: 2200,
+        cores: 132,
+    };
+
+    /// A GPU with memory of its own, between large ones and small ones.
+    pub(crate) const DISCRETE: Self = Self {
+        bytes_per_us: 500_000,
+        multiply_adds_per_us: 4_000_000,
+        matrix_multiply_adds_per_us: 16_000_000,
+        trip_ns: 700,
+        dispatch_ns: 4000,
+        cores: 48,
+    };
+
+    /// A GPU that shares the memory of a processor.
+    pub(crate) const INTEGRATED: Self = Self {
+        bytes_per_us: 80_000,
+        multiply_adds_per_us: 500_000,
+        matrix_multiply_adds_per_us: 1_000_000,
+        trip_ns: 800,
+        dispatch_ns: 10_000,
+        cores: 12,
+    };
+
+    /// What is assumed of a device before it is measured; `None` of software devices, whose crossovers were measured.
+    pub(crate) const fn of_kind(kind: wgpu::DeviceType) -> Option<Self> {
+        match kind {
+            wgpu::DeviceType::Cpu => None,
+            wgpu::DeviceType::DiscreteGpu => Some(Self::DISCRETE),
+            wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu | wgpu::DeviceType::Other => {
+                Some(Self::INTEGRATED)
+            }
+        }
+    }
+
+    /// Of work that waits neither for itself nor for anything else, in so many workgroups alike.
+    fn work_ns(&self, work: Work, workgroups: u64, matrices: bool) -> f64 {
+        let products = if matrices { self.matrix_multiply_adds_per_us } else { self.multiply_adds_per_us };
+        let (workgroups, cores) = (workgroups.max(1), self.cores.max(1));
+        // The last wave takes as long as the others.
+        let waves = (workgroups.div_ceil(cores) * cores) as f64 / workgroups as f64;
+        // A quarter of the cores reads as fast as all.
+        let idle = f64::max(cores.div_ceil(4) as f64 / workgroups as f64, 1.0);
+        let of = |amount: f64, per_us: u64| 1000.0 * amount / per_us.max(1) as f64;
+        f64::max(idle * of(work.bytes, self.bytes_per_us), waves * of(work.multiply_adds, products))
+    }
+}
+
+/// What is read and computed. Reals: they are estimates, and cannot overflow.
+#[derive(Clone, Copy, Default)]
+struct Work {
+    bytes: f64,
+    multiply_adds: f64,
+}
+
+impl Work {
+    fn times(self, n: f64) -> Self {
+        Self { bytes: self.bytes * n, multiply_adds: self.multiply_adds * n }
+    }
+}
+
+fn duration(ns: f64) -> Duration {
+    // Saturates; never negative or NaN.
+    Duration::from_nanos(ns as u64)
+}
+
+impl AttentionPlan {
+    /// What the dispatches take on a device, by counts: keys and values are read once for the rows that share them, and a
+    /// dispatch takes its time. Lengths from a buffer count as the longest.
+    #[must_use]
+    pub fn estimated_time(&self, speed: &DeviceSpeed) -> Duration {
+        let problem = &self.problem;
+        let shape = problem.shape();
+        let sets = RowSets::of(problem);
+        let sequences = f64::from(shape.batch_size);
+        let visible = |query: u32| {
+            let range = problem.mask.visible(query, shape.seq_len_q, shape.seq_len_kv);
+            f64::from(range.end - range.start)
+        };
+        if shape.seq_len_q == 0 {
+            return Duration::ZERO;
+        }
+        // Neighbouring queries see one key more or less.
+        let mean = f64::midpoint(visible(0), visible(shape.seq_len_q - 1));
+        let (keys_of_row, walks) = match &problem.blocks {
+            None => (mean, 1.0),
+            Some(blocks) => {
+                (mean.min(blocks.most_keys() as f64), f64::from(shape.seq_len_q.div_ceil(sets.block_size_q)))
+            }
+        };
+        // Of a dense walk, all keys that some row sees.
+        let keys_of_walk =
+            if problem.blocks.is_none() { visible(0).max(visible(shape.seq_len_q - 1)) } else { keys_of_row };
+        let columns = f64::from(shape.head_dim) + f64::from(shape.head_dim_v);
+        let work = Work {
+            bytes: f64::from(sets.num_sets) * walks * keys_of_walk * columns * problem.dtype.size_bytes() as f64,
+            multiply_adds: f64::from(shape.seq_len_q) * f64::from(shape.num_q_heads) * keys_of_row * columns,
+        };
+        let workgroups = self.dispatches[0].workgroups.into_iter().map(u64::from).product();
+        let dispatches = (self.dispatches.len() as u64 * speed.dispatch_ns) as f64;
+        duration(dispatches + speed.work_ns(work.times(sequences), workgroups, self.tier.matrix()))
+    }
+}
+
+/// Trips of a round to scratch memory, where groups and their scores lie there, and the time of ten barriers.
+const SCRATCH_TRIPS: u64 = 12;
+/// What ranks and hands on groups in workgroup memory, in the time of trips.
+const WORKGROUP_TRIPS: u64 = 2;
+
+impl SelectionPlan {
+    /// What a step that computes every stage takes on a device, by counts: dispatches, trips to memory one after the other, and what
+    /// is read and computed where that takes longer. It gives 258 and 343 us for the searches of an H100 that took 258 and
+    /// 340, with the tilings of that time.
+    #[must_use]
+    pub fn estimated_time(&self, speed: &DeviceSpeed) -> Duration {
+        let of = |piece: Piece| match (piece, &self.problem.method) {
+            (Piece::Search, SelectionMethod::Hip(hip)) => self.search_ns(hip, speed),
+            (Piece::Score(stage), _) => self.score_ns(&self.stages[stage], speed),
+            (Piece::Select(_), _) => (self.ranking_trips() * speed.trip_ns) as f64,
+            (Piece::Sample(_) | Piece::Search, _) => 0.0,
+        };
+        duration(self.pieces.iter().map(|&piece| of(piece) + speed.dispatch_ns as f64).sum())
+    }
+
+    fn ranking_trips(&self) -> u64 {
+        if self.tiling.candidates == Candidates::Workgroup { WORKGROUP_TRIPS } else { SCRATCH_TRIPS }
+    }
+
+    /// Trips, one after the other, for so many rows of keys in a workgroup of so many invocations.
+    fn key_trips(&self, rows: u64, invocations: u32) -> u64 {
+        let under_way = |bytes: u64| (rows * self.row_bytes()).div_ceil(bytes.max(1)).max(1);
+        let loads = self.loads();
+        match self.tiling.sharing {
+            Sharing::Columns => under_way(u64::from(invocations * loads.bytes * loads.in_flight)),
+            // Lanes go along the rows of their keys, four each.
+            Sharing::Keys | Sharing::Rows | Sharing::Tiles => {
+                rows.div_ceil(u64::from(invocations * 4)) * u64::from(self.problem.shape.head_dim / 4)
+            }
+        }
+    }
+
+    fn row_bytes(&self) -> u64 {
+        u64::from(self.problem.shape.head_dim) * self.problem.dtype.size_bytes()
+    }
+
+    /// Of rows of keys that are scored by so many samples each.
+    fn scored(&self, rows: u64, samples: u64) -> Work {
+        let multiply_adds = rows as f64 * samples as f64 * f64::from(self.problem.shape.head_dim);
+        Work { bytes: rows as f64 * self.row_bytes() as f64, multiply_adds }
+    }
+
+    fn search_ns(&self, hip: &Hip, speed: &DeviceSpeed) -> f64 {
+        let shape = &self.problem.shape;
+        let heads = self.problem.granularity.heads_per_set(shape);
+        let kv_heads = u64::from(heads.div_ceil(shape.group_size()));
+        let blocks_per_group = shape.seq_len_kv / hip.block_size_k / hip.max_blocks().max(1);
+        // The alignment of the first groups adds one.
+        let rounds = u64::from(blocks_per_group.max(1).next_power_of_two().ilog2() + 1);
+        let rows = 2 * u64::from(hip.max_blocks()) * u64::from(hip.block_size_k / hip.stride_k) * kv_heads;
+        let samples = u64::from(heads) / kv_heads * u64::from(self.samples[0].num_samples);
+        let trips = self.key_trips(rows, self.tiling.search_size()) + self.ranking_trips();
+        let waves = self.num_lists().div_ceil(self.num_searches.max(1).into());
+        let waiting = (rounds * trips * speed.trip_ns) as f64 * waves as f64;
+        let work = self.scored(rows, samples).times(rounds as f64 * self.num_lists() as f64);
+        waiting.max(speed.work_ns(work, self.num_searches.into(), self.matrix.is_some()))
+    }
+
+    fn score_ns(&self, stage: &StagePlan, speed: &DeviceSpeed) -> f64 {
+        let heads = u64::from(self.problem.granularity.heads_per_set(&self.problem.shape) / self.lists_per_set());
+        let rounds = u64::from(stage.chunk_size.next_power_of_two().ilog2().max(1));
+        let owners = u64::from(self.tiling.owners(self.tiling.score_groups));
+        // Two probes of each owner's chunks, of one head after the other.
+        let trips = heads * self.key_trips(4 * owners, self.tiling.lanes * self.tiling.score_groups);
+        let chunks = f64::from(stage.max_chunks) * self.num_lists() as f64 * f64::from(self.lists_per_set());
+        let samples = u64::from(self.samples[stage.samples].num_samples);
+        let work = self.scored(2 * rounds * heads, samples).times(chunks);
+        let workgroups = (chunks / (2 * owners) as f64) as u64;
+        ((rounds * trips * speed.trip_ns) as f64).max(speed.work_ns(work, workgroups, false))
+    }
+}
