@@ -16,7 +16,7 @@ fn only<T: ValueEnum + PartialEq + Send + Sync + 'static>(taken: &[T]) -> ValueP
 
 /// A command without some values of the options that others have.
 fn without(command: Command, backends: &[Backend], no_tier: bool) -> Command {
-    let command = command.mut_arg("backend", |arg| arg.value_parser(only(backends)));
+    let command = command.mut_arg("backend", |arg| arg.value_parser(only(backends)).help("Where to compute"));
     if no_tier { command.mut_arg("tier", |arg| arg.hide(true)) } else { command }
 }
 
