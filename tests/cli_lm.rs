@@ -30,13 +30,21 @@ fn a_prompt_goes_on_the_same_everywhere() {
         assert!(statistics.contains("tokens, "), "{statistics}");
         let quiet = assert_succeeds(&wattn(&[&args[..], &["--quiet"]].concat()));
         assert_eq!(quiet, stdout);
+        // The CPU tells it anyway, a GPU where it is asked to.
+        let is_told = args.contains(&"cpu") || args.contains(&"--attention-share");
         for share in ["read_attention_share", "written_attention_share"] {
-            assert!((0.0..=1.0).contains(&json[share].as_f64().unwrap()), "{json}");
+            assert_eq!(
+                json[share].as_f64().map(|share| (0.0..=1.0).contains(&share)),
+                is_told.then_some(true),
+                "{json}"
+            );
         }
+        assert_eq!(statistics.contains("of it attention"), is_told, "{statistics}");
         written
     };
     let greedy = run(&["--temperature", "0", "--backend", "cpu"]);
     assert_eq!(run(&["--temperature", "0", "--backend", "gpu"]), greedy);
+    assert_eq!(run(&["--temperature", "0", "--backend", "gpu", "--attention-share"]), greedy);
     assert_eq!(run(&["--temperature", "0", "--backend", "cpu", "--chunk", "2"]), greedy);
     let drawn = run(&["--seed", "5", "--backend", "cpu"]);
     assert_eq!(run(&["--seed", "5", "--backend", "cpu"]), drawn);
@@ -58,6 +66,53 @@ fn other_checkpoints_and_prompts_from_files() {
     let args = ["lm", "--model", CASE, "--file", text(&prompt), "--tokens", "3", "--backend", "cpu"];
     let (stdout, statistics) = assert_tells(&wattn(&args));
     assert!(stdout.starts_with("t5 t7 t9") && statistics.contains("read        3 tokens"), "{stdout}{statistics}");
+}
+
+#[test]
+fn texts_end_where_training_did() {
+    let folder = Folder::new();
+    let report = folder.path("report.json");
+    let run = |words: usize, more: &[&str]| {
+        let prompt: String = (0..words).map(|at| format!("t{} ", 2 + at % 90)).collect();
+        let mut args = vec!["lm", "--model", CASE, "--prompt", &prompt, "--tokens", "9", "--backend", "cpu"];
+        args.extend(["--temperature", "0", "--json", text(&report)]);
+        args.extend(more);
+        wattn(&args)
+    };
+    let warned = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).contains("warning: ");
+    let stdout = |output: &std::process::Output| {
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let within = run(55, &[]);
+    assert_tells(&within);
+    assert!(!warned(&within));
+    // 64 tokens in training.
+    let ended = run(60, &[]);
+    assert!(warned(&ended));
+    stdout(&ended);
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("as long as those that the model was trained for"));
+    assert_eq!(json(&report)["written_tokens"], 4);
+    assert_fails(&run(65, &[]), "the model was trained for texts of 64");
+    for words in [60, 65] {
+        let past = run(words, &["--past-context"]);
+        stdout(&past);
+        assert!(warned(&past));
+        assert_eq!(json(&report)["written_tokens"], 9);
+    }
+}
+
+/// Files without an end, and larger than memory: refused before they are read.
+#[cfg(unix)]
+#[test]
+fn prompts_without_an_end_are_refused() {
+    let folder = Folder::new();
+    let sparse = folder.path("sparse.txt");
+    std::fs::File::create(&sparse).unwrap().set_len(1 << 40).unwrap();
+    for file in ["/dev/zero", text(&sparse)] {
+        assert_fails(&wattn(&["lm", "--file", file, "--backend", "cpu"]), "longer than");
+        assert_fails(&wattn(&["lm", "eval", "--text", file, "--backend", "cpu"]), "longer than");
+    }
 }
 
 #[test]

@@ -3,10 +3,9 @@
 mod common;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
-use common::lm::{CASES, Golden, TOLERANCE, copy, difference, golden};
-use wattn::lm::{LayerAttention, LmError, Model, Sampling, Session, SessionOptions, Stop};
+use common::lm::{CASES, Golden, TOLERANCE, difference, golden};
+use wattn::lm::{LayerAttention, LmError, Sampling, Session, SessionOptions, Stop};
 use wattn::{Engine, Hip};
 
 #[test]
@@ -56,22 +55,6 @@ fn sparse_attention_with_room_for_every_key_is_dense() {
         let mut session = Session::new(&model, &Engine::cpu(), &options).unwrap();
         assert!(difference(&session.read_logits(&tokens).unwrap(), &logits) > 0.01, "{case}");
     }
-}
-
-#[test]
-fn final_logits_are_capped() {
-    let Golden { tokens, logits, .. } = golden("qwen3_f32_tied");
-    let capped_folder = copy("qwen3_f32_tied");
-    let config = capped_folder.path().join("config.json");
-    let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replacen('{', "{\"final_logit_softcapping\": 1.5,", 1)).unwrap();
-    let model = Arc::new(Model::open(capped_folder.path()).unwrap());
-    let mut session = Session::new(&model, &Engine::cpu(), &SessionOptions::new(model.config(), 64)).unwrap();
-    let wanted: Vec<f32> = logits.iter().map(|x| 1.5 * (x / 1.5).tanh()).collect();
-    let got = session.read_logits(&tokens).unwrap();
-    assert!(difference(&got, &wanted) <= TOLERANCE);
-    assert_eq!(session.logits().unwrap(), got[got.len() - model.config().vocab_size as usize..]);
-    session.generate(3, &Sampling::GREEDY, |_| ControlFlow::Continue(())).unwrap();
 }
 
 #[test]
@@ -134,6 +117,37 @@ fn draws_follow_the_seed_and_the_limits() {
     assert_ne!(draw(warm), draw(Sampling { seed: 8, ..warm }));
     assert_eq!(draw(Sampling { top_k: 1, ..warm }), draw(Sampling::GREEDY));
     assert_eq!(draw(Sampling { top_p: 1e-6, ..warm }), draw(Sampling::GREEDY));
+}
+
+/// Texts end where the model was trained to, unless the session is made for longer ones.
+#[test]
+fn texts_are_as_long_as_in_training() {
+    let Golden { model, tokens, .. } = golden("mistral_f16");
+    let trained = model.config().trained_len;
+    assert_eq!(trained, 64);
+    let options = SessionOptions::new(model.config(), 100);
+    let mut session = Session::new(&model, &Engine::cpu(), &options).unwrap();
+    session.read(&tokens[..60]).unwrap();
+    let error = session.read(&tokens[..5]).unwrap_err();
+    assert!(matches!(error, LmError::TextLength { needed: 65, text_len: 64 }), "{error}");
+    let mut told = 0;
+    let mut count = |session: &mut Session, tokens| {
+        told = 0;
+        let tell = |_| {
+            told += 1;
+            ControlFlow::Continue(())
+        };
+        let stop = session.generate(tokens, &Sampling::GREEDY, tell).unwrap();
+        (stop, told)
+    };
+    assert_eq!(count(&mut session, 4), (Stop::Count, 4));
+    assert_eq!(count(&mut session, 4), (Stop::TextLength, 0));
+    session.truncate(62);
+    assert_eq!(count(&mut session, 4), (Stop::TextLength, 2));
+    let mut session = Session::new(&model, &Engine::cpu(), &options.clone().text_len(70)).unwrap();
+    session.read(&tokens[..60]).unwrap();
+    assert_eq!(count(&mut session, 20), (Stop::TextLength, 10));
+    assert_eq!(session.tokens().len(), 70);
 }
 
 #[test]

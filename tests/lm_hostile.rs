@@ -48,7 +48,7 @@ fn tensors_of_another_shape_are_named() {
         ("hidden_size", 36, "model.embed_tokens.weight"),
         ("intermediate_size", 52, "model.layers.0.mlp.gate_proj.weight"),
         ("num_key_value_heads", 4, "model.layers.0.self_attn.k_proj.weight"),
-        ("head_dim", 8, "model.layers.0.self_attn.q_norm.weight"),
+        ("head_dim", 8, "model.layers.0.self_attn.q_proj.weight"),
     ] {
         let folder = copy("qwen3_f16");
         edit(&folder.path().join("config.json"), |config| config[field] = value.into());
@@ -65,7 +65,10 @@ fn tensors_of_another_shape_are_named() {
 #[test]
 fn missing_tensors_are_named() {
     let folder = copy("qwen3_f16");
-    edit(&folder.path().join("config.json"), |config| config["num_hidden_layers"] = 3.into());
+    edit(&folder.path().join("config.json"), |config| {
+        config["num_hidden_layers"] = 3.into();
+        config["layer_types"] = Value::Null;
+    });
     let error = open(folder.path());
     assert!(matches!(&error, LmError::MissingTensor { tensor } if tensor.starts_with("model.layers.2.")), "{error}");
     let folder = copy("qwen3_f32_tied");
@@ -123,9 +126,8 @@ fn headers_whose_offsets_lie_are_refused() {
 #[test]
 fn an_index_that_lies_names_the_tensor() {
     type Change = fn(&mut Value);
-    let cases: [(&str, Change); 6] = [
+    let cases: [(&str, Change); 5] = [
         ("which is not there", |map| map["model.norm.weight"] = "model-00009-of-00005.safetensors".into()),
-        ("which does not hold it", |map| map["model.norm.weight"] = "model-00001-of-00005.safetensors".into()),
         ("not a file of its folder", |map| map["model.norm.weight"] = "../model.safetensors".into()),
         ("not a file of its folder", |map| map["model.norm.weight"] = "/etc/passwd".into()),
         ("not a file of its folder", |map| map["model.norm.weight"] = "".into()),
@@ -136,17 +138,50 @@ fn an_index_that_lies_names_the_tensor() {
         edit(&folder.path().join("model.safetensors.index.json"), |index| change(&mut index["weight_map"]));
         let error = open(folder.path());
         let named = matches!(&error, LmError::Shard { tensor, .. } if tensor == "model.norm.weight");
-        // Tensors come in the order of their names; the one that is held elsewhere may be met first.
         assert!(named && error.to_string().contains(reason), "{reason}: {error}");
     }
     let folder = copy("llama_f32_sharded");
-    edit(&folder.path().join("model.safetensors.index.json"), |index| {
-        index["weight_map"].as_object_mut().unwrap().remove("model.norm.weight");
-    });
-    assert!(matches!(open(folder.path()), LmError::MissingTensor { tensor } if tensor == "model.norm.weight"));
     for text in ["", "[]", "{\"weight_map\": 3}"] {
         fs::write(folder.path().join("model.safetensors.index.json"), text).unwrap();
         assert!(matches!(open(folder.path()), LmError::Format { .. }), "{text:?}");
+    }
+}
+
+/// Files that hold other tensors than the index says: the tensors are where they are.
+#[test]
+fn tensors_are_believed_before_an_index() {
+    let whole = Model::open(&folder("llama_f32_sharded")).unwrap();
+    let elsewhere = |index: &mut Value| {
+        let map = index["weight_map"].as_object_mut().unwrap();
+        map.remove("model.norm.weight");
+        map["model.embed_tokens.weight"] = "model-00005-of-00005.safetensors".into();
+        map.insert("model.layers.7.nothing".to_owned(), "model-00001-of-00005.safetensors".into());
+    };
+    let folder = copy("llama_f32_sharded");
+    edit(&folder.path().join("model.safetensors.index.json"), elsewhere);
+    let model = Model::open(folder.path()).unwrap();
+    assert_eq!(model.size_bytes(), whole.size_bytes());
+    // What is nowhere is missing, though the index has it.
+    for entry in fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.to_string_lossy().ends_with(".safetensors") && entry.file_name().unwrap() != "golden.safetensors" {
+            edit_header(&entry, |header| {
+                let header = header.as_object_mut().unwrap();
+                if let Some(tensor) = header.remove("model.norm.weight") {
+                    header.insert("model.norm.wait".to_owned(), tensor);
+                }
+            });
+        }
+    }
+    assert!(matches!(open(folder.path()), LmError::MissingTensor { tensor } if tensor == "model.norm.weight"));
+}
+
+/// One whole file counts more than an index, be it of an older checkpoint, broken, or without its files.
+#[test]
+fn one_file_is_read_before_an_index() {
+    for index in ["{\"weight_map\": {\"model.norm.weight\": \"old.safetensors\"}}", "nonsense"] {
+        let folder = copy("qwen3_f16");
+        fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+        Model::open(folder.path()).unwrap();
     }
 }
 
@@ -164,24 +199,24 @@ fn fields_out_of_range_are_named() {
         ("model_type", vec![json!("gpt2"), json!(3), json!(null)]),
         ("vocab_size", vec![json!(0), json!(-1), json!(1.5), json!("x"), json!(null), json!(u64::MAX), json!(1 << 30)]),
         ("hidden_size", vec![json!(0), json!(34), json!(1 << 20)]),
-        ("num_hidden_layers", vec![json!(0), json!(1 << 20)]),
+        ("num_hidden_layers", vec![json!(0), json!(1 << 20), json!(4_000_000_000u64), json!(u64::MAX)]),
         ("num_attention_heads", vec![json!(0), json!(3), json!(4096)]),
         ("num_key_value_heads", vec![json!(0), json!(3), json!(8)]),
         ("head_dim", vec![json!(6), json!(260), json!(0)]),
         ("intermediate_size", vec![json!(0), json!(50)]),
         ("rms_norm_eps", vec![json!(-1.0), json!("x")]),
         ("hidden_act", vec![json!("gelu")]),
-        ("attn_logit_softcapping", vec![json!(50.0)]),
-        ("final_logit_softcapping", vec![json!(0.0)]),
+        ("max_position_embeddings", vec![json!(0), json!("x"), json!(null)]),
+        ("layer_types", vec![json!(3), json!(["full_attention"]), json!(["full_attention", "chunked_attention"])]),
         ("partial_rotary_factor", vec![json!(0.5)]),
-        ("eos_token_id", vec![json!(96), json!([1, 96]), json!("x")]),
+        ("eos_token_id", vec![json!("x"), json!(1.5), json!([1, "x"]), json!(true)]),
         ("tie_word_embeddings", vec![json!(1)]),
     ] {
         for value in values {
             let error = config("qwen3_f16", field, value.clone()).unwrap_err();
             // Heads are checked from one of the two fields.
             let named = matches!(&error, LmError::Config { field: named, .. }
-                if *named == field || (field == "num_attention_heads" && *named == "num_key_value_heads"));
+                if named == field || (field == "num_attention_heads" && named == "num_key_value_heads"));
             assert!(named, "{field} = {value}: {error}");
         }
     }
@@ -202,7 +237,8 @@ fn fields_are_read() {
     assert!(matches!(of("qwen3_f16").rope.scaling, RopeScaling::Yarn { .. }));
     assert!(matches!(of("llama_f32_sharded").rope.scaling, RopeScaling::Llama3 { .. }));
     assert_eq!(of("llama_f32_sharded").rope.theta, 500.0);
-    assert_eq!(config("qwen3_f16", "final_logit_softcapping", json!(30.0)).unwrap().final_softcap, Some(30.0));
+    assert_eq!(config("qwen3_f16", "eos_token_id", json!([1, 96, -1])).unwrap().eos_tokens, [1]);
+    assert_eq!(config("qwen3_f16", "bos_token_id", json!(-1)).unwrap().bos_token, None);
     assert_eq!(config("qwen3_f16", "eos_token_id", json!([2, 3])).unwrap().eos_tokens, [2, 3]);
 }
 

@@ -31,7 +31,7 @@ fn main() -> LmResult<()> {
         let mut session = Session::new(&model, &engine, &options)?;
         session.read(&prompt)?;
         print!("\n[{name}] {text}");
-        let mut stream = TextStream::new(model.tokenizer());
+        let mut stream = TextStream::after(model.tokenizer(), &prompt)?;
         let mut failed = None;
         let begin = Instant::now();
         session.generate(TOKENS, &Sampling { temperature: 0.7, ..Sampling::GREEDY }, |token| {
@@ -44,6 +44,7 @@ fn main() -> LmResult<()> {
         if let Some(error) = failed {
             return Err(error);
         }
+        print!("{}", stream.finish()?);
         let written = session.tokens().len() - prompt.len();
         println!("\n\n{written} tokens, {:.0} a second", written as f64 / begin.elapsed().as_secs_f64());
     }

@@ -9,12 +9,17 @@ var<workgroup> tile_x: array<f32, DEPTH * PITCH>;
 var<workgroup> tile_w: array<f32, DEPTH * PITCH>;
 
 @compute @workgroup_size(256)
-fn project_tokens(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+fn project_tokens(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
+    let first_row = (workgroup.z * num_workgroups.x + workgroup.x) * TILE;
     // Each invocation loads four inputs of one token and four of one output, turned so that inputs come first.
     let quarter = index % 4u;
     let loaded = index / 4u;
     let token = workgroup.y * TILE + loaded;
-    let row = workgroup.x * TILE + loaded;
+    let row = first_row + loaded;
     // It computes outputs `right + 16 i` of tokens `down + 16 j`: neighbours write neighbours.
     let right = index % 16u;
     let down = index / 16u;
@@ -54,7 +59,7 @@ fn project_tokens(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_in
     for (var j = 0u; j < 4u; j++) {
         let to_token = workgroup.y * TILE + down + 16u * j;
         for (var i = 0u; i < 4u; i++) {
-            let to_row = workgroup.x * TILE + right + 16u * i;
+            let to_row = first_row + right + 16u * i;
             if to_token < params.num_tokens && to_row < params.num_rows {
                 let at = params.first_row + to_row;
                 var value = acc[j][i];

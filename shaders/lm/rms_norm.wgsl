@@ -2,6 +2,7 @@
 struct NormParams {
     width_vec4: u32, // columns / 4
     first_row: u32,  // row of x that becomes row 0 of out
+    num_rows: u32,   // of out
     eps: f32,
     scale: f32,      // 1 / columns
 }
@@ -12,9 +13,17 @@ struct NormParams {
 @group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn rms_norm(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let start = (params.first_row + workgroup.x) * params.width_vec4;
-    let to = workgroup.x * params.width_vec4;
+fn rms_norm(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let row = workgroup.y * num_workgroups.x + workgroup.x;
+    if row >= params.num_rows {
+        return;
+    }
+    let start = (params.first_row + row) * params.width_vec4;
+    let to = row * params.width_vec4;
     var sum = 0.0;
     for (var column = lane; column < params.width_vec4; column += WORKGROUP_SIZE) {
         sum += dot(x[start + column], x[start + column]);

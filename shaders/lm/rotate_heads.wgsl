@@ -4,6 +4,7 @@ struct HeadParams {
     num_q_heads: u32,
     num_kv_heads: u32,
     head_dim: u32, // a multiple of 4
+    num_tokens: u32,
     eps: f32,
 }
 
@@ -28,9 +29,16 @@ fn write(token: u32, position: u32, head: u32, column: u32, value: f32) {
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn rotate_heads(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn rotate_heads(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
     let head = workgroup.x;
-    let token = workgroup.y;
+    let token = workgroup.z * num_workgroups.y + workgroup.y;
+    if token >= params.num_tokens {
+        return;
+    }
     let position = state[1] + token;
     let num_heads = params.num_q_heads + 2u * params.num_kv_heads;
     let start = (token * num_heads + head) * params.head_dim;

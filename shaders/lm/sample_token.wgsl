@@ -7,7 +7,6 @@ struct SampleParams {
     top_p: f32,         // 1: all
     temperature: f32,   // 0: the best
     seed: u32,
-    softcap: f32,       // 0: none
 }
 
 @group(0) @binding(0) var<uniform>             params: SampleParams;
@@ -29,14 +28,6 @@ fn is_nan(x: f32) -> bool {
 fn ordered(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
     return select(select(bits | 0x80000000u, ~bits, bits >> 31u == 1u), 0u, is_nan(x));
-}
-
-fn logit(token: u32) -> f32 {
-    let raw = logits[token];
-    if params.softcap > 0.0 && !is_nan(raw) {
-        return soft_cap(raw, params.softcap);
-    }
-    return raw;
 }
 
 // Of a logit that is not NaN, beside the best one. Infinities have no difference, and are equal all the same.
@@ -70,7 +61,7 @@ fn sum_floats(lane: u32, value: f32) -> f32 {
 fn count_above(lane: u32, key: u32) -> u32 {
     var count = 0u;
     for (var token = lane; token < params.vocab_size; token += WORKGROUP_SIZE) {
-        count += select(0u, 1u, ordered(logit(token)) >= key);
+        count += select(0u, 1u, ordered(logits[token]) >= key);
     }
     words[lane] = count;
     for (var half = WORKGROUP_SIZE / 2u; half > 0u; half /= 2u) {
@@ -86,7 +77,7 @@ fn count_above(lane: u32, key: u32) -> u32 {
 fn lane_mass(lane: u32, key: u32, best: f32) -> f32 {
     var sum = 0.0;
     for (var token = lane; token < params.vocab_size; token += WORKGROUP_SIZE) {
-        let x = logit(token);
+        let x = logits[token];
         if ordered(x) >= key {
             sum += weight_of(x, best);
         }
@@ -100,7 +91,7 @@ fn sample_token(@builtin(local_invocation_index) lane: u32) {
     var best_key = 0u;
     var best_token = NONE;
     for (var token = lane; token < params.vocab_size; token += WORKGROUP_SIZE) {
-        let key = ordered(logit(token));
+        let key = ordered(logits[token]);
         if best_token == NONE || key > best_key {
             best_key = key;
             best_token = token;
@@ -121,7 +112,7 @@ fn sample_token(@builtin(local_invocation_index) lane: u32) {
     }
     workgroupBarrier(); // orders words and winners
     let winner = winners[0];
-    let best = logit(winner);
+    let best = logits[winner];
 
     var chosen = winner;
     if params.temperature > 0.0 {
@@ -157,7 +148,7 @@ fn sample_token(@builtin(local_invocation_index) lane: u32) {
                 at++;
             }
             for (var token = at; token < params.vocab_size; token += WORKGROUP_SIZE) {
-                let x = logit(token);
+                let x = logits[token];
                 if ordered(x) >= key {
                     chosen = token;
                     left -= weight_of(x, best);

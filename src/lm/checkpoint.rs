@@ -1,6 +1,6 @@
 //! Tensors in `*.safetensors` files: one file, or several with an index.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -12,9 +12,13 @@ use serde_json::Value;
 
 use super::error::{LmError, LmResult};
 use super::matrix::{Elements, Matrix};
+use super::{files, json};
 
-/// Bytes of the longest header that the format allows.
-const MAX_HEADER: u64 = 100_000_000;
+/// Bytes of the headers of all files of a checkpoint: a hundred for each of forty thousand tensors.
+const MOST_HEADERS: u64 = 4 << 20;
+
+const ONE_FILE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
 
 /// Where the bytes of a file are.
 #[derive(Debug)]
@@ -40,45 +44,52 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens `model.safetensors`, or the files that `model.safetensors.index.json` names, in a folder.
+    /// Opens `model.safetensors` in a folder, or, where there is none, the files that `model.safetensors.index.json` names. Tensors are
+    /// where the files have them, whatever the index says.
     ///
     /// # Errors
-    /// [`LmError::File`], [`LmError::Format`], [`LmError::Shard`], [`LmError::Truncated`].
+    /// [`LmError::File`], [`LmError::TooLong`], [`LmError::Format`], [`LmError::Shard`], [`LmError::Truncated`].
     ///
     /// # Cost
     /// Reads the headers.
     pub fn open(folder: &Path) -> LmResult<Self> {
-        let index = folder.join("model.safetensors.index.json");
-        if !index.exists() {
-            return Ok(Self::of_one(Shard::open(folder, "model.safetensors")?));
+        let mut room = MOST_HEADERS;
+        let index = folder.join(INDEX);
+        if folder.join(ONE_FILE).is_file() || !index.exists() {
+            return Ok(Self::of_one(Shard::open(folder, ONE_FILE, &mut room)?));
         }
-        let text = fs::read_to_string(&index).map_err(|source| LmError::File { path: index.clone(), source })?;
-        let format = |reason: String| LmError::Format { file: "model.safetensors.index.json".to_owned(), reason };
-        let json: Value = serde_json::from_str(&text).map_err(|error| format(error.to_string()))?;
+        let json = json::object(INDEX, &files::text(&index, files::MOST_JSON)?)?;
         let map = json.get("weight_map").and_then(Value::as_object);
-        let map = map.ok_or_else(|| format("has no object `weight_map`".to_owned()))?;
+        let no_map = || LmError::Format { file: INDEX.to_owned(), reason: "has no object `weight_map`".to_owned() };
         let mut checkpoint = Self { shards: Vec::new(), places: HashMap::new() };
-        let mut numbers: HashMap<&str, usize> = HashMap::new();
-        for (tensor, file) in map {
+        let mut numbers: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut told = Vec::new();
+        for (tensor, file) in map.ok_or_else(no_map)? {
             let bad = |file: &str, reason| LmError::Shard { tensor: tensor.clone(), file: file.to_owned(), reason };
-            let file = file.as_str().ok_or_else(|| bad(&file.to_string(), "which is no file name"))?;
+            let file = file.as_str().ok_or_else(|| bad(&json::shown(file), "which is no file name"))?;
             // An index comes from elsewhere: it must not reach out of its folder.
             if Path::new(file).components().count() != 1 || file.contains(['/', '\\']) || file == ".." {
                 return Err(bad(file, "which is not a file of its folder"));
             }
             let number = match numbers.get(file) {
                 Some(&number) => number,
-                None if !folder.join(file).is_file() => return Err(bad(file, "which is not there")),
+                None if !folder.join(file).exists() => return Err(bad(file, "which is not there")),
                 None => {
-                    checkpoint.shards.push(Shard::open(folder, file)?);
+                    checkpoint.shards.push(Shard::open(folder, file, &mut room)?);
                     numbers.insert(file, checkpoint.shards.len() - 1);
                     checkpoint.shards.len() - 1
                 }
             };
-            if checkpoint.shards[number].metadata.info(tensor).is_none() {
-                return Err(bad(file, "which does not hold it"));
+            told.push((tensor, number));
+        }
+        // In the order of their names, of which the last counts where nobody says which.
+        for &number in numbers.values() {
+            checkpoint.places.extend(checkpoint.shards[number].tensors().map(|tensor| (tensor, number)));
+        }
+        for (tensor, number) in told {
+            if checkpoint.shards[number].metadata.info(tensor).is_some() {
+                checkpoint.places.insert(tensor.clone(), number);
             }
-            checkpoint.places.insert(tensor.clone(), number);
         }
         Ok(checkpoint)
     }
@@ -88,11 +99,12 @@ impl Checkpoint {
     /// # Errors
     /// [`LmError::Format`], [`LmError::Truncated`].
     pub fn from_static(bytes: &'static [u8]) -> LmResult<Self> {
-        Ok(Self::of_one(Shard::new("model.safetensors".to_owned(), Source::Memory(bytes))?))
+        let mut room = MOST_HEADERS;
+        Ok(Self::of_one(Shard::new(ONE_FILE.to_owned(), Source::Memory(bytes), &mut room)?))
     }
 
     fn of_one(shard: Shard) -> Self {
-        let places = shard.metadata.tensors().into_keys().map(|name| (name, 0)).collect();
+        let places = shard.tensors().map(|tensor| (tensor, 0)).collect();
         Self { shards: vec![shard], places }
     }
 
@@ -120,38 +132,62 @@ impl Checkpoint {
         Ok(self.elements(tensor, &[len as usize])?.to_f32())
     }
 
-    fn elements(&self, tensor: &str, shape: &[usize]) -> LmResult<Elements> {
+    /// Whether there is a tensor.
+    pub(super) fn has(&self, tensor: &str) -> bool {
+        self.find(tensor).is_some()
+    }
+
+    /// The shard and the description of a tensor. One whose name begins with `model.` is found without that, too, as the model without
+    /// its head is saved.
+    fn find(&self, tensor: &str) -> Option<(&Shard, &TensorInfo)> {
+        let of = |tensor: &str| {
+            let shard = &self.shards[*self.places.get(tensor)?];
+            Some((shard, shard.metadata.info(tensor)?))
+        };
+        of(tensor).or_else(|| of(tensor.strip_prefix("model.")?))
+    }
+
+    /// Looks whether a tensor is there, in a type that is read, and in its shape; gives its bytes.
+    pub(super) fn check(&self, tensor: &str, shape: &[usize]) -> LmResult<u64> {
+        let (_, info) = self.checked(tensor, shape)?;
+        Ok((info.data_offsets.1 - info.data_offsets.0) as u64)
+    }
+
+    fn checked(&self, tensor: &str, shape: &[usize]) -> LmResult<(&Shard, &TensorInfo)> {
         let missing = || LmError::MissingTensor { tensor: tensor.to_owned() };
-        let shard = &self.shards[*self.places.get(tensor).ok_or_else(missing)?];
-        let info = shard.metadata.info(tensor).ok_or_else(missing)?;
+        let (shard, info) = self.find(tensor).ok_or_else(missing)?;
         if info.shape != shape {
             let (expected, actual) = (shape.to_vec(), info.shape.clone());
             return Err(LmError::TensorShape { tensor: tensor.to_owned(), expected, actual });
         }
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            return Err(LmError::TensorDType { tensor: tensor.to_owned(), actual: info.dtype.to_string() });
+        }
+        Ok((shard, info))
+    }
+
+    fn elements(&self, tensor: &str, shape: &[usize]) -> LmResult<Elements> {
+        let (shard, info) = self.checked(tensor, shape)?;
         let len = shape.iter().product();
         Ok(match info.dtype {
-            Dtype::F32 => Elements::F32(shard.read(info, vec![0.0f32; len])?),
             Dtype::F16 => Elements::F16(shard.read(info, vec![f16::ZERO; len])?),
             Dtype::BF16 => Elements::BF16(shard.read(info, vec![bf16::ZERO; len])?),
-            other => {
-                return Err(LmError::TensorDType { tensor: tensor.to_owned(), actual: other.to_string() });
-            }
+            _ => Elements::F32(shard.read(info, vec![0.0f32; len])?),
         })
     }
 }
 
 impl Shard {
-    fn open(folder: &Path, name: &str) -> LmResult<Self> {
-        Self::new(name.to_owned(), Source::File(folder.join(name)))
+    fn open(folder: &Path, name: &str, room: &mut u64) -> LmResult<Self> {
+        Self::new(name.to_owned(), Source::File(folder.join(name)), room)
     }
 
-    fn new(name: String, source: Source) -> LmResult<Self> {
+    /// Reads the header, for which there is so much room.
+    fn new(name: String, source: Source, room: &mut u64) -> LmResult<Self> {
         let format = |reason: String| LmError::Format { file: name.clone(), reason };
         let len = match &source {
             Source::Memory(bytes) => bytes.len() as u64,
-            Source::File(path) => {
-                fs::metadata(path).map_err(|source| LmError::File { path: path.clone(), source })?.len()
-            }
+            Source::File(path) => files::len(path)?,
         };
         let mut prefix = [0; 8];
         if len < 8 {
@@ -159,10 +195,14 @@ impl Shard {
         }
         source.read(0, &mut prefix)?;
         let json = u64::from_le_bytes(prefix);
-        if json > MAX_HEADER || json > len - 8 {
+        if json > len - 8 {
             return Err(format(format!("its header claims {json} bytes, the file has {len}")));
         }
-        let mut text = vec![0; json as usize]; // at most MAX_HEADER
+        if json > *room {
+            return Err(format(format!("its header has {json} bytes; headers have {MOST_HEADERS} together at most")));
+        }
+        *room -= json;
+        let mut text = vec![0; json as usize]; // at most the room
         source.read(8, &mut text)?;
         let metadata: Metadata =
             serde_json::from_slice(&text).map_err(|error| format(format!("its header: {error}")))?;
@@ -174,6 +214,11 @@ impl Shard {
             }
         }
         Ok(Self { source, header, metadata })
+    }
+
+    /// Names of the tensors.
+    fn tensors(&self) -> impl Iterator<Item = String> {
+        self.metadata.tensors().into_keys()
     }
 
     /// Fills `elements` with the tensor's bytes; the format is little-endian, as every platform of wgpu is.

@@ -22,11 +22,33 @@ pub enum LmError {
         /// What is wrong.
         reason: String,
     },
-    /// A field of `config.json` is missing, or has a value that no model of ours can have.
-    #[error("config.json: {field} = {value}: {rule}")]
+    /// A file is longer than any of its kind.
+    #[error("{} has {len} bytes or more; at most {most} are read", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length, as far as it is known.
+        len: u64,
+        /// Bytes of the longest that is read.
+        most: u64,
+    },
+    /// The machine has too little memory.
+    #[error("{what} takes {needed} bytes of memory, {available} are left")]
+    Memory {
+        /// What needs it.
+        what: &'static str,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes that the system still has.
+        available: u64,
+    },
+    /// A field of a configuration is missing, is not known, or has a value that no model of ours can have.
+    #[error("{file}: {field} = {value}: {rule}")]
     Config {
-        /// The field.
-        field: &'static str,
+        /// The file.
+        file: &'static str,
+        /// The field; one in another object behind that object's name and a full stop.
+        field: String,
         /// Its value as JSON; `missing` when it is not there.
         value: String,
         /// The rule.
@@ -38,7 +60,7 @@ pub enum LmError {
         /// The tensor.
         tensor: String,
     },
-    /// The index names a file for a tensor, and the file is not there or lacks the tensor.
+    /// The index names a file for a tensor, and the file cannot be used.
     #[error("tensor `{tensor}`: the index places it in {file}, {reason}")]
     Shard {
         /// The tensor.
@@ -96,6 +118,16 @@ pub enum LmError {
         needed: u64,
         /// Tokens that the session holds.
         capacity: u32,
+    },
+    /// The text is longer than the session takes texts to be.
+    #[error(
+        "text: {needed} tokens, the session takes {text_len}, unless told otherwise as many as the model was trained for"
+    )]
+    TextLength {
+        /// Tokens of the text.
+        needed: u64,
+        /// Tokens of the longest text of the session.
+        text_len: u32,
     },
     /// An option has a value that its rule forbids.
     #[error("{option} = {value}: {rule}")]

@@ -5,17 +5,20 @@
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, path::Path, sync::Arc};
-//! use wattn::lm::{LayerAttention, Model, Sampling, Session, SessionOptions};
+//! use wattn::lm::{LayerAttention, Model, Sampling, Session, SessionOptions, TextStream};
 //! use wattn::{Engine, Hip};
 //!
 //! let model = Arc::new(Model::open(Path::new("Qwen3-0.6B"))?);
 //! let options = SessionOptions::new(model.config(), 32768).attention(&LayerAttention::select(Hip::decode()), 3);
 //! let mut session = Session::new(&model, &Engine::best_blocking(), &options)?;
-//! session.read(&model.tokenizer().encode("Once upon a time")?)?;
+//! let prompt = model.tokenizer().encode_prompt("Once upon a time")?;
+//! session.read(&prompt)?;
+//! let mut stream = TextStream::after(model.tokenizer(), &prompt)?;
 //! session.generate(64, &Sampling::GREEDY, |token| {
-//!     print!("{}", model.tokenizer().decode(&[token]).unwrap_or_default());
+//!     print!("{}", stream.push(token).unwrap_or_default());
 //!     ControlFlow::Continue(())
 //! })?;
+//! print!("{}", stream.finish()?);
 //! # Ok::<(), wattn::lm::LmError>(())
 //! ```
 
@@ -23,7 +26,9 @@ mod checkpoint;
 mod config;
 mod cpu;
 mod error;
+mod files;
 mod gpu;
+mod json;
 mod kernels;
 mod matrix;
 mod model;
@@ -31,6 +36,7 @@ mod options;
 mod problems;
 mod rope;
 mod session;
+mod stream;
 mod tokenizer;
 mod weights;
 
@@ -43,7 +49,8 @@ pub use model::Model;
 pub use options::{ChunkLists, LayerAttention, ListSource, Sampling, SessionOptions};
 pub use rope::{Rope, RopeScaling};
 pub use session::{Session, Stop};
-pub use tokenizer::{TextStream, TextTokenizer};
+pub use stream::TextStream;
+pub use tokenizer::TextTokenizer;
 
 /// What the kernels of `shaders/lm` do, on the CPU. For tests.
 #[doc(hidden)]

@@ -1,11 +1,11 @@
 //! A model in host memory.
 
-use std::fs;
 use std::path::Path;
 
 use super::checkpoint::Checkpoint;
 use super::config::LmConfig;
-use super::error::{LmError, LmResult};
+use super::error::LmResult;
+use super::files;
 use super::tokenizer::TextTokenizer;
 use super::weights::Weights;
 
@@ -19,7 +19,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads `config.json`, `tokenizer.json` and the `*.safetensors` of a folder, as Hugging Face lays them out.
+    /// Loads `config.json`, `tokenizer.json` and the `*.safetensors` of a folder, as Hugging Face lays them out, and the tokens that end a
+    /// text from `generation_config.json`, where there is one that names any.
     ///
     /// # Errors
     /// [`LmError::File`], and those of [`LmConfig::from_json`] and [`Checkpoint`], which name the field or the tensor.
@@ -35,13 +36,16 @@ impl Model {
     /// # Errors
     /// Those of [`Model::open`].
     pub fn open_with(folder: &Path, mut progress: impl FnMut(u32, u32)) -> LmResult<Self> {
-        let read = |name: &str| {
-            let path = folder.join(name);
-            fs::read_to_string(&path).map_err(|source| LmError::File { path, source })
-        };
-        let config = LmConfig::from_json(&read("config.json")?)?;
-        let tokenizer = TextTokenizer::from_json(&read("tokenizer.json")?)?;
-        Self::new(config, tokenizer, &Checkpoint::open(folder)?, &mut progress)
+        let mut config = LmConfig::from_json(&files::text(&folder.join("config.json"), files::MOST_JSON)?)?;
+        let generation = folder.join("generation_config.json");
+        if generation.exists() {
+            config.read_generation(&files::text(&generation, files::MOST_JSON)?)?;
+        }
+        // Headers are small, so that what is wrong with them is told before the tokenizer is read.
+        let checkpoint = Checkpoint::open(folder)?;
+        let tokenizer = files::text(&folder.join("tokenizer.json"), files::MOST_TOKENIZER)?;
+        let tokenizer = TextTokenizer::from_json(&tokenizer)?;
+        Self::new(config, tokenizer, &checkpoint, &mut progress)
     }
 
     /// The same from files in memory.

@@ -77,17 +77,28 @@ pub struct ChunkLists {
 pub struct SessionOptions {
     pub(crate) capacity: u32,
     pub(crate) chunk: u32,
+    pub(crate) text_len: u32,
     pub(crate) attention: Vec<LayerAttention>,
 }
 
 impl SessionOptions {
-    /// A session for `capacity` tokens, dense, with prompts read in chunks of 256.
+    /// A session with room for `capacity` tokens, dense, with prompts read in chunks of 256. Its texts are as long as those that the
+    /// model was trained for.
     #[must_use]
     pub fn new(config: &LmConfig, capacity: u32) -> Self {
-        Self { capacity, chunk: 256, attention: vec![LayerAttention::Dense; config.num_layers as usize] }
+        let attention = vec![LayerAttention::Dense; config.num_layers as usize];
+        Self { capacity, chunk: 256, text_len: config.trained_len, attention }
     }
 
-    /// Sets how many tokens of a prompt are computed at a time.
+    /// Sets the length of the longest text, where that is another than the model was trained for: past what it was trained for, most
+    /// models write nonsense. It is the length that [dynamic](super::RopeScaling::Dynamic) scaling takes, from the first token on.
+    #[must_use]
+    pub fn text_len(mut self, tokens: u32) -> Self {
+        self.text_len = tokens;
+        self
+    }
+
+    /// Sets how many tokens of a prompt are computed at a time; fewer where a device's buffers do not hold as many.
     #[must_use]
     pub fn chunk(mut self, tokens: u32) -> Self {
         self.chunk = tokens;
@@ -114,7 +125,7 @@ impl SessionOptions {
     pub(crate) fn validate(&self, config: &LmConfig) -> LmResult<()> {
         let invalid = |option, value: u64, rule| Err(LmError::Option { option, value: value.to_string(), rule });
         if self.capacity == 0 || self.capacity > crate::AttentionProblem::MAX_SEQ_LEN {
-            return invalid("capacity", self.capacity.into(), "must be from 1 to 2^29 tokens");
+            return invalid("capacity", self.capacity.into(), "must be from 1 to 2^29 - 1 tokens");
         }
         if self.chunk == 0 || self.chunk > 1 << 16 {
             return invalid("chunk", self.chunk.into(), "must be from 1 to 65536 tokens");

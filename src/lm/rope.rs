@@ -13,7 +13,9 @@ pub enum RopeScaling {
         /// The divisor.
         factor: f64,
     },
-    /// A base that grows with the capacity of the session once that passes the trained context ("NTK-aware").
+    /// A base that grows with the length of the text once that passes the trained context ("NTK-aware"). Keys that were rotated for a
+    /// shorter text would not fit those of a longer one, so that a session takes the length that its text is to have in the end:
+    /// [`SessionOptions::text_len`](super::SessionOptions::text_len).
     Dynamic {
         /// How much longer than in training the context may be.
         factor: f64,
@@ -41,6 +43,8 @@ pub enum RopeScaling {
         original_len: f64,
         /// Factor on q and k.
         attention_factor: f64,
+        /// Whether the ramp begins and ends at whole pairs of columns.
+        truncate: bool,
     },
 }
 
@@ -54,32 +58,40 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// Angle of one step of each pair of columns, and the factor on sine and cosine.
+    /// Angle of one step of each pair of columns in a text of so many tokens, and the factor on sine and cosine.
     #[must_use]
-    pub fn frequencies(&self, head_dim: u32, trained_len: u32, capacity: u32) -> (Vec<f64>, f64) {
+    pub fn frequencies(&self, head_dim: u32, trained_len: u32, text_len: u32) -> (Vec<f64>, f64) {
         let dim = f64::from(head_dim);
         let plain = |theta: f64| (0..head_dim / 2).map(move |i| theta.powf(-2.0 * f64::from(i) / dim));
         match self.scaling {
             RopeScaling::None => (plain(self.theta).collect(), 1.0),
             RopeScaling::Linear { factor } => (plain(self.theta).map(|rate| rate / factor).collect(), 1.0),
             RopeScaling::Dynamic { factor } => {
-                let stretch = factor * f64::from(capacity.max(trained_len)) / f64::from(trained_len) - (factor - 1.0);
+                let stretch = factor * f64::from(text_len.max(trained_len)) / f64::from(trained_len) - (factor - 1.0);
                 (plain(self.theta * stretch.powf(dim / (dim - 2.0))).collect(), 1.0)
             }
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_len } => {
                 let scale = |rate: f64| {
                     let rotations = original_len * rate / (2.0 * PI);
-                    let kept = ((rotations - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
-                    rate * kept + rate / factor * (1.0 - kept)
+                    // The ramp lies between two borders that a file may have turned round.
+                    if rotations < low_freq_factor {
+                        rate / factor
+                    } else if rotations > high_freq_factor {
+                        rate
+                    } else {
+                        let kept = (rotations - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                        rate * kept + rate / factor * (1.0 - kept)
+                    }
                 };
                 (plain(self.theta).map(scale).collect(), 1.0)
             }
-            RopeScaling::Yarn { factor, beta_fast, beta_slow, original_len, attention_factor } => {
+            RopeScaling::Yarn { factor, beta_fast, beta_slow, original_len, attention_factor, truncate } => {
                 // The pair that makes so many rotations over the trained context.
                 let pair =
                     |rotations: f64| dim * (original_len / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln());
-                let low = pair(beta_fast).floor().max(0.0);
-                let high = pair(beta_slow).ceil().min(dim - 1.0);
+                let (low, high) = (pair(beta_fast), pair(beta_slow));
+                let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+                let (low, high) = (low.max(0.0), high.min(dim - 1.0));
                 let high = if low == high { high + 0.001 } else { high };
                 let scale = |(i, rate): (usize, f64)| {
                     let divided = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
@@ -90,10 +102,10 @@ impl Rope {
         }
     }
 
-    /// Cosine and sine of every position and pair, `[capacity, head_dim / 2, 2]`.
+    /// Cosine and sine of every position and pair of a text of `text_len` tokens, `[capacity, head_dim / 2, 2]`.
     #[must_use]
-    pub(crate) fn table(&self, head_dim: u32, trained_len: u32, capacity: u32) -> Vec<f32> {
-        let (rates, factor) = self.frequencies(head_dim, trained_len, capacity);
+    pub(crate) fn table(&self, head_dim: u32, trained_len: u32, text_len: u32, capacity: u32) -> Vec<f32> {
+        let (rates, factor) = self.frequencies(head_dim, trained_len, text_len);
         let mut table = Vec::with_capacity(capacity as usize * head_dim as usize);
         for position in 0..capacity {
             for rate in &rates {

@@ -31,6 +31,8 @@ pub enum Stop {
     EndOfText,
     /// The caller had enough.
     Caller,
+    /// The text is as long as [`SessionOptions::text_len`] lets it be.
+    TextLength,
 }
 
 /// A model with its cache of keys and values: it reads tokens, tells how likely they were, and writes on.
@@ -55,11 +57,15 @@ impl Session {
     /// layer.
     pub fn new(model: &Arc<Model>, engine: &Engine, options: &SessionOptions) -> LmResult<Self> {
         options.validate(model.config())?;
+        let mut options = options.clone();
+        if let Some(ctx) = engine.context() {
+            options.chunk = options.chunk.min(GpuRunner::most_tokens(ctx.caps(), model.config()));
+        }
         let runner = match engine.context() {
-            Some(ctx) => Runner::Gpu(Box::new(GpuRunner::new(ctx, model, options)?)),
-            None => Runner::Cpu { runner: Box::new(CpuRunner::new(model, options)?), logits: Vec::new() },
+            Some(ctx) => Runner::Gpu(Box::new(GpuRunner::new(ctx, model, &options)?)),
+            None => Runner::Cpu { runner: Box::new(CpuRunner::new(model, &options)?), logits: Vec::new() },
         };
-        Ok(Self { model: Arc::clone(model), options: options.clone(), runner, tokens: Vec::new(), stale: false })
+        Ok(Self { model: Arc::clone(model), options, runner, tokens: Vec::new(), stale: false })
     }
 
     /// The model.
@@ -95,6 +101,10 @@ impl Session {
         if let Some(&token) = tokens.iter().find(|&&token| token >= vocab_size) {
             return Err(LmError::Token { token, vocab_size });
         }
+        let (needed, text_len) = ((self.tokens.len() + tokens.len()) as u64, self.options.text_len);
+        if needed > text_len.into() {
+            return Err(LmError::TextLength { needed, text_len });
+        }
         self.check_room(tokens.len())
     }
 
@@ -106,7 +116,7 @@ impl Session {
     /// Reads tokens, chunk by chunk.
     ///
     /// # Errors
-    /// [`LmError::Token`], [`LmError::Capacity`], before anything is read; those of the device.
+    /// [`LmError::Token`], [`LmError::TextLength`], [`LmError::Capacity`], before anything is read; those of the device.
     ///
     /// # Cost
     /// On the GPU one submission a chunk, and no wait. The first chunk of a length binds it.
@@ -226,8 +236,8 @@ impl Session {
         Ok(nats)
     }
 
-    /// Draws tokens and reads each of them, until there are `count`, the model ends the text, or the caller breaks. The
-    /// caller hears of each token as soon as it is known; one that ends the text is not told.
+    /// Draws tokens and reads each of them, until there are `count`, the model ends the text, the text is as long as it may be, or the
+    /// caller breaks. The caller hears of each token as soon as it is known; one that ends the text is not told.
     ///
     /// # Errors
     /// [`LmError::Option`], [`LmError::Capacity`], before the first token; those of the device.
@@ -241,6 +251,8 @@ impl Session {
         mut told: impl FnMut(u32) -> ControlFlow<()>,
     ) -> LmResult<Stop> {
         sampling.validate()?;
+        let room = (self.options.text_len as usize).saturating_sub(self.tokens.len());
+        let (count, full) = if count > room { (room, Stop::TextLength) } else { (count, Stop::Count) };
         self.check_room(count)?;
         self.refresh()?;
         self.restart();
@@ -283,7 +295,16 @@ impl Session {
                 }
             }
         }
-        Ok(Stop::Count)
+        Ok(full)
+    }
+
+    /// Time that attention took so far, selection included; `None` on a GPU, where [`Session::time`] tells.
+    #[must_use]
+    pub fn attention_time(&self) -> Option<Duration> {
+        match &self.runner {
+            Runner::Cpu { runner, .. } => Some(runner.attention_time),
+            Runner::Gpu(_) => None,
+        }
     }
 
     /// Times a forward pass of so many tokens at the end of what was read, and how much of it attention takes, selection
@@ -315,10 +336,10 @@ impl Session {
                 }
                 Runner::Cpu { runner, logits } => {
                     runner.restart();
-                    runner.attention_time = Duration::ZERO;
+                    let before = runner.attention_time;
                     *logits = runner.forward(&part, len - tokens, false)?;
                     best.0 = best.0.min(begin.elapsed());
-                    runner.attention_time
+                    runner.attention_time - before
                 }
             };
             best.1 = best.1.min(attention);

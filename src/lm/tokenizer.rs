@@ -1,5 +1,8 @@
 //! Text to tokens and back, by the `tokenizers` crate.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::de::IgnoredAny;
 use tokenizers::Tokenizer;
 
 use super::error::{LmError, LmResult};
@@ -16,8 +19,14 @@ impl TextTokenizer {
     /// # Errors
     /// [`LmError::Tokenizer`].
     pub fn from_json(text: &str) -> LmResult<Self> {
-        let tokenizer = text.parse::<Tokenizer>().map_err(failed)?;
-        Ok(Self { tokenizer })
+        // The crate takes some of its own refusals for impossible where the text is no JSON.
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| failed(error.into()))?;
+        guarded(|| {
+            let mut tokenizer = text.parse::<Tokenizer>()?;
+            // How long texts were in training, and how batches were filled, is none of a prompt's business.
+            tokenizer.with_truncation(None)?.with_padding(None);
+            Ok(Self { tokenizer })
+        })
     }
 
     /// The tokens of a text, without those that a model wants around it.
@@ -25,7 +34,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`LmError::Tokenizer`].
     pub fn encode(&self, text: &str) -> LmResult<Vec<u32>> {
-        Ok(self.tokenizer.encode(text, false).map_err(failed)?.get_ids().to_vec())
+        Ok(guarded(|| self.tokenizer.encode(text, false))?.get_ids().to_vec())
     }
 
     /// The tokens of a text that begins a sequence, with those that the model wants around it.
@@ -33,7 +42,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`LmError::Tokenizer`].
     pub fn encode_prompt(&self, text: &str) -> LmResult<Vec<u32>> {
-        Ok(self.tokenizer.encode(text, true).map_err(failed)?.get_ids().to_vec())
+        Ok(guarded(|| self.tokenizer.encode(text, true))?.get_ids().to_vec())
     }
 
     /// The tokens of a text, and the byte of the text where each ends.
@@ -41,58 +50,33 @@ impl TextTokenizer {
     /// # Errors
     /// [`LmError::Tokenizer`].
     pub fn encode_with_ends(&self, text: &str) -> LmResult<(Vec<u32>, Vec<usize>)> {
-        let encoding = self.tokenizer.encode(text, false).map_err(failed)?;
+        let encoding = guarded(|| self.tokenizer.encode(text, false))?;
         let ends = encoding.get_offsets().iter().map(|offsets| offsets.1).collect();
         Ok((encoding.get_ids().to_vec(), ends))
     }
 
-    /// The text of tokens.
+    /// The text of tokens that are a text of their own: of single tokens of a longer one many tokenizers lose the space at the beginning,
+    /// which a [`TextStream`] keeps.
     ///
     /// # Errors
     /// [`LmError::Tokenizer`].
     pub fn decode(&self, tokens: &[u32]) -> LmResult<String> {
-        self.tokenizer.decode(tokens, true).map_err(failed)
+        guarded(|| self.tokenizer.decode(tokens, true))
     }
+
+    /// Whether a token stands for no text.
+    pub(super) fn is_special(&self, token: u32) -> bool {
+        let of = |text: String| self.tokenizer.get_added_vocabulary().is_special_token(&text);
+        self.tokenizer.id_to_token(token).is_some_and(of)
+    }
+}
+
+/// The crate takes what a file says of itself for true, and panics where a file contradicts itself.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> LmResult<T> {
+    let contradiction = |_| LmError::Tokenizer("the file contradicts itself".to_owned());
+    catch_unwind(AssertUnwindSafe(work)).map_err(contradiction)?.map_err(failed)
 }
 
 fn failed(error: tokenizers::Error) -> LmError {
     LmError::Tokenizer(error.to_string())
-}
-
-/// The text of tokens that come one by one. A character may take several tokens.
-#[derive(Debug)]
-pub struct TextStream<'a> {
-    tokenizer: &'a TextTokenizer,
-    tokens: Vec<u32>,
-    /// Text of the tokens before the last character that was whole.
-    told: String,
-}
-
-impl<'a> TextStream<'a> {
-    /// A stream without tokens.
-    #[must_use]
-    pub const fn new(tokenizer: &'a TextTokenizer) -> Self {
-        Self { tokenizer, tokens: Vec::new(), told: String::new() }
-    }
-
-    /// The text that a token adds; empty while a character is not whole.
-    ///
-    /// # Errors
-    /// [`LmError::Tokenizer`].
-    pub fn push(&mut self, token: u32) -> LmResult<String> {
-        self.tokens.push(token);
-        let text = self.tokenizer.decode(&self.tokens)?;
-        if text.ends_with(char::REPLACEMENT_CHARACTER) {
-            return Ok(String::new());
-        }
-        let new = text.strip_prefix(&self.told).unwrap_or_default().to_owned();
-        // Decoding all tokens each time would be quadratic; the last ones tell how the next begins.
-        if self.tokens.len() > 16 && text.ends_with('\n') {
-            self.tokens.drain(..self.tokens.len() - 1);
-            self.told = self.tokenizer.decode(&self.tokens)?;
-        } else {
-            self.told = text;
-        }
-        Ok(new)
-    }
 }

@@ -111,7 +111,7 @@ fn products() -> Vec<Case> {
     let mut cases = Vec::new();
     for (elem, matrix) in matrices(rows, cols) {
         for (kernel, tokens, grid) in
-            [(LmKernel::ProjectToken, 1, [18, 1, 1]), (LmKernel::ProjectTokens, 67, [2, 2, 1])]
+            [(LmKernel::ProjectToken, 1, [18, 1, 1]), (LmKernel::ProjectTokens, 67, [1, 2, 2])]
         {
             let (x, bias, before) = (floats(tokens * cols, 1), floats(rows, 2), floats(tokens * rows, 3));
             let mut wanted = twins::project_tokens(&x, &matrix, Some(&bias));
@@ -148,7 +148,7 @@ fn rotation(norm: bool) -> Case {
         ("k", cache()),
         ("v", cache()),
     ];
-    let uniform = vec![num_q_heads as u32, num_kv_heads as u32, head_dim as u32, 1e-6f32.to_bits()];
+    let uniform = vec![num_q_heads as u32, num_kv_heads as u32, head_dim as u32, tokens as u32, 1e-6f32.to_bits()];
     let check = move |buffers: &Buffers| {
         assert_close(buffers, "q", &wanted[0]);
         for (name, new) in [("k", &wanted[1]), ("v", &wanted[2])] {
@@ -157,17 +157,19 @@ fn rotation(norm: bool) -> Case {
         }
     };
     let variant = LmVariant { norm, ..LmVariant::plain(LmKernel::RotateHeads) };
-    of_model(variant, ([heads as u32, tokens as u32, 1], uniform), buffers, check)
+    // Folded, with a token more than there are.
+    of_model(variant, ([heads as u32, tokens as u32 - 1, 3], uniform), buffers, check)
 }
 
 fn norm() -> Case {
     let width = 1028;
     let (x, weight) = (floats(3 * width, 1), floats(width, 2));
-    let uniform = vec![width as u32 / 4, 1, 1e-5f32.to_bits(), (1.0 / width as f32).to_bits()];
+    let uniform = vec![width as u32 / 4, 1, 2, 1e-5f32.to_bits(), (1.0 / width as f32).to_bits()];
     let wanted = twins::rms_norm(&x[width..], &weight, 1e-5);
     let buffers = vec![("x", to_bytes(&x)), ("weight", to_bytes(&weight)), ("out", garbage((2 * width * 4) as u64))];
     let check = move |buffers: &Buffers| assert_close(buffers, "out", &wanted);
-    of_model(LmVariant::plain(LmKernel::RmsNorm), ([2, 1, 1], uniform), buffers, check)
+    // Folded, with a row more than there are.
+    of_model(LmVariant::plain(LmKernel::RmsNorm), ([1, 3, 1], uniform), buffers, check)
 }
 
 fn gate() -> Case {
@@ -190,7 +192,7 @@ fn draws() -> Vec<Case> {
     ];
     let draw = |sampling: Sampling| {
         let Sampling { temperature, top_k, top_p, seed } = sampling;
-        let uniform = vec![600, top_k, top_p.to_bits(), temperature.to_bits(), seed, 0];
+        let uniform = vec![600, top_k, top_p.to_bits(), temperature.to_bits(), seed];
         let buffers =
             vec![("logits", to_bytes(&logits)), ("state", to_bytes(&[5u32, 77])), ("tokens", to_bytes(&[99u32, 98]))];
         let wanted = twins::sample_token(&logits, &sampling, 5);

@@ -85,7 +85,6 @@ fn files_that_are_nearly_right() {
 }
 
 #[test]
-#[ignore = "configs that ask for billions of layers abort"]
 fn checkpoints_that_are_nearly_right() {
     all_of(checkpoints());
 }

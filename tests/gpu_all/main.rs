@@ -7,6 +7,8 @@
 
 #[path = "../gpu_attend.rs"]
 mod gpu_attend;
+#[path = "../gpu_axes.rs"]
+mod gpu_axes;
 #[path = "../gpu_bind.rs"]
 mod gpu_bind;
 #[path = "../gpu_budget.rs"]

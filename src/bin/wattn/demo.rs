@@ -122,7 +122,7 @@ impl Demo {
         session.read(self.tokens())?;
         session.logits()?; // until they are there, the page is not read
         let read = begin.elapsed().as_secs_f64();
-        let mut stream = TextStream::new(self.model.tokenizer());
+        let mut stream = TextStream::after(self.model.tokenizer(), self.tokens())?;
         let mut pieces: Vec<Result<String, _>> = Vec::new();
         let begin = Instant::now();
         session.generate(WRITTEN, &SAMPLING, |token| {
@@ -131,6 +131,7 @@ impl Demo {
         })?;
         let written = begin.elapsed().as_secs_f64();
         let count = session.tokens().len() - READ;
+        pieces.push(stream.finish());
         let text = pieces.into_iter().collect::<Result<Vec<_>, _>>()?.concat();
         let mut shares = [0.0; 2];
         for (share, tokens) in shares.iter_mut().zip([CHUNK, 1]) {

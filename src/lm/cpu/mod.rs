@@ -20,6 +20,7 @@ pub use rotate_heads::{Heads, rotate_heads};
 pub use sample_token::sample_token;
 
 use super::error::LmResult;
+use super::files::check_memory;
 use super::matrix::Matrix;
 use super::model::Model;
 use super::options::{ChunkLists, LayerAttention, ListSource, SessionOptions};
@@ -60,6 +61,8 @@ impl CpuRunner {
     pub(crate) fn new(model: &Arc<Model>, options: &SessionOptions) -> LmResult<Self> {
         let config = model.config();
         let shape = [1, options.capacity, config.num_kv_heads, config.head_dim];
+        let row = u64::from(config.head_dim) * (1 + 2 * u64::from(config.num_kv_heads) * u64::from(config.num_layers));
+        check_memory("the cache of keys and values", 4 * row * u64::from(options.capacity))?;
         let layer = |index| -> LmResult<LayerCache> {
             // What attention cannot do is told before the first token.
             let one_token = LayerProblems::new(config, options, index, 1)?;
@@ -67,7 +70,7 @@ impl CpuRunner {
             Ok(LayerCache { one_token, k, v, lists: None, stages: StageCache::default(), mass: Vec::new() })
         };
         Ok(Self {
-            rope: config.rope.table(config.head_dim, config.trained_len, options.capacity),
+            rope: config.rope.table(config.head_dim, config.trained_len, options.text_len, options.capacity),
             layers: (0..config.num_layers as usize).map(layer).collect::<LmResult<_>>()?,
             model: Arc::clone(model),
             options: options.clone(),
@@ -98,9 +101,7 @@ impl CpuRunner {
         self.step = if tokens.len() == 1 { self.step + 1 } else { 0 };
         let first = if all { 0 } else { (tokens.len() - 1) * config.hidden_size as usize };
         let normed = rms_norm(&x[first..], &weights.norm, config.rms_norm_eps);
-        let mut logits = product(&normed, weights.head(), None);
-        config.cap_logits(&mut logits);
-        Ok(logits)
+        Ok(product(&normed, weights.head(), None))
     }
 
     /// Heads of a layer, `[token, q_size]`.

@@ -160,11 +160,16 @@ impl Binder<'_> {
         Ok(steps)
     }
 
-    fn norm(&self, buffers: [&wgpu::Buffer; 3], first_row: u32, rows: u32) -> LmResult<Step> {
+    fn norm(&self, buffers: [&wgpu::Buffer; 3], first_row: u32, num_rows: u32) -> LmResult<Step> {
         let width = self.config.hidden_size;
         let (eps, scale) = (self.config.rms_norm_eps, 1.0 / width as f32);
-        let params = NormParams { width_vec4: width / 4, first_row, eps, scale };
-        self.pipelines.step(LmKernel::RmsNorm, bytemuck::bytes_of(&params), &buffers, [rows.into(), 1, 1])
+        let params = NormParams { width_vec4: width / 4, first_row, num_rows, eps, scale };
+        self.pipelines.step(
+            LmKernel::RmsNorm,
+            bytemuck::bytes_of(&params),
+            &buffers,
+            params.workgroups(self.ctx().caps()),
+        )
     }
 
     fn project(
@@ -191,7 +196,7 @@ impl Binder<'_> {
                 accumulate: accumulate.into(),
             };
             let workgroups =
-                if tokens == 1 { params.workgroups_of_one(ctx.caps()) } else { params.workgroups_of_many() };
+                if tokens == 1 { params.workgroups_of_one(ctx.caps()) } else { params.workgroups_of_many(ctx.caps()) };
             let buffers = [x, &part.buffer, bias.unwrap_or(&self.shared.nothing), out];
             steps.push(self.pipelines.variant(variant, bytemuck::bytes_of(&params), &buffers, workgroups)?);
         }
@@ -220,12 +225,13 @@ impl Binder<'_> {
         let mut before = vec![self.norm([hidden, &layer.input_norm, normed], 0, tokens)?];
         before.extend(self.linear(normed, &layer.qkv, &scratch.qkv, tokens, false)?);
         let (num_q_heads, num_kv_heads) = (config.num_q_heads, config.num_kv_heads);
-        let params = HeadParams { num_q_heads, num_kv_heads, head_dim: config.head_dim, eps: config.rms_norm_eps };
+        let (head_dim, num_tokens, eps) = (config.head_dim, tokens, config.rms_norm_eps);
+        let params = HeadParams { num_q_heads, num_kv_heads, head_dim, num_tokens, eps };
         let head = LmVariant { norm: layer.head_norms.is_some(), ..LmVariant::plain(LmKernel::RotateHeads) };
         let norms = layer.head_norms.as_ref().unwrap_or(&self.shared.nothing);
         let angles = &self.weights.angles;
         let buffers = [&self.shared.state, &scratch.qkv, norms, angles, &scratch.q, &layer.k, &layer.v];
-        let workgroups = [u64::from(num_q_heads + 2 * num_kv_heads), tokens.into(), 1];
+        let workgroups = params.workgroups(self.ctx().caps());
         before.push(self.pipelines.variant(head, bytemuck::bytes_of(&params), &buffers, workgroups)?);
 
         let (lists, attend) = self.attention(layer, plans, tokens, scratch)?;

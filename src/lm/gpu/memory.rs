@@ -4,11 +4,12 @@ use crate::lm::config::LmConfig;
 use crate::lm::error::LmResult;
 use crate::lm::kernels::WeightElem;
 use crate::lm::matrix::Matrix;
+use crate::lm::options::SessionOptions;
 use crate::lm::weights::{Linear, Weights};
 use crate::{Context, Error};
 
-/// A new buffer for the kernels to read and write.
-pub(in crate::lm) fn buffer(ctx: &Context, label: &'static str, words: u64) -> LmResult<wgpu::Buffer> {
+/// The bytes of a buffer of so many words, if the device has buffers as large.
+fn checked_size(ctx: &Context, words: u64) -> LmResult<u64> {
     let size = words.max(1) * 4;
     let caps = ctx.caps();
     for (limit, available) in [
@@ -19,6 +20,12 @@ pub(in crate::lm) fn buffer(ctx: &Context, label: &'static str, words: u64) -> L
             return Err(Error::Limit { limit, needed: size, available }.into());
         }
     }
+    Ok(size)
+}
+
+/// A new buffer for the kernels to read and write.
+pub(in crate::lm) fn buffer(ctx: &Context, label: &'static str, words: u64) -> LmResult<wgpu::Buffer> {
+    let size = checked_size(ctx, words)?;
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
     Ok(ctx.scoped("allocating a model", || ctx.device().create_buffer(&descriptor))?)
@@ -107,9 +114,18 @@ pub(in crate::lm) struct GpuWeights {
 }
 
 impl GpuWeights {
-    pub(in crate::lm) fn new(ctx: &Context, config: &LmConfig, weights: &Weights, capacity: u32) -> LmResult<Self> {
+    pub(in crate::lm) fn new(
+        ctx: &Context,
+        config: &LmConfig,
+        weights: &Weights,
+        options: &SessionOptions,
+    ) -> LmResult<Self> {
+        let capacity = options.capacity;
         let vector = |label, vector: &[f32]| upload(ctx, label, bytemuck::cast_slice(vector));
         let cache_words = u64::from(capacity) * u64::from(config.num_kv_heads) * u64::from(config.head_dim);
+        // Before weights are on their way.
+        checked_size(ctx, cache_words)?;
+        checked_size(ctx, u64::from(capacity) * u64::from(config.head_dim))?;
         let mut layers = Vec::with_capacity(weights.layers.len());
         for layer in &weights.layers {
             let head_norms = layer.head_norms.as_ref().map(|norms| vector("wattn.lm.head_norms", &norms.concat()));
@@ -126,7 +142,7 @@ impl GpuWeights {
             });
         }
         let head = weights.head.as_ref().map(|head| GpuMatrix::new(ctx, "wattn.lm.head", head));
-        let angles = config.rope.table(config.head_dim, config.trained_len, capacity);
+        let angles = config.rope.table(config.head_dim, config.trained_len, options.text_len, capacity);
         Ok(Self {
             embedding: GpuMatrix::new(ctx, "wattn.lm.embedding", &weights.embedding)?,
             layers,

@@ -12,12 +12,13 @@ use futures::channel::oneshot;
 use memory::{GpuWeights, buffer};
 use step::{Pipelines, Step};
 
+use super::config::LmConfig;
 use super::error::LmResult;
 use super::kernels::sample_token::SampleParams;
 use super::kernels::{LmKernel, LmVariant};
 use super::model::Model;
 use super::options::{ChunkLists, Sampling, SessionOptions};
-use crate::{Context, DType, Error, HostBlocks, Layout, TensorView};
+use crate::{Context, DType, DeviceCaps, Error, HostBlocks, Layout, TensorView};
 
 /// Bytes of logits that a call for all of them may read back at once.
 const LOGITS_BYTES: u64 = 64 << 20;
@@ -57,7 +58,7 @@ impl GpuRunner {
             logits: buffer(ctx, "wattn.lm.logits", config.vocab_size.into())?,
             nothing: buffer(ctx, "wattn.lm.nothing", 4)?,
         };
-        let weights = GpuWeights::new(ctx, config, model.weights(), options.capacity)?;
+        let weights = GpuWeights::new(ctx, config, model.weights(), options)?;
         let pipelines = Pipelines::new(ctx);
         let sample_params = pipelines.uniform(bytemuck::bytes_of(&SampleParams::default()))?;
         let variant = LmVariant::plain(LmKernel::SampleToken);
@@ -79,6 +80,14 @@ impl GpuRunner {
         runner.chunk(1)?;
         runner.chunk(options.chunk.min(options.capacity))?;
         Ok(runner)
+    }
+
+    /// Most tokens of a chunk whose activations fit one buffer each.
+    pub(crate) fn most_tokens(caps: &DeviceCaps, config: &LmConfig) -> u32 {
+        let widest =
+            [config.hidden_size, config.qkv_size(), 2 * config.intermediate_size].into_iter().fold(1, u32::max);
+        let words = caps.max_storage_binding_bytes.min(caps.max_buffer_bytes) / 4;
+        u32::try_from(words / u64::from(widest)).unwrap_or(u32::MAX).max(1)
     }
 
     fn ctx(&self) -> Context {
@@ -147,12 +156,9 @@ impl GpuRunner {
         self.download_logits(&self.shared.logits, 1)
     }
 
-    /// Logits of so many tokens, capped as the model says.
+    /// Logits of so many tokens.
     fn download_logits(&self, buffer: &wgpu::Buffer, tokens: u32) -> LmResult<Vec<f32>> {
-        let config = self.model.config();
-        let mut logits = self.download(buffer, tokens * config.vocab_size)?;
-        config.cap_logits(&mut logits);
-        Ok(logits)
+        self.download(buffer, tokens * self.model.config().vocab_size)
     }
 
     fn download(&self, buffer: &wgpu::Buffer, len: u32) -> LmResult<Vec<f32>> {
@@ -204,7 +210,6 @@ impl GpuRunner {
             top_p: sampling.top_p,
             temperature: sampling.temperature,
             seed: sampling.seed,
-            softcap: config.final_softcap.unwrap_or(0.0),
         };
         let ctx = self.ctx();
         ctx.scoped("running a model", || {

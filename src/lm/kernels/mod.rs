@@ -152,7 +152,6 @@ impl LmKernel {
             Self::ProjectToken | Self::ProjectTokens => {
                 include_str!("../../../shaders/lm/shared/project_params.wgsl")
             }
-            Self::SampleToken => include_str!("../../../shaders/lm/shared/soft_cap.wgsl"),
             _ => "",
         }
     }

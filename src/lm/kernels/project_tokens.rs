@@ -2,12 +2,14 @@
 //! `project_token`.
 
 use super::project_token::ProjectParams;
+use crate::DeviceCaps;
 
 /// Tokens and outputs of a workgroup.
 const TILE: u32 = 64;
 
 impl ProjectParams {
-    pub(crate) fn workgroups_of_many(&self) -> [u64; 3] {
-        [self.num_rows.div_ceil(TILE).into(), self.num_tokens.div_ceil(TILE).into(), 1]
+    pub(crate) fn workgroups_of_many(&self, caps: &DeviceCaps) -> [u64; 3] {
+        let [rows, more, _] = caps.fold_grid(self.num_rows.div_ceil(TILE).into());
+        [rows, self.num_tokens.div_ceil(TILE).into(), more]
     }
 }

@@ -1,5 +1,6 @@
 //! A norm of rows: `shaders/lm/rms_norm.wgsl`.
 
+use crate::DeviceCaps;
 use crate::kernels::{Binding, params};
 
 pub(super) const BINDINGS: [Binding; 4] =
@@ -12,7 +13,14 @@ params! {
     NormParams {
         width_vec4: u32,
         first_row: u32,
+        num_rows: u32,
         eps: f32,
         scale: f32,
+    }
+}
+
+impl NormParams {
+    pub(crate) fn workgroups(&self, caps: &DeviceCaps) -> [u64; 3] {
+        caps.fold_grid(self.num_rows.into())
     }
 }

@@ -1,5 +1,6 @@
 //! Heads, to attention and into the cache: `shaders/lm/rotate_heads.wgsl`.
 
+use crate::DeviceCaps;
 use crate::kernels::{Binding, params};
 
 pub(super) const BINDINGS: [Binding; 8] = [
@@ -21,6 +22,14 @@ params! {
         num_q_heads: u32,
         num_kv_heads: u32,
         head_dim: u32,
+        num_tokens: u32,
         eps: f32,
+    }
+}
+
+impl HeadParams {
+    pub(crate) fn workgroups(&self, caps: &DeviceCaps) -> [u64; 3] {
+        let [tokens, more, _] = caps.fold_grid(self.num_tokens.into());
+        [u64::from(self.num_q_heads) + 2 * u64::from(self.num_kv_heads), tokens, more]
     }
 }

@@ -15,6 +15,5 @@ params! {
         top_p: f32,
         temperature: f32,
         seed: u32,
-        softcap: f32,
     }
 }

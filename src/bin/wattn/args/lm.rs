@@ -73,6 +73,12 @@ pub(crate) struct WriteArgs {
     /// Tokens that the cache has room for [default: the prompt and what is to be written]
     #[arg(long, value_name = "TOKENS")]
     pub(crate) context: Option<u32>,
+    /// Read and write on past the length of the texts that the model was trained for, where most models write nonsense
+    #[arg(long)]
+    pub(crate) past_context: bool,
+    /// On a GPU, run parts of the model again after the text to tell attention's share of the time; the CPU tells it anyway
+    #[arg(long)]
+    pub(crate) attention_share: bool,
     /// How layers attend
     #[arg(long, value_enum, default_value_t = AttentionArg::Dense)]
     attention: AttentionArg,

@@ -4,7 +4,7 @@ use core::fmt;
 
 use serde::Serialize;
 use wattn::Preset;
-use wattn::lm::{Model, Session, SessionOptions};
+use wattn::lm::{Model, RopeScaling, Session, SessionOptions};
 
 use super::compare::{LEAST_BUDGET, Method};
 use super::needles::{self, Needles};
@@ -69,10 +69,16 @@ impl Bench<'_> {
         &self.loaded.model
     }
 
+    /// Whether angles depend on the length of the text, so that each length needs a session of its own.
+    fn follows_length(&self) -> bool {
+        matches!(self.model().config().rope.scaling, RopeScaling::Dynamic { .. })
+    }
+
     pub(super) fn session(&self, engine: &wattn::Engine, method: &Method, capacity: u32) -> Result<Session, Failure> {
         let model = &self.args.model;
         let options = SessionOptions::new(self.model().config(), capacity)
             .chunk(model.chunk)
+            .text_len(capacity)
             .attention(&method.attention, model.dense_layers);
         Ok(Session::new(&self.loaded.model, engine, &options)?)
     }
@@ -160,7 +166,7 @@ fn scores(bench: &Bench<'_>, methods: &[Method], contexts: &[u32], windows: &[Wi
     let mut rows: Vec<Row> = Vec::new();
     for method in methods {
         let longest = contexts.last().copied().unwrap_or(0);
-        let mut session = bench.session(&bench.loaded.engine, method, longest)?;
+        let mut session = None;
         let (begin, mut read) = (std::time::Instant::now(), 0);
         let mut costs = Vec::new();
         for &context in contexts {
@@ -169,6 +175,14 @@ fn scores(bench: &Bench<'_>, methods: &[Method], contexts: &[u32], windows: &[Wi
                 continue;
             }
             let (mut nats, mut bytes) = (0.0, 0);
+            let capacity = if bench.follows_length() { context } else { longest };
+            if bench.follows_length() {
+                session = None;
+            }
+            let session = match &mut session {
+                Some(session) => session,
+                none => none.insert(bench.session(&bench.loaded.engine, method, capacity)?),
+            };
             for window in windows {
                 let tokens = &bench.documents[window.document];
                 let part = &tokens.ids[window.end - context as usize..window.end];

@@ -35,7 +35,8 @@ struct Loaded {
 }
 
 fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
-    let (engine, engine_name) = engine(&args.engine)?;
+    check(&args.engine)?;
+    // Before a device is opened: what is wrong with files is told at once.
     let (name, model) = match &args.model {
         None => ("the model that comes with wattn".to_owned(), shipped::model()?),
         Some(folder) => {
@@ -49,15 +50,22 @@ fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
             (folder.display().to_string(), model)
         }
     };
+    let (engine, engine_name) = engine(&args.engine)?;
     Ok(Loaded { name, model: Arc::new(model), engine, engine_name })
 }
 
-/// Where a model runs, and what that is called.
-pub(crate) fn engine(args: &EngineArgs) -> Result<(wattn::Engine, String), Failure> {
+/// Refuses ways to compute that models do not have.
+fn check(args: &EngineArgs) -> Result<(), Failure> {
     if args.backend == Backend::Oracle || args.tier.is_some() {
         let message = "lm takes --backend auto, gpu or cpu, and the best kernels that the device has";
         return Err(Failure::Usage(message.to_owned()));
     }
+    Ok(())
+}
+
+/// Where a model runs, and what that is called.
+pub(crate) fn engine(args: &EngineArgs) -> Result<(wattn::Engine, String), Failure> {
+    check(args)?;
     let engine = Engine::open(args)?;
     let name = engine.describe();
     Ok(match engine {

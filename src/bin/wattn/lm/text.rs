@@ -7,12 +7,20 @@ use wattn::lm::{LmResult, Model};
 use crate::failure::Failure;
 use crate::files;
 
-/// Longest text that is read, in bytes.
-const MAX_LENGTH: u64 = 64 << 20;
+/// Longest text that is read, in bytes: eight million tokens.
+const MAX_LENGTH: u64 = 32 << 20;
 
 /// The text of a file.
 pub(super) fn read(path: &Path) -> Result<String, Failure> {
-    let bytes = files::read_up_to(path, MAX_LENGTH)?;
+    let too_long = || Failure::content(path, format!("is longer than {MAX_LENGTH} bytes"));
+    if std::fs::metadata(path).is_ok_and(|file| file.len() > MAX_LENGTH) {
+        return Err(too_long());
+    }
+    // What tells no length may have no end.
+    let bytes = files::read_up_to(path, MAX_LENGTH + 1)?;
+    if bytes.len() as u64 > MAX_LENGTH {
+        return Err(too_long());
+    }
     String::from_utf8(bytes).map_err(|_| Failure::content(path, "is not UTF-8 text"))
 }
 

@@ -1,7 +1,7 @@
 //! `wattn lm`: reads a prompt and writes on.
 
 use core::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use wattn::lm::{LmError, Session, Stop, TextStream};
@@ -19,10 +19,11 @@ struct Report {
     weights_bytes: u64,
     read_tokens: usize,
     read_seconds: f64,
-    read_attention_share: f64,
+    /// None where it was not measured.
+    read_attention_share: Option<f64>,
     written_tokens: usize,
     written_seconds: f64,
-    written_attention_share: f64,
+    written_attention_share: Option<f64>,
     stop: String,
     text: String,
 }
@@ -44,10 +45,10 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
     if tokens.is_empty() {
         return Err(Failure::Usage("the prompt is empty".to_owned()));
     }
-    let capacity = u32::try_from(tokens.len()).unwrap_or(u32::MAX).saturating_add(args.tokens);
-    let options = args.session(model.config(), capacity)?;
-    if let Some(context) = args.context.filter(|&context| context < capacity) {
-        return Err(LmError::Capacity { needed: capacity.into(), capacity: context }.into());
+    let length = length(args, tokens.len(), model.config().trained_len)?;
+    let options = args.session(model.config(), length)?.text_len(length);
+    if let Some(context) = args.context.filter(|&context| context < length) {
+        return Err(LmError::Capacity { needed: length.into(), capacity: context }.into());
     }
     let mut session = Session::new(&model, &engine, &options)?;
 
@@ -56,10 +57,11 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
     session.read_with(&tokens, |done| progress.set_position(done as u64))?;
     session.logits()?; // until they are there, the prompt is not read
     let read_seconds = begin.elapsed().as_secs_f64();
+    let read_attention = session.attention_time();
     progress.finish_and_clear();
 
     files::print(&prompt)?;
-    let mut stream = TextStream::new(model.tokenizer());
+    let mut stream = TextStream::after(model.tokenizer(), &tokens)?;
     let mut text = String::new();
     let mut failed = None;
     let begin = Instant::now();
@@ -80,43 +82,80 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
     if let Some(failure) = failed {
         return Err(failure);
     }
+    let rest = stream.finish()?;
+    files::print(&rest)?;
+    text += &rest;
     let written_tokens = session.tokens().len() - tokens.len();
-    let chunk = args.model.chunk.min(session.tokens().len() as u32);
+    let shares = match (read_attention, session.attention_time()) {
+        (Some(read), Some(all)) => {
+            let of =
+                |part: Duration, seconds: f64| Some(part.as_secs_f64() / seconds).filter(|share| share.is_finite());
+            [of(read, read_seconds), of(all - read, written_seconds)]
+        }
+        _ if args.attention_share => {
+            let chunk = args.model.chunk.min(session.tokens().len() as u32);
+            [Some(attention_share(&mut session, chunk)?), Some(attention_share(&mut session, 1)?)]
+        }
+        _ => [None, None],
+    };
     let report = Report {
         model: name,
         engine: engine_name,
         weights_bytes: model.size_bytes(),
         read_tokens: tokens.len(),
         read_seconds,
-        read_attention_share: attention_share(&mut session, chunk)?,
+        read_attention_share: shares[0],
         written_tokens,
         written_seconds,
-        written_attention_share: attention_share(&mut session, 1)?,
+        written_attention_share: shares[1],
         stop: match stop {
             Stop::Count => "all tokens are written",
             Stop::EndOfText => "the model ended the text",
             Stop::Caller => "stopped",
+            Stop::TextLength => "the text is as long as those that the model was trained for",
         }
         .to_owned(),
         text,
     };
     let rate = |tokens: usize, seconds: f64| tokens as f64 / seconds.max(1e-9);
+    let share = |share: Option<f64>| {
+        share.map_or_else(String::new, |share| format!(", {:>3.0} % of it attention", 100.0 * share))
+    };
     // Stdout is the text, and nothing else.
     files::print("\n")?;
     files::note(&format!(
-        "\n{}\n  read   {:>6} tokens, {:>8.1} a second, {:>3.0} % of it attention\n  wrote  {:>6} tokens, {:>8.1} a second, \
-         {:>3.0} % of it attention; {}",
+        "\n{}\n  read   {:>6} tokens, {:>8.1} a second{}\n  wrote  {:>6} tokens, {:>8.1} a second{}; {}",
         report.engine,
         report.read_tokens,
         rate(report.read_tokens, report.read_seconds),
-        100.0 * report.read_attention_share,
+        share(report.read_attention_share),
         report.written_tokens,
         rate(report.written_tokens, report.written_seconds),
-        100.0 * report.written_attention_share,
+        share(report.written_attention_share),
         report.stop,
     ));
     match &args.json {
         Some(path) => files::write_json(path, &report),
         None => Ok(()),
     }
+}
+
+/// Tokens of the text in the end: those of the prompt and what is to be written, but no more than the model was trained for, unless that
+/// is wanted.
+fn length(args: &WriteArgs, prompt: usize, trained: u32) -> Result<u32, Failure> {
+    let prompt = u32::try_from(prompt).unwrap_or(u32::MAX);
+    let length = prompt.saturating_add(args.tokens);
+    if length <= trained {
+        return Ok(length);
+    }
+    let past = format!("the prompt has {prompt} tokens, the model was trained for texts of {trained}");
+    if args.past_context {
+        files::note(&format!("warning: {past}: what lies past them may make no sense"));
+        return Ok(length);
+    }
+    if prompt > trained {
+        return Err(Failure::Usage(format!("{past}: cut it, or go on with --past-context")));
+    }
+    files::note(&format!("warning: {past}: it ends there; --past-context goes on"));
+    Ok(trained)
 }
