@@ -212,7 +212,7 @@ impl Job<'_> {
 impl Sparse {
     fn summary(&self) -> SparseSummary {
         let counts = self.blocks.block_counts();
-        let blocks: f64 = counts.iter().map(|&count| f64::from(count)).sum();
+        let blocks: u64 = counts.iter().map(|&count| u64::from(count)).sum();
         SparseSummary {
             granularity: self.selection.granularity.to_string(),
             block_size_q: self.selection.block_size_q,
@@ -221,7 +221,7 @@ impl Sparse {
             window_size: self.selection.window_size,
             dense_below: self.selection.dense_below,
             block_indices: self.blocks.shape(),
-            mean_block_count: blocks / counts.len().max(1) as f64,
+            mean_block_count: blocks as f64 / counts.len().max(1) as f64,
             selection_scale: self.problem.as_ref().map(SelectionProblem::scale),
             selection_seconds: self.seconds,
         }

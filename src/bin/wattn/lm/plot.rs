@@ -24,6 +24,8 @@ pub(super) fn draw(path: &Path, report: &Report) -> Result<(), Failure> {
     let margin = 0.08 * (high - low).max(0.01);
     let first = f64::from(report.contexts.first().copied().unwrap_or(1));
     let last = f64::from(report.contexts.last().copied().unwrap_or(2)).max(first + 1.0);
+    // Ten labels, no two alike.
+    let digits = if high - low < 0.15 { 3 } else { 2 };
     // Powers of ten alone would leave most pictures without a number.
     let contexts = report.contexts.iter().map(|&context| f64::from(context)).collect();
     let mut chart = ChartBuilder::on(&root)
@@ -43,7 +45,7 @@ pub(super) fn draw(path: &Path, report: &Report) -> Result<(), Failure> {
         .label_style((PROSE, 17).into_font().color(&FAINT))
         .x_labels(report.contexts.len().max(2))
         .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| format!("{y:.2}"))
+        .y_label_formatter(&|y| format!("{y:.digits$}"))
         .x_desc("tokens of context")
         .axis_desc_style((PROSE, 17).into_font().color(&FAINT))
         .draw()
