@@ -42,14 +42,17 @@ fn attend_rows(tile: Tile, walk: Walk) {
 
     // Queries come in through the place of the weights, tile_a, as many columns at a time as that holds.
     var queries: array<MatrixA, ROW_TILES * Q_TILES>;
-    for (var chunk = 0u; chunk < Q_TILES / KEY_TILES; chunk++) { // unroll in registers
+    for (var chunk = 0u; chunk < Q_TILES / KEY_TILES; chunk++) {
         put_queries(chunk, first_a, tile, lane);
         workgroupBarrier(); // orders tile_a: the other lanes' have been written
-        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u;
-                queries[r * Q_TILES + chunk * KEY_TILES + n] =
-                    coopLoadT<MatrixA>(&tile_a[at * PER_VEC4], A_STRIDE4 * PER_VEC4);
+        for (var m = 0u; m < Q_TILES / KEY_TILES; m++) { // unroll in registers
+            if m == chunk {
+                for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        queries[r * Q_TILES + m * KEY_TILES + n] =
+                            coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
+                    }
+                }
             }
         }
         workgroupBarrier(); // orders tile_a: all have been read
@@ -77,8 +80,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var m = 0u; m < CARRIED_COLUMNS; m++) { // unroll in registers
                 if m == c {
                     for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                        let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                        acc[r * V_TILES + m] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                        acc[r * V_TILES + m] =
+                            coopLoadT<MatrixC>(&sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
                     }
                 }
             }
@@ -117,8 +120,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         for (var d = 0u; d < K_TILES; d++) { // unroll in registers
             for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                let at = n * EDGE * K_STRIDE4 + d * EDGE / 4u;
-                let keys = coopLoad<MatrixB>(&tile_k[at * PER_VEC4], K_STRIDE4 * PER_VEC4);
+                let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
                     products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
                 }
@@ -127,8 +129,11 @@ fn attend_rows(tile: Tile, walk: Walk) {
         workgroupBarrier(); // orders tile_k: it has been read
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u;
-                coopStoreT(products[n * ROW_TILES + r], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                coopStoreT(
+                    products[n * ROW_TILES + r],
+                    &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
+                    SUMS_STRIDE4 * PER_VEC4,
+                );
             }
         }
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
@@ -201,8 +206,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         for (var d = 0u; d < K_TILES; d++) { // unroll in registers
             for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                let at = n * EDGE * K_STRIDE4 + d * EDGE / 4u;
-                let keys = coopLoad<MatrixB>(&tile_k[at * PER_VEC4], K_STRIDE4 * PER_VEC4);
+                let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
                     products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
                 }
@@ -216,8 +220,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
         var own: array<MatrixA, ROW_TILES * KEY_TILES>;
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u;
-                own[n * ROW_TILES + r] = coopLoadT<MatrixA>(&tile_a[at * PER_VEC4], A_STRIDE4 * PER_VEC4);
+                own[n * ROW_TILES + r] =
+                    coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
             }
         }
         let spoiled = atomicLoad(&last_tiles[SPOILED]) == number;
@@ -232,8 +236,11 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var m = 0u; m < V_TILES; m++) { // unroll in registers
                     if m == c {
                         for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                            let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                            coopStoreT(acc[r * V_TILES + m], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                            coopStoreT(
+                                acc[r * V_TILES + m],
+                                &sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4],
+                                SUMS_STRIDE4 * PER_VEC4,
+                            );
                         }
                     }
                 }
@@ -243,8 +250,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var m = 0u; m < V_TILES; m++) { // unroll in registers
                     if m == c {
                         for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                            let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                            acc[r * V_TILES + m] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                            acc[r * V_TILES + m] =
+                                coopLoadT<MatrixC>(&sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
                         }
                     }
                 }
@@ -253,8 +260,11 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u;
-                coopStoreT(products[n * ROW_TILES + r], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                coopStoreT(
+                    products[n * ROW_TILES + r],
+                    &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
+                    SUMS_STRIDE4 * PER_VEC4,
+                );
             }
         }
         for (var i = 0u; i < V_EACH; i++) { // unroll in registers
@@ -262,8 +272,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var c = 0u; c < V_TILES; c++) { // unroll in registers
-                let at = n * EDGE * V_STRIDE4 + c * EDGE / 4u;
-                let values = coopLoadT<MatrixB>(&tile_v[at * PER_VEC4], V_STRIDE4 * PER_VEC4);
+                let values = coopLoadT<MatrixB>(&tile_v[(n * EDGE * V_STRIDE4 + c * EDGE / 4u) * PER_VEC4], V_STRIDE4 * PER_VEC4);
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
                     acc[r * V_TILES + c] = coopMultiplyAdd(own[n * ROW_TILES + r], values, acc[r * V_TILES + c]);
                 }
@@ -272,49 +281,40 @@ fn attend_rows(tile: Tile, walk: Walk) {
         workgroupBarrier(); // orders sums, tile_k, tile_v and tile_a: written by other lanes, and read for the last time
     }
 
-    if part.end < walk.end {
-        for (var c = 0u; c < CARRIED_COLUMNS; c++) {
-            for (var m = 0u; m < CARRIED_COLUMNS; m++) { // unroll in registers
-                if m == c {
-                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                        let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                        coopStoreT(acc[r * V_TILES + m], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
-                    }
-                }
-            }
-            workgroupBarrier(); // orders sums: the matrices have been written
-            for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
-                carry4(c * CARRIED_EACH + (e - lane) / LANES, sums4(sums_at(first_sums, e)), tile);
-            }
-            workgroupBarrier(); // orders sums: they have been read
-        }
-        carry_folded(CARRIED_SUMS + ROWS_EACH, tile);
-        for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+    // Sums leave their matrices column by column: as they are, for the next part of the walk, or divided, for out.
+    let goes_on = part.end < walk.end;
+    for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+        if goes_on {
             let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((spoiled_rows >> i) & 1u), 0.0);
             carry4(CARRIED_SUMS + i, numbers, tile);
+        } else {
+            // A score of +infinity leaves its row such a reference. Factors were read only where sums moved, before a barrier; the first
+            // barrier below orders these parts of rows' sums, which all that need them add in the same order.
+            let spoiled = ((spoiled_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
+            row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], SPOILED_SUM, spoiled);
         }
-        return;
-    }
-
-    // The parts of a row's sum, added in the same order by all that need it. Factors were read only where sums moved, before a barrier;
-    // the first barrier below orders the parts.
-    for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-        // A score of +infinity leaves its row such a reference.
-        let spoiled = ((spoiled_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
-        row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], SPOILED_SUM, spoiled);
     }
     for (var c = 0u; c < V_TILES; c++) {
         for (var m = 0u; m < V_TILES; m++) { // unroll in registers
             if m == c {
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                    coopStoreT(acc[r * V_TILES + m], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                    coopStoreT(acc[r * V_TILES + m], &sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
                 }
             }
         }
         workgroupBarrier(); // orders sums and row_factors: the matrices have been written
-        store_column(c, tile);
+        if goes_on {
+            for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+                carry4(c * CARRIED_EACH + (e - lane) / LANES, sums4(sums_at(first_sums, e)), tile);
+            }
+        } else {
+            store_column(c, tile);
+        }
         workgroupBarrier(); // orders sums: they have been read
+    }
+    if goes_on {
+        carry_folded(CARRIED_SUMS + ROWS_EACH, tile);
+        return;
     }
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
         let r = own_row + i * LANES;

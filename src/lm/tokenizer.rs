@@ -56,7 +56,7 @@ impl TextTokenizer {
     }
 
     /// The text of tokens that are a text of their own: of single tokens of a longer one many tokenizers lose the space at the beginning,
-    /// which a [`TextStream`] keeps.
+    /// which a [`TextStream`](super::TextStream) keeps.
     ///
     /// # Errors
     /// [`LmError::Tokenizer`].
