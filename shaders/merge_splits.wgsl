@@ -61,12 +61,12 @@ fn merge_parts(row: u32, column: u32, first: u32) -> Merged {
     for (var part = first; part < params.num_parts; part += PART_LANES * PARTS_AT_ONCE) {
         var part_lse: array<f32, PARTS_AT_ONCE>;
         var part_out: array<vec4<f32>, PARTS_AT_ONCE>;
-        for (var i = 0u; i < PARTS_AT_ONCE; i++) { // unroll in registers
+        for (var i = 0u; i < PARTS_AT_ONCE; i++) { // unroll
             let part_row = min(part + i * PART_LANES, params.num_parts - 1u) * params.num_rows + row;
             part_lse[i] = partial_lse[params.parts_lse_offset + part_row];
             part_out[i] = partial_out[params.parts_out_offset + part_row * HEAD_DIM_V4 + column];
         }
-        for (var i = 0u; i < PARTS_AT_ONCE; i++) { // unroll in registers
+        for (var i = 0u; i < PARTS_AT_ONCE; i++) { // unroll
             // Parts that saw no key take no part: their lse is LSE_EMPTY, or -infinity as others write it.
             if part + i * PART_LANES < params.num_parts && part_lse[i] > LSE_EMPTY {
                 let weight = max(exp(part_lse[i] - max_lse), LEAST_WEIGHT);

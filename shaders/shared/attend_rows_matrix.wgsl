@@ -39,17 +39,21 @@ fn attend_rows(tile: Tile, walk: Walk) {
     // PARTS lanes share a row, or a lane has ROWS_EACH rows.
     let own_row = lane % ROWS;
     let own_part = lane / ROWS * PART4;
+    prepare_factors(tile, own_row);
 
     // Queries come in through the place of the weights, tile_a, as many columns at a time as that holds.
     var queries: array<MatrixA, ROW_TILES * Q_TILES>;
-    for (var chunk = 0u; chunk < Q_TILES / KEY_TILES; chunk++) { // unroll in registers
+    for (var chunk = 0u; chunk < Q_TILES / KEY_TILES; chunk++) {
         put_queries(chunk, first_a, tile, lane);
         workgroupBarrier(); // orders tile_a: the other lanes' have been written
-        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u;
-                queries[r * Q_TILES + chunk * KEY_TILES + n] =
-                    coopLoadT<MatrixA>(&tile_a[at * PER_VEC4], A_STRIDE4 * PER_VEC4);
+        for (var m = 0u; m < Q_TILES / KEY_TILES; m++) { // unroll in registers
+            if m == chunk {
+                for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        queries[r * Q_TILES + m * KEY_TILES + n] =
+                            coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
+                    }
+                }
             }
         }
         workgroupBarrier(); // orders tile_a: all have been read
@@ -77,8 +81,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var m = 0u; m < CARRIED_COLUMNS; m++) { // unroll in registers
                 if m == c {
                     for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                        let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                        acc[r * V_TILES + m] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                        acc[r * V_TILES + m] =
+                            coopLoadT<MatrixC>(&sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
                     }
                 }
             }
@@ -98,8 +102,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     // The first tile's scores, as the loop below has those of the next.
-    var k_next: array<vec4<f16>, K_EACH>;
-    var v_next: array<vec4<f16>, V_EACH>;
+    var k_next: array<Elem4, K_EACH>;
+    var v_next: array<Elem4, V_EACH>;
     var products: array<MatrixC, ROW_TILES * KEY_TILES>;
     if part.begin < part.end {
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
@@ -117,8 +121,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         for (var d = 0u; d < K_TILES; d++) { // unroll in registers
             for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                let at = n * EDGE * K_STRIDE4 + d * EDGE / 4u;
-                let keys = coopLoad<MatrixB>(&tile_k[at * PER_VEC4], K_STRIDE4 * PER_VEC4);
+                let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
                     products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
                 }
@@ -127,8 +130,11 @@ fn attend_rows(tile: Tile, walk: Walk) {
         workgroupBarrier(); // orders tile_k: it has been read
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u;
-                coopStoreT(products[n * ROW_TILES + r], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                coopStoreT(
+                    products[n * ROW_TILES + r],
+                    &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
+                    SUMS_STRIDE4 * PER_VEC4,
+                );
             }
         }
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
@@ -150,9 +156,12 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let r = own_row + i * LANES;
             let row = tile.first_row + r;
             let scores_at = first_sums + r * SUMS_STRIDE4;
+            let own_at = scores_at + own_part;
+            let weights_at = first_a + r * A_STRIDE4 + own_part;
+            let scale = score_scale(i);
             var score4: array<vec4<f32>, PART4>;
             for (var j = 0u; j < PART4; j++) { // unroll in registers
-                score4[j] = sums4(scores_at + own_part + j) * params.scale_log2;
+                score4[j] = sums4(own_at + j) * scale;
             }
             if !whole {
                 for (var j = 0u; j < PART4; j++) { // unroll in registers
@@ -168,7 +177,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             // The other lanes of the row find the same maximum.
             for (var j = PART4; j < TILE_KV / 4u; j++) {
                 let key4 = (own_part + j) % (TILE_KV / 4u);
-                var other4 = sums4(scores_at + key4) * params.scale_log2;
+                var other4 = sums4(scores_at + key4) * scale;
                 if !whole {
                     other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
                 }
@@ -191,7 +200,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 let weight4 = select(vec4<f32>(), exp2(score4[j] - reference), score4[j] > vec4<f32>(MASKED));
                 // As they are: compilers drop a rounding to f16 and back, and the one below falls either way.
                 sum4 += weight4;
-                put_a4(first_a + r * A_STRIDE4 + own_part + j, vec4<f16>(weight4));
+                put_a4(weights_at + j, vec4<f16>(weight4));
             }
             row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
         }
@@ -201,8 +210,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         for (var d = 0u; d < K_TILES; d++) { // unroll in registers
             for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                let at = n * EDGE * K_STRIDE4 + d * EDGE / 4u;
-                let keys = coopLoad<MatrixB>(&tile_k[at * PER_VEC4], K_STRIDE4 * PER_VEC4);
+                let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
                     products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
                 }
@@ -216,8 +224,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
         var own: array<MatrixA, ROW_TILES * KEY_TILES>;
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u;
-                own[n * ROW_TILES + r] = coopLoadT<MatrixA>(&tile_a[at * PER_VEC4], A_STRIDE4 * PER_VEC4);
+                own[n * ROW_TILES + r] =
+                    coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
             }
         }
         let spoiled = atomicLoad(&last_tiles[SPOILED]) == number;
@@ -232,8 +240,11 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var m = 0u; m < V_TILES; m++) { // unroll in registers
                     if m == c {
                         for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                            let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                            coopStoreT(acc[r * V_TILES + m], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                            coopStoreT(
+                                acc[r * V_TILES + m],
+                                &sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4],
+                                SUMS_STRIDE4 * PER_VEC4,
+                            );
                         }
                     }
                 }
@@ -243,8 +254,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var m = 0u; m < V_TILES; m++) { // unroll in registers
                     if m == c {
                         for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                            let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                            acc[r * V_TILES + m] = coopLoadT<MatrixC>(&sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                            acc[r * V_TILES + m] =
+                                coopLoadT<MatrixC>(&sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
                         }
                     }
                 }
@@ -253,8 +264,11 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                let at = first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u;
-                coopStoreT(products[n * ROW_TILES + r], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                coopStoreT(
+                    products[n * ROW_TILES + r],
+                    &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
+                    SUMS_STRIDE4 * PER_VEC4,
+                );
             }
         }
         for (var i = 0u; i < V_EACH; i++) { // unroll in registers
@@ -262,8 +276,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var c = 0u; c < V_TILES; c++) { // unroll in registers
-                let at = n * EDGE * V_STRIDE4 + c * EDGE / 4u;
-                let values = coopLoadT<MatrixB>(&tile_v[at * PER_VEC4], V_STRIDE4 * PER_VEC4);
+                let values = coopLoadT<MatrixB>(&tile_v[(n * EDGE * V_STRIDE4 + c * EDGE / 4u) * PER_VEC4], V_STRIDE4 * PER_VEC4);
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
                     acc[r * V_TILES + c] = coopMultiplyAdd(own[n * ROW_TILES + r], values, acc[r * V_TILES + c]);
                 }
@@ -272,49 +285,40 @@ fn attend_rows(tile: Tile, walk: Walk) {
         workgroupBarrier(); // orders sums, tile_k, tile_v and tile_a: written by other lanes, and read for the last time
     }
 
-    if part.end < walk.end {
-        for (var c = 0u; c < CARRIED_COLUMNS; c++) {
-            for (var m = 0u; m < CARRIED_COLUMNS; m++) { // unroll in registers
-                if m == c {
-                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                        let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                        coopStoreT(acc[r * V_TILES + m], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
-                    }
-                }
-            }
-            workgroupBarrier(); // orders sums: the matrices have been written
-            for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
-                carry4(c * CARRIED_EACH + (e - lane) / LANES, sums4(sums_at(first_sums, e)), tile);
-            }
-            workgroupBarrier(); // orders sums: they have been read
-        }
-        carry_folded(CARRIED_SUMS + ROWS_EACH, tile);
-        for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+    // Sums leave their matrices column by column: as they are, for the next part of the walk, or divided, for out.
+    let goes_on = part.end < walk.end;
+    for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+        if goes_on {
             let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((spoiled_rows >> i) & 1u), 0.0);
             carry4(CARRIED_SUMS + i, numbers, tile);
+        } else {
+            // A score of +infinity leaves its row such a reference. Factors were read only where sums moved, before a barrier; the first
+            // barrier below orders these parts of rows' sums, which all that need them add in the same order.
+            let spoiled = ((spoiled_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
+            row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], SPOILED_SUM, spoiled);
         }
-        return;
-    }
-
-    // The parts of a row's sum, added in the same order by all that need it. Factors were read only where sums moved, before a barrier;
-    // the first barrier below orders the parts.
-    for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-        // A score of +infinity leaves its row such a reference.
-        let spoiled = ((spoiled_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
-        row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], SPOILED_SUM, spoiled);
     }
     for (var c = 0u; c < V_TILES; c++) {
         for (var m = 0u; m < V_TILES; m++) { // unroll in registers
             if m == c {
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    let at = first_sums + r * EDGE * SUMS_STRIDE4;
-                    coopStoreT(acc[r * V_TILES + m], &sums[at * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                    coopStoreT(acc[r * V_TILES + m], &sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
                 }
             }
         }
         workgroupBarrier(); // orders sums and row_factors: the matrices have been written
-        store_column(c, tile);
+        if goes_on {
+            for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+                carry4(c * CARRIED_EACH + (e - lane) / LANES, sums4(sums_at(first_sums, e)), tile);
+            }
+        } else {
+            store_column(c, tile);
+        }
         workgroupBarrier(); // orders sums: they have been read
+    }
+    if goes_on {
+        carry_folded(CARRIED_SUMS + ROWS_EACH, tile);
+        return;
     }
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
         let r = own_row + i * LANES;

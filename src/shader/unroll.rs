@@ -51,10 +51,13 @@ fn expand(lines: &[&str], constants: &BTreeMap<&'static str, u32>, arrays: Array
         let mut text = String::new();
         expand(&lines[at + 1..body_end], constants, arrays, &mut text);
         let body = bare(&text);
+        // Names are declared once in a block. Where there are none a block would only be more to compile: naga makes two
+        // jumps of each.
+        let [open, close] = if declares(&body) { ["{\n", "}\n"] } else { [""; 2] };
         for value in header.begin..header.end {
-            out.push_str("{\n");
+            out.push_str(open);
             replace_identifier(&body, header.variable, &format!("{value}u"), out);
-            out.push_str("}\n");
+            out.push_str(close);
         }
         at = body_end + 1;
     }
@@ -72,6 +75,16 @@ fn bare(text: &str) -> String {
         }
     }
     bare
+}
+
+/// Whether some line outside all blocks of a text declares a name.
+fn declares(text: &str) -> bool {
+    let mut depth = 0;
+    text.lines().any(|line| {
+        let outside = depth == 0;
+        depth += line.matches('{').count() as i32 - line.matches('}').count() as i32;
+        outside && ["let ", "var ", "const "].iter().any(|keyword| line.starts_with(keyword))
+    })
 }
 
 /// Index of the line that closes the block opened on the first line. Marked loops close on a line of their own.
@@ -151,13 +164,22 @@ mod tests {
     fn nested_loops_become_their_iterations() {
         let source = "for (var r = 0u; r < N; r++) { // unroll\n  for (var c = 1u; c < M / 4u; c++) { // unroll\n    \
                       a[r][c] = x.r + rr;\n  }\n}\n";
-        assert_eq!(compact(source), "{ { a[0u][1u] = x.r + rr; } } { { a[1u][1u] = x.r + rr; } }");
+        assert_eq!(compact(source), "a[0u][1u] = x.r + rr; a[1u][1u] = x.r + rr;");
+    }
+
+    #[test]
+    fn what_declares_names_becomes_blocks() {
+        let source = "for (var r = 0u; r < N; r++) { // unroll\n  if a {\n let x = r;\n f(x);\n }\n}\nfor (var r = 0u; r < N; r++) \
+                      { // unroll\n  let x = r;\n  f(x);\n}\n";
+        let expected =
+            "if a { let x = 0u; f(x); } if a { let x = 1u; f(x); } { let x = 0u; f(x); } { let x = 1u; f(x); }";
+        assert_eq!(compact(source), expected);
     }
 
     #[test]
     fn bounds_are_products_and_quotients() {
         let source = "for (var i = 2u; i < M / N; i++) { // unroll\nf(i);\n}\nfor (var i = 5u; i < N * 3u; i++) { // unroll\ng(i);\n}\n";
-        assert_eq!(compact(source), "{ f(2u); } { f(3u); } { g(5u); }");
+        assert_eq!(compact(source), "f(2u); f(3u); g(5u);");
     }
 
     #[test]
@@ -171,7 +193,7 @@ mod tests {
         let source = "for (var r = 0u; r < N; r++) { // unroll in registers\nf(r);\n}\n";
         assert_eq!(unroll(source, &BTreeMap::from([("N", 2)]), Arrays::Memory), source);
         let unrolled = unroll(source, &BTreeMap::from([("N", 2)]), Arrays::Registers);
-        assert_eq!(unrolled.replace('\n', " "), "{ f(0u); } { f(1u); } ");
+        assert_eq!(unrolled.replace('\n', " "), "f(0u); f(1u); ");
     }
 
     #[test]
