@@ -240,6 +240,9 @@ fn bad_paths_and_flags_give_one_clear_line() {
     assert_fails(&with(&["--softmax-scale", "1e999"]), "softmax_scale");
     assert_fails(&with(&["--window-left", "-1"]), "--window-left");
     assert_fails(&with(&["--dtype", "f64"]), "f64");
+    assert_fails(&with(&["--bf16-matrices"]), "bf16_by_f16_matrices");
+    assert_succeeds(&with(&["--bf16-matrices", "--dtype", "bf16"]));
+    std::fs::remove_file(&output).unwrap();
     assert_fails(&with(&["--adapter", "any"]), "--adapter");
     assert_fails(&with(&["--json", text(&folder.path("no/such/folder"))]), "its folder does not exist");
     let to = |path: &Path| wattn(&["attend", "--input", text(&input), "--output", text(path), "--backend", "oracle"]);
@@ -348,6 +351,10 @@ fn info_lists_adapters_as_text_and_json() {
     }
     // One without subgroups cannot plan with them; that must not be an error.
     assert_succeeds(&wattn(&["info", "--shape", "1,1,4096,8,2,64,64", "--dtype", "f16", "--tier", "subgroup"]));
+    let flags = ["info", "--shape", "1,64,64,8,2,64,64", "--bf16-matrices", "--dtype"];
+    let stdout = assert_succeeds(&wattn(&[&flags[..], &["bf16"]].concat()));
+    assert!(stdout.contains("factors    bf16 as"), "{stdout}");
+    assert_fails(&wattn(&[&flags[..], &["f32"]].concat()), "bf16_by_f16_matrices");
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Mistakes that planning finds, each with an error of its own, which names the field, the value and the rule.
 
+#[path = "common/devices.rs"]
+mod devices;
+
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Error, MergePlan, MergeProblem, Sharing, Tier,
-    Tiling,
+    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Error, Hip, Mask, MergePlan, MergeProblem,
+    SelectionProblem, Sharing, Tier, Tiling,
 };
 
 const SHAPE: AttentionShape = AttentionShape {
@@ -44,6 +47,28 @@ fn problems_break_rules_by_name() {
         let error = MergePlan::new(&problem, &DeviceCaps::BASELINE).unwrap_err();
         assert!(matches!(error, Error::Invalid { field, .. } if field == wanted), "{error}");
     }
+}
+
+/// Not a wish that goes unheard: it has no meaning for other types, and no room beside lists of blocks.
+#[test]
+fn bf16_by_f16_matrices_is_for_dense_bf16() {
+    let blocks = SelectionProblem::new(SHAPE, DType::BF16, Hip::default()).blocks();
+    let bf16 = AttentionProblem::new(SHAPE, DType::BF16).mask(Mask::Causal).bf16_by_f16_matrices();
+    bf16.validate().unwrap();
+    let f32 = AttentionProblem::new(SHAPE, DType::F32).bf16_by_f16_matrices();
+    let f16 = AttentionProblem::new(SHAPE, DType::F16).bf16_by_f16_matrices();
+    for problem in [f32, f16, bf16.clone().selected_blocks(blocks)] {
+        let error = AttentionPlan::new(&problem, &DeviceCaps::BASELINE).unwrap_err();
+        assert!(matches!(error, Error::Argument { argument: "bf16_by_f16_matrices", .. }), "{error}");
+        assert_eq!(problem.validate().unwrap_err().to_string(), error.to_string());
+    }
+    // Forced, the tier is an error where it is not there; and so it is for bf16 that nobody allowed it for.
+    let error = AttentionPlan::with_tier(&bf16, &DeviceCaps::BASELINE, Tier::Matrix).unwrap_err();
+    assert!(matches!(error, Error::MissingFeature { .. }), "{error}");
+    let plain = AttentionProblem::new(SHAPE, DType::BF16);
+    let error = AttentionPlan::with_tier(&plain, &devices::matrix_gpu(), Tier::Matrix).unwrap_err();
+    assert!(matches!(error, Error::Argument { argument: "tier", .. }), "{error}");
+    AttentionPlan::with_tier(&bf16, &devices::matrix_gpu(), Tier::Matrix).unwrap();
 }
 
 #[test]

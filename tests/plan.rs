@@ -114,6 +114,43 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// bf16 by f16 matrices is a permission: where a device or too few rows make nothing of it, the plan is that without.
+    #[test]
+    fn bf16_take_matrices_where_they_may(shape in shapes(), device in 0usize..9, window in any::<bool>()) {
+        let (name, caps) = &devices()[device];
+        let mask = if window { Mask::Window { left: Some(20), right: Some(0) } } else { Mask::Causal };
+        let problem = AttentionProblem::new(shape, DType::BF16).mask(mask).with_lse();
+        let allowed = problem.clone().bf16_by_f16_matrices();
+        let (without, plan) = (AttentionPlan::new(&problem, caps).unwrap(), AttentionPlan::new(&allowed, caps).unwrap());
+        let what = format!("{name}\n{without}\n{plan}");
+        prop_assert!(!without.tier().matrix(), "{}", what);
+        if !plan.tier().matrix() {
+            prop_assert_eq!(plan.dispatches(), without.dispatches());
+            prop_assert_eq!(plan.tiling(), without.tiling());
+            prop_assert_eq!(plan.workspace_bytes(), without.workspace_bytes());
+            prop_assert!(AttentionPlan::with_tier(&allowed, caps, Tier::Matrix).is_ok() == caps.matrix_edge().is_some());
+            return Ok(());
+        }
+        let rows = u64::from(shape.seq_len_q) * u64::from(shape.group_size());
+        prop_assert!(rows >= 32 && caps.matrix_edge() == Some(16), "{}", what);
+        // The exponents are found first, and lie at the end of the workspace; the rest is as for f16, whose rows are at least as many.
+        let f16 = AttentionPlan::new(&AttentionProblem::new(shape, DType::F16).mask(mask).with_lse(), caps).unwrap();
+        let kernels = |plan: &AttentionPlan| plan.dispatches().iter().map(|dispatch| dispatch.kernel()).collect::<Vec<_>>();
+        prop_assert_eq!(kernels(&plan)[0], KernelId::FindExponents);
+        prop_assert_eq!(&kernels(&plan)[1..], &kernels(&f16)[..]);
+        prop_assert_eq!(plan.tiling(), f16.tiling());
+        let heads = u64::from(shape.batch_size) * u64::from(shape.num_q_heads + 2 * shape.num_kv_heads);
+        let exponents = plan.workspace_bytes() - f16.workspace_bytes().next_multiple_of(256);
+        prop_assert!(exponents.is_multiple_of(heads.max(1) * 4) && exponents <= heads * 32 * 4, "{}", what);
+        for dispatch in plan.dispatches() {
+            prop_assert!(dispatch.workgroups.iter().all(|&n| n <= caps.max_workgroups_per_dimension), "{}", what);
+        }
+    }
+}
+
 /// Selections of every kind.
 fn methods() -> Vec<SelectionMethod> {
     let union = InfiniteHip { reduction: HeadReduction::Union, ..Preset::FiveK.into() };
@@ -246,6 +283,15 @@ fn plans_print_as_the_golden_table() {
         ] {
             let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal).with_lse();
             let plan = AttentionPlan::new(&problem, &caps).unwrap();
+            writeln!(table, "\n{name}\n{plan}").unwrap();
+        }
+    }
+    // Where matrices are allowed to take bf16: on devices without them the plan is that without.
+    for (name, caps) in devices().iter().filter(|(name, _)| ["WebGPU defaults", devices()[8].0].contains(name)) {
+        for (seq_len_q, num_q_heads) in [(4096, 32), (8, 32), (1, 32)] {
+            let problem =
+                AttentionProblem::new(shape(seq_len_q, 4096, num_q_heads, 128), DType::BF16).mask(Mask::Causal);
+            let plan = AttentionPlan::new(&problem.with_lse().bf16_by_f16_matrices(), caps).unwrap();
             writeln!(table, "\n{name}\n{plan}").unwrap();
         }
     }

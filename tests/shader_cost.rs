@@ -17,9 +17,15 @@ use wattn::{
     SelectionProblem, SelectionTiling, Sharing, Specialization, Tier,
 };
 
+/// bf16 that become f16 on their way cost no product, load or barrier of workgroup memory more.
 #[test]
 fn attention_of_heads_128_wide() {
-    for (seq_len_q, kernel) in [(8192, "attend_prefill"), (16, "attend_decode")] {
+    for (dtype, seq_len_q, kernel) in [
+        (DType::F16, 8192, "attend_prefill"),
+        (DType::F16, 16, "attend_decode"),
+        (DType::BF16, 8192, "attend_prefill"),
+        (DType::BF16, 16, "attend_decode"),
+    ] {
         let shape = AttentionShape {
             batch_size: 1,
             seq_len_q,
@@ -29,11 +35,15 @@ fn attention_of_heads_128_wide() {
             head_dim: 128,
             head_dim_v: 128,
         };
-        let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
-        let plan = AttentionPlan::new(&problem, &matrix_gpu()).unwrap();
-        assert_eq!(plan.tier(), Tier::Matrix, "{plan}");
-        let specialization = &plan.dispatches()[0].specialization;
-        assert_eq!(specialization.kernel().name(), kernel);
+        let mut problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal);
+        if dtype == DType::BF16 {
+            problem = problem.bf16_by_f16_matrices();
+        } else {
+            assert_eq!(AttentionPlan::best_tier(&problem, &matrix_gpu()), Tier::Matrix);
+        }
+        let plan = AttentionPlan::with_tier(&problem, &matrix_gpu(), Tier::Matrix).unwrap();
+        let attending = plan.dispatches().iter().find(|dispatch| dispatch.kernel().name() == kernel).unwrap();
+        let specialization = &attending.specialization;
         let module = parse(&specialization.wgsl());
         let rows = function(&module, "attend_rows");
         assert_eq!(indexed_locals(&module, rows), [""; 0], "{kernel}");
@@ -74,8 +84,39 @@ fn attention_of_heads_128_wide() {
             assert_eq!(of, (16, 32, 1));
         }
         let wgsl = specialization.wgsl();
-        println!("{kernel}: {} bytes of WGSL, {} words of SPIR-V", wgsl.len(), spirv_words(&module));
+        println!("{dtype} {kernel}: {} bytes of WGSL, {} words of SPIR-V", wgsl.len(), spirv_words(&module));
     }
+}
+
+/// What finds the exponents of bf16 has four loads of an invocation under way, of neighbouring columns, and two barriers in all.
+#[test]
+fn exponents_of_heads() {
+    let shape = AttentionShape {
+        batch_size: 1,
+        seq_len_q: 8192,
+        seq_len_kv: 8192,
+        num_q_heads: 8,
+        num_kv_heads: 8,
+        head_dim: 128,
+        head_dim_v: 128,
+    };
+    let problem = AttentionProblem::new(shape, DType::BF16).bf16_by_f16_matrices();
+    let plan = AttentionPlan::new(&problem, &matrix_gpu()).unwrap();
+    let finding = &plan.dispatches()[0];
+    assert_eq!((finding.kernel().name(), plan.dispatches().len()), ("find_exponents", 2), "{plan}");
+    // 24 heads in 32 parts: several workgroups for each core of a large GPU.
+    assert_eq!(finding.workgroups, [24 * 32, 1, 1], "{plan}");
+    let module = parse(&finding.specialization.wgsl());
+    let entry = &module.entry_points[0].function;
+    assert_eq!(indexed_locals(&module, entry), [""; 0], "{plan}");
+    for buffer in ["q", "k", "v"] {
+        let mut found = Vec::new();
+        count(&entry.body, 0, &loads(&module, entry, buffer), &mut found);
+        assert_eq!(found, [0, 4], "{buffer}: {plan}");
+    }
+    let mut found = Vec::new();
+    count(&entry.body, 0, &barriers, &mut found);
+    assert_eq!(found.iter().sum::<usize>(), 2, "{plan}");
 }
 
 /// Rows of a prompt without matrices: how much arithmetic there is for each load of workgroup memory, which gives a core 32 numbers

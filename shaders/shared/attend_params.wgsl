@@ -45,4 +45,5 @@ struct AttendParams {
     first_place: u32,
     first_tile: u32,
     part_tiles: u32,
+    exponent_parts: u32,
 }

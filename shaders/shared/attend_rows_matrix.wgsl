@@ -39,6 +39,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
     // PARTS lanes share a row, or a lane has ROWS_EACH rows.
     let own_row = lane % ROWS;
     let own_part = lane / ROWS * PART4;
+    prepare_factors(tile, own_row);
 
     // Queries come in through the place of the weights, tile_a, as many columns at a time as that holds.
     var queries: array<MatrixA, ROW_TILES * Q_TILES>;
@@ -101,8 +102,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     // The first tile's scores, as the loop below has those of the next.
-    var k_next: array<vec4<f16>, K_EACH>;
-    var v_next: array<vec4<f16>, V_EACH>;
+    var k_next: array<Elem4, K_EACH>;
+    var v_next: array<Elem4, V_EACH>;
     var products: array<MatrixC, ROW_TILES * KEY_TILES>;
     if part.begin < part.end {
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
@@ -155,9 +156,12 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let r = own_row + i * LANES;
             let row = tile.first_row + r;
             let scores_at = first_sums + r * SUMS_STRIDE4;
+            let own_at = scores_at + own_part;
+            let weights_at = first_a + r * A_STRIDE4 + own_part;
+            let scale = score_scale(i);
             var score4: array<vec4<f32>, PART4>;
             for (var j = 0u; j < PART4; j++) { // unroll in registers
-                score4[j] = sums4(scores_at + own_part + j) * params.scale_log2;
+                score4[j] = sums4(own_at + j) * scale;
             }
             if !whole {
                 for (var j = 0u; j < PART4; j++) { // unroll in registers
@@ -173,7 +177,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             // The other lanes of the row find the same maximum.
             for (var j = PART4; j < TILE_KV / 4u; j++) {
                 let key4 = (own_part + j) % (TILE_KV / 4u);
-                var other4 = sums4(scores_at + key4) * params.scale_log2;
+                var other4 = sums4(scores_at + key4) * scale;
                 if !whole {
                     other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
                 }
@@ -196,7 +200,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 let weight4 = select(vec4<f32>(), exp2(score4[j] - reference), score4[j] > vec4<f32>(MASKED));
                 // As they are: compilers drop a rounding to f16 and back, and the one below falls either way.
                 sum4 += weight4;
-                put_a4(first_a + r * A_STRIDE4 + own_part + j, vec4<f16>(weight4));
+                put_a4(weights_at + j, vec4<f16>(weight4));
             }
             row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
         }

@@ -10,8 +10,8 @@ const MOVING = 0u;
 const SPOILED = 1u;
 
 // By their bits: a compiler may take for granted that numbers are finite.
-fn is_spoiled(value: vec4<f16>) -> vec4<bool> {
-    return (bitcast<vec4<u32>>(vec4<f32>(value)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+fn is_spoiled(value: Elem4) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(widen(value)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
 }
 
 // Where the i-th vec4 that an invocation loads of a tile goes: key of the tile, column. It loads two neighbours at a time, 16 bytes.
@@ -20,31 +20,31 @@ fn loaded_at(i: u32, columns: u32, thread: Thread) -> vec2<u32> {
     return vec2<u32>(pair / (columns / 2u), pair % (columns / 2u) * 2u + i % 2u);
 }
 
-fn loaded_k4(i: u32, k_begin: u32, walk: Walk, tile_begin: u32, thread: Thread) -> vec4<f16> {
+fn loaded_k4(i: u32, k_begin: u32, walk: Walk, tile_begin: u32, thread: Thread) -> Elem4 {
     let at = loaded_at(i, K_COLUMNS4, thread);
     return k[k_begin + walk_key(walk, tile_begin + at.x) * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
 }
 
-fn loaded_v4(i: u32, v_begin: u32, walk: Walk, tile_begin: u32, thread: Thread) -> vec4<f16> {
+fn loaded_v4(i: u32, v_begin: u32, walk: Walk, tile_begin: u32, thread: Thread) -> Elem4 {
     let at = loaded_at(i, V_COLUMNS4, thread);
     return v[v_begin + walk_key(walk, tile_begin + at.x) * params.v_seq + min(at.y, HEAD_DIM_V4 - 1u)];
 }
 
-fn put_loaded_k4(i: u32, value: vec4<f16>, thread: Thread) {
+fn put_loaded_k4(i: u32, loaded: Elem4, thread: Thread) {
     let at = loaded_at(i, K_COLUMNS4, thread);
     if at.x < TILE_KV {
-        put_k4(at.x * K_STRIDE4 + at.y, select(vec4<f16>(), value, at.y < HEAD_DIM4));
+        put_k4(at.x * K_STRIDE4 + at.y, select(vec4<f16>(), factor_k(loaded), at.y < HEAD_DIM4));
     }
 }
 
 // A masked key's value may be NaN or infinity, and 0 * NaN is NaN: the product gets 0 for it, and the rows that see the key get the
 // value itself (move_sums4).
-fn put_loaded_v4(i: u32, loaded: vec4<f16>, number: u32, whole: bool, thread: Thread) {
+fn put_loaded_v4(i: u32, loaded: Elem4, number: u32, whole: bool, thread: Thread) {
     let at = loaded_at(i, V_COLUMNS4, thread);
     if at.x < TILE_KV {
-        var value = select(vec4<f16>(), loaded, at.y < HEAD_DIM_V4);
+        var value = select(vec4<f16>(), factor_v(loaded), at.y < HEAD_DIM_V4);
         if !whole {
-            let spoiled = is_spoiled(value);
+            let spoiled = is_spoiled(loaded);
             if any(spoiled) {
                 atomicMax(&last_tiles[SPOILED], number);
             }
@@ -74,7 +74,8 @@ fn put_queries(chunk: u32, first_a: u32, tile: Tile, lane: u32) {
     for (var e = lane; e < ROWS * TILE_KV / 4u; e += LANES) {
         let row = e / (TILE_KV / 4u);
         let column = chunk * TILE_KV / 4u + e % (TILE_KV / 4u);
-        let q4 = q[q_index(tile, place_of(tile.first_row + row)) + min(column, HEAD_DIM4 - 1u)];
+        let place = place_of(tile.first_row + row);
+        let q4 = factor_q(q[q_index(tile, place) + min(column, HEAD_DIM4 - 1u)], tile, place.head);
         put_a4(first_a + row * A_STRIDE4 + e % (TILE_KV / 4u), select(vec4<f16>(), q4, column < HEAD_DIM4));
     }
 }
@@ -97,19 +98,20 @@ fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
         let r = e / (EDGE / 4u);
         let at = sums_at(first * SUMS_STRIDE4, e);
         let own_share = c * CARRIED_EACH + (e - lane) / LANES;
+        let factor = row_factors[first + r];
         var sum = sums4(at);
         if move_by.folds {
             fold4(own_share, sum);
             sum = vec4<f32>();
         }
-        sum *= row_factors[first + r];
-        scale_folded(own_share, row_factors[first + r]);
+        sum *= factor;
+        scale_folded(own_share, factor);
         let column = c * EDGE / 4u + e % (EDGE / 4u);
         if move_by.spoiled && column < HEAD_DIM_V4 {
             for (var key = 0u; key < TILE_KV; key++) {
                 let weight = max(f32(a4((first + r) * A_STRIDE4 + key / 4u)[key % 4u]), LEAST_WEIGHT);
                 let value = v[first_v(tile) + walk_key(walk, move_by.tile_begin + key) * params.v_seq + column];
-                let added = select(vec4<f32>(), weight * vec4<f32>(value), is_spoiled(value));
+                let added = select(vec4<f32>(), weight * widen(value), is_spoiled(value));
                 let rows = walk_rows(walk, move_by.tile_begin + key);
                 let sees = tile.first_row + r >= rows.begin && tile.first_row + r < rows.end;
                 sum = select(sum, sum + added, sees);
@@ -129,7 +131,8 @@ fn store_column(c: u32, tile: Tile) {
         if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
             let sum = sum_of_row(first + r);
             let value = sums4(sums_at(first * SUMS_STRIDE4, e)) + folded4(c * CARRIED_EACH + (e - lane) / LANES);
-            store_out(tile, place_of(tile.first_row + r), column, mean4(value, sum, is_spoiled_sum(sum)));
+            let spoiled = is_spoiled_sum(sum);
+            store_out(tile, place_of(tile.first_row + r), column, unscaled4(mean4(value, sum, spoiled), spoiled));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::HostInputs;
 use super::attend_rows::{Call, RowTile};
+use super::find_exponents::Scaled;
 use crate::{AttentionPlan, Element, HostBlocks, LSE_EMPTY, Result};
 
 /// What `attend_decode` leaves for `merge_splits`.
@@ -23,7 +24,12 @@ pub fn attend_decode<T: Element>(
     blocks: Option<&HostBlocks>,
 ) -> Result<Partials> {
     let call = Call::new(plan, inputs, blocks)?;
-    let shape = plan.problem().shape();
+    let Some(scaled) = Scaled::new(plan, inputs)? else { return Ok(attend(&call)) };
+    Ok(attend(&Call { plan, inputs: &scaled.inputs(inputs), blocks, scaled: Some(&scaled) }))
+}
+
+fn attend<T: Element>(call: &Call<'_, T>) -> Partials {
+    let shape = call.plan.problem().shape();
     let (num_splits, tile_kv) = (call.tiling().num_splits, call.tiling().tile_kv());
     let dim = shape.head_dim_v as usize;
     let out_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
@@ -45,5 +51,5 @@ pub fn attend_decode<T: Element>(
             }
         }
     }
-    Ok(Partials { out, lse })
+    Partials { out, lse }
 }

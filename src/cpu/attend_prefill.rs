@@ -1,6 +1,7 @@
 //! CPU twin of `attend_prefill.wgsl`.
 
 use super::attend_rows::Call;
+use super::find_exponents::Scaled;
 use super::{AttentionOutput, HostInputs};
 use crate::{AttentionPlan, Element, HostBlocks, HostTensor, Result};
 
@@ -15,7 +16,12 @@ pub fn attend_prefill<T: Element>(
     blocks: Option<&HostBlocks>,
 ) -> Result<AttentionOutput> {
     let call = Call::new(plan, inputs, blocks)?;
-    let shape = plan.problem().shape();
+    let Some(scaled) = Scaled::new(plan, inputs)? else { return Ok(attend(&call)) };
+    Ok(attend(&Call { plan, inputs: &scaled.inputs(inputs), blocks, scaled: Some(&scaled) }))
+}
+
+fn attend<T: Element>(call: &Call<'_, T>) -> AttentionOutput {
+    let shape = call.plan.problem().shape();
     let mut out = HostTensor::zeros(shape.out());
     let mut lse = HostTensor::zeros(shape.lse());
     let mut row_out = vec![0.0; shape.head_dim_v as usize];
@@ -27,5 +33,5 @@ pub fn attend_prefill<T: Element>(
             out.data_mut()[at * row_out.len()..][..row_out.len()].copy_from_slice(&row_out);
         }
     }
-    Ok(AttentionOutput { out, lse })
+    AttentionOutput { out, lse }
 }

@@ -2,6 +2,7 @@
 
 use core::ops::Range;
 
+use super::find_exponents::Scaled;
 use super::twin_walk::Walk;
 use crate::{AttentionPlan, Element, HostBlocks, HostInputs, LSE_EMPTY, Result, Sharing, Tiling};
 
@@ -25,6 +26,8 @@ pub(super) struct Call<'a, T> {
     pub(super) plan: &'a AttentionPlan,
     pub(super) inputs: &'a HostInputs<'a, T>,
     pub(super) blocks: Option<&'a HostBlocks>,
+    /// What `inputs` were scaled by.
+    pub(super) scaled: Option<&'a Scaled>,
 }
 
 impl<'a, T: Element> Call<'a, T> {
@@ -35,7 +38,7 @@ impl<'a, T: Element> Call<'a, T> {
     ) -> Result<Self> {
         inputs.validate(plan.problem())?;
         super::validate_blocks(plan.problem(), blocks, inputs.seq_lens_kv)?;
-        Ok(Self { plan, inputs, blocks })
+        Ok(Self { plan, inputs, blocks, scaled: None })
     }
 
     pub(super) fn tiling(&self) -> Tiling {
@@ -79,7 +82,9 @@ impl<'a, T: Element> Call<'a, T> {
         let problem = self.plan.problem();
         let kv_head = (head / problem.shape().group_size()) as usize;
         let q = self.inputs.q.row(tile.batch as usize, q_index as usize, head as usize);
-        Row { inputs: self.inputs, tile, q_index, kv_head, q, scale_log2: problem.scale_log2() }
+        let scale_log2 = problem.scale_log2();
+        let scale_log2 = self.scaled.map_or(scale_log2, |scaled| scaled.score_scale(tile.batch, head, scale_log2));
+        Row { inputs: self.inputs, tile, q_index, kv_head, q, scale_log2 }
     }
 
     /// One row against the keys that its tile walks through: writes `out` `[head_dim_v]` and returns the lse.

@@ -16,11 +16,13 @@ impl<T: Element> Call<'_, T> {
     pub(super) fn attend_row_matrix(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         let tiling: Tiling = self.tiling();
         let (tile_kv, parts) = (tiling.tile_kv(), (tiling.lanes / tiling.rows).max(1));
+        let [_, head] = self.place(tile, row);
+        let out_scale = self.scaled.map_or(1.0, |scaled| scaled.out_scale(tile.batch, head));
         let row = self.row(tile, row);
 
         out.fill(0.0);
         let mut folded = vec![0.0f32; out.len()];
-        let fold_tiles = self.plan.dispatches()[0].specialization.constant("FOLD_TILES").unwrap_or(0) as usize;
+        let fold_tiles = self.plan.attending().specialization.constant("FOLD_TILES").unwrap_or(0) as usize;
         let mut spoiled = false;
         let mut reference = MASKED;
         let mut part_sums = vec![0.0f32; parts as usize];
@@ -65,7 +67,7 @@ impl<T: Element> Call<'_, T> {
             out.fill(0.0);
             return LSE_EMPTY;
         }
-        out.iter_mut().for_each(|x| *x /= sum);
+        out.iter_mut().for_each(|x| *x = *x / sum * out_scale);
         (reference - SHIFT + sum.log2()) * core::f32::consts::LN_2
     }
 }

@@ -9,6 +9,7 @@ mod attend_rows_columns;
 mod attend_rows_matrix;
 mod attend_selected;
 mod check_blocks;
+mod find_exponents;
 mod merge_splits;
 pub mod oracle;
 mod sample_queries;

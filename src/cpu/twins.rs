@@ -12,6 +12,7 @@
 pub use super::attend_decode::{Partials, attend_decode};
 pub use super::attend_prefill::attend_prefill;
 pub use super::check_blocks::check_blocks;
+pub use super::find_exponents::find_exponents;
 pub use super::merge_splits::merge as merge_splits;
 pub use super::sample_queries::sample_queries;
 pub use super::score_chunks::{Survivors, score_chunks};

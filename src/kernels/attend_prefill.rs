@@ -13,8 +13,8 @@ pub(crate) const BINDINGS: [Binding; 7] = [
 ];
 
 params! {
-    /// The numbers of one attention call, shared by `attend_prefill` and `attend_decode`. Offsets and strides of q, k, v
-    /// and out count vec4 elements.
+    /// The numbers of one attention call, shared by `attend_prefill`, `attend_decode` and `find_exponents`. Offsets and
+    /// strides of q, k, v and out count vec4 elements.
     AttendParams {
         batch_size: u32,
         seq_len_q: u32,
@@ -61,5 +61,6 @@ params! {
         first_place: u32,
         first_tile: u32,
         part_tiles: u32,
+        exponent_parts: u32,
     }
 }

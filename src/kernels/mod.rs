@@ -4,6 +4,7 @@ pub(crate) mod attend_decode;
 pub(crate) mod attend_prefill;
 pub(crate) mod binding;
 pub(crate) mod check_blocks;
+pub(crate) mod find_exponents;
 pub(crate) mod merge_splits;
 pub(crate) mod sample_queries;
 pub(crate) mod score_chunks;
@@ -62,6 +63,8 @@ kernels! {
     AttendPrefill = attend_prefill, attend_prefill::AttendParams;
     /// Few query rows against one split of their keys.
     AttendDecode = attend_decode, attend_prefill::AttendParams;
+    /// Largest exponents of the heads of q, k and v.
+    FindExponents = find_exponents, attend_prefill::AttendParams;
     /// Merge of partial (out, lse) pairs.
     MergeSplits = merge_splits, merge_splits::MergeParams;
     /// Samples of query blocks, for the scores of a selection.

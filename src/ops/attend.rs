@@ -181,6 +181,7 @@ impl Attention {
         let in_workspace = |range: Range<u64>| Slot::Range(&workspace.buffer, range.start, range.end - range.start);
         let partial_out = || in_workspace(self.plan.partial_out_range());
         let partial_lse = || in_workspace(self.plan.partial_lse_range());
+        let exponents = || in_workspace(self.plan.exponents_range());
         let carried = self.plan.carried_range();
         let mut steps = Vec::with_capacity(self.pipelines.len());
         for (pipeline, dispatch) in self.pipelines.iter().zip(self.plan.dispatches()) {
@@ -192,8 +193,13 @@ impl Attention {
             let lists = tensors.blocks.iter().flatten().map(Slot::Bound);
             // Walks that may be cut may turn out to fit one part.
             let state = if carried.is_empty() { Slot::Unused(Access::Write) } else { in_workspace(carried.clone()) };
-            let last = lists.chain((self.plan.part_tiles() > 0).then_some(state));
+            let scaled = (self.plan.exponent_parts() > 0).then(exponents);
+            let last = lists.chain(scaled).chain((self.plan.part_tiles() > 0).then_some(state));
             steps.push(match dispatch.kernel() {
+                KernelId::FindExponents => {
+                    slots.push(exponents());
+                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
+                }
                 KernelId::MergeSplits => {
                     let slots = [partial_out(), partial_lse(), Slot::Bound(out), lse()];
                     Step::new(&self.ctx, pipeline, dispatch, &Self::merge_params(&self.plan, &params), &slots)?
@@ -301,6 +307,7 @@ impl Attention {
             first_place: 0,
             first_tile: 0,
             part_tiles: plan.part_tiles(),
+            exponent_parts: plan.exponent_parts(),
         }
     }
 

@@ -4,8 +4,9 @@ use core::ops::Range;
 use std::collections::BTreeMap;
 
 use super::attend_cost::{PlaceOrder, Walks};
+use super::exponents::Exponents;
 use super::tiling_columns::ColumnsTiling;
-use super::tiling_matrix::{MatrixTiling, check_dtype};
+use super::tiling_matrix::MatrixTiling;
 use super::tiling_staged::StagedTiling;
 use super::{Dispatch, Parts, Sharing, Tiling, TunedAt, merge, tiling_matrix};
 use crate::kernels::KernelId;
@@ -34,6 +35,7 @@ use crate::{
 pub struct AttentionPlan {
     pub(crate) problem: AttentionProblem,
     pub(crate) dispatches: Vec<Dispatch>,
+    pub(super) exponents: Option<Exponents>,
     pub(super) tier: Tier,
     pub(super) tiling: Tiling,
     pub(super) storage_bytes: u64,
@@ -66,20 +68,21 @@ impl AttentionPlan {
     }
 
     /// The tier that [`AttentionPlan::new`] takes: [`Tier::Matrix`] for f16 tensors with enough rows to fill matrices, where
-    /// the device has them in hardware; else [`DeviceCaps::best_tier`]. Where one was measured for the problem, that one.
+    /// the device has them in hardware, and for bf16 where [the problem allows it](AttentionProblem::bf16_by_f16_matrices); else
+    /// [`DeviceCaps::best_tier`]. Where one was measured for the problem, that one.
     #[must_use]
     pub fn best_tier(problem: &AttentionProblem, caps: &DeviceCaps) -> Tier {
-        if let Some((tier, ..)) = caps.tuned_attention(problem) {
-            return tier;
-        }
         let rows = RowSets::of(problem).rows_per_q_block();
         let matrices = caps.matrix_edge().is_some_and(|edge| {
-            // Few rows are limited by memory, and a software device multiplies f16 one by one.
-            problem.dtype == DType::F16 && rows >= edge.into() && !caps.software
+            // A software device multiplies f16 one by one.
+            problem.least_matrix_rows(edge).is_some_and(|least| rows >= least.into()) && !caps.software
                 // Narrow workgroup memory may hold no tile.
                 && Tiling::choose(problem, caps, Tier::Matrix).is_ok()
         });
-        if matrices { Tier::Matrix } else { caps.best_tier() }
+        let by_rules = if matrices { Tier::Matrix } else { caps.best_tier() };
+        // Nobody measures bf16 by matrices.
+        let measured = if problem.is_scaled(by_rules) { None } else { caps.tuned_attention(problem, by_rules) };
+        measured.map_or(by_rules, |(tier, ..)| tier)
     }
 
     /// Plans with one tier.
@@ -90,7 +93,7 @@ impl AttentionPlan {
     pub fn with_tier(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;
-        check_dtype(problem.dtype, tier)?;
+        problem.check_tier(tier)?;
         let planned = || Self::with_tiling(problem, caps, tier, Tiling::choose(problem, caps, tier)?);
         Self::of_tuning(problem, caps, tier).map_or_else(planned, Ok)
     }
@@ -102,7 +105,7 @@ impl AttentionPlan {
     pub fn with_tiling(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, tiling: Tiling) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;
-        check_dtype(problem.dtype, tier)?;
+        problem.check_tier(tier)?;
         tiling.validate(problem, caps, tier)?;
         let shape = problem.shape();
         let rows = RowSets::of(problem);
@@ -136,7 +139,10 @@ impl AttentionPlan {
             attend.carry_state(carried);
         }
         let stretches = |num_places| walks.costs(num_places, PlaceOrder::of(caps, tier)).cut(parts, caps);
-        let mut dispatches = vec![Dispatch::cut(attend, walks.num_places(), caps, stretches)?];
+        let exponents = Exponents::of(problem, tier);
+        let found = exponents.map(|exponents| exponents.dispatch(problem, caps)).transpose()?;
+        let mut dispatches: Vec<_> = found.into_iter().collect();
+        dispatches.push(Dispatch::cut(attend, walks.num_places(), caps, stretches)?);
         if kernel == KernelId::AttendDecode {
             let merge = merge::Parts { num_parts: tiling.num_splits, num_rows: out_rows, head_dim_v: shape.head_dim_v };
             dispatches.push(merge.dispatch(out_module(problem.out_dtype, tier), problem.lse, caps)?);
@@ -145,6 +151,7 @@ impl AttentionPlan {
         let plan = Self {
             problem: problem.clone(),
             dispatches,
+            exponents,
             tier,
             tiling,
             storage_bytes,
@@ -200,10 +207,10 @@ impl AttentionPlan {
     }
 
     /// Bytes of scratch memory between the dispatches: partial results of the splits, and the state of workgroups whose
-    /// walks are cut. Never proportional to `seq_len_q * seq_len_kv`.
+    /// walks are cut, exponents of heads. Never proportional to `seq_len_q * seq_len_kv`.
     #[must_use]
     pub fn workspace_bytes(&self) -> u64 {
-        self.carried_range().end
+        self.exponents_range().end
     }
 
     /// Where the partial out lie in the workspace, in bytes. 256 is the largest offset alignment a device may ask for.
@@ -221,7 +228,7 @@ impl AttentionPlan {
     /// Where the state of cut walks lies in the workspace.
     pub(crate) fn carried_range(&self) -> Range<u64> {
         let end = self.partial_lse_range().end;
-        let cut = self.dispatches[0].stretches.iter().filter(|stretch| stretch.first_tile > 0);
+        let cut = self.attending().stretches.iter().filter(|stretch| stretch.first_tile > 0);
         match cut.map(|stretch| stretch.end - stretch.first).max() {
             None => end..end,
             Some(most) => {
@@ -354,7 +361,8 @@ fn specialize_attend(
             modules.extend(tiling_matrix::modules(edge, caps));
             let matrices = MatrixTiling::new(problem, tiling, edge);
             let fold = if matrices.fold_tiles() > 0 { Module::FoldSums } else { Module::FoldNone };
-            modules.extend([values, Module::ShareWorkgroup, Module::CarryNone, fold]);
+            let factors = if problem.is_scaled(tier) { Module::FactorsScaled } else { Module::FactorsStored };
+            modules.extend([values, Module::ShareWorkgroup, factors, Module::CarryNone, fold]);
             modules.extend([Module::MatrixLanes, Module::AttendRowsMatrix]);
             matrices.constants()
         }

@@ -30,6 +30,11 @@ impl core::fmt::Display for AttentionPlan {
             self.tiling.num_splits,
         )?;
         writeln!(f, "loads      {}", self.loads())?;
+        if self.problem.bf16_by_f16_matrices {
+            let scaled = "bf16 as f16, each head scaled by a power of two";
+            let stored = "bf16 as stored: f16 matrices are allowed, and not taken";
+            writeln!(f, "factors    {}", if self.tier.matrix() { scaled } else { stored })?;
+        }
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;
         }

@@ -26,7 +26,7 @@ impl AttentionPlan {
     /// How the attending kernel reads k.
     #[must_use]
     pub fn loads(&self) -> Loads {
-        let specialization = &self.dispatches[0].specialization;
+        let specialization = &self.attending().specialization;
         let constant = |name| specialization.constant(name).unwrap_or(1);
         // 2 or 4.
         let vec4 = 4 * self.problem.dtype.size_bytes() as u32;

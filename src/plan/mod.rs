@@ -7,6 +7,7 @@ mod budget;
 mod check;
 mod check_matrices;
 mod crossover;
+mod exponents;
 mod loads;
 mod merge;
 mod nearby;

@@ -126,11 +126,18 @@ impl AttentionPlan {
         let keys_of_walk =
             if problem.blocks.is_none() { visible(0).max(visible(shape.seq_len_q - 1)) } else { keys_of_row };
         let columns = f64::from(shape.head_dim) + f64::from(shape.head_dim_v);
+        // For their exponents they are read once more.
+        let readings = if self.exponent_parts() > 0 { 2.0 } else { 1.0 };
         let work = Work {
-            bytes: f64::from(sets.num_sets) * walks * keys_of_walk * columns * problem.dtype.size_bytes() as f64,
+            bytes: readings
+                * f64::from(sets.num_sets)
+                * walks
+                * keys_of_walk
+                * columns
+                * problem.dtype.size_bytes() as f64,
             multiply_adds: f64::from(shape.seq_len_q) * f64::from(shape.num_q_heads) * keys_of_row * columns,
         };
-        let workgroups = self.dispatches[0].workgroups.into_iter().map(u64::from).product();
+        let workgroups = self.attending().workgroups.into_iter().map(u64::from).product();
         let dispatches = (self.dispatches.len() as u64 * speed.dispatch_ns) as f64;
         duration(dispatches + speed.work_ns(work.times(sequences), workgroups, self.tier.matrix()))
     }

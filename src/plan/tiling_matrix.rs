@@ -295,7 +295,8 @@ pub(super) fn check_dtype(dtype: DType, tier: Tier) -> Result<()> {
         DType::F16 => Ok(()),
         DType::F32 | DType::BF16 => Err(Error::Argument {
             argument: "tier",
-            rule: "matrix multiplies f16 tensors only, and this problem has others",
+            rule: "matrix multiplies f16 tensors, and bf16 where attention asks for it (bf16_by_f16_matrices); this problem \
+                   has others",
         }),
     }
 }

@@ -229,11 +229,15 @@ impl DeviceCaps {
     }
 
     /// Tier and tiling for a problem, where some were measured that hold for all of its numbers.
-    pub(super) fn tuned_attention(&self, problem: &AttentionProblem) -> Option<Tuned<Tiling>> {
-        let class = AttentionClass::of(problem);
+    /// bf16 that are multiplied as f16 in this tier take what was measured for f16.
+    pub(super) fn tuned_attention(&self, problem: &AttentionProblem, tier: Tier) -> Option<Tuned<Tiling>> {
+        let mut class = AttentionClass::of(problem);
+        if problem.is_scaled(tier) {
+            class.dtype = DType::F16;
+        }
         let fits = |&(tier, tiling, _): &Tuned<Tiling>| {
             self.require(tier).is_ok()
-                && check_dtype(problem.dtype, tier).is_ok()
+                && problem.check_tier(tier).is_ok()
                 && tiling.validate(problem, self, tier).is_ok()
         };
         let nearby = |measured: &AttentionClass, tier, mut tiling: Tiling| {
@@ -303,7 +307,7 @@ impl AttentionPlan {
     /// The plan of a tier with what was measured, if that was the fastest and there is room for this problem, which may be larger
     /// than the one that was measured.
     pub(super) fn of_tuning(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Self> {
-        let (_, tiling, at) = caps.tuned_attention(problem).filter(|&(of, ..)| of == tier)?;
+        let (_, tiling, at) = caps.tuned_attention(problem, tier).filter(|&(of, ..)| of == tier)?;
         let mut plan = Self::with_tiling(problem, caps, tier, tiling).ok()?;
         plan.tuned = Some(at);
         Some(plan)

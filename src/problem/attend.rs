@@ -185,6 +185,7 @@ pub struct AttentionProblem {
     pub(crate) lse: bool,
     pub(crate) seq_lens_kv: bool,
     pub(crate) aligned_rows: bool,
+    pub(crate) bf16_by_f16_matrices: bool,
     pub(crate) blocks: Option<BlockSelection>,
 }
 
@@ -210,6 +211,7 @@ impl AttentionProblem {
             lse: false,
             seq_lens_kv: false,
             aligned_rows: false,
+            bf16_by_f16_matrices: false,
             blocks: None,
         }
     }
@@ -248,6 +250,30 @@ impl AttentionProblem {
     #[must_use]
     pub const fn aligned_rows(mut self) -> Self {
         self.aligned_rows = true;
+        self
+    }
+
+    /// Allows GPUs to multiply q, k and v `[batch, seq, head, dim]` of bf16 as f16 matrices ([`Tier::Matrix`](crate::Tier::Matrix)), where
+    /// the device has them and rows are enough to pay for it; elsewhere plans are what they are without. The CPU path does not mind it.
+    ///
+    /// A bf16 has f32's range, which f16 does not. So every head of q, k and v of each sequence is multiplied by a power of two that takes
+    /// its largest finite number to at least 2^14 and below 2^15, which is exact, as is multiplying the results by the inverse.
+    /// Every input fits, whatever its size, and no call fails for what is in it. What is lost: a number below 2^-31 of the power of two
+    /// at or below its head's largest is rounded to a multiple of 2^-38 of that, or, where a device takes subnormal f16 for 0, counts as 0
+    /// below 2^-28 of it. With `Mq`, `Mk` and `Mv` the largest magnitudes of the heads, a score is off by at most
+    /// `softmax_scale * head_dim * Mq * Mk * 2^-37` more than in f16, and `out` by `2^-38 Mv` and what these scores make of it. (With
+    /// flushed subnormals 2^-27 and 2^-28.) Weights are rounded to f16, as they are for f16 tensors: see `docs::numerics`.
+    ///
+    /// # Cost
+    /// One more dispatch, which reads q, and k and v as far as queries see them, for the largest exponents of the heads: so few rows, whose
+    /// time is that of reading, take no matrices.
+    ///
+    /// # Errors
+    /// The problem is no longer valid with other types than bf16, nor with [`selected_blocks`](Self::selected_blocks), whose kernels have
+    /// no storage buffer left for the exponents: [`Error::Argument`].
+    #[must_use]
+    pub const fn bf16_by_f16_matrices(mut self) -> Self {
+        self.bf16_by_f16_matrices = true;
         self
     }
 
@@ -346,6 +372,17 @@ impl AttentionProblem {
         let scale = self.scale();
         if !scale.is_finite() {
             return Err(Error::Scale { value: scale });
+        }
+        if self.bf16_by_f16_matrices {
+            let wrong = |rule| Err(Error::Argument { argument: "bf16_by_f16_matrices", rule });
+            if self.dtype != DType::BF16 {
+                return wrong("is for q, k and v of bf16, and this problem has others");
+            }
+            if self.blocks.is_some() {
+                return wrong(
+                    "is for dense attention: with lists of blocks no storage buffer is left for the exponents",
+                );
+            }
         }
         if let Some(blocks) = &self.blocks {
             blocks.validate(&self.shape, self.mask)?;

@@ -48,6 +48,8 @@ pub(crate) enum Module {
     JoinLanes,
     FoldNone,
     FoldSums,
+    FactorsStored,
+    FactorsScaled,
     AttendRows,
     AttendRowsColumns,
     MatrixLanes,
@@ -129,6 +131,8 @@ module_table! {
     JoinLanes => "join_lanes",
     FoldNone => "fold_none",
     FoldSums => "fold_sums",
+    FactorsStored => "factors_stored",
+    FactorsScaled => "factors_scaled",
     AttendRows => "attend_rows",
     AttendRowsColumns => "attend_rows_columns",
     MatrixLanes => "matrix_lanes",
@@ -163,7 +167,7 @@ module_table! {
 
 impl Module {
     const fn needs_f16(self) -> bool {
-        matches!(self, Self::ElemF16 | Self::OutF16)
+        matches!(self, Self::ElemF16 | Self::OutF16 | Self::FactorsScaled)
     }
 
     const fn needs_int64(self) -> bool {
@@ -177,9 +181,11 @@ impl Module {
     /// Bindings that the module brings, after those of the kernel.
     pub(crate) const fn bindings(self) -> &'static [Binding] {
         const BLOCKS: [Binding; 2] = [Binding::read("block_indices"), Binding::read("block_counts")];
+        const EXPONENTS: [Binding; 1] = [Binding::write("exponents")];
         const CARRIED: [Binding; 1] = [Binding::write("carried")];
         match self {
             Self::WalkSelected => &BLOCKS,
+            Self::FactorsScaled => &EXPONENTS,
             Self::CarryState => &CARRIED,
             _ => &[],
         }

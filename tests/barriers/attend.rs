@@ -132,6 +132,7 @@ fn parts<T: Element>(
         ("partial_lse", garbage(partials)),
         ("partial_out", garbage(partials * u64::from(shape.head_dim_v))),
         ("carried", garbage(plan.workspace_bytes())),
+        ("exponents", garbage(plan.workspace_bytes())),
     ];
     if let Some(blocks) = blocks {
         buffers.push(("block_indices", to_bytes(blocks.block_indices())));
@@ -155,6 +156,8 @@ fn output(shape: &AttentionShape, dtype: DType, buffers: &Buffers) -> AttentionO
 /// Dense attention, against the oracle and the twins.
 fn dense<T: Element>(device: Device, case: common::Case<T>, out_dtype: DType) -> Case {
     let problem = common::gpu::problem_of(&case, out_dtype);
+    let by_matrices = device.tier.matrix() && T::DTYPE == DType::BF16;
+    let problem = if by_matrices { problem.bf16_by_f16_matrices() } else { problem };
     let plan = device.plan(&if device.aligned { problem.aligned_rows() } else { problem });
     let (launches, buffers) = parts(&device, &plan, &case, None);
     let name = format!("{:?} {case:?} {out_dtype}", device.tiling);
@@ -339,6 +342,16 @@ fn matrix_cases() -> Vec<Case> {
         case
     };
     let portions = common::Case::<f16>::random(wide(36, 12, [11, 45]), Mask::Causal, 33);
+    // What lies past a sequence is so large that nothing is left of a head that is scaled by it.
+    let scaled = |lens: [u32; 2], seed| {
+        let mut case = common::Case::<bf16>::random(shape(lens), Mask::Causal, seed);
+        case.seq_lens_kv = Some(vec![lens[1], 20]);
+        for tensor in [&mut case.k, &mut case.v] {
+            let row = tensor.data().len() / 2 / lens[1] as usize;
+            tensor.data_mut()[(lens[1] as usize + 20) * row..].fill(bf16::MAX);
+        }
+        case
+    };
     let mut spoiled = common::Case::<f16>::random(shape([12, 12]), Mask::Causal, 35);
     // Values of one late key: rows before it stay finite.
     let row = spoiled.v.data().len() / 2 / 12;
@@ -358,6 +371,8 @@ fn matrix_cases() -> Vec<Case> {
         dense(Device::matrices(8, 8, true).cut(), halves([11, 45], Mask::Causal, 36), DType::F32),
         dense(Device::matrices(8, 16, false).cut().splits(2), halves([11, 45], Mask::Causal, 37), DType::F32),
         dense(Device::matrices(16, 32, true).software(), halves([11, 45], Mask::Causal, 38), DType::F32),
+        dense(Device::matrices(8, 8, true), scaled([11, 45], 42), DType::F32),
+        dense(Device::matrices(8, 16, false).cut().splits(2), scaled([11, 45], 43), DType::BF16),
         selected(Device::matrices(8, 8, true), halves([13, 70], Mask::Causal, 39), SELECTION),
         selected(Device::matrices(8, 16, false).cut(), halves([13, 70], Mask::Causal, 40), SELECTION),
     ]

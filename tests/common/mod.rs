@@ -228,7 +228,7 @@ impl<T: Element> Case<T> {
         rows(&self.shape).flat_map(|[b, q, h]| cpu::oracle::attend_row(&self.problem(), &self.inputs(), b, q, h).0)
     }
 
-    fn scores(&self, row: [u32; 3]) -> Magnitudes {
+    pub fn scores(&self, row: [u32; 3]) -> Magnitudes {
         let [b, q, h] = row.map(|n| n as usize);
         let (mut num_keys, mut score, mut largest_value) = (0, 0.0f64, 0.0f64);
         for key in self.keys(row) {

@@ -115,7 +115,9 @@ impl Found {
     fn add_attention(&mut self, plan: &AttentionPlan, most: usize, device: &(DeviceCaps, Tier)) {
         for dispatch in plan.dispatches().iter().take(most) {
             let specialization = &dispatch.specialization;
-            if dispatch.kernel() == KernelId::MergeSplits {
+            if dispatch.kernel() == KernelId::FindExponents {
+                self.add(specialization, device, None, Some(16));
+            } else if dispatch.kernel() == KernelId::MergeSplits {
                 // Four columns, a maximum and a sum of each invocation, where several share a row's parts.
                 let shared = specialization.modules().any(|module| module == "join_lanes");
                 let size = u64::from(specialization.constant("WORKGROUP_SIZE").unwrap());
@@ -183,11 +185,13 @@ fn folded_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     let (caps, tier) = device;
     if tier.matrix() {
         let shape = AttentionShape { seq_len_q: 64, seq_len_kv: 20000, ..shapes([64, 64])[0] };
-        let problem = AttentionProblem::new(shape, DType::F16).with_lse();
-        let tiling = Tiling { num_splits: 1, ..AttentionPlan::with_tier(&problem, caps, *tier).unwrap().tiling() };
-        for caps in [caps.clone(), cut(caps)] {
-            let plan = AttentionPlan::with_tiling(&problem, &caps, *tier, tiling).unwrap();
-            found.add_attention(&plan, 1, device);
+        let bf16 = AttentionProblem::new(shape, DType::BF16).bf16_by_f16_matrices();
+        for problem in [AttentionProblem::new(shape, DType::F16).with_lse(), bf16.with_lse()] {
+            let tiling = Tiling { num_splits: 1, ..AttentionPlan::with_tier(&problem, caps, *tier).unwrap().tiling() };
+            for caps in [caps.clone(), cut(caps)] {
+                let plan = AttentionPlan::with_tiling(&problem, &caps, *tier, tiling).unwrap();
+                found.add_attention(&plan, usize::MAX, device);
+            }
         }
     }
 }
@@ -213,8 +217,10 @@ fn dense_variants(
         if widths != [20, 36] && (switches != 3 || dtype != out_dtype) {
             continue;
         }
-        if tier.matrix() && dtype != DType::F16 {
-            continue;
+        match dtype {
+            DType::F32 if tier.matrix() => continue,
+            DType::BF16 if tier.matrix() => problem = problem.bf16_by_f16_matrices(),
+            _ => {}
         }
         let plan = match AttentionPlan::with_tier(&problem, caps, *tier) {
             Ok(plan) => plan,

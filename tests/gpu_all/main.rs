@@ -25,6 +25,8 @@ mod gpu_lm;
 mod gpu_lm_shipped;
 #[path = "../gpu_matrix.rs"]
 mod gpu_matrix;
+#[path = "../gpu_matrix_bf16.rs"]
+mod gpu_matrix_bf16;
 #[path = "../gpu_matrix_long.rs"]
 mod gpu_matrix_long;
 #[path = "../gpu_matrix_select.rs"]

@@ -132,7 +132,10 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
 }
 
 fn problem(args: &InfoArgs, shape: AttentionShape) -> Result<AttentionProblem, Failure> {
-    let problem = AttentionProblem::new(shape, args.dtype.into()).mask(args.mask.mask()?);
+    let mut problem = AttentionProblem::new(shape, args.dtype.into()).mask(args.mask.mask()?);
+    if args.bf16_matrices {
+        problem = problem.bf16_by_f16_matrices();
+    }
     problem.validate()?;
     // What no device can do needs none opened to say so.
     let mut caps = DeviceCaps::BASELINE;

@@ -4,6 +4,7 @@ mod accepted;
 pub(crate) mod bench;
 mod engine;
 pub(crate) mod lm;
+mod mask;
 pub(crate) mod sparse;
 pub(crate) mod tune;
 
@@ -17,6 +18,7 @@ pub(crate) use engine::{Backend, EngineArgs, TierArg};
 
 use crate::failure::Failure;
 use crate::recall::context::{MAX_HEADS, MAX_LENGTH};
+use mask::MaskArgs;
 use sparse::{AttentionArg, Selector, SparseArgs, check_taken};
 
 /// Flash attention on any GPU through wgpu, with an exact CPU path.
@@ -128,43 +130,6 @@ impl From<DtypeArg> for DType {
     }
 }
 
-/// Which keys a query sees.
-#[derive(Args, Clone, Copy, Debug, Default)]
-pub(crate) struct MaskArgs {
-    /// Hide the keys after the query's own position
-    #[arg(long)]
-    pub(crate) causal: bool,
-    /// Show only keys from N before the query's position
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub(crate) window_left: Option<u32>,
-    /// Show only keys up to N after the query's position
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub(crate) window_right: Option<u32>,
-}
-
-impl MaskArgs {
-    /// Whether any of them was given.
-    pub(crate) const fn is_some(&self) -> bool {
-        self.causal || self.window_left.is_some() || self.window_right.is_some()
-    }
-
-    pub(crate) fn mask(&self) -> Result<Mask, Failure> {
-        let right = match (self.causal, self.window_right) {
-            (true, Some(right)) if right > 0 => {
-                let message = format!("--causal hides every later key, --window-right {right} would show some");
-                return Err(Failure::Usage(message));
-            }
-            (true, _) => Some(0),
-            (false, right) => right,
-        };
-        Ok(match (self.window_left, right) {
-            (None, None) => Mask::Full,
-            (None, Some(0)) => Mask::Causal,
-            (left, right) => Mask::Window { left, right },
-        })
-    }
-}
-
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecallArgs {
     /// The text; any bytes will do, `-` is stdin [default: part of "The Rust Programming Language"]
@@ -262,6 +227,9 @@ pub(crate) struct AttendArgs {
     /// Round q, k and v to this type first [default: as they are]
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<DtypeArg>,
+    /// Multiply bf16 as f16 where a device has matrices, each head scaled to fit
+    #[arg(long)]
+    pub(crate) bf16_matrices: bool,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     /// Write shapes, seconds and rates for machines
@@ -334,6 +302,9 @@ pub(crate) struct InfoArgs {
     /// How q, k and v are stored
     #[arg(long, value_enum, default_value_t = DtypeArg::F32)]
     pub(crate) dtype: DtypeArg,
+    /// Plan for bf16 with f16 matrices, each head scaled to fit
+    #[arg(long)]
+    pub(crate) bf16_matrices: bool,
     #[command(flatten)]
     pub(crate) mask: MaskArgs,
     /// Plan with these device features and no others

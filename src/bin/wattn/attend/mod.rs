@@ -108,6 +108,9 @@ impl Job<'_> {
         if let Some(scale) = args.softmax_scale {
             problem = problem.softmax_scale(scale);
         }
+        if args.bf16_matrices {
+            problem = problem.bf16_by_f16_matrices();
+        }
         problem.validate().map_err(&refused)?;
         let wanted = self.wanted(&problem)?;
         let engine = Engine::open(&args.engine)?;

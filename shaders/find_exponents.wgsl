@@ -1,0 +1,115 @@
+// One workgroup finds the largest exponent in one part of a head of q, k or v, for factors_scaled. Of numbers that are not finite it takes
+// no notice, nor of keys that no query sees: what lies past a sequence's length may be anything.
+@group(0) @binding(0) var<uniform>             params: AttendParams;
+@group(0) @binding(1) var<storage, read>       q: array<Elem4>;         // [batch, seq_len_q, num_q_heads, head_dim / 4]
+@group(0) @binding(2) var<storage, read>       k: array<Elem4>;         // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(3) var<storage, read>       v: array<Elem4>;         // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
+@group(0) @binding(4) var<storage, read>       seq_lens_kv: array<u32>; // [batch]
+@group(0) @binding(5) var<storage, read_write> exponents: array<u32>;   // [batch, num_q_heads + 2 * num_kv_heads, exponent_parts]
+
+const OF_Q = 0u;
+const OF_K = 1u;
+const OF_V = 2u;
+
+var<workgroup> largest: atomic<u32>; // the bits of the largest magnitude
+
+// Rows `begin` to `end` of one head of a tensor. Row r begins at element first + r * stride.
+struct Slice {
+    tensor: u32,
+    first: u32,
+    stride: u32,
+    columns: u32,
+    begin: u32,
+    end: u32,
+}
+
+// Heads of q come first, then those of k, then those of v.
+fn whole_head(batch: u32, head: u32) -> Slice {
+    if head < params.num_q_heads {
+        let first = params.q_offset + batch * params.q_batch + head * params.q_head;
+        return Slice(OF_Q, first, params.q_seq, HEAD_DIM4, 0u, params.seq_len_q);
+    }
+    // The last query sits on the last key, and the first sees those that no other does.
+    let end = seq_len_kv_of(batch);
+    let begin = u32(clamp(i32(end) - i32(params.seq_len_q) - params.window_left, 0, i32(end)));
+    let num_kv_heads = params.num_q_heads / params.group_size;
+    let kv_head = (head - params.num_q_heads) % num_kv_heads;
+    if head - params.num_q_heads < num_kv_heads {
+        let first = params.k_offset + batch * params.k_batch + kv_head * params.k_head;
+        return Slice(OF_K, first, params.k_seq, HEAD_DIM4, begin, end);
+    }
+    let first = params.v_offset + batch * params.v_batch + kv_head * params.v_head;
+    return Slice(OF_V, first, params.v_seq, HEAD_DIM_V4, begin, end);
+}
+
+// The bits of the largest magnitude of four elements; 0 for one that is not finite.
+fn magnitude_bits(elem: Elem4) -> u32 {
+    let bits = bitcast<vec4<u32>>(widen(elem)) & vec4<u32>(0x7fffffffu);
+    let finite = select(vec4<u32>(), bits, bits < vec4<u32>(0x7f800000u));
+    return max(max(finite.x, finite.y), max(finite.z, finite.w));
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn find_exponents(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
+    let place = params.first_place + workgroup.y * num_workgroups.x + workgroup.x;
+    let part = place % params.exponent_parts;
+    let num_heads = params.num_q_heads + 2u * (params.num_q_heads / params.group_size);
+    let head = place / params.exponent_parts % num_heads;
+    let batch = place / params.exponent_parts / num_heads;
+    if batch >= params.batch_size {
+        return;
+    }
+    var slice = whole_head(batch, head);
+    let rows_each = (slice.end - slice.begin + params.exponent_parts - 1u) / params.exponent_parts;
+    slice.begin = min(slice.begin + part * rows_each, slice.end);
+    slice.end = min(slice.begin + rows_each, slice.end);
+
+    // Neighbours take neighbouring columns.
+    var row = slice.begin + index / slice.columns;
+    var column = index % slice.columns;
+    var found = 0u;
+    while row < slice.end {
+        var at: array<u32, AT_ONCE>;
+        for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
+            // Past the end the last row once more.
+            at[i] = slice.first + min(row, slice.end - 1u) * slice.stride + column;
+            row += WORKGROUP_SIZE / slice.columns;
+            column += WORKGROUP_SIZE % slice.columns;
+            if column >= slice.columns {
+                column -= slice.columns;
+                row++;
+            }
+        }
+        var elems: array<Elem4, AT_ONCE>;
+        if slice.tensor == OF_Q {
+            for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
+                elems[i] = q[at[i]];
+            }
+        } else if slice.tensor == OF_K {
+            for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
+                elems[i] = k[at[i]];
+            }
+        } else {
+            for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
+                elems[i] = v[at[i]];
+            }
+        }
+        for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
+            found = max(found, magnitude_bits(elems[i]));
+        }
+    }
+
+    if index == 0u {
+        atomicStore(&largest, 0u);
+    }
+    workgroupBarrier(); // orders largest: it begins at 0
+    atomicMax(&largest, found);
+    workgroupBarrier(); // orders largest: all have given theirs
+    if index == 0u {
+        exponents[place] = atomicLoad(&largest) >> 23u;
+    }
+}

@@ -1,0 +1,104 @@
+//! bf16 as f16: the dispatch that finds the largest exponents of heads, by which they are scaled.
+
+use std::collections::BTreeMap;
+
+use super::tiling_matrix::check_dtype;
+use super::{AttentionPlan, Dispatch};
+use crate::kernels::{KernelId, find_exponents};
+use crate::shader::{Arrays, Module, Specialization};
+use crate::{AttentionProblem, DType, DeviceCaps, DispatchBudget, Result, Tier};
+
+/// vec4 of a part: 64 KiB, with which a workgroup is busy for longer than it takes to start.
+const PART4: u64 = 8192;
+/// Those that attend look at all parts of a head. So many of one head of q, k and v each are a workgroup for most cores of a large GPU.
+const MOST_PARTS: u64 = 32;
+/// Elements that an invocation has under way: 32 bytes.
+const AT_ONCE: u32 = 4;
+
+impl AttentionProblem {
+    /// Whether a tier multiplies its bf16 as f16.
+    pub(super) const fn is_scaled(&self, tier: Tier) -> bool {
+        tier.matrix() && self.bf16_by_f16_matrices
+    }
+
+    /// Whether the kernels of a tier take its tensors.
+    pub(super) fn check_tier(&self, tier: Tier) -> Result<()> {
+        if self.is_scaled(tier) { Ok(()) } else { check_dtype(self.dtype, tier) }
+    }
+
+    /// The fewest rows that matrices are worth it for, where the device has them for the problem. Few rows are limited by memory. bf16
+    /// are read twice: on an H100 (3 TB/s, half of 60 TFLOP/s against 190 by matrices) that takes the time of a dozen rows.
+    pub(super) fn least_matrix_rows(&self, edge: u32) -> Option<u32> {
+        match self.dtype {
+            DType::F16 => Some(edge),
+            DType::BF16 if self.bf16_by_f16_matrices => Some(2 * edge),
+            DType::F32 | DType::BF16 => None,
+        }
+    }
+}
+
+/// Heads of q, k and v of all sequences, and parts of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exponents {
+    pub(super) parts: u32,
+    heads: u64,
+}
+
+impl Exponents {
+    /// `None` where nothing is scaled.
+    pub(super) fn of(problem: &AttentionProblem, tier: Tier) -> Option<Self> {
+        let shape = problem.shape();
+        let rows = u64::from(shape.seq_len_q.max(shape.seq_len_kv));
+        let elements = rows * u64::from(shape.head_dim.max(shape.head_dim_v) / 4);
+        // At most MOST_PARTS.
+        let parts = elements.div_ceil(PART4).clamp(1, MOST_PARTS) as u32;
+        let heads = u64::from(shape.batch_size) * (u64::from(shape.num_q_heads) + 2 * u64::from(shape.num_kv_heads));
+        problem.is_scaled(tier).then_some(Self { parts, heads })
+    }
+
+    /// One for each part of each head.
+    pub(super) fn num(&self) -> u64 {
+        self.heads * u64::from(self.parts)
+    }
+
+    pub(super) fn dispatch(&self, problem: &AttentionProblem, caps: &DeviceCaps) -> Result<Dispatch> {
+        let shape = problem.shape();
+        let size = find_exponents::WORKGROUP_SIZE.min(caps.max_invocations_per_workgroup);
+        let specialization = Specialization {
+            kernel: KernelId::FindExponents,
+            modules: vec![Module::AttendParams, Module::SeqLens, Module::ElemBf16],
+            constants: BTreeMap::from([
+                ("AT_ONCE", AT_ONCE),
+                ("HEAD_DIM4", shape.head_dim / 4),
+                ("HEAD_DIM_V4", shape.head_dim_v / 4),
+                ("WORKGROUP_SIZE", size),
+            ]),
+            switches: BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv)]),
+            arrays: Arrays::of(caps),
+        };
+        let rows = u64::from(shape.seq_len_q.max(shape.seq_len_kv)).div_ceil(self.parts.into());
+        let elements = rows * u64::from(shape.head_dim.max(shape.head_dim_v) / 4);
+        Dispatch::even(specialization, self.num(), elements * DispatchBudget::FETCH, caps)
+    }
+}
+
+impl AttentionPlan {
+    /// Parts of each head whose largest exponent is found; 0: nothing is scaled.
+    pub(crate) fn exponent_parts(&self) -> u32 {
+        self.exponents.map_or(0, |exponents| exponents.parts)
+    }
+
+    /// The attending dispatch.
+    pub(crate) fn attending(&self) -> &Dispatch {
+        &self.dispatches[usize::from(self.exponents.is_some())]
+    }
+
+    /// Where the exponents lie in the workspace, in bytes: at its end.
+    pub(crate) fn exponents_range(&self) -> core::ops::Range<u64> {
+        let end = self.carried_range().end;
+        self.exponents.map_or(end..end, |exponents| {
+            let begin = end.next_multiple_of(256);
+            begin..begin + exponents.num() * 4
+        })
+    }
+}
