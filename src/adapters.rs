@@ -91,14 +91,45 @@ pub(crate) fn one_line(message: &str) -> String {
 /// One line about an adapter.
 #[must_use]
 pub fn describe_adapter(info: &wgpu::AdapterInfo) -> String {
-    let kind = match info.device_type {
+    let kind = kind_of(info);
+    format!("{} ({kind}, {}, {} {})", info.name, info.backend, info.driver, info.driver_info)
+}
+
+/// A few words about an adapter: its name, without what drivers put behind it in brackets, and its kind.
+#[must_use]
+pub fn name_adapter(info: &wgpu::AdapterInfo) -> String {
+    let name = info.name.split(" (").next().unwrap_or_default();
+    format!("{name} ({})", kind_of(info))
+}
+
+const fn kind_of(info: &wgpu::AdapterInfo) -> &'static str {
+    match info.device_type {
         wgpu::DeviceType::DiscreteGpu => "discrete GPU",
         wgpu::DeviceType::IntegratedGpu => "integrated GPU",
         wgpu::DeviceType::VirtualGpu => "virtual GPU",
         wgpu::DeviceType::Cpu => "software device",
         wgpu::DeviceType::Other => "device of unknown kind",
-    };
-    format!("{} ({kind}, {}, {} {})", info.name, info.backend, info.driver, info.driver_info)
+    }
+}
+
+/// Adapters in few words, each once: a device may be there through several back ends.
+fn list_adapters(infos: impl Iterator<Item = wgpu::AdapterInfo>) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for name in infos.map(|info| name_adapter(&info)) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// Why there is no GPU, in few words.
+pub(crate) fn why_no_gpu(error: &Error) -> String {
+    match error {
+        Error::NoAdapter { wanted: None, found } if found == "none" => "no GPU".to_owned(),
+        Error::NoAdapter { wanted: None, found } => format!("no GPU; passed over {found}"),
+        other => other.to_string(),
+    }
 }
 
 /// Every adapter that can run the kernels, best first.
@@ -142,8 +173,7 @@ pub(crate) fn candidates<'a>(
     if !found.is_empty() {
         return Ok(found);
     }
-    let names: Vec<String> = adapters.iter().map(|adapter| describe_adapter(&adapter.get_info())).collect();
-    let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let found = list_adapters(adapters.iter().map(wgpu::Adapter::get_info));
     Err(Error::NoAdapter { wanted: options.adapter_name.clone(), found })
 }
 

@@ -3,6 +3,7 @@
 use core::ops::RangeInclusive;
 use std::sync::Arc;
 
+use crate::wanted::Offered;
 use crate::{DeviceSpeed, DispatchBudget, Error, Result, Tuning};
 
 /// Optional parts of a device that kernels may use, best last. Chosen by what the device reports, never by its name;
@@ -137,6 +138,8 @@ pub struct DeviceCaps {
     pub speed: Option<DeviceSpeed>,
     /// What [`with_tuning`](Self::with_tuning) took.
     pub(crate) tuning: Option<Arc<Tuning>>,
+    /// What the adapter has. `None`: nothing that these caps do not have.
+    pub(crate) offered: Option<Arc<Offered>>,
 }
 
 impl DeviceCaps {
@@ -161,6 +164,7 @@ impl DeviceCaps {
         budget: DispatchBudget::DEFAULT,
         speed: Some(DeviceSpeed::INTEGRATED),
         tuning: None,
+        offered: None,
     };
 
     /// A grid of one dimension, folded into two where one axis does not hold it. Kernels pass over what lies past the end.
@@ -217,6 +221,7 @@ impl DeviceCaps {
             budget: DispatchBudget::of_kind(info.device_type),
             speed: DeviceSpeed::of_kind(info.device_type),
             tuning: None,
+            offered: Some(Arc::new(Offered::of_device(limits, info))),
         }
     }
 
@@ -230,9 +235,11 @@ impl DeviceCaps {
             ab: p.ab_type,
             c: p.cr_type,
         };
+        let tiles: Vec<MatrixTile> = adapter.cooperative_matrix_properties().into_iter().map(tile).collect();
         if self.cooperative_matrix {
-            self.matrix_tiles = adapter.cooperative_matrix_properties().into_iter().map(tile).collect();
+            self.matrix_tiles.clone_from(&tiles);
         }
+        self.offered = Some(Arc::new(Offered::of_adapter(adapter, tiles)));
         self
     }
 

@@ -1,5 +1,6 @@
 //! A GPU if there is one, else the CPU: the choice that most programs want, made once and said aloud.
 
+use crate::adapters::{name_adapter, why_no_gpu};
 use crate::{
     AttentionOutput, AttentionProblem, Context, ContextOptions, Element, Error, HostInputs, PassedOver, Result, cpu,
 };
@@ -138,14 +139,15 @@ impl core::fmt::Display for Engine {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Gpu(context) => {
-                write!(f, "{}, {} tier", context.describe(), context.caps().best_tier())?;
+                let name = name_adapter(&context.device().adapter_info());
+                write!(f, "{name}, {} tier", context.caps().best_tier())?;
                 match context.passed_over() {
                     [] => Ok(()),
                     passed_over => write!(f, " (passed over {})", PassedOver::list(passed_over)),
                 }
             }
             Self::Cpu { no_gpu: None } => f.write_str("CPU, blockwise"),
-            Self::Cpu { no_gpu: Some(reason) } => write!(f, "CPU, blockwise ({reason})"),
+            Self::Cpu { no_gpu: Some(reason) } => write!(f, "CPU, blockwise ({})", why_no_gpu(reason)),
         }
     }
 }

@@ -102,6 +102,16 @@ pub enum Error {
         /// What the device allows.
         available: u64,
     },
+    /// The problem is larger than any device's kernels, or any memory, can hold.
+    #[error("{what}: {needed} needed, at most {available}")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// What the problem needs.
+        needed: u64,
+        /// How many there may be.
+        available: u64,
+    },
     /// A field of a problem, a tiling or an option has a value that its rule forbids.
     #[error("{field} = {value}: {rule}")]
     Invalid {
@@ -118,8 +128,8 @@ pub enum Error {
         /// The value given.
         value: f32,
     },
-    /// The scale of a selection is not a positive number.
-    #[error("selection_scale = {value}: must be positive and finite")]
+    /// The scale of a selection is NaN or infinite.
+    #[error("selection_scale = {value}: must be finite")]
     SelectionScale {
         /// The value given.
         value: f32,

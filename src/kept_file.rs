@@ -1,5 +1,6 @@
 //! Files that the library keeps for its own later starts: written whole or not at all, and read only if they are whole.
 
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::{Error, Result};
@@ -18,6 +19,36 @@ pub(crate) fn checksum(data: &[u8]) -> u64 {
 pub(crate) fn pack(magic: &Magic, data: &[u8]) -> Vec<u8> {
     let length = data.len() as u64;
     [magic.as_slice(), &length.to_le_bytes(), &checksum(data).to_le_bytes(), data].concat()
+}
+
+/// Bytes of data that a file may have: compiled pipelines of hundreds of variants are some MiB.
+const MOST_DATA: u64 = 256 << 20;
+
+/// The data in the file of a path, of which only the beginning is read unless it is a whole file of ours.
+pub(crate) fn read(magic: &Magic, path: &Path) -> io::Result<core::result::Result<Vec<u8>, &'static str>> {
+    let mut file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut bytes = Vec::new();
+    file.by_ref().take(HEADER as u64).read_to_end(&mut bytes)?;
+    if bytes.starts_with(magic) && length <= HEADER as u64 + MOST_DATA {
+        file.take(length).read_to_end(&mut bytes)?;
+    } else if bytes.starts_with(magic) {
+        return Ok(Err("it is too large"));
+    }
+    Ok(unpack(magic, &bytes))
+}
+
+/// What files of ours hold, pipelines or a verdict on matrices. For tests: it meets all kinds of files.
+#[doc(hidden)]
+pub fn unpack_kept(file: &[u8]) -> core::result::Result<Vec<u8>, &'static str> {
+    unpack(&crate::pipeline_store::MAGIC, file).or_else(|_| unpack(&crate::matrix_verdict::MAGIC, file))
+}
+
+/// [`unpack_kept`]'s counterpart.
+#[doc(hidden)]
+#[must_use]
+pub fn pack_kept(data: &[u8]) -> Vec<u8> {
+    pack(&crate::pipeline_store::MAGIC, data)
 }
 
 /// The data in a file.
@@ -40,7 +71,8 @@ pub(crate) fn unpack(magic: &Magic, file: &[u8]) -> core::result::Result<Vec<u8>
 /// Writes a file whole or not at all, with its folder; leaves one that holds the same as it is.
 pub(crate) fn write(path: &Path, packed: &[u8]) -> Result<()> {
     let failed = |error: std::io::Error| Error::File { path: path.to_owned(), message: error.to_string() };
-    if std::fs::read(path).is_ok_and(|old| old == packed) {
+    let as_long = std::fs::metadata(path).is_ok_and(|old| old.is_file() && old.len() == packed.len() as u64);
+    if as_long && std::fs::read(path).is_ok_and(|old| old == packed) {
         return Ok(());
     }
     if let Some(folder) = path.parent() {
@@ -74,6 +106,17 @@ mod tests {
             damaged[at] ^= 4;
             assert!(unpack(&MAGIC, &damaged).is_err(), "byte {at}");
         }
+        // From a path likewise; a file with holes is not read to find that it is none.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for length in [0, 16, 32, packed.len() - 1, packed.len()] {
+            std::fs::write(file.path(), &packed[..length]).unwrap();
+            assert_eq!(read(&MAGIC, file.path()).unwrap(), unpack(&MAGIC, &packed[..length]), "{length} bytes");
+        }
+        file.as_file().set_len(1 << 40).unwrap();
+        assert_eq!(read(&MAGIC, file.path()).unwrap(), Err("it is too large"));
+        file.as_file().set_len(0).unwrap();
+        file.as_file().set_len(1 << 40).unwrap();
+        assert_eq!(read(&MAGIC, file.path()).unwrap(), Err("it is no file of this version"));
         assert_eq!(unpack(&MAGIC, &pack(&MAGIC, &[])), Ok(vec![]));
         assert!(unpack(b"a kind of file 2", &packed).is_err());
     }

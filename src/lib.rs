@@ -1,4 +1,4 @@
-//! Blockwise flash attention on any GPU through [wgpu], with an exact CPU path.
+//! Blockwise flash attention on any GPU through [wgpu](https://wgpu.rs), with an exact CPU path.
 //!
 //! `out = softmax(softmax_scale * q k^T + mask) v`, tile by tile with an online softmax: memory grows with the sequence,
 //! never with its square. f32, f16 and bf16 storage, f32 arithmetic; full, causal and window masks; grouped heads; long
@@ -35,6 +35,9 @@
 //! ```
 //!
 //! # In a program that has a device
+//!
+//! Open it with [`wanted_features`] and [`wanted_limits`]: without them kernels stay within WebGPU's defaults, which may take twice as
+//! long. A plan says what was missed.
 //!
 //! ```no_run
 //! # use wattn::*;
@@ -154,8 +157,9 @@ mod sparse;
 mod tensor;
 #[cfg(feature = "tune")]
 pub mod tune;
+mod wanted;
 
-pub use adapters::{ContextOptions, PassedOver, SoftwareAdapters, adapters, describe_adapter};
+pub use adapters::{ContextOptions, PassedOver, SoftwareAdapters, adapters, describe_adapter, name_adapter};
 pub use caps::{DeviceCaps, MatrixTile, Tier};
 #[doc(hidden)]
 pub use check_matrices::Edit;
@@ -164,6 +168,8 @@ pub use cpu::{AttentionOutput, HostInputs};
 pub use dtype::{DType, Element};
 pub use engine::Engine;
 pub use error::{Error, Result};
+#[doc(hidden)]
+pub use kept_file::{pack_kept, unpack_kept};
 pub use kernels::{Binding, BindingKind, KernelId};
 pub use ops::{
     Attention, AttentionArgs, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks, Selection,
@@ -186,6 +192,7 @@ pub use problem::{
 pub use shader::Specialization;
 pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
+pub use wanted::{MissedTier, wanted_features, wanted_limits};
 
 /// The lse of a row that sees no key: finite, and below every lse that finite scores give.
 pub const LSE_EMPTY: f32 = -3.0e38;

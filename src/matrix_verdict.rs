@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::kept_file::{Magic, checksum, pack, unpack, write};
+use crate::kept_file::{Magic, checksum, pack, read, write};
 use crate::{MatrixCheck, Result};
 
 /// Marks a file of ours, and its format.
-const MAGIC: Magic = *b"wattn matrices 1";
+pub(crate) const MAGIC: Magic = *b"wattn matrices 1";
 
 /// What the device answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl VerdictKey {
 
     /// The verdict in this folder; `None` where there is none, or none that can be used.
     pub(crate) fn read(&self, folder: &Path) -> Option<MatrixVerdict> {
-        let data = unpack(&MAGIC, &std::fs::read(folder.join(&self.file_name)).ok()?).ok()?;
+        let data = read(&MAGIC, &folder.join(&self.file_name)).ok()?.ok()?;
         let verdict = core::str::from_utf8(&data).ok()?.strip_prefix(&self.text)?;
         match verdict.split_once('\n') {
             Some(("right", "")) => Some(MatrixVerdict::Right),

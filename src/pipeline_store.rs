@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::Result;
-use crate::kept_file::{Magic, pack, unpack, write};
+use crate::kept_file::{Magic, pack, read, write};
 
 /// Marks a file of ours, and its format.
-const MAGIC: Magic = *b"wattn pipelines1";
+pub(crate) const MAGIC: Magic = *b"wattn pipelines1";
 
 /// What became of the file that [`ContextOptions::pipeline_cache`](crate::ContextOptions::pipeline_cache) asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl PipelineStore {
             return (None, PipelineCacheState::Unsupported);
         };
         let path = folder.join(key);
-        let (data, state) = match std::fs::read(&path).map(|file| unpack(&MAGIC, &file)) {
+        let (data, state) = match read(&MAGIC, &path) {
             Ok(Ok(data)) => {
                 let bytes = data.len();
                 (Some(data), PipelineCacheState::Loaded { bytes })
@@ -59,7 +59,7 @@ impl PipelineStore {
         };
         let descriptor =
             wgpu::PipelineCacheDescriptor { label: Some("wattn.pipelines"), data: data.as_deref(), fallback: true };
-        // SAFETY: the data is what `get_data` gave to `save`, under a name that is the adapter's key: `unpack` saw our mark
+        // SAFETY: the data is what `get_data` gave to `save`, under a name that is the adapter's key: `read` saw our mark
         // before it, its whole length, and its checksum. wgpu compares its own header with the adapter, and the driver its
         // own with its version. Who can write to the user's cache folder could run programs as the user anyway.
         let cache = unsafe { device.create_pipeline_cache(&descriptor) };

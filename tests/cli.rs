@@ -120,23 +120,19 @@ fn attend_converts_when_asked() {
 }
 
 #[test]
-fn attend_replaces_the_output_whole_and_may_overwrite_its_input() {
+fn attend_writes_a_summary() {
     let folder = Folder::new();
-    let path = folder.path("tensors");
+    let (input, output, json) = (folder.path("in"), folder.path("out"), folder.path("summary.json"));
     let tensors = [painted::<f32>(SHAPE.q(), 7), painted(SHAPE.k(), 11), painted(SHAPE.v(), 13)];
     let entries: Vec<Entry<'_>> =
         ["q", "k", "v"].into_iter().zip(&tensors).map(|(name, tensor)| entry(name, Dtype::F32, tensor)).collect();
-    write_file(&path, &entries);
-    let args = ["attend", "--input", text(&path), "--output", text(&path), "--backend", "oracle"];
-    let json = folder.path("summary.json");
+    write_file(&input, &entries);
+    let args = ["attend", "--input", text(&input), "--output", text(&output), "--backend", "oracle"];
     let stdout = assert_succeeds(&wattn(&[&args[..], &["--json", text(&json)]].concat()));
     assert!(stdout.contains("out [2, 5, 6, 20], lse [2, 5, 6]"), "{stdout}");
     let summary: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     assert_eq!(summary["out"], serde_json::json!([2, 5, 6, 20]));
-    // Now it holds out and lse; a second run fails and leaves it alone.
-    let before = std::fs::read(&path).unwrap();
-    assert_fails(&wattn(&args), "there is no tensor `q`");
-    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(assert_succeeds(&wattn(&[&args[..], &["--quiet"]].concat())), "");
 }
 
 /// A safetensors file with this header and `data` zero bytes behind it.
@@ -212,9 +208,9 @@ fn bad_files_give_one_clear_line_and_no_output() {
         ("wide head_dim_v", with(2, &[1, 3, 2, 260]), "head_dim_v = 260"),
         ("wrong dtype", shaped_file("F64", 8, good), "`q` is F64, expected F32, F16 or BF16"),
         ("integers", shaped_file("I32", 4, good), "`q` is I32"),
-        ("negative length", lens("I32", "[1]", 4), "`seq_lens_kv` holds -1"),
-        ("length past the keys", lens("U32", "[1]", 4), "seq_lens_kv = 4294967295"),
-        ("too many lengths", lens("U32", "[2]", 8), "seq_lens_kv"),
+        ("negative length", lens("I32", "[1]", 4), "`seq_lens_kv[0]` = -1: must be from 0 to seq_len_kv = 3"),
+        ("length past the keys", lens("U32", "[1]", 4), "`seq_lens_kv[0]` = 4294967295: must be from 0"),
+        ("too many lengths", lens("U32", "[2]", 8), "`seq_lens_kv` holds 2 lengths, there are 1 sequences"),
         ("lengths of rank 0", lens("U32", "[]", 4), "`seq_lens_kv` has 0 axes"),
         ("lengths in f32", lens("F32", "[1]", 4), "`seq_lens_kv` is F32"),
     ];
@@ -336,6 +332,14 @@ fn info_lists_adapters_as_text_and_json() {
     assert!(!adapters.is_empty(), "no GPU adapter: `bash tests/run` installs software Vulkan drivers on Debian");
     assert_eq!(adapters.len(), info["plans"].as_array().unwrap().len());
     assert!(stdout.contains("dispatch   attend_prefill"), "{stdout}");
+    // Each tier that an adapter has not, and what for.
+    for adapter in adapters {
+        let missed = adapter["missed_tiers"].as_array().unwrap();
+        assert_eq!(missed.is_empty(), adapter["matrix_edge"].is_number(), "{adapter:#}");
+        for missed in missed {
+            assert!(stdout.contains(&format!("missed tier       {}", missed.as_str().unwrap())), "{stdout}");
+        }
+    }
     assert!(stdout.contains("crossover  dense is as fast up to "), "{stdout}");
     // Measured numbers are those of a device; what they are depends on the machine.
     let stdout = assert_succeeds(&wattn(&["info", "--measure", "--json", text(&json)]));
@@ -370,24 +374,36 @@ fn a_gpu_that_is_not_there_is_never_replaced() {
     };
     assert_fails(&without_gpu(&["recall", text(&file), "--backend", "gpu"]), "no GPU adapter; found: none");
     let stdout = assert_succeeds(&without_gpu(&["recall", text(&file)]));
-    assert!(stdout.contains("CPU, blockwise (no GPU adapter; found: none)"), "{stdout}");
+    assert!(stdout.contains("CPU, blockwise (no GPU)"), "{stdout}");
     let stdout = assert_succeeds(&without_gpu(&["info", "--shape", "1,1,4096,8,2,64,64"]));
     assert!(stdout.contains("no adapter found") && stdout.contains("attend_decode"), "{stdout}");
 }
 
 #[test]
 fn help_says_what_to_give() {
-    let cases: [(&[&str], &[&str]); 4] = [
+    let cases: [(&[&str], &[&str]); 7] = [
         (&["--help"], &["recall", "attend", "info", "Exit code"]),
         (&["recall", "--help"], &["--length", "--png", "one-hot"]),
         (&["attend", "--help"], &["num_kv_heads", "--window-left", "seq_lens_kv", "i + seq_len_kv - seq_len_q"]),
         (&["info", "--help"], &["--shape"]),
+        (&["lm", "-h"], &["[possible values: auto, gpu, cpu]", "N=PRESET", "3K-fast"]),
+        (&["bench", "-h"], &["[possible values: auto, gpu, cpu]", "sparse-decode/", "--quiet", "--threads"]),
+        (&["tune", "-h"], &["[possible values: auto, gpu]", "needed"]),
     ];
     for (args, parts) in cases {
         let stdout = assert_succeeds(&wattn(args));
         for part in parts {
             assert!(stdout.contains(part), "{args:?} lacks {part}: {stdout}");
         }
+    }
+    // No command lists what it does not take.
+    for (command, part) in [("lm", "oracle"), ("recall", "hip, blocks]"), ("tune", "--tier"), ("bench", "`oracle`")] {
+        let stdout = assert_succeeds(&wattn(&[command, "-h"]));
+        assert!(!stdout.contains(part), "{command}: {stdout}");
+    }
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let stdout = assert_succeeds(&wattn(&["completions", shell]));
+        assert!(stdout.contains("window-left") && stdout.contains("completions"), "{shell}");
     }
     assert!(assert_succeeds(&wattn(&["--version"])).contains(env!("CARGO_PKG_VERSION")));
 }

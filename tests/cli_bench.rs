@@ -46,6 +46,9 @@ fn a_report_has_all_that_it_should() {
             assert!(rate >= first && rate >= again, "{ceiling:#}");
         }
         assert!(stdout.contains(" before the cases, ") && stdout.contains(" after them"), "{stdout}");
+        let processor = json["machine"]["processor"].as_str();
+        assert!(processor.is_some() || !cfg!(target_os = "linux"));
+        assert!(processor.is_none_or(|name| stdout.contains(&format!("processor {name}, "))), "{stdout}");
         let gpu = backend == "gpu";
         assert!(json["machine"]["tier"].is_null());
         assert_eq!(json["machine"]["caps"]["best_tier"].is_string(), gpu);
@@ -89,6 +92,9 @@ fn check_page(page: &str, report: &Value) {
         assert!(!page.contains(outside), "the page looks for {outside}");
     }
     assert_eq!(page.matches("<svg").count(), 3);
+    // A picture says of itself whether its numbers hold.
+    let marks = if report["noise"]["quiet"].as_bool().unwrap() { 0 } else { 3 };
+    assert_eq!(page.matches("NOISY RUN").count(), marks);
     for part in [
         "<!doctype html>",
         "prefers-color-scheme: dark",
@@ -186,7 +192,7 @@ fn what_makes_no_sense_is_refused() {
     std::fs::write(&no_report, "{}").unwrap();
     for (args, part) in [
         (vec!["--backend", "cpu", "--resume", text(&no_report)], "no benchmark report"),
-        (vec!["--backend", "oracle"], "--backend auto, gpu or cpu"),
+        (vec!["--backend", "oracle"], "[possible values: auto, gpu, cpu]"),
         (vec!["--backend", "cpu", "--tier", "baseline"], "--adapter, --tier and --tuning are for a GPU"),
         (vec!["--backend", "cpu", "--cases", "no-such-case"], "no case has \"no-such-case\""),
         (vec!["--adapter", "Voodoo 2"], "Voodoo 2"),

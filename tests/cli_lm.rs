@@ -5,7 +5,7 @@ mod program;
 
 use std::path::Path;
 
-use program::{Folder, assert_fails, assert_succeeds, text, wattn};
+use program::{Folder, assert_fails, assert_succeeds, assert_tells, text, wattn};
 use serde_json::Value;
 
 const CASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/lm/qwen3_f16");
@@ -21,12 +21,15 @@ fn a_prompt_goes_on_the_same_everywhere() {
     let run = |more: &[&str]| {
         let mut args = vec!["lm", "--prompt", "# Traits\n\nA trait", "--tokens", "12", "--json", text(&report)];
         args.extend(more);
-        let stdout = assert_succeeds(&wattn(&args));
+        let (stdout, statistics) = assert_tells(&wattn(&args));
         assert!(stdout.starts_with("# Traits\n\nA trait"), "{stdout}");
         let json = json(&report);
         assert_eq!(json["written_tokens"], 12);
         let written = json["text"].as_str().unwrap().to_owned();
-        assert!(stdout.contains(&written) && stdout.contains("tokens, "), "{stdout}");
+        assert_eq!(stdout, format!("# Traits\n\nA trait{written}\n"));
+        assert!(statistics.contains("tokens, "), "{statistics}");
+        let quiet = assert_succeeds(&wattn(&[&args[..], &["--quiet"]].concat()));
+        assert_eq!(quiet, stdout);
         // The CPU tells it anyway, a GPU where it is asked to.
         let is_told = args.contains(&"cpu") || args.contains(&"--attention-share");
         for share in ["read_attention_share", "written_attention_share"] {
@@ -36,7 +39,7 @@ fn a_prompt_goes_on_the_same_everywhere() {
                 "{json}"
             );
         }
-        assert_eq!(stdout.contains("of it attention"), is_told, "{stdout}");
+        assert_eq!(statistics.contains("of it attention"), is_told, "{statistics}");
         written
     };
     let greedy = run(&["--temperature", "0", "--backend", "cpu"]);
@@ -61,8 +64,8 @@ fn other_checkpoints_and_prompts_from_files() {
     let prompt = folder.path("prompt.txt");
     std::fs::write(&prompt, "t5 t7 t9").unwrap();
     let args = ["lm", "--model", CASE, "--file", text(&prompt), "--tokens", "3", "--backend", "cpu"];
-    let stdout = assert_succeeds(&wattn(&args));
-    assert!(stdout.starts_with("t5 t7 t9") && stdout.contains("read        3 tokens"), "{stdout}");
+    let (stdout, statistics) = assert_tells(&wattn(&args));
+    assert!(stdout.starts_with("t5 t7 t9") && statistics.contains("read        3 tokens"), "{stdout}{statistics}");
 }
 
 #[test]
@@ -82,12 +85,13 @@ fn texts_end_where_training_did() {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let within = run(55, &[]);
-    assert_succeeds(&within);
+    assert_tells(&within);
     assert!(!warned(&within));
     // 64 tokens in training.
     let ended = run(60, &[]);
     assert!(warned(&ended));
-    assert!(stdout(&ended).contains("as long as those that the model was trained for"));
+    stdout(&ended);
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("as long as those that the model was trained for"));
     assert_eq!(json(&report)["written_tokens"], 4);
     assert_fails(&run(65, &[]), "the model was trained for texts of 64");
     for words in [60, 65] {
@@ -124,13 +128,13 @@ fn what_makes_no_sense_is_refused() {
         (vec!["--prompt", "x", "--top-p", "0"], "top_p = 0"),
         (vec!["--prompt", "x y z", "--tokens", "9", "--context", "10"], "the session was made for 10"),
         (vec!["--prompt", "x", "--hip-k", "8"], "--hip-k is for --attention hip"),
-        (vec!["--prompt", "x", "--attention", "blocks"], "take hip or infinite-hip"),
+        (vec!["--prompt", "x", "--attention", "blocks"], "[possible values: dense, hip, infinite-hip]"),
         (vec!["--prompt", "x", "--attention", "hip", "--selection-scale", "2"], "--selection-scale"),
         (vec!["--prompt", "x", "--attention", "hip", "--hip-k", "7"], "top_k = 7"),
         (vec!["--prompt", "x", "--layer", "99=hip"], "the model has 6 layers"),
         (vec!["--prompt", "x", "--layer", "1=fast"], "no such method"),
         (vec!["--prompt", "x", "--layer", "hip"], "must be a layer, `=` and a method"),
-        (vec!["--prompt", "x", "--backend", "oracle"], "--backend auto, gpu or cpu"),
+        (vec!["--prompt", "x", "--backend", "oracle"], "[possible values: auto, gpu, cpu]"),
         (vec!["--prompt", "x", "--json", "no/such/folder/x.json"], "its folder does not exist"),
     ] {
         let mut all = vec!["lm"];
@@ -142,7 +146,7 @@ fn what_makes_no_sense_is_refused() {
     assert_fails(&wattn(&["lm", "eval", "--text", text(&short), "--backend", "cpu"]), "no text has 2048 tokens");
     assert_fails(&wattn(&["lm", "eval", "--contexts", "20"]), "--contexts 20");
     assert_fails(&wattn(&["lm", "eval", "--budgets", "20"]), "--budgets 20");
-    assert_fails(&wattn(&["lm", "eval", "--presets", "9K"]), "no such preset");
+    assert_fails(&wattn(&["lm", "eval", "--presets", "9K"]), "[possible values: ");
 }
 
 #[test]

@@ -331,8 +331,8 @@ fn hostile_lists_give_one_clear_line() {
         ("past the keys", [16, 512, -1, 40, -1, -1], [2, 1], "entry 1 = 512: a block must begin below the length"),
         ("padding counted", [16, -1, -1, 40, -1, -1], [2, 1], "must begin below the length"),
         ("count too large", [16, 20, 22, 40, -1, -1], [4, 1], "a count must be at most max_blocks"),
-        ("negative count", [16, 20, 22, 40, -1, -1], [-1, 1], "`block_counts` holds -1"),
-        ("negative start", [16, -7, 22, 40, -1, -1], [1, 1], "`block_indices` holds -7"),
+        ("negative count", [16, 20, 22, 40, -1, -1], [-1, 1], "`block_counts[0]` = -1: must be how many"),
+        ("negative start", [16, -7, 22, 40, -1, -1], [1, 1], "`block_indices[1]` = -7: must be the first key"),
     ];
     for (name, indices, counts, part) in cases {
         println!("{name}");
@@ -359,5 +359,21 @@ fn hostile_lists_give_one_clear_line() {
     let mut floats = g1_entries();
     floats.push(("block_indices", Dtype::F32, vec![1, 2, 1, 1], vec![0; 8]));
     floats.push(integers("block_counts", &[1, 2, 1], &[1, 1]));
-    refuses(&floats, &G1_BLOCKS, "`block_indices` is F32, expected I32 or U32");
+    refuses(&floats, &G1_BLOCKS, "`block_indices` is F32, expected integers of 8 to 64 bits");
+}
+
+/// A negative scale prefers small products, as its softmax does; with 0 all keys are as good, and the first ones are taken.
+#[test]
+fn any_finite_scale_selects() {
+    let options = ["--attention", "hip", "--hip-k", "32", "--hip-block-q", "16", "--sink", "16", "--window", "64"];
+    for (name, scale) in [("--softmax-scale", "-1"), ("--softmax-scale", "0"), ("--selection-scale", "-0.5")] {
+        let scaled = [&options[..], &[name, scale]].concat();
+        let [oracle, cpu, gpu] = ["oracle", "cpu", "gpu"].map(|backend| attend(&g1_entries(), backend, &scaled).0);
+        assert!(oracle.indices.is_some() && oracle.out.iter().all(|x| x.is_finite()), "{scale}");
+        for (who, got) in [("cpu", &cpu), ("gpu", &gpu)] {
+            assert_eq!((&got.indices, &got.counts), (&oracle.indices, &oracle.counts), "{who}, {name} {scale}");
+            let far = |(a, b): (&f32, &f32)| (a - b).abs() > 1e-4;
+            assert!(!got.out.iter().zip(&oracle.out).any(far), "{who}, {name} {scale}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ mod program;
 
 use std::path::Path;
 
-use program::{Folder, assert_fails, assert_succeeds, text, wattn_in};
+use program::{Folder, assert_fails, assert_succeeds, assert_tells, text, wattn_in};
 use serde_json::Value;
 
 const SMALL: [&str; 10] =
@@ -23,6 +23,15 @@ fn tilings_are_kept_taken_exported_and_imported() {
     assert_eq!((&json["schema"], json["devices"][0]["attention"].as_array().unwrap().len()), (&Value::from(1), 1));
     let seconds = |name| json["devices"][0]["attention"][0][name].as_f64().unwrap();
     assert!(seconds("seconds") > 0.0 && seconds("seconds") <= seconds("untuned_seconds"));
+
+    // Alone, --export writes what is kept: no device is asked for.
+    let again = folder.path("again.json");
+    let args = ["tune", "--export", text(&again)];
+    assert!(assert_succeeds(&wattn_in(&cache, &args)).contains(": 1 classes"));
+    assert_eq!(std::fs::read(&again).unwrap(), kept);
+    assert_eq!(wattn_in(&cache, &["tune", "--export", "-"]).stdout, kept);
+    let (_, stderr) = assert_tells(&wattn_in(&folder.path("empty"), &args));
+    assert!(stderr.contains("nothing was measured before"), "{stderr}");
 
     // A second run has nothing to do.
     let stdout = assert_succeeds(&wattn_in(&cache, &SMALL));
@@ -100,7 +109,7 @@ fn what_cannot_be_tuned_is_refused() {
     let folder = Folder::new();
     let cache = folder.path("cache");
     let fails = |more: &[&str], part| assert_fails(&wattn_in(&cache, &[&["tune"], more].concat()), part);
-    fails(&["--backend", "cpu"], "tries every tier of a GPU");
+    fails(&["--backend", "cpu"], "[possible values: auto, gpu]");
     fails(&["--backend", "gpu", "--tier", "baseline"], "no --tier");
     fails(&["--backend", "gpu", "--no-cache", "--shape", "1,1,8,1,1,8,8"], "--export must say");
     fails(&["--backend", "gpu", "--cases", "nothing-like-it"], "no case has nothing-like-it");

@@ -346,7 +346,9 @@ fn limits_are_named() {
     let many = AttentionShape { batch_size: 1000, ..SHAPE };
     assert_eq!(limit(many, &narrow), "max_compute_workgroups_per_dimension");
     let huge = AttentionShape { seq_len_q: 1 << 28, head_dim_v: 256, ..SHAPE };
-    assert_eq!(limit(huge, &baseline), "rows of out");
+    let error = AttentionPlan::new(&AttentionProblem::new(huge, DType::F32), &baseline).unwrap_err();
+    let what = "rows of out, four columns each";
+    assert!(matches!(error, Error::TooLarge { what: found, needed, available } if found == what && needed > available));
 
     // A cache larger than a binding: found when the views are known, since strides decide.
     let call = Call::new();

@@ -96,6 +96,7 @@ fn matrices_that_are_right_are_kept() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_mistake_takes_the_matrices_away() {
     for ctx in matrix_contexts() {
         for (what, edit) in WRONG {
@@ -113,6 +114,7 @@ fn every_mistake_takes_the_matrices_away() {
 
 /// Attention and selection fall to the next tier and say why; the tier itself is an error.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn plans_fall_to_the_next_tier() {
     let heads = AttentionShape {
         batch_size: 1,
@@ -146,6 +148,7 @@ fn plans_fall_to_the_next_tier() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn a_shader_that_is_refused_takes_the_matrices_away() {
     for ctx in matrix_contexts() {
         let faulty = check_with(ctx, |_, text| replaced(&text, "fn check_matrices", "fn another_name")).unwrap();
@@ -157,6 +160,7 @@ fn a_shader_that_is_refused_takes_the_matrices_away() {
 
 /// Losing the device says nothing that would hold for the next start, and leaves a device without matrices.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn a_device_that_is_lost_is_opened_again() {
     let lose: Edit = |device, text| {
         device.destroy();
@@ -177,6 +181,7 @@ fn a_device_that_is_lost_is_opened_again() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn verdicts_are_kept() {
     for ctx in matrix_contexts() {
         let folder = tempfile::tempdir().unwrap();
@@ -245,6 +250,7 @@ fn a_device_of_ones_own_is_tried_when_asked() {
 
 #[cfg(feature = "cli")]
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn the_program_says_why() {
     use cli::{assert_fails, assert_succeeds, wattn_in};
 

@@ -50,6 +50,7 @@ fn check_everywhere(case: &Case<f16>) {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn lengths_at_every_border() {
     let around = |tile: u32| [0, 1, tile - 1, tile, tile + 1, 2 * tile + 1, 13];
     everywhere(|ctx, tiling| {
@@ -65,6 +66,7 @@ fn lengths_at_every_border() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_mask_and_group_size() {
     for (seed, mask) in (1..).zip(MASKS) {
         check_everywhere(&Case::random(shape(2, [21, 29], [2, 2]), mask, seed));
@@ -77,6 +79,7 @@ fn every_mask_and_group_size() {
 
 /// Widths below a matrix, between two, and many; different ones for keys and values; groups that fill their rows and not.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_kind_of_width() {
     let widths = [[4, 4], [12, 36], [64, 20], [36, 72], [8, 8], [20, 12], [16, 4], [4, 16]];
     for (groups, [head_dim, head_dim_v]) in (1..).zip(widths) {
@@ -91,6 +94,7 @@ fn every_kind_of_width() {
 
 /// The tiling that plans choose, for many rows and for few.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn the_default_tiling() {
     for ctx in matrix_contexts() {
         for lengths in [[150, 150], [70, 33], [2, 300]] {
@@ -106,6 +110,7 @@ fn the_default_tiling() {
 
 /// The text that other devices get: arrays of scalars in workgroup memory, small arrays in registers.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_text_of_the_shader() {
     for ctx in matrix_contexts() {
         for (matrix_from_vec4, software) in [(true, false), (false, false), (false, true)] {
@@ -120,6 +125,7 @@ fn every_text_of_the_shader() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn splits_and_their_partial_results() {
     for (seed, mask) in (1..).zip(MASKS) {
         let case = Case::random(shape(2, [2, 75], [2, 3]), mask, seed);
@@ -143,6 +149,7 @@ fn splits_and_their_partial_results() {
 
 /// Walks cut at every tile: what is carried from dispatch to dispatch leaves the bits as they are.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn walks_in_parts() {
     for (mask, num_splits) in [(Mask::Full, 1), (Mask::Causal, 1), (Mask::Causal, 3)] {
         let case = Case::random(shape(2, [19, 75], [2, 2]), mask, 6);
@@ -160,6 +167,7 @@ fn walks_in_parts() {
 
 /// Keys past a sequence's length are NaN, so that reading one shows.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn lengths_of_their_own() {
     for (seed, mask) in (1..).zip(MASKS) {
         let mut case = Case::<f16>::random(shape(3, [11, 53], [2, 2]), mask, seed);
@@ -175,6 +183,7 @@ fn lengths_of_their_own() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn callers_lists() {
     for ctx in matrix_contexts() {
         for (index, case) in callers_cases::<f16>().iter().enumerate().filter(|(index, _)| index % 11 == 0) {
@@ -191,6 +200,7 @@ fn callers_lists() {
 
 /// Rows that do not see a NaN or an infinity keep the bits of a clean run; rows that average it do not hide it.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn bad_values_stay_in_their_rows() {
     for mask in [Mask::Causal, Mask::Window { left: Some(3), right: Some(7) }] {
         let clean = Case::<f16>::random(shape(1, [37, 37], [2, 2]), mask, 3);
@@ -205,6 +215,7 @@ fn bad_values_stay_in_their_rows() {
 /// A matrix of queries of one row each way: scores that rise from tile to tile by more than the slack of a row's reference,
 /// by less, and that fall; each row at a pace of its own.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn sums_move_when_scores_rise() {
     let mut case = Case::<f16>::random(shape(1, [19, 75], [1, 2]), Mask::Full, 4);
     for (i, q) in case.q.data_mut().iter_mut().enumerate() {
@@ -223,6 +234,7 @@ fn sums_move_when_scores_rise() {
 
 /// Scores 1e4 apart: every weight but the largest is 0, and out is one row of v to the bit.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn huge_scores_pick_their_key() {
     for mask in MASKS {
         let mut case = Case::<f16>::random(shape(1, [13, 37], [1, 2]), mask, 4);
@@ -244,6 +256,7 @@ fn huge_scores_pick_their_key() {
 /// Scores are integers in base 2 and values integers, so that every product and sum is exact: out and lse are off by
 /// what one division and one logarithm are.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn integers_are_exact() {
     for mask in MASKS {
         let mut case = Case::<f16>::random(shape(1, [21, 45], [2, 2]), mask, 5);
@@ -268,78 +281,8 @@ fn integers_are_exact() {
     }
 }
 
-/// A long walk's sums leave the matrices every 4096 keys and are added up in f32. One key weighs so much that no product after it
-/// changes the sum that it is in: without folding, those of all other keys would be lost.
 #[test]
-fn long_walks_are_folded() {
-    let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 9001], [1, 1]) };
-    let mut case = Case::<f16>::random(shape, Mask::Full, 1);
-    case.q.data_mut().fill(f16::ZERO);
-    case.v
-        .data_mut()
-        .iter_mut()
-        .enumerate()
-        .for_each(|(i, v)| *v = f16::from_f32(if i < 8 { 32768.0 } else { 2f32.powi(-13) }));
-    let seen = f64::from(shape.seq_len_kv);
-    // Of the first 4096 keys only the first one counts.
-    let (all, folded) = (32768.0 + (seen - 1.0) * 2f64.powi(-13), 32768.0 + (seen - 4096.0) * 2f64.powi(-13));
-    for (ctx, tiling) in unsplit() {
-        let mut caps = ctx.caps().clone();
-        for budget in [caps.budget, DispatchBudget::new(1, 1)] {
-            caps.budget = budget;
-            let plan = plan_of(&case, &caps, tiling);
-            let folds = plan.dispatches()[0].specialization.constant("FOLD_TILES").unwrap();
-            assert_eq!(folds * tiling.tile_kv(), 4096, "{plan}");
-            let got = run(ctx, &plan, &case);
-            let what = format!("{} {tiling:?}", ctx.describe());
-            for out in got.out.data() {
-                let sum = f64::from(*out) * seen;
-                assert!(sum >= folded - 0.02 && sum <= all + 0.02, "{what}: {sum}, not from {folded} to {all}");
-            }
-            let twin = run_twins(&plan, &case);
-            check_twin(plan.tier(), (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
-        }
-        // Walks of up to 8192 keys, of whole sequences or of splits, are not.
-        for (seq_len_kv, num_splits) in [(8192, 1), (9001, 2)] {
-            let case = Case::<f16>::random(AttentionShape { seq_len_kv, ..shape }, Mask::Full, 1);
-            let plan = plan_of(&case, ctx.caps(), Tiling { num_splits, ..tiling });
-            assert_eq!(plan.dispatches()[0].specialization.constant("FOLD_TILES"), Some(0));
-        }
-    }
-}
-
-/// Folded sums move with the others when scores rise, and a walk that is cut anywhere gives the same bits.
-#[test]
-fn folded_sums_move_and_are_carried() {
-    let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 9001], [1, 1]) };
-    let mut case = Case::<f16>::random(shape, Mask::Causal, 2);
-    // Scores that rise along the keys by some 60 in base 2.
-    case.q
-        .data_mut()
-        .iter_mut()
-        .enumerate()
-        .for_each(|(i, q)| *q = f16::from_f32(if i % 8 == 0 { 8.0 } else { q.to_f32() }));
-    for (i, k) in case.k.data_mut().iter_mut().enumerate() {
-        *k = f16::from_f32(if i % 8 == 0 { (i / 8) as f32 / 600.0 } else { k.to_f32() });
-    }
-    for (ctx, tiling) in unsplit().into_iter().take(1) {
-        let plan = plan_of(&case, ctx.caps(), tiling);
-        check(ctx, &plan, &case);
-        // The variants that are cut are the same text, whatever the budget.
-        let mut caps = ctx.caps().clone();
-        let mut bits_of = |budget| {
-            caps.budget = budget;
-            let plan = plan_of(&case, &caps, tiling);
-            (plan.dispatches()[0].stretches.len(), bits(&run(ctx, &plan, &case)))
-        };
-        let (few, coarse) = bits_of(DispatchBudget::new(1 << 22, 1 << 22));
-        let (many, fine) = bits_of(DispatchBudget::new(1 << 18, 1 << 18));
-        assert!(few < many && many > 8, "{few} and {many} stretches");
-        assert!(coarse == fine, "{} {tiling:?}", ctx.describe());
-    }
-}
-
-#[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn the_same_bits_on_every_run_and_with_bounds_checks() {
     let mut case = Case::<f16>::random(shape(2, [21, 53], [2, 3]), Mask::Causal, 5);
     for lens in [None, Some(vec![50, 17])] {
@@ -356,6 +299,7 @@ fn the_same_bits_on_every_run_and_with_bounds_checks() {
 
 /// Out of every type, with rows that see no key, and no lse asked for.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_out() {
     fn check_out<O: Element>(ctx: &Context, case: &Case<f16>, tiling: Tiling) {
         let expected = run(ctx, &plan_of(case, ctx.caps(), tiling), case);
@@ -381,6 +325,7 @@ fn every_out() {
 
 /// Heads outermost, as caches hold keys and values, and rows of q that begin anywhere.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn strided_tensors() {
     let case = Case::<f16>::random(shape(2, [9, 35], [2, 2]), Mask::Causal, 7);
     everywhere(|ctx, tiling| {
@@ -413,6 +358,7 @@ fn strided_tensors() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn what_cannot_be_multiplied_is_an_error() {
     let shape = shape(1, [64, 64], [1, 1]);
     let mut caps = DeviceCaps::BASELINE;

@@ -73,6 +73,7 @@ fn scale_head(tensor: &mut HostTensor<bf16>, head: usize, factor: f32) {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn masks_lengths_and_group_sizes() {
     everywhere(|ctx, tiling| {
         for (seed, mask) in (1..).zip(MASKS) {
@@ -88,6 +89,7 @@ fn masks_lengths_and_group_sizes() {
 
 /// Widths below a matrix and between two, unequal ones; the text for other devices.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn widths_and_texts() {
     for ctx in matrix_contexts() {
         for (seed, [head_dim, head_dim_v]) in (1..).zip([[4, 12], [36, 20], [64, 64]]) {
@@ -111,6 +113,7 @@ fn widths_and_texts() {
 
 /// Powers of two change nothing but the exponents of out, whatever they are: q up, k down, v anywhere, each head in its own way.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn heads_of_any_size_beside_each_other() {
     let clean = Case::<bf16>::random(shape(2, [13, 37], [2, 2]), Mask::Causal, 3);
     let powers = [(100, -100, 120), (-95, 95, -100)];
@@ -139,6 +142,7 @@ fn heads_of_any_size_beside_each_other() {
 
 /// Heads of 1e30 beside heads of 1e-30, among the query heads of one KV head, too.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn huge_and_tiny_heads() {
     let mut case = Case::<bf16>::random(shape(1, [13, 37], [2, 2]), Mask::Causal, 4);
     for (head, factor) in [(0, 1e30), (1, 1e-30), (2, 1e-30), (3, 1e30)] {
@@ -201,6 +205,7 @@ fn check_scaled(case: &Case<bf16>, got: &AttentionOutput, exp: Exp, what: &str) 
 
 /// One number far above the rest of its head: the others lose what is below 2^-28 of it, and other heads nothing.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn one_outlier() {
     let clean = Case::<bf16>::random(shape(1, [21, 45], [2, 2]), Mask::Causal, 5);
     anywhere(|ctx, tiling| {
@@ -240,6 +245,7 @@ fn one_outlier() {
 
 /// Heads of zeros, of the smallest and of the largest numbers, and sequences without keys.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn zeros_and_the_ends_of_the_range() {
     for (seed, number) in (1..).zip([0.0, f32::MIN_POSITIVE, 2f32.powi(-113), bf16::MAX.to_f32()]) {
         for tensor in ["q", "k", "v"] {
@@ -269,6 +275,7 @@ fn zeros_and_the_ends_of_the_range() {
 
 /// Keys past a sequence's length, and keys before every window, are NaN, infinite or huge: the bits are those of a run where they are small.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn what_no_query_sees_scales_nothing() {
     for (seed, mask) in (1..).zip([Mask::Causal, Mask::Window { left: Some(3), right: Some(2) }]) {
         let mut clean = Case::<bf16>::random(shape(3, [11, 53], [2, 2]), mask, seed);
@@ -296,6 +303,7 @@ fn what_no_query_sees_scales_nothing() {
 
 /// Rows that do not see a NaN or an infinity keep the bits of a clean run; rows that average it do not hide it.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn bad_values_stay_in_their_rows() {
     let clean = Case::<bf16>::random(shape(1, [37, 37], [2, 2]), Mask::Window { left: Some(9), right: Some(7) }, 3);
     everywhere(|ctx, tiling| {
@@ -307,6 +315,7 @@ fn bad_values_stay_in_their_rows() {
 
 /// Scores are integers in base 2 and values integers: out and lse are off by what one division and one logarithm are, as in f16.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn integers_are_exact() {
     let mut case = Case::<bf16>::random(shape(1, [21, 45], [2, 2]), Mask::Causal, 5);
     let integer = |x: &mut bf16, n: f32| *x = bf16::from_f32((x.to_f32() * n).round());
@@ -332,6 +341,7 @@ fn integers_are_exact() {
 /// Walks cut at every tile, runs after runs, bounds checks, and sums that are folded: the same bits. A head's parts are looked at by
 /// several workgroups, the last of which has the largest number.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn the_same_bits_however_it_is_cut() {
     let long = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 9001], [1, 1]) };
     for shape in [shape(2, [19, 75], [2, 2]), long] {
@@ -370,6 +380,7 @@ fn the_same_bits_however_it_is_cut() {
 
 /// One large number in a head, in each place of another sequence, of widths that do not divide a workgroup.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_number_is_looked_at() {
     let shape = AttentionShape { head_dim: 36, head_dim_v: 20, ..shape(128, [70, 150], [1, 1]) };
     let clean = Case::<bf16>::random(shape, Mask::Full, 8);
@@ -392,6 +403,7 @@ fn every_number_is_looked_at() {
 
 /// Heads outermost, and out in bf16.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn strided_tensors_and_out_in_bf16() {
     let case = Case::<bf16>::random(shape(2, [9, 35], [2, 2]), Mask::Causal, 7);
     anywhere(|ctx, tiling| {

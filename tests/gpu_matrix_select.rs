@@ -32,6 +32,7 @@ fn check(ctx: &Context, plan: &SelectionPlan, case: &SelectCase<f16>) {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn integer_cases_exactly() {
     for ctx in matrix_contexts() {
         for case in integer_cases::<f16>().iter().filter(|case| is_hip(case)) {
@@ -45,6 +46,7 @@ fn integer_cases_exactly() {
 
 /// A product of NaN is a score that is not there, and touches no other of its matrix.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn what_nan_and_infinity_do_is_defined() {
     for ctx in matrix_contexts() {
         for case in spoiled_cases::<f16>().iter().filter(|case| is_hip(case)) {
@@ -61,6 +63,7 @@ fn what_nan_and_infinity_do_is_defined() {
 
 /// InfiniteHiP's samples are means, which f16 does not hold: its kernels take no matrices, and work beside those that do.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn infinite_hip_takes_none() {
     for ctx in matrix_contexts() {
         for case in integer_cases::<f16>().iter().filter(|case| !is_hip(case) && case.name.contains("prime")) {
@@ -72,6 +75,7 @@ fn infinite_hip_takes_none() {
 /// Several heads of one KV head, of several, samples that fill no matrix and more than one, keys that stride; the text with
 /// arrays of scalars, and a workgroup of fewer subgroups.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_shape_of_samples() {
     for (seed, (granularity, stride_q, block_size_k)) in (1..).zip([
         (Granularity::QueryHead, 1, 2),
@@ -110,6 +114,7 @@ fn every_shape_of_samples() {
 
 /// What the groups begin with after each round.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_round() {
     for ctx in matrix_contexts() {
         let cases = integer_cases::<f16>();
@@ -126,6 +131,7 @@ fn every_round() {
 
 /// Floats: every choice is one that rounding allows.
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn floats_are_chosen_as_rounding_allows() {
     for ctx in matrix_contexts() {
         let cases: Vec<SelectCase<f16>> = float_cases::<f16>().into_iter().filter(is_hip).collect();
@@ -138,6 +144,7 @@ fn floats_are_chosen_as_rounding_allows() {
 }
 
 #[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn tilings_that_hold_no_matrix_are_errors() {
     for ctx in matrix_contexts() {
         let problem = SelectionProblem::new(shape(1, [64, 700], [2, 2], 64), DType::F16, Hip::default());

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Dispatch, DispatchBudget, Hip, KernelId, Mask,
-    MergePlan, MergeProblem, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier, Tiling,
+    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Dispatch, DispatchBudget, Error, Hip, KernelId,
+    Mask, MergePlan, MergeProblem, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier, Tiling,
 };
 
 fn caps(budget: DispatchBudget, software: bool) -> DeviceCaps {
@@ -237,5 +237,56 @@ fn merges_are_covered() {
         assert_covers(plan.dispatch(), 5000 * 16 / 64, &plan.to_string());
         let most = if operations == 1 { 1 } else { u32::MAX };
         assert!(plan.dispatch().stretches.iter().all(|stretch| stretch.end - stretch.first <= most), "{plan}");
+    }
+}
+
+/// Whatever the sizes, a plan is made or refused at once, with little memory: none is a list of as many dispatches as would run for
+/// days, and none counts places one by one that are millions.
+#[test]
+fn absurd_sizes_are_refused_at_once() {
+    let largest = AttentionProblem::MAX_SEQ_LEN;
+    let shape = |[batch_size, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads, width]: [u32; 6]| AttentionShape {
+        batch_size,
+        seq_len_q,
+        seq_len_kv,
+        num_q_heads,
+        num_kv_heads,
+        head_dim: width,
+        head_dim_v: width,
+    };
+    for sizes in [
+        [1, largest, largest, 1, 1, 4],
+        [1, largest, largest, 8, 8, 4],
+        [1, largest, largest, 1, 1, 128],
+        [u32::MAX, 1, 1, 1, 1, 4],
+        [u32::MAX, largest, largest, u32::MAX, u32::MAX, 256],
+        [0, largest, largest, u32::MAX, u32::MAX, 256],
+        [1, 1, largest, u32::MAX, 1, 4],
+        [1, 1, largest, u32::MAX / 4, u32::MAX / 4, 4],
+        [1, 4 << 20, 4 << 20, 8, 8, 128],
+        [u32::MAX, 0, 0, u32::MAX, u32::MAX, 256],
+    ] {
+        for software in [false, true] {
+            for mask in [Mask::Full, Mask::Causal, Mask::sliding(100)] {
+                for budget in [DispatchBudget::DEFAULT, DispatchBudget::new(1, 1), DispatchBudget::UNLIMITED] {
+                    let caps = caps(budget, software);
+                    let begin = std::time::Instant::now();
+                    let problem = AttentionProblem::new(shape(sizes), DType::F32).mask(mask);
+                    let what = format!("{sizes:?} {mask}");
+                    match AttentionPlan::new(&problem, &caps) {
+                        Ok(plan) => assert!(plan.dispatches()[0].stretches.len() <= 1 << 22, "{what}"),
+                        Err(Error::TooLarge { needed, available, .. } | Error::Limit { needed, available, .. }) => {
+                            assert!(needed > available, "{what}: {needed} {available}");
+                        }
+                        Err(error) => panic!("{what}: {error}"),
+                    }
+                    let selection = SelectionProblem::new(shape(sizes), DType::F32, Hip::default());
+                    if let Err(error) = SelectionPlan::new(&selection, &caps) {
+                        assert!(!error.to_string().is_empty());
+                    }
+                    assert!(begin.elapsed().as_secs() < 5, "{what}: {:?}", begin.elapsed());
+                }
+            }
+        }
     }
 }

@@ -80,7 +80,7 @@ def all_steps(machine, info, scope):
     """`scope`: visit, quick or full. One by one, so that looking for what a step needs takes no time of those before."""
     adapter = adapter_of(info)
     yield from tiers(machine, adapter, scope)
-    yield from tests(machine, scope)
+    yield from tests(machine, adapter, scope)
     yield dense(machine, scope)
     yield torch(machine, scope)
     yield from llama(machine, adapter, scope)
@@ -121,7 +121,7 @@ def tiers(machine, adapter, scope):
         yield step
 
 
-def tests(machine, scope):
+def tests(machine, adapter, scope):
     program = machine.program("gpu_all")
     listed = subprocess.run([*program, "--list"], env=machine.env, capture_output=True, text=True)
     if listed.returncode:
@@ -132,6 +132,9 @@ def tests(machine, scope):
         if scope == "quick" and module not in QUICK_TESTS:
             continue
         argv = [*program, f"{module}::", "--test-threads", "2"]
+        if adapter["matrix_edge"]:
+            # Those that need matrices are ignored elsewhere.
+            argv.append("--include-ignored")
         yield Step(f"tests/{module}", argv, within(150, scope), json=False, harness=True, beside=True)
 
 

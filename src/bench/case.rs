@@ -29,6 +29,18 @@ pub enum Series {
 }
 
 impl Series {
+    /// Every series, in the order of the list.
+    pub const ALL: [Self; 8] = [
+        Self::Prefill,
+        Self::Decode,
+        Self::Gqa,
+        Self::Width,
+        Self::Storage,
+        Self::Selection,
+        Self::SparsePrefill,
+        Self::SparseDecode,
+    ];
+
     /// The name, as [`Case::id`] has it.
     #[must_use]
     pub const fn name(self) -> &'static str {

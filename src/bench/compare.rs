@@ -107,6 +107,9 @@ fn warnings(first: &Report, second: &Report) -> Vec<String> {
         }
     };
     differ("adapter", &first.machine.adapter, &second.machine.adapter);
+    if let (Some(first), Some(second)) = (&first.machine.processor, &second.machine.processor) {
+        differ("processor", first, second);
+    }
     differ("driver", &first.machine.driver, &second.machine.driver);
     differ("back end", &first.machine.backend, &second.machine.backend);
     differ("format", &first.schema.to_string(), &second.schema.to_string());

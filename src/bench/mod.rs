@@ -34,6 +34,7 @@ mod inputs;
 mod keep_warm;
 mod kernels;
 mod prepared;
+mod processor;
 mod pulse;
 mod report;
 mod rotation;

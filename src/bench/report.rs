@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ceilings::{Ceiling, CeilingKind};
+use super::processor;
 use super::run::PartPlan;
 use super::samples::{Noise, Samples};
 use super::{BenchError, BenchResult, Case, Check, Clocks, Counts, Crossover, Part, Rotation, Scope, Series, Target};
@@ -59,6 +60,9 @@ pub struct Machine {
     pub tier: Option<String>,
     /// The device computes on the CPU's cores.
     pub software: bool,
+    /// The processor of the host, where the system names it: what the CPU path and software devices compute on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<String>,
     /// Threads of the host that the CPU path uses.
     pub threads: usize,
     /// Limits and features that matter here.
@@ -88,11 +92,11 @@ impl Machine {
     /// Where a target is.
     #[must_use]
     pub fn of(target: &Target) -> Self {
-        let threads = rayon::current_num_threads();
+        let (threads, processor) = (rayon::current_num_threads(), processor::name());
         let Target::Gpu { context, tier } = target else {
             let [adapter, backend, kind] = ["CPU", "cpu", "CPU path"].map(str::to_owned);
             let (driver, tier, caps) = (std::env::consts::ARCH.to_owned(), None, None);
-            return Self { adapter, backend, kind, driver, tier, software: false, threads, caps };
+            return Self { adapter, backend, kind, driver, tier, software: false, processor, threads, caps };
         };
         let (info, caps) = (context.device().adapter_info(), context.caps());
         Self {
@@ -102,6 +106,7 @@ impl Machine {
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
             tier: tier.map(|tier| tier.to_string()),
             software: caps.software,
+            processor,
             threads,
             caps: Some(Caps {
                 subgroup_size: caps.subgroup_size.as_ref().map(|size| [*size.start(), *size.end()]),

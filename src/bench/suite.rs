@@ -136,7 +136,10 @@ impl Suite {
         agree("scope", &report.scope, &options.scope)?;
         agree("filter", &report.filter, &options.filter)?;
         let target = open()?;
-        agree("machine", &report.machine, &Machine::of(&target))?;
+        let mut machine = Machine::of(&target);
+        // Older reports do not tell.
+        machine.processor = report.machine.processor.as_ref().and(machine.processor);
+        agree("machine", &report.machine, &machine)?;
         let (clock, timing) = timing(&target)?;
         agree("way of timing", &report.timing.method, &timing.method)?;
         report.cases.retain(|case| !case.unfinished());

@@ -12,7 +12,8 @@ use super::{Dispatch, Parts, Sharing, Tiling, TunedAt, merge, tiling_matrix};
 use crate::kernels::KernelId;
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{
-    AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps, Error, Granularity, Mask, Result, Tier,
+    AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps, Error, Granularity, Mask, MissedTier, Result,
+    Tier,
 };
 
 /// The dispatches that compute an [`AttentionProblem`] on a device, and the workspace they need. A value: made once per
@@ -45,6 +46,8 @@ pub struct AttentionPlan {
     pub(super) tuned: Option<TunedAt>,
     /// Why [`Tier::Matrix`] was not taken though the device reports what it needs.
     pub(super) matrix_fault: Option<String>,
+    /// The better tier that the device was not opened for.
+    pub(super) missed: Option<MissedTier>,
 }
 
 impl AttentionPlan {
@@ -59,7 +62,9 @@ impl AttentionPlan {
         problem.validate()?;
         let plan = Self::with_tier(problem, caps, Self::best_tier(problem, caps))?;
         let as_reported = |caps: &DeviceCaps| Self::best_tier(problem, caps).matrix();
-        Ok(Self { matrix_fault: caps.fault_behind(as_reported), ..plan })
+        let f16 = [problem.dtype, problem.out_dtype].contains(&DType::F16);
+        let missed = caps.missed(f16, |caps| Self::best_tier(problem, caps));
+        Ok(Self { matrix_fault: caps.fault_behind(as_reported), missed, ..plan })
     }
 
     /// The tier that [`AttentionPlan::new`] takes: [`Tier::Matrix`] for f16 tensors with enough rows to fill matrices, where
@@ -105,9 +110,16 @@ impl AttentionPlan {
         let shape = problem.shape();
         let rows = RowSets::of(problem);
         let num_rows = rows.rows_per_set(shape);
-        let out_rows = num_rows * u64::from(rows.num_sets) * u64::from(shape.batch_size);
-        if num_rows > u64::from(u32::MAX / 2) || out_rows * u64::from(shape.head_dim_v) > u64::from(u32::MAX) * 4 {
-            return Err(Error::Limit { limit: "rows of out", needed: out_rows, available: u64::from(u32::MAX / 2) });
+        let out_rows = shape.out_rows();
+        // Kernels count rows and vec4 of out in 32 bits.
+        let (rows_available, vectors) = (u64::from(u32::MAX / 2), out_rows * u64::from(shape.head_dim_v / 4));
+        for (what, needed, available) in [
+            ("rows of a KV head", num_rows, rows_available),
+            ("rows of out, four columns each", vectors, u32::MAX.into()),
+        ] {
+            if needed > available {
+                return Err(Error::TooLarge { what, needed, available });
+            }
         }
         let carried = match (caps.edge_of(tier), tiling.sharing) {
             (Some(edge), _) => MatrixTiling::new(problem, tiling, edge).carried(),
@@ -147,6 +159,7 @@ impl AttentionPlan {
             parts,
             tuned: None,
             matrix_fault: None,
+            missed: None,
         };
         let (needed, available) = (plan.workspace_bytes(), caps.max_storage_binding_bytes);
         if needed > available {

@@ -38,6 +38,9 @@ impl core::fmt::Display for AttentionPlan {
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;
         }
+        if let Some(missed) = &self.missed {
+            writeln!(f, "missed     {missed}")?;
+        }
         let storage = self.storage_bytes;
         if let Some(blocks) = &self.problem.blocks {
             let BlockSelection { granularity, block_size_q, block_size, max_blocks, .. } = blocks;

@@ -17,7 +17,7 @@ pub fn check_dispatches(
     // A place for each entry, and one for each count.
     let places = selection.num_lists(shape) * (u64::from(selection.max_blocks) + 1);
     if places > u64::from(u32::MAX) {
-        return Err(Error::Limit { limit: "entries of lists", needed: places, available: u32::MAX.into() });
+        return Err(Error::TooLarge { what: "entries of lists", needed: places, available: u32::MAX.into() });
     }
     let specialization = |report| Specialization {
         kernel: KernelId::CheckBlocks,

@@ -78,7 +78,8 @@ impl MergePlan {
     pub fn new(problem: &MergeProblem, caps: &DeviceCaps) -> Result<Self> {
         problem.validate()?;
         let rows = u64::from(problem.num_parts) * u64::from(problem.num_rows);
-        let (needed, available) = (rows * u64::from(problem.head_dim_v) * 4, caps.max_storage_binding_bytes);
+        let (needed, available) =
+            (rows.saturating_mul(u64::from(problem.head_dim_v) * 4), caps.max_storage_binding_bytes);
         if needed > available {
             return Err(Error::Limit { limit: "max_storage_buffer_binding_size", needed, available });
         }

@@ -71,16 +71,16 @@ impl Dispatch {
         specialization: Specialization,
         num_places: u64,
         caps: &DeviceCaps,
-        stretches: impl FnOnce(u32) -> Vec<Stretch>,
+        stretches: impl FnOnce(u32) -> Result<Vec<Stretch>>,
     ) -> Result<Self> {
         let workgroups = caps.fit_grid(caps.fold_grid(num_places))?;
         // Two axes of a grid that fits hold at most 65535^2 workgroups on any device.
-        let num_places = u32::try_from(num_places).map_err(|_| crate::Error::Limit {
-            limit: "workgroups of a grid",
+        let num_places = u32::try_from(num_places).map_err(|_| crate::Error::TooLarge {
+            what: "workgroups of a grid",
             needed: num_places,
             available: u32::MAX.into(),
         })?;
-        Ok(Self { specialization, workgroups, stretches: stretches(num_places) })
+        Ok(Self { specialization, workgroups, stretches: stretches(num_places)? })
     }
 
     /// The kernel.

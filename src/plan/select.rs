@@ -10,7 +10,8 @@ use super::{Dispatch, SelectionTiling, Sharing, TunedAt};
 use crate::kernels::{KernelId, sample_queries};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{
-    DeviceCaps, DispatchBudget, Error, HeadReduction, Hip, InfiniteHip, Result, SelectionMethod, SelectionProblem, Tier,
+    DType, DeviceCaps, DispatchBudget, Error, HeadReduction, Hip, InfiniteHip, MissedTier, Result, SelectionMethod,
+    SelectionProblem, Tier,
 };
 
 /// The dispatches that compute a [`SelectionProblem`] on a device, and the memory they need. A value, as
@@ -48,6 +49,8 @@ pub struct SelectionPlan {
     pub(super) lists_per_set: u32,
     /// Why [`Tier::Matrix`] was not taken though the device reports what it needs.
     pub(super) matrix_fault: Option<String>,
+    /// The better tier that the device was not opened for.
+    pub(super) missed: Option<MissedTier>,
     /// Where the tiling was measured on the device, if it was.
     pub(super) tuned: Option<TunedAt>,
 }
@@ -99,7 +102,8 @@ impl SelectionPlan {
         problem.validate()?;
         let plan = Self::with_tier(problem, caps, Self::best_tier(problem, caps))?;
         let as_reported = |caps: &DeviceCaps| Self::best_tier(problem, caps).matrix();
-        Ok(Self { matrix_fault: caps.fault_behind(as_reported), ..plan })
+        let missed = caps.missed(problem.dtype == DType::F16, |caps| Self::best_tier(problem, caps));
+        Ok(Self { matrix_fault: caps.fault_behind(as_reported), missed, ..plan })
     }
 
     /// The tier that [`SelectionPlan::new`] takes: [`Tier::Matrix`] for HiP over f16 tensors with enough samples to fill
@@ -157,6 +161,7 @@ impl SelectionPlan {
             max_rounds: u32::MAX,
             lists_per_set: 1,
             matrix_fault: None,
+            missed: None,
             tuned: None,
         };
         match problem.method() {
@@ -324,7 +329,7 @@ impl SelectionPlan {
             * u64::from(num_samples);
         let items = rows * u64::from(shape.head_dim / 4);
         if items > u64::from(u32::MAX) {
-            return Err(Error::Limit { limit: "samples", needed: items, available: u32::MAX.into() });
+            return Err(Error::TooLarge { what: "samples", needed: items, available: u32::MAX.into() });
         }
         let offset_bytes = self.samples_bytes();
         self.samples.push(Samples { stride_q, num_samples, offset_bytes, size_bytes: items * 16 });

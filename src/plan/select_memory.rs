@@ -7,9 +7,11 @@ use crate::kernels::search_tree;
 const ALIGNMENT: u64 = 256; // the largest that a device may ask for
 
 impl SelectionPlan {
-    /// What samples are multiplied by. Matrices take queries as they are, which f16 holds: the order stays the same.
+    /// What samples are multiplied by. Matrices take queries as they are, which f16 holds, or the other way round: only the sign of the
+    /// scale decides the order. A scale of 0 makes all scores equal.
     pub(crate) fn sample_scale(&self) -> f32 {
-        if self.matrix.is_some() { 1.0 } else { self.problem.scale() }
+        let scale = self.problem.scale();
+        if self.matrix.is_none() || scale == 0.0 { scale } else { 1.0f32.copysign(scale) }
     }
 
     /// Bytes of memory for samples of the queries. Calls encoded one after another may share it.

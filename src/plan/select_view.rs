@@ -93,6 +93,9 @@ impl core::fmt::Display for SelectionPlan {
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;
         }
+        if let Some(missed) = &self.missed {
+            writeln!(f, "missed     {missed}")?;
+        }
         if let Some(at) = self.tuned {
             writeln!(f, "tier       {}: {at}, {}", self.tier(), self.tiling)?;
         }

@@ -1,6 +1,15 @@
 //! Grids cut into dispatches that a device finishes in time.
 
-use crate::DeviceCaps;
+use crate::{DeviceCaps, Error, Result};
+
+/// Dispatches of one call: days of a device's time. Each has a uniform of 256 bytes.
+const MOST_STRETCHES: u64 = 1 << 22;
+
+/// So many take some megabytes.
+const MANY_STRETCHES: u64 = 1 << 16;
+
+/// Places past which each counts as one that walks longest, so that planning takes no longer than its dispatches.
+const MOST_COUNTED: u32 = 1 << 22;
 
 /// Consecutive places of a grid that the device gets as one dispatch. A place is one workgroup's work (in `search_tree`
 /// one search's); the last stretch's workgroups may reach past the grid's end, where they do nothing.
@@ -33,46 +42,71 @@ pub(super) struct Costs<F> {
 }
 
 impl<F: Fn(u32) -> u64> Costs<F> {
+    /// Tiles of a place, at least 1.
+    fn tiles(&self, place: u32) -> u64 {
+        if self.num_places > MOST_COUNTED { self.most_tiles } else { (self.tiles)(place) }
+    }
+
     /// Operations of all places.
     pub(super) fn operations(&self) -> u64 {
-        (0..self.num_places).map(|place| (self.tiles)(place).saturating_mul(self.tile_operations)).sum()
+        if self.num_places > MOST_COUNTED {
+            return u64::from(self.num_places).saturating_mul(self.most_tiles).saturating_mul(self.tile_operations);
+        }
+        (0..self.num_places)
+            .fold(0u64, |sum, place| sum.saturating_add(self.tiles(place).saturating_mul(self.tile_operations)))
     }
 
     /// Cuts the grid so that each stretch stays within the budget where it is more than one place.
-    pub(super) fn cut(&self, parts: Option<Parts>, caps: &DeviceCaps) -> Vec<Stretch> {
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] before there are more than [`MOST_STRETCHES`].
+    pub(super) fn cut(&self, parts: Option<Parts>, caps: &DeviceCaps) -> Result<Vec<Stretch>> {
         let budget = caps.budget.dispatch_operations();
-        let (num_places, axis) = (self.num_places, caps.max_workgroups_per_dimension);
+        let num_places = self.num_places;
         let part = parts.map_or(u64::MAX, |parts| parts.tiles.into());
         let all = u64::from(num_places).saturating_mul(self.most_tiles).saturating_mul(self.tile_operations);
         if num_places == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         if all <= budget && self.most_tiles <= part {
-            return vec![stretch(0..num_places, 0, caps)];
+            return Ok(vec![stretch(0..num_places, 0, caps)]);
+        }
+        // So many are counted before there is memory for them.
+        if all / budget.max(1) > MANY_STRETCHES {
+            let mut count = 0;
+            self.each_stretch(parts, caps, |_| {
+                count += 1;
+                count <= MOST_STRETCHES
+            });
+            if count > MOST_STRETCHES {
+                let needed = (self.operations() / budget.max(1)).max(count);
+                return Err(Error::TooLarge { what: "dispatches of a call", needed, available: MOST_STRETCHES });
+            }
         }
         let mut stretches = Vec::new();
+        self.each_stretch(parts, caps, |stretch| {
+            stretches.push(stretch);
+            true
+        });
+        Ok(stretches)
+    }
+
+    /// Hands on the stretches in order, until `take` wants no more.
+    fn each_stretch(&self, parts: Option<Parts>, caps: &DeviceCaps, mut take: impl FnMut(Stretch) -> bool) {
+        let (num_places, axis) = (self.num_places, caps.max_workgroups_per_dimension);
+        let part = parts.map_or(u64::MAX, |parts| parts.tiles.into());
         let mut first = 0;
         while first < num_places {
-            let (mut end, mut operations, mut longest) = (first, 0u64, 0);
-            while end < num_places {
-                let tiles = (self.tiles)(end);
-                let more = tiles.min(part).saturating_mul(self.tile_operations);
-                let full = operations.saturating_add(more) > budget;
-                let crowded =
-                    parts.is_some_and(|parts| tiles.max(longest) > part && end - first >= parts.most_workgroups);
-                if end > first && (full || crowded) {
-                    break;
-                }
-                (operations, longest) = (operations.saturating_add(more), tiles.max(longest));
-                end += 1;
-            }
+            let (mut end, longest) = self.reach(first, parts, caps.budget.dispatch_operations());
             // Only past the grid's end may a folded dispatch have workgroups of no use: whole rows of the axis else.
             if end < num_places && end - first > axis {
                 end = first + (end - first) / axis * axis;
             }
             let mut first_tile = 0;
             loop {
-                stretches.push(stretch(first..end, first_tile, caps));
+                if !take(stretch(first..end, first_tile, caps)) {
+                    return;
+                }
                 // Within a walk, whose places fit 32 bits.
                 first_tile += part.min(longest.max(1)) as u32;
                 if u64::from(first_tile) >= longest {
@@ -81,7 +115,29 @@ impl<F: Fn(u32) -> u64> Costs<F> {
             }
             first = end;
         }
-        stretches
+    }
+
+    /// How far a stretch from `first` on reaches, and the tiles of its longest place.
+    fn reach(&self, first: u32, parts: Option<Parts>, budget: u64) -> (u32, u64) {
+        let part = parts.map_or(u64::MAX, |parts| parts.tiles.into());
+        let crowd = |longest| parts.filter(|_| longest > part).map_or(u32::MAX, |parts| parts.most_workgroups);
+        let cost = |tiles: u64| tiles.min(part).saturating_mul(self.tile_operations);
+        if self.num_places > MOST_COUNTED {
+            let places = (budget / cost(self.most_tiles).max(1)).clamp(1, crowd(self.most_tiles).into());
+            let end = u64::from(first).saturating_add(places).min(self.num_places.into());
+            return (end as u32, self.most_tiles); // at most `num_places`
+        }
+        let (mut end, mut operations, mut longest) = (first, 0u64, 0);
+        while end < self.num_places {
+            let tiles = self.tiles(end);
+            let full = operations.saturating_add(cost(tiles)) > budget;
+            if end > first && (full || end - first >= crowd(tiles.max(longest))) {
+                break;
+            }
+            (operations, longest) = (operations.saturating_add(cost(tiles)), tiles.max(longest));
+            end += 1;
+        }
+        (end, longest)
     }
 }
 

@@ -53,6 +53,11 @@ impl AttentionShape {
         [self.batch_size, self.seq_len_q, self.num_q_heads, self.head_dim_v]
     }
 
+    /// Rows of out. Of a problem that is valid: all its sizes are far from what 64 bits hold.
+    pub(crate) const fn out_rows(&self) -> u64 {
+        self.batch_size as u64 * self.seq_len_q as u64 * self.num_q_heads as u64
+    }
+
     /// `[batch, seq, head, 1]` of lse.
     #[must_use]
     pub const fn lse(&self) -> [u32; 4] {
@@ -62,6 +67,18 @@ impl AttentionShape {
 
 /// Which keys a query sees. Query `i` sits at position `p = i + seq_len_kv - seq_len_q` (the last query sits on the
 /// last key: bottom-right alignment), with the actual key length of its sequence.
+///
+/// Where the first query sits on key `first` instead, later keys are not seen, and so need not be there: give
+/// `first + seq_len_q` as the key length, in the shape or as `seq_lens_kv`.
+///
+/// ```
+/// use wattn::Mask;
+/// // 4 queries from key 10 on, in a cache of 64 keys of which 14 count.
+/// let (first, seq_len_q) = (10, 4);
+/// for query in 0..seq_len_q {
+///     assert_eq!(Mask::Causal.visible(query, seq_len_q, first + seq_len_q), 0..first + query + 1);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Mask {
@@ -80,6 +97,36 @@ pub enum Mask {
 }
 
 impl Mask {
+    /// The last `keys` keys up to the query's own, that one included: sliding-window attention as Mistral and others have it.
+    ///
+    /// ```
+    /// use wattn::Mask;
+    /// let mask = Mask::sliding(3);
+    /// assert_eq!(mask.visible(4, 8, 8), 2..5);
+    /// assert_eq!(mask.visible(1, 8, 8), 0..2); // the first queries have fewer
+    /// assert_eq!(Mask::sliding(1).visible(4, 8, 8), 4..5); // itself alone
+    /// ```
+    ///
+    /// # Panics
+    /// Where `keys` is 0: a query that sees nothing is no sliding window.
+    #[must_use]
+    pub const fn sliding(keys: u32) -> Self {
+        assert!(keys > 0, "a sliding window holds the query's own key, so that `keys` is at least 1");
+        Self::Window { left: Some(keys - 1), right: Some(0) }
+    }
+
+    /// Keys up to `distance` before and after the query's own, that one included: local attention of encoders.
+    ///
+    /// ```
+    /// use wattn::Mask;
+    /// assert_eq!(Mask::around(2).visible(4, 8, 8), 2..7);
+    /// assert_eq!(Mask::around(0).visible(4, 8, 8), 4..5);
+    /// ```
+    #[must_use]
+    pub const fn around(distance: u32) -> Self {
+        Self::Window { left: Some(distance), right: Some(distance) }
+    }
+
     /// `(left, right)` as in [`Mask::Window`].
     #[must_use]
     pub const fn bounds(self) -> (Option<u32>, Option<u32>) {
@@ -148,6 +195,9 @@ impl AttentionProblem {
 
     /// Longest sequence: positions plus or minus a window fit signed 32-bit arithmetic.
     pub const MAX_SEQ_LEN: u32 = i32::MAX as u32 / 4;
+
+    /// Most elements of a tensor, so that sizes in bytes fit 64 bits with room to spare.
+    pub const MAX_ELEMENTS: u64 = 1 << 48;
 
     /// Full mask, scale `1 / sqrt(head_dim)`, out stored like the inputs.
     #[must_use]
@@ -287,7 +337,7 @@ impl AttentionProblem {
     /// Checks the rules that need no device. Plans and the CPU path call it themselves.
     ///
     /// # Errors
-    /// [`Error::Invalid`] or [`Error::Scale`], naming the field, its value and the rule.
+    /// [`Error::Invalid`], [`Error::TooLarge`] or [`Error::Scale`], naming the field, its value and the rule.
     pub fn validate(&self) -> Result<()> {
         let AttentionShape { num_q_heads, num_kv_heads, head_dim, head_dim_v, .. } = self.shape;
         let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
@@ -305,6 +355,18 @@ impl AttentionProblem {
         for (field, len) in [("seq_len_q", self.shape.seq_len_q), ("seq_len_kv", self.shape.seq_len_kv)] {
             if len > Self::MAX_SEQ_LEN {
                 return invalid(field, len, "must be below 2^29, so that positions fit signed 32-bit arithmetic");
+            }
+        }
+        for (what, shape) in [
+            ("elements of q", self.shape.q()),
+            ("elements of k", self.shape.k()),
+            ("elements of v", self.shape.v()),
+            ("elements of out", self.shape.out()),
+        ] {
+            // Empty axes are no excuse: the others are multiplied elsewhere.
+            let needed = shape.iter().fold(1u64, |n, &axis| n.saturating_mul(axis.max(1).into()));
+            if needed > Self::MAX_ELEMENTS {
+                return Err(Error::TooLarge { what, needed, available: Self::MAX_ELEMENTS });
             }
         }
         let scale = self.scale();

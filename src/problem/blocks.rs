@@ -142,7 +142,7 @@ impl BlockSelection {
         if u64::from(self.max_blocks) * u64::from(self.block_size) > u64::from(AttentionProblem::MAX_SEQ_LEN) {
             return invalid("max_blocks", self.max_blocks, "max_blocks * block_size must be below 2^29");
         }
-        if self.num_lists(shape) * u64::from(self.max_blocks) > u64::from(u32::MAX) {
+        if self.num_lists(shape).saturating_mul(self.max_blocks.into()) > u64::from(u32::MAX) {
             return invalid("max_blocks", self.max_blocks, "the entries of all lists must be fewer than 2^32");
         }
         match mask {

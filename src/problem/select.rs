@@ -121,8 +121,9 @@ impl SelectionProblem {
         self
     }
 
-    /// Sets the positive factor on q·k in scores [default: `1 / sqrt(head_dim)`]. It is multiplied into q first, as
-    /// callers of the published code do; 1 leaves q as it is.
+    /// Sets the factor on q·k in scores [default: `1 / sqrt(head_dim)`]. It is multiplied into q first, as callers of the
+    /// published code do; 1 leaves q as it is. A negative one prefers small products, as a softmax with that scale does; with 0
+    /// all scores tie.
     #[must_use]
     pub const fn selection_scale(mut self, scale: f32) -> Self {
         self.scale = Some(scale);
@@ -320,7 +321,7 @@ impl SelectionProblem {
         }
         self.blocks().validate(&self.shape, self.mask)?;
         let scale = self.scale();
-        if !scale.is_finite() || scale <= 0.0 {
+        if !scale.is_finite() {
             return Err(Error::SelectionScale { value: scale });
         }
         let (interval, window_size) = (self.refresh_interval(), self.blocks().window_size);

@@ -46,6 +46,14 @@ pub fn assert_succeeds(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("stdout is UTF-8")
 }
 
+/// Exit code 0; gives stdout, which is a text of its own, and stderr, which says what came of it.
+#[track_caller]
+pub fn assert_tells(output: &Output) -> (String, String) {
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it is UTF-8");
+    (text(&output.stdout), text(&output.stderr))
+}
+
 /// Values between -2 and 2 that repeat after a prime number of steps, so that swapped rows change the answer.
 pub fn painted<T: Element>(shape: [u32; 4], step: usize) -> HostTensor<T> {
     let len = shape.iter().map(|&n| n as usize).product();

@@ -48,6 +48,12 @@ impl<T: Element> SelectCase<T> {
         self
     }
 
+    /// With scores scaled by a factor that keeps sums exact.
+    pub fn scaled(mut self, scale: f32) -> Self {
+        self.problem = self.problem.selection_scale(scale);
+        self
+    }
+
     /// With queries of which every score is a tie.
     pub fn zero_q(mut self) -> Self {
         self.q.data_mut().fill(T::from_f32(0.0));
@@ -137,6 +143,11 @@ fn hip_cases<T: Element>() -> Vec<SelectCase<T>> {
         new("dense", of([16, 100], HIP).dense_below(1000)),
         new("decode settings", of([1, 700], Hip { top_k: 64, window_size: 32, ..Hip::decode() })),
     ];
+    for scale in [-1.0, -0.5, 0.0, -0.0] {
+        cases.push(new(&format!("scaled by {scale}"), of([16, 300], HIP)).scaled(scale));
+        cases.push(new(&format!("decode, scaled by {scale}"), of([1, 300], HIP)).scaled(scale));
+    }
+    cases.push(new("all ties, scaled by -1", of([16, 300], HIP)).zero_q().scaled(-1.0));
     for representative in REPRESENTATIVES {
         let hip = Hip { representative, ..HIP };
         cases.push(new(&format!("all ties, {representative:?}"), of([16, 300], hip)).zero_q());
@@ -204,6 +215,9 @@ fn infinite_cases<T: Element>() -> Vec<SelectCase<T>> {
         new("two stages of one size", of([16, 300], infinite(&[[8, 80, 4, 1], [8, 40, 1, 1]]))),
         new("the preset for tests", of([70, 700], Preset::Debug.into())),
     ];
+    for scale in [-1.0, 0.0] {
+        cases.push(new(&format!("scaled by {scale}"), of([16, 300], three_stages())).scaled(scale));
+    }
     for representative in [Representative::Center, Representative::First] {
         let method = with(&|method| method.representative = representative);
         cases.push(new(&format!("all ties, {representative:?}"), of([16, 300], method.clone())).zero_q());

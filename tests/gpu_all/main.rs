@@ -27,10 +27,14 @@ mod gpu_lm_shipped;
 mod gpu_matrix;
 #[path = "../gpu_matrix_bf16.rs"]
 mod gpu_matrix_bf16;
+#[path = "../gpu_matrix_long.rs"]
+mod gpu_matrix_long;
 #[path = "../gpu_matrix_select.rs"]
 mod gpu_matrix_select;
 #[path = "../gpu_merge.rs"]
 mod gpu_merge;
+#[path = "../gpu_own_device.rs"]
+mod gpu_own_device;
 #[path = "../gpu_pipelines.rs"]
 mod gpu_pipelines;
 #[path = "../gpu_registers.rs"]

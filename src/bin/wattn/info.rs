@@ -6,8 +6,8 @@ use std::hash::Hash;
 
 use serde::Serialize;
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, Context, DeviceCaps, DeviceSpeed, Hip, PassedOver, Preset,
-    SelectionMethod, SelectionPlan, SelectionProblem, Tier,
+    AttentionPlan, AttentionProblem, AttentionShape, Context, DeviceCaps, DeviceSpeed, DispatchBudget, Hip, PassedOver,
+    Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier,
 };
 
 use crate::args::InfoArgs;
@@ -23,6 +23,8 @@ struct AdapterRow {
     kind: String,
     driver: String,
     best_tier: &'static str,
+    /// Better tiers, each with what it lacks.
+    missed_tiers: Vec<String>,
     shader_f16: bool,
     subgroup_size: Option<[u32; 2]>,
     matrix_edge: Option<u32>,
@@ -96,9 +98,7 @@ impl<'a> AdapterRefused<'a> {
 
 pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
     let problem = args.shape.map(|shape| problem(args, shape)).transpose()?;
-    if let Some(path) = &args.json {
-        files::check_destination(path)?;
-    }
+    files::check_outputs(&[], &[("--json", args.json.as_deref())])?;
     let (opened, passed_over) = adapters(args.adapter.as_deref(), args.measure)?;
     let mut text = format!("wattn {}\n", env!("CARGO_PKG_VERSION"));
     let tier = args.tier.map(Tier::from);
@@ -137,7 +137,13 @@ fn problem(args: &InfoArgs, shape: AttentionShape) -> Result<AttentionProblem, F
         problem = problem.bf16_by_f16_matrices();
     }
     problem.validate()?;
-    Ok(problem)
+    // What no device can do needs none opened to say so.
+    let mut caps = DeviceCaps::BASELINE;
+    caps.budget = DispatchBudget::UNLIMITED;
+    match AttentionPlan::new(&problem, &caps) {
+        Err(error @ wattn::Error::TooLarge { .. }) => Err(error.into()),
+        _ => Ok(problem),
+    }
 }
 
 /// The plan's own table, indented.
@@ -241,6 +247,7 @@ fn row(info: &wgpu::AdapterInfo, caps: &DeviceCaps) -> AdapterRow {
         kind: format!("{:?}", info.device_type),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         best_tier: caps.best_tier().name(),
+        missed_tiers: caps.missed_tiers().iter().map(ToString::to_string).collect(),
         shader_f16: caps.shader_f16,
         subgroup_size: caps.subgroup_size.as_ref().map(|size| [*size.start(), *size.end()]),
         matrix_edge: caps.matrix_edge(),
@@ -281,6 +288,9 @@ impl fmt::Display for AdapterRow {
         writeln!(f, "  {:<17} {}", "best tier", self.best_tier)?;
         for [left, right] in pairs {
             writeln!(f, "  {:<17} {:<16}  {:<12} {}", left.0, left.1, right.0, right.1)?;
+        }
+        for missed in &self.missed_tiers {
+            writeln!(f, "  {:<17} {missed}", "missed tier")?;
         }
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "  {:<17} {reason}", "matrices unused")?;

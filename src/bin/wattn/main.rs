@@ -15,9 +15,10 @@ mod progress;
 mod recall;
 mod tune;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 
 use args::{Cli, Command};
 use failure::Failure;
@@ -26,13 +27,10 @@ use failure::Failure;
 const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = args::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) if !error.use_stderr() => {
-            // Help and version. A closed pipe is no failure of ours.
-            let _ = error.print();
-            return ExitCode::SUCCESS;
-        }
+        Err(error) if !error.use_stderr() => return help(&error),
         Err(error) => return fail(&usage_line(&error.to_string())),
     };
     let done = run(cli);
@@ -44,6 +42,13 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
+    if cli.global.quiet {
+        files::be_quiet();
+    }
+    if let Some(threads) = cli.global.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
+        pool.build_global().map_err(|error| Failure::Usage(format!("--threads {threads}: {error}")))?;
+    }
     match cli.command {
         None => demo::run(),
         Some(Command::Recall(args)) => recall::run(args),
@@ -52,11 +57,28 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Tune(args)) => tune::run(&args),
+        Some(Command::Completions { shell }) => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut args::command(), "wattn", &mut text);
+            files::print(&String::from_utf8_lossy(&text))
+        }
     }
 }
 
+/// Help and version. A closed pipe is no failure of ours, a full disk is.
+fn help(text: &clap::Error) -> ExitCode {
+    match text.print().and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let failure = Failure::file("write", std::path::Path::new("stdout"))(error);
+            fail(&format!("error: {}", failure.line()))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Errors are told however quiet the run is.
 fn fail(line: &str) -> ExitCode {
-    eprintln!("{line}");
+    let _ = writeln!(std::io::stderr(), "{line}");
     ExitCode::from(FAILED)
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use wattn::bench::{Scope, cases};
-use wattn::tune::{self, DeviceKey, Options, Outcome, Trial, TuneError, TuneResult, Tuned, TuningTable};
+use wattn::tune::{self, DeviceEntries, DeviceKey, Options, Outcome, Trial, TuneError, TuneResult, Tuned, TuningTable};
 use wattn::{AttentionClass, AttentionProblem, Context, SelectionClass, SelectionProblem};
 
 use crate::args::tune::TuneArgs;
@@ -36,23 +36,38 @@ impl Job {
 }
 
 pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
-    if let Some(path) = &args.export {
-        files::check_destination(path)?;
-    }
+    files::check_outputs(&[("--import", args.import.as_deref())], &[("--export", args.export.as_deref())])?;
     let stored = tunings::stored().filter(|_| !args.engine.no_cache);
     let mut table = if stored.is_some() { tunings::read_stored() } else { TuningTable::new() };
     match &args.import {
+        // Whoever asks for nothing else wants what is there.
+        None if args.exports_only() => {
+            for entries in table.devices() {
+                files::print(&counted(entries))?;
+            }
+            if table.devices().is_empty() {
+                files::note("note: nothing was measured before, so the table is empty");
+            }
+        }
         Some(path) => {
             let other = tunings::read(path)?;
             for entries in other.devices() {
-                let count = entries.attention.len() + entries.selection.len();
-                files::print(&format!("{}: {count} classes\n", entries.key))?;
+                files::print(&counted(entries))?;
             }
             table.merge(other);
         }
         None => measure(args, &mut table, stored.as_ref())?,
     }
-    keep(&table, stored.as_ref(), args)
+    keep(&table, stored.as_ref(), args)?;
+    match args.export.as_ref().filter(|path| files::is_std(path)) {
+        Some(path) => files::write_bytes(path, table.to_json()?.as_bytes()),
+        None => Ok(()),
+    }
+}
+
+/// How much there is of a device.
+fn counted(entries: &DeviceEntries) -> String {
+    format!("{}: {} classes\n", entries.key, entries.attention.len() + entries.selection.len())
 }
 
 /// Measures what is asked for, and keeps the table after every case.
@@ -98,7 +113,7 @@ fn measure(args: &TuneArgs, table: &mut TuningTable, stored: Option<&PathBuf>) -
 
 /// Writes the table wherever it is to be, so that nothing is lost of what was measured, however the run ends.
 fn keep(table: &TuningTable, stored: Option<&PathBuf>, args: &TuneArgs) -> Result<(), Failure> {
-    if let Some(path) = &args.export {
+    if let Some(path) = args.export.as_ref().filter(|path| !files::is_std(path)) {
         files::write_bytes(path, table.to_json()?.as_bytes())?;
     }
     let Some(path) = stored else { return Ok(()) };
@@ -110,6 +125,11 @@ fn keep(table: &TuningTable, stored: Option<&PathBuf>, args: &TuneArgs) -> Resul
 
 fn open(args: &TuneArgs) -> Result<Context, Failure> {
     let engine = &args.engine;
+    if engine.tuning.is_some() || engine.no_tune {
+        return Err(Failure::Usage(
+            "tune reads no tilings: --tuning and --no-tune are for the other commands".to_owned(),
+        ));
+    }
     if matches!(engine.backend, Backend::Cpu | Backend::Oracle) || engine.tier.is_some() {
         return Err(Failure::Usage(
             "tune tries every tier of a GPU; take --backend auto or gpu, and no --tier".to_owned(),
@@ -118,8 +138,8 @@ fn open(args: &TuneArgs) -> Result<Context, Failure> {
     // What is to be measured is not read first.
     match Engine::open(&EngineArgs { no_tune: true, ..engine.clone() })? {
         Engine::Gpu { context, .. } => Ok(context),
-        Engine::Cpu { no_gpu } => {
-            let reason = no_gpu.unwrap_or_default();
+        Engine::Cpu { passed_over } => {
+            let reason = passed_over.unwrap_or_default();
             Err(Failure::Usage(format!("no GPU to tune ({reason}); --backend gpu takes a software device too")))
         }
         Engine::Oracle => Err(Failure::Usage("the oracle has nothing to tune".to_owned())),

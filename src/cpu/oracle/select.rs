@@ -76,7 +76,8 @@ pub fn select_from<T: Element>(
     };
     let [batch_size, num_sets, num_q_blocks] =
         [shape.batch_size, shape.num_q_heads / heads, shape.seq_len_q.div_ceil(block_size_q)];
-    let all: Vec<[u32; 3]> = (0..batch_size)
+    // Sequences without queries have no lists, however many there are.
+    let all: Vec<[u32; 3]> = (0..if num_q_blocks == 0 { 0 } else { batch_size })
         .flat_map(|b| (0..num_sets).flat_map(move |s| (0..num_q_blocks).map(move |m| [b, s, m])))
         .collect();
     if first_stage > 0 && earlier.len() != all.len() {

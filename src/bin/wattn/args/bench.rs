@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 
 use super::EngineArgs;
@@ -17,7 +18,7 @@ pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
     /// Only cases with one of these texts in their name, such as `decode/` or `131072`
-    #[arg(long, value_name = "TEXT,...", value_delimiter = ',')]
+    #[arg(long, value_name = "TEXT,...", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub(crate) cases: Vec<String>,
     /// Seconds that timing a case should take [default: 5, with --quick 1.2]
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_negative_numbers = true)]

@@ -20,6 +20,11 @@ pub(crate) struct MaskArgs {
 }
 
 impl MaskArgs {
+    /// Whether any of them was given.
+    pub(crate) const fn is_some(&self) -> bool {
+        self.causal || self.window_left.is_some() || self.window_right.is_some()
+    }
+
     pub(crate) fn mask(&self) -> Result<Mask, Failure> {
         let right = match (self.causal, self.window_right) {
             (true, Some(right)) if right > 0 => {

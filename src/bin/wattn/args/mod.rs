@@ -1,6 +1,8 @@
 //! The command line: subcommands, options, and how they map to the library's types.
 
+mod accepted;
 pub(crate) mod bench;
+mod engine;
 pub(crate) mod lm;
 mod mask;
 pub(crate) mod sparse;
@@ -9,7 +11,10 @@ pub(crate) mod tune;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wattn::{AttentionShape, BlockSelection, DType, Granularity, Mask, Tier};
+use wattn::{AttentionShape, BlockSelection, DType, Granularity, Mask};
+
+pub(crate) use accepted::command;
+pub(crate) use engine::{Backend, EngineArgs, TierArg};
 
 use crate::failure::Failure;
 use crate::recall::context::{MAX_HEADS, MAX_LENGTH};
@@ -23,11 +28,25 @@ use sparse::{AttentionArg, Selector, SparseArgs, check_taken};
     version,
     after_help = "Without a command, `wattn` lets the model that comes with it read a page and write on, with dense and with\n\
                   sparse attention: under a minute, no GPU needed.\n\
+                  Files named `-` are stdin and stdout.\n\
                   Exit code: 0, or 2 with one line `error: ...` on stderr."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct GlobalArgs {
+    /// Say nothing but results and errors: no notes, progress and statistics
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Threads that compute on the CPU [default: one for each core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -48,7 +67,7 @@ pub(crate) enum Command {
     ///
     /// Reads `q [batch, seq_len_q, num_q_heads, head_dim]`, `k [batch, seq_len_kv, num_kv_heads, head_dim]`,
     /// `v [batch, seq_len_kv, num_kv_heads, head_dim_v]` in F32, F16 or BF16, all three alike, and optionally
-    /// `seq_lens_kv [batch]` in I32 or U32: how many keys of each sequence count.
+    /// `seq_lens_kv [batch]` in integers of 8 to 64 bits: how many keys of each sequence count.
     ///
     /// Writes `out [batch, seq_len_q, num_q_heads, head_dim_v]` and `lse [batch, seq_len_q, num_q_heads]` (the natural
     /// log of the sum of exponentials) in F32. A row that sees no key gives out 0 and lse -3e38.
@@ -59,7 +78,7 @@ pub(crate) enum Command {
     /// keys (sinks) and to the last ones (window), causally. Then there are also `block_indices [batch, sets,
     /// num_q_blocks, max_blocks]` and `block_counts [batch, sets, num_q_blocks]` in I32: first keys of blocks, ascending,
     /// then -1. A set is a query head, a KV head or the layer, see `--granularity`. `--attention blocks` reads two such
-    /// tensors from the input instead.
+    /// tensors, in any integers, from the input instead.
     Attend(AttendArgs),
     /// Write on with a language model: Llama, Mistral, Qwen2 or Qwen3 from Hugging Face files, or the small one inside
     ///
@@ -85,69 +104,13 @@ pub(crate) enum Command {
     /// more than the noise is kept for this adapter, driver and version, in `tuning.json` of the user's cache folder. All
     /// other commands take it from there, unless they are told `--no-tune`.
     Tune(Box<tune::TuneArgs>),
-}
-
-/// Where to compute.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct EngineArgs {
-    /// Where to compute; `oracle` is the definition in f64, for small inputs
-    #[arg(long, value_enum, default_value_t = Backend::Auto)]
-    pub(crate) backend: Backend,
-    /// Use the first GPU whose name contains this text
-    #[arg(long, value_name = "NAME")]
-    pub(crate) adapter: Option<String>,
-    /// Neither read nor write the user's cache folder: compiled GPU kernels, and tilings of `wattn tune`
-    #[arg(long)]
-    pub(crate) no_cache: bool,
-    /// Cut problems by rules alone, the same on every device of a kind, whatever `wattn tune` has measured
-    #[arg(long, conflicts_with = "tuning")]
-    pub(crate) no_tune: bool,
-    /// Take tilings of this file, which `wattn tune --export` wrote, instead of those in the user's cache folder
-    #[arg(long, value_name = "FILE")]
-    pub(crate) tuning: Option<PathBuf>,
-    /// Force the GPU kernels to use these device features and no others
-    #[arg(long, value_enum)]
-    pub(crate) tier: Option<TierArg>,
-}
-
-impl Default for EngineArgs {
-    fn default() -> Self {
-        Self { backend: Backend::Auto, adapter: None, no_cache: false, no_tune: false, tuning: None, tier: None }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Backend {
-    /// A GPU where there is one, else the CPU
-    Auto,
-    /// A GPU, or fail
-    Gpu,
-    /// The blockwise CPU path
-    Cpu,
-    /// Naive attention in f64
-    Oracle,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TierArg {
-    Baseline,
-    F16,
-    Subgroup,
-    SubgroupF16,
-    /// Matrix products in hardware, for f16 tensors
-    Matrix,
-}
-
-impl From<TierArg> for Tier {
-    fn from(tier: TierArg) -> Self {
-        match tier {
-            TierArg::Baseline => Self::Baseline,
-            TierArg::F16 => Self::F16,
-            TierArg::Subgroup => Self::Subgroup,
-            TierArg::SubgroupF16 => Self::SubgroupF16,
-            TierArg::Matrix => Self::Matrix,
-        }
-    }
+    /// Print what a shell needs to complete commands and options
+    ///
+    /// For bash: `wattn completions bash > ~/.local/share/bash-completion/completions/wattn`.
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -169,7 +132,7 @@ impl From<DtypeArg> for DType {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecallArgs {
-    /// The text; any bytes will do [default: part of "The Rust Programming Language"]
+    /// The text; any bytes will do, `-` is stdin [default: part of "The Rust Programming Language"]
     pub(crate) file: Option<PathBuf>,
     /// Bytes to use, from the start of the file; k and M are understood [default: all, up to 1M]
     #[arg(long, value_name = "BYTES", value_parser = parse_length)]
@@ -237,10 +200,10 @@ pub(crate) struct RecallOptions {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AttendArgs {
-    /// Safetensors file with q, k and v
+    /// Safetensors file with q, k and v; `-` is stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Safetensors file to write; replaced whole or not at all
+    /// Safetensors file to write, replaced whole or not at all; `-` is stdout, and texts go to stderr
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
     #[command(flatten)]
@@ -388,14 +351,7 @@ fn parse_shape(text: &str) -> Result<AttentionShape, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
-
-    #[test]
-    fn the_definition_is_consistent() {
-        Cli::command().debug_assert();
-    }
 
     #[test]
     fn flags_map_to_masks() {

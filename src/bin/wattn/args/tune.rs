@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use wattn::{AttentionProblem, AttentionShape};
 
 use super::bench::parse_seconds;
-use super::{DtypeArg, EngineArgs, MaskArgs, parse_shape};
+use super::{Backend, DtypeArg, EngineArgs, MaskArgs, parse_shape};
 use crate::failure::Failure;
 
 #[derive(Args, Clone, Debug)]
@@ -17,7 +18,7 @@ pub(crate) struct TuneArgs {
     #[arg(long)]
     pub(crate) quick: bool,
     /// Only cases with one of these texts in their name, such as `decode/` or `131072`
-    #[arg(long, value_name = "TEXT,...", value_delimiter = ',', conflicts_with = "shape")]
+    #[arg(long, value_name = "TEXT,...", value_delimiter = ',', conflicts_with = "shape", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) cases: Vec<String>,
     /// Attention of these sizes instead: batch,seq_len_q,seq_len_kv,num_q_heads,num_kv_heads,head_dim,head_dim_v
     #[arg(long, value_name = "SIZES", value_parser = parse_shape)]
@@ -39,15 +40,24 @@ pub(crate) struct TuneArgs {
     /// Measure cases again that were measured on this device
     #[arg(long)]
     pub(crate) again: bool,
-    /// Measure nothing, take the tilings of this file into those of the user's cache folder
+    /// Measure nothing, take the tilings of this file into those of the user's cache folder; `-` is stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "cases", "shape", "again", "no_cache"])]
     pub(crate) import: Option<PathBuf>,
-    /// Write all tilings, those of other devices included, into this file, anew after each case
+    /// Write all tilings, those of other devices included, into this file, anew after each case; alone it writes what is kept
+    /// and measures nothing, with no GPU needed
     #[arg(long, value_name = "FILE")]
     pub(crate) export: Option<PathBuf>,
 }
 
 impl TuneArgs {
+    /// Whether nothing is asked for but what is kept.
+    pub(crate) fn exports_only(&self) -> bool {
+        let Self { engine, quick, cases, shape, mask, seconds, again, export, .. } = self;
+        let asks = *quick || !cases.is_empty() || shape.is_some() || mask.is_some() || seconds.is_some() || *again;
+        let names_a_device = engine.backend != Backend::Auto || engine.adapter.is_some() || engine.no_cache;
+        export.is_some() && !asks && !names_a_device
+    }
+
     /// The one problem that is asked for, if it is one.
     pub(crate) fn problem(&self) -> Result<Option<AttentionProblem>, Failure> {
         let mask = self.mask.mask()?;

@@ -3,33 +3,33 @@
 use std::path::Path;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorInfo};
 use wattn::{AttentionShape, BlockSelection, DType, Element, HostBlocks, HostTensor};
 
+use super::file::TensorFile;
 use crate::failure::Failure;
 
-/// The tensors of the file, before any number is read.
+/// The tensors of the file.
 pub(super) struct Input<'a> {
     pub(super) path: &'a Path,
-    pub(super) q: TensorView<'a>,
-    pub(super) k: TensorView<'a>,
-    pub(super) v: TensorView<'a>,
+    file: TensorFile<'a>,
     pub(super) seq_lens_kv: Option<Vec<u32>>,
-    blocks: Option<[TensorView<'a>; 2]>,
     /// From q, k and the last axis of v; whether the rest agrees is for the library to say.
     pub(super) shape: AttentionShape,
 }
 
 impl<'a> Input<'a> {
-    pub(super) fn open(path: &'a Path, file: &SafeTensors<'a>) -> Result<Self, Failure> {
-        let find = |name: &str| {
-            let tensor = file.tensor(name).map_err(|_| Failure::content(path, format!("there is no tensor `{name}`")));
-            tensor.and_then(|tensor| Ok((axes(path, name, tensor.shape())?, tensor)))
-        };
-        let ((q_shape, q), (k_shape, k), (v_shape, v)) = (find("q")?, find("k")?, find("v")?);
-        for (name, tensor) in [("q", &q), ("k", &k), ("v", &v)] {
-            if !matches!(tensor.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                let reason = format!("`{name}` is {:?}, expected F32, F16 or BF16", tensor.dtype());
+    /// Reads the header.
+    pub(super) fn open(path: &'a Path) -> Result<Self, Failure> {
+        let file = TensorFile::open(path)?;
+        let [q_shape, k_shape, v_shape] = ["q", "k", "v"].map(|name| {
+            let info = tensor(&file, name)?;
+            Ok::<_, Failure>((axes(path, name, &info.shape)?, info.dtype))
+        });
+        let ((q_shape, q), (k_shape, k), (v_shape, v)) = (q_shape?, k_shape?, v_shape?);
+        for (name, dtype) in [("q", q), ("k", k), ("v", v)] {
+            if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                let reason = format!("`{name}` is {dtype:?}, expected F32, F16 or BF16");
                 return Err(Failure::content(path, reason));
             }
         }
@@ -50,19 +50,24 @@ impl<'a> Input<'a> {
                 return Err(Failure::content(path, wattn::Error::Shape { tensor, expected, actual }));
             }
         }
-        let seq_lens_kv = match file.tensor("seq_lens_kv") {
-            Ok(tensor) => Some(lengths(path, &tensor)?),
-            Err(_) => None,
-        };
-        let blocks = file.tensor("block_indices").ok().zip(file.tensor("block_counts").ok());
-        Ok(Self { path, q, k, v, seq_lens_kv, blocks: blocks.map(Into::into), shape })
+        if let Some(lens) = file.info("seq_lens_kv") {
+            let refuse = |reason: String| Err(Failure::content(path, format!("`seq_lens_kv` {reason}")));
+            check_integers(path, "seq_lens_kv", lens.dtype)?;
+            match lens.shape[..] {
+                [len] if len == batch_size as usize => {}
+                [len] => return refuse(format!("holds {len} lengths, there are {batch_size} sequences")),
+                _ => return refuse(format!("has {} axes, expected [batch]", lens.shape.len())),
+            }
+        }
+        Ok(Self { path, file, seq_lens_kv: None, shape })
     }
 
     pub(super) fn common_dtype(&self) -> Result<DType, Failure> {
-        let expected = self.q.dtype();
-        for (name, tensor) in [("k", &self.k), ("v", &self.v)] {
-            if tensor.dtype() != expected {
-                let reason = format!("`{name}` is {:?}, `q` is {expected:?}; --dtype converts all", tensor.dtype());
+        let expected = tensor(&self.file, "q")?.dtype;
+        for name in ["k", "v"] {
+            let dtype = tensor(&self.file, name)?.dtype;
+            if dtype != expected {
+                let reason = format!("`{name}` is {dtype:?}, `q` is {expected:?}; --dtype converts all");
                 return Err(Failure::content(self.path, reason));
             }
         }
@@ -73,62 +78,116 @@ impl<'a> Input<'a> {
         })
     }
 
-    pub(super) fn load<T: Element>(&self, tensor: &TensorView<'_>) -> Result<HostTensor<T>, Failure> {
-        let bytes = tensor.data();
-        // Through f32, which is exact for all three, so that equal types keep their bits.
-        let data = match tensor.dtype() {
-            Dtype::F16 => pairs(bytes).map(|pair| T::from_f32(f16::from_le_bytes(pair).to_f32())).collect(),
-            Dtype::BF16 => pairs(bytes).map(|pair| T::from_f32(bf16::from_le_bytes(pair).to_f32())).collect(),
-            _ => words(bytes).map(|word| T::from_f32(f32::from_le_bytes(word))).collect(),
-        };
-        HostTensor::new(axes(self.path, "tensor", tensor.shape())?, data)
-            .map_err(|error| Failure::content(self.path, error))
+    /// The numbers of q, k or v.
+    pub(super) fn load<T: Element>(&mut self, name: &str) -> Result<HostTensor<T>, Failure> {
+        let info = tensor(&self.file, name)?;
+        let (dtype, shape) = (info.dtype, axes(self.path, name, &info.shape)?);
+        let mut data = Vec::with_capacity(info.shape.iter().product());
+        self.file.read(name, |bytes| match dtype {
+            // Through f32, which is exact for all three, so that equal types keep their bits.
+            Dtype::F16 => data.extend(words(bytes).map(|word| T::from_f32(f16::from_le_bytes(word).to_f32()))),
+            Dtype::BF16 => data.extend(words(bytes).map(|word| T::from_f32(bf16::from_le_bytes(word).to_f32()))),
+            _ => data.extend(words(bytes).map(|word| T::from_f32(f32::from_le_bytes(word)))),
+        })?;
+        HostTensor::new(shape, data).map_err(|error| Failure::content(self.path, error))
+    }
+
+    /// Reads the lengths, if there are any.
+    pub(super) fn load_lengths(&mut self) -> Result<(), Failure> {
+        if self.file.info("seq_lens_kv").is_some() {
+            let most = self.shape.seq_len_kv;
+            let rule = format!("must be from 0 to seq_len_kv = {most}");
+            self.seq_lens_kv = Some(self.integers("seq_lens_kv", 0..=most.into(), &rule)?);
+        }
+        Ok(())
     }
 
     /// Entries of each list in the file, the last axis of `block_indices`.
     pub(super) fn max_blocks(&self) -> Result<u32, Failure> {
-        Ok(axes(self.path, "block_indices", self.blocks()?[0].shape())?[3])
+        Ok(self.list_axes()?[3])
     }
 
-    fn blocks(&self) -> Result<&[TensorView<'a>; 2], Failure> {
-        let missing = "`block_indices` and `block_counts` are needed for --attention blocks";
-        self.blocks.as_ref().ok_or_else(|| Failure::content(self.path, missing))
+    /// Entries of all lists in the file, and counts.
+    pub(super) fn list_entries(&self) -> Result<u64, Failure> {
+        let [batch, sets, q_blocks, max_blocks] = self.list_axes()?.map(u64::from);
+        Ok([batch, sets, q_blocks, max_blocks + 1].into_iter().fold(1, u64::saturating_mul))
     }
 
-    /// The lists of the file, checked.
-    pub(super) fn load_blocks(&self, selection: &BlockSelection) -> Result<HostBlocks, Failure> {
-        let refused = |error: wattn::Error| Failure::content(self.path, error);
-        let [indices, counts] = self.blocks()?;
-        let shape = axes(self.path, "block_indices", indices.shape())?;
-        if counts.shape() != &indices.shape()[..3] {
-            let (actual, expected) = (counts.shape(), &shape[..3]);
+    /// The shape of `block_indices`, with which `block_counts` agrees.
+    fn list_axes(&self) -> Result<[u32; 4], Failure> {
+        let (Some(indices), Some(counts)) = (self.file.info("block_indices"), self.file.info("block_counts")) else {
+            let missing = "`block_indices` and `block_counts` are needed for --attention blocks";
+            return Err(Failure::content(self.path, missing));
+        };
+        let shape = axes(self.path, "block_indices", &indices.shape)?;
+        if counts.shape != indices.shape[..3] {
+            let (actual, expected) = (&counts.shape, &shape[..3]);
             let reason = format!("`block_counts` has shape {actual:?}, expected {expected:?}");
             return Err(Failure::content(self.path, reason));
         }
-        let numbers = |name, tensor, lowest: i64| {
-            let numbers = integers(self.path, name, tensor)?;
-            match numbers.iter().find(|&&number| number < lowest) {
-                Some(number) => Err(Failure::content(self.path, format!("`{name}` holds {number}"))),
-                // -1 becomes `PADDING`; all else came from 32 bits.
-                None => Ok(numbers.into_iter().map(|number| number as u32).collect()),
-            }
-        };
-        let indices = numbers("block_indices", indices, -1)?;
-        let blocks = HostBlocks::new(shape, indices, numbers("block_counts", counts, 0)?).map_err(refused)?;
-        blocks.validate(selection, &self.shape, self.seq_lens_kv.as_deref()).map_err(refused)?;
-        Ok(blocks)
+        check_integers(self.path, "block_indices", indices.dtype)?;
+        check_integers(self.path, "block_counts", counts.dtype)?;
+        Ok(shape)
     }
 
-    /// A small file can ask for a large result (wide values, narrow queries, long lists): better an error than an abort.
-    pub(super) fn check_memory(&self, list_entries: u64) -> Result<(), Failure> {
-        let fits = |len: Option<usize>| len.is_some_and(|len| Vec::<f32>::new().try_reserve_exact(len).is_ok());
-        let len = self.shape.out().iter().try_fold(1usize, |n, &axis| n.checked_mul(axis as usize));
-        if !fits(len) {
-            return Err(Failure::content(self.path, "the result does not fit into memory"));
-        }
-        let entries = usize::try_from(list_entries).ok();
-        fits(entries).then_some(()).ok_or_else(|| Failure::content(self.path, "the lists do not fit into memory"))
+    /// The lists of the file, checked.
+    pub(super) fn load_blocks(&mut self, selection: &BlockSelection) -> Result<HostBlocks, Failure> {
+        let shape = self.list_axes()?;
+        // -1 becomes `PADDING`, which U32 holds as it is.
+        let indices =
+            self.integers("block_indices", -1..=u32::MAX.into(), "must be the first key of a block, or -1")?;
+        let counts = self.integers("block_counts", 0..=u32::MAX.into(), "must be how many blocks are listed")?;
+        let blocks = HostBlocks::new(shape, indices, counts);
+        let checked = blocks.and_then(|blocks| {
+            blocks.validate(selection, &self.shape, self.seq_lens_kv.as_deref())?;
+            Ok(blocks)
+        });
+        checked.map_err(|error| Failure::content(self.path, error))
     }
+
+    /// The numbers of a tensor of integers, cut to 32 bits.
+    fn integers(
+        &mut self,
+        name: &str,
+        range: core::ops::RangeInclusive<i128>,
+        rule: &str,
+    ) -> Result<Vec<u32>, Failure> {
+        let dtype = tensor(&self.file, name)?.dtype;
+        let mut numbers = Vec::new();
+        let mut wrong = None;
+        self.file.read(name, |bytes| {
+            each_integer(dtype, bytes, |number| {
+                if !range.contains(&number) && wrong.is_none() {
+                    wrong = Some((numbers.len(), number));
+                }
+                numbers.push(number as u32); // of the range
+            });
+        })?;
+        match wrong {
+            None => Ok(numbers),
+            Some((index, number)) => Err(Failure::content(self.path, format!("`{name}[{index}]` = {number}: {rule}"))),
+        }
+    }
+
+    /// That the tensors and the results fit into memory, before any of it is asked for: a small file can ask for a large result
+    /// (wide values, narrow queries, long lists), a file with holes for more than there is.
+    pub(super) fn check_memory(&self, dtype: DType, list_entries: u64) -> Result<(), Failure> {
+        let elements = |shape: [u32; 4]| shape.iter().fold(1u64, |n, &axis| n.saturating_mul(axis.into()));
+        let AttentionShape { head_dim_v, .. } = self.shape;
+        let inputs = [self.shape.q(), self.shape.k(), self.shape.v()].map(elements).into_iter();
+        let inputs = inputs.fold(0, u64::saturating_add).saturating_mul(dtype.size_bytes());
+        let results = elements(self.shape.out()).saturating_add(elements(self.shape.out()) / u64::from(head_dim_v));
+        let needed = [self.file.kept_bytes(), inputs, results.saturating_mul(4), list_entries.saturating_mul(4)];
+        let needed = needed.into_iter().fold(0, u64::saturating_add);
+        let fits = usize::try_from(needed).is_ok_and(|len| Vec::<u8>::new().try_reserve_exact(len).is_ok());
+        let refused =
+            || Failure::content(self.path, format!("tensors and results do not fit into memory: {needed} bytes"));
+        fits.then_some(()).ok_or_else(refused)
+    }
+}
+
+fn tensor<'a>(file: &'a TensorFile<'_>, name: &str) -> Result<&'a TensorInfo, Failure> {
+    file.info(name).ok_or_else(|| Failure::content(file.path, format!("there is no tensor `{name}`")))
 }
 
 fn axes(path: &Path, name: &str, shape: &[usize]) -> Result<[u32; 4], Failure> {
@@ -144,33 +203,30 @@ fn axes(path: &Path, name: &str, shape: &[usize]) -> Result<[u32; 4], Failure> {
     Ok(axes)
 }
 
-fn lengths(path: &Path, tensor: &TensorView<'_>) -> Result<Vec<u32>, Failure> {
-    let refuse = |reason: String| Err(Failure::content(path, format!("`seq_lens_kv` {reason}")));
-    if tensor.shape().len() != 1 {
-        return refuse(format!("has {} axes, expected [batch]", tensor.shape().len()));
-    }
-    match integers(path, "seq_lens_kv", tensor)?.as_slice() {
-        lens if lens.iter().all(|&len| len >= 0) => Ok(lens.iter().map(|&len| len as u32).collect()), // from 32 bits
-        lens => {
-            let negative = lens.iter().copied().min().unwrap_or_default();
-            refuse(format!("holds {negative}, a length cannot be negative"))
-        }
+fn check_integers(path: &Path, name: &str, dtype: Dtype) -> Result<(), Failure> {
+    use Dtype::{I8, I16, I32, I64, U8, U16, U32, U64};
+    match dtype {
+        I8 | U8 | I16 | U16 | I32 | U32 | I64 | U64 => Ok(()),
+        other => Err(Failure::content(path, format!("`{name}` is {other:?}, expected integers of 8 to 64 bits"))),
     }
 }
 
-/// The numbers of an I32 or U32 tensor.
-fn integers(path: &Path, name: &str, tensor: &TensorView<'_>) -> Result<Vec<i64>, Failure> {
-    match tensor.dtype() {
-        Dtype::U32 => Ok(words(tensor.data()).map(|word| u32::from_le_bytes(word).into()).collect()),
-        Dtype::I32 => Ok(words(tensor.data()).map(|word| i32::from_le_bytes(word).into()).collect()),
-        other => Err(Failure::content(path, format!("`{name}` is {other:?}, expected I32 or U32"))),
+/// Hands on the numbers of a tensor of integers.
+fn each_integer(dtype: Dtype, bytes: &[u8], mut take: impl FnMut(i128)) {
+    match dtype {
+        Dtype::I8 => words(bytes).for_each(|word| take(i8::from_le_bytes(word).into())),
+        Dtype::U8 => words(bytes).for_each(|word| take(u8::from_le_bytes(word).into())),
+        Dtype::I16 => words(bytes).for_each(|word| take(i16::from_le_bytes(word).into())),
+        Dtype::U16 => words(bytes).for_each(|word| take(u16::from_le_bytes(word).into())),
+        Dtype::I32 => words(bytes).for_each(|word| take(i32::from_le_bytes(word).into())),
+        Dtype::U32 => words(bytes).for_each(|word| take(u32::from_le_bytes(word).into())),
+        Dtype::I64 => words(bytes).for_each(|word| take(i64::from_le_bytes(word).into())),
+        Dtype::U64 => words(bytes).for_each(|word| take(u64::from_le_bytes(word).into())),
+        other => unreachable!("{other:?} was refused"),
     }
 }
 
-fn words(bytes: &[u8]) -> impl Iterator<Item = [u8; 4]> + Clone {
-    bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]])
-}
-
-fn pairs(bytes: &[u8]) -> impl Iterator<Item = [u8; 2]> + Clone {
-    bytes.chunks_exact(2).map(|pair| [pair[0], pair[1]])
+/// The elements of so many bytes each.
+fn words<const SIZE: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; SIZE]> {
+    bytes.as_chunks::<SIZE>().0.iter().copied()
 }

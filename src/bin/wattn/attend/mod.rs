@@ -1,11 +1,12 @@
 //! `wattn attend`: the operator on anybody's tensors, from safetensors to safetensors.
 
+mod file;
 mod input;
 
 use std::time::Instant;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde::Serialize;
 use wattn::{
     AttentionOutput, AttentionProblem, BlockSelection, DType, Element, HostBlocks, HostInputs, HostTensor, LSE_EMPTY,
@@ -68,18 +69,21 @@ struct Sparse {
     seconds: f64,
 }
 
+/// What is to be read, before anything of it is.
+enum Wanted {
+    Dense,
+    Selected(SelectionProblem),
+    Listed(BlockSelection),
+}
+
 pub(crate) fn run(args: &AttendArgs) -> Result<(), Failure> {
     let mask = args.mask()?;
-    let engine = Engine::open(&args.engine)?;
-    for path in [Some(&args.output), args.json.as_ref()].into_iter().flatten() {
-        files::check_destination(path)?;
-    }
-    let bytes = files::read_up_to(&args.input, u64::MAX)?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|error| Failure::content(&args.input, format!("not a safetensors file: {error}")))?;
-    let input = Input::open(&args.input, &file)?;
-    let job = Job { args, engine: &engine, input: &input, mask };
-    match args.dtype.map_or_else(|| input.common_dtype(), |dtype| Ok(dtype.into()))? {
+    args.engine.check()?;
+    let (input, output) = (("--input", Some(args.input.as_path())), ("--output", Some(args.output.as_path())));
+    files::check_outputs(&[input], &[output, ("--json", args.json.as_deref())])?;
+    let input = Input::open(&args.input)?;
+    let job = Job { args, input, mask };
+    match args.dtype.map_or_else(|| job.input.common_dtype(), |dtype| Ok(dtype.into()))? {
         DType::F16 => job.attend::<f16>(),
         DType::BF16 => job.attend::<bf16>(),
         _ => job.attend::<f32>(),
@@ -88,46 +92,59 @@ pub(crate) fn run(args: &AttendArgs) -> Result<(), Failure> {
 
 struct Job<'a> {
     args: &'a AttendArgs,
-    engine: &'a Engine,
-    input: &'a Input<'a>,
+    input: Input<'a>,
     mask: Mask,
 }
 
 impl Job<'_> {
-    fn refused(&self, error: wattn::Error) -> Failure {
-        Failure::content(self.input.path, error)
+    fn refused(&self) -> impl Fn(wattn::Error) -> Failure + use<> {
+        let path = self.input.path.to_owned();
+        move |error| Failure::content(&path, error)
     }
 
-    fn attend<T: Element>(&self) -> Result<(), Failure> {
-        let Self { args, engine, input, mask } = *self;
-        let refused = |error| self.refused(error);
-        let mut problem = AttentionProblem::new(input.shape, T::DTYPE).mask(mask).out_dtype(DType::F32);
+    fn attend<T: Element>(mut self) -> Result<(), Failure> {
+        let (args, mask, refused) = (self.args, self.mask, self.refused());
+        let mut problem = AttentionProblem::new(self.input.shape, T::DTYPE).mask(mask).out_dtype(DType::F32);
         if let Some(scale) = args.softmax_scale {
             problem = problem.softmax_scale(scale);
         }
         if args.bf16_matrices {
             problem = problem.bf16_by_f16_matrices();
         }
-        problem.validate().map_err(refused)?;
-        let (q, k, v) = (input.load::<T>(&input.q)?, input.load::<T>(&input.k)?, input.load::<T>(&input.v)?);
-        let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: input.seq_lens_kv.as_deref() };
-        inputs.validate(&problem).map_err(refused)?;
+        problem.validate().map_err(&refused)?;
+        let wanted = self.wanted(&problem)?;
+        let engine = Engine::open(&args.engine)?;
+        self.input.load_lengths()?;
+        let (q, k, v) = (self.input.load::<T>("q")?, self.input.load::<T>("k")?, self.input.load::<T>("v")?);
+        let listed = match &wanted {
+            Wanted::Listed(selection) => Some(self.input.load_blocks(selection)?),
+            _ => None,
+        };
+        let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: self.input.seq_lens_kv.as_deref() };
+        inputs.validate(&problem).map_err(&refused)?;
 
-        let sparse = self.blocks(&problem, &inputs)?;
         let start = Instant::now();
-        let output = match &sparse {
-            None => {
-                input.check_memory(0)?;
-                engine.attend(&problem, &inputs)?
+        let sparse = match (wanted, listed) {
+            (Wanted::Selected(selection), _) => {
+                let blocks = engine.select(&selection, &inputs.for_selection())?;
+                let seconds = start.elapsed().as_secs_f64();
+                Some(Sparse { selection: selection.blocks(), blocks, problem: Some(selection), seconds })
             }
+            (Wanted::Listed(selection), Some(blocks)) => {
+                Some(Sparse { selection, blocks, problem: None, seconds: 0.0 })
+            }
+            _ => None,
+        };
+        let output = match &sparse {
+            None => engine.attend(&problem, &inputs)?,
             Some(sparse) => {
                 let problem = problem.clone().selected_blocks(sparse.selection);
                 engine.attend_selected(&problem, &inputs, &sparse.blocks)?
             }
         };
-        let seconds = start.elapsed().as_secs_f64() + sparse.as_ref().map_or(0.0, |sparse| sparse.seconds);
+        let seconds = start.elapsed().as_secs_f64();
         let mass = match args.captured_mass {
-            true => Some(CapturedMass::new(engine, &problem, &inputs, &output)?),
+            true => Some(CapturedMass::new(&engine, &problem, &inputs, &output)?),
             false => None,
         };
 
@@ -155,7 +172,7 @@ impl Job<'_> {
         if let Some(CapturedMass { summary: MassSummary { mean, min, .. }, .. }) = &mass {
             text += &format!("captured mass: mean {mean:.5}, min {min:.5}\n");
         }
-        files::print(&text)?;
+        files::tell(&text)?;
         if let Some(path) = &args.json {
             let summary = Summary {
                 engine: engine.describe(),
@@ -173,38 +190,32 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// The lists of blocks, selected or read.
-    fn blocks<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-    ) -> Result<Option<Sparse>, Failure> {
-        let shape = *problem.shape();
+    /// What the options ask for, once its sizes are seen to fit.
+    fn wanted(&self, problem: &AttentionProblem) -> Result<Wanted, Failure> {
+        let (shape, refused) = (*problem.shape(), self.refused());
         if let Some(selector) = self.args.selector(self.mask)? {
-            let problem = selector.problem(shape, T::DTYPE, problem.scale());
-            problem.validate().map_err(|error| self.refused(error))?;
+            let problem = selector.problem(shape, problem.dtype(), problem.scale());
+            problem.validate().map_err(refused)?;
             let selection = problem.blocks();
-            self.input.check_memory(selection.num_lists(&shape) * u64::from(selection.max_blocks))?;
-            let start = Instant::now();
-            let blocks = self.engine.select(&problem, &inputs.for_selection())?;
-            let seconds = start.elapsed().as_secs_f64();
-            return Ok(Some(Sparse { selection, blocks, problem: Some(problem), seconds }));
+            let entries = selection.num_lists(&shape).saturating_mul(selection.max_blocks.into());
+            self.input.check_memory(problem.dtype(), entries)?;
+            return Ok(Wanted::Selected(problem));
         }
         if self.args.attention != AttentionArg::Blocks {
-            return Ok(None);
+            self.input.check_memory(problem.dtype(), 0)?;
+            return Ok(Wanted::Dense);
         }
         let selection = self.args.listed_blocks(self.input.max_blocks()?)?;
-        selection.validate(&shape, self.mask).map_err(|error| self.refused(error))?;
-        self.input.check_memory(0)?;
-        let blocks = self.input.load_blocks(&selection)?;
-        Ok(Some(Sparse { selection, blocks, problem: None, seconds: 0.0 }))
+        selection.validate(&shape, self.mask).map_err(refused)?;
+        self.input.check_memory(problem.dtype(), self.input.list_entries()?)?;
+        Ok(Wanted::Listed(selection))
     }
 }
 
 impl Sparse {
     fn summary(&self) -> SparseSummary {
         let counts = self.blocks.block_counts();
-        let blocks: f64 = counts.iter().map(|&count| f64::from(count)).sum();
+        let blocks: u64 = counts.iter().map(|&count| u64::from(count)).sum();
         SparseSummary {
             granularity: self.selection.granularity.to_string(),
             block_size_q: self.selection.block_size_q,
@@ -213,7 +224,7 @@ impl Sparse {
             window_size: self.selection.window_size,
             dense_below: self.selection.dense_below,
             block_indices: self.blocks.shape(),
-            mean_block_count: blocks / counts.len().max(1) as f64,
+            mean_block_count: blocks as f64 / counts.len().max(1) as f64,
             selection_scale: self.problem.as_ref().map(SelectionProblem::scale),
             selection_seconds: self.seconds,
         }

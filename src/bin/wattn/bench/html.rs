@@ -66,6 +66,7 @@ fn facts(report: &Report) -> String {
         ("device", format!("{} ({}, {})", machine.adapter, machine.kind, machine.backend)),
         ("driver", machine.driver.clone()),
         ("kernels", machine.describe_tier()),
+        ("processor", machine.processor.clone().unwrap_or_else(|| "unknown".to_owned())),
         ("threads", machine.threads.to_string()),
         ("time taken by", format!("{}: {}", report.timing.method.name(), report.timing.note)),
         ("cases", if report.filter.is_empty() { "all".to_owned() } else { report.filter.join(", ") }),

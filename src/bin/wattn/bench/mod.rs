@@ -20,7 +20,7 @@ use crate::files;
 use crate::progress::bar;
 
 /// Reports larger than this are none.
-const MOST_BYTES: u64 = 64 << 20;
+const MOST_BYTES: u64 = 8 << 20;
 
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     if let Some(BenchCommand::Compare(args)) = &args.command {
@@ -32,9 +32,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     }
     // Long work must not be done in vain.
     let json = args.json.as_deref().or(args.resume.as_deref());
-    for path in json.into_iter().chain(args.html.as_deref()) {
-        files::check_destination(path)?;
-    }
+    files::check_outputs(&[], &[("--json", json), ("--html", args.html.as_deref())])?;
     if let Some(folder) = args.plots.as_deref() {
         fs::create_dir_all(folder).map_err(Failure::file("write", folder))?;
     }
@@ -47,7 +45,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         bar.set_message(case);
         suite.run_next()?;
         bar.suspend(|| files::print(&done.rows(&suite.report().cases)))?;
-        if let Some(path) = json {
+        if let Some(path) = json.filter(|path| !files::is_std(path)) {
             files::write_json(path, suite.report())?;
         }
         bar.inc(1);
@@ -118,6 +116,6 @@ fn target(args: &BenchArgs) -> Result<Target, Failure> {
 }
 
 fn read(path: &Path) -> Result<Report, Failure> {
-    let bytes = files::read_up_to(path, MOST_BYTES)?;
+    let bytes = files::read_whole(path, MOST_BYTES)?;
     Report::from_json(&bytes).map_err(|error| Failure::content(path, error))
 }

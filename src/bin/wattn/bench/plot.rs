@@ -76,9 +76,17 @@ impl Figure {
             Self::Length => draw_length(report, root)?,
             Self::Crossover => draw_crossover(report, root)?,
         }
+        // A picture travels without its table.
+        if report.noise.as_ref().is_some_and(|noise| !noise.quiet) {
+            let at = (SIZE.0 as i32 - 28, 32);
+            write(root, "NOISY RUN: not to be compared", at, (PROSE, 20), NOISY, RIGHT)?;
+        }
         root.present().map_err(failed)
     }
 }
+
+/// What warns of numbers that would not come out again.
+const NOISY: RGBColor = RGBColor(200, 40, 40);
 
 /// From a bit below the smallest to a bit above the largest.
 fn around(values: impl Iterator<Item = f64>) -> Range<f64> {

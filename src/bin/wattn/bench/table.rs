@@ -9,6 +9,9 @@ pub(super) fn head(report: &Report) -> String {
     let machine = &report.machine;
     let mut text = format!("wattn {} on {} ({}, {})\n", report.version, machine.adapter, machine.kind, machine.backend);
     // Writing to a String cannot fail.
+    if let Some(processor) = &machine.processor {
+        let _ = writeln!(text, "processor {processor}, {} threads", machine.threads);
+    }
     let _ = writeln!(text, "driver    {}", machine.driver);
     let _ = writeln!(text, "kernels   {}", machine.describe_tier());
     let _ = writeln!(text, "time      {}: {}", report.timing.method.name(), report.timing.note);

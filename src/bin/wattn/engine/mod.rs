@@ -16,6 +16,7 @@ use wattn::{
 
 use crate::args::{Backend, EngineArgs};
 use crate::failure::Failure;
+use crate::files;
 use cpu_prefix::CpuPrefix;
 use gpu_prefix::GpuPrefix;
 pub(crate) use sparse_prefix::{SetLists, SparsePrefix};
@@ -27,7 +28,7 @@ static OPENED: Mutex<Vec<Context>> = Mutex::new(Vec::new());
 pub(crate) fn keep_pipelines() {
     for context in OPENED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         if let Err(error) = context.save_pipelines() {
-            eprintln!("note: {error}");
+            files::note(&format!("note: {error}"));
         }
     }
 }
@@ -59,21 +60,17 @@ pub(crate) const BYTES: u32 = 256;
 pub(crate) enum Engine {
     /// A device of wgpu, with the tier that its kernels are forced to.
     Gpu { context: Context, tier: Option<Tier> },
-    /// Blockwise on the CPU. Holds the reason when a GPU was looked for first.
-    Cpu { no_gpu: Option<String> },
+    /// Blockwise on the CPU. Where a GPU was looked for first, this is what to say of it.
+    Cpu { passed_over: Option<String> },
     /// The definition in f64, one row at a time.
     Oracle,
 }
 
 impl Engine {
     pub(crate) fn open(args: &EngineArgs) -> Result<Self, Failure> {
-        let on_cpu = matches!(args.backend, Backend::Cpu | Backend::Oracle);
-        if on_cpu && (args.adapter.is_some() || args.tier.is_some() || args.tuning.is_some()) {
-            let message = "--adapter, --tier and --tuning are for a GPU, --backend chose a CPU path";
-            return Err(Failure::Usage(message.to_owned()));
-        }
+        args.check()?;
         match args.backend {
-            Backend::Cpu => Ok(Self::Cpu { no_gpu: None }),
+            Backend::Cpu => Ok(Self::Cpu { passed_over: None }),
             Backend::Oracle => Ok(Self::Oracle),
             Backend::Gpu => Self::open_gpu(args, SoftwareAdapters::Accept),
             // A GPU that was named, or kernels that were, must not be replaced by something else.
@@ -81,8 +78,13 @@ impl Engine {
                 Self::open_gpu(args, SoftwareAdapters::Accept)
             }
             // The CPU path is faster than a software device.
-            Backend::Auto => Self::open_gpu(args, SoftwareAdapters::Refuse)
-                .or_else(|failure| Ok(Self::Cpu { no_gpu: Some(failure.line()) })),
+            Backend::Auto => Self::open_gpu(args, SoftwareAdapters::Refuse).or_else(|failure| {
+                let why = match failure {
+                    Failure::Attention(error) => wattn::Engine::Cpu { no_gpu: Some(error) }.describe(),
+                    other => format!("CPU, blockwise ({})", other.line()),
+                };
+                Ok(Self::Cpu { passed_over: Some(why) })
+            }),
         }
     }
 
@@ -93,10 +95,10 @@ impl Engine {
         }
         let mut context = Context::request_blocking(&options)?;
         for passed_over in context.passed_over() {
-            eprintln!("note: passed over {passed_over}");
+            files::note(&format!("note: passed over {passed_over}"));
         }
         if let PipelineCacheState::Ignored { path, reason } = context.pipeline_cache_state() {
-            eprintln!("note: {} is ignored: {reason}", path.display());
+            files::note(&format!("note: {} is ignored: {reason}", path.display()));
         }
         keep_later(&context);
         // No watchdog waits for a software device.
@@ -112,13 +114,12 @@ impl Engine {
     /// Where the work is done and, when that is not what `auto` looks for first, why.
     pub(crate) fn describe(&self) -> String {
         match self {
-            Self::Gpu { context, tier: Some(tier) } => format!("{}, {tier} tier", context.describe()),
-            Self::Gpu { context, tier: None } => {
-                let tuned = if context.caps().tuning().is_some() { ", tuned" } else { "" };
-                format!("{}, {} tier{tuned}", context.describe(), context.caps().best_tier())
+            Self::Gpu { context, tier } => {
+                let name = wattn::name_adapter(&context.device().adapter_info());
+                let tuned = if tier.is_none() && context.caps().tuning().is_some() { ", tuned" } else { "" };
+                format!("{name}, {} tier{tuned}", tier.unwrap_or_else(|| context.caps().best_tier()))
             }
-            Self::Cpu { no_gpu: None } => "CPU, blockwise".to_owned(),
-            Self::Cpu { no_gpu: Some(reason) } => format!("CPU, blockwise ({reason})"),
+            Self::Cpu { passed_over } => passed_over.clone().unwrap_or_else(|| "CPU, blockwise".to_owned()),
             Self::Oracle => "CPU, f64 oracle".to_owned(),
         }
     }

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::files;
 
 /// Tables larger than this are none.
-const MOST_BYTES: u64 = 16 << 20;
+const MOST_BYTES: u64 = 4 << 20;
 
 /// Where the table of this user is.
 pub(crate) fn stored() -> Option<PathBuf> {
@@ -21,7 +21,7 @@ pub(crate) fn stored() -> Option<PathBuf> {
 
 /// The table of a file.
 pub(crate) fn read(path: &Path) -> Result<TuningTable, Failure> {
-    TuningTable::from_json(&files::read_up_to(path, MOST_BYTES)?).map_err(|error| Failure::content(path, error))
+    TuningTable::from_json(&files::read_whole(path, MOST_BYTES)?).map_err(|error| Failure::content(path, error))
 }
 
 /// The table of this user. One that cannot be used is named and passed over: it spoils no result.
@@ -29,7 +29,7 @@ pub(crate) fn read_stored() -> TuningTable {
     let Some(path) = stored() else { return TuningTable::new() };
     read(&path).unwrap_or_else(|failure| {
         if !matches!(&failure, Failure::File { source, .. } if source.kind() == ErrorKind::NotFound) {
-            eprintln!("note: {} is ignored: {}", path.display(), failure.line());
+            files::note(&format!("note: {} is ignored: {}", path.display(), failure.line()));
         }
         TuningTable::new()
     })

@@ -85,9 +85,8 @@ impl Bench<'_> {
 }
 
 pub(super) fn run(args: &EvalArgs) -> Result<(), Failure> {
-    for path in [&args.png, &args.json].into_iter().flatten() {
-        files::check_destination(path)?;
-    }
+    let texts: Vec<_> = args.text.iter().map(|path| ("--text", Some(path.as_path()))).collect();
+    files::check_outputs(&texts, &[("--png", args.png.as_deref()), ("--json", args.json.as_deref())])?;
     let loaded = load(&args.model)?;
     let trained = loaded.model.config().trained_len;
     let contexts = lengths(&args.contexts, &[trained / 4, trained / 2, trained], SCORED as u32, "--contexts")?;

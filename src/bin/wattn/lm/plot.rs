@@ -24,6 +24,10 @@ pub(super) fn draw(path: &Path, report: &Report) -> Result<(), Failure> {
     let margin = 0.08 * (high - low).max(0.01);
     let first = f64::from(report.contexts.first().copied().unwrap_or(1));
     let last = f64::from(report.contexts.last().copied().unwrap_or(2)).max(first + 1.0);
+    // Ten labels, no two alike.
+    let digits = if high - low < 0.15 { 3 } else { 2 };
+    // Powers of ten alone would leave most pictures without a number.
+    let contexts = report.contexts.iter().map(|&context| f64::from(context)).collect();
     let mut chart = ChartBuilder::on(&root)
         .margin_top(70)
         .margin_left(28)
@@ -31,7 +35,7 @@ pub(super) fn draw(path: &Path, report: &Report) -> Result<(), Failure> {
         .margin_bottom(16)
         .x_label_area_size(48)
         .y_label_area_size(70)
-        .build_cartesian_2d((first..last).log_scale(), low - margin..high + margin)
+        .build_cartesian_2d((first..last).log_scale().with_key_points(contexts), low - margin..high + margin)
         .map_err(failed)?;
     chart
         .configure_mesh()
@@ -39,8 +43,9 @@ pub(super) fn draw(path: &Path, report: &Report) -> Result<(), Failure> {
         .bold_line_style(GRID)
         .axis_style(FAINT)
         .label_style((PROSE, 17).into_font().color(&FAINT))
+        .x_labels(report.contexts.len().max(2))
         .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| format!("{y:.2}"))
+        .y_label_formatter(&|y| format!("{y:.digits$}"))
         .x_desc("tokens of context")
         .axis_desc_style((PROSE, 17).into_font().color(&FAINT))
         .draw()

@@ -37,9 +37,7 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
             return Err(Failure::Usage(message.to_owned()));
         }
     };
-    if let Some(path) = &args.json {
-        files::check_destination(path)?;
-    }
+    files::check_outputs(&[("--file", args.file.as_deref())], &[("--json", args.json.as_deref())])?;
     let sampling = args.sampling();
     sampling.validate()?;
     let Loaded { name, model, engine, engine_name } = load(&args.model)?;
@@ -123,8 +121,10 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
     let share = |share: Option<f64>| {
         share.map_or_else(String::new, |share| format!(", {:>3.0} % of it attention", 100.0 * share))
     };
-    files::print(&format!(
-        "\n\n{}\n  read   {:>6} tokens, {:>8.1} a second{}\n  wrote  {:>6} tokens, {:>8.1} a second{}; {}\n",
+    // Stdout is the text, and nothing else.
+    files::print("\n")?;
+    files::note(&format!(
+        "\n{}\n  read   {:>6} tokens, {:>8.1} a second{}\n  wrote  {:>6} tokens, {:>8.1} a second{}; {}",
         report.engine,
         report.read_tokens,
         rate(report.read_tokens, report.read_seconds),
@@ -133,7 +133,7 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
         rate(report.written_tokens, report.written_seconds),
         share(report.written_attention_share),
         report.stop,
-    ))?;
+    ));
     match &args.json {
         Some(path) => files::write_json(path, &report),
         None => Ok(()),
@@ -150,12 +150,12 @@ fn length(args: &WriteArgs, prompt: usize, trained: u32) -> Result<u32, Failure>
     }
     let past = format!("the prompt has {prompt} tokens, the model was trained for texts of {trained}");
     if args.past_context {
-        eprintln!("warning: {past}: what lies past them may make no sense");
+        files::note(&format!("warning: {past}: what lies past them may make no sense"));
         return Ok(length);
     }
     if prompt > trained {
         return Err(Failure::Usage(format!("{past}: cut it, or go on with --past-context")));
     }
-    eprintln!("warning: {past}: it ends there; --past-context goes on");
+    files::note(&format!("warning: {past}: it ends there; --past-context goes on"));
     Ok(trained)
 }

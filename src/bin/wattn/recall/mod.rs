@@ -48,6 +48,9 @@ pub(crate) struct Job {
 
 pub(crate) fn run(args: RecallArgs) -> Result<(), Failure> {
     let selectors = args.selectors()?;
+    let outputs = [("--mask-png", &args.mask_png), ("--png", &args.png), ("--json", &args.json)];
+    let outputs = outputs.map(|(name, path)| (name, path.as_deref()));
+    files::check_outputs(&[("the text", args.file.as_deref())], &outputs)?;
     let length = args.length.unwrap_or(MAX_LENGTH);
     let (name, text) = match &args.file {
         Some(file) => {
@@ -65,9 +68,6 @@ pub(crate) fn run(args: RecallArgs) -> Result<(), Failure> {
 
 /// Predicts, checks, reports. A failed check is an error, after everything was written.
 fn run_job(job: &Job) -> Result<(), Failure> {
-    for path in [&job.mask_png, &job.png, &job.json].into_iter().flatten() {
-        files::check_destination(path)?;
-    }
     let engine = Engine::open(&job.options.engine)?;
     match job.options.dtype.into() {
         DType::F16 => recall::<f16>(job, &engine),
@@ -158,7 +158,8 @@ fn predict<T: Element>(
     mixture.count(text[0]);
     let sampled = check::sampled_rows(text.len() - 1, encoders.len());
     // Work grows with the square of the position, and so does the bar.
-    let progress = ProgressBar::new(pairs(text.len() - 1)).with_style(style());
+    let progress = if files::is_quiet() { ProgressBar::hidden() } else { ProgressBar::new(pairs(text.len() - 1)) };
+    progress.set_style(style());
     // The last byte has no successor to predict, so its query is not asked.
     for start in (0..text.len() - 1).step_by(chunk as usize) {
         let end = (start + chunk as usize).min(text.len() - 1);

@@ -1,0 +1,102 @@
+//! Long walks by matrix products: sums that leave the matrices on the way, on every adapter that multiplies them.
+//! `bash tests/matrix` provides a software device.
+
+mod common;
+
+use common::gpu::{bits, check_twin, matrix_contexts, problem_of, run, run_twins, tilings};
+use common::{Case, Exp, shape};
+use half::f16;
+use wattn::{AttentionPlan, AttentionShape, Context, DType, DeviceCaps, DispatchBudget, Mask, Tier, Tiling};
+
+/// Every adapter and tiny tiling without splits.
+fn unsplit() -> Vec<(&'static Context, Tiling)> {
+    let tilings =
+        |ctx: &'static Context| tilings(ctx.caps(), Tier::Matrix).into_iter().map(move |tiling| (ctx, tiling));
+    matrix_contexts().into_iter().flat_map(tilings).filter(|(_, tiling)| tiling.num_splits == 1).collect()
+}
+
+fn plan_of(case: &Case<f16>, caps: &DeviceCaps, tiling: Tiling) -> AttentionPlan {
+    AttentionPlan::with_tiling(&problem_of(case, DType::F32), caps, Tier::Matrix, tiling).unwrap()
+}
+
+/// One run against the oracle and against the twins.
+fn check(ctx: &Context, plan: &AttentionPlan, case: &Case<f16>) {
+    let what = format!("{} {:?} {case:?}", ctx.describe(), plan.tiling());
+    let got = run(ctx, plan, case);
+    case.check_against_naive_with(&got, Exp::of(plan), &what);
+    let twin = run_twins(plan, case);
+    check_twin(plan.tier(), (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
+}
+
+/// A long walk's sums leave the matrices every 4096 keys and are added up in f32. One key weighs so much that no product after it
+/// changes the sum that it is in: without folding, those of all other keys would be lost.
+#[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
+fn long_walks_are_folded() {
+    let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 9001], [1, 1]) };
+    let mut case = Case::<f16>::random(shape, Mask::Full, 1);
+    case.q.data_mut().fill(f16::ZERO);
+    case.v
+        .data_mut()
+        .iter_mut()
+        .enumerate()
+        .for_each(|(i, v)| *v = f16::from_f32(if i < 8 { 32768.0 } else { 2f32.powi(-13) }));
+    let seen = f64::from(shape.seq_len_kv);
+    // Of the first 4096 keys only the first one counts.
+    let (all, folded) = (32768.0 + (seen - 1.0) * 2f64.powi(-13), 32768.0 + (seen - 4096.0) * 2f64.powi(-13));
+    for (ctx, tiling) in unsplit() {
+        let mut caps = ctx.caps().clone();
+        for budget in [caps.budget, DispatchBudget::new(1, 1)] {
+            caps.budget = budget;
+            let plan = plan_of(&case, &caps, tiling);
+            let folds = plan.dispatches()[0].specialization.constant("FOLD_TILES").unwrap();
+            assert_eq!(folds * tiling.tile_kv(), 4096, "{plan}");
+            let got = run(ctx, &plan, &case);
+            let what = format!("{} {tiling:?}", ctx.describe());
+            for out in got.out.data() {
+                let sum = f64::from(*out) * seen;
+                assert!(sum >= folded - 0.02 && sum <= all + 0.02, "{what}: {sum}, not from {folded} to {all}");
+            }
+            let twin = run_twins(&plan, &case);
+            check_twin(plan.tier(), (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
+        }
+        // Walks of up to 8192 keys, of whole sequences or of splits, are not.
+        for (seq_len_kv, num_splits) in [(8192, 1), (9001, 2)] {
+            let case = Case::<f16>::random(AttentionShape { seq_len_kv, ..shape }, Mask::Full, 1);
+            let plan = plan_of(&case, ctx.caps(), Tiling { num_splits, ..tiling });
+            assert_eq!(plan.dispatches()[0].specialization.constant("FOLD_TILES"), Some(0));
+        }
+    }
+}
+
+/// Folded sums move with the others when scores rise, and a walk that is cut anywhere gives the same bits.
+#[test]
+#[ignore = "needs cooperative matrices: bash tests/matrix"]
+fn folded_sums_move_and_are_carried() {
+    let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 9001], [1, 1]) };
+    let mut case = Case::<f16>::random(shape, Mask::Causal, 2);
+    // Scores that rise along the keys by some 60 in base 2.
+    case.q
+        .data_mut()
+        .iter_mut()
+        .enumerate()
+        .for_each(|(i, q)| *q = f16::from_f32(if i % 8 == 0 { 8.0 } else { q.to_f32() }));
+    for (i, k) in case.k.data_mut().iter_mut().enumerate() {
+        *k = f16::from_f32(if i % 8 == 0 { (i / 8) as f32 / 600.0 } else { k.to_f32() });
+    }
+    for (ctx, tiling) in unsplit().into_iter().take(1) {
+        let plan = plan_of(&case, ctx.caps(), tiling);
+        check(ctx, &plan, &case);
+        // The variants that are cut are the same text, whatever the budget.
+        let mut caps = ctx.caps().clone();
+        let mut bits_of = |budget| {
+            caps.budget = budget;
+            let plan = plan_of(&case, &caps, tiling);
+            (plan.dispatches()[0].stretches.len(), bits(&run(ctx, &plan, &case)))
+        };
+        let (few, coarse) = bits_of(DispatchBudget::new(1 << 22, 1 << 22));
+        let (many, fine) = bits_of(DispatchBudget::new(1 << 18, 1 << 18));
+        assert!(few < many && many > 8, "{few} and {many} stretches");
+        assert!(coarse == fine, "{} {tiling:?}", ctx.describe());
+    }
+}
