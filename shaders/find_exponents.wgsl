@@ -29,9 +29,10 @@ fn whole_head(batch: u32, head: u32) -> Slice {
         let first = params.q_offset + batch * params.q_batch + head * params.q_head;
         return Slice(OF_Q, first, params.q_seq, HEAD_DIM4, 0u, params.seq_len_q);
     }
-    // The last query sits on the last key, and the first sees those that no other does.
-    let end = seq_len_kv_of(batch);
-    let begin = u32(clamp(i32(end) - i32(params.seq_len_q) - params.window_left, 0, i32(end)));
+    // The last query sits on the last key. Of those before and after, the first query and the last one see those that no other does.
+    let length = i32(seq_len_kv_of(batch));
+    let begin = u32(clamp(length - i32(params.seq_len_q) - params.window_left, 0, length));
+    let end = max(begin, u32(clamp(length + params.window_right, 0, length)));
     let num_kv_heads = params.num_q_heads / params.group_size;
     let kv_head = (head - params.num_q_heads) % num_kv_heads;
     if head - params.num_q_heads < num_kv_heads {

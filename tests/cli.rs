@@ -88,6 +88,7 @@ fn attend_agrees_with_the_oracle_under_every_mask() {
         // Fewer keys than queries in one sequence: its first rows see none under a causal mask.
         round_trip::<f32>(Dtype::F32, flags, mask, None, Some(&[3, 37]));
     }
+    round_trip::<f32>(Dtype::F32, &["--causal-at", "4"], Mask::causal_at(4), None, None);
 }
 
 #[test]

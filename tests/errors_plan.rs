@@ -4,8 +4,8 @@
 mod devices;
 
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Error, Hip, Mask, MergePlan, MergeProblem,
-    SelectionProblem, Sharing, Tier, Tiling,
+    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Error, Hip, HostInputs, HostTensor, Mask,
+    MergePlan, MergeProblem, SelectionProblem, Sharing, Tier, Tiling, cpu,
 };
 
 const SHAPE: AttentionShape = AttentionShape {
@@ -47,6 +47,24 @@ fn problems_break_rules_by_name() {
         let error = MergePlan::new(&problem, &DeviceCaps::BASELINE).unwrap_err();
         assert!(matches!(error, Error::Invalid { field, .. } if field == wanted), "{error}");
     }
+}
+
+/// Lengths of sequences say where queries sit, and so does this mask; it is not for lists either.
+#[test]
+fn causal_at_takes_lengths_of_the_shape() {
+    let problem = AttentionProblem::new(SHAPE, DType::F32).mask(Mask::causal_at(2));
+    AttentionPlan::new(&problem, &DeviceCaps::BASELINE).unwrap();
+    let error = AttentionPlan::new(&problem.clone().with_seq_lens_kv(), &DeviceCaps::BASELINE).unwrap_err();
+    assert!(matches!(error, Error::Argument { argument: "seq_lens_kv", .. }), "{error}");
+    let [q, k, v] = [SHAPE.q(), SHAPE.k(), SHAPE.v()].map(HostTensor::<f32>::zeros);
+    let lens = vec![1; SHAPE.batch_size as usize];
+    let error = cpu::attend(&problem, &HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: Some(&lens) }).unwrap_err();
+    assert!(matches!(error, Error::Argument { argument: "seq_lens_kv", .. }), "{error}");
+    let blocks = SelectionProblem::new(SHAPE, DType::F32, Hip::default()).blocks();
+    let error = problem.selected_blocks(blocks).validate().unwrap_err();
+    assert!(matches!(error, Error::Argument { argument: "mask", .. }), "{error}");
+    let selection = SelectionProblem::new(SHAPE, DType::F32, Hip::default()).mask(Mask::causal_at(2));
+    assert!(selection.validate().is_err());
 }
 
 /// Not a wish that goes unheard: it has no meaning for other types, and no room beside lists of blocks.

@@ -7,7 +7,7 @@ use common::gpu::{
     Buffers, bind, buffer, check_twin, columns_tilings, contexts, plan_of, problem_of, read_all, run, submit, tiers,
     tiny_tiling,
 };
-use common::{Case, Exp, MASKS, shape};
+use common::{Case, Exp, MASKS, masks_for_lengths, shape};
 use half::{bf16, f16};
 use wattn::cpu::twins;
 use wattn::{
@@ -138,7 +138,7 @@ fn past_is_nan(data: &[f32], lens: [u32; 2]) -> Vec<f32> {
 /// Many queries, each sequence with a length of its own, in prefill and in splits.
 #[test]
 fn prefill_with_lengths_on_the_gpu() {
-    for mask in MASKS {
+    for mask in masks_for_lengths() {
         let mut case = Case::<f32>::random(shape(2, [11, 53], [2, 2]), mask, 4);
         let lens = [33, 8];
         case.seq_lens_kv = Some(lens.to_vec());

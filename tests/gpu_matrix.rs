@@ -8,7 +8,7 @@ use common::gpu::{
     Buffers, bind, bits, check_twin, matrix_contexts, packed, problem_of, run, run_twins, submit, tilings, tiny_tiling,
 };
 use common::selected::callers_cases;
-use common::{Case, Exp, MASKS, shape};
+use common::{Case, Exp, MASKS, masks_for_lengths, shape};
 use half::{bf16, f16};
 use wattn::cpu::twins;
 use wattn::{
@@ -169,7 +169,7 @@ fn walks_in_parts() {
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn lengths_of_their_own() {
-    for (seed, mask) in (1..).zip(MASKS) {
+    for (seed, mask) in (1..).zip(masks_for_lengths()) {
         let mut case = Case::<f16>::random(shape(3, [11, 53], [2, 2]), mask, seed);
         let lens = [33, 0, 53];
         case.seq_lens_kv = Some(lens.to_vec());

@@ -273,14 +273,16 @@ fn zeros_and_the_ends_of_the_range() {
     }
 }
 
-/// Keys past a sequence's length, and keys before every window, are NaN, infinite or huge: the bits are those of a run where they are small.
+/// Keys past a sequence's length, before every window, and behind the last query's are NaN, infinite or huge: the bits are those of a run
+/// where they are small.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn what_no_query_sees_scales_nothing() {
-    for (seed, mask) in (1..).zip([Mask::Causal, Mask::Window { left: Some(3), right: Some(2) }]) {
+    for (seed, mask) in (1..).zip([Mask::Causal, Mask::Window { left: Some(3), right: Some(2) }, Mask::causal_at(9)]) {
         let mut clean = Case::<bf16>::random(shape(3, [11, 53], [2, 2]), mask, seed);
-        let lens = [33, 0, 53];
-        clean.seq_lens_kv = Some(lens.to_vec());
+        let placed = matches!(mask, Mask::CausalAt { .. });
+        let lens = if placed { [53; 3] } else { [33, 0, 53] };
+        clean.seq_lens_kv = (!placed).then(|| lens.to_vec());
         everywhere(|ctx, tiling| {
             let plan = plan_of(&clean, ctx.caps(), tiling);
             check(ctx, &plan, &clean);
@@ -289,10 +291,11 @@ fn what_no_query_sees_scales_nothing() {
                 let mut case = clean.clone();
                 for (b, &len) in lens.iter().enumerate() {
                     let first = case.mask.visible(0, 11, len).start as usize;
+                    let end = case.mask.visible(10, 11, len).end as usize;
                     for tensor in [&mut case.k, &mut case.v] {
                         let sequence = &mut tensor.data_mut()[b * 53 * 32..][..53 * 32];
                         sequence[..first * 32].fill(bad);
-                        sequence[len as usize * 32..].fill(bad);
+                        sequence[end * 32..].fill(bad);
                     }
                 }
                 assert!(expected == bits(&run(ctx, &plan, &case)), "{} {tiling:?} {mask} {bad}", ctx.describe());

@@ -64,6 +64,9 @@ impl<T: Element> HostInputs<'_, T> {
                 return Err(Error::Shape { tensor, expected, actual: given.shape() });
             }
         }
+        if self.seq_lens_kv.is_some() {
+            problem.check_lengths_of_their_own()?;
+        }
         validate_seq_lens(self.seq_lens_kv, shape)
     }
 

@@ -252,8 +252,9 @@ impl Attention {
                 [num_sets, max_blocks, sizes[0], sizes[1], sizes[2], sizes[3]]
             });
         let [indices_offset, counts_offset] = places.blocks;
-        let (left, right) = problem.mask.bounds();
-        let window = |side: Option<u32>| side.unwrap_or(OPEN_WINDOW).min(OPEN_WINDOW) as i32; // 2^30 fits
+        let (left, right) = problem.mask.bounds(shape.seq_len_q, shape.seq_len_kv);
+        let open = i64::from(OPEN_WINDOW);
+        let window = |side: Option<i64>| side.unwrap_or(open).clamp(-open, open) as i32; // 2^30 fits
         let (q_offset, [q_batch, q_seq, q_head]) = places.q;
         let (k_offset, [k_batch, k_seq, k_head]) = places.k;
         let (v_offset, [v_batch, v_seq, v_head]) = places.v;

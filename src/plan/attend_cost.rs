@@ -65,11 +65,12 @@ impl<'a> Walks<'a> {
 
     /// Tiles of the longest walk of a workgroup.
     fn most_tiles(&self) -> u64 {
-        let seq_len_kv = u64::from(self.problem.shape().seq_len_kv);
+        let (shape, mask) = (self.problem.shape(), self.problem.mask);
+        let seq_len_kv = u64::from(shape.seq_len_kv);
         let queries = u64::from(self.tiling.tile_q().div_ceil(self.rows.heads_per_set)) + 1;
-        let keys = match (&self.problem.blocks, self.problem.mask.bounds()) {
+        let keys = match (&self.problem.blocks, mask.bounds(shape.seq_len_q, shape.seq_len_kv)) {
             (Some(blocks), _) => self.selected_keys(blocks, seq_len_kv),
-            (None, (Some(left), Some(right))) => (u64::from(left) + u64::from(right) + queries).min(seq_len_kv),
+            (None, (Some(left), Some(right))) => ((left + right) as u64 + queries).min(seq_len_kv),
             (None, _) => seq_len_kv,
         };
         self.tiles(keys).div_ceil(self.tiling.num_splits.into()).max(1)

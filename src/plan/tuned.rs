@@ -65,11 +65,11 @@ impl AttentionClass {
         let q_blocks = u64::from(shape.seq_len_q).div_ceil(rows.block_size_q.into());
         let mask = match problem.mask {
             Mask::Full => MaskKind::Full,
-            Mask::Causal => MaskKind::Causal,
+            Mask::Causal | Mask::CausalAt { .. } => MaskKind::Causal,
             Mask::Window { .. } => MaskKind::Window,
         };
-        let window = match problem.mask.bounds() {
-            (Some(left), Some(right)) => u64::from(left) + u64::from(right) + 1,
+        let window = match problem.mask.bounds(shape.seq_len_q, shape.seq_len_kv) {
+            (Some(left), Some(right)) => (left + right) as u64 + 1,
             _ => u64::MAX,
         };
         let listed = problem.blocks.map_or(u64::MAX, |blocks| blocks.most_keys());

@@ -66,19 +66,7 @@ impl AttentionShape {
 }
 
 /// Which keys a query sees. Query `i` sits at position `p = i + seq_len_kv - seq_len_q` (the last query sits on the
-/// last key: bottom-right alignment), with the actual key length of its sequence.
-///
-/// Where the first query sits on key `first` instead, later keys are not seen, and so need not be there: give
-/// `first + seq_len_q` as the key length, in the shape or as `seq_lens_kv`.
-///
-/// ```
-/// use wattn::Mask;
-/// // 4 queries from key 10 on, in a cache of 64 keys of which 14 count.
-/// let (first, seq_len_q) = (10, 4);
-/// for query in 0..seq_len_q {
-///     assert_eq!(Mask::Causal.visible(query, seq_len_q, first + seq_len_q), 0..first + query + 1);
-/// }
-/// ```
+/// last key: bottom-right alignment), with the actual key length of its sequence; [`Mask::CausalAt`] says where the first one sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Mask {
@@ -93,6 +81,12 @@ pub enum Mask {
         left: Option<u32>,
         /// Keys after it.
         right: Option<u32>,
+    },
+    /// Query `i` sees keys up to `first + i`, wherever the keys end. For lengths in the shape: where they come from
+    /// `seq_lens_kv`, they say by themselves where queries sit, and this mask is [`Error::Argument`].
+    CausalAt {
+        /// The last key that the first query sees.
+        first: u32,
     },
 }
 
@@ -127,24 +121,47 @@ impl Mask {
         Self::Window { left: Some(distance), right: Some(distance) }
     }
 
-    /// `(left, right)` as in [`Mask::Window`].
+    /// Keys up to the query's own, where the first query sits on key `first`: a piece of a prompt in a buffer that has room for more
+    /// keys, or top-left alignment with `first` 0.
+    ///
+    /// ```
+    /// use wattn::Mask;
+    /// let mask = Mask::causal_at(10);
+    /// assert_eq!(mask.visible(3, 4, 64), 0..14); // of 64 keys
+    /// assert_eq!(mask.visible(3, 4, 12), 0..12); // of 12
+    /// assert_eq!(mask.visible(2, 4, 14), Mask::Causal.visible(2, 4, 14)); // the same where the last query sits on the last key
+    /// ```
     #[must_use]
-    pub const fn bounds(self) -> (Option<u32>, Option<u32>) {
+    pub const fn causal_at(first: u32) -> Self {
+        Self::CausalAt { first }
+    }
+
+    /// How many keys before a query's position, and after it, it sees at most, as in [`Mask::Window`]; after it a negative number where
+    /// [`Mask::CausalAt`] puts queries before the last keys.
+    #[must_use]
+    pub const fn bounds(self, seq_len_q: u32, seq_len_kv: u32) -> (Option<i64>, Option<i64>) {
+        const fn signed(side: Option<u32>) -> Option<i64> {
+            match side {
+                Some(side) => Some(side as i64),
+                None => None,
+            }
+        }
         match self {
             Self::Full => (None, None),
             Self::Causal => (None, Some(0)),
-            Self::Window { left, right } => (left, right),
+            Self::Window { left, right } => (signed(left), signed(right)),
+            Self::CausalAt { first } => (None, Some(first as i64 + seq_len_q as i64 - seq_len_kv as i64)),
         }
     }
 
     /// The half-open range of keys that query `q_index` sees.
     #[must_use]
     pub fn visible(self, q_index: u32, seq_len_q: u32, seq_len_kv: u32) -> core::ops::Range<u32> {
-        let (left, right) = self.bounds();
+        let (left, right) = self.bounds(seq_len_q, seq_len_kv);
         let position = i64::from(q_index) + i64::from(seq_len_kv) - i64::from(seq_len_q);
         let clamp = |key: i64| key.clamp(0, i64::from(seq_len_kv)) as u32;
-        let start = left.map_or(0, |left| clamp(position - i64::from(left)));
-        let end = right.map_or(seq_len_kv, |right| clamp(position + i64::from(right) + 1));
+        let start = left.map_or(0, |left| clamp(position - left));
+        let end = right.map_or(seq_len_kv, |right| clamp(position + right + 1));
         start..end.max(start)
     }
 }
@@ -156,6 +173,7 @@ impl core::fmt::Display for Mask {
             Self::Full => f.write_str("full"),
             Self::Causal => f.write_str("causal"),
             Self::Window { left, right } => write!(f, "window(left {}, right {})", side(left), side(right)),
+            Self::CausalAt { first } => write!(f, "causal from key {first}"),
         }
     }
 }
@@ -277,6 +295,16 @@ impl AttentionProblem {
         self
     }
 
+    /// Checks that the mask goes with a length for each sequence.
+    pub(crate) const fn check_lengths_of_their_own(&self) -> Result<()> {
+        let rule = "Mask::CausalAt takes the key length of the shape: lengths of sequences say by themselves where queries sit, see Mask::Causal";
+        if matches!(self.mask, Mask::CausalAt { .. }) {
+            Err(Error::Argument { argument: "seq_lens_kv", rule })
+        } else {
+            Ok(())
+        }
+    }
+
     /// Says that the key length of each sequence comes from a GPU buffer; `seq_len_kv` is their upper bound. (On the
     /// CPU, [`HostInputs::seq_lens_kv`](crate::HostInputs::seq_lens_kv) alone decides.)
     #[must_use]
@@ -372,6 +400,9 @@ impl AttentionProblem {
         let scale = self.scale();
         if !scale.is_finite() {
             return Err(Error::Scale { value: scale });
+        }
+        if self.seq_lens_kv {
+            self.check_lengths_of_their_own()?;
         }
         if self.bf16_by_f16_matrices {
             let wrong = |rule| Err(Error::Argument { argument: "bf16_by_f16_matrices", rule });

@@ -155,7 +155,7 @@ impl BlockSelection {
                 }
                 Ok(())
             }
-            Mask::Window { .. } => {
+            Mask::Window { .. } | Mask::CausalAt { .. } => {
                 let rule = "selected blocks take a causal or a full mask; their window is `window_size`";
                 Err(Error::Argument { argument: "mask", rule })
             }

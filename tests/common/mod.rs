@@ -250,8 +250,8 @@ pub fn shape(batch_size: u32, [seq_len_q, seq_len_kv]: [u32; 2], [num_kv_heads, 
     AttentionShape { batch_size, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads, head_dim: 16, head_dim_v: 16 }
 }
 
-/// Every kind of mask, with windows that miss some rows, see one key, and see to both sides.
-pub const MASKS: [Mask; 7] = [
+/// Every kind of mask, with windows that miss some rows, see one key, and see to both sides; the last one takes no lengths of sequences.
+pub const MASKS: [Mask; 8] = [
     Mask::Full,
     Mask::Causal,
     Mask::Window { left: Some(0), right: Some(0) },
@@ -259,15 +259,26 @@ pub const MASKS: [Mask; 7] = [
     Mask::Window { left: Some(3), right: Some(7) },
     Mask::Window { left: None, right: Some(6) },
     Mask::Window { left: Some(4), right: None },
+    Mask::CausalAt { first: 9 },
 ];
+
+/// Those that go with lengths of sequences.
+pub fn masks_for_lengths() -> impl Iterator<Item = Mask> {
+    MASKS.into_iter().filter(|mask| !matches!(mask, Mask::CausalAt { .. }))
+}
 
 /// Whether a query sees a key, from the definition of the mask.
 pub fn sees(mask: Mask, q_index: u32, key: u32, seq_len_q: u32, seq_len_kv: u32) -> bool {
-    let position = i64::from(q_index) + i64::from(seq_len_kv) - i64::from(seq_len_q);
-    let (left, right) = mask.bounds();
-    let key = i64::from(key);
-    left.is_none_or(|left| key >= position - i64::from(left))
-        && right.is_none_or(|right| key <= position + i64::from(right))
+    let distance = i64::from(key) - (i64::from(q_index) + i64::from(seq_len_kv) - i64::from(seq_len_q));
+    match mask {
+        Mask::Full => true,
+        Mask::Causal => distance <= 0,
+        Mask::Window { left, right } => {
+            left.is_none_or(|left| distance >= -i64::from(left)) && right.is_none_or(|right| distance <= right.into())
+        }
+        Mask::CausalAt { first } => key <= first + q_index,
+        mask => panic!("{mask:?} is new"),
+    }
 }
 
 /// What the error of one row depends on, in exact arithmetic.

@@ -7,7 +7,7 @@ pub use select::{Trace, select, select_from, select_traced};
 pub use selected::{attend_selected, attend_selected_row, attended_keys};
 
 use super::{AttentionOutput, HostInputs};
-use crate::{AttentionProblem, Element, HostTensor, LSE_EMPTY, Result};
+use crate::{AttentionProblem, Element, HostTensor, LSE_EMPTY, Mask, Result};
 
 /// Attention by its definition, every sum in f64. Time and memory of one score row at a time; single-threaded.
 ///
@@ -53,11 +53,17 @@ pub fn attend_row<T: Element>(
     let q = inputs.q.row(batch_index, q_index as usize, q_head as usize);
     let seq_len_kv = inputs.seq_len_kv(batch);
     let position = i64::from(q_index) + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
-    let (left, right) = problem.mask.bounds();
     let sees = |key: u32| {
         let key = i64::from(key);
-        left.is_none_or(|left| key >= position - i64::from(left))
-            && right.is_none_or(|right| key <= position + i64::from(right))
+        match problem.mask {
+            Mask::Full => true,
+            Mask::Causal => key <= position,
+            Mask::Window { left, right } => {
+                left.is_none_or(|left| key >= position - i64::from(left))
+                    && right.is_none_or(|right| key <= position + i64::from(right))
+            }
+            Mask::CausalAt { first } => key <= i64::from(first) + i64::from(q_index),
+        }
     };
 
     let scale = f64::from(problem.scale());

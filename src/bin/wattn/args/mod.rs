@@ -355,7 +355,8 @@ mod tests {
 
     #[test]
     fn flags_map_to_masks() {
-        let mask = |causal, window_left, window_right| MaskArgs { causal, window_left, window_right }.mask();
+        let mask =
+            |causal, window_left, window_right| MaskArgs { causal, window_left, window_right, causal_at: None }.mask();
         let window = |left, right| Mask::Window { left, right };
         assert_eq!(mask(false, None, None).unwrap(), Mask::Full);
         assert_eq!(mask(true, None, None).unwrap(), Mask::Causal);
