@@ -7,6 +7,7 @@ use common::bad_values::check_bad_values;
 use common::gpu::{
     Buffers, bind, bits, check_twin, matrix_contexts, packed, problem_of, run, run_twins, submit, tilings, tiny_tiling,
 };
+use common::matrices::{check, everywhere, plan_of, unsplit};
 use common::selected::callers_cases;
 use common::{Case, Exp, MASKS, masks_for_lengths, shape};
 use half::{bf16, f16};
@@ -15,35 +16,6 @@ use wattn::{
     Attention, AttentionArgs, AttentionPlan, AttentionShape, Context, DType, DeviceCaps, DispatchBudget, Element,
     Error, LSE_EMPTY, Mask, TensorView, TensorViewMut, Tier, Tiling, Workspace,
 };
-
-/// Calls `check` with every adapter and tiny tiling.
-fn everywhere(mut check: impl FnMut(&Context, Tiling)) {
-    for ctx in matrix_contexts() {
-        for tiling in tilings(ctx.caps(), Tier::Matrix) {
-            check(ctx, tiling);
-        }
-    }
-}
-
-/// The same without splits.
-fn unsplit() -> Vec<(&'static Context, Tiling)> {
-    let tilings =
-        |ctx: &'static Context| tilings(ctx.caps(), Tier::Matrix).into_iter().map(move |tiling| (ctx, tiling));
-    matrix_contexts().into_iter().flat_map(tilings).filter(|(_, tiling)| tiling.num_splits == 1).collect()
-}
-
-fn plan_of(case: &Case<f16>, caps: &DeviceCaps, tiling: Tiling) -> AttentionPlan {
-    AttentionPlan::with_tiling(&problem_of(case, DType::F32), caps, Tier::Matrix, tiling).unwrap()
-}
-
-/// One run against the oracle and against the twins.
-fn check(ctx: &Context, plan: &AttentionPlan, case: &Case<f16>) {
-    let what = format!("{} {:?} {case:?}", ctx.describe(), plan.tiling());
-    let got = run(ctx, plan, case);
-    case.check_against_naive_with(&got, Exp::of(plan), &what);
-    let twin = run_twins(plan, case);
-    check_twin(plan.tier(), (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
-}
 
 fn check_everywhere(case: &Case<f16>) {
     everywhere(|ctx, tiling| check(ctx, &plan_of(case, ctx.caps(), tiling), case));

@@ -5,9 +5,10 @@ mod common;
 
 use common::bad_values::check_bad_values;
 use common::gpu::{
-    Buffers, bind, bits, buffer, check_twin, matrix_contexts, problem_of, read_words, run, run_twins, submit, tilings,
+    Buffers, bind, bits, buffer, check_twin, matrix_contexts, problem_of, read_words, run, run_twins, submit,
     tiny_tiling,
 };
+use common::matrices::everywhere;
 use common::{Case, Exp, MASKS, Magnitudes, bound, rows, shape};
 use half::bf16;
 use wattn::cpu::{oracle, twins};
@@ -15,15 +16,6 @@ use wattn::{
     Attention, AttentionArgs, AttentionOutput, AttentionPlan, AttentionShape, Context, DType, DeviceCaps,
     DispatchBudget, HostTensor, LSE_EMPTY, Mask, TensorView, Tier, Tiling, Workspace,
 };
-
-/// Calls `check` with every adapter and tiny tiling.
-fn everywhere(mut check: impl FnMut(&Context, Tiling)) {
-    for ctx in matrix_contexts() {
-        for tiling in tilings(ctx.caps(), Tier::Matrix) {
-            check(ctx, tiling);
-        }
-    }
-}
 
 /// With one adapter and tiling after another: for what depends on no tiling.
 fn anywhere(mut check: impl FnMut(&Context, Tiling)) {

@@ -3,30 +3,11 @@
 
 mod common;
 
-use common::gpu::{bits, check_twin, matrix_contexts, problem_of, run, run_twins, tilings};
-use common::{Case, Exp, shape};
+use common::gpu::{bits, check_twin, run, run_twins};
+use common::matrices::{check, plan_of, unsplit};
+use common::{Case, shape};
 use half::f16;
-use wattn::{AttentionPlan, AttentionShape, Context, DType, DeviceCaps, DispatchBudget, Mask, Tier, Tiling};
-
-/// Every adapter and tiny tiling without splits.
-fn unsplit() -> Vec<(&'static Context, Tiling)> {
-    let tilings =
-        |ctx: &'static Context| tilings(ctx.caps(), Tier::Matrix).into_iter().map(move |tiling| (ctx, tiling));
-    matrix_contexts().into_iter().flat_map(tilings).filter(|(_, tiling)| tiling.num_splits == 1).collect()
-}
-
-fn plan_of(case: &Case<f16>, caps: &DeviceCaps, tiling: Tiling) -> AttentionPlan {
-    AttentionPlan::with_tiling(&problem_of(case, DType::F32), caps, Tier::Matrix, tiling).unwrap()
-}
-
-/// One run against the oracle and against the twins.
-fn check(ctx: &Context, plan: &AttentionPlan, case: &Case<f16>) {
-    let what = format!("{} {:?} {case:?}", ctx.describe(), plan.tiling());
-    let got = run(ctx, plan, case);
-    case.check_against_naive_with(&got, Exp::of(plan), &what);
-    let twin = run_twins(plan, case);
-    check_twin(plan.tier(), (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
-}
+use wattn::{AttentionShape, DispatchBudget, Mask, Tiling};
 
 /// A long walk's sums leave the matrices every 4096 keys and are added up in f32. One key weighs so much that no product after it
 /// changes the sum that it is in: without folding, those of all other keys would be lost.

@@ -5,10 +5,10 @@ mod devices;
 
 use std::time::Duration;
 
-use devices::matrix_gpu;
+use devices::{FIRST_SEARCHES, matrix_gpu};
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, Candidates, DType, DeviceCaps, DeviceSpeed, Error, Granularity,
-    Hip, Mask, Preset, SelectionPlan, SelectionProblem, SelectionTiling, Sharing, Tier,
+    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, DeviceSpeed, Error, Granularity, Hip, Mask,
+    Preset, SelectionPlan, SelectionProblem, Tier,
 };
 
 fn shape(seq: [u32; 2], heads: [u32; 2]) -> AttentionShape {
@@ -40,20 +40,10 @@ fn us(time: Duration) -> f64 {
 /// Searches of the first visit, with their tiling: 258 us, and 340 at best.
 #[test]
 fn searches_take_what_they_took() {
-    let then = SelectionTiling {
-        lanes: 32,
-        rows: 1,
-        search_groups: 8,
-        score_groups: 2,
-        top_k_size: 256,
-        max_searches: 512,
-        sharing: Sharing::Keys,
-        candidates: Candidates::Scratch,
-    };
     for (keys, heads, took) in [(131_072, [2, 2], 258.0), (1 << 20, [1, 1], 340.0)] {
         let problem = SelectionProblem::new(shape([1, keys], heads), DType::F16, Hip::decode());
         let of = |tiling| SelectionPlan::with_tiling(&problem, &h100(), Tier::SubgroupF16, tiling).unwrap();
-        let estimate = us(of(then).estimated_time(&DeviceSpeed::H100));
+        let estimate = us(of(FIRST_SEARCHES).estimated_time(&DeviceSpeed::H100));
         assert!((estimate / took - 1.0).abs() < 0.05, "{keys} keys: {estimate} us, {took} were measured");
         // What the issue of these kernels is about.
         let now = us(SelectionPlan::new(&problem, &h100()).unwrap().estimated_time(&DeviceSpeed::H100));

@@ -10,11 +10,11 @@ use counts::{
     barriers, count, function, indexed_locals, loads, matrix_loads, matrix_stores, multiply_adds, parse, products,
     spirv_words,
 };
-use devices::matrix_gpu;
+use devices::{FIRST_SEARCHES, matrix_gpu};
 use naga::{Function, Statement};
 use wattn::{
     AttentionPlan, AttentionProblem, AttentionShape, Candidates, DType, DeviceCaps, Hip, Mask, Preset, SelectionPlan,
-    SelectionProblem, SelectionTiling, Sharing, Specialization, Tier,
+    SelectionProblem, Sharing, Specialization, Tier,
 };
 
 /// bf16 that become f16 on their way cost no product, load or barrier of workgroup memory more.
@@ -359,17 +359,7 @@ fn a_round_of_hip() {
         assert_eq!(round.bytes * tiling.search_size() as usize, 128 << 10);
         assert_eq!(plan.loads().to_string(), "16 bytes of k an invocation, in runs of 128, 8 under way");
 
-        let before = SelectionTiling {
-            lanes: 32,
-            rows: 1,
-            search_groups: 8,
-            score_groups: 2,
-            top_k_size: 256,
-            max_searches: 512,
-            sharing: Sharing::Keys,
-            candidates: Candidates::Scratch,
-        };
-        let plan = SelectionPlan::with_tiling(&problem, &gpu(), Tier::SubgroupF16, before).unwrap();
+        let plan = SelectionPlan::with_tiling(&problem, &gpu(), Tier::SubgroupF16, FIRST_SEARCHES).unwrap();
         assert_eq!(plan.loads().to_string(), "8 bytes of k an invocation, in runs of 8, 4 under way");
         let round = round_of(&plan.dispatches()[1].specialization, 1024);
         assert_eq!(round, Round { keys: 4, bytes: 32, trips: 32, barriers: 10, scratch_loads: 5 });

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
-use wattn::{DeviceCaps, MatrixTile};
+use wattn::{Candidates, DeviceCaps, MatrixTile, SelectionTiling, Sharing};
 
 /// What a large GPU reports: matrices of 16, subgroups of 32, 48 KiB.
 pub fn matrix_gpu() -> DeviceCaps {
@@ -15,3 +15,15 @@ pub fn matrix_gpu() -> DeviceCaps {
     caps.matrix_from_vec4 = true;
     caps
 }
+
+/// How a search for one query was cut when an H100 was first visited: each lane walks through keys of its own.
+pub const FIRST_SEARCHES: SelectionTiling = SelectionTiling {
+    lanes: 32,
+    rows: 1,
+    search_groups: 8,
+    score_groups: 2,
+    top_k_size: 256,
+    max_searches: 512,
+    sharing: Sharing::Keys,
+    candidates: Candidates::Scratch,
+};

@@ -15,6 +15,7 @@ pub mod golden;
 pub mod gpu;
 #[cfg(feature = "lm")]
 pub mod lm;
+pub mod matrices;
 pub mod select;
 pub mod selected;
 
