@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, Context, DType, DispatchBudget, Layout,
-    Result, TensorView, TensorViewMut, Tiling, Tuning, Workspace,
+    Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, DType,
+    DispatchBudget, Layout, Result, TensorView, TensorViewMut, Tiling, Tuning,
 };
 
 /// What a dispatch should take at the most: half of what an estimate may be wrong by.
@@ -72,39 +72,8 @@ impl Context {
     /// Operations of one run, and its seconds.
     fn run(&self, load: &Load, tiling: Tiling) -> Result<(f64, f64)> {
         let problem = load.problem_of(load.batch_size, load.seq_len_kv);
-        let shape = *problem.shape();
         let plan = AttentionPlan::with_tiling(&problem, self.caps(), self.caps().best_tier(), tiling)?;
-        let attention = Attention::prepare(self, &plan)?;
-        let buffer = |[batch, seq, heads, dim]: [u32; 4]| {
-            self.device().create_buffer(&wgpu::BufferDescriptor {
-                label: Some("wattn.calibration"),
-                size: u64::from(batch) * u64::from(seq) * u64::from(heads) * u64::from(dim) * 4,
-                usage: wgpu::BufferUsages::STORAGE,
-                mapped_at_creation: false,
-            })
-        };
-        let (q, kv, out) = self.scoped("calibrating", || {
-            // All sequences read the same numbers: zeros, which wgpu makes sure of.
-            let one = |[_, seq, heads, dim]: [u32; 4]| buffer([1, seq, heads, dim]);
-            (one(shape.q()), one(shape.k()), buffer(shape.out()))
-        })?;
-        let layout = |[batch, seq, heads, dim]: [u32; 4]| {
-            let mut layout = Layout::seq_major(batch, seq, heads, dim);
-            layout.strides[0] = 0;
-            layout
-        };
-        let [batch, seq, heads, dim] = shape.out();
-        let workspace = Workspace::new(self, plan.workspace_bytes())?;
-        let args = AttentionArgs {
-            q: TensorView::new(&q, DType::F32, layout(shape.q())),
-            k: TensorView::new(&kv, DType::F32, layout(shape.k())),
-            v: TensorView::new(&kv, DType::F32, layout(shape.v())),
-            seq_lens_kv: None,
-            blocks: None,
-            out: TensorViewMut::new(&out, DType::F32, Layout::seq_major(batch, seq, heads, dim)),
-            lse: None,
-        };
-        let bound = attention.bind_with(args, &workspace)?;
+        let bound = self.bind_zeros(&plan)?;
         // Uploads and cleared buffers come first.
         self.queue().submit([]);
         self.device().poll(wgpu::PollType::wait_indefinitely())?;
@@ -112,6 +81,42 @@ impl Context {
         self.scoped("calibrating", || bound.submit(self))?;
         self.device().poll(wgpu::PollType::wait_indefinitely())?;
         Ok((plan.operations() as f64, begin.elapsed().as_secs_f64()))
+    }
+
+    /// A plan's attention over buffers of zeros, which wgpu makes sure of. All sequences read the same ones.
+    pub(crate) fn bind_zeros(&self, plan: &AttentionPlan) -> Result<BoundAttention> {
+        let (shape, dtype) = (plan.problem().shape(), plan.problem().dtype());
+        let one = |[_, seq, heads, dim]: [u32; 4]| self.zeros([1, seq, heads, dim], dtype);
+        let (q, k, v) = (one(shape.q())?, one(shape.k())?, one(shape.v())?);
+        let out = self.zeros(shape.out(), dtype)?;
+        let layout = |[batch, seq, heads, dim]: [u32; 4]| {
+            let mut layout = Layout::seq_major(batch, seq, heads, dim);
+            layout.strides[0] = 0;
+            layout
+        };
+        let [batch, seq, heads, dim] = shape.out();
+        Attention::prepare(self, plan)?.bind(AttentionArgs {
+            q: TensorView::new(&q, dtype, layout(shape.q())),
+            k: TensorView::new(&k, dtype, layout(shape.k())),
+            v: TensorView::new(&v, dtype, layout(shape.v())),
+            seq_lens_kv: None,
+            blocks: None,
+            out: TensorViewMut::new(&out, dtype, Layout::seq_major(batch, seq, heads, dim)),
+            lse: None,
+        })
+    }
+
+    /// A tensor of zeros.
+    pub(crate) fn zeros(&self, shape: [u32; 4], dtype: DType) -> Result<wgpu::Buffer> {
+        let elements: u64 = shape.into_iter().map(u64::from).product();
+        self.scoped("measuring", || {
+            self.device().create_buffer(&wgpu::BufferDescriptor {
+                label: Some("wattn.measuring"),
+                size: elements * dtype.size_bytes(),
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        })
     }
 }
 

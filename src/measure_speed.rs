@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use crate::{
-    Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, Context, DType, DeviceSpeed,
-    DispatchBudget, Hip, Layout, Result, SelectedBlocks, Selection, SelectionArgs, SelectionPlan, SelectionProblem,
-    TensorView, TensorViewMut, Tiling, Tuning, U32View,
+    AttentionPlan, AttentionProblem, AttentionShape, Context, DType, DeviceSpeed, DispatchBudget, Hip, Layout, Result,
+    SelectedBlocks, Selection, SelectionArgs, SelectionPlan, SelectionProblem, TensorView, Tiling, Tuning, U32View,
 };
 
 /// Long enough to say what one of many takes.
@@ -24,7 +23,7 @@ impl Context {
     /// calls are dense: keep what was measured where results must be the same on every run.
     ///
     /// # Errors
-    /// Those of [`Attention::prepare`], [`Attention::bind`], [`Selection::prepare`] and [`Selection::bind`].
+    /// Those of [`Attention::prepare`](crate::Attention::prepare), [`Attention::bind`](crate::Attention::bind), [`Selection::prepare`] and [`Selection::bind`].
     ///
     /// # Cost
     /// Compiles up to eight pipelines on a cache miss, allocates up to 260 MiB for a moment, submits, and waits: for some 100
@@ -90,53 +89,28 @@ impl Context {
     }
 
     fn attention_ns(&self, plan: &AttentionPlan) -> Result<f64> {
-        let (shape, dtype) = (plan.problem().shape(), plan.problem().dtype());
-        let buffer = |shape, dtype| self.zeros(num_bytes(shape, dtype));
-        let (q, k, v) = self
-            .scoped("measuring", || (buffer(shape.q(), dtype), buffer(shape.k(), dtype), buffer(shape.v(), dtype)))?;
-        let out = self.scoped("measuring", || buffer(shape.out(), dtype))?;
-        let args = AttentionArgs {
-            q: TensorView::new(&q, dtype, layout(shape.q())),
-            k: TensorView::new(&k, dtype, layout(shape.k())),
-            v: TensorView::new(&v, dtype, layout(shape.v())),
-            seq_lens_kv: None,
-            blocks: None,
-            out: TensorViewMut::new(&out, dtype, layout(shape.out())),
-            lse: None,
-        };
-        let bound = Attention::prepare(self, plan)?.bind(args)?;
+        let bound = self.bind_zeros(plan)?;
         self.ns_of(|encoder| bound.encode(encoder))
     }
 
     fn selection_ns(&self, plan: &SelectionPlan) -> Result<f64> {
-        let (shape, dtype, blocks) = (plan.problem().shape(), plan.problem().dtype(), plan.problem().blocks());
-        let [batch, sets, q_blocks, entries] = blocks.indices_shape(shape).map(u64::from);
-        let lists = batch * sets * q_blocks;
-        let (q, k) = self.scoped("measuring", || {
-            (self.zeros(num_bytes(shape.q(), dtype)), self.zeros(num_bytes(shape.k(), dtype)))
-        })?;
-        let (indices, counts) =
-            self.scoped("measuring", || (self.zeros(lists * entries * 4), self.zeros(lists * 4)))?;
+        let (shape, dtype) = (plan.problem().shape(), plan.problem().dtype());
+        let [batch, sets, q_blocks, entries] = plan.problem().blocks().indices_shape(shape);
+        let lists = u64::from(batch) * u64::from(sets) * u64::from(q_blocks);
+        let (q, k) = (self.zeros(shape.q(), dtype)?, self.zeros(shape.k(), dtype)?);
+        // Words are as wide as f32.
+        let words = |of_list| self.zeros([batch, sets, q_blocks, of_list], DType::F32);
+        let (indices, counts) = (words(entries)?, words(1)?);
         let bound = Selection::prepare(self, plan)?.bind(SelectionArgs {
             q: TensorView::new(&q, dtype, layout(shape.q())),
             k: TensorView::new(&k, dtype, layout(shape.k())),
             seq_lens_kv: None,
             blocks: SelectedBlocks {
-                block_indices: U32View::new(&indices, 0, lists * entries),
+                block_indices: U32View::new(&indices, 0, lists * u64::from(entries)),
                 block_counts: U32View::new(&counts, 0, lists),
             },
         })?;
         self.ns_of(|encoder| bound.encode(encoder))
-    }
-
-    /// A buffer of zeros, which wgpu makes sure of.
-    fn zeros(&self, size: u64) -> wgpu::Buffer {
-        self.device().create_buffer(&wgpu::BufferDescriptor {
-            label: Some("wattn.measuring"),
-            size,
-            usage: wgpu::BufferUsages::STORAGE,
-            mapped_at_creation: false,
-        })
     }
 
     /// Nanoseconds of one of many runs that depend on one another: as many as take long enough, and twice as many, and the
@@ -178,10 +152,6 @@ const fn shape_of([seq_len_q, num_heads, seq_len_kv]: [u32; 3]) -> AttentionShap
         head_dim: WIDTH,
         head_dim_v: WIDTH,
     }
-}
-
-fn num_bytes(shape: [u32; 4], dtype: DType) -> u64 {
-    shape.map(u64::from).into_iter().product::<u64>() * dtype.size_bytes()
 }
 
 const fn layout([batch, seq, heads, dim]: [u32; 4]) -> Layout {

@@ -39,25 +39,16 @@ pub fn wanted_features(adapter: &wgpu::Adapter) -> wgpu::Features {
 pub fn wanted_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
     let (defaults, there) = (wgpu::Limits::default(), adapter.limits());
     wgpu::Limits {
-        max_buffer_size: there.max_buffer_size.max(defaults.max_buffer_size),
-        max_storage_buffer_binding_size: there
-            .max_storage_buffer_binding_size
-            .max(defaults.max_storage_buffer_binding_size),
-        max_storage_buffers_per_shader_stage: there
-            .max_storage_buffers_per_shader_stage
-            .max(defaults.max_storage_buffers_per_shader_stage),
-        max_compute_workgroup_storage_size: there
-            .max_compute_workgroup_storage_size
-            .max(defaults.max_compute_workgroup_storage_size),
-        max_compute_invocations_per_workgroup: there
-            .max_compute_invocations_per_workgroup
-            .max(defaults.max_compute_invocations_per_workgroup),
-        max_compute_workgroup_size_x: there.max_compute_workgroup_size_x.max(defaults.max_compute_workgroup_size_x),
-        max_compute_workgroups_per_dimension: there
-            .max_compute_workgroups_per_dimension
-            .max(defaults.max_compute_workgroups_per_dimension),
-        ..defaults
+        max_buffer_size: there.max_buffer_size,
+        max_storage_buffer_binding_size: there.max_storage_buffer_binding_size,
+        max_storage_buffers_per_shader_stage: there.max_storage_buffers_per_shader_stage,
+        max_compute_workgroup_storage_size: there.max_compute_workgroup_storage_size,
+        max_compute_invocations_per_workgroup: there.max_compute_invocations_per_workgroup,
+        max_compute_workgroup_size_x: there.max_compute_workgroup_size_x,
+        max_compute_workgroups_per_dimension: there.max_compute_workgroups_per_dimension,
+        ..defaults.clone()
     }
+    .or_better_values_from(&defaults)
 }
 
 /// What an adapter has, whatever the device was opened with.

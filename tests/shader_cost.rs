@@ -88,18 +88,23 @@ fn attention_of_heads_128_wide() {
     }
 }
 
-/// What finds the exponents of bf16 has four loads of an invocation under way, of neighbouring columns, and two barriers in all.
-#[test]
-fn exponents_of_heads() {
-    let shape = AttentionShape {
+/// 8192 queries and keys of 8 heads.
+fn prompt(head_dim: u32) -> AttentionShape {
+    AttentionShape {
         batch_size: 1,
         seq_len_q: 8192,
         seq_len_kv: 8192,
         num_q_heads: 8,
         num_kv_heads: 8,
-        head_dim: 128,
-        head_dim_v: 128,
-    };
+        head_dim,
+        head_dim_v: head_dim,
+    }
+}
+
+/// What finds the exponents of bf16 has four loads of an invocation under way, of neighbouring columns, and two barriers in all.
+#[test]
+fn exponents_of_heads() {
+    let shape = prompt(128);
     let problem = AttentionProblem::new(shape, DType::BF16).bf16_by_f16_matrices();
     let plan = AttentionPlan::new(&problem, &matrix_gpu()).unwrap();
     let finding = &plan.dispatches()[0];
@@ -126,15 +131,7 @@ fn exponents_of_heads() {
 fn prompts_in_staged_tiles() {
     for (head_dim, least) in [(64, 16), (128, 16), (256, 10)] {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
-            let shape = AttentionShape {
-                batch_size: 1,
-                seq_len_q: 8192,
-                seq_len_kv: 8192,
-                num_q_heads: 8,
-                num_kv_heads: 8,
-                head_dim,
-                head_dim_v: head_dim,
-            };
+            let shape = prompt(head_dim);
             let plan = AttentionPlan::new(&AttentionProblem::new(shape, dtype).mask(Mask::Causal), &gpu()).unwrap();
             let (tiling, what) = (plan.tiling(), format!("{plan}"));
             assert_eq!(tiling.sharing, Sharing::Tiles, "{what}");

@@ -31,11 +31,23 @@ impl SelectionPlan {
         rounds * (scores + top_k_operations(candidates))
     }
 
+    /// Query heads that share a list of scores.
+    pub(super) fn heads_of_list(&self) -> u32 {
+        self.problem.granularity.heads_per_set(&self.problem.shape) / self.lists_per_set()
+    }
+
     /// Operations of one descent into a chunk of a stage: two probes a round.
     pub(super) fn score_operations(&self, stage: &StagePlan) -> u64 {
-        let heads = self.problem.granularity.heads_per_set(&self.problem.shape) / self.lists_per_set();
-        let rounds = u64::from(stage.chunk_size.next_power_of_two().ilog2().max(1));
+        let heads = self.heads_of_list();
+        let rounds = stage.rounds();
         // One head after the other: each fetches its keys itself.
         rounds * 2 * u64::from(heads) * self.probe_operations(&self.samples[stage.samples], 1)
+    }
+}
+
+impl StagePlan {
+    /// Rounds of a descent into a chunk.
+    pub(super) fn rounds(&self) -> u64 {
+        self.chunk_size.next_power_of_two().ilog2().max(1).into()
     }
 }

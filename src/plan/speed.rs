@@ -10,6 +10,7 @@ use crate::{Hip, SelectionMethod};
 /// two ways is the faster one ([`SelectionPlan::crossover`]); no kernel and no tiling is chosen by them, so that bits
 /// never follow a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "bench", derive(serde::Serialize))]
 pub struct DeviceSpeed {
     /// Bytes that all cores together read from memory in a microsecond.
     pub bytes_per_us: u64,
@@ -77,6 +78,21 @@ impl DeviceSpeed {
         let idle = f64::max(cores.div_ceil(4) as f64 / workgroups as f64, 1.0);
         let of = |amount: f64, per_us: u64| 1000.0 * amount / per_us.max(1) as f64;
         f64::max(idle * of(work.bytes, self.bytes_per_us), waves * of(work.multiply_adds, products))
+    }
+}
+
+impl core::fmt::Display for DeviceSpeed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // A multiply-add is two operations.
+        let [read, plain, matrices] =
+            [self.bytes_per_us, 2 * self.multiply_adds_per_us, 2 * self.matrix_multiply_adds_per_us]
+                .map(|per_us| per_us as f64 / 1e3);
+        let Self { trip_ns, dispatch_ns, cores, .. } = self;
+        write!(
+            f,
+            "{read} GB/s of keys and values, {plain} GFLOP/s of f32 attention, {matrices} of f16, {trip_ns} ns from a load to the \
+             next, {dispatch_ns} ns a dispatch, {cores} cores"
+        )
     }
 }
 
@@ -207,8 +223,7 @@ impl SelectionPlan {
     }
 
     fn score_ns(&self, stage: &StagePlan, speed: &DeviceSpeed) -> f64 {
-        let heads = u64::from(self.problem.granularity.heads_per_set(&self.problem.shape) / self.lists_per_set());
-        let rounds = u64::from(stage.chunk_size.next_power_of_two().ilog2().max(1));
+        let (heads, rounds) = (u64::from(self.heads_of_list()), stage.rounds());
         let owners = u64::from(self.tiling.owners(self.tiling.score_groups));
         // Two probes of each owner's chunks, of one head after the other.
         let trips = heads * self.key_trips(4 * owners, self.tiling.lanes * self.tiling.score_groups);

@@ -139,18 +139,12 @@ impl Mask {
     /// How many keys before a query's position, and after it, it sees at most, as in [`Mask::Window`]; after it a negative number where
     /// [`Mask::CausalAt`] puts queries before the last keys.
     #[must_use]
-    pub const fn bounds(self, seq_len_q: u32, seq_len_kv: u32) -> (Option<i64>, Option<i64>) {
-        const fn signed(side: Option<u32>) -> Option<i64> {
-            match side {
-                Some(side) => Some(side as i64),
-                None => None,
-            }
-        }
+    pub fn bounds(self, seq_len_q: u32, seq_len_kv: u32) -> (Option<i64>, Option<i64>) {
         match self {
             Self::Full => (None, None),
             Self::Causal => (None, Some(0)),
-            Self::Window { left, right } => (signed(left), signed(right)),
-            Self::CausalAt { first } => (None, Some(first as i64 + seq_len_q as i64 - seq_len_kv as i64)),
+            Self::Window { left, right } => (left.map(i64::from), right.map(i64::from)),
+            Self::CausalAt { first } => (None, Some(i64::from(first) + i64::from(seq_len_q) - i64::from(seq_len_kv))),
         }
     }
 

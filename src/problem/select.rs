@@ -16,8 +16,8 @@ pub enum SelectionMethod {
 
 impl SelectionMethod {
     /// Keys up to which dense attention takes no longer than a selection and what follows, for so many queries: measured on
-    /// CPUs and software devices ([`SelectionPlan::crossover`](crate::SelectionPlan::crossover) is that of a GPU), see [`docs::performance`](crate::docs::performance). Less than a query block shares its probes among fewer queries.
-    /// In a decode loop with refresh intervals, the number for a prompt holds.
+    /// CPUs and software devices ([`SelectionPlan::crossover`](crate::SelectionPlan::crossover) is that of a GPU), see
+    /// [`docs::performance`](crate::docs::performance). Less than a query block shares its probes among fewer queries. In a decode loop with refresh intervals, the number for a prompt holds.
     ///
     /// Where it is that short, [`SelectionProblem::dense_below`] with this number makes attention dense;
     /// [`Engine::attend_sparse`](crate::Engine::attend_sparse) does so on its own.

@@ -64,7 +64,8 @@ fn to_stdout(bytes: &[u8]) -> Result<(), Failure> {
     }
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read>, Failure> {
+/// A file, or stdin.
+pub(crate) fn open(path: &Path) -> Result<Box<dyn Read>, Failure> {
     if is_std(path) {
         return Ok(Box::new(io::stdin()));
     }

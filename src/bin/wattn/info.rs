@@ -36,41 +36,7 @@ struct AdapterRow {
     storage_binding_bytes: u64,
     buffer_bytes: u64,
     /// With `--measure`.
-    speed: Option<Speed>,
-}
-
-/// [`DeviceSpeed`] with its units.
-#[derive(Serialize)]
-struct Speed {
-    bytes_per_us: u64,
-    multiply_adds_per_us: u64,
-    matrix_multiply_adds_per_us: u64,
-    trip_ns: u64,
-    dispatch_ns: u64,
-    cores: u64,
-}
-
-impl From<DeviceSpeed> for Speed {
-    fn from(speed: DeviceSpeed) -> Self {
-        let DeviceSpeed { bytes_per_us, multiply_adds_per_us, matrix_multiply_adds_per_us, .. } = speed;
-        let DeviceSpeed { trip_ns, dispatch_ns, cores, .. } = speed;
-        Self { bytes_per_us, multiply_adds_per_us, matrix_multiply_adds_per_us, trip_ns, dispatch_ns, cores }
-    }
-}
-
-impl fmt::Display for Speed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A multiply-add is two operations.
-        let [read, plain, matrices] =
-            [self.bytes_per_us, 2 * self.multiply_adds_per_us, 2 * self.matrix_multiply_adds_per_us]
-                .map(|per_us| per_us as f64 / 1e3);
-        let Self { trip_ns, dispatch_ns, cores, .. } = self;
-        write!(
-            f,
-            "{read} GB/s of keys and values, {plain} GFLOP/s of f32 attention, {matrices} of f16, {trip_ns} ns from a load to the \
-             next, {dispatch_ns} ns a dispatch, {cores} cores"
-        )
-    }
+    speed: Option<DeviceSpeed>,
 }
 
 #[derive(Serialize)]
@@ -200,7 +166,7 @@ fn adapters(wanted: Option<&str>, measured: bool) -> Result<(Vec<Opened>, Vec<Pa
         let (mut row, mut caps) = (row(&adapter.get_info(), context.caps()), context.caps().clone());
         if measured {
             let speed = context.measure_speed_blocking()?;
-            row.speed = Some(speed.into());
+            row.speed = Some(speed);
             // Crossovers of software devices were measured themselves.
             caps.speed = caps.speed.map(|_| speed);
         }

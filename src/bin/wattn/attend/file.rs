@@ -36,11 +36,7 @@ impl<'a> TensorFile<'a> {
     pub(super) fn open(path: &'a Path) -> Result<Self, Failure> {
         let failed = || Failure::file("read", path);
         let refused = |reason: &str| Failure::content(path, format!("not a safetensors file: {reason}"));
-        let mut file: Box<dyn Read> = if files::is_std(path) {
-            Box::new(std::io::stdin())
-        } else {
-            Box::new(fs::File::open(path).map_err(failed())?)
-        };
+        let mut file = files::open(path)?;
         let mut length = Vec::new();
         file.by_ref().take(8).read_to_end(&mut length).map_err(failed())?;
         let length = <[u8; 8]>::try_from(length).map_err(|_| refused("it is shorter than 8 bytes"))?;

@@ -10,14 +10,14 @@ mod write;
 
 use std::sync::Arc;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use wattn::lm::{LmResult, Model, Session};
 
 use crate::args::lm::{LmArgs, LmCommand, ModelArgs};
 use crate::args::{Backend, EngineArgs};
 use crate::engine::Engine;
 use crate::failure::Failure;
-use crate::files;
+use crate::progress;
 
 pub(crate) fn run(args: &LmArgs) -> Result<(), Failure> {
     match &args.command {
@@ -82,9 +82,5 @@ pub(crate) fn attention_share(session: &mut Session, tokens: u32) -> LmResult<f6
 
 /// A bar on a terminal, nothing elsewhere.
 fn bar(len: u64, what: &'static str) -> ProgressBar {
-    if files::is_quiet() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {per_sec}");
-    ProgressBar::new(len).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
+    progress::styled(len, "{msg} {bar:30} {pos}/{len} {per_sec}").with_message(what)
 }

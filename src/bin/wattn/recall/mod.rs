@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
-use indicatif::{ProgressBar, ProgressStyle};
 use wattn::{AttentionOutput, DType, Element, HostTensor};
 
 use crate::args::sparse::Selector;
@@ -24,6 +23,7 @@ use crate::args::{RecallArgs, RecallOptions};
 use crate::engine::{BYTES, Engine, SparsePrefix};
 use crate::failure::Failure;
 use crate::files;
+use crate::progress;
 use check::{Checker, Sample};
 use context::{Encoder, MAX_LENGTH};
 use mixture::Mixture;
@@ -158,8 +158,7 @@ fn predict<T: Element>(
     mixture.count(text[0]);
     let sampled = check::sampled_rows(text.len() - 1, encoders.len());
     // Work grows with the square of the position, and so does the bar.
-    let progress = if files::is_quiet() { ProgressBar::hidden() } else { ProgressBar::new(pairs(text.len() - 1)) };
-    progress.set_style(style());
+    let progress = progress::styled(pairs(text.len() - 1), "{wide_bar} {percent:>3} %  {eta_precise} left");
     // The last byte has no successor to predict, so its query is not asked.
     for start in (0..text.len() - 1).step_by(chunk as usize) {
         let end = (start + chunk as usize).min(text.len() - 1);
@@ -202,10 +201,4 @@ fn pairs(rows: usize) -> u64 {
 fn most_likely(p: &mixture::Distribution) -> u8 {
     let best = (0..=u8::MAX).max_by(|&a, &b| p[usize::from(a)].total_cmp(&p[usize::from(b)]));
     best.unwrap_or_default()
-}
-
-/// Shown on a terminal only.
-fn style() -> ProgressStyle {
-    let plain = ProgressStyle::default_bar();
-    plain.clone().template("{wide_bar} {percent:>3} %  {eta_precise} left").unwrap_or(plain)
 }
