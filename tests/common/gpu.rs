@@ -14,7 +14,7 @@ use wattn::{
 };
 use wgpu::util::DeviceExt as _;
 
-use super::Case;
+use super::{Case, recorded::record_output};
 
 /// A context for each adapter.
 pub fn contexts() -> &'static [Context] {
@@ -295,5 +295,6 @@ pub fn check_twin(tier: Tier, got: (&[f32], &[f32]), twin: (&[f32], &[f32]), wha
 
 /// The bits of a result.
 pub fn bits(output: &AttentionOutput) -> Vec<u32> {
+    record_output(output);
     output.out.data().iter().chain(output.lse.data()).map(|x| x.to_bits()).collect()
 }

@@ -16,6 +16,7 @@ pub mod gpu;
 #[cfg(feature = "lm")]
 pub mod lm;
 pub mod matrices;
+pub mod recorded;
 pub mod select;
 pub mod selected;
 
@@ -163,6 +164,7 @@ impl<T: Element> Case<T> {
 
     /// [`check`](Self::check), for the exponential of a device.
     pub fn check_with(&self, got: &AttentionOutput, exp: Exp, what: &str) -> f64 {
+        recorded::record_output(got);
         let mut abs = self.clone();
         abs.v.data_mut().iter_mut().for_each(|v| *v = T::from_f32(v.to_f32().abs()));
         let mut worst = 0.0f64;

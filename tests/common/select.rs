@@ -6,7 +6,7 @@ use wattn::{
     Mask, PADDING, Preset, Representative, Result, SelectionInputs, SelectionMethod, SelectionProblem, Stage,
 };
 
-use super::Random;
+use super::{Random, recorded::record};
 
 /// Any implementation of selection.
 pub type Selector<'a, T = f32> = &'a dyn Fn(&SelectionProblem, &SelectionInputs<'_, T>) -> Result<HostBlocks>;
@@ -334,6 +334,7 @@ pub fn float_cases<T: Element>() -> Vec<SelectCase<T>> {
 
 /// Asserts that two selections are the same, naming the first list that is not.
 pub fn assert_lists_equal(got: &HostBlocks, expected: &HostBlocks, what: &str) {
+    record(got.block_counts().iter().chain(got.block_indices()).copied());
     assert_eq!(got.shape(), expected.shape(), "{what}: shape");
     let [batches, sets, q_blocks, _] = expected.shape();
     for (b, s, m) in (0..batches).flat_map(|b| (0..sets).flat_map(move |s| (0..q_blocks).map(move |m| (b, s, m)))) {

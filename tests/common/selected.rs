@@ -5,6 +5,7 @@ use wattn::{
     AttentionOutput, AttentionProblem, BlockSelection, Element, Granularity, HostBlocks, LSE_EMPTY, Mask, PADDING,
 };
 
+use super::recorded::record_output;
 use super::{Case, Exp, Magnitudes, Random, UNIT, bound, rows};
 
 /// Attention to lists of blocks.
@@ -62,6 +63,7 @@ impl<T: Element> SelectedCase<T> {
     /// Asserts that every element is within the bound of the oracle; and, over at least 512 elements, that the largest
     /// error is at most twice that of naive f32 attention, with weights rounded as `exp` says, plus one rounding.
     pub fn check(&self, got: &AttentionOutput, exp: Exp) {
+        record_output(got);
         let (problem, inputs, what) = (self.problem(), self.case.inputs(), &self.name);
         assert_eq!((got.out.shape(), got.lse.shape()), (self.case.shape.out(), self.case.shape.lse()), "{what}");
         let mut abs = self.case.clone();
