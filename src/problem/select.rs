@@ -219,7 +219,7 @@ impl SelectionProblem {
 
     /// Whether a query block selects nothing, because attention makes it dense.
     pub(crate) fn is_dense(&self, p_max: i64) -> bool {
-        self.dense_below > 0 && p_max < i64::from(self.dense_below)
+        self.blocks().is_dense(p_max)
     }
 
     /// `W'`: keys nearer to a query than this are no candidates. Causal masks only.

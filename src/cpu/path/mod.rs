@@ -1,15 +1,14 @@
-//! The CPU path: tiles, streams and vectors, for speed.
+//! The CPU path: rows are dealt to tasks (`deal`), which take tiles or single keys (`tile`, `stream`) of a walk (`walk`); selections go
+//! their own way (`select`).
 
 mod attend;
-mod attend_selected;
+mod deal;
 mod select;
 mod sequence;
 mod simd;
 mod stream;
-mod stream_selected;
 mod tile;
 mod walk;
 
-pub use attend::{CpuTiling, attend, attend_with_tiling};
-pub use attend_selected::attend_selected;
+pub use attend::{CpuTiling, attend, attend_selected, attend_with_tiling};
 pub use select::{StageCache, select, select_from};
