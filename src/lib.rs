@@ -186,7 +186,7 @@ pub use plan::{
 pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::{
     AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,
-    InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs, SelectionMethod,
+    InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SeenKeys, SelectionInputs, SelectionMethod,
     SelectionProblem, Stage,
 };
 pub use shader::Specialization;

@@ -285,7 +285,9 @@ impl RowSets {
         let shape = problem.shape();
         let heads_per_set = match problem.blocks {
             Some(BlockSelection { granularity: Granularity::QueryHead, .. }) => 1,
-            _ => shape.group_size(),
+            Some(BlockSelection { granularity: Granularity::KvHead | Granularity::Layer, .. }) | None => {
+                shape.group_size()
+            }
         };
         let block_size_q = problem.blocks.map_or(shape.seq_len_q, |blocks| blocks.block_size_q.min(shape.seq_len_q));
         Self { num_sets: shape.num_q_heads / heads_per_set, heads_per_set, block_size_q: block_size_q.max(1) }

@@ -100,17 +100,6 @@ impl BlockSelection {
         [shape.batch_size, self.granularity.num_sets(shape), self.num_q_blocks(shape), self.max_blocks]
     }
 
-    /// Whether a query block whose last query is at `p_max` attends to all its keys, whatever its list says.
-    pub(crate) const fn is_dense(&self, p_max: i64) -> bool {
-        self.dense_below > 0 && p_max < self.dense_below as i64
-    }
-
-    /// Keys of a full list, the sinks and the window: what a query that is not dense attends to at the most.
-    pub(crate) fn most_keys(&self) -> u64 {
-        let listed = u64::from(self.max_blocks) * u64::from(self.block_size);
-        listed + u64::from(self.sink_size) + u64::from(self.window_size)
-    }
-
     /// Lists in all.
     #[must_use]
     pub fn num_lists(&self, shape: &AttentionShape) -> u64 {

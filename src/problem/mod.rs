@@ -10,6 +10,7 @@ mod hip;
 mod infinite_hip;
 mod merge;
 mod select;
+mod visibility;
 
 pub use attend::{AttentionProblem, AttentionShape, Mask};
 pub use blocks::{BlockSelection, Granularity, HostBlocks, PADDING};
@@ -17,3 +18,4 @@ pub use hip::{GroupBounds, Hip, Representative};
 pub use infinite_hip::{HeadReduction, InfiniteHip, Preset, Stage};
 pub use merge::MergeProblem;
 pub use select::{SelectionInputs, SelectionMethod, SelectionProblem};
+pub use visibility::SeenKeys;

@@ -232,7 +232,10 @@ impl SelectionProblem {
         let blocks = self.blocks();
         let end = match self.mask {
             Mask::Full => i64::from(seq_len_kv),
-            _ => p_max + 1 - i64::from(self.candidate_window()),
+            // The masks after the first go with no selection.
+            Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => {
+                p_max + 1 - i64::from(self.candidate_window())
+            }
         };
         // At most seq_len_kv, a u32.
         ((end - i64::from(blocks.sink_size)).max(0) as u32).div_ceil(blocks.block_size)

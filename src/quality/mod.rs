@@ -82,7 +82,7 @@ impl Candidates {
         let position = |query: u32| i64::from(query) + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
         let (p_min, p_max) = (position(queries.start), position(queries.end - 1));
         let start = blocks.sink_size;
-        let len = if problem.dense_below > 0 && p_max < i64::from(problem.dense_below) {
+        let len = if problem.is_dense(p_max) {
             0
         } else {
             match problem.method() {

@@ -1,13 +1,16 @@
 //! What is *right*: naive attention in f64, straight from the definition. Shares no code with anything it checks.
 
+mod sees;
 mod select;
 mod selected;
 
+pub use sees::attended_keys;
 pub use select::{Trace, select, select_from, select_traced};
-pub use selected::{attend_selected, attend_selected_row, attended_keys};
+pub use selected::{attend_selected, attend_selected_row};
 
 use super::{AttentionOutput, HostInputs};
-use crate::{AttentionProblem, Element, HostTensor, LSE_EMPTY, Mask, Result};
+use crate::{AttentionProblem, Element, HostBlocks, HostTensor, LSE_EMPTY, Result};
+use sees::Sight;
 
 /// Attention by its definition, every sum in f64. Time and memory of one score row at a time; single-threaded.
 ///
@@ -47,28 +50,25 @@ pub fn attend_row<T: Element>(
     q_index: u32,
     q_head: u32,
 ) -> (Vec<f64>, f64) {
+    row(problem, inputs, None, [batch, q_index, q_head])
+}
+
+/// One row over the keys that it sees.
+fn row<T: Element>(
+    problem: &AttentionProblem,
+    inputs: &HostInputs<'_, T>,
+    blocks: Option<&HostBlocks>,
+    [batch, q_index, q_head]: [u32; 3],
+) -> (Vec<f64>, f64) {
     let shape = problem.shape();
     let kv_head = (q_head / (shape.num_q_heads / shape.num_kv_heads)) as usize;
     let batch_index = batch as usize;
     let q = inputs.q.row(batch_index, q_index as usize, q_head as usize);
     let seq_len_kv = inputs.seq_len_kv(batch);
-    let position = i64::from(q_index) + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
-    let sees = |key: u32| {
-        let key = i64::from(key);
-        match problem.mask {
-            Mask::Full => true,
-            Mask::Causal => key <= position,
-            Mask::Window { left, right } => {
-                left.is_none_or(|left| key >= position - i64::from(left))
-                    && right.is_none_or(|right| key <= position + i64::from(right))
-            }
-            Mask::CausalAt { first } => key <= i64::from(first) + i64::from(q_index),
-        }
-    };
-
+    let sight = Sight { problem, blocks, seq_len_kv };
     let scale = f64::from(problem.scale());
     let mut scores = Vec::new();
-    for key in (0..seq_len_kv).filter(|&key| sees(key)) {
+    for key in (0..seq_len_kv).filter(|&key| sight.sees([batch, q_index, q_head], key)) {
         let k = inputs.k.row(batch_index, key as usize, kv_head);
         let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(a.to_f32()) * f64::from(b.to_f32())).sum();
         scores.push((key, scale * dot));

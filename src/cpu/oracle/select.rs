@@ -150,7 +150,8 @@ impl<T: Element> List<'_, T> {
         let near = self.candidate_window(hip.window_size, hip.refresh_interval.saturating_sub(1));
         let end = match self.problem.mask {
             Mask::Full => self.seq_len_kv,
-            _ => self.last_position() + 1 - near,
+            // The masks after the first go with no selection.
+            Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => self.last_position() + 1 - near,
         };
         let num_keys = (end - sinks).max(0);
         let num_blocks = (num_keys + block_size - 1) / block_size;
@@ -356,7 +357,7 @@ fn descend(
         let center = (left + right) / 2;
         let [left_probe, right_probe] = match representative {
             Representative::First => [left, center],
-            _ => [(left + center) / 2, (center + right) / 2],
+            Representative::Center | Representative::Last => [(left + center) / 2, (center + right) / 2],
         };
         let [left_score, right_score] = [left_probe, right_probe].map(&score);
         if left_score > right_score {
