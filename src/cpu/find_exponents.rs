@@ -77,7 +77,7 @@ impl Scaled {
     }
 
     pub(super) fn inputs<'a, T>(&'a self, of: &HostInputs<'a, T>) -> HostInputs<'a, f16> {
-        HostInputs { q: &self.q, k: &self.k, v: &self.v, seq_lens_kv: of.seq_lens_kv }
+        HostInputs { q: &self.q, k: &self.k, v: &self.v, seq_lens_kv: of.seq_lens_kv, blocks: of.blocks }
     }
 
     fn exponent(&self, batch: u32, head: usize) -> u32 {
