@@ -6,8 +6,7 @@ mod selected;
 pub use select::{Trace, select, select_from, select_traced};
 pub use selected::attended_keys;
 
-use super::{AttentionOutput, HostInputs};
-use crate::{AttentionProblem, Element, HostTensor, LSE_EMPTY, Mask, Result};
+use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, LSE_EMPTY, Mask, Result};
 
 /// Attention by its definition, every sum in f64. Time and memory of one score row at a time; single-threaded.
 ///

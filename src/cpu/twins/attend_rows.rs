@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::find_exponents::Scaled;
-use super::twin_walk::Walk;
+use super::walk::Walk;
 use crate::{AttentionPlan, Element, HostInputs, LSE_EMPTY, Result, Sharing, Tiling};
 
 /// The score of a key that a row does not see.

@@ -5,8 +5,9 @@ use super::sequence::{Partial, Sequence};
 use super::stream_selected::attend_walk;
 use super::tile::{RowTile, TileKeys, TileSoftmax};
 use super::walk::{Part, Walk, is_dense};
-use super::{AttentionOutput, HostInputs};
-use crate::{AttentionProblem, BlockSelection, Element, Granularity, HostBlocks, HostTensor};
+use crate::{
+    AttentionOutput, AttentionProblem, BlockSelection, Element, Granularity, HostBlocks, HostInputs, HostTensor,
+};
 use core::ops::Range;
 use rayon::prelude::*;
 

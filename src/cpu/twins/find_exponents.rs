@@ -2,8 +2,7 @@
 
 use half::f16;
 
-use super::HostInputs;
-use crate::{AttentionPlan, Element, HostTensor, Result};
+use crate::{AttentionPlan, Element, HostInputs, HostTensor, Result};
 
 /// CPU twin of the kernel `find_exponents`: the largest exponent, biased by 127, among the finite numbers of each part of each head of q,
 /// k and v, `[batch, num_q_heads + 2 * num_kv_heads, parts]`. Empty where the plan scales nothing.

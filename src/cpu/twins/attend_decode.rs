@@ -1,9 +1,8 @@
 //! CPU twin of `attend_decode.wgsl`.
 
-use super::HostInputs;
 use super::attend_rows::{Call, RowTile};
 use super::find_exponents::Scaled;
-use crate::{AttentionPlan, Element, LSE_EMPTY, Result};
+use crate::{AttentionPlan, Element, HostInputs, LSE_EMPTY, Result};
 
 /// What `attend_decode` leaves for `merge_splits`.
 #[derive(Clone, Debug, PartialEq)]
