@@ -11,5 +11,4 @@ mod tile;
 mod walk;
 
 pub use attend::{CpuTiling, attend, attend_with_tiling};
-pub use attend_selected::attend_selected;
 pub use select::{StageCache, select, select_from};
