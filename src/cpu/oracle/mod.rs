@@ -2,14 +2,11 @@
 
 mod sees;
 mod select;
-mod selected;
 
 pub use sees::attended_keys;
 pub use select::{Trace, select, select_from, select_traced};
-pub use selected::{attend_selected, attend_selected_row};
 
-use super::{AttentionOutput, HostInputs};
-use crate::{AttentionProblem, Element, HostBlocks, HostTensor, LSE_EMPTY, Result};
+use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, LSE_EMPTY, Result};
 use sees::Sight;
 
 /// Attention by its definition, every sum in f64. Time and memory of one score row at a time; single-threaded.
@@ -41,7 +38,7 @@ pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>
 /// One row of [`attend`]: `(out, lse)` in f64. For checking samples of a large problem.
 ///
 /// # Panics
-/// When an index is out of range or the inputs were not validated.
+/// When an index is out of range, or the inputs were not validated.
 #[must_use]
 pub fn attend_row<T: Element>(
     problem: &AttentionProblem,
@@ -50,22 +47,12 @@ pub fn attend_row<T: Element>(
     q_index: u32,
     q_head: u32,
 ) -> (Vec<f64>, f64) {
-    row(problem, inputs, None, [batch, q_index, q_head])
-}
-
-/// One row over the keys that it sees.
-fn row<T: Element>(
-    problem: &AttentionProblem,
-    inputs: &HostInputs<'_, T>,
-    blocks: Option<&HostBlocks>,
-    [batch, q_index, q_head]: [u32; 3],
-) -> (Vec<f64>, f64) {
     let shape = problem.shape();
     let kv_head = (q_head / (shape.num_q_heads / shape.num_kv_heads)) as usize;
     let batch_index = batch as usize;
     let q = inputs.q.row(batch_index, q_index as usize, q_head as usize);
     let seq_len_kv = inputs.seq_len_kv(batch);
-    let sight = Sight { problem, blocks, seq_len_kv };
+    let sight = Sight { problem, blocks: inputs.blocks, seq_len_kv };
     let scale = f64::from(problem.scale());
     let mut scores = Vec::new();
     for key in (0..seq_len_kv).filter(|&key| sight.sees([batch, q_index, q_head], key)) {

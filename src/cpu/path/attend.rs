@@ -5,8 +5,7 @@ use super::sequence::{Partial, Sequence};
 use super::stream::attend_stream;
 use super::tile::{RowTile, Scratch, attend_tile};
 use super::walk::{Part, Walk};
-use crate::cpu::{AttentionOutput, HostInputs};
-use crate::{AttentionProblem, Element, Error, HostBlocks, HostTensor, Result};
+use crate::{AttentionOutput, AttentionProblem, Element, Error, HostInputs, HostTensor, Result};
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
@@ -47,7 +46,8 @@ impl Default for CpuTiling {
     }
 }
 
-/// Attention by tiles of rows and keys with an online softmax, accumulated in f32.
+/// Attention by tiles of rows and keys with an online softmax, accumulated in f32. Where the problem takes lists of blocks,
+/// to these, sinks and window; heads that share a list share its gathered keys and values.
 ///
 /// The result has the same bits on every run, for any number of threads and any batch around a sequence. NaN and
 /// infinities in q, k or v reach the rows that see them and no other row. A score beyond the range of f32 counts as
@@ -63,7 +63,7 @@ pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>
     attend_with_tiling(problem, inputs, &CpuTiling::default())
 }
 
-/// [`attend`] with other tile sizes than the default.
+/// [`attend`] with other tile sizes than the default. Those of a call with lists of blocks follow from the lists.
 ///
 /// # Errors
 /// Those of [`attend`], and [`Error::Invalid`] for a size of 0.
@@ -77,41 +77,6 @@ pub fn attend_with_tiling<T: Element>(
 ) -> Result<AttentionOutput> {
     inputs.validate(problem)?;
     tiling.validate()?;
-    Ok(attend_validated(problem, inputs, None, tiling))
-}
-
-/// Attention to selected blocks, sinks and window, with an online softmax, accumulated in f32. `blocks` are those that
-/// [`BlockSelection`](crate::BlockSelection) describes; heads that share a list share its gathered keys and values.
-///
-/// The result has the same bits on every run, for any number of threads and any batch around a sequence. NaN and
-/// infinities in q, k or v reach the rows that attend to them and no other row.
-///
-/// # Errors
-/// Those of [`HostInputs::validate`] and [`HostBlocks::validate`]; [`Error::Argument`] where the problem takes no blocks.
-///
-/// # Cost
-/// Blocks until done, on all threads of the current rayon pool. Allocates the result, and per thread a tile of scores
-/// and of gathered keys. Time grows with the keys attended to, not with `seq_len_kv`.
-pub fn attend_selected<T: Element>(
-    problem: &AttentionProblem,
-    inputs: &HostInputs<'_, T>,
-    blocks: &HostBlocks,
-) -> Result<AttentionOutput> {
-    inputs.validate(problem)?;
-    let Some(selection) = problem.block_selection() else {
-        let rule = "the problem takes none; AttentionProblem::selected_blocks says that it does";
-        return Err(Error::Argument { argument: "blocks", rule });
-    };
-    blocks.validate(selection, problem.shape(), inputs.seq_lens_kv)?;
-    Ok(attend_validated(problem, inputs, Some(blocks), &CpuTiling::default()))
-}
-
-fn attend_validated<T: Element>(
-    problem: &AttentionProblem,
-    inputs: &HostInputs<'_, T>,
-    blocks: Option<&HostBlocks>,
-    tiling: &CpuTiling,
-) -> AttentionOutput {
     let shape = problem.shape();
     let mut out = HostTensor::zeros(shape.out());
     let mut lse = HostTensor::zeros(shape.lse());
@@ -121,11 +86,11 @@ fn attend_validated<T: Element>(
         let outs = out.data_mut().par_chunks_mut(rows_per_sequence * shape.head_dim_v as usize);
         let lses = lse.data_mut().par_chunks_mut(rows_per_sequence);
         (0..shape.batch_size).into_par_iter().zip(outs).zip(lses).for_each(|((batch, out), lse)| {
-            let sequence = Sequence::new(problem, inputs, blocks, batch);
+            let sequence = Sequence::new(problem, inputs, batch);
             Attend { sequence: &sequence, tiling, deal: Deal::new(&sequence, tiling), pool: &pool }.run(out, lse);
         });
     }
-    AttentionOutput { out, lse }
+    Ok(AttentionOutput { out, lse })
 }
 
 /// Scratch memory of the tasks that run at one time.

@@ -10,5 +10,5 @@ mod stream;
 mod tile;
 mod walk;
 
-pub use attend::{CpuTiling, attend, attend_selected, attend_with_tiling};
+pub use attend::{CpuTiling, attend, attend_with_tiling};
 pub use select::{StageCache, select, select_from};

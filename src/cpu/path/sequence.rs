@@ -25,19 +25,15 @@ pub(super) struct Sequence<'a, T> {
 
 impl<'a, T: Element> Sequence<'a, T> {
     /// The inputs must have been validated.
-    pub(super) fn new(
-        problem: &'a AttentionProblem,
-        inputs: &HostInputs<'a, T>,
-        blocks: Option<&'a HostBlocks>,
-        batch: u32,
-    ) -> Self {
+    pub(super) fn new(problem: &'a AttentionProblem, inputs: &HostInputs<'a, T>, batch: u32) -> Self {
         let shape = problem.shape();
         let seq_len_kv = inputs.seq_len_kv(batch);
         let part = |data: &'a [T], of: [u32; 4], used: u32| {
             let [_, seq, head, dim] = of.map(|axis| axis as usize);
             &data[batch as usize * seq * head * dim..][..used as usize * head * dim]
         };
-        let lists = problem.block_selection().zip(blocks).map(|(selection, blocks)| Lists { selection, blocks, batch });
+        let lists =
+            problem.blocks.as_ref().zip(inputs.blocks).map(|(selection, blocks)| Lists { selection, blocks, batch });
         Self {
             shape,
             q: part(inputs.q.data(), shape.q(), shape.seq_len_q),
