@@ -239,6 +239,7 @@ impl AttentionPlan {
     }
 
     /// Operations of all workgroups, by the estimate that budgets count in. The merge is not counted.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn operations(&self) -> u64 {
         let walks = Walks::new(&self.problem, self.tiling, self.carried);
         // The grid was seen to fit. Their order is of no interest.
