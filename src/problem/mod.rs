@@ -8,6 +8,7 @@ mod attend;
 mod blocks;
 mod hip;
 mod infinite_hip;
+mod inputs;
 mod merge;
 mod select;
 
@@ -15,5 +16,7 @@ pub use attend::{AttentionProblem, AttentionShape, Mask};
 pub use blocks::{BlockSelection, Granularity, HostBlocks, PADDING};
 pub use hip::{GroupBounds, Hip, Representative};
 pub use infinite_hip::{HeadReduction, InfiniteHip, Preset, Stage};
+pub(crate) use inputs::validate_seq_lens;
+pub use inputs::{AttentionOutput, HostInputs, SelectionInputs};
 pub use merge::MergeProblem;
-pub use select::{SelectionInputs, SelectionMethod, SelectionProblem};
+pub use select::{SelectionMethod, SelectionProblem};
