@@ -11,8 +11,8 @@ use crate::matrix_verdict::UnsavedVerdict;
 use crate::pipeline::PipelineCache;
 use crate::pipeline_store::{PipelineCacheState, PipelineStore};
 use crate::{
-    ContextOptions, DeviceCaps, DeviceSpeed, DispatchBudget, Error, PassedOver, Result, Specialization, Tuning,
-    adapters, describe_adapter,
+    ContextOptions, DeviceCaps, DeviceSpeed, DispatchBudget, Error, PassedOver, Result, Tuning, adapters,
+    describe_adapter,
 };
 
 /// A wgpu device and queue with the library's state for them. Cheap to clone; clones share everything.
@@ -36,15 +36,13 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     checks: ShaderChecks,
-    pipelines: PipelineCache<Specialization>,
-    #[cfg(feature = "lm")]
-    lm_pipelines: PipelineCache<crate::lm::LmVariant>,
+    pipelines: PipelineCache,
     /// Stand in for bindings that a problem does not use: one to read, one to write, since wgpu forbids both at once.
     unused_read: wgpu::Buffer,
     unused_write: wgpu::Buffer,
     lost: Arc<OnceLock<String>>,
     store: OnceLock<(Option<PipelineStore>, PipelineCacheState)>,
-    /// [`ContextOptions::pipeline_cache`].
+    /// [`ContextOptions::with_pipeline_cache`].
     folder: OnceLock<PathBuf>,
     /// What [`Context::save_pipelines`] is to write.
     verdict: Mutex<Option<UnsavedVerdict>>,
@@ -120,8 +118,6 @@ impl Context {
             queue,
             checks,
             pipelines,
-            #[cfg(feature = "lm")]
-            lm_pipelines: PipelineCache::default(),
             unused_read,
             unused_write,
             lost,
@@ -164,7 +160,7 @@ impl Context {
 
     /// Opens a device of our own on this adapter: all limits and all stable features that it has, and cooperative matrices,
     /// which wgpu counts as experimental. Matrices are tried before they are used, as
-    /// [`check_matrices`](Self::check_matrices) does it, unless the folder of [`ContextOptions::pipeline_cache`] tells what
+    /// [`check_matrices`](Self::check_matrices) does it, unless the folder of [`ContextOptions::with_pipeline_cache`] tells what
     /// that gave on this device with this driver. Of `options`, only that folder counts.
     ///
     /// # Errors
@@ -282,14 +278,14 @@ impl Context {
         Self { inner: Arc::clone(&self.inner), caps: Arc::new(caps) }
     }
 
-    /// What became of [`ContextOptions::pipeline_cache`].
+    /// What became of [`ContextOptions::with_pipeline_cache`].
     #[must_use]
     pub fn pipeline_cache_state(&self) -> PipelineCacheState {
         self.inner.store.get().map_or(PipelineCacheState::Off, |(_, state)| state.clone())
     }
 
     /// Writes what was compiled, and what [`check_matrices`](Self::check_matrices) found, into files of
-    /// [`ContextOptions::pipeline_cache`], each whole or not at all; does nothing where there is no such folder, or nothing
+    /// [`ContextOptions::with_pipeline_cache`], each whole or not at all; does nothing where there is no such folder, or nothing
     /// new.
     ///
     /// # Errors
@@ -317,7 +313,7 @@ impl Context {
         self.inner.store.get().and_then(|(store, _)| store.as_ref())
     }
 
-    /// The folder of [`ContextOptions::pipeline_cache`].
+    /// The folder of [`ContextOptions::with_pipeline_cache`].
     pub(crate) fn kept_folder(&self) -> Option<&Path> {
         self.inner.folder.get().map(PathBuf::as_path)
     }
@@ -330,13 +326,8 @@ impl Context {
         self.inner.checks
     }
 
-    pub(crate) fn pipelines(&self) -> &PipelineCache<Specialization> {
+    pub(crate) fn pipelines(&self) -> &PipelineCache {
         &self.inner.pipelines
-    }
-
-    #[cfg(feature = "lm")]
-    pub(crate) fn lm_pipelines(&self) -> &PipelineCache<crate::lm::LmVariant> {
-        &self.inner.lm_pipelines
     }
 
     pub(crate) fn unused_read(&self) -> &wgpu::Buffer {

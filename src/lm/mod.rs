@@ -9,7 +9,7 @@
 //! use wattn::{Engine, Hip};
 //!
 //! let model = Arc::new(Model::open(Path::new("Qwen3-0.6B"))?);
-//! let options = SessionOptions::new(model.config(), 32768).attention(&LayerAttention::select(Hip::decode()), 3);
+//! let options = SessionOptions::new(model.config(), 32768).with_attention(&LayerAttention::select(Hip::decode()), 3);
 //! let mut session = Session::new(&model, &Engine::best_blocking()?, &options)?;
 //! let prompt = model.tokenizer().encode_prompt("Once upon a time")?;
 //! session.read(&prompt)?;
@@ -29,7 +29,7 @@ mod error;
 mod files;
 mod gpu;
 mod json;
-mod kernels;
+pub mod kernels;
 mod matrix;
 mod model;
 mod options;
@@ -43,7 +43,7 @@ mod weights;
 pub use checkpoint::Checkpoint;
 pub use config::{Architecture, LmConfig};
 pub use error::{LmError, LmResult};
-pub use kernels::{LmKernel, LmVariant, WeightElem};
+pub use kernels::{LmVariant, WeightElem};
 pub use matrix::{Elements, Matrix};
 pub use model::Model;
 pub use options::{ChunkLists, LayerAttention, ListSource, Sampling, SessionOptions};

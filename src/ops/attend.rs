@@ -4,15 +4,15 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use super::bind::{Access, Bound, Expect, U32View, check_apart, check_tensor, check_u32};
-use super::step::{Params, Slot, Step};
-use super::{step, workspace::Workspace};
-use crate::kernels::KernelId;
+use super::params::{Params, step};
+use super::workspace::Workspace;
 use crate::kernels::attend_prefill::AttendParams;
 use crate::kernels::merge_splits::MergeParams;
-use crate::pipeline::Pipeline;
+use crate::slots::Slot;
+use crate::step::{encode_stretch_in, num_stretches, submit};
 use crate::{
-    AttentionPlan, AttentionShape, BlockSelection, Context, DType, DeviceCaps, Error, Result, Stretch, TensorView,
-    TensorViewMut,
+    AttentionPlan, AttentionShape, BlockListSpec, Context, DType, DeviceCaps, Error, Pipeline, Result, Slots, Step,
+    Stretch, TensorView, TensorViewMut, kernels,
 };
 
 /// Stands for an open side of a window: past every distance that [`AttentionProblem::validate`] allows, and small enough
@@ -26,7 +26,7 @@ const OPEN_WINDOW: u32 = 1 << 30;
 pub struct Attention {
     ctx: Context,
     plan: Arc<AttentionPlan>,
-    pipelines: Vec<Arc<Pipeline>>,
+    pipelines: Vec<Pipeline>,
 }
 
 /// The tensors of one attention call.
@@ -37,7 +37,7 @@ pub struct AttentionArgs<'a> {
     pub(crate) v: TensorView<'a>,
     pub(crate) out: TensorViewMut<'a>,
     pub(crate) seq_lens_kv: Option<U32View<'a>>,
-    pub(crate) blocks: Option<SelectedBlocks<'a>>,
+    pub(crate) blocks: Option<BlockListsView<'a>>,
     pub(crate) lse: Option<TensorViewMut<'a>>,
 }
 
@@ -58,9 +58,9 @@ impl<'a> AttentionArgs<'a> {
     }
 
     /// Sets the lists of blocks, exactly when the problem says
-    /// [`selected_blocks`](crate::AttentionProblem::selected_blocks).
+    /// [`with_blocks`](crate::AttentionProblem::with_blocks).
     #[must_use]
-    pub fn with_blocks(mut self, blocks: impl Into<Option<SelectedBlocks<'a>>>) -> Self {
+    pub fn with_blocks(mut self, blocks: impl Into<Option<BlockListsView<'a>>>) -> Self {
         self.blocks = blocks.into();
         self
     }
@@ -102,11 +102,18 @@ impl<'a> AttentionArgs<'a> {
 /// [`Context::check_blocks`](crate::Context::check_blocks) verifies; lists that break it give wrong numbers, never
 /// accesses outside the buffers.
 #[derive(Clone, Copy, Debug)]
-pub struct SelectedBlocks<'a> {
-    /// `[batch, set, q_block, max_blocks]`: the first key of each block, ascending and disjoint.
-    pub block_indices: U32View<'a>,
-    /// `[batch, set, q_block]`: blocks of each list. The kernels clamp them to `max_blocks`.
-    pub block_counts: U32View<'a>,
+pub struct BlockListsView<'a> {
+    pub(crate) block_indices: U32View<'a>,
+    pub(crate) block_counts: U32View<'a>,
+}
+
+impl<'a> BlockListsView<'a> {
+    /// `block_indices` `[batch, set, q_block, max_blocks]`: the first key of each block, ascending and disjoint; and
+    /// `block_counts` `[batch, set, q_block]`: blocks of each list, which the kernels clamp to `max_blocks`.
+    #[must_use]
+    pub const fn new(block_indices: U32View<'a>, block_counts: U32View<'a>) -> Self {
+        Self { block_indices, block_counts }
+    }
 }
 
 impl Attention {
@@ -123,7 +130,7 @@ impl Attention {
         let pipelines = plan
             .dispatches()
             .iter()
-            .map(|dispatch| ctx.pipelines().get(ctx, &dispatch.specialization))
+            .map(|dispatch| Pipeline::of_operator(ctx, &dispatch.specialization))
             .collect::<Result<_>>()?;
         Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipelines })
     }
@@ -165,7 +172,7 @@ impl Attention {
             let mut others =
                 vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer), ("out", args.out.buffer)];
             others.extend(args.lse.as_ref().map(|lse| ("lse", lse.buffer)));
-            others.extend(args.blocks.iter().flat_map(SelectedBlocks::buffers));
+            others.extend(args.blocks.iter().flat_map(BlockListsView::buffers));
             check_apart(("workspace", &workspace.buffer), &others)?;
         }
         let steps = self.ctx.scoped("binding attention", || self.steps(&tensors, workspace))??;
@@ -190,7 +197,9 @@ impl Attention {
             (Some(_), false) => return Err(surplus("seq_lens_kv")),
         };
         let lse = match (&args.lse, problem.lse) {
-            (Some(view), true) => Some(check_tensor(view.as_view(), output("lse", shape.lse(), DType::F32, 1), caps)?),
+            (Some(view), true) => {
+                Some(check_tensor(view.as_view(), output("lse", problem.lse_shape(), DType::F32, 1), caps)?)
+            }
             (None, false) => None,
             (None, true) => return Err(missing("lse")),
             (Some(_), false) => return Err(surplus("lse")),
@@ -203,62 +212,52 @@ impl Attention {
         };
         let mut read = vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer)];
         read.extend(args.seq_lens_kv.map(|view| ("seq_lens_kv", view.buffer)));
-        read.extend(args.blocks.iter().flat_map(SelectedBlocks::buffers));
+        read.extend(args.blocks.iter().flat_map(BlockListsView::buffers));
         check_apart(("out", args.out.buffer), &read)?;
         if let Some(lse) = &args.lse {
             read.push(("out", args.out.buffer));
             check_apart(("lse", lse.buffer), &read)?;
         }
         Ok(Tensors {
-            q: check_tensor(args.q, input("q", shape.q()), caps)?,
-            k: check_tensor(args.k, input("k", shape.k()), caps)?,
-            v: check_tensor(args.v, input("v", shape.v()), caps)?,
+            q: check_tensor(args.q, input("q", problem.q_shape()), caps)?,
+            k: check_tensor(args.k, input("k", problem.k_shape()), caps)?,
+            v: check_tensor(args.v, input("v", problem.v_shape()), caps)?,
             seq_lens_kv,
             blocks,
-            out: check_tensor(args.out.as_view(), output("out", shape.out(), problem.out_dtype, 4), caps)?,
+            out: check_tensor(args.out.as_view(), output("out", problem.out_shape(), problem.out_dtype, 4), caps)?,
             lse,
         })
     }
 
     fn steps(&self, tensors: &Tensors<'_>, workspace: &Workspace) -> Result<Vec<Step>> {
-        let params = Self::attend_params(&self.plan, &tensors.places());
-        let Tensors { q, k, v, seq_lens_kv, out, lse, .. } = tensors;
-        let seq_lens_kv = || seq_lens_kv.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
-        let lse = || lse.as_ref().map_or(Slot::Unused(Access::Write), Slot::Bound);
+        let plan = &self.plan;
+        let params = Self::attend_params(plan, &tensors.places());
         let in_workspace = |range: Range<u64>| Slot::Range(&workspace.buffer, range.start, range.end - range.start);
-        let partial_out = || in_workspace(self.plan.partial_out_range());
-        let partial_lse = || in_workspace(self.plan.partial_lse_range());
-        let exponents = || in_workspace(self.plan.exponents_range());
-        let carried = self.plan.carried_range();
+        let mut slots = Slots::new()
+            .with("q", tensors.q.slot())
+            .with("k", tensors.k.slot())
+            .with("v", tensors.v.slot())
+            .with("seq_lens_kv", tensors.seq_lens_kv.as_ref().map_or(Slot::Unused, Bound::slot))
+            .with("out", tensors.out.slot())
+            .with("lse", tensors.lse.as_ref().map_or(Slot::Unused, Bound::slot))
+            .with("partial_out", in_workspace(plan.partial_out_range()))
+            .with("partial_lse", in_workspace(plan.partial_lse_range()))
+            .with("exponents", in_workspace(plan.exponents_range()))
+            // Walks that may be cut may turn out to fit one part.
+            .with("carried", in_workspace(plan.carried_range()));
+        if let Some([indices, counts]) = &tensors.blocks {
+            slots = slots.with("block_indices", indices.slot()).with("block_counts", counts.slot());
+        }
         let mut steps = Vec::with_capacity(self.pipelines.len());
-        for (pipeline, dispatch) in self.pipelines.iter().zip(self.plan.dispatches()) {
+        for (pipeline, dispatch) in self.pipelines.iter().zip(plan.dispatches()) {
             // A dispatch over nothing has nothing to bind either: its workspace ranges may be empty.
             if dispatch.workgroups.contains(&0) {
                 continue;
             }
-            let mut slots = vec![Slot::Bound(q), Slot::Bound(k), Slot::Bound(v), seq_lens_kv()];
-            let lists = tensors.blocks.iter().flatten().map(Slot::Bound);
-            // Walks that may be cut may turn out to fit one part.
-            let state = if carried.is_empty() { Slot::Unused(Access::Write) } else { in_workspace(carried.clone()) };
-            let scaled = (self.plan.exponent_parts() > 0).then(exponents);
-            let last = lists.chain(scaled).chain((self.plan.part_tiles() > 0).then_some(state));
-            steps.push(match dispatch.kernel() {
-                KernelId::FindExponents => {
-                    slots.push(exponents());
-                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
-                }
-                KernelId::MergeSplits => {
-                    let slots = [partial_out(), partial_lse(), Slot::Bound(out), lse()];
-                    Step::new(&self.ctx, pipeline, dispatch, &Self::merge_params(&self.plan, &params), &slots)?
-                }
-                KernelId::AttendDecode => {
-                    slots.extend([partial_out(), partial_lse()].into_iter().chain(last));
-                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
-                }
-                _ => {
-                    slots.extend([Slot::Bound(out), lse()].into_iter().chain(last));
-                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
-                }
+            steps.push(if dispatch.kernel() == &kernels::MERGE_SPLITS {
+                step(&self.ctx, pipeline, dispatch, &Self::merge_params(plan, &params), &slots)?
+            } else {
+                step(&self.ctx, pipeline, dispatch, &params, &slots)?
             });
         }
         Ok(steps)
@@ -268,23 +267,23 @@ impl Attention {
     #[doc(hidden)]
     #[must_use]
     pub fn uniforms(plan: &AttentionPlan, dispatch: usize) -> Vec<Vec<u32>> {
-        let shape = plan.problem.shape();
         let packed = |[_, seq, heads, dim]: [u32; 4]| [seq * heads * dim, heads * dim, dim];
         let in_vec4 = |shape| (0, packed(shape).map(|stride| stride / 4));
         let places = Places {
-            q: in_vec4(shape.q()),
-            k: in_vec4(shape.k()),
-            v: in_vec4(shape.v()),
-            out: in_vec4(shape.out()),
-            lse: (0, packed(shape.lse())),
+            q: in_vec4(plan.problem.q_shape()),
+            k: in_vec4(plan.problem.k_shape()),
+            v: in_vec4(plan.problem.v_shape()),
+            out: in_vec4(plan.problem.out_shape()),
+            lse: (0, packed(plan.problem.lse_shape())),
             seq_lens_kv: 0,
             blocks: [0; 2],
         };
         let params = Self::attend_params(plan, &places);
         let dispatch = &plan.dispatches()[dispatch];
-        match dispatch.kernel() {
-            KernelId::MergeSplits => Self::merge_params(plan, &params).in_words(&dispatch.stretches),
-            _ => params.in_words(&dispatch.stretches),
+        if dispatch.kernel() == &kernels::MERGE_SPLITS {
+            Self::merge_params(plan, &params).in_words(&dispatch.stretches)
+        } else {
+            params.in_words(&dispatch.stretches)
         }
     }
 
@@ -386,7 +385,7 @@ impl Params for AttendParams {
     }
 }
 
-impl<'a> SelectedBlocks<'a> {
+impl<'a> BlockListsView<'a> {
     fn buffers(&self) -> [(&'static str, &'a wgpu::Buffer); 2] {
         [("block_indices", self.block_indices.buffer), ("block_counts", self.block_counts.buffer)]
     }
@@ -394,8 +393,8 @@ impl<'a> SelectedBlocks<'a> {
 
 /// Checks the sizes of lists; what they hold is data.
 pub(super) fn check_blocks<'a>(
-    lists: &SelectedBlocks<'a>,
-    blocks: &BlockSelection,
+    lists: &BlockListsView<'a>,
+    blocks: &BlockListSpec,
     shape: &AttentionShape,
     caps: &DeviceCaps,
 ) -> Result<[Bound<'a>; 2]> {
@@ -471,7 +470,7 @@ impl BoundAttention {
     /// Dispatches that [`encode`](Self::encode) encodes: more than one of a kernel where the plan cut its grid.
     #[must_use]
     pub fn num_stretches(&self) -> usize {
-        step::num_stretches(self.steps.iter())
+        num_stretches(self.steps.iter())
     }
 
     /// Encodes one of the dispatches into the caller's compute pass, for callers who submit them apart: some systems watch
@@ -481,11 +480,11 @@ impl BoundAttention {
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.
     pub fn encode_stretch_in(&self, pass: &mut wgpu::ComputePass<'_>, index: usize) {
-        step::encode_stretch_in(self.steps.iter(), pass, index);
+        encode_stretch_in(self.steps.iter(), pass, index);
     }
 
     /// Submits it.
     pub(crate) fn submit(&self, ctx: &Context) {
-        step::submit(ctx, "wattn.attention", &self.steps.iter().collect::<Vec<_>>());
+        submit(ctx, "wattn.attention", &self.steps.iter().collect::<Vec<_>>());
     }
 }

@@ -1,19 +1,20 @@
 //! Check of lists of blocks that lie in GPU buffers.
 
-use super::attend::{SelectedBlocks, check_blocks};
-use super::bind::{Access, Bound, U32View, check_u32};
-use super::step::{Params, Slot, Step};
+use super::attend::{BlockListsView, check_blocks};
+use super::bind::{Bound, U32View, check_u32};
+use super::params::{Params, step};
 use crate::kernels::check_blocks::CheckParams;
 use crate::plan::check_dispatches;
+use crate::slots::Slot;
 use crate::{
-    AttentionProblem, AttentionShape, BlockSelection, Context, DType, Error, HostBlocks, Layout, Result, Stretch,
-    TensorView,
+    AttentionProblem, AttentionShape, BlockListSpec, Context, DType, Error, HostBlockLists, Layout, Pipeline, Result,
+    Slots, Stretch, TensorView,
 };
 
 /// A check that was submitted: where its report lies.
 struct Check {
     report: wgpu::Buffer,
-    selection: BlockSelection,
+    selection: BlockListSpec,
     shape: AttentionShape,
 }
 
@@ -30,7 +31,7 @@ impl Context {
     pub async fn check_blocks(
         &self,
         problem: &AttentionProblem,
-        blocks: SelectedBlocks<'_>,
+        blocks: BlockListsView<'_>,
         seq_lens_kv: Option<U32View<'_>>,
     ) -> Result<()> {
         let Some(check) = self.start_check(problem, blocks, seq_lens_kv)? else { return Ok(()) };
@@ -46,7 +47,7 @@ impl Context {
     pub fn check_blocks_blocking(
         &self,
         problem: &AttentionProblem,
-        blocks: SelectedBlocks<'_>,
+        blocks: BlockListsView<'_>,
         seq_lens_kv: Option<U32View<'_>>,
     ) -> Result<()> {
         let Some(check) = self.start_check(problem, blocks, seq_lens_kv)? else { return Ok(()) };
@@ -58,12 +59,12 @@ impl Context {
     fn start_check(
         &self,
         problem: &AttentionProblem,
-        blocks: SelectedBlocks<'_>,
+        blocks: BlockListsView<'_>,
         seq_lens_kv: Option<U32View<'_>>,
     ) -> Result<Option<Check>> {
         problem.validate()?;
         let needed = Error::Argument { argument: "selected_blocks", rule: "is required by the problem" };
-        let selection = *problem.block_selection().ok_or(needed)?;
+        let selection = *problem.blocks().ok_or(needed)?;
         let shape = *problem.shape();
         let lists: [Bound<'_>; 2] = check_blocks(&blocks, &selection, &shape, self.caps())?;
         let lens = seq_lens_kv.map(|view| check_u32(view, "seq_lens_kv", shape.batch_size.into(), self.caps()));
@@ -86,16 +87,19 @@ impl Context {
         };
         let pipelines = dispatches
             .iter()
-            .map(|dispatch| self.pipelines().get(self, &dispatch.specialization))
+            .map(|dispatch| Pipeline::of_operator(self, &dispatch.specialization))
             .collect::<Result<Vec<_>>>()?;
         let report = self.scoped("checking lists of blocks", || {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
             let report = self.upload("wattn.report", bytemuck::cast_slice(&[u32::MAX, 0, 0]), usage);
             let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for (pipeline, dispatch) in pipelines.iter().zip(&dispatches) {
-                let lens = lens.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
-                let slots = [Slot::Bound(&lists[0]), Slot::Bound(&lists[1]), lens, Slot::Range(&report, 0, 12)];
-                let step = Step::new(self, pipeline, dispatch, &params, &slots)?;
+                let slots = Slots::new()
+                    .with("block_indices", lists[0].slot())
+                    .with("block_counts", lists[1].slot())
+                    .with("seq_lens_kv", lens.as_ref().map_or(Slot::Unused, Bound::slot))
+                    .range("report", &report, 0, 12);
+                let step = step(self, pipeline, dispatch, &params, &slots)?;
                 let descriptor =
                     wgpu::ComputePassDescriptor { label: Some("wattn.check_blocks"), timestamp_writes: None };
                 step.encode_in(&mut encoder.begin_compute_pass(&descriptor));
@@ -123,9 +127,9 @@ impl Check {
     fn verdict(&self, [place, value, rule]: [u32; 3]) -> Result<()> {
         let rule = match rule {
             0 => return Ok(()),
-            1 => HostBlocks::COUNT_RULE,
-            2 => HostBlocks::ORDER_RULE,
-            _ => HostBlocks::RANGE_RULE,
+            1 => HostBlockLists::COUNT_RULE,
+            2 => HostBlockLists::ORDER_RULE,
+            _ => HostBlockLists::RANGE_RULE,
         };
         let [_, num_sets, num_q_blocks, max_blocks] = self.selection.indices_shape(&self.shape);
         let (list, entry) = (place / (max_blocks + 1), (place % (max_blocks + 1)).saturating_sub(1));

@@ -6,14 +6,14 @@ mod check_blocks;
 mod lists;
 mod merge;
 mod one_shot;
+mod params;
 mod select;
 mod sparse_one_shot;
-mod step;
 mod workspace;
 
-pub use attend::{Attention, AttentionArgs, BoundAttention, SelectedBlocks};
+pub use attend::{Attention, AttentionArgs, BlockListsView, BoundAttention};
 pub use bind::U32View;
-pub(crate) use lists::Lists;
+pub(crate) use lists::BlockListBuffers;
 pub use merge::{BoundMerge, Merge, MergeArgs};
 pub use select::{BoundSelection, Selection, SelectionArgs, SelectionMemory};
 pub use workspace::Workspace;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::attend::RowSets;
 use super::{Sharing, Tiling};
+use crate::kernels;
 use crate::shader::Module;
-use crate::{AttentionProblem, BlockSelection, DType, DeviceCaps, Error, Result, Tier};
+use crate::{AttentionProblem, BlockListSpec, DType, DeviceCaps, Error, Result, Tier};
 
 /// vec4 elements between the rows of f16 tiles that hold nothing: 16 bytes, so that rows stay aligned for wide loads and
 /// those of a matrix fall on different banks.
@@ -58,7 +59,7 @@ impl MatrixTiling {
     pub(super) fn new(problem: &AttentionProblem, tiling: Tiling, edge: u32) -> Self {
         let shape = problem.shape();
         let walk_keys =
-            problem.blocks.as_ref().map_or(u64::MAX, BlockSelection::most_keys_of_any).min(shape.seq_len_kv.into());
+            problem.blocks.as_ref().map_or(u64::MAX, BlockListSpec::most_keys_of_any).min(shape.seq_len_kv.into());
         // At most a u32.
         Self { edge, tiling, head_dim: shape.head_dim, head_dim_v: shape.head_dim_v, walk_keys: walk_keys as u32 }
     }
@@ -302,10 +303,10 @@ pub(super) fn check_dtype(dtype: DType, tier: Tier) -> Result<()> {
 }
 
 /// The modules of a matrix edge, for arrays that the device loads matrices from.
-pub(super) fn modules(edge: u32, caps: &DeviceCaps) -> [Module; 2] {
+pub(super) fn modules(edge: u32, caps: &DeviceCaps) -> [&'static Module; 2] {
     [
-        if edge == 8 { Module::Matrix8 } else { Module::Matrix16 },
-        if caps.matrix_from_vec4 { Module::TilesVec4 } else { Module::TilesScalar },
+        if edge == 8 { &kernels::modules::MATRIX_8 } else { &kernels::modules::MATRIX_16 },
+        if caps.matrix_from_vec4 { &kernels::modules::TILES_VEC4 } else { &kernels::modules::TILES_SCALAR },
     ]
 }
 

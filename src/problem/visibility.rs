@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::{AttentionProblem, BlockSelection, Mask};
+use crate::{AttentionProblem, BlockListSpec, Mask};
 
 impl AttentionProblem {
     /// The keys that the mask lets a query see, where a sequence has as many keys as the shape says. Lists of blocks leave some of them out.
@@ -19,7 +19,7 @@ impl AttentionProblem {
     /// let shape = AttentionShape {
     ///     batch_size: 1, seq_len_q: 3, seq_len_kv: 5, num_q_heads: 1, num_kv_heads: 1, head_dim: 8, head_dim_v: 8,
     /// };
-    /// let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+    /// let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
     /// assert_eq!([0, 1, 2].map(|query| problem.keys_seen(query)), [3, 4, 5]);
     /// ```
     #[must_use]
@@ -32,7 +32,7 @@ impl AttentionProblem {
     }
 
     /// Position of the last query of a query's block.
-    fn block_end(&self, blocks: &BlockSelection, q_index: u32) -> i64 {
+    fn block_end(&self, blocks: &BlockListSpec, q_index: u32) -> i64 {
         let end = (q_index / blocks.block_size_q + 1).saturating_mul(blocks.block_size_q).min(self.shape.seq_len_q);
         i64::from(end) - 1 + i64::from(self.shape.seq_len_kv) - i64::from(self.shape.seq_len_q)
     }
@@ -64,7 +64,7 @@ impl AttentionProblem {
     }
 
     /// The most keys of a walk through lists, whose last row sees `visible` keys.
-    fn listed_keys_walked(&self, blocks: &BlockSelection, visible: u64, tile_q: u32) -> u64 {
+    fn listed_keys_walked(&self, blocks: &BlockListSpec, visible: u64, tile_q: u32) -> u64 {
         let listed = u64::from(blocks.max_blocks) * u64::from(blocks.block_size);
         let (near, dense) = match self.mask {
             Mask::Causal => {
@@ -106,7 +106,7 @@ impl SeenKeys {
     }
 }
 
-impl BlockSelection {
+impl BlockListSpec {
     /// Keys of `num_blocks` listed blocks, of the sinks and of the window: what a query that is not dense attends to at the most.
     #[must_use]
     pub fn keys_with(&self, num_blocks: u32) -> u64 {
@@ -165,7 +165,7 @@ mod tests {
         head_dim_v: 4,
     };
 
-    const SELECTION: BlockSelection = BlockSelection {
+    const SELECTION: BlockListSpec = BlockListSpec {
         granularity: Granularity::Layer,
         block_size_q: 5,
         block_size: 4,
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn ranges_are_disjoint_and_say_why() {
         use SeenKeys::{Always, Listed};
-        let selection = BlockSelection { max_blocks: 4, dense_below: 8, ..SELECTION };
+        let selection = BlockListSpec { max_blocks: 4, dense_below: 8, ..SELECTION };
         // The first block reaches into the sinks, the last one into the window.
         assert_eq!(
             selection.seen_keys(&[4, 12, 16], 23, 23),
@@ -198,7 +198,7 @@ mod tests {
             Mask::sliding(4),
             Mask::Window { left: Some(3), right: None },
         ] {
-            let problem = AttentionProblem::new(SHAPE, DType::F32).mask(mask);
+            let problem = AttentionProblem::new(SHAPE, DType::F32).with_mask(mask);
             for (first, last) in [(0, 0), (0, 23), (7, 12)] {
                 let seen = |key: &u32| (first..=last).any(|query| problem.visible(query).contains(key));
                 let expected = (0..SHAPE.seq_len_kv).filter(seen).count() as u64;
@@ -206,7 +206,7 @@ mod tests {
                 assert!(expected <= problem.most_keys_walked(u64::from(last - first + 1), 64), "{mask}");
             }
         }
-        let window = AttentionProblem::new(SHAPE, DType::F32).mask(Mask::around(2));
+        let window = AttentionProblem::new(SHAPE, DType::F32).with_mask(Mask::around(2));
         assert_eq!((window.window(), window.most_keys_walked(3, 64)), (Some(5), 7));
     }
 }

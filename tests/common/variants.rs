@@ -6,8 +6,8 @@ use std::collections::HashSet;
 
 use wattn::{
     AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, DispatchBudget, Error, Granularity,
-    HeadReduction, Hip, InfiniteHip, KernelId, Mask, MatrixTile, MergePlan, MergeProblem, Preset, Representative,
-    SelectionPlan, SelectionProblem, Specialization, Tier, Tiling,
+    HeadReduction, Hip, InfiniteHip, Mask, MatrixTile, MergePlan, MergeProblem, Preset, Representative, SelectionPlan,
+    SelectionProblem, Specialization, Tier, Tiling, kernels,
 };
 
 /// The subgroups that devices have: none, one size (software, most NVIDIA), a range (Intel, AMD, phones).
@@ -115,11 +115,11 @@ impl Found {
     fn add_attention(&mut self, plan: &AttentionPlan, most: usize, device: &(DeviceCaps, Tier)) {
         for dispatch in plan.dispatches().iter().take(most) {
             let specialization = &dispatch.specialization;
-            if dispatch.kernel() == KernelId::FindExponents {
+            if dispatch.kernel() == &kernels::FIND_EXPONENTS {
                 self.add(specialization, device, None, Some(16));
-            } else if dispatch.kernel() == KernelId::MergeSplits {
+            } else if dispatch.kernel() == &kernels::MERGE_SPLITS {
                 // Four columns, a maximum and a sum of each invocation, where several share a row's parts.
-                let shared = specialization.modules().any(|module| module == "join_lanes");
+                let shared = specialization.modules().any(|module| module.name() == "join_lanes");
                 let size = u64::from(specialization.constant("WORKGROUP_SIZE").unwrap());
                 self.add(specialization, device, None, shared.then_some(size * 24));
             } else {
@@ -172,7 +172,7 @@ fn aligned_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     let (caps, tier) = device;
     for dtype in [DType::F16, DType::BF16].into_iter().filter(|dtype| *dtype == DType::F16 || !tier.matrix()) {
         for shape in &shapes([64, 128])[..2] {
-            let problem = AttentionProblem::new(*shape, dtype).with_lse().aligned_rows();
+            let problem = AttentionProblem::new(*shape, dtype).with_lse().with_aligned_rows();
             if let Ok(plan) = AttentionPlan::with_tier(&problem, caps, *tier) {
                 found.add_attention(&plan, 1, device);
             }
@@ -185,9 +185,9 @@ fn folded_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     let (caps, tier) = device;
     if tier.matrix() {
         let shape = AttentionShape { seq_len_q: 64, seq_len_kv: 20000, ..shapes([64, 64])[0] };
-        let bf16 = AttentionProblem::new(shape, DType::BF16).bf16_by_f16_matrices();
+        let bf16 = AttentionProblem::new(shape, DType::BF16).with_bf16_by_f16_matrices();
         for problem in [AttentionProblem::new(shape, DType::F16).with_lse(), bf16.with_lse()] {
-            let tiling = Tiling { num_splits: 1, ..AttentionPlan::with_tier(&problem, caps, *tier).unwrap().tiling() };
+            let tiling = AttentionPlan::with_tier(&problem, caps, *tier).unwrap().tiling().with_num_splits(1);
             for caps in [caps.clone(), cut(caps)] {
                 let plan = AttentionPlan::with_tiling(&problem, &caps, *tier, tiling).unwrap();
                 found.add_attention(&plan, usize::MAX, device);
@@ -206,7 +206,7 @@ fn dense_variants(
     let (caps, tier) = device;
     let widths = [shape.head_dim, shape.head_dim_v];
     for switches in 0..4 {
-        let mut problem = AttentionProblem::new(shape, dtype).out_dtype(out_dtype);
+        let mut problem = AttentionProblem::new(shape, dtype).with_out_dtype(out_dtype);
         if switches & 1 != 0 {
             problem = problem.with_lse();
         }
@@ -219,7 +219,7 @@ fn dense_variants(
         }
         match dtype {
             DType::F32 if tier.matrix() => continue,
-            DType::BF16 if tier.matrix() => problem = problem.bf16_by_f16_matrices(),
+            DType::BF16 if tier.matrix() => problem = problem.with_bf16_by_f16_matrices(),
             _ => {}
         }
         let plan = match AttentionPlan::with_tier(&problem, caps, *tier) {
@@ -250,7 +250,7 @@ fn selected_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
                     found.add(&dispatch.specialization, device, None, Some(plan.workgroup_storage_bytes()));
                 }
                 let mut attention =
-                    AttentionProblem::new(shape, dtype).mask(problem.visible_keys()).selected_blocks(problem.blocks());
+                    AttentionProblem::new(shape, dtype).with_mask(problem.mask()).with_blocks(problem.blocks());
                 if index > 0 {
                     attention = attention.with_lse().with_seq_lens_kv();
                 }
@@ -266,15 +266,15 @@ fn selected_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
 /// Selections that compile to different shaders.
 fn selections(shape: AttentionShape, dtype: DType, index: usize) -> Vec<SelectionProblem> {
     let hip = Hip::default();
-    let full = Hip { sink_size: 0, window_size: 0, ..hip };
-    let union = InfiniteHip { reduction: HeadReduction::Union, ..Preset::Debug.into() };
-    let first = InfiniteHip { representative: Representative::First, ..Preset::FiveK.into() };
+    let full = hip.with_sink_size(0).with_window_size(0);
+    let union = InfiniteHip::from(Preset::Debug).with_reduction(HeadReduction::Union);
+    let first = InfiniteHip::from(Preset::FiveK).with_representative(Representative::First);
     let mut problems = vec![
         SelectionProblem::new(shape, dtype, hip),
-        SelectionProblem::new(shape, dtype, Hip::decode()).granularity(Granularity::KvHead),
-        SelectionProblem::new(shape, dtype, full).mask(Mask::Full),
+        SelectionProblem::new(shape, dtype, Hip::decode()).with_granularity(Granularity::KvHead),
+        SelectionProblem::new(shape, dtype, full).with_mask(Mask::Full),
         SelectionProblem::new(shape, dtype, Preset::ThreeK),
-        SelectionProblem::new(shape, dtype, first).granularity(Granularity::QueryHead),
+        SelectionProblem::new(shape, dtype, first).with_granularity(Granularity::QueryHead),
         SelectionProblem::new(shape, dtype, union),
         SelectionProblem::new(shape, dtype, Preset::SixteenKShallow),
     ];

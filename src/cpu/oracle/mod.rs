@@ -16,8 +16,8 @@ use sees::Sight;
 pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>) -> Result<AttentionOutput> {
     inputs.validate(problem)?;
     let shape = problem.shape();
-    let mut out = HostTensor::zeros(shape.out());
-    let mut lse = HostTensor::zeros(shape.lse());
+    let mut out = HostTensor::zeros(problem.out_shape());
+    let mut lse = HostTensor::zeros(problem.lse_shape());
     let mut index = 0;
     for batch in 0..shape.batch_size {
         for q_index in 0..shape.seq_len_q {
@@ -53,7 +53,7 @@ pub fn attend_row<T: Element>(
     let q = inputs.q.row(batch_index, q_index as usize, q_head as usize);
     let seq_len_kv = inputs.seq_len_kv(batch);
     let sight = Sight { problem, blocks: inputs.blocks, seq_len_kv };
-    let scale = f64::from(problem.scale());
+    let scale = f64::from(problem.softmax_scale());
     let mut scores = Vec::new();
     for key in (0..seq_len_kv).filter(|&key| sight.sees([batch, q_index, q_head], key)) {
         let k = inputs.k.row(batch_index, key as usize, kv_head);

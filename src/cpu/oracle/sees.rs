@@ -1,12 +1,12 @@
 //! Which keys a row sees, key by key.
 
-use crate::{AttentionProblem, BlockSelection, Granularity, HostBlocks, Mask};
+use crate::{AttentionProblem, BlockListSpec, Granularity, HostBlockLists, Mask};
 
 /// What decides it in one sequence.
 pub(super) struct Sight<'a> {
     pub(super) problem: &'a AttentionProblem,
     /// Looked at where the problem takes lists.
-    pub(super) blocks: Option<&'a HostBlocks>,
+    pub(super) blocks: Option<&'a HostBlockLists>,
     pub(super) seq_len_kv: u32,
 }
 
@@ -36,8 +36,8 @@ impl Sight<'_> {
         }
     }
 
-    /// The three rules of [`BlockSelection`].
-    fn sees_selected(&self, selection: &BlockSelection, blocks: &HostBlocks, row: [u32; 3], key: u32) -> bool {
+    /// The three rules of [`BlockListSpec`].
+    fn sees_selected(&self, selection: &BlockListSpec, blocks: &HostBlockLists, row: [u32; 3], key: u32) -> bool {
         let ([batch, q_index, q_head], shape) = (row, self.problem.shape());
         let set = match selection.granularity {
             Granularity::QueryHead => q_head,
@@ -64,7 +64,7 @@ impl Sight<'_> {
     }
 }
 
-/// The keys that a row attends to, ascending, each once: the three rules of [`BlockSelection`], key by key. None where the problem has no
+/// The keys that a row attends to, ascending, each once: the three rules of [`BlockListSpec`], key by key. None where the problem has no
 /// lists.
 ///
 /// # Panics
@@ -73,7 +73,7 @@ impl Sight<'_> {
 pub fn attended_keys(
     problem: &AttentionProblem,
     seq_len_kv: u32,
-    blocks: &HostBlocks,
+    blocks: &HostBlockLists,
     batch: u32,
     q_index: u32,
     q_head: u32,
@@ -100,7 +100,7 @@ mod tests {
         head_dim_v: 4,
     };
 
-    const SELECTION: BlockSelection = BlockSelection {
+    const SELECTION: BlockListSpec = BlockListSpec {
         granularity: Granularity::Layer,
         block_size_q: 5,
         block_size: 4,
@@ -112,8 +112,8 @@ mod tests {
 
     #[test]
     fn a_query_sees_as_many_keys_as_the_oracle_lists() {
-        let problem = AttentionProblem::new(SHAPE, DType::F32).mask(Mask::Causal).selected_blocks(SELECTION);
-        let mut blocks = HostBlocks::empty(SELECTION.indices_shape(&SHAPE));
+        let problem = AttentionProblem::new(SHAPE, DType::F32).with_mask(Mask::Causal).with_blocks(SELECTION);
+        let mut blocks = HostBlockLists::empty(SELECTION.indices_shape(&SHAPE));
         // Blocks in the sinks, apart, and into the window of some queries.
         (0..5).for_each(|q_block| blocks.set_list(0, 0, q_block, &[4, 12, 30]));
         let mut most = 0;

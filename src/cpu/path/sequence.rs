@@ -1,7 +1,7 @@
 //! One sequence of the batch as the blockwise kernels see it, and the partial result they return.
 
 use super::walk::Walk;
-use crate::{AttentionProblem, AttentionShape, BlockSelection, Element, HostBlocks, HostInputs, LSE_EMPTY, Mask};
+use crate::{AttentionProblem, AttentionShape, BlockListSpec, Element, HostBlockLists, HostInputs, LSE_EMPTY, Mask};
 use core::ops::Range;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -36,10 +36,10 @@ impl<'a, T: Element> Sequence<'a, T> {
             problem.blocks.as_ref().zip(inputs.blocks).map(|(selection, blocks)| Lists { selection, blocks, batch });
         Self {
             shape,
-            q: part(inputs.q.data(), shape.q(), shape.seq_len_q),
-            k: part(inputs.k.data(), shape.k(), seq_len_kv),
-            v: part(inputs.v.data(), shape.v(), seq_len_kv),
-            scale_log2: (f64::from(problem.scale()) * core::f64::consts::LOG2_E) as f32,
+            q: part(inputs.q.data(), problem.q_shape(), shape.seq_len_q),
+            k: part(inputs.k.data(), problem.k_shape(), seq_len_kv),
+            v: part(inputs.v.data(), problem.v_shape(), seq_len_kv),
+            scale_log2: (f64::from(problem.softmax_scale()) * core::f64::consts::LOG2_E) as f32,
             seq_len_kv,
             mask: problem.mask,
             // Where the last query block is dense, those before it are.
@@ -59,8 +59,8 @@ impl<'a, T: Element> Sequence<'a, T> {
 /// The lists of one sequence.
 #[derive(Clone, Copy)]
 pub(super) struct Lists<'a> {
-    pub(super) selection: &'a BlockSelection,
-    blocks: &'a HostBlocks,
+    pub(super) selection: &'a BlockListSpec,
+    blocks: &'a HostBlockLists,
     batch: u32,
 }
 

@@ -18,7 +18,7 @@ pub fn find_exponents<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, 
     for batch in 0..shape.batch_size {
         let seq_len_kv = inputs.seq_len_kv(batch).min(shape.seq_len_kv);
         let lens = [shape.seq_len_q, seq_len_kv];
-        let seen = Walk::range(plan.problem().visible_keys(), lens, &(0..shape.seq_len_q.max(1))).places;
+        let seen = Walk::range(plan.problem().mask(), lens, &(0..shape.seq_len_q.max(1))).places;
         for (tensor, rows) in [(inputs.q, 0..shape.seq_len_q), (inputs.k, seen.clone()), (inputs.v, seen)] {
             for head in 0..tensor.shape()[2] {
                 let rows_each = rows.len().div_ceil(parts.max(1));

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use serde::Serialize;
-use wattn::{BlockSelection, Element, HostTensor, LSE_EMPTY};
+use wattn::{BlockListSpec, Element, HostTensor, LSE_EMPTY};
 
 use super::context::Encoder;
 use super::mask_plot::{self, MaskMap};
@@ -113,7 +113,7 @@ impl Seen {
     pub(crate) fn count<'a>(
         &mut self,
         set: usize,
-        selection: &BlockSelection,
+        selection: &BlockListSpec,
         list_of: impl Fn(u32) -> &'a [u32],
         start: u32,
         len: u32,
