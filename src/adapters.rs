@@ -124,6 +124,7 @@ fn list_adapters(infos: impl Iterator<Item = wgpu::AdapterInfo>) -> String {
 }
 
 /// Why there is no GPU, in few words.
+#[cfg(feature = "cpu")]
 pub(crate) fn why_no_gpu(error: &Error) -> String {
     match error {
         Error::NoAdapter { wanted: None, found } if found == "none" => "no GPU".to_owned(),

@@ -28,7 +28,7 @@
 //! let k = HostTensor::new(shape.k(), vec![0.5; 6 * 2 * 8])?;
 //! let v = HostTensor::new(shape.v(), vec![2.0; 6 * 2 * 8])?;
 //!
-//! let engine = Engine::best_blocking(); // a GPU if there is one, else the CPU; `println!("{engine}")` says which
+//! let engine = Engine::best_blocking()?; // a GPU if there is one, else the CPU; `println!("{engine}")` says which
 //! let output = engine.attend_blocking(&problem, &HostInputs::new(&q, &k, &v))?;
 //! assert!((output.out.row(0, 3, 1)[0] - 2.0).abs() < 1e-5);
 //! # Ok::<(), wattn::Error>(())
@@ -76,7 +76,7 @@
 //! let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
 //! let selection = SelectionProblem::new(shape, DType::F32, Hip::default()); // or `Preset::ThreeK`
 //! let inputs = HostInputs::new(&q, &k, &v);
-//! let engine = Engine::best_blocking();
+//! let engine = Engine::best_blocking()?;
 //! let sparse = engine.attend_sparse_blocking(&problem, &selection, &inputs, &SparseOptions::default())?;
 //! println!("{}", sparse.path); // dense: so short a context is faster so
 //! # Ok::<(), wattn::Error>(())
@@ -144,6 +144,7 @@ mod matrix_verdict;
 #[cfg(not(target_arch = "wasm32"))]
 mod measure_speed;
 mod ops;
+mod parallel;
 mod pipeline;
 mod pipeline_store;
 mod plan;
@@ -184,8 +185,8 @@ pub use plan::{
 pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::{
     AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, Granularity, GroupBounds, HeadReduction, Hip,
-    HostBlockLists, HostInputs, InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs,
-    SelectionMethod, SelectionProblem, Stage,
+    HostBlockLists, HostInputs, InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SeenKeys,
+    SelectionInputs, SelectionMethod, SelectionProblem, Stage,
 };
 pub use shader::{Binding, BindingKind, Kernel, Module, Need, Specialization, Trust};
 pub use slots::Slots;

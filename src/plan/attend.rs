@@ -240,6 +240,7 @@ impl AttentionPlan {
     }
 
     /// Operations of all workgroups, by the estimate that budgets count in. The merge is not counted.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn operations(&self) -> u64 {
         let walks = Walks::new(&self.problem, self.tiling, self.carried);
         // The grid was seen to fit. Their order is of no interest.
@@ -286,7 +287,9 @@ impl RowSets {
         let shape = problem.shape();
         let heads_per_set = match problem.blocks {
             Some(BlockListSpec { granularity: Granularity::QueryHead, .. }) => 1,
-            _ => shape.group_size(),
+            Some(BlockListSpec { granularity: Granularity::KvHead | Granularity::Layer, .. }) | None => {
+                shape.group_size()
+            }
         };
         let block_size_q = problem.blocks.map_or(shape.seq_len_q, |blocks| blocks.block_size_q.min(shape.seq_len_q));
         Self { num_sets: shape.num_q_heads / heads_per_set, heads_per_set, block_size_q: block_size_q.max(1) }

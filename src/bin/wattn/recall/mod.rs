@@ -72,7 +72,8 @@ fn run_job(job: &Job) -> Result<(), Failure> {
     match job.options.dtype.into() {
         DType::F16 => recall::<f16>(job, &engine),
         DType::BF16 => recall::<bf16>(job, &engine),
-        _ => recall::<f32>(job, &engine),
+        DType::F32 => recall::<f32>(job, &engine),
+        other => Err(Failure::Usage(format!("this program computes in f32, f16 and bf16, not in {other}"))),
     }
 }
 
