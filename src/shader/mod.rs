@@ -1,6 +1,7 @@
 //! WGSL text assembly: one module of each family, constants, the kernel's own file. There is no preprocessor: every
 //! file is WGSL, and variation is the choice of modules and the values of constants.
 
+mod edits;
 mod specialization;
 mod unroll;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::kernels::Binding;
 
+pub(crate) use edits::edited;
 pub use specialization::Specialization;
 pub(crate) use unroll::{Arrays, unroll};
 
@@ -243,7 +245,7 @@ pub(crate) fn assemble(
     }
     for text in modules.iter().map(|module| module.source()).chain([kernel]) {
         source.push('\n');
-        source.push_str(&prepare(text));
+        source.push_str(&prepare(&edited(text)));
     }
     source
 }

@@ -206,8 +206,8 @@ impl LmVariant {
         if self.kernel.reads_weights() {
             source.push_str(self.elem.source());
         }
-        source.push_str(self.kernel.shared());
-        source.push_str(self.kernel.source());
+        source.push_str(&crate::edited(self.kernel.shared()));
+        source.push_str(&crate::edited(self.kernel.source()));
         source
     }
 }
