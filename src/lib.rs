@@ -156,17 +156,17 @@ mod tensor;
 pub mod tune;
 mod wanted;
 
-pub use adapters::{ContextOptions, PassedOver, SoftwareAdapters, adapters, describe_adapter, name_adapter};
+pub use adapters::{ContextOptions, SoftwareAdapters, adapters, describe_adapter, name_adapter};
 pub use caps::{DeviceCaps, MatrixTile, Tier};
 #[doc(hidden)]
 pub use check_matrices::Edit;
 pub use context::Context;
 pub use dtype::{DType, Element};
 pub use engine::Engine;
-pub use error::{Error, Result};
-#[doc(hidden)]
-pub use kept_file::{pack_kept, unpack_kept};
+pub use error::{Error, PassedOver, Result};
 pub use kernels::{Binding, BindingKind, KernelId};
+#[doc(hidden)]
+pub use matrix_verdict::{pack_kept, unpack_kept};
 pub use ops::{
     Attention, AttentionArgs, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks, Selection,
     SelectionArgs, SelectionMemory, U32View, Workspace,
@@ -186,6 +186,8 @@ pub use problem::{
     SelectionMethod, SelectionProblem, Stage,
 };
 pub use shader::Specialization;
+#[cfg(feature = "lm")]
+pub(crate) use shader::edited;
 pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
 pub use wanted::{MissedTier, wanted_features, wanted_limits};

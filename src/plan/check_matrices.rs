@@ -51,7 +51,7 @@ impl MatrixCheck {
         let mut chosen = vec![Module::ElemF16, Module::ShareWorkgroup];
         chosen.extend(modules(edge, caps));
         chosen.push(if caps.matrix_from_vec4 { Module::ValuesVec4 } else { Module::ValuesScalar });
-        Some(Self { edge, lanes, groups, modules: chosen, arrays: Arrays::of(caps) })
+        Some(Self { edge, lanes, groups, modules: chosen, arrays: super::arrays_of(caps) })
     }
 
     /// The entry point.

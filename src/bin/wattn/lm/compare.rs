@@ -73,3 +73,8 @@ fn infinite_hip(budget: u32) -> InfiniteHip {
     ];
     InfiniteHip { block_size_q: 32, stages, sink_size: SINKS, window_size: WINDOW, ..Preset::ThreeK.into() }
 }
+
+/// A budget, or `all`.
+pub(super) fn keys(budget: Option<u32>) -> String {
+    budget.map_or_else(|| "all".to_owned(), |budget| budget.to_string())
+}

@@ -1,9 +1,11 @@
 //! `wattn lm`: language models on wattn.
 
-pub(crate) mod compare;
+pub(crate) mod bench;
+mod compare;
 mod eval;
 mod needles;
 mod plot;
+mod report;
 pub(crate) mod shipped;
 pub(crate) mod text;
 mod write;

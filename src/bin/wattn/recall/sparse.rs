@@ -6,7 +6,7 @@ use serde::Serialize;
 use wattn::{BlockSelection, Element, HostTensor, LSE_EMPTY};
 
 use super::context::Encoder;
-use super::mask_plot::{self, MaskMap};
+use super::mask_plot::{self, ALWAYS, MaskMap, SELECTED};
 use super::{Job, Predicted, predict};
 use crate::engine::{Engine, SetLists, SparsePrefix};
 use crate::failure::Failure;
@@ -131,10 +131,6 @@ impl Seen {
         }
     }
 }
-
-/// Kinds of ranges that [`visible`] gives.
-pub(super) const ALWAYS: u32 = 0;
-pub(super) const SELECTED: u32 = 1;
 
 /// Disjoint ranges `[kind, first key, end]` that the query at `position` sees, in a query block that ends at `last`.
 fn visible(selection: &BlockSelection, list: &[u32], position: u32, last: u32) -> Vec<[u32; 3]> {
