@@ -101,9 +101,7 @@ fn every_mutation_fits_its_file_and_names_a_test() {
 fn every_shader_with_a_fault_is_valid() {
     let mut texts: Vec<String> = variants::variants().iter().map(|found| found.specialization.wgsl_rolled()).collect();
     #[cfg(feature = "lm")]
-    for kernel in wattn::lm::LmKernel::ALL {
-        texts.extend(kernel.variants().iter().map(wattn::lm::LmVariant::wgsl));
-    }
+    texts.extend(wattn::lm::LmVariant::all().iter().map(|variant| variant.specialization().wgsl_rolled()));
     for mutation in mutations().into_iter().filter(Mutation::is_shader) {
         let (text, edited) = mutation.texts();
         let Some(user) = texts.iter().find(|user| user.contains(&text)) else {

@@ -21,6 +21,8 @@ mod gpu_check_matrices;
 mod gpu_combinations;
 #[path = "../gpu_decode.rs"]
 mod gpu_decode;
+#[path = "../gpu_kernels.rs"]
+mod gpu_kernels;
 #[path = "../gpu_lm.rs"]
 mod gpu_lm;
 #[path = "../gpu_lm_shipped.rs"]

@@ -6,15 +6,12 @@ use wattn::lm::Model;
 use super::bench::Bench;
 use super::compare::{LEAST_BUDGET, Method};
 use super::needles;
-use super::report::{Mass, Report, Row};
+use super::report::{Mass, Report, Row, SCORED};
 use super::text::{self, Tokens, bits_per_byte};
-use super::{Loaded, bar, load, plot, shipped};
+use super::{bar, load, plot, shipped};
 use crate::args::lm::EvalArgs;
 use crate::failure::Failure;
 use crate::files;
-
-/// Tokens at the end of a window whose bits count.
-const SCORED: usize = 256;
 
 /// A window of text: `end` is one past its last token.
 struct Window {

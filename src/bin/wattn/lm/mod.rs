@@ -1,7 +1,7 @@
 //! `wattn lm`: language models on wattn.
 
-pub(crate) mod bench;
-mod compare;
+mod bench;
+pub(crate) mod compare;
 mod eval;
 mod needles;
 mod plot;

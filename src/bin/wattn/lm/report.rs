@@ -5,7 +5,10 @@ use core::fmt;
 use serde::Serialize;
 
 use super::compare::keys;
-use super::needles::Needles;
+use super::needles::{self, Needles};
+
+/// Tokens at the end of a window whose bits count.
+pub(super) const SCORED: usize = 256;
 
 /// One kind of attention.
 #[derive(Clone, Serialize)]

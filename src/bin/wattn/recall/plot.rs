@@ -8,7 +8,7 @@ use wattn::Element;
 
 use super::Predicted;
 use super::check::Checker;
-use super::draw::{BYTES, CENTER, Drawn, FAINT, GRID, INK, LEFT, PROSE, RIGHT, failed, register_fonts, write};
+use super::draw::{BYTES, CENTER, Drawn, FAINT, GRID, INK, LEFT, PROSE, RIGHT, failed, register_fonts, shorten, write};
 use super::report::Report;
 use super::thousands;
 use crate::failure::Failure;
