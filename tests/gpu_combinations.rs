@@ -9,8 +9,8 @@ use common::selected::{SELECTION, SelectedCase};
 use common::{Case, Exp, shape};
 use half::{bf16, f16};
 use wattn::{
-    Attention, AttentionOutput, AttentionPlan, BlockSelection, Context, DType, Element, HostBlocks, HostTensor, Mask,
-    Result, SelectedBlocks, U32View,
+    Attention, AttentionOutput, AttentionPlan, BlockListSpec, BlockListsView, Context, DType, Element, Granularity,
+    HostBlockLists, HostTensor, Mask, Result, U32View,
 };
 
 /// One call with what its problem asks for, out widened to f32; the lse where it was asked for.
@@ -23,18 +23,18 @@ fn run<T: Element>(
     let buffers = Buffers::new(ctx, &case.case, plan.problem());
     let lists = [case.blocks.block_indices(), case.blocks.block_counts()].map(|list| buffer(ctx, list));
     let [block_indices, block_counts] = [0, 1].map(|at: usize| U32View::new(&lists[at], 0, lists[at].size() / 4));
-    let blocks = asked.is_sparse().then_some(SelectedBlocks { block_indices, block_counts });
+    let blocks = asked.is_sparse().then_some(BlockListsView::new(block_indices, block_counts));
     let args = buffers.args().with_blocks(blocks);
-    let args = if asked.lse { args } else { args.with_lse(None) };
+    let args = if asked.problem.lse() { args } else { args.with_lse(None) };
     let bound = Attention::prepare(ctx, plan)?.bind(args)?;
     submit(ctx, |encoder| bound.encode(encoder));
-    let (out, lse) = match plan.problem().stored_out_dtype() {
+    let (out, lse) = match plan.problem().out_dtype() {
         DType::F32 => buffers.read::<f32>(ctx),
         DType::F16 => widened(buffers.read::<f16>(ctx)),
         DType::BF16 => widened(buffers.read::<bf16>(ctx)),
         dtype => panic!("{dtype} is new"),
     };
-    Ok(AttentionOutput { out, lse })
+    Ok(AttentionOutput::new(out, lse))
 }
 
 fn widened<T: Element>((out, lse): (HostTensor<T>, HostTensor)) -> (HostTensor, HostTensor) {
@@ -56,11 +56,11 @@ fn check<T: Element>(ctx: &Context, asked: &Combination, case: &SelectedCase<T>)
     let plan = asked.plan(ctx.caps()).unwrap_or_else(|error| panic!("{what}: {error}"));
     let mut got = run(ctx, &plan, asked, case).unwrap_or_else(|error| panic!("{what}: {error}"));
     let twin = asked.run_twins(&plan, case);
-    if !asked.lse {
+    if !asked.problem.lse() {
         assert!(got.lse.data().iter().all(|&x| x == 7.0), "{what}: nobody asked for the lse");
         got.lse = twin.lse.clone();
     }
-    let out_dtype = asked.problem.stored_out_dtype();
+    let out_dtype = asked.problem.out_dtype();
     asked.check(case, &got, (Exp::of(&plan), out_dtype), &what);
     let out = unrounded(&got.out, &twin.out, out_dtype);
     check_twin(plan.tier(), (out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
@@ -132,12 +132,14 @@ fn listed_tiles_are_whole_where_all_rows_see_them() {
         for window_size in 0..=3 * tile + 4 {
             for (num_blocks, sink_size) in [(2 * tile / 8, 0), (0, 2 * tile), (0, 0)] {
                 let max_blocks = 2 * tile / 8;
-                let selection =
-                    BlockSelection { block_size_q: 2, block_size: 8, max_blocks, sink_size, window_size, ..SELECTION };
-                let mut blocks = HostBlocks::empty(selection.indices_shape(&case.shape));
+                let selection = BlockListSpec::new(2, 8, max_blocks)
+                    .with_granularity(Granularity::KvHead)
+                    .with_sink_size(sink_size)
+                    .with_window_size(window_size);
+                let mut blocks = HostBlockLists::empty(selection.indices_shape(&case.shape));
                 let list: Vec<u32> = (0..num_blocks).map(|block| 8 * block).collect();
                 blocks.set_list(0, 0, 0, &list);
-                let problem = problem_of(&case, DType::F32).selected_blocks(selection);
+                let problem = problem_of(&case, DType::F32).with_blocks(selection);
                 let name = format!("window of {window_size}, {sink_size} sinks, {num_blocks} blocks");
                 let case = SelectedCase { name, case: case.clone(), selection, blocks };
                 check(ctx, &Combination::of(problem, tier, tiling), &case);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::Elapsed;
 use super::{Part, Rotation};
-use crate::{AttentionOutput, HostBlocks, Result};
+use crate::{AttentionOutput, HostBlockLists, Result};
 
 /// How a part is computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub(super) trait Run {
     /// What attention gave last.
     fn output(&mut self, part: Part) -> Result<AttentionOutput>;
     /// What was selected last.
-    fn blocks(&mut self) -> Result<HostBlocks>;
+    fn blocks(&mut self) -> Result<HostBlockLists>;
     fn plan(&self, part: Part) -> Result<PartPlan>;
     /// Seconds that the host needs to encode a call; none where nothing is encoded.
     fn encode_seconds(&mut self, part: Part) -> Result<Option<f64>>;

@@ -7,7 +7,7 @@ use super::gpu::GpuRun;
 use super::inputs::Tensors;
 use super::part::{PartPlan, Run};
 use super::{Case, Counts, Part, Rotation};
-use crate::{AttentionPlan, AttentionProblem, Context, DType, HostBlocks, Result, Tier};
+use crate::{AttentionPlan, AttentionProblem, Context, DType, HostBlockLists, Result, Tier};
 
 /// Where cases run.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ pub struct Runner {
     tensors: Tensors,
     run: Box<dyn Run>,
     /// The lists that attention reads, once they were selected.
-    blocks: Option<HostBlocks>,
+    blocks: Option<HostBlockLists>,
     /// Seconds of a call, as [`Runner::run`] saw it last.
     last_call: f64,
 }

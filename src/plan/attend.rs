@@ -23,7 +23,7 @@ use crate::{AttentionProblem, AttentionShape, DType, DeviceCaps, Error, Mask, Mi
 ///     batch_size: 1, seq_len_q: 1, seq_len_kv: 65536,
 ///     num_q_heads: 32, num_kv_heads: 8, head_dim: 128, head_dim_v: 128,
 /// };
-/// let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
+/// let problem = AttentionProblem::new(shape, DType::F16).with_mask(Mask::Causal);
 /// let plan = AttentionPlan::new(&problem, &DeviceCaps::BASELINE)?;
 /// assert_eq!(plan.dispatches().len(), 2); // splits of the keys, then their merge
 /// println!("{plan}");
@@ -66,7 +66,7 @@ impl AttentionPlan {
     }
 
     /// The tier that [`AttentionPlan::new`] takes: [`Tier::Matrix`] for f16 tensors with enough rows to fill matrices, where
-    /// the device has them in hardware, and for bf16 where [the problem allows it](AttentionProblem::bf16_by_f16_matrices); else
+    /// the device has them in hardware, and for bf16 where [the problem allows it](AttentionProblem::with_bf16_by_f16_matrices); else
     /// [`DeviceCaps::best_tier`]. Where one was measured for the problem, that one.
     #[must_use]
     pub fn best_tier(problem: &AttentionProblem, caps: &DeviceCaps) -> Tier {

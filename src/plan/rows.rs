@@ -1,7 +1,7 @@
 //! Which rows share tiles.
 
 use super::Tiling;
-use crate::BlockSelection;
+use crate::BlockListSpec;
 use crate::{AttentionProblem, AttentionShape, Granularity};
 
 /// Which query heads' rows go together through the keys: those of a KV head, or single ones where each selects its own.
@@ -17,7 +17,7 @@ impl RowSets {
     pub(crate) fn of(problem: &AttentionProblem) -> Self {
         let shape = problem.shape();
         let heads_per_set = match problem.blocks {
-            Some(BlockSelection { granularity: Granularity::QueryHead, .. }) => 1,
+            Some(BlockListSpec { granularity: Granularity::QueryHead, .. }) => 1,
             _ => shape.group_size(),
         };
         let block_size_q = problem.blocks.map_or(shape.seq_len_q, |blocks| blocks.block_size_q.min(shape.seq_len_q));

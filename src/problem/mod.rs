@@ -13,7 +13,7 @@ mod merge;
 mod select;
 
 pub use attend::{AttentionProblem, AttentionShape, Mask};
-pub use blocks::{BlockSelection, Granularity, HostBlocks, PADDING};
+pub use blocks::{BlockListSpec, Granularity, HostBlockLists, PADDING};
 pub use hip::{GroupBounds, Hip, Representative};
 pub use infinite_hip::{HeadReduction, InfiniteHip, Preset, Stage};
 pub(crate) use inputs::validate_seq_lens;

@@ -6,9 +6,8 @@
 use half::{bf16, f16};
 use wattn::cpu::{oracle, twins};
 use wattn::{
-    AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps,
-    DispatchBudget, Element, Error, Granularity, HostInputs, HostTensor, Mask, MergeProblem, Result, Sharing, Tier,
-    Tiling,
+    AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BlockListSpec, DType, DeviceCaps, DispatchBudget,
+    Element, Error, Granularity, HostInputs, HostTensor, Mask, MergeProblem, Result, Sharing, Tier, Tiling,
 };
 
 use super::covering::{Factors, Rule};
@@ -93,9 +92,6 @@ pub struct Combination {
     pub tier: Tier,
     pub tiling: Tiling,
     pub budget: DispatchBudget,
-    /// Whether the problem asks for lse, and takes a length for each sequence.
-    pub lse: bool,
-    pub seq_lens: bool,
     /// What its inputs are drawn from.
     pub seed: u64,
 }
@@ -164,8 +160,8 @@ impl Combination {
         let [head_dim, head_dim_v] = HEAD_DIMS[row[WIDTHS]];
         let shape = AttentionShape { head_dim, head_dim_v, ..shape(2, SIZES[row[LENGTHS]], [2, GROUPS[row[GROUP]]]) };
         let mut problem = AttentionProblem::new(shape, DType::ALL[row[DTYPE]])
-            .mask(MASKS[row[MASK]])
-            .out_dtype(DType::ALL[row[OUT_DTYPE]]);
+            .with_mask(MASKS[row[MASK]])
+            .with_out_dtype(DType::ALL[row[OUT_DTYPE]]);
         if row[LSE] == 1 {
             problem = problem.with_lse();
         }
@@ -173,23 +169,22 @@ impl Combination {
             problem = problem.with_seq_lens_kv();
         }
         if let Some(granularity) = GRANULARITIES[row[LISTS]] {
-            problem = problem.selected_blocks(block_selection(granularity, BLOCK_SIZES[row[BLOCKS]]));
+            problem = problem.with_blocks(block_selection(granularity, BLOCK_SIZES[row[BLOCKS]]));
         }
         if row[ALIGNED] == 1 {
-            problem = problem.aligned_rows();
+            problem = problem.with_aligned_rows();
         }
         if row[BY_F16] == 1 {
-            problem = problem.bf16_by_f16_matrices();
+            problem = problem.with_bf16_by_f16_matrices();
         }
         let tier = Tier::ALL[row[TIER]];
-        let tiling = Tiling { num_splits: NUM_SPLITS[row[SPLITS]], ..tiling(caps, tier, SHARINGS[row[SHARING]]) };
-        let (lse, seq_lens) = (row[LSE] == 1, row[SEQ_LENS] == 1);
-        Self { problem, tier, tiling, budget: BUDGETS[row[BUDGET]], lse, seq_lens, seed }
+        let tiling = tiling(caps, tier, SHARINGS[row[SHARING]]).with_num_splits(NUM_SPLITS[row[SPLITS]]);
+        Self { problem, tier, tiling, budget: BUDGETS[row[BUDGET]], seed }
     }
 
-    /// Of a problem with lse and without lengths, where nothing is cut.
+    /// Of a problem, where nothing is cut.
     pub fn of(problem: AttentionProblem, tier: Tier, tiling: Tiling) -> Self {
-        Self { problem, tier, tiling, budget: DispatchBudget::UNLIMITED, lse: true, seq_lens: false, seed: 1 }
+        Self { problem, tier, tiling, budget: DispatchBudget::UNLIMITED, seed: 1 }
     }
 
     /// Its plan, for a device that may cut at its budget.
@@ -202,12 +197,12 @@ impl Combination {
     /// Inputs, as its problem asks for them.
     pub fn case<T: Element>(&self) -> SelectedCase<T> {
         let shape = *self.problem.shape();
-        let mut case = Case::random(shape, self.problem.visible_keys(), self.seed);
-        if self.seq_lens {
+        let mut case = Case::random(shape, self.problem.mask(), self.seed);
+        if self.problem.seq_lens_kv() {
             case.seq_lens_kv = Some(vec![shape.seq_len_kv, shape.seq_len_kv / 3]);
         }
         // Of dense attention the lists are of no interest.
-        let selection = self.problem.block_selection().copied();
+        let selection = self.problem.blocks().copied();
         let selection = selection.unwrap_or_else(|| block_selection(Granularity::Layer, BLOCK_SIZES[0]));
         SelectedCase::random(format!("{self:?}"), case, selection, self.seed)
     }
@@ -224,7 +219,7 @@ impl Combination {
     }
 
     pub fn is_sparse(&self) -> bool {
-        self.problem.block_selection().is_some()
+        self.problem.blocks().is_some()
     }
 
     /// Asserts that a result is the oracle's, within the bound of `exp` and the rounding of `out_dtype`.
@@ -236,7 +231,7 @@ impl Combination {
         what: &str,
     ) {
         let right = oracle::attend(&self.oracle_problem(case), &self.inputs(case));
-        let got = AttentionOutput { out: unrounded(&got.out, &right.unwrap().out, out_dtype), lse: got.lse.clone() };
+        let got = AttentionOutput::new(unrounded(&got.out, &right.unwrap().out, out_dtype), got.lse.clone());
         match self.is_sparse() {
             true => case.check(&got, exp),
             false => drop(case.case.check_with(&got, exp, what)),
@@ -255,7 +250,7 @@ impl Combination {
         let problem = MergeProblem { num_parts, num_rows, head_dim_v: shape.head_dim_v };
         let (out, lse) = twins::merge_splits(&problem, &partials.out, &partials.lse).unwrap();
         let tensor = |shape, data| HostTensor::new(shape, data).unwrap();
-        AttentionOutput { out: tensor(shape.out(), out), lse: tensor(shape.lse(), lse) }
+        AttentionOutput::new(tensor(shape.out(), out), tensor(shape.lse(), lse))
     }
 
     /// Calls the method of the element type that q, k and v have.
@@ -274,9 +269,13 @@ pub trait Visitor {
     fn visit<T: Element>(&mut self, combination: &Combination);
 }
 
-fn block_selection(granularity: Granularity, sizes: [u32; 5]) -> BlockSelection {
+fn block_selection(granularity: Granularity, sizes: [u32; 5]) -> BlockListSpec {
     let [block_size_q, block_size, sink_size, window_size, dense_below] = sizes;
-    BlockSelection { granularity, block_size_q, block_size, max_blocks: 4, sink_size, window_size, dense_below }
+    BlockListSpec::new(block_size_q, block_size, 4)
+        .with_granularity(granularity)
+        .with_sink_size(sink_size)
+        .with_window_size(window_size)
+        .with_dense_below(dense_below)
 }
 
 /// A tiny tiling of a tier, if it has any that shares so.
@@ -285,13 +284,13 @@ fn tiling(caps: &DeviceCaps, tier: Tier, sharing: &str) -> Tiling {
     let tiny = tiny_tiling(caps, tier, 1);
     match (tier.matrix(), sharing) {
         (true, "rows") => tiny,
-        (true, "columns") => Tiling { sharing: Sharing::Columns, ..tiny },
-        (true, "tiles") => Tiling { sharing: Sharing::Tiles, ..tiny },
-        (true, _) => Tiling { sharing: Sharing::Keys, ..tiny },
-        (false, "keys of a segment") => segment_tiling(caps, tier).unwrap_or(Tiling { rows: 4, ..tiny }),
+        (true, "columns") => tiny.with_sharing(Sharing::Columns),
+        (true, "tiles") => tiny.with_sharing(Sharing::Tiles),
+        (true, _) => tiny.with_sharing(Sharing::Keys),
+        (false, "keys of a segment") => segment_tiling(caps, tier).unwrap_or(tiny.with_rows(4)),
         (false, "columns") => columns_tilings(caps, tier)[0],
         (false, "tiles") => staged_tilings(caps, tier)[0],
-        (false, "rows") => Tiling { sharing: Sharing::Rows, ..tiny },
+        (false, "rows") => tiny.with_sharing(Sharing::Rows),
         (false, _) => tiny,
     }
 }
