@@ -10,6 +10,7 @@ const STAGES: &[&str] = &[
     "dtype",
     "error",
     "kept_file",
+    "setters",
     "tensor",
     "problem",
     "caps",
