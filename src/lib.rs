@@ -161,16 +161,16 @@ mod tensor;
 pub mod tune;
 mod wanted;
 
-pub use adapters::{ContextOptions, PassedOver, SoftwareAdapters, adapters, describe_adapter, name_adapter};
+pub use adapters::{ContextOptions, SoftwareAdapters, adapters, describe_adapter, name_adapter};
 pub use caps::{DeviceCaps, MatrixTile, Tier};
 #[doc(hidden)]
 pub use check_matrices::Edit;
 pub use context::Context;
 pub use dtype::{DType, Element};
 pub use engine::Engine;
-pub use error::{Error, Result};
+pub use error::{Error, PassedOver, Result};
 #[doc(hidden)]
-pub use kept_file::{pack_kept, unpack_kept};
+pub use matrix_verdict::{pack_kept, unpack_kept};
 pub use ops::{
     Attention, AttentionArgs, BlockListsView, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, Selection,
     SelectionArgs, SelectionMemory, U32View, Workspace,

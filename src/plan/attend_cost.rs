@@ -1,7 +1,7 @@
 //! What each workgroup of an attention costs: tiles of its walk, as the family `walk` of the shaders has them. Lengths
 //! from a buffer are unknown here; with the longest, every walk is at its longest.
 
-use super::attend::RowSets;
+use super::rows::RowSets;
 use super::{Costs, Parts, Sharing, Tiling};
 use crate::{AttentionProblem, DeviceCaps, DispatchBudget, Tier};
 

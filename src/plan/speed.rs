@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::attend::RowSets;
+use super::rows::RowSets;
 use super::{AttentionPlan, Candidates, Piece, SelectionPlan, Sharing, StagePlan};
 use crate::{Hip, SelectionMethod};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attend::RowSets;
+use super::rows::RowSets;
 use super::tiling::{whole_subgroups, workgroup_budget};
 use super::{Sharing, Tiling};
 use crate::kernels::modules;

@@ -3,7 +3,7 @@
 use core::hash::Hash;
 use std::collections::HashMap;
 
-use super::attend::RowSets;
+use super::rows::RowSets;
 use super::tiling_matrix::check_dtype;
 use super::{AttentionPlan, SelectionPlan, SelectionTiling, Tiling, TunedAt};
 use crate::{AttentionProblem, DType, DeviceCaps, Mask, SelectionMethod, SelectionProblem, Tier};

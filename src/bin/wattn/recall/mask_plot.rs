@@ -6,8 +6,8 @@ use std::path::Path;
 use plotters::prelude::*;
 use wattn::SeenKeys;
 
-use super::plot::{CENTER, FAINT, INK, LEFT, PROSE, RIGHT, failed, register_fonts, shorten, write};
-use super::report::thousands;
+use super::draw::{CENTER, FAINT, INK, LEFT, PROSE, RIGHT, failed, register_fonts, shorten, write};
+use super::thousands;
 use crate::failure::Failure;
 
 /// Pixels of a panel, down and across.
@@ -23,6 +23,7 @@ const HEADING: i32 = 44;
 
 /// A key that is visible under the causal mask and that nobody reads.
 const UNREAD: [f64; 3] = [236.0, 239.0, 243.0];
+
 const SELECTED_COLOR: [f64; 3] = [12.0, 66.0, 130.0];
 const ALWAYS_COLOR: [f64; 3] = [232.0, 93.0, 36.0];
 

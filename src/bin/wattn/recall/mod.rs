@@ -6,6 +6,7 @@
 
 mod check;
 pub(crate) mod context;
+pub(crate) mod draw;
 pub(crate) mod mask_plot;
 mod mixture;
 pub(crate) mod plot;
@@ -191,6 +192,19 @@ fn predict<T: Element>(
     progress.finish_and_clear();
     predicted.weights = mixture.weights().to_vec();
     Ok(predicted)
+}
+
+/// `12345` as `12,345`.
+fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// Query-key pairs of one head that causal attention over `rows` rows computes.
