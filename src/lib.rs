@@ -28,8 +28,8 @@
 //! let k = HostTensor::new(shape.k(), vec![0.5; 6 * 2 * 8])?;
 //! let v = HostTensor::new(shape.v(), vec![2.0; 6 * 2 * 8])?;
 //!
-//! let engine = Engine::best_blocking(); // a GPU if there is one, else the CPU; `println!("{engine}")` says which
-//! let output = engine.attend_blocking(&problem, &HostInputs::new(&q, &k, &v))?;
+//! let engine = Engine::best().wait(); // a GPU if there is one, else the CPU; `println!("{engine}")` says which
+//! let output = engine.attend(&problem, &HostInputs::new(&q, &k, &v)).wait()?;
 //! assert!((output.out.row(0, 3, 1)[0] - 2.0).abs() < 1e-5);
 //! # Ok::<(), wattn::Error>(())
 //! ```
@@ -76,8 +76,8 @@
 //! let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
 //! let selection = SelectionProblem::new(shape, DType::F32, Hip::default()); // or `Preset::ThreeK`
 //! let inputs = HostInputs::new(&q, &k, &v);
-//! let engine = Engine::best_blocking();
-//! let sparse = engine.attend_sparse_blocking(&problem, &selection, &inputs, &SparseOptions::default())?;
+//! let engine = Engine::best().wait();
+//! let sparse = engine.attend_sparse(&problem, &selection, &inputs, &SparseOptions::default()).wait()?;
 //! println!("{}", sparse.path); // dense: so short a context is faster so
 //! # Ok::<(), wattn::Error>(())
 //! ```
@@ -143,6 +143,7 @@ mod matrix_verdict;
 #[cfg(not(target_arch = "wasm32"))]
 mod measure_speed;
 mod ops;
+mod pending;
 mod pipeline;
 mod pipeline_store;
 mod plan;
@@ -172,6 +173,7 @@ pub use ops::{
     Attention, AttentionArgs, BlockListsView, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, Selection,
     SelectionArgs, SelectionMemory, U32View, Workspace,
 };
+pub use pending::Pending;
 #[cfg(feature = "lm")]
 pub(crate) use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
