@@ -135,11 +135,12 @@ mod caps;
 mod check_matrices;
 mod context;
 pub mod cpu;
+mod descriptor;
 mod dtype;
 mod engine;
 mod error;
 mod kept_file;
-mod kernels;
+pub mod kernels;
 #[cfg(feature = "lm")]
 pub mod lm;
 mod matrix_verdict;
@@ -155,7 +156,9 @@ pub mod quality;
 mod readback;
 mod setters;
 mod shader;
+mod slots;
 mod sparse;
+mod step;
 mod tensor;
 #[cfg(feature = "tune")]
 pub mod tune;
@@ -171,14 +174,12 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 #[doc(hidden)]
 pub use kept_file::{pack_kept, unpack_kept};
-pub use kernels::{Binding, BindingKind, KernelId};
 pub use ops::{
     Attention, AttentionArgs, BlockListsView, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, Selection,
     SelectionArgs, SelectionMemory, U32View, Workspace,
 };
 pub use pending::Pending;
-#[cfg(feature = "lm")]
-pub(crate) use pipeline::Pipeline;
+pub use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
 pub use plan::{
     AttentionClass, AttentionPlan, Candidates, DeviceSpeed, Dispatch, DispatchBudget, Loads, MaskKind, MergePlan,
@@ -191,8 +192,10 @@ pub use problem::{
     HostBlockLists, HostInputs, InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs,
     SelectionMethod, SelectionProblem, Stage,
 };
-pub use shader::Specialization;
+pub use shader::{Binding, BindingKind, Kernel, Module, Need, Specialization, Trust};
+pub use slots::Slots;
 pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};
+pub use step::Step;
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
 pub use wanted::{MissedTier, wanted_features, wanted_limits};
 

@@ -7,8 +7,8 @@ use super::select_cost::top_k_operations;
 use super::select_matrix::{MatrixScoring, ModulesAndConstants};
 use super::tiling_matrix::check_dtype;
 use super::{Dispatch, SelectionTiling, Sharing, TunedAt};
-use crate::kernels::{KernelId, sample_queries};
-use crate::shader::{Arrays, Module, Specialization};
+use crate::kernels::{self, modules, sample_queries};
+use crate::shader::{Arrays, Kernel, Specialization};
 use crate::{
     DType, DeviceCaps, DispatchBudget, Error, HeadReduction, Hip, InfiniteHip, MissedTier, Result, SelectionMethod,
     SelectionProblem, Tier,
@@ -197,16 +197,16 @@ impl SelectionPlan {
         let lists = self.num_lists();
         let samples = self.add_samples(hip.stride_q, caps)?;
         let mut specialization = match self.matrix {
-            Some(scoring) => self.scoring(KernelId::SearchTree, scoring.specialize(self.tiling, caps), caps),
+            Some(scoring) => self.scoring(&kernels::SEARCH_TREE, scoring.specialize(self.tiling, caps), caps),
             None => {
                 let (mut modules, constants) = self.best_scores(self.tiling.search_groups, caps);
-                modules.push(Module::ScoreLanes);
-                let mut scoring = self.scoring(KernelId::SearchTree, (modules, constants), caps);
+                modules.push(&modules::SCORE_LANES);
+                let mut scoring = self.scoring(&kernels::SEARCH_TREE, (modules, constants), caps);
                 scoring.switches.insert("MASK_PAIRS", true);
                 scoring
             }
         };
-        specialization.modules.extend([Module::SamplingStride, Module::ScoreKey]);
+        specialization.modules.extend([&modules::SAMPLING_STRIDE, &modules::SCORE_KEY]);
         self.add_top_k(&mut specialization, self.beam(caps), self.tiling.search_size());
         self.num_searches = u32::try_from(lists).unwrap_or(u32::MAX).min(self.tiling.max_searches);
         debug_assert_eq!(samples, 0);
@@ -271,8 +271,8 @@ impl SelectionPlan {
         let lists = if self.is_empty() { 0 } else { self.num_lists() };
 
         let best_scores = self.best_scores(self.tiling.score_groups, caps);
-        let mut scoring = self.scoring(KernelId::ScoreChunks, best_scores, caps);
-        scoring.modules.push(Module::Chunks);
+        let mut scoring = self.scoring(&kernels::SCORE_CHUNKS, best_scores, caps);
+        scoring.modules.push(&modules::CHUNKS);
         scoring.switches.insert("MASK_PAIRS", false);
         let chunks_per_workgroup = 2 * self.tiling.owners(self.tiling.score_groups);
         let tiles = u64::from(stage.max_chunks.div_ceil(chunks_per_workgroup));
@@ -281,8 +281,14 @@ impl SelectionPlan {
         self.push(Piece::Score(index), Dispatch::even(scoring, grid, operations, caps)?);
 
         let mut selecting = Specialization {
-            kernel: KernelId::SelectChunks,
-            modules: vec![Module::SelectParams, Module::SeqLens, Module::SelectPlace, Module::ScoreKey, Module::Chunks],
+            kernel: &kernels::SELECT_CHUNKS,
+            modules: vec![
+                &modules::SELECT_PARAMS,
+                &modules::SEQ_LENS,
+                &modules::SELECT_PLACE,
+                &modules::SCORE_KEY,
+                &modules::CHUNKS,
+            ],
             constants: BTreeMap::from([("WORKGROUP_SIZE", self.tiling.top_k_size)]),
             switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
             arrays: Arrays::of(caps),
@@ -301,12 +307,12 @@ impl SelectionPlan {
     /// What the kernels that score keys have in common, with the modules and constants of a way to score them.
     fn scoring(
         &self,
-        kernel: KernelId,
+        kernel: &'static Kernel,
         (modules, constants): ModulesAndConstants,
         caps: &DeviceCaps,
     ) -> Specialization {
         let elem = elem_module(self.problem.dtype, self.tier, caps);
-        let common = [Module::SelectParams, Module::SeqLens, Module::SelectPlace, elem];
+        let common = [&modules::SELECT_PARAMS, &modules::SEQ_LENS, &modules::SELECT_PLACE, elem];
         Specialization {
             kernel,
             modules: common.into_iter().chain(modules).collect(),
@@ -326,8 +332,8 @@ impl SelectionPlan {
             return Ok(found);
         }
         let (num_samples, module) = match self.problem.method {
-            SelectionMethod::Hip(_) => ((queries / stride_q).max(1), Module::SamplingStride),
-            SelectionMethod::InfiniteHip(_) => (queries.div_ceil(stride_q).max(1), Module::SamplingMean),
+            SelectionMethod::Hip(_) => ((queries / stride_q).max(1), &modules::SAMPLING_STRIDE),
+            SelectionMethod::InfiniteHip(_) => (queries.div_ceil(stride_q).max(1), &modules::SAMPLING_MEAN),
         };
         let rows = u64::from(shape.batch_size)
             * u64::from(shape.num_q_heads)
@@ -340,8 +346,8 @@ impl SelectionPlan {
         let offset_bytes = self.samples_bytes();
         self.samples.push(Samples { stride_q, num_samples, offset_bytes, size_bytes: items * 16 });
         let specialization = Specialization {
-            kernel: KernelId::SampleQueries,
-            modules: vec![Module::SelectParams, elem_module(self.problem.dtype, self.tier, caps), module],
+            kernel: &kernels::SAMPLE_QUERIES,
+            modules: vec![&modules::SELECT_PARAMS, elem_module(self.problem.dtype, self.tier, caps), module],
             constants: BTreeMap::from([
                 ("HEAD_DIM4", shape.head_dim / 4),
                 ("WORKGROUP_SIZE", sample_queries::WORKGROUP_SIZE),
