@@ -11,8 +11,8 @@ use crate::matrix_verdict::UnsavedVerdict;
 use crate::pipeline::PipelineCache;
 use crate::pipeline_store::{PipelineCacheState, PipelineStore};
 use crate::{
-    ContextOptions, DeviceCaps, DeviceSpeed, DispatchBudget, Error, PassedOver, Pending, Result, Tier, Tuning, adapters,
-    describe_adapter,
+    ContextOptions, DeviceCaps, DeviceSpeed, DispatchBudget, Error, PassedOver, Pending, Result, Tier, Tuning,
+    adapters, describe_adapter,
 };
 
 /// A wgpu device and queue with the library's state for them. Cheap to clone; clones share everything.

@@ -40,9 +40,7 @@ fn lists_come_exactly_where_the_problem_takes_them() {
     let [q, k, v] = tensors();
     let inputs = HostInputs::new(&q, &k, &v);
     let lists = HostBlockLists::empty(SPEC.indices_shape(&SHAPE));
-    let refused = |error: &Error, expected: &str| {
-        matches!(error, Error::Argument { argument: "blocks", rule } if *rule == expected)
-    };
+    let refused = |error: &Error, expected: &str| matches!(error, Error::Argument { argument: "blocks", rule } if *rule == expected);
     let mut outputs = Vec::new();
     for engine in [Engine::cpu(), Engine::Oracle, Engine::Gpu(gpu())] {
         let error = engine.attend(&problem().with_blocks(SPEC), &inputs).wait().unwrap_err();
@@ -171,7 +169,10 @@ fn getters_read_what_setters_set() {
 fn constructors_have_their_defaults() {
     let spec = BlockListSpec::new(64, 16, 8);
     assert_eq!((spec.block_size_q, spec.block_size, spec.max_blocks), (64, 16, 8));
-    assert_eq!((spec.granularity, spec.sink_size, spec.window_size, spec.dense_below), (Granularity::QueryHead, 0, 0, 0));
+    assert_eq!(
+        (spec.granularity, spec.sink_size, spec.window_size, spec.dense_below),
+        (Granularity::QueryHead, 0, 0, 0)
+    );
     let stage = Stage::new(32, 64);
     assert_eq!((stage.chunk_size, stage.keep, stage.stride_q, stage.refresh_interval), (32, 64, 1, 1));
     let (infinite, preset) = (InfiniteHip::new(vec![stage]), InfiniteHip::from(Preset::ThreeK));
