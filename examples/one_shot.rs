@@ -22,10 +22,10 @@ fn main() -> wattn::Result<()> {
     let [q, k, v] = [(shape.q(), 7), (shape.k(), 11), (shape.v(), 13)].map(|(shape, step)| waves(shape, step));
     let inputs = HostInputs::new(&q, &k, &v);
 
-    // `Engine::best().wait()` would pass over software devices, which are slower than the CPU path. Taking them lets
+    // `Engine::best()` would pass over software devices, which are slower than the CPU path. Taking them lets
     // the example show the GPU path on any machine.
     let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
-    let engine = Engine::best_with(&options).wait();
+    let engine = Engine::best_with(&options).wait()?;
     println!("computing on {engine}");
     let output = engine.attend(&problem, &inputs).wait()?;
 

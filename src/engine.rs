@@ -1,10 +1,14 @@
 //! A GPU if there is one, else the CPU: the choice that most programs want, made once and said aloud.
 
-use crate::adapters::{name_adapter, why_no_gpu};
+use crate::adapters::name_adapter;
+#[cfg(feature = "cpu")]
+use crate::adapters::why_no_gpu;
 use crate::{
-    AttentionOutput, AttentionProblem, Context, ContextOptions, Element, Error, HostBlockLists, HostInputs, PassedOver,
-    Pending, Result, SelectionInputs, SelectionProblem, cpu,
+    AttentionOutput, AttentionProblem, Context, ContextOptions, Element, HostBlockLists, HostInputs, PassedOver, Pending,
+    Result, SelectionInputs, SelectionProblem, cpu,
 };
+#[cfg(feature = "cpu")]
+use crate::Error;
 
 /// Where attention on host tensors is computed. Chosen once; a call that fails on the GPU is an error and is not
 /// repeated on the CPU.
@@ -20,7 +24,7 @@ use crate::{
 /// let k = HostTensor::zeros(shape.k());
 /// let v = HostTensor::new(shape.v(), vec![1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 5.0, 6.0])?;
 ///
-/// let engine = Engine::cpu(); // or `Engine::best().wait()`: a GPU if there is one
+/// let engine = Engine::cpu(); // or `Engine::best().wait()?`: a GPU if there is one
 /// let inputs = HostInputs::new(&q, &k, &v);
 /// let output = engine.attend(&problem, &inputs).wait()?;
 /// assert_eq!(output.out.row(0, 0, 0), [1.0, 2.0, 3.0, 4.0]); // sees itself
@@ -33,7 +37,8 @@ use crate::{
 pub enum Engine {
     /// A device of wgpu.
     Gpu(Context),
-    /// The blockwise CPU path.
+    /// The blockwise CPU path, with the feature `cpu`.
+    #[cfg(feature = "cpu")]
     Cpu {
         /// Why there is no GPU; `None` when the CPU was asked for.
         no_gpu: Option<Error>,
@@ -45,29 +50,40 @@ pub enum Engine {
 impl Engine {
     /// The best GPU that opens, else the CPU. Software devices count as none: the CPU path is faster than they are.
     ///
+    /// # Errors
+    /// None with the feature `cpu`; without it those of [`Context::request`], [`Error::NoAdapter`](crate::Error::NoAdapter) where there is
+    /// no GPU.
+    ///
     /// # Cost
     /// Loads the graphics drivers.
-    pub fn best() -> Pending<'static, Self> {
+    pub fn best() -> Pending<'static, Result<Self>> {
         Pending::new(async { Self::of(Context::request(&ContextOptions::default()).await) })
     }
 
     /// The GPU that `options` describe, else the CPU. To insist on a GPU, use [`Context::request`], which fails instead.
     ///
+    /// # Errors
+    /// Those of [`Engine::best`].
+    ///
     /// # Cost
     /// Loads the graphics drivers.
-    pub fn best_with(options: &ContextOptions) -> Pending<'_, Self> {
+    pub fn best_with(options: &ContextOptions) -> Pending<'_, Result<Self>> {
         let context = Context::request(options);
         Pending::new(async { Self::of(context.await) })
     }
 
-    fn of(context: Result<Context>) -> Self {
+    fn of(context: Result<Context>) -> Result<Self> {
         match context {
-            Ok(context) => Self::Gpu(context),
-            Err(error) => Self::Cpu { no_gpu: Some(error) },
+            Ok(context) => Ok(Self::Gpu(context)),
+            #[cfg(feature = "cpu")]
+            Err(error) => Ok(Self::Cpu { no_gpu: Some(error) }),
+            #[cfg(not(feature = "cpu"))]
+            Err(error) => Err(error),
         }
     }
 
     /// The CPU, without a look at the GPUs.
+    #[cfg(feature = "cpu")]
     #[must_use]
     pub const fn cpu() -> Self {
         Self::Cpu { no_gpu: None }
@@ -78,7 +94,9 @@ impl Engine {
     pub const fn context(&self) -> Option<&Context> {
         match self {
             Self::Gpu(context) => Some(context),
-            Self::Cpu { .. } | Self::Oracle => None,
+            #[cfg(feature = "cpu")]
+            Self::Cpu { .. } => None,
+            Self::Oracle => None,
         }
     }
 
@@ -96,6 +114,7 @@ impl Engine {
     ) -> Pending<'static, Result<AttentionOutput>> {
         match self {
             Self::Gpu(context) => context.attend(problem, inputs),
+            #[cfg(feature = "cpu")]
             Self::Cpu { .. } => Pending::ready(cpu::attend(problem, inputs)),
             Self::Oracle => Pending::ready(cpu::oracle::attend(problem, inputs)),
         }
@@ -115,6 +134,7 @@ impl Engine {
     ) -> Pending<'static, Result<HostBlockLists>> {
         match self {
             Self::Gpu(context) => context.select(problem, inputs),
+            #[cfg(feature = "cpu")]
             Self::Cpu { .. } => Pending::ready(cpu::select(problem, inputs)),
             Self::Oracle => Pending::ready(cpu::oracle::select(problem, inputs)),
         }
@@ -145,20 +165,22 @@ impl core::fmt::Display for Engine {
                 }
             }
             Self::Oracle => f.write_str("CPU, f64 oracle"),
+            #[cfg(feature = "cpu")]
             Self::Cpu { no_gpu: None } => f.write_str("CPU, blockwise"),
+            #[cfg(feature = "cpu")]
             Self::Cpu { no_gpu: Some(reason) } => write!(f, "CPU, blockwise ({})", why_no_gpu(reason)),
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
 
     #[test]
     fn a_missing_gpu_is_told() {
         let engine =
-            Engine::best_with(&ContextOptions::default().with_adapter_name("no adapter is called this")).wait();
+            Engine::best_with(&ContextOptions::default().with_adapter_name("no adapter is called this")).wait().expect("the CPU stands in");
         assert!(engine.context().is_none());
         assert!(engine.describe().starts_with("CPU, blockwise (no GPU adapter named like"), "{engine}");
         assert_eq!(Engine::cpu().describe(), "CPU, blockwise");

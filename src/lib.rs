@@ -28,7 +28,7 @@
 //! let k = HostTensor::new(shape.k(), vec![0.5; 6 * 2 * 8])?;
 //! let v = HostTensor::new(shape.v(), vec![2.0; 6 * 2 * 8])?;
 //!
-//! let engine = Engine::best().wait(); // a GPU if there is one, else the CPU; `println!("{engine}")` says which
+//! let engine = Engine::best().wait()?; // a GPU if there is one, else the CPU; `println!("{engine}")` says which
 //! let output = engine.attend(&problem, &HostInputs::new(&q, &k, &v)).wait()?;
 //! assert!((output.out.row(0, 3, 1)[0] - 2.0).abs() < 1e-5);
 //! # Ok::<(), wattn::Error>(())
@@ -76,7 +76,7 @@
 //! let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
 //! let selection = SelectionProblem::new(shape, DType::F32, Hip::default()); // or `Preset::ThreeK`
 //! let inputs = HostInputs::new(&q, &k, &v);
-//! let engine = Engine::best().wait();
+//! let engine = Engine::best().wait()?;
 //! let sparse = engine.attend_sparse(&problem, &selection, &inputs, &SparseOptions::default()).wait()?;
 //! println!("{}", sparse.path); // dense: so short a context is faster so
 //! # Ok::<(), wattn::Error>(())
@@ -147,6 +147,7 @@ mod matrix_verdict;
 #[cfg(not(target_arch = "wasm32"))]
 mod measure_speed;
 mod ops;
+mod parallel;
 mod pending;
 mod pipeline;
 mod pipeline_store;
@@ -164,16 +165,16 @@ mod tensor;
 pub mod tune;
 mod wanted;
 
-pub use adapters::{ContextOptions, PassedOver, SoftwareAdapters, adapters, describe_adapter, name_adapter};
+pub use adapters::{ContextOptions, SoftwareAdapters, adapters, describe_adapter, name_adapter};
 pub use caps::{DeviceCaps, MatrixTile, Tier};
 #[doc(hidden)]
 pub use check_matrices::Edit;
 pub use context::Context;
 pub use dtype::{DType, Element};
 pub use engine::Engine;
-pub use error::{Error, Result};
+pub use error::{Error, PassedOver, Result};
 #[doc(hidden)]
-pub use kept_file::{pack_kept, unpack_kept};
+pub use matrix_verdict::{pack_kept, unpack_kept};
 pub use ops::{
     Attention, AttentionArgs, BlockListsView, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, Selection,
     SelectionArgs, SelectionMemory, U32View, Workspace,
@@ -189,8 +190,8 @@ pub use plan::{
 pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::{
     AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, Granularity, GroupBounds, HeadReduction, Hip,
-    HostBlockLists, HostInputs, InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs,
-    SelectionMethod, SelectionProblem, Stage,
+    HostBlockLists, HostInputs, InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SeenKeys,
+    SelectionInputs, SelectionMethod, SelectionProblem, Stage,
 };
 pub use shader::{Binding, BindingKind, Kernel, Module, Need, Specialization, Trust};
 pub use slots::Slots;

@@ -11,6 +11,7 @@ mod infinite_hip;
 mod inputs;
 mod merge;
 mod select;
+mod visibility;
 
 pub use attend::{AttentionProblem, AttentionShape, Mask};
 pub use blocks::{BlockListSpec, Granularity, HostBlockLists, PADDING};
@@ -20,3 +21,4 @@ pub(crate) use inputs::validate_seq_lens;
 pub use inputs::{AttentionOutput, HostInputs, SelectionInputs};
 pub use merge::MergeProblem;
 pub use select::{SelectionMethod, SelectionProblem};
+pub use visibility::SeenKeys;

@@ -11,6 +11,8 @@ pub mod bad_scores;
 pub mod bad_values;
 pub mod bound_selection;
 pub mod certificate;
+pub mod combinations;
+pub mod covering;
 pub mod golden;
 pub mod gpu;
 #[cfg(feature = "lm")]
