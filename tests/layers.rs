@@ -12,6 +12,7 @@ const STAGES: &[&str] = &[
     "kept_file",
     "setters",
     "pending",
+    "parallel",
     "tensor",
     "problem",
     "caps",
