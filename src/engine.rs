@@ -1,14 +1,14 @@
 //! A GPU if there is one, else the CPU: the choice that most programs want, made once and said aloud.
 
+#[cfg(feature = "cpu")]
+use crate::Error;
 use crate::adapters::name_adapter;
 #[cfg(feature = "cpu")]
 use crate::adapters::why_no_gpu;
 use crate::{
-    AttentionOutput, AttentionProblem, Context, ContextOptions, Element, HostBlockLists, HostInputs, PassedOver, Pending,
-    Result, SelectionInputs, SelectionProblem, cpu,
+    AttentionOutput, AttentionProblem, Context, ContextOptions, Element, HostBlockLists, HostInputs, PassedOver,
+    Pending, Result, SelectionInputs, SelectionProblem, cpu,
 };
-#[cfg(feature = "cpu")]
-use crate::Error;
 
 /// Where attention on host tensors is computed. Chosen once; a call that fails on the GPU is an error and is not
 /// repeated on the CPU.
@@ -179,8 +179,9 @@ mod tests {
 
     #[test]
     fn a_missing_gpu_is_told() {
-        let engine =
-            Engine::best_with(&ContextOptions::default().with_adapter_name("no adapter is called this")).wait().expect("the CPU stands in");
+        let engine = Engine::best_with(&ContextOptions::default().with_adapter_name("no adapter is called this"))
+            .wait()
+            .expect("the CPU stands in");
         assert!(engine.context().is_none());
         assert!(engine.describe().starts_with("CPU, blockwise (no GPU adapter named like"), "{engine}");
         assert_eq!(Engine::cpu().describe(), "CPU, blockwise");
