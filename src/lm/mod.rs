@@ -49,7 +49,8 @@ pub use matrix::{Elements, Matrix};
 pub use model::Model;
 pub use options::{ChunkLists, LayerAttention, ListSource, Sampling, SessionOptions};
 pub use rope::{Rope, RopeScaling};
-pub use session::{Session, Stop};
+pub use runner::Stop;
+pub use session::Session;
 pub use stream::TextStream;
 pub use tokenizer::TextTokenizer;
 

@@ -7,8 +7,20 @@ use super::cpu::{CpuRunner, sample_token};
 use super::error::{LmError, LmResult};
 use super::gpu::GpuRunner;
 use super::options::{ChunkLists, Sampling};
-use super::session::Stop;
 use crate::quality::MassReport;
+
+/// Why [`Session::generate`](super::Session::generate) came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// All tokens that were asked for are there.
+    Count,
+    /// The model ended the text.
+    EndOfText,
+    /// The caller had enough.
+    Caller,
+    /// The text is as long as [`SessionOptions::with_text_len`](super::SessionOptions::with_text_len) lets it be.
+    TextLength,
+}
 
 /// Why a run of drawn tokens ended early, and whether the logits at hand are those of another token than the last.
 pub(super) struct Stopped {

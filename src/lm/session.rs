@@ -9,22 +9,9 @@ use super::error::{LmError, LmResult};
 use super::gpu::GpuRunner;
 use super::model::Model;
 use super::options::{ChunkLists, Sampling, SessionOptions};
-use super::runner::{OnCpu, Runner};
+use super::runner::{OnCpu, Runner, Stop};
 use crate::Engine;
 use crate::quality::MassReport;
-
-/// Why [`Session::generate`] came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// All tokens that were asked for are there.
-    Count,
-    /// The model ended the text.
-    EndOfText,
-    /// The caller had enough.
-    Caller,
-    /// The text is as long as [`SessionOptions::with_text_len`] lets it be.
-    TextLength,
-}
 
 /// A model with its cache of keys and values: it reads tokens, tells how likely they were, and writes on.
 #[derive(Debug)]
