@@ -8,7 +8,8 @@
 #   product then is the infinity of the minimum's sign, and NaN where the minimum of the weights is 0. Q4_0, Q5_0 and Q8_0 keep no
 #   sum, and the K formats keep theirs in integers.
 # Version: ggml 0.25.1 (commit 0ad4a86) of llama.cpp 0.5.0, in npm @node-llama-cpp/linux-x64 3.22.1; its plain x86-64 build.
-# Source: run, through ctypes; the builds for Haswell and Zen 4 do the same.
+# Source: run, through ctypes; the builds for Haswell and Zen 4 do the same. llama.cpp's pull request 21652, open, tells of a model whose
+#   perplexity is NaN with feed-forward weights in Q4_1.
 set -euo pipefail
 source "$(dirname "$0")/common/drivers.bash"
 work=$(mktemp -d)
