@@ -11,6 +11,7 @@ const STAGES: &[&str] = &[
     "error",
     "kept_file",
     "setters",
+    "pending",
     "parallel",
     "tensor",
     "problem",
