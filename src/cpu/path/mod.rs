@@ -3,12 +3,15 @@
 
 mod attend;
 mod deal;
+mod lists;
 mod select;
 mod sequence;
 mod simd;
 mod stream;
 mod tile;
+mod tiling;
 mod walk;
 
-pub use attend::{CpuTiling, attend, attend_with_tiling};
+pub use attend::{attend, attend_with_tiling};
 pub use select::{StageCache, select, select_from};
+pub use tiling::CpuTiling;
