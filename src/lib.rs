@@ -170,8 +170,8 @@ pub use error::{Error, Result};
 #[doc(hidden)]
 pub use kept_file::{pack_kept, unpack_kept};
 pub use ops::{
-    Attention, AttentionArgs, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks, Selection,
-    SelectionArgs, SelectionMemory, U32View, Workspace,
+    Attention, AttentionArgs, Bound, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks,
+    Selection, SelectionArgs, SelectionMemory, U32View, Workspace,
 };
 pub use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
@@ -186,7 +186,7 @@ pub use problem::{
     HostBlocks, HostInputs, InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs,
     SelectionMethod, SelectionProblem, Stage,
 };
-pub use shader::{Binding, BindingKind, Kernel, Module, Need, Specialization, Trust};
+pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use slots::Slots;
 pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};
 pub use step::Step;
