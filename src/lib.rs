@@ -23,12 +23,12 @@
 //! let shape = AttentionShape {
 //!     batch_size: 1, seq_len_q: 4, seq_len_kv: 6, num_q_heads: 4, num_kv_heads: 2, head_dim: 8, head_dim_v: 8,
 //! };
-//! let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+//! let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
 //! let q = HostTensor::new(shape.q(), vec![0.5; 4 * 4 * 8])?; // [batch, seq, head, dim]
 //! let k = HostTensor::new(shape.k(), vec![0.5; 6 * 2 * 8])?;
 //! let v = HostTensor::new(shape.v(), vec![2.0; 6 * 2 * 8])?;
 //!
-//! let engine = Engine::best_blocking(); // a GPU if there is one, else the CPU; `println!("{engine}")` says which
+//! let engine = Engine::best_blocking()?; // a GPU if there is one, else the CPU; `println!("{engine}")` says which
 //! let output = engine.attend_blocking(&problem, &HostInputs::new(&q, &k, &v))?;
 //! assert!((output.out.row(0, 3, 1)[0] - 2.0).abs() < 1e-5);
 //! # Ok::<(), wattn::Error>(())
@@ -46,7 +46,7 @@
 //! // Once.
 //! let context = Context::new(device, queue)?;
 //! let plan = AttentionPlan::new(&problem, context.caps())?; // println!("{plan}") shows what will run
-//! let [batch, seq, heads, dim] = problem.shape().q();
+//! let [batch, seq, heads, dim] = problem.q_shape();
 //! let layout = Layout::seq_major(batch, seq, heads, dim); // any strides
 //! let bound = Attention::prepare(&context, &plan)?.bind(AttentionArgs::new(
 //!     TensorView::new(&q, DType::F16, layout),
@@ -73,17 +73,17 @@
 //! #     batch_size: 1, seq_len_q: 4, seq_len_kv: 600, num_q_heads: 2, num_kv_heads: 1, head_dim: 8, head_dim_v: 8,
 //! # };
 //! # let [q, k, v] = [shape.q(), shape.k(), shape.v()].map(HostTensor::<f32>::zeros);
-//! let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+//! let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
 //! let selection = SelectionProblem::new(shape, DType::F32, Hip::default()); // or `Preset::ThreeK`
 //! let inputs = HostInputs::new(&q, &k, &v);
-//! let engine = Engine::best_blocking();
+//! let engine = Engine::best_blocking()?;
 //! let sparse = engine.attend_sparse_blocking(&problem, &selection, &inputs, &SparseOptions::default())?;
 //! println!("{}", sparse.path); // dense: so short a context is faster so
 //! # Ok::<(), wattn::Error>(())
 //! ```
 //!
 //! On a GPU of your own, [`Selection`] writes its lists into two buffers and [`Attention`] reads them, with nothing read
-//! back: [`AttentionProblem::selected_blocks`], [`BoundSelection::encode_step`]. What is lost is told by [`quality`].
+//! back: [`AttentionProblem::with_blocks`], [`BoundSelection::encode_step`]. What is lost is told by [`quality`].
 //!
 //! # Language models
 //!
@@ -144,12 +144,14 @@ mod matrix_verdict;
 #[cfg(not(target_arch = "wasm32"))]
 mod measure_speed;
 mod ops;
+mod parallel;
 mod pipeline;
 mod pipeline_store;
 mod plan;
 mod problem;
 pub mod quality;
 mod readback;
+mod setters;
 mod shader;
 mod slots;
 mod sparse;
@@ -159,18 +161,18 @@ mod tensor;
 pub mod tune;
 mod wanted;
 
-pub use adapters::{ContextOptions, PassedOver, SoftwareAdapters, adapters, describe_adapter, name_adapter};
+pub use adapters::{ContextOptions, SoftwareAdapters, adapters, describe_adapter, name_adapter};
 pub use caps::{DeviceCaps, MatrixTile, Tier};
 #[doc(hidden)]
 pub use check_matrices::Edit;
 pub use context::Context;
 pub use dtype::{DType, Element};
 pub use engine::Engine;
-pub use error::{Error, Result};
+pub use error::{Error, PassedOver, Result};
 #[doc(hidden)]
-pub use kept_file::{pack_kept, unpack_kept};
+pub use matrix_verdict::{pack_kept, unpack_kept};
 pub use ops::{
-    Attention, AttentionArgs, Bound, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks,
+    Attention, AttentionArgs, BlockListsView, Bound, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs,
     Selection, SelectionArgs, SelectionMemory, U32View, Workspace,
 };
 pub use pipeline::Pipeline;
@@ -182,9 +184,9 @@ pub use plan::{
 #[doc(hidden)]
 pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::{
-    AttentionOutput, AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip,
-    HostBlocks, HostInputs, InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs,
-    SelectionMethod, SelectionProblem, Stage,
+    AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, Granularity, GroupBounds, HeadReduction, Hip,
+    HostBlockLists, HostInputs, InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SeenKeys,
+    SelectionInputs, SelectionMethod, SelectionProblem, Stage,
 };
 pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use slots::Slots;

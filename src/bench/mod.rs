@@ -8,7 +8,7 @@
 //! ```
 //! use wattn::bench::{Options, Scope, Suite, Target};
 //!
-//! let options = Options::new(Scope::Quick).filter(["prefill/8x1024"]).seconds_per_case(0.1);
+//! let options = Options::new(Scope::Quick).filter(["prefill/8x1024"]).with_seconds_per_case(0.1);
 //! let mut suite = Suite::new(|| Ok(Target::Cpu), &options)?;
 //! while let Some(case) = suite.pending() {
 //!     println!("{}", case.id());
@@ -33,6 +33,7 @@ mod gpu;
 mod inputs;
 mod keep_warm;
 mod kernels;
+mod part;
 mod prepared;
 mod processor;
 mod pulse;
@@ -67,8 +68,9 @@ pub use counts::Counts;
 pub use crossover::{Crossover, Line, lines};
 pub use error::{BenchError, BenchResult};
 pub use kernels::{BenchKernel, Scalar};
+pub use part::PartPlan;
 pub use report::{Caps, CaseResult, Machine, Outcome, PartResult, Rate, Report, SCHEMA, Timing, TimingMethod};
-pub use run::{PartPlan, Runner, Target};
+pub use run::{Runner, Target};
 pub use samples::{Noise, QUIET, Samples, sample_in_turns};
 pub use steady::{Clocks, Rotation};
 pub use suite::{Options, Suite};

@@ -1,19 +1,19 @@
 //! Check of lists of blocks that lie in GPU buffers.
 
-use super::attend::{SelectedBlocks, check_blocks};
+use super::attend::{BlockListsView, check_blocks};
 use super::bind::{BoundTensor, U32View, check_u32};
 use super::params::step;
 use crate::kernels::check_blocks::{COUNT_RULE, CheckParams, ORDER_RULE};
 use crate::plan::check_dispatches;
 use crate::{
-    AttentionProblem, AttentionShape, BlockSelection, Context, DType, Error, HostBlocks, Layout, Pipeline, Result,
+    AttentionProblem, AttentionShape, BlockListSpec, Context, DType, Error, HostBlockLists, Layout, Pipeline, Result,
     Slots, TensorView,
 };
 
 /// A check that was submitted: where its report lies.
 struct Check {
     report: wgpu::Buffer,
-    selection: BlockSelection,
+    selection: BlockListSpec,
     shape: AttentionShape,
 }
 
@@ -30,7 +30,7 @@ impl Context {
     pub async fn check_blocks(
         &self,
         problem: &AttentionProblem,
-        blocks: SelectedBlocks<'_>,
+        blocks: BlockListsView<'_>,
         seq_lens_kv: Option<U32View<'_>>,
     ) -> Result<()> {
         let Some(check) = self.start_check(problem, blocks, seq_lens_kv)? else { return Ok(()) };
@@ -46,7 +46,7 @@ impl Context {
     pub fn check_blocks_blocking(
         &self,
         problem: &AttentionProblem,
-        blocks: SelectedBlocks<'_>,
+        blocks: BlockListsView<'_>,
         seq_lens_kv: Option<U32View<'_>>,
     ) -> Result<()> {
         let Some(check) = self.start_check(problem, blocks, seq_lens_kv)? else { return Ok(()) };
@@ -58,12 +58,12 @@ impl Context {
     fn start_check(
         &self,
         problem: &AttentionProblem,
-        blocks: SelectedBlocks<'_>,
+        blocks: BlockListsView<'_>,
         seq_lens_kv: Option<U32View<'_>>,
     ) -> Result<Option<Check>> {
         problem.validate()?;
         let needed = Error::Argument { argument: "selected_blocks", rule: "is required by the problem" };
-        let selection = *problem.block_selection().ok_or(needed)?;
+        let selection = *problem.blocks().ok_or(needed)?;
         let shape = *problem.shape();
         let lists: [BoundTensor<'_>; 2] = check_blocks(&blocks, &selection, &shape, self.caps())?;
         let lens = seq_lens_kv.map(|view| check_u32(view, "seq_lens_kv", shape.batch_size.into(), self.caps()));
@@ -121,9 +121,9 @@ impl Check {
     fn verdict(&self, [place, value, rule]: [u32; 3]) -> Result<()> {
         let rule = match rule {
             0 => return Ok(()),
-            COUNT_RULE => HostBlocks::COUNT_RULE,
-            ORDER_RULE => HostBlocks::ORDER_RULE,
-            _ => HostBlocks::RANGE_RULE,
+            COUNT_RULE => HostBlockLists::COUNT_RULE,
+            ORDER_RULE => HostBlockLists::ORDER_RULE,
+            _ => HostBlockLists::RANGE_RULE,
         };
         let [_, num_sets, num_q_blocks, max_blocks] = self.selection.indices_shape(&self.shape);
         let (list, entry) = (place / (max_blocks + 1), (place % (max_blocks + 1)).saturating_sub(1));

@@ -12,10 +12,10 @@ mod select;
 mod sparse_one_shot;
 mod workspace;
 
-pub use attend::{Attention, AttentionArgs, BoundAttention, SelectedBlocks};
+pub use attend::{Attention, AttentionArgs, BlockListsView, BoundAttention};
 pub use bind::U32View;
 pub use bound::Bound;
-pub(crate) use lists::Lists;
+pub(crate) use lists::BlockListBuffers;
 pub use merge::{BoundMerge, Merge, MergeArgs};
 pub use select::{BoundSelection, Selection, SelectionArgs, SelectionMemory};
 pub use workspace::Workspace;

@@ -11,6 +11,7 @@ mod exponents;
 mod loads;
 mod merge;
 mod nearby;
+mod rows;
 mod select;
 mod select_cost;
 mod select_matrix;
@@ -43,11 +44,12 @@ pub use tuned::{AttentionClass, MaskKind, MethodKind, SelectionClass, Tuning};
 
 use stretch::{Costs, Parts};
 
-use crate::shader::{Kernel, Need, Specialization};
+use crate::shader::{Arrays, Kernel, Need, Specialization};
 use crate::{DeviceCaps, Result};
 
 /// One grid of one kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Dispatch {
     /// The variant of the kernel.
     pub specialization: Specialization,
@@ -56,6 +58,11 @@ pub struct Dispatch {
     /// What the device gets at one time, in order: the grid, cut where it passes the device's
     /// [`DispatchBudget`].
     pub stretches: Vec<Stretch>,
+}
+
+/// Where a device keeps the small arrays of an invocation.
+const fn arrays_of(caps: &DeviceCaps) -> Arrays {
+    if caps.software { Arrays::Memory } else { Arrays::Registers }
 }
 
 impl Dispatch {

@@ -286,7 +286,7 @@ impl SelectionPlan {
             ],
             constants: BTreeMap::from([("WORKGROUP_SIZE", self.tiling.top_k_size)]),
             switches: BTreeMap::new(),
-            arrays: Arrays::of(caps),
+            arrays: super::arrays_of(caps),
         };
         self.add_top_k(&mut selecting, self.chunks_in_workgroup(&stage, caps), self.tiling.top_k_size);
         let operations = top_k_operations(u64::from(stage.max_chunks) * u64::from(self.lists_per_set));
@@ -319,7 +319,7 @@ impl SelectionPlan {
             modules: common.into_iter().chain(modules).collect(),
             constants,
             switches: BTreeMap::new(),
-            arrays: Arrays::of(caps),
+            arrays: super::arrays_of(caps),
         }
     }
 

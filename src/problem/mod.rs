@@ -11,12 +11,14 @@ mod infinite_hip;
 mod inputs;
 mod merge;
 mod select;
+mod visibility;
 
 pub use attend::{AttentionProblem, AttentionShape, Mask};
-pub use blocks::{BlockSelection, Granularity, HostBlocks, PADDING};
+pub use blocks::{BlockListSpec, Granularity, HostBlockLists, PADDING};
 pub use hip::{GroupBounds, Hip, Representative};
 pub use infinite_hip::{HeadReduction, InfiniteHip, Preset, Stage};
 pub(crate) use inputs::validate_seq_lens;
 pub use inputs::{AttentionOutput, HostInputs, SelectionInputs};
 pub use merge::MergeProblem;
 pub use select::{SelectionMethod, SelectionProblem};
+pub use visibility::SeenKeys;

@@ -11,6 +11,8 @@ pub mod bad_scores;
 pub mod bad_values;
 pub mod bound_selection;
 pub mod certificate;
+pub mod combinations;
+pub mod covering;
 pub mod golden;
 pub mod gpu;
 #[cfg(feature = "lm")]
@@ -94,7 +96,7 @@ impl<T: Element> Case<T> {
     }
 
     pub fn problem(&self) -> AttentionProblem {
-        AttentionProblem::new(self.shape, T::DTYPE).mask(self.mask)
+        AttentionProblem::new(self.shape, T::DTYPE).with_mask(self.mask)
     }
 
     pub fn inputs(&self) -> HostInputs<'_, T> {

@@ -2,7 +2,12 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+#[path = "covering.rs"]
+mod covering;
+
 use std::collections::HashSet;
+
+use covering::{Factors, Rule};
 
 use wattn::{
     AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, DispatchBudget, Error, Granularity,
@@ -129,7 +134,7 @@ impl Found {
     }
 }
 
-/// What plans produce for the product of everything that selects a module or a constant, on every device.
+/// What plans produce for everything that selects a module or a constant, pairwise on every device.
 pub fn variants() -> Vec<Variant> {
     variants_of(&devices_and_tiers())
 }
@@ -138,14 +143,11 @@ pub fn variants() -> Vec<Variant> {
 pub fn variants_of(devices: &[(DeviceCaps, Tier)]) -> Vec<Variant> {
     let mut found = Found::default();
     for device in devices {
-        for widths in WIDTHS {
-            for shape in shapes(widths) {
-                for dtype in DType::ALL {
-                    for out_dtype in DType::ALL {
-                        dense_variants(device, shape, [dtype, out_dtype], &mut found);
-                    }
-                }
-            }
+        let matrices = device.1.matrix();
+        let no_f32 = Rule { factors: &[2], broken: Box::new(|at| matrices && DType::ALL[at[0]] == DType::F32) };
+        let levels = &[WIDTHS.len(), 3, DType::ALL.len(), DType::ALL.len(), 2, 2, 2];
+        for row in (Factors { levels, rules: &[no_f32] }).covering() {
+            dense_variant(device, &row, &mut found);
         }
     }
     for device in devices {
@@ -172,7 +174,7 @@ fn aligned_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     let (caps, tier) = device;
     for dtype in [DType::F16, DType::BF16].into_iter().filter(|dtype| *dtype == DType::F16 || !tier.matrix()) {
         for shape in &shapes([64, 128])[..2] {
-            let problem = AttentionProblem::new(*shape, dtype).with_lse().aligned_rows();
+            let problem = AttentionProblem::new(*shape, dtype).with_lse().with_aligned_rows();
             if let Ok(plan) = AttentionPlan::with_tier(&problem, caps, *tier) {
                 found.add_attention(&plan, 1, device);
             }
@@ -185,9 +187,9 @@ fn folded_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     let (caps, tier) = device;
     if tier.matrix() {
         let shape = AttentionShape { seq_len_q: 64, seq_len_kv: 20000, ..shapes([64, 64])[0] };
-        let bf16 = AttentionProblem::new(shape, DType::BF16).bf16_by_f16_matrices();
+        let bf16 = AttentionProblem::new(shape, DType::BF16).with_bf16_by_f16_matrices();
         for problem in [AttentionProblem::new(shape, DType::F16).with_lse(), bf16.with_lse()] {
-            let tiling = Tiling { num_splits: 1, ..AttentionPlan::with_tier(&problem, caps, *tier).unwrap().tiling() };
+            let tiling = AttentionPlan::with_tier(&problem, caps, *tier).unwrap().tiling().with_num_splits(1);
             for caps in [caps.clone(), cut(caps)] {
                 let plan = AttentionPlan::with_tiling(&problem, &caps, *tier, tiling).unwrap();
                 found.add_attention(&plan, usize::MAX, device);
@@ -196,43 +198,26 @@ fn folded_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     }
 }
 
-/// Dense attention of one shape and pair of types: with and without lse and key lengths, in one part and in several.
-fn dense_variants(
-    device: &(DeviceCaps, Tier),
-    shape: AttentionShape,
-    [dtype, out_dtype]: [DType; 2],
-    found: &mut Found,
-) {
+/// Dense attention by a row of widths, shape, types, with and without lse and key lengths, in one part or in several.
+fn dense_variant(device: &(DeviceCaps, Tier), row: &[usize], found: &mut Found) {
     let (caps, tier) = device;
-    let widths = [shape.head_dim, shape.head_dim_v];
-    for switches in 0..4 {
-        let mut problem = AttentionProblem::new(shape, dtype).out_dtype(out_dtype);
-        if switches & 1 != 0 {
-            problem = problem.with_lse();
-        }
-        if switches & 2 != 0 {
-            problem = problem.with_seq_lens_kv();
-        }
-        // Everything at one width; elsewhere what depends on the width.
-        if widths != [20, 36] && (switches != 3 || dtype != out_dtype) {
-            continue;
-        }
-        match dtype {
-            DType::F32 if tier.matrix() => continue,
-            DType::BF16 if tier.matrix() => problem = problem.bf16_by_f16_matrices(),
-            _ => {}
-        }
-        let plan = match AttentionPlan::with_tier(&problem, caps, *tier) {
-            Ok(plan) => plan,
-            // A tile has as many keys as a subgroup has lanes.
-            Err(Error::Limit { .. }) if tier.matrix() && widths[1] > 128 => continue,
-            Err(error) => panic!("{error}"),
-        };
-        found.add_attention(&plan, usize::MAX, device);
-        if switches == 3 && dtype == out_dtype {
-            let cut = AttentionPlan::with_tier(&problem, &cut(caps), *tier).unwrap();
-            found.add_attention(&cut, usize::MAX, device);
-        }
+    let mut problem = AttentionProblem::new(shapes(WIDTHS[row[0]])[row[1]], DType::ALL[row[2]]);
+    problem = problem.with_out_dtype(DType::ALL[row[3]]);
+    if row[4] == 1 {
+        problem = problem.with_lse();
+    }
+    if row[5] == 1 {
+        problem = problem.with_seq_lens_kv();
+    }
+    if tier.matrix() && problem.dtype() == DType::BF16 {
+        problem = problem.with_bf16_by_f16_matrices();
+    }
+    let caps = if row[6] == 1 { cut(caps) } else { caps.clone() };
+    match AttentionPlan::with_tier(&problem, &caps, *tier) {
+        Ok(plan) => found.add_attention(&plan, usize::MAX, device),
+        // A tile has as many keys as a subgroup has lanes.
+        Err(Error::Limit { .. }) if tier.matrix() && problem.shape().head_dim_v > 128 => {}
+        Err(error) => panic!("{error}"),
     }
 }
 
@@ -250,7 +235,7 @@ fn selected_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
                     found.add(&dispatch.specialization, device, None, Some(plan.workgroup_storage_bytes()));
                 }
                 let mut attention =
-                    AttentionProblem::new(shape, dtype).mask(problem.visible_keys()).selected_blocks(problem.blocks());
+                    AttentionProblem::new(shape, dtype).with_mask(problem.mask()).with_blocks(problem.blocks());
                 if index > 0 {
                     attention = attention.with_lse().with_seq_lens_kv();
                 }
@@ -266,15 +251,15 @@ fn selected_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
 /// Selections that compile to different shaders.
 fn selections(shape: AttentionShape, dtype: DType, index: usize) -> Vec<SelectionProblem> {
     let hip = Hip::default();
-    let full = Hip { sink_size: 0, window_size: 0, ..hip };
-    let union = InfiniteHip { reduction: HeadReduction::Union, ..Preset::Debug.into() };
-    let first = InfiniteHip { representative: Representative::First, ..Preset::FiveK.into() };
+    let full = hip.with_sink_size(0).with_window_size(0);
+    let union = InfiniteHip::from(Preset::Debug).with_reduction(HeadReduction::Union);
+    let first = InfiniteHip::from(Preset::FiveK).with_representative(Representative::First);
     let mut problems = vec![
         SelectionProblem::new(shape, dtype, hip),
-        SelectionProblem::new(shape, dtype, Hip::decode()).granularity(Granularity::KvHead),
-        SelectionProblem::new(shape, dtype, full).mask(Mask::Full),
+        SelectionProblem::new(shape, dtype, Hip::decode()).with_granularity(Granularity::KvHead),
+        SelectionProblem::new(shape, dtype, full).with_mask(Mask::Full),
         SelectionProblem::new(shape, dtype, Preset::ThreeK),
-        SelectionProblem::new(shape, dtype, first).granularity(Granularity::QueryHead),
+        SelectionProblem::new(shape, dtype, first).with_granularity(Granularity::QueryHead),
         SelectionProblem::new(shape, dtype, union),
         SelectionProblem::new(shape, dtype, Preset::SixteenKShallow),
     ];

@@ -1,12 +1,13 @@
 //! What is *right*: naive attention in f64, straight from the definition. Shares no code with anything it checks.
 
+mod sees;
 mod select;
-mod selected;
 
+pub use sees::attended_keys;
 pub use select::{Trace, select, select_from, select_traced};
-pub use selected::attended_keys;
 
-use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, LSE_EMPTY, Mask, Result};
+use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, LSE_EMPTY, Result};
+use sees::Sight;
 
 /// Attention by its definition, every sum in f64. Time and memory of one score row at a time; single-threaded.
 ///
@@ -15,8 +16,8 @@ use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, 
 pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>) -> Result<AttentionOutput> {
     inputs.validate(problem)?;
     let shape = problem.shape();
-    let mut out = HostTensor::zeros(shape.out());
-    let mut lse = HostTensor::zeros(shape.lse());
+    let mut out = HostTensor::zeros(problem.out_shape());
+    let mut lse = HostTensor::zeros(problem.lse_shape());
     let mut index = 0;
     for batch in 0..shape.batch_size {
         for q_index in 0..shape.seq_len_q {
@@ -51,27 +52,10 @@ pub fn attend_row<T: Element>(
     let batch_index = batch as usize;
     let q = inputs.q.row(batch_index, q_index as usize, q_head as usize);
     let seq_len_kv = inputs.seq_len_kv(batch);
-    let position = i64::from(q_index) + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
-    let sees = |key: u32| {
-        let key = i64::from(key);
-        match problem.mask {
-            Mask::Full => true,
-            Mask::Causal => key <= position,
-            Mask::Window { left, right } => {
-                left.is_none_or(|left| key >= position - i64::from(left))
-                    && right.is_none_or(|right| key <= position + i64::from(right))
-            }
-            Mask::CausalAt { first } => key <= i64::from(first) + i64::from(q_index),
-        }
-    };
-
-    let scale = f64::from(problem.scale());
-    let keys = match inputs.blocks {
-        Some(blocks) => attended_keys(problem, seq_len_kv, blocks, batch, q_index, q_head),
-        None => (0..seq_len_kv).filter(|&key| sees(key)).collect(),
-    };
+    let sight = Sight { problem, blocks: inputs.blocks, seq_len_kv };
+    let scale = f64::from(problem.softmax_scale());
     let mut scores = Vec::new();
-    for key in keys {
+    for key in (0..seq_len_kv).filter(|&key| sight.sees([batch, q_index, q_head], key)) {
         let k = inputs.k.row(batch_index, key as usize, kv_head);
         let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(a.to_f32()) * f64::from(b.to_f32())).sum();
         scores.push((key, scale * dot));

@@ -7,12 +7,10 @@
 use core::cmp::Ordering;
 use core::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::problem::{HeadReduction, Representative};
 use crate::{
-    Element, Error, Granularity, GroupBounds, Hip, HostBlocks, InfiniteHip, Mask, Result, SelectionInputs,
-    SelectionMethod, SelectionProblem,
+    Element, Error, Granularity, GroupBounds, Hip, HostBlockLists, InfiniteHip, Mask, Result, SelectionInputs,
+    SelectionMethod, SelectionProblem, parallel,
 };
 
 /// The score of a candidate of which no query may see a sampled key. Below every other score.
@@ -32,7 +30,7 @@ pub struct Trace {
 ///
 /// # Errors
 /// Those of [`SelectionInputs::validate`].
-pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlocks> {
+pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     Ok(select_traced(problem, inputs)?.0)
 }
 
@@ -43,7 +41,7 @@ pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'
 pub fn select_traced<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
-) -> Result<(HostBlocks, Vec<Trace>)> {
+) -> Result<(HostBlockLists, Vec<Trace>)> {
     select_from(problem, inputs, 0, &[])
 }
 
@@ -58,7 +56,7 @@ pub fn select_from<T: Element>(
     inputs: &SelectionInputs<'_, T>,
     first_stage: usize,
     earlier: &[Trace],
-) -> Result<(HostBlocks, Vec<Trace>)> {
+) -> Result<(HostBlockLists, Vec<Trace>)> {
     inputs.validate(problem)?;
     let shape = problem.shape();
     let heads = match problem.granularity {
@@ -84,23 +82,19 @@ pub fn select_from<T: Element>(
         let (expected, actual) = (all.len() as u64, earlier.len() as u64);
         return Err(Error::Length { tensor: "earlier", expected, actual });
     }
-    let found: Vec<(Vec<u32>, Trace)> = all
-        .par_iter()
-        .enumerate()
-        .map(|(index, &[batch, set, q_block])| {
-            let first = q_block * block_size_q;
-            List {
-                problem,
-                inputs,
-                batch: batch as usize,
-                heads: set * heads..(set + 1) * heads,
-                queries: first..shape.seq_len_q.min(first + block_size_q),
-                seq_len_kv: inputs.seq_lens_kv.map_or(shape.seq_len_kv, |lens| lens[batch as usize]).into(),
-            }
-            .select(earlier.get(index).and_then(|trace| trace.survivors.get(..first_stage)).unwrap_or_default())
-        })
-        .collect();
-    let mut blocks = HostBlocks::empty([batch_size, num_sets, num_q_blocks, max_blocks]);
+    let found: Vec<(Vec<u32>, Trace)> = parallel::map(&all, |index, &[batch, set, q_block]| {
+        let first = q_block * block_size_q;
+        List {
+            problem,
+            inputs,
+            batch: batch as usize,
+            heads: set * heads..(set + 1) * heads,
+            queries: first..shape.seq_len_q.min(first + block_size_q),
+            seq_len_kv: inputs.seq_lens_kv.map_or(shape.seq_len_kv, |lens| lens[batch as usize]).into(),
+        }
+        .select(earlier.get(index).and_then(|trace| trace.survivors.get(..first_stage)).unwrap_or_default())
+    });
+    let mut blocks = HostBlockLists::empty([batch_size, num_sets, num_q_blocks, max_blocks]);
     for ([batch, set, q_block], (list, _)) in all.into_iter().zip(&found) {
         blocks.set_list(batch, set, q_block, list);
     }
@@ -150,7 +144,8 @@ impl<T: Element> List<'_, T> {
         let near = self.candidate_window(hip.window_size, hip.refresh_interval.saturating_sub(1));
         let end = match self.problem.mask {
             Mask::Full => self.seq_len_kv,
-            _ => self.last_position() + 1 - near,
+            // The masks after the first go with no selection.
+            Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => self.last_position() + 1 - near,
         };
         let num_keys = (end - sinks).max(0);
         let num_blocks = (num_keys + block_size - 1) / block_size;
@@ -198,7 +193,7 @@ impl<T: Element> List<'_, T> {
 
     /// `(query, head, scaled query)`: the last query of every stride of the block, or of the block where it is shorter.
     fn sampled_queries(&self, stride: u32) -> Vec<(u32, u32, Vec<f32>)> {
-        let scale = self.problem.scale();
+        let scale = self.problem.selection_scale();
         let mut sampled: Vec<u32> =
             self.queries.clone().filter(|query| (query - self.queries.start) % stride == stride - 1).collect();
         if sampled.is_empty() {
@@ -313,7 +308,7 @@ impl<T: Element> List<'_, T> {
 
     /// Means of `stride` neighbouring queries of the block, scaled.
     fn averaged_queries(&self, head: u32, stride: u32) -> Vec<Vec<f32>> {
-        let scale = self.problem.scale();
+        let scale = self.problem.selection_scale();
         let mut averaged = Vec::new();
         for first in self.queries.clone().step_by(stride as usize) {
             let group = first..self.queries.end.min(first + stride);
@@ -356,7 +351,7 @@ fn descend(
         let center = (left + right) / 2;
         let [left_probe, right_probe] = match representative {
             Representative::First => [left, center],
-            _ => [(left + center) / 2, (center + right) / 2],
+            Representative::Center | Representative::Last => [(left + center) / 2, (center + right) / 2],
         };
         let [left_score, right_score] = [left_probe, right_probe].map(&score);
         if left_score > right_score {

@@ -1,12 +1,12 @@
-//! The CPU path: tiles, streams and vectors, for speed.
+//! The CPU path: rows are dealt to tasks (`deal`), which take tiles or single keys (`tile`, `stream`) of a walk (`walk`); selections go
+//! their own way (`select`).
 
 mod attend;
-mod attend_selected;
+mod deal;
 mod select;
 mod sequence;
 mod simd;
 mod stream;
-mod stream_selected;
 mod tile;
 mod walk;
 

@@ -170,7 +170,7 @@ fn average_queries<'a, T: Element>(
     }
     let dim = call.problem.shape().head_dim as usize;
     let stride = method.stages[index].stride_q as usize;
-    let scale = call.problem.scale();
+    let scale = call.problem.selection_scale();
     let mut query = vec![0.0; dim];
     let mut average = |head: usize| {
         Queries::new(block.queries.len().div_ceil(stride), dim, |group, to| {
@@ -280,7 +280,7 @@ impl<'a> Descent<'a> {
                 };
                 *best = match self.representative {
                     Representative::First => winner,
-                    _ => best.max(winner),
+                    Representative::Center | Representative::Last => best.max(winner),
                 };
             }
         }
@@ -293,7 +293,9 @@ impl<'a> Descent<'a> {
         let (left, middle, right) = (span.left, span.middle(), span.right);
         let [of_left, of_right] = match self.representative {
             Representative::First => [left, middle],
-            _ => [left + (middle - left) / 2, middle + (right - middle) / 2],
+            Representative::Center | Representative::Last => {
+                [left + (middle - left) / 2, middle + (right - middle) / 2]
+            }
         };
         [of_left.min(self.last_probe), of_right.min(self.last_probe)]
     }

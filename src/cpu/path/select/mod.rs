@@ -8,8 +8,9 @@ mod tests;
 mod top_k;
 
 use super::sequence::widen;
-use super::walk::is_dense;
-use crate::{BlockSelection, Element, Error, HostBlocks, Result, SelectionInputs, SelectionMethod, SelectionProblem};
+use crate::{
+    BlockListSpec, Element, Error, HostBlockLists, Result, SelectionInputs, SelectionMethod, SelectionProblem,
+};
 use core::ops::Range;
 use score::HeadKeys;
 
@@ -38,7 +39,7 @@ struct CacheKey {
 /// # Cost
 /// Blocks until done, on all threads of the current rayon pool. HiP: `O(seq_len_q log seq_len_kv)` time and memory for
 /// the lists. InfiniteHiP: one score for each chunk of its first stage and each of up to 16 query blocks a thread.
-pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlocks> {
+pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     select_from(problem, inputs, 0, &mut StageCache::default())
 }
 
@@ -56,7 +57,7 @@ pub fn select_from<T: Element>(
     inputs: &SelectionInputs<'_, T>,
     first_stage: usize,
     cache: &mut StageCache,
-) -> Result<HostBlocks> {
+) -> Result<HostBlockLists> {
     inputs.validate(problem)?;
     if first_stage >= problem.num_stages() {
         let rule = "must be below the number of stages";
@@ -73,7 +74,7 @@ pub fn select_from<T: Element>(
     }
     cache.filled_for = Some(key);
     let call = Call { problem, inputs, blocks };
-    let mut lists = HostBlocks::empty(indices_shape);
+    let mut lists = HostBlockLists::empty(indices_shape);
     let found = match problem.method() {
         SelectionMethod::Hip(hip) => hip::select(&call, hip),
         SelectionMethod::InfiniteHip(method) => {
@@ -91,7 +92,7 @@ pub fn select_from<T: Element>(
 struct Call<'a, T> {
     problem: &'a SelectionProblem,
     inputs: &'a SelectionInputs<'a, T>,
-    blocks: BlockSelection,
+    blocks: BlockListSpec,
 }
 
 /// Which list it is.
@@ -129,11 +130,11 @@ impl<T: Element> Call<'_, T> {
         let seq_len_kv = self.inputs.seq_len_kv(id.batch);
         let start = id.q_block as usize * self.blocks.block_size_q as usize;
         let queries = start..(shape.seq_len_q as usize).min(start + self.blocks.block_size_q as usize);
-        if seq_len_kv == 0 || is_dense(&self.blocks, shape, seq_len_kv, &queries) {
-            return None;
-        }
         let offset = i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
         let [p_min, p_max] = [queries.start, queries.end - 1].map(|i| i as i64 + offset); // positions fit 30 bits
+        if seq_len_kv == 0 || self.blocks.is_dense(p_max) {
+            return None;
+        }
         Some(QueryBlock { queries, seq_len_kv, p_min, p_max })
     }
 
