@@ -176,8 +176,8 @@ pub use error::{Error, PassedOver, Result};
 #[doc(hidden)]
 pub use matrix_verdict::{pack_kept, unpack_kept};
 pub use ops::{
-    Attention, AttentionArgs, BlockListsView, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, Selection,
-    SelectionArgs, SelectionMemory, U32View, Workspace,
+    Attention, AttentionArgs, BlockListsView, Bound, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs,
+    Selection, SelectionArgs, SelectionMemory, U32View, Workspace,
 };
 pub use pending::Pending;
 pub use pipeline::Pipeline;
@@ -193,7 +193,7 @@ pub use problem::{
     HostBlockLists, HostInputs, InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SeenKeys,
     SelectionInputs, SelectionMethod, SelectionProblem, Stage,
 };
-pub use shader::{Binding, BindingKind, Kernel, Module, Need, Specialization, Trust};
+pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use slots::Slots;
 pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};
 pub use step::Step;

@@ -11,6 +11,7 @@ pub(crate) mod sample_queries;
 mod score_chunks;
 pub(crate) mod search_tree;
 mod select_chunks;
+pub(crate) mod stretch;
 
 pub use attend_decode::ATTEND_DECODE;
 pub use attend_prefill::ATTEND_PREFILL;

@@ -2,6 +2,7 @@
 
 mod attend;
 mod bind;
+mod bound;
 mod check_blocks;
 mod lists;
 mod merge;
@@ -13,6 +14,7 @@ mod workspace;
 
 pub use attend::{Attention, AttentionArgs, BlockListsView, BoundAttention};
 pub use bind::U32View;
+pub use bound::Bound;
 pub(crate) use lists::BlockListBuffers;
 pub use merge::{BoundMerge, Merge, MergeArgs};
 pub use select::{BoundSelection, Selection, SelectionArgs, SelectionMemory};

@@ -61,7 +61,7 @@ impl SelectionPlan {
         }
         let modules = match tiling.sharing {
             Sharing::Keys | Sharing::Rows | Sharing::Tiles => {
-                vec![share, &modules::SAMPLE_PLACE, &modules::BEST_SCORES]
+                vec![share, &modules::SAMPLE_PLACE, &modules::BEST_SCORES_LANES]
             }
             Sharing::Columns => vec![share, reduce, &modules::SAMPLE_PLACE, &modules::BEST_SCORES_COLUMNS],
         };
@@ -95,7 +95,7 @@ impl SelectionPlan {
     pub(super) fn add_top_k(&self, to: &mut Specialization, candidates: Option<u32>, invocations: u32) {
         let is_search = matches!(self.problem.method, SelectionMethod::Hip(_));
         let beams = [&modules::BEAM_SCRATCH, &modules::BEAM_WORKGROUP];
-        to.modules.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K });
+        to.modules.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K_DIGITS });
         if is_search {
             to.modules.push(beams[usize::from(candidates.is_some())]);
         }

@@ -1,8 +1,8 @@
 // Family `factors`: elements of q, k and v as factors of matrix products. Here bf16, whose range f16 does not have: all of a head are
 // multiplied by a power of two, with which the largest is at least 2^14 and below 2^15, and what comes of the products by its inverse.
 //
-// No other kernel writes the exponents meanwhile; but they lie in the workspace, which is bound for writing.
-@group(0) @binding(7) var<storage, read_write> exponents: array<u32>; // [batch, num_q_heads + 2 * num_kv_heads, exponent_parts]
+// The exponents lie in the workspace from params.exponents_at on: [batch, num_q_heads + 2 * num_kv_heads, exponent_parts]. Nobody
+// writes them meanwhile.
 
 // Exponents are those of f32, biased by 127. Below this one the inverse of a power would be no normal number.
 const LEAST_EXPONENT = 15u;
@@ -21,7 +21,8 @@ fn exponent_of(batch: u32, head: u32) -> u32 {
     let first = (batch * num_heads + head) * params.exponent_parts;
     var exponent = LEAST_EXPONENT;
     for (var part = 0u; part < params.exponent_parts; part++) {
-        exponent = max(exponent, exponents[first + part]);
+        let at = first + part;
+        exponent = max(exponent, workspace[params.exponents_at + at / 4u][at % 4u]);
     }
     return exponent;
 }

@@ -1,4 +1,4 @@
-// Family `share`: what the LANES invocations of a group tell one another. Here without subgroup operations: every lane
+// Family `shuffle`: what the LANES invocations of a group tell one another. Here without subgroup operations: every lane
 // loads every row itself (SHARE is 1).
 
 struct Thread {

@@ -1,4 +1,4 @@
-// Family `share`: a group is a segment of LANES lanes of a subgroup whose size is not known beforehand, but is a
+// Family `shuffle`: a group is a segment of LANES lanes of a subgroup whose size is not known beforehand, but is a
 // multiple of LANES. Rows pass from lane to lane within the segment.
 
 struct Thread {

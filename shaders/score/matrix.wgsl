@@ -2,8 +2,7 @@
 // samples times keys, of which each group, a subgroup, takes EDGE at a time. Only the best score of a key leaves workgroup
 // memory. Samples are queries, not scaled, so that f16 holds them as they are; a scale would change no order.
 
-// Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
-const MASKED = -3.0e38;
+// MASKED stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
 
 // The best scores of a group's keys, of each lane that looks at one.
 var<workgroup> best_of_lanes: array<f32, WORKGROUP_SIZE>;

@@ -121,8 +121,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             tile_max[r] = give_max(tile_max[r], r, thread);
         }
         join_max(thread);
-        workgroupBarrier(); // orders weights, what join_max and hand_keys write: the previous tile's have been read
-        hand_keys(walk, tile_begin, thread);
+        workgroupBarrier(); // orders weights, what join_max and gather_keys write: the previous tile's have been read
+        gather_keys(walk, tile_begin, thread);
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             let new_max = max(row_max[r], take(tile_max[r], r, thread));
             let rescale = exp2(row_max[r] - new_max);
@@ -154,7 +154,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
                 var v4: array<array<vec4<f32>, COLS>, 4>;
                 for (var i = 0u; i < 4u; i++) { // unroll in registers
-                    let v_at = v_begin + handed_key(walk, tile_begin, key4 * 4u + i, thread) * v_stride;
+                    let v_at = v_begin + gathered_key(walk, tile_begin, key4 * 4u + i, thread) * v_stride;
                     for (var c = 0u; c < COLS; c++) { // unroll in registers
                         v4[i][c] = widen(v[v_at + column_of(thread, c)]);
                     }
@@ -175,7 +175,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
                 var v4: array<array<vec4<f32>, COLS>, 4>;
                 for (var i = 0u; i < 4u; i++) { // unroll in registers
-                    let v_at = v_begin + handed_key_in_range(walk, tile_begin, key4 * 4u + i, thread) * v_stride;
+                    let v_at = v_begin + gathered_key_in_range(walk, tile_begin, key4 * 4u + i, thread) * v_stride;
                     for (var c = 0u; c < COLS; c++) { // unroll in registers
                         v4[i][c] = widen(v[v_at + column_of(thread, c)]);
                     }

@@ -4,8 +4,8 @@
 // A row is one (query, query head of the set) pair: row = q_index * group_size + head. Query q_index sits at position
 // p = q_index + seq_len_kv - seq_len_q. A key u <= p counts once: as one of the window if p - u < window_size, else as a
 // sink if u < sink_size, else as one of a listed block. Without CAUSAL every query sees the keys of its blocks.
-@group(0) @binding(7) var<storage, read> block_indices: array<u32>; // [batch, num_sets, num_q_blocks, max_blocks]
-@group(0) @binding(8) var<storage, read> block_counts: array<u32>;  // [batch, num_sets, num_q_blocks]
+@group(0) @binding(BLOCK_INDICES_BINDING) var<storage, read> block_indices: array<u32>; // [batch, num_sets, num_q_blocks, max_blocks]
+@group(0) @binding(BLOCK_COUNTS_BINDING)  var<storage, read> block_counts: array<u32>;  // [batch, num_sets, num_q_blocks]
 
 // Wide enough for every position, and small enough that a position plus it fits.
 const ALL_KEYS = 1 << 30;

@@ -1,4 +1,4 @@
-// Family `queries`: the queries that a lane loads, of which every tile needs all. Here they stay in the lane's own memory, which a
+// Family `q`: the queries that a lane loads, of which every tile needs all. Here they stay in the lane's own memory, which a
 // software device reads faster than it loads, as that tests each element for its place in the buffer.
 var<private> kept_queries: array<vec4<f32>, SLOTS * HEAD_DIM4>;
 

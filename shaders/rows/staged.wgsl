@@ -85,11 +85,11 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
-        hand_keys(walk, tile_begin, thread);
+        gather_keys(walk, tile_begin, thread);
         var k_at: array<u32, K_EACH>;
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
             let place = min((i * WORKGROUP_SIZE + invocation) / SLICE4, TILE_KV - 1u);
-            let key = handed_key_in_range(walk, tile_begin, key_of(place % LANES, place / LANES), thread);
+            let key = gathered_key_in_range(walk, tile_begin, key_of(place % LANES, place / LANES), thread);
             k_at[i] = k_begin + key * k_stride;
         }
         // What is on its way: of queries and keys the slice that comes next, then the first values.
@@ -136,7 +136,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var i = 0u; i < V_EACH; i++) { // unroll in registers
                     let at = i * WORKGROUP_SIZE + invocation;
                     let row = min(at / HEAD_DIM_V4, SLICE_KEYS - 1u);
-                    let key = handed_key_in_range(walk, tile_begin, row, thread);
+                    let key = gathered_key_in_range(walk, tile_begin, row, thread);
                     v_ahead[i] = v[v_begin + key * v_stride + at % HEAD_DIM_V4];
                 }
             }
@@ -242,7 +242,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var i = 0u; i < V_EACH; i++) { // unroll in registers
                     let at = i * WORKGROUP_SIZE + invocation;
                     let row = (step + 1u) * SLICE_KEYS + min(at / HEAD_DIM_V4, SLICE_KEYS - 1u);
-                    let key = handed_key_in_range(walk, tile_begin, row, thread);
+                    let key = gathered_key_in_range(walk, tile_begin, row, thread);
                     v_ahead[i] = v[v_begin + key * v_stride + at % HEAD_DIM_V4];
                 }
             }

@@ -15,8 +15,6 @@
 
 // References lie SHIFT below the score that they were taken from, so that weights, exp2(score - reference), are at most 2^(SLACK + SHIFT)
 // and within f16, and small ones do not underflow.
-const SLACK = 8.0;
-const SHIFT = 7.0;
 
 // Each group has rows of its own.
 fn first_row_of(rows: RowTile, thread: Thread) -> u32 {

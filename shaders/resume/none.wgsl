@@ -1,4 +1,4 @@
-// Family `carry`: how the walk of a workgroup is cut into parts, each a dispatch's. Here not at all.
+// Family `resume`: how the walk of a workgroup is cut into parts, each a dispatch's. Here not at all.
 
 struct Part {
     begin: u32,

@@ -1,4 +1,4 @@
-// Family `share`: a group is one whole subgroup. Every lane loads another row, and the rows pass from lane to lane.
+// Family `shuffle`: a group is one whole subgroup. Every lane loads another row, and the rows pass from lane to lane.
 
 struct Thread {
     @builtin(subgroup_id) group: u32,
