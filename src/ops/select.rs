@@ -8,7 +8,7 @@ use super::step::{self, Params, Slot, Step};
 use super::workspace::Workspace;
 use crate::kernels::sample_queries::{ALIGN_GROUPS, CAUSAL, FIRST_STAGE, LAST_STAGE, SelectParams, UNION};
 use crate::pipeline::Pipeline;
-use crate::plan::Piece;
+use crate::plan::SelectStep;
 use crate::{
     Context, Error, GroupBounds, Mask, Representative, Result, SelectionMethod, SelectionPlan, SelectionProblem,
     Stretch, TensorView,
@@ -141,7 +141,7 @@ impl Selection {
         let scratch = || Slot::Range(&memory.scratch.buffer, 0, self.plan.scratch_bytes().max(4));
         let cache = || Slot::Range(&memory.cache.buffer, 0, self.plan.cache_bytes().max(4));
         let mut steps = Vec::with_capacity(self.pipelines.len());
-        for ((&piece, dispatch), pipeline) in self.plan.pieces.iter().zip(self.plan.dispatches()).zip(&self.pipelines) {
+        for ((&step, dispatch), pipeline) in self.plan.steps.iter().zip(self.plan.dispatches()).zip(&self.pipelines) {
             if dispatch.workgroups.contains(&0) {
                 steps.push(None);
                 continue;
@@ -153,19 +153,21 @@ impl Selection {
             let lens = || seq_lens_kv.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
             let [indices, counts] = blocks;
             let lists = [Slot::Bound(indices), Slot::Bound(counts)];
-            let slots: Vec<Slot<'_>> = match piece {
-                Piece::Sample(index) => vec![Slot::Bound(q), samples(index)],
-                Piece::Search => [samples(0), Slot::Bound(k), lens(), scratch()].into_iter().chain(lists).collect(),
-                Piece::Score(stage) => {
+            let slots: Vec<Slot<'_>> = match step {
+                SelectStep::Sample(index) => vec![Slot::Bound(q), samples(index)],
+                SelectStep::Search => {
+                    [samples(0), Slot::Bound(k), lens(), scratch()].into_iter().chain(lists).collect()
+                }
+                SelectStep::Score(stage) => {
                     vec![samples(self.plan.stages[stage].samples), Slot::Bound(k), lens(), cache(), scratch()]
                 }
-                Piece::Select(_) => [scratch(), lens(), cache()].into_iter().chain(lists).collect(),
+                SelectStep::Select(_) => [scratch(), lens(), cache()].into_iter().chain(lists).collect(),
             };
             steps.push(Some(Step::new(
                 &self.ctx,
                 pipeline,
                 dispatch,
-                &Self::params(&self.plan, piece, &tensors.places()),
+                &Self::params(&self.plan, step, &tensors.places()),
                 &slots,
             )?));
         }
@@ -180,18 +182,18 @@ impl Selection {
         let in_vec4 =
             |[_, seq, heads, dim]: [u32; 4]| (0, [seq * heads * dim, heads * dim, dim].map(|stride| stride / 4));
         let places = Places { q: in_vec4(shape.q()), k: in_vec4(shape.k()), seq_lens_kv: 0, blocks: [0; 2] };
-        Self::params(plan, plan.pieces[dispatch], &places).in_words(&plan.dispatches()[dispatch].stretches)
+        Self::params(plan, plan.steps[dispatch], &places).in_words(&plan.dispatches()[dispatch].stretches)
     }
 
-    fn params(plan: &SelectionPlan, piece: Piece, places: &Places) -> SelectParams {
+    fn params(plan: &SelectionPlan, step: SelectStep, places: &Places) -> SelectParams {
         let problem: &SelectionProblem = &plan.problem;
         let (shape, blocks) = (problem.shape(), problem.blocks());
         let (q_offset, [q_batch, q_seq, q_head]) = places.q;
         let (k_offset, [k_batch, k_seq, k_head]) = places.k;
-        let samples = match piece {
-            Piece::Sample(index) => plan.samples[index],
-            Piece::Search => plan.samples[0],
-            Piece::Score(stage) | Piece::Select(stage) => plan.samples[plan.stages[stage].samples],
+        let samples = match step {
+            SelectStep::Sample(index) => plan.samples[index],
+            SelectStep::Search => plan.samples[0],
+            SelectStep::Score(stage) | SelectStep::Select(stage) => plan.samples[plan.stages[stage].samples],
         };
         let lists_per_set = plan.lists_per_set();
         let mut params = SelectParams {
@@ -245,7 +247,7 @@ impl Selection {
             Representative::First => 1,
             Representative::Last => 2,
         };
-        if let Piece::Score(index) | Piece::Select(index) = piece {
+        if let SelectStep::Score(index) | SelectStep::Select(index) = step {
             let stage = plan.stages[index];
             // The cache fits a binding, and its offsets in words 32 bits.
             let word = |at: u64| at as u32;
@@ -363,7 +365,7 @@ impl BoundSelection {
         let first_stage = self.plan.problem.first_stage(step);
         first_stage
             .into_iter()
-            .flat_map(|stage| self.plan.pieces_from(stage))
+            .flat_map(|stage| self.plan.steps_from(stage))
             .filter_map(|index| self.steps[index].as_ref())
     }
 

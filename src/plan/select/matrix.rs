@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules};
 use super::{Candidates, SelectionTiling, Sharing};
+use crate::plan::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules};
 use crate::shader::Module;
 use crate::{DType, DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
 
@@ -12,7 +12,7 @@ pub(super) type ModulesAndConstants = (Vec<Module>, BTreeMap<&'static str, u32>)
 
 /// How `score_matrix.wgsl` scores the candidates of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MatrixScoring {
+pub(in crate::plan) struct MatrixScoring {
     edge: u32,
     lanes: u32,
     head_dim: u32,

@@ -46,7 +46,7 @@ impl SelectionPlan {
     #[doc(hidden)]
     #[must_use]
     pub fn with_constant(mut self, name: &'static str, value: u32) -> Self {
-        super::replace_constant(&mut self.dispatches, name, value);
+        crate::plan::replace_constant(&mut self.dispatches, name, value);
         self
     }
 
