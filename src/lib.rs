@@ -185,9 +185,9 @@ pub use plan::{
 #[doc(hidden)]
 pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::{
-    AttentionProblem, AttentionShape, BlockSelection, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks,
-    InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SelectionInputs, SelectionMethod,
-    SelectionProblem, Stage,
+    AttentionProblem, AttentionShape, BlockScoreProblem, BlockScoring, BlockSelection, Granularity, GroupBounds,
+    HeadReduction, Hip, HostBlocks, InfiniteHip, MASKED_SCORE, Mark, Mask, MergeProblem, PADDING, PoolProblem, Pooling,
+    Preset, Reduction, Representative, SelectionInputs, SelectionMethod, SelectionProblem, Stage, TopKProblem,
 };
 pub use shader::Specialization;
 pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};

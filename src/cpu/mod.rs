@@ -8,10 +8,12 @@ mod attend_rows;
 mod attend_rows_columns;
 mod attend_rows_matrix;
 mod attend_selected;
+mod block_score;
 mod check_blocks;
 mod find_exponents;
 mod merge_splits;
 pub mod oracle;
+mod pool;
 mod sample_queries;
 mod score_chunks;
 mod search_tree;
@@ -22,14 +24,18 @@ mod simd;
 mod stream;
 mod stream_selected;
 mod tile;
+mod top_k;
 mod twin_walk;
 pub mod twins;
 mod walk;
 
 pub use attend::{CpuTiling, attend, attend_with_tiling};
 pub use attend_selected::attend_selected;
+pub use block_score::block_scores;
 pub use merge_splits::merge;
+pub use pool::pool;
 pub use select::{StageCache, select, select_from};
+pub use top_k::top_k;
 
 use crate::{AttentionProblem, AttentionShape, Element, Error, HostBlocks, HostTensor, Result, SelectionInputs};
 
@@ -99,14 +105,17 @@ pub(crate) fn validate_blocks(
 
 /// Checks the key lengths of a call.
 pub(crate) fn validate_seq_lens(seq_lens_kv: Option<&[u32]>, shape: &AttentionShape) -> Result<()> {
-    let Some(lens) = seq_lens_kv else { return Ok(()) };
-    if lens.len() != shape.batch_size as usize {
-        let (expected, actual) = (shape.batch_size.into(), lens.len() as u64);
-        return Err(Error::Length { tensor: "seq_lens_kv", expected, actual });
+    check_lens("seq_lens_kv", seq_lens_kv, shape.batch_size, shape.seq_len_kv)
+}
+
+fn check_lens(name: &'static str, lens: Option<&[u32]>, batch_size: u32, most: u32) -> Result<()> {
+    let Some(lens) = lens else { return Ok(()) };
+    if lens.len() != batch_size as usize {
+        let (expected, actual) = (batch_size.into(), lens.len() as u64);
+        return Err(Error::Length { tensor: name, expected, actual });
     }
-    if let Some(&len) = lens.iter().find(|&&len| len > shape.seq_len_kv) {
-        let rule = "must be at most seq_len_kv";
-        return Err(Error::Invalid { field: "seq_lens_kv", value: len.into(), rule });
+    if let Some(&len) = lens.iter().find(|&&len| len > most) {
+        return Err(Error::Invalid { field: name, value: len.into(), rule: "must be at most seq_len_kv" });
     }
     Ok(())
 }

@@ -5,15 +5,21 @@
 //! list of blocks.
 
 mod attend;
+mod block_score;
 mod blocks;
 mod hip;
 mod infinite_hip;
 mod merge;
+mod pool;
 mod select;
+mod top_k;
 
 pub use attend::{AttentionProblem, AttentionShape, Mask};
+pub use block_score::{BlockScoreProblem, BlockScoring, Reduction};
 pub use blocks::{BlockSelection, Granularity, HostBlocks, PADDING};
 pub use hip::{GroupBounds, Hip, Representative};
 pub use infinite_hip::{HeadReduction, InfiniteHip, Preset, Stage};
 pub use merge::MergeProblem;
+pub use pool::{PoolProblem, Pooling};
 pub use select::{SelectionInputs, SelectionMethod, SelectionProblem};
+pub use top_k::{MASKED_SCORE, Mark, TopKProblem};

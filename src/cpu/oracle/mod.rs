@@ -1,8 +1,10 @@
 //! What is *right*: naive attention in f64, straight from the definition. Shares no code with anything it checks.
 
+mod blocks;
 mod select;
 mod selected;
 
+pub use blocks::{block_scores, pool, top_k};
 pub use select::{Trace, select, select_from, select_traced};
 pub use selected::{attend_selected, attend_selected_row, attended_keys};
 

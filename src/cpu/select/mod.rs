@@ -7,6 +7,8 @@ mod score;
 mod tests;
 mod top_k;
 
+pub(super) use top_k::{TopK, order};
+
 use super::sequence::widen;
 use super::walk::is_dense;
 use crate::{BlockSelection, Element, Error, HostBlocks, Result, SelectionInputs, SelectionMethod, SelectionProblem};
