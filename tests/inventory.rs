@@ -38,7 +38,7 @@ fn every_kernel_has_its_four_places() {
     let shaders = stems("shaders", "wgsl");
     let kernels: BTreeSet<String> = KernelId::ALL.iter().map(|kernel| kernel.name().to_owned()).collect();
     assert_eq!(shaders, kernels, "shaders/*.wgsl and KernelId::ALL");
-    let (hosts, twins) = (stems("src/kernels", "rs"), stems("src/cpu", "rs"));
+    let (hosts, twins) = (stems("src/kernels", "rs"), stems("src/cpu/twins", "rs"));
     let gpu_tests: Vec<String> = files(&root().join("tests"))
         .into_iter()
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("gpu_")))
@@ -46,7 +46,7 @@ fn every_kernel_has_its_four_places() {
         .collect();
     for stem in &shaders {
         assert!(hosts.contains(stem), "src/kernels/{stem}.rs is missing");
-        assert!(twins.contains(stem), "src/cpu/{stem}.rs is missing");
+        assert!(twins.contains(stem), "src/cpu/twins/{stem}.rs is missing");
         let named = format!("twins::{stem}");
         assert!(gpu_tests.iter().any(|text| text.contains(&named)), "no GPU test compares with {named}");
     }

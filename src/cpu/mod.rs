@@ -1,41 +1,14 @@
 //! Attention on the CPU: the definition ([`oracle`]), the blockwise path that runs where there is no GPU ([`attend`]),
 //! and the [`twins`] of the GPU kernels.
 
-mod attend;
-mod attend_decode;
-mod attend_prefill;
-mod attend_rows;
-mod attend_rows_columns;
-mod attend_rows_matrix;
-mod attend_selected;
-mod block_score;
-mod check_blocks;
-mod find_exponents;
-mod merge_splits;
 pub mod oracle;
-mod pool;
-mod sample_queries;
-mod score_chunks;
-mod search_tree;
-mod select;
-mod select_chunks;
-mod sequence;
-mod simd;
-mod stream;
-mod stream_selected;
-mod tile;
-mod top_k;
-mod twin_walk;
+mod path;
 pub mod twins;
-mod walk;
 
-pub use attend::{CpuTiling, attend, attend_with_tiling};
-pub use attend_selected::attend_selected;
-pub use block_score::block_scores;
-pub use merge_splits::merge;
-pub use pool::pool;
-pub use select::{StageCache, select, select_from};
-pub use top_k::top_k;
+pub use path::{
+    CpuTiling, StageCache, attend, attend_selected, attend_with_tiling, block_scores, pool, select, select_from, top_k,
+};
+pub use twins::merge_splits as merge;
 
 use crate::{AttentionProblem, AttentionShape, Element, Error, HostBlocks, HostTensor, Result, SelectionInputs};
 

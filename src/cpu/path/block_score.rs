@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::check_lens;
+use crate::cpu::check_lens;
 use crate::{BlockScoreProblem, BlockScoring, Element, Error, HostTensor, MASKED_SCORE, Mask, Reduction, Result};
 
 /// Scores of blocks of keys. `seq_lens_kv`: the keys of each sequence that count; `None`: all of them.
@@ -108,7 +108,7 @@ impl Tally {
     }
 }
 
-pub(super) fn check<T: Element>(
+pub(in crate::cpu) fn check<T: Element>(
     problem: &BlockScoreProblem,
     q: &HostTensor<T>,
     summaries: &HostTensor,

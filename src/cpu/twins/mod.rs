@@ -7,14 +7,28 @@
 //! [`oracle`](super::oracle), which says what is right.
 //!
 //! Twins take contiguous tensors in host memory and give f32: strides and the rounding of `out` are not their business.
-//! They are written to be read, and are slow; [`attend`](super::attend()) is the CPU path.
+//! They are written to be read, and are slow; [`attend`](crate::cpu::attend()) is the CPU path.
 
-pub use super::attend_decode::{Partials, attend_decode};
-pub use super::attend_prefill::attend_prefill;
-pub use super::check_blocks::check_blocks;
-pub use super::find_exponents::find_exponents;
-pub use super::merge_splits::merge as merge_splits;
-pub use super::sample_queries::sample_queries;
-pub use super::score_chunks::{Survivors, score_chunks};
-pub use super::search_tree::search_tree;
-pub use super::select_chunks::{select_chunks, select_stages};
+mod attend_decode;
+mod attend_prefill;
+mod attend_rows;
+mod attend_rows_columns;
+mod attend_rows_matrix;
+mod check_blocks;
+mod find_exponents;
+mod merge_splits;
+mod sample_queries;
+mod score_chunks;
+mod search_tree;
+mod select_chunks;
+mod walk;
+
+pub use attend_decode::{Partials, attend_decode};
+pub use attend_prefill::attend_prefill;
+pub use check_blocks::check_blocks;
+pub use find_exponents::find_exponents;
+pub use merge_splits::merge as merge_splits;
+pub use sample_queries::sample_queries;
+pub use score_chunks::{Survivors, score_chunks};
+pub use search_tree::search_tree;
+pub use select_chunks::{select_chunks, select_stages};

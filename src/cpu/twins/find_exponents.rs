@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::HostInputs;
+use crate::cpu::HostInputs;
 use crate::{AttentionPlan, Element, HostTensor, Result};
 
 /// CPU twin of the kernel `find_exponents`: the largest exponent, biased by 127, among the finite numbers of each part of each head of q,

@@ -5,7 +5,7 @@ use super::sequence::{Partial, Sequence};
 use super::stream_selected::attend_walk;
 use super::tile::{RowTile, TileKeys, TileSoftmax};
 use super::walk::{Part, Walk, is_dense};
-use super::{AttentionOutput, HostInputs};
+use crate::cpu::{AttentionOutput, HostInputs};
 use crate::{AttentionProblem, BlockSelection, Element, Error, Granularity, HostBlocks, HostTensor, Result};
 use core::ops::Range;
 use rayon::prelude::*;

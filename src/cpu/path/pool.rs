@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::check_lens;
+use crate::cpu::check_lens;
 use crate::{Element, Error, HostTensor, PoolProblem, Pooling, Result};
 
 /// Summaries of blocks of keys. `seq_lens`: the keys of each sequence that count; `None`: all of them.
@@ -53,7 +53,11 @@ fn absorb<T: Element>(pooling: Pooling, key: &[T], summary: &mut [f32], is_first
     }
 }
 
-pub(super) fn check<T: Element>(problem: &PoolProblem, k: &HostTensor<T>, seq_lens: Option<&[u32]>) -> Result<()> {
+pub(in crate::cpu) fn check<T: Element>(
+    problem: &PoolProblem,
+    k: &HostTensor<T>,
+    seq_lens: Option<&[u32]>,
+) -> Result<()> {
     problem.validate()?;
     if T::DTYPE != problem.dtype {
         return Err(Error::DType { tensor: "k", expected: problem.dtype, actual: T::DTYPE });

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::find_exponents::Scaled;
-use super::twin_walk::Walk;
+use super::walk::Walk;
 use crate::{AttentionPlan, Element, HostBlocks, HostInputs, LSE_EMPTY, Result, Sharing, Tiling};
 
 /// The score of a key that a row does not see.
@@ -37,7 +37,7 @@ impl<'a, T: Element> Call<'a, T> {
         blocks: Option<&'a HostBlocks>,
     ) -> Result<Self> {
         inputs.validate(plan.problem())?;
-        super::validate_blocks(plan.problem(), blocks, inputs.seq_lens_kv)?;
+        crate::cpu::validate_blocks(plan.problem(), blocks, inputs.seq_lens_kv)?;
         Ok(Self { plan, inputs, blocks, scaled: None })
     }
 

@@ -3,7 +3,7 @@
 use super::sequence::{Partial, Sequence};
 use super::stream::attend_stream;
 use super::tile::{RowTile, Scratch, attend_tile};
-use super::{AttentionOutput, HostInputs};
+use crate::cpu::{AttentionOutput, HostInputs};
 use crate::{AttentionProblem, AttentionShape, Element, Error, HostTensor, Result};
 use core::ops::Range;
 use rayon::prelude::*;

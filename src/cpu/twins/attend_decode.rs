@@ -1,8 +1,8 @@
 //! CPU twin of `attend_decode.wgsl`.
 
-use super::HostInputs;
 use super::attend_rows::{Call, RowTile};
 use super::find_exponents::Scaled;
+use crate::cpu::HostInputs;
 use crate::{AttentionPlan, Element, HostBlocks, LSE_EMPTY, Result};
 
 /// What `attend_decode` leaves for `merge_splits`.

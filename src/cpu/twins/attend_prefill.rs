@@ -2,7 +2,7 @@
 
 use super::attend_rows::Call;
 use super::find_exponents::Scaled;
-use super::{AttentionOutput, HostInputs};
+use crate::cpu::{AttentionOutput, HostInputs};
 use crate::{AttentionPlan, Element, HostBlocks, HostTensor, Result};
 
 /// CPU twin of the kernel `attend_prefill`: all keys in one walk, however many splits the plan has. Takes `blocks` exactly
