@@ -39,15 +39,15 @@ fn main() -> wattn::Result<()> {
     println!("{}\n{plan}", context.describe());
     let row = || Layout::seq_major(1, 1, HEADS * GROUP, DIM);
     let cache = Layout::seq_major(1, CAPACITY, HEADS, DIM);
-    let bound = Attention::prepare(&context, &plan)?.bind(AttentionArgs {
-        q: TensorView::new(&q, DType::F32, row()),
-        k: TensorView::new(&k, DType::F32, cache),
-        v: TensorView::new(&v, DType::F32, cache),
-        seq_lens_kv: Some(U32View::new(&len, 0, 1)),
-        blocks: None,
-        out: TensorViewMut::new(&out, DType::F32, row()),
-        lse: None,
-    })?;
+    let bound = Attention::prepare(&context, &plan)?.bind(
+        AttentionArgs::new(
+            TensorView::new(&q, DType::F32, row()),
+            TensorView::new(&k, DType::F32, cache),
+            TensorView::new(&v, DType::F32, cache),
+            TensorViewMut::new(&out, DType::F32, row()),
+        )
+        .with_seq_lens_kv(U32View::new(&len, 0, 1)),
+    )?;
 
     let (mut keys, mut values, mut query) = (Vec::new(), Vec::new(), Vec::new());
     for token in 0..TOKENS {
@@ -72,7 +72,7 @@ fn main() -> wattn::Result<()> {
     let problem = AttentionProblem::new(AttentionShape { seq_len_kv: TOKENS, ..shape }, DType::F32);
     let host = |heads, data: Vec<f32>| HostTensor::new([1, data.len() as u32 / heads / DIM, heads, DIM], data);
     let (q, k, v) = (host(HEADS * GROUP, query)?, host(HEADS, keys)?, host(HEADS, values)?);
-    let exact = cpu::attend(&problem, &HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None })?;
+    let exact = cpu::attend(&problem, &HostInputs::new(&q, &k, &v))?;
     let worst = got.data().iter().zip(exact.out.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     println!("{TOKENS} tokens; the last one differs from the CPU path by at most {worst:.1e}");
     assert!(worst < 1e-5, "the result is wrong");

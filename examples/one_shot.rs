@@ -20,7 +20,7 @@ fn main() -> wattn::Result<()> {
     };
     let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
     let [q, k, v] = [(shape.q(), 7), (shape.k(), 11), (shape.v(), 13)].map(|(shape, step)| waves(shape, step));
-    let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+    let inputs = HostInputs::new(&q, &k, &v);
 
     // `Engine::best_blocking()` would pass over software devices, which are slower than the CPU path. Taking them lets
     // the example show the GPU path on any machine.

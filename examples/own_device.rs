@@ -55,8 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let strided = |part: u64| Layout { shape: shape.q(), strides: [0, 3 * row, DIM.into()], offset: part * row };
     let view = |part| TensorView::new(&qkv, DType::F32, strided(part));
     let packed = || TensorViewMut::new(&out, DType::F32, Layout::seq_major(1, SEQ, HEADS, DIM));
-    let args =
-        AttentionArgs { q: view(0), k: view(1), v: view(2), seq_lens_kv: None, blocks: None, out: packed(), lse: None };
+    let args = AttentionArgs::new(view(0), view(1), view(2), packed());
     let bound = Attention::prepare(&context, &plan)?.bind(args)?;
 
     // Every frame: into the pass that is open.
@@ -71,8 +70,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let rows = fused.chunks_exact(3 * row as usize).flat_map(|token| &token[part * row as usize..][..row as usize]);
         HostTensor::new(shape.q(), rows.copied().collect())
     };
-    let exact =
-        cpu::oracle::attend(&problem, &HostInputs { q: &part(0)?, k: &part(1)?, v: &part(2)?, seq_lens_kv: None })?;
+    let exact = cpu::oracle::attend(&problem, &HostInputs::new(&part(0)?, &part(1)?, &part(2)?))?;
     let worst = got.data().iter().zip(exact.out.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     println!("largest difference from f64: {worst:.1e}");
     assert!(worst < 1e-5, "the result is wrong");

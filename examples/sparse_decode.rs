@@ -46,12 +46,12 @@ fn main() -> wattn::Result<()> {
     let (seq_lens_kv, block_counts) = (Some(U32View::new(&len, 0, 1)), U32View::new(&counts, 0, 1));
     let blocks = SelectedBlocks { block_indices: U32View::new(&indices, 0, lists.max_blocks.into()), block_counts };
     let plan = SelectionPlan::new(&selection, context.caps())?;
-    let args = SelectionArgs { q: view(&q, row), k: view(&k, cache), seq_lens_kv, blocks };
+    let args = SelectionArgs::new(view(&q, row), view(&k, cache), blocks).with_seq_lens_kv(seq_lens_kv);
     let select = Selection::prepare(&context, &plan)?.bind(args)?;
     let plan = AttentionPlan::new(&problem, context.caps())?;
     let ([q_view, k_view, v_view], blocks) = ([view(&q, row), view(&k, cache), view(&v, cache)], Some(blocks));
     let out_view = TensorViewMut::new(&out, DType::F32, row);
-    let args = AttentionArgs { q: q_view, k: k_view, v: v_view, seq_lens_kv, blocks, out: out_view, lse: None };
+    let args = AttentionArgs::new(q_view, k_view, v_view, out_view).with_seq_lens_kv(seq_lens_kv).with_blocks(blocks);
     let attend = Attention::prepare(&context, &plan)?.bind(args)?;
 
     // A prompt in the cache; a model would go on writing there.
@@ -70,9 +70,9 @@ fn main() -> wattn::Result<()> {
     let got: HostTensor = context.read_blocking(view(&out, row))?;
     let q = HostTensor::new(shape.q(), numbers(ROW, 3 + TOKENS - 1))?;
     let (k, v) = (HostTensor::new(shape.k(), keys)?, HostTensor::new(shape.v(), values)?);
-    let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+    let inputs = HostInputs::new(&q, &k, &v);
     let lists = cpu::select(&selection, &inputs.for_selection())?;
-    let exact = cpu::attend_selected(&problem, &inputs, &lists)?;
+    let exact = cpu::attend(&problem, &inputs.with_blocks(&lists))?;
     let worst = got.data().iter().zip(exact.out.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     println!("{TOKENS} tokens; the last one differs from the CPU path by at most {worst:.1e}");
     assert!(worst < 1e-5, "the result is wrong");

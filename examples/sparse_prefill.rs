@@ -21,9 +21,9 @@ fn main() -> wattn::Result<()> {
     let mut q = walk(shape.q(), 1, 0.9);
     q.data_mut().iter_mut().for_each(|x| *x *= 2.0); // so that some keys matter more than others
     let (k, v) = (walk(shape.k(), 2, 0.98), walk(shape.v(), 3, 0.0));
-    let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+    let inputs = HostInputs::new(&q, &k, &v);
 
-    // With a GPU: `Context::select_blocking` and `Context::attend_selected_blocking` take the same arguments and a tier.
+    // With a GPU: `Context::select_blocking` and `Context::attend_blocking` take the same arguments.
     let selection = SelectionProblem::new(shape, DType::F32, Hip::default());
     let blocks = cpu::select(&selection, &inputs.for_selection())?;
     println!("lists {:?} of blocks of {} keys", blocks.shape(), selection.blocks().block_size);
@@ -32,7 +32,7 @@ fn main() -> wattn::Result<()> {
     // Attention takes lists as data: a caller may bring its own.
     let dense = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
     let sparse = dense.clone().selected_blocks(selection.blocks());
-    let output = cpu::attend_selected(&sparse, &inputs, &blocks)?;
+    let output = cpu::attend(&sparse, &inputs.with_blocks(&blocks))?;
 
     let exact = cpu::attend(&dense, &inputs)?;
     let masses = output.lse.data().iter().zip(exact.lse.data()).map(|(sparse, dense)| (sparse - dense).exp());

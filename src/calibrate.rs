@@ -95,15 +95,12 @@ impl Context {
             layout
         };
         let [batch, seq, heads, dim] = shape.out();
-        Attention::prepare(self, plan)?.bind(AttentionArgs {
-            q: TensorView::new(&q, dtype, layout(shape.q())),
-            k: TensorView::new(&k, dtype, layout(shape.k())),
-            v: TensorView::new(&v, dtype, layout(shape.v())),
-            seq_lens_kv: None,
-            blocks: None,
-            out: TensorViewMut::new(&out, dtype, Layout::seq_major(batch, seq, heads, dim)),
-            lse: None,
-        })
+        Attention::prepare(self, plan)?.bind(AttentionArgs::new(
+            TensorView::new(&q, dtype, layout(shape.q())),
+            TensorView::new(&k, dtype, layout(shape.k())),
+            TensorView::new(&v, dtype, layout(shape.v())),
+            TensorViewMut::new(&out, dtype, Layout::seq_major(batch, seq, heads, dim)),
+        ))
     }
 
     /// A tensor of zeros.

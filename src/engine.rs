@@ -20,7 +20,7 @@ use crate::{
 /// let v = HostTensor::new(shape.v(), vec![1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 5.0, 6.0])?;
 ///
 /// let engine = Engine::cpu(); // or `Engine::best_blocking()`: a GPU if there is one
-/// let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+/// let inputs = HostInputs::new(&q, &k, &v);
 /// let output = engine.attend_blocking(&problem, &inputs)?;
 /// assert_eq!(output.out.row(0, 0, 0), [1.0, 2.0, 3.0, 4.0]); // sees itself
 /// assert_eq!(output.out.row(0, 1, 0), [2.0, 3.0, 4.0, 5.0]); // equal scores: the mean of both

@@ -29,7 +29,7 @@
 //! let v = HostTensor::new(shape.v(), vec![2.0; 6 * 2 * 8])?;
 //!
 //! let engine = Engine::best_blocking(); // a GPU if there is one, else the CPU; `println!("{engine}")` says which
-//! let output = engine.attend_blocking(&problem, &HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None })?;
+//! let output = engine.attend_blocking(&problem, &HostInputs::new(&q, &k, &v))?;
 //! assert!((output.out.row(0, 3, 1)[0] - 2.0).abs() < 1e-5);
 //! # Ok::<(), wattn::Error>(())
 //! ```
@@ -48,15 +48,12 @@
 //! let plan = AttentionPlan::new(&problem, context.caps())?; // println!("{plan}") shows what will run
 //! let [batch, seq, heads, dim] = problem.shape().q();
 //! let layout = Layout::seq_major(batch, seq, heads, dim); // any strides
-//! let bound = Attention::prepare(&context, &plan)?.bind(AttentionArgs {
-//!     q: TensorView::new(&q, DType::F16, layout),
-//!     k: TensorView::new(&k, DType::F16, layout),
-//!     v: TensorView::new(&v, DType::F16, layout),
-//!     seq_lens_kv: None, // or a buffer of lengths, read when the GPU runs
-//!     blocks: None,
-//!     out: TensorViewMut::new(&out, DType::F16, layout),
-//!     lse: None,
-//! })?;
+//! let bound = Attention::prepare(&context, &plan)?.bind(AttentionArgs::new(
+//!     TensorView::new(&q, DType::F16, layout),
+//!     TensorView::new(&k, DType::F16, layout),
+//!     TensorView::new(&v, DType::F16, layout),
+//!     TensorViewMut::new(&out, DType::F16, layout),
+//! ))?; // `.with_seq_lens_kv(..)` takes a buffer of lengths, read when the GPU runs
 //! // Every frame.
 //! bound.encode(&mut encoder);
 //! # Ok(())
@@ -78,7 +75,7 @@
 //! # let [q, k, v] = [shape.q(), shape.k(), shape.v()].map(HostTensor::<f32>::zeros);
 //! let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
 //! let selection = SelectionProblem::new(shape, DType::F32, Hip::default()); // or `Preset::ThreeK`
-//! let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+//! let inputs = HostInputs::new(&q, &k, &v);
 //! let engine = Engine::best_blocking();
 //! let sparse = engine.attend_sparse_blocking(&problem, &selection, &inputs, &SparseOptions::default())?;
 //! println!("{}", sparse.path); // dense: so short a context is faster so
@@ -114,7 +111,7 @@
 //! | [`Context::check_blocks`] | the lists | on a cache miss | a small buffer | yes | future |
 //! | [`Context::read`], [`Context::read_blocking`] | the view | | a staging buffer | a copy | future, thread |
 //! | [`Context::attend`], [`Engine::attend`], [`Engine::attend_sparse`] | all | on a cache miss | all | yes | future |
-//! | [`cpu::attend`], [`cpu::select`], [`cpu::attend_selected`], [`cpu::merge`] | all | | nothing | | thread |
+//! | [`cpu::attend`], [`cpu::select`], [`cpu::merge`] | all | | nothing | | thread |
 //!
 //! # Rules
 //!
@@ -164,7 +161,6 @@ pub use caps::{DeviceCaps, MatrixTile, Tier};
 #[doc(hidden)]
 pub use check_matrices::Edit;
 pub use context::Context;
-pub use cpu::{AttentionOutput, HostInputs};
 pub use dtype::{DType, Element};
 pub use engine::Engine;
 pub use error::{Error, Result};
@@ -185,9 +181,10 @@ pub use plan::{
 #[doc(hidden)]
 pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::{
-    AttentionProblem, AttentionShape, BlockScoreProblem, BlockScoring, BlockSelection, Granularity, GroupBounds,
-    HeadReduction, Hip, HostBlocks, InfiniteHip, MASKED_SCORE, Mark, Mask, MergeProblem, PADDING, PoolProblem, Pooling,
-    Preset, Reduction, Representative, SelectionInputs, SelectionMethod, SelectionProblem, Stage, TopKProblem,
+    AttentionOutput, AttentionProblem, AttentionShape, BlockScoreProblem, BlockScoring, BlockSelection, Granularity,
+    GroupBounds, HeadReduction, Hip, HostBlocks, HostInputs, InfiniteHip, MASKED_SCORE, Mark, Mask, MergeProblem,
+    PADDING, PoolProblem, Pooling, Preset, Reduction, Representative, SelectionInputs, SelectionMethod,
+    SelectionProblem, Stage, TopKProblem,
 };
 pub use shader::Specialization;
 pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};

@@ -101,15 +101,14 @@ impl Context {
         // Words are as wide as f32.
         let words = |of_list| self.zeros([batch, sets, q_blocks, of_list], DType::F32);
         let (indices, counts) = (words(entries)?, words(1)?);
-        let bound = Selection::prepare(self, plan)?.bind(SelectionArgs {
-            q: TensorView::new(&q, dtype, layout(shape.q())),
-            k: TensorView::new(&k, dtype, layout(shape.k())),
-            seq_lens_kv: None,
-            blocks: SelectedBlocks {
+        let bound = Selection::prepare(self, plan)?.bind(SelectionArgs::new(
+            TensorView::new(&q, dtype, layout(shape.q())),
+            TensorView::new(&k, dtype, layout(shape.k())),
+            SelectedBlocks {
                 block_indices: U32View::new(&indices, 0, lists * u64::from(entries)),
                 block_counts: U32View::new(&counts, 0, lists),
             },
-        })?;
+        ))?;
         self.ns_of(|encoder| bound.encode(encoder))
     }
 

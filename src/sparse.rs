@@ -2,8 +2,8 @@
 
 use crate::quality::{BlockRecall, block_recall, captured_mass};
 use crate::{
-    AttentionOutput, AttentionPlan, AttentionProblem, Context, DeviceCaps, Element, Engine, Error, HostBlocks,
-    HostInputs, HostTensor, Result, SelectionInputs, SelectionPlan, SelectionProblem, cpu,
+    AttentionOutput, AttentionProblem, Context, DeviceCaps, Element, Engine, Error, HostBlocks, HostInputs, HostTensor,
+    Result, SelectionInputs, SelectionPlan, SelectionProblem, cpu,
 };
 
 /// Whether a measure of quality is computed. It costs as much as dense attention does.
@@ -104,10 +104,11 @@ impl Planned {
         };
         let selection = selection.clone().dense_below(dense_below);
         agree(problem, &selection)?;
-        inputs.validate(problem)?;
-        selection.validate()?;
+        problem.validate()?;
         let mut dense = problem.clone();
         dense.blocks = None;
+        inputs.validate(&dense)?;
+        selection.validate()?;
         let longest = (0..problem.shape().batch_size).map(|batch| inputs.seq_len_kv(batch)).max().unwrap_or(0);
         let sparse = (longest > dense_below).then(|| {
             let attention = dense.clone().selected_blocks(selection.blocks());
@@ -213,55 +214,12 @@ impl Engine {
         }
     }
 
-    /// Attention to selected blocks, sinks and window over tensors in host memory: f32 out, and the lse.
-    ///
-    /// # Errors
-    /// Those of [`Context::attend_selected`](crate::Context::attend_selected) or of [`cpu::attend_selected`].
-    ///
-    /// # Cost
-    /// That of [`Context::attend_selected`](crate::Context::attend_selected); on the CPU, the whole computation when the
-    /// future is first polled.
-    pub async fn attend_selected<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-        blocks: &HostBlocks,
-    ) -> Result<AttentionOutput> {
-        match self {
-            Self::Gpu(context) => {
-                let tier = AttentionPlan::best_tier(problem, context.caps());
-                context.attend_selected(problem, inputs, blocks, tier).await
-            }
-            Self::Cpu { .. } => cpu::attend_selected(problem, inputs, blocks),
-        }
-    }
-
-    /// [`Engine::attend_selected`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Engine::attend_selected`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn attend_selected_blocking<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-        blocks: &HostBlocks,
-    ) -> Result<AttentionOutput> {
-        match self {
-            Self::Gpu(context) => {
-                let tier = AttentionPlan::best_tier(problem, context.caps());
-                context.attend_selected_blocking(problem, inputs, blocks, tier)
-            }
-            Self::Cpu { .. } => cpu::attend_selected(problem, inputs, blocks),
-        }
-    }
-
     /// Selects blocks and attends to them; up to the crossover ([`SparseOptions::dense_below`]) it computes dense
     /// attention instead, and says so.
     ///
     /// # Errors
     /// [`Error::Invalid`] or [`Error::Argument`] naming what the selection has otherwise than the attention problem; those
-    /// of [`Engine::select`], [`Engine::attend_selected`] and [`Engine::attend`].
+    /// of [`Engine::select`] and [`Engine::attend`].
     ///
     /// # Cost
     /// That of the calls that it makes. A measure of quality costs as much as dense attention.
@@ -278,7 +236,7 @@ impl Engine {
             return Planned::dense_output(self.attend(&dense, inputs).await?, options);
         };
         let blocks = self.select(&selection, &inputs.for_selection()).await?;
-        let output = self.attend_selected(&attention, inputs, &blocks).await?;
+        let output = self.attend(&attention, &inputs.with_blocks(&blocks)).await?;
         let dense = match options.captured_mass {
             Report::Skip => None,
             Report::Compute => Some(self.attend(&dense, inputs).await?),
@@ -304,7 +262,7 @@ impl Engine {
             return Planned::dense_output(self.attend_blocking(&dense, inputs)?, options);
         };
         let blocks = self.select_blocking(&selection, &inputs.for_selection())?;
-        let output = self.attend_selected_blocking(&attention, inputs, &blocks)?;
+        let output = self.attend_blocking(&attention, &inputs.with_blocks(&blocks))?;
         let dense = match options.captured_mass {
             Report::Skip => None,
             Report::Compute => Some(self.attend_blocking(&dense, inputs)?),

@@ -14,7 +14,7 @@ use wattn::{
 };
 
 fn attend<T: Element>(case: &SelectedCase<T>) -> AttentionOutput {
-    cpu::attend_selected(&case.problem(), &case.case.inputs(), &case.blocks).unwrap()
+    cpu::attend(&case.problem(), &case.case.inputs().with_blocks(&case.blocks)).unwrap()
 }
 
 fn check<T: Element>(case: &SelectedCase<T>) {
@@ -291,8 +291,8 @@ fn broken_lists_are_errors() {
         counts[row] = count;
         let blocks = HostBlocks::new(axes, indices, counts).unwrap();
         for error in [
-            cpu::attend_selected(&problem, &case.inputs(), &blocks).unwrap_err(),
-            oracle::attend_selected(&problem, &case.inputs(), &blocks).unwrap_err(),
+            cpu::attend(&problem, &case.inputs().with_blocks(&blocks)).unwrap_err(),
+            oracle::attend(&problem, &case.inputs().with_blocks(&blocks)).unwrap_err(),
         ] {
             assert!(matches!(error, Error::Blocks { batch: 1, set: 0, q_block: 2, .. }), "{why}: {error}");
         }
@@ -304,7 +304,7 @@ fn wrong_calls_are_errors() {
     let case = Case::<f32>::random(shape(2, [12, 40], [2, 2]), Mask::Causal, 1);
     let fine = SelectedCase::random("fine", case.clone(), SELECTION, 2);
     let call = |problem: &AttentionProblem, blocks: &HostBlocks| {
-        cpu::attend_selected(problem, &case.inputs(), blocks).unwrap_err()
+        cpu::attend(problem, &case.inputs().with_blocks(blocks)).unwrap_err()
     };
     for axes in [[1, 2, 3, 4], [2, 4, 3, 4], [2, 2, 12, 4], [2, 2, 3, 5]] {
         let error = call(&fine.problem(), &HostBlocks::empty(axes));
@@ -324,7 +324,7 @@ fn wrong_calls_are_errors() {
     let halves = AttentionProblem::new(case.shape, DType::F16).mask(Mask::Causal).selected_blocks(SELECTION);
     assert!(matches!(call(&halves, &fine.blocks), Error::DType { .. }));
     let short = HostTensor::zeros([2, 39, 2, 16]);
-    let inputs = wattn::HostInputs { v: &short, ..case.inputs() };
-    let error = cpu::attend_selected(&fine.problem(), &inputs, &fine.blocks).unwrap_err();
+    let inputs = wattn::HostInputs::new(&case.q, &case.k, &short);
+    let error = cpu::attend(&fine.problem(), &inputs.with_blocks(&fine.blocks)).unwrap_err();
     assert!(matches!(error, Error::Shape { tensor: "v", .. }), "{error}");
 }

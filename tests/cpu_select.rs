@@ -310,9 +310,9 @@ fn wrong_calls_are_errors() {
     assert!(from(0, &mut cache).is_ok() && from(2, &mut cache).is_ok());
     assert!(matches!(from(3, &mut cache), Err(Error::Invalid { field: "first_stage", value: 3, .. })));
     let short: HostTensor = HostTensor::zeros([1, 99, 1, 16]);
-    let inputs = wattn::SelectionInputs { k: &short, ..case.inputs() };
+    let inputs = wattn::SelectionInputs::new(&case.q, &short);
     assert!(matches!(cpu::select(&case.problem, &inputs), Err(Error::Shape { tensor: "k", .. })));
-    let inputs = wattn::SelectionInputs { seq_lens_kv: Some(&[101]), ..case.inputs() };
+    let inputs = case.inputs().with_seq_lens_kv(&[101]);
     assert!(matches!(
         cpu::select(&case.problem, &inputs),
         Err(Error::Invalid { field: "seq_lens_kv", value: 101, .. })

@@ -58,15 +58,15 @@ impl Call {
 
     fn bind(&self) -> wattn::Result<BoundAttention> {
         let [q, k, v, out, lse] = [0, 1, 2, 3, 4].map(|i| (&self.buffers[i], self.layouts[i]));
-        self.attention.bind(AttentionArgs {
-            q: TensorView::new(q.0, self.dtype, q.1),
-            k: TensorView::new(k.0, DType::F32, k.1),
-            v: TensorView::new(v.0, DType::F32, v.1),
-            seq_lens_kv: None,
-            blocks: None,
-            out: TensorViewMut::new(out.0, DType::F32, out.1),
-            lse: Some(TensorViewMut::new(lse.0, DType::F32, lse.1)),
-        })
+        self.attention.bind(
+            AttentionArgs::new(
+                TensorView::new(q.0, self.dtype, q.1),
+                TensorView::new(k.0, DType::F32, k.1),
+                TensorView::new(v.0, DType::F32, v.1),
+                TensorViewMut::new(out.0, DType::F32, out.1),
+            )
+            .with_lse(TensorViewMut::new(lse.0, DType::F32, lse.1)),
+        )
     }
 }
 
@@ -79,14 +79,14 @@ fn the_unspoilt_call_binds() {
 fn host_tensors_must_match_the_problem() {
     let problem = AttentionProblem::new(SHAPE, DType::F32);
     let [q, k, v] = [SHAPE.q(), SHAPE.k(), SHAPE.v()].map(HostTensor::<f32>::zeros);
-    let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+    let inputs = HostInputs::new(&q, &k, &v);
     cpu::attend(&problem, &inputs).unwrap();
 
-    let error = cpu::attend(&problem, &HostInputs { k: &q, ..inputs }).unwrap_err();
+    let error = cpu::attend(&problem, &HostInputs::new(&q, &q, &v)).unwrap_err();
     assert!(matches!(error, Error::Shape { tensor: "k", .. }), "{error}");
-    let error = cpu::attend(&problem, &HostInputs { seq_lens_kv: Some(&[1]), ..inputs }).unwrap_err();
+    let error = cpu::attend(&problem, &inputs.with_seq_lens_kv(&[1])).unwrap_err();
     assert!(matches!(error, Error::Length { tensor: "seq_lens_kv", expected: 2, actual: 1 }), "{error}");
-    let error = cpu::attend(&problem, &HostInputs { seq_lens_kv: Some(&[5, 6]), ..inputs }).unwrap_err();
+    let error = cpu::attend(&problem, &inputs.with_seq_lens_kv(&[5, 6])).unwrap_err();
     assert!(matches!(error, Error::Invalid { field: "seq_lens_kv", value: 6, .. }), "{error}");
     let error = cpu::attend(&AttentionProblem::new(SHAPE, DType::F16), &inputs).unwrap_err();
     assert!(matches!(error, Error::DType { expected: DType::F16, actual: DType::F32, .. }), "{error}");
@@ -169,7 +169,7 @@ fn promised_rows_must_be_aligned() {
         let view = |i: usize| TensorView::new(&buffers[i], DType::F16, layouts[i]);
         let out = TensorViewMut::new(&buffers[3], DType::F16, layouts[3]);
         let (q, k, v) = (view(0), view(1), view(2));
-        attention.bind(AttentionArgs { q, k, v, seq_lens_kv: None, blocks: None, out, lse: None }).map(drop)
+        attention.bind(AttentionArgs::new(q, k, v, out)).map(drop)
     };
     bind(0, "nothing").unwrap();
     for (i, name) in ["q", "k", "v"].into_iter().enumerate() {
@@ -205,15 +205,8 @@ fn empty_outputs_overlap_nothing() {
     let buffers = [0; 5].map(|_| buffer(&ctx, 4096, BufferUsages::STORAGE));
     let view = |i: usize, shape| TensorView::new(&buffers[i], DType::F32, packed(shape));
     let view_mut = |i: usize, shape| TensorViewMut::new(&buffers[i], DType::F32, packed(shape));
-    let args = AttentionArgs {
-        q: view(0, shape.q()),
-        k: view(1, shape.k()),
-        v: view(2, shape.v()),
-        seq_lens_kv: None,
-        blocks: None,
-        out: view_mut(3, shape.out()),
-        lse: Some(view_mut(4, shape.lse())),
-    };
+    let args = AttentionArgs::new(view(0, shape.q()), view(1, shape.k()), view(2, shape.v()), view_mut(3, shape.out()))
+        .with_lse(view_mut(4, shape.lse()));
     Attention::prepare(&ctx, &plan).unwrap().bind(args).unwrap();
 }
 
@@ -270,12 +263,12 @@ fn a_buffer_of_another_device_is_refused() {
     let merge = Merge::prepare(&ctx, &plan).unwrap();
     let [parts, out, lse] = [&ctx, &ctx, &ctx].map(|ctx| buffer(ctx, 16, BufferUsages::STORAGE));
     let foreign = buffer(&other, 16, BufferUsages::STORAGE);
-    let args = MergeArgs {
-        parts_out: TensorView::new(&parts, DType::F32, packed([1, 1, 1, 4])),
-        parts_lse: TensorView::new(&foreign, DType::F32, packed([1, 1, 1, 1])),
-        out: TensorViewMut::new(&out, DType::F32, packed([1, 1, 1, 4])),
-        lse: TensorViewMut::new(&lse, DType::F32, packed([1, 1, 1, 1])),
-    };
+    let args = MergeArgs::new(
+        TensorView::new(&parts, DType::F32, packed([1, 1, 1, 4])),
+        TensorView::new(&foreign, DType::F32, packed([1, 1, 1, 1])),
+        TensorViewMut::new(&out, DType::F32, packed([1, 1, 1, 4])),
+        TensorViewMut::new(&lse, DType::F32, packed([1, 1, 1, 1])),
+    );
     let error = merge.bind(args).unwrap_err();
     assert!(matches!(error, Error::Validation { .. }), "{error}");
 }
@@ -303,15 +296,9 @@ fn optional_arguments_must_match_the_problem() {
         let buffers = call.layouts.map(|layout| buffer(&ctx, layout.end().unwrap() * 4, BufferUsages::STORAGE));
         let view = |i: usize| TensorView::new(&buffers[i], DType::F32, call.layouts[i]);
         let view_mut = |i: usize| TensorViewMut::new(&buffers[i], DType::F32, call.layouts[i]);
-        let args = AttentionArgs {
-            q: view(0),
-            k: view(1),
-            v: view(2),
-            seq_lens_kv: len.map(|len| U32View::new(&lens, 0, len)),
-            blocks: None,
-            out: view_mut(3),
-            lse: lse.then(|| view_mut(4)),
-        };
+        let args = AttentionArgs::new(view(0), view(1), view(2), view_mut(3))
+            .with_seq_lens_kv(len.map(|len| U32View::new(&lens, 0, len)))
+            .with_lse(lse.then(|| view_mut(4)));
         Attention::prepare(&ctx, &plan).unwrap().bind(args).map(|_| ())
     };
     bind(base(), false, None).unwrap();
@@ -369,7 +356,7 @@ fn limits_are_named() {
     let buffers = layouts.map(|layout| buffer(&ctx, layout.end().unwrap() * 4, BufferUsages::STORAGE));
     let view = |i: usize| TensorView::new(&buffers[i], DType::F32, layouts[i]);
     let out = TensorViewMut::new(&buffers[3], DType::F32, layouts[3]);
-    let args = AttentionArgs { q: view(0), k: view(1), v: view(2), seq_lens_kv: None, blocks: None, out, lse: None };
+    let args = AttentionArgs::new(view(0), view(1), view(2), out);
     let error = Attention::prepare(&ctx, &plan).unwrap().bind(args).unwrap_err();
     let limit = "max_storage_buffer_binding_size (k)";
     assert!(matches!(error, Error::Limit { limit: l, available: 0x10_0000, .. } if l == limit), "{error}");
@@ -383,12 +370,12 @@ fn merges_check_their_views() {
     let new = || buffer(&ctx, 4096, BufferUsages::STORAGE);
     let (parts, parts_lse, out, lse) = (new(), new(), new(), new());
     let bind = |parts_layout: Layout, out: &wgpu::Buffer| {
-        let args = MergeArgs {
-            parts_out: TensorView::new(&parts, DType::F32, parts_layout),
-            parts_lse: TensorView::new(&parts_lse, DType::F32, packed([3, 5, 1, 1])),
-            out: TensorViewMut::new(out, DType::F32, packed([1, 5, 1, 8])),
-            lse: TensorViewMut::new(&lse, DType::F32, packed([1, 5, 1, 1])),
-        };
+        let args = MergeArgs::new(
+            TensorView::new(&parts, DType::F32, parts_layout),
+            TensorView::new(&parts_lse, DType::F32, packed([3, 5, 1, 1])),
+            TensorViewMut::new(out, DType::F32, packed([1, 5, 1, 8])),
+            TensorViewMut::new(&lse, DType::F32, packed([1, 5, 1, 1])),
+        );
         merge.bind(args).map(|_| ())
     };
     bind(packed([3, 5, 1, 8]), &out).unwrap();

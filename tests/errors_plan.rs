@@ -58,7 +58,7 @@ fn causal_at_takes_lengths_of_the_shape() {
     assert!(matches!(error, Error::Argument { argument: "seq_lens_kv", .. }), "{error}");
     let [q, k, v] = [SHAPE.q(), SHAPE.k(), SHAPE.v()].map(HostTensor::<f32>::zeros);
     let lens = vec![1; SHAPE.batch_size as usize];
-    let error = cpu::attend(&problem, &HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: Some(&lens) }).unwrap_err();
+    let error = cpu::attend(&problem, &HostInputs::new(&q, &k, &v).with_seq_lens_kv(&lens)).unwrap_err();
     assert!(matches!(error, Error::Argument { argument: "seq_lens_kv", .. }), "{error}");
     let blocks = SelectionProblem::new(SHAPE, DType::F32, Hip::default()).blocks();
     let error = problem.selected_blocks(blocks).validate().unwrap_err();

@@ -37,7 +37,7 @@ fn breaks(problem: &SelectionProblem, field: &str, value: u64, rule: &str) {
     let text = error.to_string();
     assert_eq!(SelectionPlan::new(problem, &DeviceCaps::BASELINE).unwrap_err().to_string(), text);
     let (q, k) = (HostTensor::<f32>::zeros(problem.shape().q()), HostTensor::zeros(problem.shape().k()));
-    let inputs = SelectionInputs { q: &q, k: &k, seq_lens_kv: None };
+    let inputs = SelectionInputs::new(&q, &k);
     assert_eq!(cpu::select(problem, &inputs).unwrap_err().to_string(), text);
 }
 
@@ -107,14 +107,14 @@ fn other_rules_of_a_selection_are_named() {
     }
     let (q, k) = (HostTensor::<f32>::zeros(SHAPE.q()), HostTensor::zeros(SHAPE.k()));
     let hip = problem(Hip::default());
-    let select = |lens: &[u32]| cpu::select(&hip, &SelectionInputs { q: &q, k: &k, seq_lens_kv: Some(lens) });
+    let select = |lens: &[u32]| cpu::select(&hip, &SelectionInputs::new(&q, &k).with_seq_lens_kv(lens));
     let error = select(&[900, 901]).unwrap_err();
     assert!(matches!(error, Error::Invalid { field: "seq_lens_kv", value: 901, .. }), "{error}");
     assert!(matches!(select(&[900]).unwrap_err(), Error::Length { tensor: "seq_lens_kv", .. }));
-    let error = cpu::select(&hip, &SelectionInputs { q: &k, k: &k, seq_lens_kv: None }).unwrap_err();
+    let error = cpu::select(&hip, &SelectionInputs::new(&k, &k)).unwrap_err();
     assert!(matches!(error, Error::Shape { tensor: "q", .. }), "{error}");
     let half = SelectionProblem::new(SHAPE, DType::F16, Hip::default());
-    let error = cpu::select(&half, &SelectionInputs { q: &q, k: &k, seq_lens_kv: None }).unwrap_err();
+    let error = cpu::select(&half, &SelectionInputs::new(&q, &k)).unwrap_err();
     assert!(matches!(error, Error::DType { .. }), "{error}");
 }
 
@@ -122,13 +122,13 @@ fn other_rules_of_a_selection_are_named() {
 fn lists_of_another_granularity_are_refused() {
     let v = HostTensor::<f32>::zeros(SHAPE.v());
     let (q, k) = (HostTensor::zeros(SHAPE.q()), HostTensor::zeros(SHAPE.k()));
-    let inputs = wattn::HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+    let inputs = wattn::HostInputs::new(&q, &k, &v);
     let selection = problem(Hip::default());
     let blocks = cpu::select(&selection, &inputs.for_selection()).unwrap();
     for granularity in [Granularity::KvHead, Granularity::Layer] {
         let other = BlockSelection { granularity, ..selection.blocks() };
         let problem = AttentionProblem::new(SHAPE, DType::F32).mask(Mask::Causal).selected_blocks(other);
-        let error = cpu::attend_selected(&problem, &inputs, &blocks).unwrap_err();
+        let error = cpu::attend(&problem, &inputs.with_blocks(&blocks)).unwrap_err();
         let expected = other.indices_shape(&SHAPE);
         assert!(matches!(error, Error::Shape { tensor: "block_indices", expected: e, .. } if e == expected), "{error}");
     }
@@ -194,17 +194,17 @@ impl Call {
         let view = |buffer, [batch, seq, heads, dim]: [u32; 4]| {
             TensorView::new(buffer, DType::F32, Layout::seq_major(batch, seq, heads, dim))
         };
-        let args = SelectionArgs {
-            q: view(q, SHAPE.q()),
-            k: view(k, SHAPE.k()),
-            seq_lens_kv: lens.map(|lens| U32View::new(lens, 0, 2)),
-            blocks: SelectedBlocks {
+        let args = SelectionArgs::new(
+            view(q, SHAPE.q()),
+            view(k, SHAPE.k()),
+            SelectedBlocks {
                 block_indices: U32View::new(indices, 0, self.lens[0]),
                 block_counts: U32View::new(counts, 0, self.lens[1]),
             },
-        };
+        )
+        .with_seq_lens_kv(lens.map(|lens| U32View::new(lens, 0, 2)));
         let [samples, scratch, cache] = &self.memory;
-        self.selection.bind_with(args, SelectionMemory { samples, scratch, cache }).map(|_| ())
+        self.selection.bind_with(args, SelectionMemory::new(samples, scratch, cache)).map(|_| ())
     }
 }
 
@@ -276,15 +276,13 @@ fn lists_come_exactly_where_the_problem_takes_them() {
     };
     let bind = |problem: &AttentionProblem, blocks| {
         let plan = AttentionPlan::new(problem, ctx.caps()).unwrap();
-        let args = AttentionArgs {
-            q: TensorView::new(&q, DType::F32, layout(SHAPE.q())),
-            k: TensorView::new(&k, DType::F32, layout(SHAPE.k())),
-            v: TensorView::new(&v, DType::F32, layout(SHAPE.v())),
-            seq_lens_kv: None,
-            blocks,
-            out: TensorViewMut::new(&out, DType::F32, layout(SHAPE.out())),
-            lse: None,
-        };
+        let args = AttentionArgs::new(
+            TensorView::new(&q, DType::F32, layout(SHAPE.q())),
+            TensorView::new(&k, DType::F32, layout(SHAPE.k())),
+            TensorView::new(&v, DType::F32, layout(SHAPE.v())),
+            TensorViewMut::new(&out, DType::F32, layout(SHAPE.out())),
+        )
+        .with_blocks(blocks);
         Attention::prepare(&ctx, &plan).unwrap().bind(args).map(|_| ())
     };
     let sparse = dense.clone().selected_blocks(blocks);

@@ -50,7 +50,7 @@ fn the_oracle_attends_to_every_list() {
             let what = format!("{}, head {}", golden.name, row.q_head);
             let keys = oracle::attended_keys(&problem, 512, &blocks, 0, q_index, row.q_head);
             assert!(row.num_keys.is_none_or(|expected| keys.len() == expected), "{what}: {} keys", keys.len());
-            let (out, lse) = oracle::attend_selected_row(&problem, &inputs, &blocks, 0, q_index, row.q_head);
+            let (out, lse) = oracle::attend_row(&problem, &inputs.with_blocks(&blocks), 0, q_index, row.q_head);
             assert!((lse - row.lse).abs() <= PRINTED, "{what}: lse {lse}, expected {}", row.lse);
             if let Some(expected) = row.out {
                 assert!(out.iter().zip(expected).all(|(x, y)| (x - y).abs() <= PRINTED), "{what}: {out:?}");
@@ -74,7 +74,7 @@ fn the_cpu_path_attends_to_every_list() {
     for golden in golden::all() {
         let (problem, inputs, q_index) = (golden.attention(), golden.inputs(), golden.q_index() as usize);
         let blocks = oracle::select(&golden.problem, &golden.selection_inputs()).unwrap();
-        let got = cpu::attend_selected(&problem, &inputs, &blocks).unwrap();
+        let got = cpu::attend(&problem, &inputs.with_blocks(&blocks)).unwrap();
         for row in &golden.rows {
             let what = format!("{}, head {}", golden.name, row.q_head);
             let lse = got.lse.row(0, q_index, row.q_head as usize)[0];

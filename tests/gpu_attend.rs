@@ -228,7 +228,7 @@ fn without_lse_out_is_the_same() {
         let problem = case.problem();
         let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiling).unwrap();
         let buffers = Buffers::new(ctx, &case, &problem);
-        let bound = bind(ctx, &plan, wattn::AttentionArgs { lse: None, ..buffers.args() });
+        let bound = bind(ctx, &plan, buffers.args().with_lse(None));
         submit(ctx, |encoder| bound.encode(encoder));
         let (out, lse) = buffers.read::<f32>(ctx);
         assert_eq!(out, with.out, "{} {tier} {tiling:?}", ctx.describe());

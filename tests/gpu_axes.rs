@@ -55,8 +55,8 @@ fn listed_blocks_have_more_places_than_an_axis() {
         let problem = case.problem();
         let plan = AttentionPlan::with_tiling(&problem, caps, tier, tiny_tiling(caps, tier, 1)).unwrap();
         assert!(plan.dispatches()[0].workgroups[1] > 1, "{plan}");
-        let got = ctx.attend_selected_blocking(&problem, &case.case.inputs(), &case.blocks, tier).unwrap();
-        let wanted = cpu::attend_selected(&problem, &case.case.inputs(), &case.blocks).unwrap();
+        let got = ctx.attend_with_tier_blocking(&problem, &case.case.inputs().with_blocks(&case.blocks), tier).unwrap();
+        let wanted = cpu::attend(&problem, &case.case.inputs().with_blocks(&case.blocks)).unwrap();
         assert_close(got.out.data(), wanted.out.data(), &ctx.describe());
     }
 }
@@ -90,12 +90,12 @@ fn merges_have_more_places_than_an_axis() {
         let [parts, parts_lse] = [&part, &part_lse].map(|values| buffer(ctx, values));
         let [out, lse] = [&part, &part_lse].map(|values| buffer(ctx, &vec![7.0f32; values.len()]));
         let layout = |width| Layout::seq_major(1, rows, 1, width);
-        let args = MergeArgs {
-            parts_out: TensorView::new(&parts, DType::F32, layout(width)),
-            parts_lse: TensorView::new(&parts_lse, DType::F32, layout(1)),
-            out: TensorViewMut::new(&out, DType::F32, layout(width)),
-            lse: TensorViewMut::new(&lse, DType::F32, layout(1)),
-        };
+        let args = MergeArgs::new(
+            TensorView::new(&parts, DType::F32, layout(width)),
+            TensorView::new(&parts_lse, DType::F32, layout(1)),
+            TensorViewMut::new(&out, DType::F32, layout(width)),
+            TensorViewMut::new(&lse, DType::F32, layout(1)),
+        );
         let bound = Merge::prepare(ctx, &plan).unwrap().bind(args).unwrap();
         submit(ctx, |encoder| bound.encode(encoder));
         assert!(read_all::<f32>(ctx, &out) == part, "{}", ctx.describe());

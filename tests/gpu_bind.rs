@@ -64,15 +64,13 @@ fn run_laid_out<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>,
     let bound = bind(
         ctx,
         plan,
-        AttentionArgs {
-            q: input(0, layouts.q),
-            k: input(1, layouts.k),
-            v: input(2, layouts.v),
-            seq_lens_kv: None,
-            blocks: None,
-            out: TensorViewMut::new(&out, DType::F32, layouts.out),
-            lse: Some(TensorViewMut::new(&lse, DType::F32, layouts.lse)),
-        },
+        AttentionArgs::new(
+            input(0, layouts.q),
+            input(1, layouts.k),
+            input(2, layouts.v),
+            TensorViewMut::new(&out, DType::F32, layouts.out),
+        )
+        .with_lse(TensorViewMut::new(&lse, DType::F32, layouts.lse)),
     );
     submit(ctx, |encoder| bound.encode(encoder));
     let [out, lse] = [(&out, &layouts.out), (&lse, &layouts.lse)].map(|(buffer, layout)| {
@@ -211,11 +209,11 @@ fn inputs_may_be_broadcast() {
         let bound = bind(
             ctx,
             &plan,
-            AttentionArgs {
-                k: TensorView::new(&k, DType::F32, strided(case.shape.k(), [0, 32, 16], 0)),
-                v: TensorView::new(&v, DType::F32, strided(case.shape.v(), [19 * 16, 16, 0], 0)),
-                ..buffers.args()
-            },
+            buffers.args_of(
+                buffers.q_view(),
+                TensorView::new(&k, DType::F32, strided(case.shape.k(), [0, 32, 16], 0)),
+                TensorView::new(&v, DType::F32, strided(case.shape.v(), [19 * 16, 16, 0], 0)),
+            ),
         );
         submit(ctx, |encoder| bound.encode(encoder));
         let (out, lse) = buffers.read(ctx);

@@ -128,7 +128,7 @@ fn block_sparse_attention() {
                     let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiling).unwrap();
                     parts |= plan.dispatches()[0].stretches.iter().any(|stretch| stretch.first_tile > 0);
                     let inputs = case.case.inputs();
-                    bits(&pollster::block_on(ctx.attend_selected_planned(&plan, &inputs, &case.blocks)).unwrap())
+                    bits(&pollster::block_on(ctx.attend_planned(&plan, &inputs.with_blocks(&case.blocks))).unwrap())
                 });
                 assert_eq!(expected, got, "{} {tier} {}", cut.describe(), case.name);
             }
@@ -171,12 +171,12 @@ fn merges() {
             let [out, lse] = [head_dim_v, 1].map(|width| buffer(ctx, &vec![7.0f32; (num_rows * width) as usize]));
             let view = |buffer, shape| TensorView::new(buffer, DType::F32, packed(shape));
             let view_mut = |buffer, shape| TensorViewMut::new(buffer, DType::F32, packed(shape));
-            let args = MergeArgs {
-                parts_out: view(&parts_out, [num_parts, num_rows, 1, head_dim_v]),
-                parts_lse: view(&parts_lse, [num_parts, num_rows, 1, 1]),
-                out: view_mut(&out, [1, num_rows, 1, head_dim_v]),
-                lse: view_mut(&lse, [1, num_rows, 1, 1]),
-            };
+            let args = MergeArgs::new(
+                view(&parts_out, [num_parts, num_rows, 1, head_dim_v]),
+                view(&parts_lse, [num_parts, num_rows, 1, 1]),
+                view_mut(&out, [1, num_rows, 1, head_dim_v]),
+                view_mut(&lse, [1, num_rows, 1, 1]),
+            );
             let bound = Merge::prepare(ctx, &plan).unwrap().bind(args).unwrap();
             submit(ctx, |encoder| bound.encode(encoder));
             [read_all::<f32>(ctx, &out), read_all(ctx, &lse)].concat().into_iter().map(f32::to_bits).collect::<Vec<_>>()

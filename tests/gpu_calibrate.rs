@@ -4,10 +4,7 @@ mod common;
 
 use common::gpu::{Buffers, bind, contexts, read_words, submit};
 use common::{Case, shape};
-use wattn::{
-    AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, DType, DispatchBudget,
-    Mask,
-};
+use wattn::{AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, DType, DispatchBudget, Mask};
 
 /// One after the other: nothing else may run on the device.
 #[test]
@@ -36,7 +33,7 @@ fn no_dispatch_takes_long() {
             let plan = plan_of(keys);
             let case = Case::<f32>::painted(wide(keys), Mask::Causal);
             let buffers = Buffers::new(&ctx, &case, plan.problem());
-            let bound = bind(&ctx, &plan, AttentionArgs { lse: None, ..buffers.args() });
+            let bound = bind(&ctx, &plan, buffers.args().with_lse(None));
             // Twice, and the shorter: what other programs do in between is not the dispatch's.
             let runs = [timed(&ctx, &bound), timed(&ctx, &bound)];
             let seconds: Vec<f64> = runs[0].iter().zip(&runs[1]).map(|(a, b)| a.min(*b)).collect();

@@ -55,7 +55,7 @@ fn partial_results_are_the_twins() {
                 let bound = attention.bind_with(buffers.args(), &workspace).unwrap();
                 submit(ctx, |encoder| bound.encode(encoder));
                 let found = read_all::<f32>(ctx, &memory);
-                let twin = twins::attend_decode(&plan, &case.inputs(), None).unwrap();
+                let twin = twins::attend_decode(&plan, &case.inputs()).unwrap();
                 let lse = &found[found.len() - twin.lse.len()..];
                 let what = format!("{} {tier} {tiling} {case:?}", ctx.describe());
                 check_twin(tier, (&found[..twin.out.len()], lse), (&twin.out, &twin.lse), &what);

@@ -5,7 +5,7 @@ mod common;
 
 use common::bad_values::check_bad_values;
 use common::gpu::{
-    Buffers, bind, bits, check_twin, matrix_contexts, packed, problem_of, run, run_twins, submit, tilings, tiny_tiling,
+    Buffers, bind, bits, check_twin, matrix_contexts, problem_of, run, run_twins, submit, tilings, tiny_tiling,
 };
 use common::matrices::{check, everywhere, plan_of, unsplit};
 use common::selected::callers_cases;
@@ -13,8 +13,8 @@ use common::{Case, Exp, MASKS, masks_for_lengths, shape};
 use half::{bf16, f16};
 use wattn::cpu::twins;
 use wattn::{
-    Attention, AttentionArgs, AttentionPlan, AttentionShape, Context, DType, DeviceCaps, DispatchBudget, Element,
-    Error, LSE_EMPTY, Mask, TensorView, TensorViewMut, Tier, Tiling, Workspace,
+    Attention, AttentionPlan, AttentionShape, Context, DType, DeviceCaps, DispatchBudget, Element, Error, LSE_EMPTY,
+    Mask, TensorView, Tier, Tiling, Workspace,
 };
 
 fn check_everywhere(case: &Case<f16>) {
@@ -112,7 +112,7 @@ fn splits_and_their_partial_results() {
             let bound = Attention::prepare(ctx, &plan).unwrap().bind_with(buffers.args(), &workspace).unwrap();
             submit(ctx, |encoder| bound.encode(encoder));
             let found = common::gpu::read_all::<f32>(ctx, &memory);
-            let twin = twins::attend_decode(&plan, &case.inputs(), None).unwrap();
+            let twin = twins::attend_decode(&plan, &case.inputs()).unwrap();
             let got = (&found[..twin.out.len()], &found[found.len() - twin.lse.len()..]);
             check_twin(plan.tier(), got, (&twin.out, &twin.lse), &format!("{} {case:?}", ctx.describe()));
         }
@@ -164,7 +164,7 @@ fn callers_lists() {
             let plan =
                 AttentionPlan::with_tiling(&problem, ctx.caps(), Tier::Matrix, tilings[index % tilings.len()]).unwrap();
             let inputs = case.case.inputs();
-            let got = pollster::block_on(ctx.attend_selected_planned(&plan, &inputs, &case.blocks)).unwrap();
+            let got = pollster::block_on(ctx.attend_planned(&plan, &inputs.with_blocks(&case.blocks))).unwrap();
             case.check(&got, Exp::of(&plan));
         }
     }
@@ -278,7 +278,7 @@ fn every_out() {
         let problem = case.problem().out_dtype(O::DTYPE);
         let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), Tier::Matrix, tiling).unwrap();
         let buffers = Buffers::new(ctx, case, &problem);
-        let bound = bind(ctx, &plan, AttentionArgs { lse: None, ..buffers.args() });
+        let bound = bind(ctx, &plan, buffers.args().with_lse(None));
         submit(ctx, |encoder| bound.encode(encoder));
         let (out, lse) = buffers.read::<O>(ctx);
         let rounded = |x: &f32| O::DTYPE.round(*x);
@@ -316,12 +316,11 @@ fn strided_tensors() {
         };
         let (k, v) = (heads_outermost(&case.k), heads_outermost(&case.v));
         let layout = |[batch, seq, heads, dim]: [u32; 4]| wattn::Layout::head_major(batch, seq, heads, dim);
-        let args = AttentionArgs {
-            k: TensorView::new(&k, DType::F16, layout(case.shape.k())),
-            v: TensorView::new(&v, DType::F16, layout(case.shape.v())),
-            out: TensorViewMut::new(&buffers.out, DType::F32, packed(case.shape.out())),
-            ..buffers.args()
-        };
+        let args = buffers.args_of(
+            buffers.q_view(),
+            TensorView::new(&k, DType::F16, layout(case.shape.k())),
+            TensorView::new(&v, DType::F16, layout(case.shape.v())),
+        );
         let bound = bind(ctx, &plan, args);
         submit(ctx, |encoder| bound.encode(encoder));
         let (out, lse) = buffers.read::<f32>(ctx);

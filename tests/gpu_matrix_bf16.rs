@@ -13,8 +13,8 @@ use common::{Case, Exp, MASKS, Magnitudes, bound, rows, shape};
 use half::bf16;
 use wattn::cpu::{oracle, twins};
 use wattn::{
-    Attention, AttentionArgs, AttentionOutput, AttentionPlan, AttentionShape, Context, DType, DeviceCaps,
-    DispatchBudget, HostTensor, LSE_EMPTY, Mask, TensorView, Tier, Tiling, Workspace,
+    Attention, AttentionOutput, AttentionPlan, AttentionShape, Context, DType, DeviceCaps, DispatchBudget, HostTensor,
+    LSE_EMPTY, Mask, TensorView, Tier, Tiling, Workspace,
 };
 
 /// With one adapter and tiling after another: for what depends on no tiling.
@@ -425,8 +425,7 @@ fn strided_tensors_and_out_in_bf16() {
             TensorView::new(buffer, DType::BF16, layout)
         };
         let shape = case.shape;
-        let args =
-            AttentionArgs { q: view(&q, shape.q()), k: view(&k, shape.k()), v: view(&v, shape.v()), ..buffers.args() };
+        let args = buffers.args_of(view(&q, shape.q()), view(&k, shape.k()), view(&v, shape.v()));
         let bound = bind(ctx, &plan, args);
         submit(ctx, |encoder| bound.encode(encoder));
         let (out, lse) = buffers.read::<bf16>(ctx);

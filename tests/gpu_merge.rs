@@ -71,12 +71,12 @@ fn run_planned(ctx: &Context, caps: &DeviceCaps, parts: &Parts, offset: usize) -
     let plan = MergePlan::new(&parts.problem, caps).unwrap();
     let bound = Merge::prepare(ctx, &plan)
         .unwrap()
-        .bind(MergeArgs {
-            parts_out: TensorView::new(&parts_out, DType::F32, layout(num_parts, num_rows, head_dim_v)),
-            parts_lse: TensorView::new(&parts_lse, DType::F32, layout(num_parts, num_rows, 1)),
-            out: TensorViewMut::new(&out, DType::F32, layout(1, num_rows, head_dim_v)),
-            lse: TensorViewMut::new(&lse, DType::F32, layout(1, num_rows, 1)),
-        })
+        .bind(MergeArgs::new(
+            TensorView::new(&parts_out, DType::F32, layout(num_parts, num_rows, head_dim_v)),
+            TensorView::new(&parts_lse, DType::F32, layout(num_parts, num_rows, 1)),
+            TensorViewMut::new(&out, DType::F32, layout(1, num_rows, head_dim_v)),
+            TensorViewMut::new(&lse, DType::F32, layout(1, num_rows, 1)),
+        ))
         .unwrap();
     submit(ctx, |encoder| bound.encode(encoder));
     let unguarded = |buffer, len: usize| {

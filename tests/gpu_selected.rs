@@ -19,15 +19,15 @@ fn plan_of<T: Element>(case: &SelectedCase<T>, ctx: &Context, tier: Tier, tiling
 }
 
 fn run<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &SelectedCase<T>) -> AttentionOutput {
-    pollster::block_on(ctx.attend_selected_planned(plan, &case.case.inputs(), &case.blocks)).unwrap()
+    pollster::block_on(ctx.attend_planned(plan, &case.case.inputs().with_blocks(&case.blocks))).unwrap()
 }
 
 fn run_twins<T: Element>(plan: &AttentionPlan, case: &SelectedCase<T>) -> AttentionOutput {
     let (shape, num_parts) = (&case.case.shape, plan.tiling().num_splits);
     if num_parts == 1 {
-        return twins::attend_prefill(plan, &case.case.inputs(), Some(&case.blocks)).unwrap();
+        return twins::attend_prefill(plan, &case.case.inputs().with_blocks(&case.blocks)).unwrap();
     }
-    let partials = twins::attend_decode(plan, &case.case.inputs(), Some(&case.blocks)).unwrap();
+    let partials = twins::attend_decode(plan, &case.case.inputs().with_blocks(&case.blocks)).unwrap();
     let num_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
     let problem = MergeProblem { num_parts, num_rows, head_dim_v: shape.head_dim_v };
     let (out, lse) = twins::merge_splits(&problem, &partials.out, &partials.lse).unwrap();
@@ -79,7 +79,9 @@ fn the_golden_vectors() {
         for tier in tiers(ctx.caps(), &[DType::F32]) {
             for golden in golden::all().iter().filter(|golden| !golden.rows.is_empty()) {
                 let blocks = ctx.select_blocking(&golden.problem, &golden.selection_inputs(), tier).unwrap();
-                let got = ctx.attend_selected_blocking(&golden.attention(), &golden.inputs(), &blocks, tier).unwrap();
+                let got = ctx
+                    .attend_with_tier_blocking(&golden.attention(), &golden.inputs().with_blocks(&blocks), tier)
+                    .unwrap();
                 for row in &golden.rows {
                     let what = format!("{} {tier} {} head {}", ctx.describe(), golden.name, row.q_head);
                     let at = (0, golden.q_index() as usize, row.q_head as usize);
@@ -168,7 +170,7 @@ fn keeping_everything_is_dense_attention() {
         for ctx in contexts() {
             for tier in tiers(ctx.caps(), &[DType::F32]) {
                 let problem = case.problem().selected_blocks(selection);
-                let got = ctx.attend_selected_blocking(&problem, &case.inputs(), &blocks, tier).unwrap();
+                let got = ctx.attend_with_tier_blocking(&problem, &case.inputs().with_blocks(&blocks), tier).unwrap();
                 let what = format!("{} {tier} {granularity}", ctx.describe());
                 // No tile is smaller.
                 case.check_with(&got, Exp::Gpu(16), &what);
@@ -271,12 +273,11 @@ fn attend_raw(
     let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiny_tiling(ctx.caps(), tier, 1)).unwrap();
     let buffers = common::gpu::Buffers::new(ctx, case, &problem);
     let (indices, counts) = (common::gpu::buffer(ctx, indices), common::gpu::buffer(ctx, counts));
-    let mut args = buffers.args();
-    args.blocks = Some(SelectedBlocks {
+    let lists = SelectedBlocks {
         block_indices: U32View::new(&indices, 0, indices.size() / 4),
         block_counts: U32View::new(&counts, 0, counts.size() / 4),
-    });
-    let bound = common::gpu::bind(ctx, &plan, args);
+    };
+    let bound = common::gpu::bind(ctx, &plan, buffers.args().with_blocks(lists));
     common::gpu::submit(ctx, |encoder| bound.encode(encoder));
     buffers.read(ctx).0
 }

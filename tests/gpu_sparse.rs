@@ -40,12 +40,12 @@ impl Layer {
             .map(|words| buffer(ctx, &vec![7u32; words as usize]));
         let view = |buffer| U32View::new(buffer, 0, wgpu::Buffer::size(buffer) / 4);
         let blocks = SelectedBlocks { block_indices: view(&indices), block_counts: view(&counts) };
-        let mut args = buffers.args();
+        let args = buffers.args();
         let plan = SelectionPlan::with_tier(&selection, ctx.caps(), tier).unwrap();
-        let selecting = SelectionArgs { q: args.q, k: args.k, seq_lens_kv: args.seq_lens_kv, blocks };
+        let selecting = SelectionArgs::new(args.q(), args.k(), blocks).with_seq_lens_kv(args.seq_lens_kv());
         let select = Selection::prepare(ctx, &plan).unwrap().bind(selecting).unwrap();
-        args.blocks = Some(blocks);
-        let attend = bind(ctx, &AttentionPlan::with_tier(&problem, ctx.caps(), tier).unwrap(), args);
+        let attend =
+            bind(ctx, &AttentionPlan::with_tier(&problem, ctx.caps(), tier).unwrap(), args.with_blocks(blocks));
         Self { selection, buffers, select, attend, indices, counts }
     }
 

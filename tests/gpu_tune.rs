@@ -73,7 +73,7 @@ fn what_wins_is_right_and_is_taken() {
         }
         // One-shot calls take it too, and are right.
         let [q, k, v] = [random::<f32>(SHAPE.q(), 1), random(SHAPE.k(), 2), random(SHAPE.v(), 3)];
-        let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+        let inputs = HostInputs::new(&q, &k, &v);
         let [problem, ..] = problems();
         let got = with.attend_blocking(&problem, &inputs).unwrap();
         let expected = cpu::oracle::attend(&problem, &inputs).unwrap();

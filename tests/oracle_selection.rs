@@ -118,7 +118,7 @@ fn attention_of_a_full_list_is_dense_attention() {
             for (b, s, m) in (0..2).flat_map(|b| (0..2).flat_map(move |s| (0..3).map(move |m| (b, s, m)))) {
                 blocks.set_list(b, s, m, &starts);
             }
-            let got = oracle::attend_selected(&problem, &case.inputs(), &blocks).unwrap();
+            let got = oracle::attend(&problem, &case.inputs().with_blocks(&blocks)).unwrap();
             assert_eq!(got, case.oracle(), "{mask}, blocks of {block_size}");
         }
     }
@@ -152,7 +152,7 @@ fn attention_attends_to_each_key_once_by_the_three_rules() {
     // Every weight counts: with v = 1 they sum to 1.
     let (q, k) = (common::random(shape.q(), 1), common::random(shape.k(), 2));
     let v: HostTensor = common::fill(shape.v(), |_| 1.0);
-    let inputs = wattn::HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
-    let (out, _) = oracle::attend_selected_row(&problem, &inputs, &blocks, 0, 0, 0);
+    let inputs = wattn::HostInputs::new(&q, &k, &v);
+    let (out, _) = oracle::attend_row(&problem, &inputs.with_blocks(&blocks), 0, 0, 0);
     assert!(out.iter().all(|x| (x - 1.0).abs() < 1e-12), "{out:?}");
 }

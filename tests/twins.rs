@@ -27,7 +27,7 @@ fn plan<T: Element>(case: &Case<T>, tiling: Tiling) -> AttentionPlan {
 
 /// Decode and merge, as the plan's two dispatches do.
 fn split<T: Element>(case: &Case<T>, plan: &AttentionPlan) -> AttentionOutput {
-    let partials = twins::attend_decode(plan, &case.inputs(), None).unwrap();
+    let partials = twins::attend_decode(plan, &case.inputs()).unwrap();
     let shape = &case.shape;
     let num_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
     let problem = MergeProblem { num_parts: plan.tiling().num_splits, num_rows, head_dim_v: shape.head_dim_v };
@@ -40,11 +40,7 @@ fn check<T: Element>(case: &Case<T>, tiling: Tiling) {
     // bound for devices covers it.
     let exp = Exp::Gpu(tiling.tile_kv());
     let prefill = plan(case, tiling);
-    case.check_with(
-        &twins::attend_prefill(&prefill, &case.inputs(), None).unwrap(),
-        exp,
-        &format!("{case:?} {tiling:?}"),
-    );
+    case.check_with(&twins::attend_prefill(&prefill, &case.inputs()).unwrap(), exp, &format!("{case:?} {tiling:?}"));
     for num_splits in [2, 3, 7] {
         let tiling = Tiling { num_splits, ..tiling };
         case.check_with(&split(case, &plan(case, tiling)), exp, &format!("{case:?} {tiling:?}"));
@@ -124,7 +120,7 @@ fn lengths_of_their_own_never_read_past_the_end() {
 fn empty_splits_say_so() {
     let case = Case::<f32>::random(shape(1, [1, 33], [1, 1]), Mask::Full, 5);
     let plan = plan(&case, Tiling { num_splits: 7, ..TINY });
-    let partials = twins::attend_decode(&plan, &case.inputs(), None).unwrap();
+    let partials = twins::attend_decode(&plan, &case.inputs()).unwrap();
     let empty: Vec<bool> = partials.lse.iter().map(|&lse| lse == LSE_EMPTY).collect();
     // Three tiles of 16 keys: those that end at split 7 / 3, 14 / 3 and 7, rounded up.
     assert_eq!(empty, [true, true, false, true, false, true, false]);

@@ -36,18 +36,13 @@ pub(crate) struct OracleRows {
 }
 
 impl OracleRows {
-    /// `blocks` go with the problem.
     pub(crate) fn of(
         problem: &AttentionProblem,
         inputs: &HostInputs<'_>,
-        blocks: Option<&HostBlocks>,
         rows: impl Iterator<Item = [u32; 3]>,
     ) -> Self {
         let of_row = |row @ [batch, q_index, q_head]: [u32; 3]| {
-            let (out, lse) = match blocks {
-                Some(blocks) => cpu::oracle::attend_selected_row(problem, inputs, blocks, batch, q_index, q_head),
-                None => cpu::oracle::attend_row(problem, inputs, batch, q_index, q_head),
-            };
+            let (out, lse) = cpu::oracle::attend_row(problem, inputs, batch, q_index, q_head);
             (row, out, lse)
         };
         Self { bound: bound(problem), rows: rows.map(of_row).collect() }
@@ -89,7 +84,8 @@ pub(super) fn check_attention(
 ) -> Check {
     let sparse = case.sparse_problem();
     let problem = sparse.as_ref().filter(|_| blocks.is_some()).unwrap_or_else(|| case.problem());
-    OracleRows::of(problem, &tensors.inputs(), blocks, sampled_rows(problem.shape())).check(got)
+    let inputs = HostInputs { blocks, ..tensors.inputs() };
+    OracleRows::of(problem, &inputs, sampled_rows(problem.shape())).check(got)
 }
 
 /// Ten times the error that was seen in f32, with |out| below 1 and lse about 10; the tests hold the exact bound. 16 bits
@@ -107,7 +103,7 @@ pub(super) fn check_lists(selection: &SelectionProblem, tensors: &Tensors, got: 
     let [_, num_sets, q_blocks, _] = got.shape();
     let first = (q_blocks - 1) * selection.blocks().block_size_q;
     let (last_block, q) = last_queries(selection, tensors, first)?;
-    let inputs = SelectionInputs { q: &q, k: tensors.inputs().k, seq_lens_kv: None };
+    let inputs = SelectionInputs::new(&q, tensors.inputs().k);
     let expected = cpu::oracle::select(&last_block, &inputs)?;
     let differ = (0..num_sets).filter(|&set| got.list(0, set, q_blocks - 1) != expected.list(0, set, 0));
     Ok(Check { compared: num_sets.into(), error: differ.count() as f64, bound: 0.0 })
@@ -168,7 +164,7 @@ mod tests {
                 let check = check_lists(selection, &tensors, &blocks).unwrap();
                 assert!(check.passed() && check.compared > 0, "{check:?}");
                 let sparse = case.sparse_problem().unwrap();
-                let got = cpu::attend_selected(&sparse, &tensors.inputs(), &blocks).unwrap();
+                let got = cpu::attend(&sparse, &tensors.inputs().with_blocks(&blocks)).unwrap();
                 assert!(check_attention(&case, &tensors, Some(&blocks), &got).passed());
                 let last = blocks.shape()[2] - 1;
                 let shorter = blocks.list(0, 0, last)[1..].to_vec();

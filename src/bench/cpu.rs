@@ -65,7 +65,7 @@ impl<T: Element> CpuRun<T> {
     fn attend(&mut self) -> Result<()> {
         let (_, problem) = self.sparse.as_ref().ok_or(NO_SELECTION)?;
         let blocks = self.blocks.as_ref().ok_or(NOT_SELECTED)?;
-        self.output = Some(black_box(cpu::attend_selected(problem, &self.tensors.inputs(), blocks)?));
+        self.output = Some(black_box(cpu::attend(problem, &self.tensors.inputs().with_blocks(blocks))?));
         Ok(())
     }
 }

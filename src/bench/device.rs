@@ -83,15 +83,9 @@ impl Outputs {
         [q, k, v]: [TensorView<'a>; 3],
         blocks: Option<SelectedBlocks<'a>>,
     ) -> AttentionArgs<'a> {
-        AttentionArgs {
-            q,
-            k,
-            v,
-            seq_lens_kv: None,
-            blocks,
-            out: TensorViewMut::new(&self.out, self.dtype, seq_major(self.shape.out())),
-            lse: Some(TensorViewMut::new(&self.lse, DType::F32, seq_major(self.shape.lse()))),
-        }
+        AttentionArgs::new(q, k, v, TensorViewMut::new(&self.out, self.dtype, seq_major(self.shape.out())))
+            .with_blocks(blocks)
+            .with_lse(TensorViewMut::new(&self.lse, DType::F32, seq_major(self.shape.lse())))
     }
 
     /// Fills both with NaN, so that what a call leaves out shows.

@@ -184,7 +184,7 @@ impl Sparse {
         let prepared = Selection::prepare(ctx, &plan)?;
         let bind = |set: &Uploaded| {
             let [q, k, _] = set.views();
-            prepared.bind(SelectionArgs { q, k, seq_lens_kv: None, blocks })
+            prepared.bind(SelectionArgs::new(q, k, blocks))
         };
         let selections = inputs.sets().iter().map(bind).collect::<Result<_>>()?;
         let attending = Attending::new(ctx, attention, inputs, Some(blocks))?;

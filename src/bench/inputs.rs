@@ -28,7 +28,7 @@ impl Tensors {
 impl<T: Element> Tensors<T> {
     pub(crate) fn inputs(&self) -> HostInputs<'_, T> {
         let [q, k, v] = &self.0;
-        HostInputs { q, k, v, seq_lens_kv: None }
+        HostInputs::new(q, k, v)
     }
 }
 

@@ -32,23 +32,70 @@ pub struct Attention {
 /// The tensors of one attention call.
 #[derive(Debug)]
 pub struct AttentionArgs<'a> {
-    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
-    pub q: TensorView<'a>,
-    /// `[batch, seq_len_kv, num_kv_heads, head_dim]`.
-    pub k: TensorView<'a>,
-    /// `[batch, seq_len_kv, num_kv_heads, head_dim_v]`.
-    pub v: TensorView<'a>,
-    /// `[batch]`: keys of each sequence, exactly when the problem says
+    pub(crate) q: TensorView<'a>,
+    pub(crate) k: TensorView<'a>,
+    pub(crate) v: TensorView<'a>,
+    pub(crate) out: TensorViewMut<'a>,
+    pub(crate) seq_lens_kv: Option<U32View<'a>>,
+    pub(crate) blocks: Option<SelectedBlocks<'a>>,
+    pub(crate) lse: Option<TensorViewMut<'a>>,
+}
+
+impl<'a> AttentionArgs<'a> {
+    /// q `[batch, seq_len_q, num_q_heads, head_dim]`, k `[batch, seq_len_kv, num_kv_heads, head_dim]`, v
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim_v]` and out `[batch, seq_len_q, num_q_heads, head_dim_v]`.
+    #[must_use]
+    pub const fn new(q: TensorView<'a>, k: TensorView<'a>, v: TensorView<'a>, out: TensorViewMut<'a>) -> Self {
+        Self { q, k, v, out, seq_lens_kv: None, blocks: None, lse: None }
+    }
+
+    /// Sets the keys of each sequence, `[batch]`, exactly when the problem says
     /// [`with_seq_lens_kv`](crate::AttentionProblem::with_seq_lens_kv). The kernels clamp values to `seq_len_kv`.
-    pub seq_lens_kv: Option<U32View<'a>>,
-    /// Lists of blocks, exactly when the problem says
+    #[must_use]
+    pub fn with_seq_lens_kv(mut self, seq_lens_kv: impl Into<Option<U32View<'a>>>) -> Self {
+        self.seq_lens_kv = seq_lens_kv.into();
+        self
+    }
+
+    /// Sets the lists of blocks, exactly when the problem says
     /// [`selected_blocks`](crate::AttentionProblem::selected_blocks).
-    pub blocks: Option<SelectedBlocks<'a>>,
-    /// `[batch, seq_len_q, num_q_heads, head_dim_v]`.
-    pub out: TensorViewMut<'a>,
-    /// f32, natural log, `[batch, seq_len_q, num_q_heads, 1]`, exactly when the problem says
+    #[must_use]
+    pub fn with_blocks(mut self, blocks: impl Into<Option<SelectedBlocks<'a>>>) -> Self {
+        self.blocks = blocks.into();
+        self
+    }
+
+    /// Sets where the lse goes: f32, natural log, `[batch, seq_len_q, num_q_heads, 1]`, exactly when the problem says
     /// [`with_lse`](crate::AttentionProblem::with_lse).
-    pub lse: Option<TensorViewMut<'a>>,
+    #[must_use]
+    pub fn with_lse(mut self, lse: impl Into<Option<TensorViewMut<'a>>>) -> Self {
+        self.lse = lse.into();
+        self
+    }
+
+    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
+    #[must_use]
+    pub const fn q(&self) -> TensorView<'a> {
+        self.q
+    }
+
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim]`.
+    #[must_use]
+    pub const fn k(&self) -> TensorView<'a> {
+        self.k
+    }
+
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim_v]`.
+    #[must_use]
+    pub const fn v(&self) -> TensorView<'a> {
+        self.v
+    }
+
+    /// The keys of each sequence, if they were set.
+    #[must_use]
+    pub const fn seq_lens_kv(&self) -> Option<U32View<'a>> {
+        self.seq_lens_kv
+    }
 }
 
 /// Lists of blocks in GPU buffers: what a selection wrote, or a caller's own. The kernels rely on what

@@ -19,14 +19,25 @@ pub struct Merge {
 /// The tensors of one merge, all f32.
 #[derive(Debug)]
 pub struct MergeArgs<'a> {
-    /// `[num_parts, num_rows, 1, head_dim_v]`, contiguous ([`Layout::seq_major`]).
-    pub parts_out: TensorView<'a>,
-    /// `[num_parts, num_rows, 1, 1]`, contiguous, natural log; [`LSE_EMPTY`](crate::LSE_EMPTY) marks an empty part.
-    pub parts_lse: TensorView<'a>,
-    /// `[1, num_rows, 1, head_dim_v]`.
-    pub out: TensorViewMut<'a>,
-    /// `[1, num_rows, 1, 1]`, natural log.
-    pub lse: TensorViewMut<'a>,
+    pub(crate) parts_out: TensorView<'a>,
+    pub(crate) parts_lse: TensorView<'a>,
+    pub(crate) out: TensorViewMut<'a>,
+    pub(crate) lse: TensorViewMut<'a>,
+}
+
+impl<'a> MergeArgs<'a> {
+    /// Parts, contiguous ([`Layout::seq_major`]): their out `[num_parts, num_rows, 1, head_dim_v]`, their lse
+    /// `[num_parts, num_rows, 1, 1]`, natural log, where [`LSE_EMPTY`](crate::LSE_EMPTY) marks an empty part. Then what they
+    /// are merged into: out `[1, num_rows, 1, head_dim_v]` and lse `[1, num_rows, 1, 1]`, natural log.
+    #[must_use]
+    pub const fn new(
+        parts_out: TensorView<'a>,
+        parts_lse: TensorView<'a>,
+        out: TensorViewMut<'a>,
+        lse: TensorViewMut<'a>,
+    ) -> Self {
+        Self { parts_out, parts_lse, out, lse }
+    }
 }
 
 impl Merge {

@@ -1,6 +1,6 @@
 //! Slices in, vectors out: the convenient way, which uploads, computes and reads back in one call.
 
-use super::{Attention, AttentionArgs, SelectedBlocks, U32View};
+use super::{Attention, AttentionArgs, Lists, U32View};
 use crate::{
     AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, Element, Error, HostInputs, HostTensor, Layout,
     Result, TensorView, TensorViewMut, Tier,
@@ -46,7 +46,7 @@ impl Context {
         plan: &AttentionPlan,
         inputs: &HostInputs<'_, T>,
     ) -> Result<AttentionOutput> {
-        self.start(plan, inputs, None)?.output(self, plan.problem()).await
+        self.start(plan, inputs)?.output(self, plan.problem()).await
     }
 
     /// [`Context::attend`], waiting on this thread.
@@ -74,11 +74,11 @@ impl Context {
         tier: Tier,
     ) -> Result<AttentionOutput> {
         let plan = self.one_shot_plan(problem, inputs, tier)?;
-        self.start(&plan, inputs, None)?.output_blocking(self, problem)
+        self.start(&plan, inputs)?.output_blocking(self, problem)
     }
 
     /// The plan for the caller's problem, with the outputs that a one-shot call gives.
-    pub(super) fn one_shot_plan<T: Element>(
+    fn one_shot_plan<T: Element>(
         &self,
         problem: &AttentionProblem,
         inputs: &HostInputs<'_, T>,
@@ -93,12 +93,7 @@ impl Context {
     }
 
     /// Uploads, encodes and submits; the results are still on the device.
-    pub(super) fn start<T: Element>(
-        &self,
-        plan: &AttentionPlan,
-        inputs: &HostInputs<'_, T>,
-        blocks: Option<SelectedBlocks<'_>>,
-    ) -> Result<Buffers> {
+    fn start<T: Element>(&self, plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<Buffers> {
         let problem = plan.problem();
         inputs.validate(problem)?;
         let shape = problem.shape();
@@ -110,6 +105,7 @@ impl Context {
             }
         }
         let attention = Attention::prepare(self, plan)?;
+        let blocks = inputs.blocks.map(|blocks| Lists::upload(self, blocks)).transpose()?;
         let buffers = self.scoped("uploading q, k and v", || Buffers::new(self, problem, inputs))?;
         let view = |buffer, [batch, seq, heads, dim]: [u32; 4]| {
             TensorView::new(buffer, problem.dtype(), Layout::seq_major(batch, seq, heads, dim))
@@ -117,15 +113,19 @@ impl Context {
         let view_mut = |buffer, [batch, seq, heads, dim]: [u32; 4]| {
             TensorViewMut::new(buffer, DType::F32, Layout::seq_major(batch, seq, heads, dim))
         };
-        let bound = attention.bind(AttentionArgs {
-            q: view(&buffers.q, shape.q()),
-            k: view(&buffers.k, shape.k()),
-            v: view(&buffers.v, shape.v()),
-            seq_lens_kv: buffers.seq_lens_kv.as_ref().map(|buffer| U32View::new(buffer, 0, shape.batch_size.into())),
-            blocks,
-            out: view_mut(&buffers.out, shape.out()),
-            lse: Some(view_mut(&buffers.lse, shape.lse())),
-        })?;
+        let bound = attention.bind(
+            AttentionArgs::new(
+                view(&buffers.q, shape.q()),
+                view(&buffers.k, shape.k()),
+                view(&buffers.v, shape.v()),
+                view_mut(&buffers.out, shape.out()),
+            )
+            .with_seq_lens_kv(
+                buffers.seq_lens_kv.as_ref().map(|buffer| U32View::new(buffer, 0, shape.batch_size.into())),
+            )
+            .with_blocks(blocks.as_ref().map(Lists::view))
+            .with_lse(view_mut(&buffers.lse, shape.lse())),
+        )?;
         self.scoped("submitting attention", || bound.submit(self))?;
         Ok(buffers)
     }
@@ -140,7 +140,7 @@ fn num_elements(shape: [u32; 4]) -> u64 {
     shape.iter().map(|&n| u64::from(n)).product()
 }
 
-pub(super) struct Buffers {
+struct Buffers {
     q: wgpu::Buffer,
     k: wgpu::Buffer,
     v: wgpu::Buffer,
@@ -150,7 +150,7 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    pub(super) async fn output(&self, ctx: &Context, problem: &AttentionProblem) -> Result<AttentionOutput> {
+    async fn output(&self, ctx: &Context, problem: &AttentionProblem) -> Result<AttentionOutput> {
         let shape = problem.shape();
         Ok(AttentionOutput {
             out: ctx.read(result_view(&self.out, shape.out())).await?,
@@ -159,7 +159,7 @@ impl Buffers {
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    pub(super) fn output_blocking(&self, ctx: &Context, problem: &AttentionProblem) -> Result<AttentionOutput> {
+    fn output_blocking(&self, ctx: &Context, problem: &AttentionProblem) -> Result<AttentionOutput> {
         let shape = problem.shape();
         Ok(AttentionOutput {
             out: ctx.read_blocking(result_view(&self.out, shape.out()))?,

@@ -25,27 +25,44 @@ pub struct Selection {
 /// The tensors of one selection.
 #[derive(Debug)]
 pub struct SelectionArgs<'a> {
-    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
-    pub q: TensorView<'a>,
-    /// `[batch, seq_len_kv, num_kv_heads, head_dim]`.
-    pub k: TensorView<'a>,
-    /// `[batch]`: keys of each sequence, exactly when the problem says
+    pub(crate) q: TensorView<'a>,
+    pub(crate) k: TensorView<'a>,
+    pub(crate) blocks: SelectedBlocks<'a>,
+    pub(crate) seq_lens_kv: Option<U32View<'a>>,
+}
+
+impl<'a> SelectionArgs<'a> {
+    /// q `[batch, seq_len_q, num_q_heads, head_dim]`, k `[batch, seq_len_kv, num_kv_heads, head_dim]`, and where the lists
+    /// go: two buffers of the caller's, which attention then reads.
+    #[must_use]
+    pub const fn new(q: TensorView<'a>, k: TensorView<'a>, blocks: SelectedBlocks<'a>) -> Self {
+        Self { q, k, blocks, seq_lens_kv: None }
+    }
+
+    /// Sets the keys of each sequence, `[batch]`, exactly when the problem says
     /// [`with_seq_lens_kv`](crate::SelectionProblem::with_seq_lens_kv). The kernels clamp values to `seq_len_kv`.
-    pub seq_lens_kv: Option<U32View<'a>>,
-    /// Where the lists go: two buffers of the caller's, which attention then reads.
-    pub blocks: SelectedBlocks<'a>,
+    #[must_use]
+    pub fn with_seq_lens_kv(mut self, seq_lens_kv: impl Into<Option<U32View<'a>>>) -> Self {
+        self.seq_lens_kv = seq_lens_kv.into();
+        self
+    }
 }
 
 /// Memory of a selection. `samples` and `scratch` may be shared by calls that are encoded one after another, whatever their
 /// sizes; `cache` carries what stages keep from step to step, so that each layer needs its own.
 #[derive(Clone, Copy, Debug)]
 pub struct SelectionMemory<'a> {
-    /// At least [`SelectionPlan::samples_bytes`].
-    pub samples: &'a Workspace,
-    /// At least [`SelectionPlan::scratch_bytes`].
-    pub scratch: &'a Workspace,
-    /// At least [`SelectionPlan::cache_bytes`].
-    pub cache: &'a Workspace,
+    pub(crate) samples: &'a Workspace,
+    pub(crate) scratch: &'a Workspace,
+    pub(crate) cache: &'a Workspace,
+}
+
+impl<'a> SelectionMemory<'a> {
+    /// At least [`SelectionPlan::samples_bytes`], [`SelectionPlan::scratch_bytes`] and [`SelectionPlan::cache_bytes`].
+    #[must_use]
+    pub const fn new(samples: &'a Workspace, scratch: &'a Workspace, cache: &'a Workspace) -> Self {
+        Self { samples, scratch, cache }
+    }
 }
 
 impl Selection {
@@ -84,7 +101,7 @@ impl Selection {
         let new = |bytes| Workspace::new(&self.ctx, bytes);
         let samples = new(self.plan.samples_bytes())?;
         let (scratch, cache) = (new(self.plan.scratch_bytes())?, new(self.plan.cache_bytes())?);
-        self.bind_with(args, SelectionMemory { samples: &samples, scratch: &scratch, cache: &cache })
+        self.bind_with(args, SelectionMemory::new(&samples, &scratch, &cache))
     }
 
     /// Checks the views and binds their buffers for any number of `encode` calls.

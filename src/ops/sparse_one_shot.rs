@@ -1,10 +1,9 @@
-//! Selection and block-sparse attention over tensors in host memory, in one call each.
+//! Selection over tensors in host memory, in one call.
 
-use super::one_shot::Buffers;
 use super::{Lists, Selection, SelectionArgs, U32View};
 use crate::{
-    AttentionOutput, AttentionPlan, AttentionProblem, Context, Element, Error, HostBlocks, HostInputs, HostTensor,
-    Layout, Result, SelectionInputs, SelectionPlan, SelectionProblem, TensorView, Tier,
+    Context, Element, HostBlocks, HostTensor, Layout, Result, SelectionInputs, SelectionPlan, SelectionProblem,
+    TensorView, Tier,
 };
 
 impl Context {
@@ -42,70 +41,6 @@ impl Context {
         lists.read_blocking(self)
     }
 
-    /// Block-sparse attention over tensors in host memory. `out` is read back as f32, and the lse always.
-    ///
-    /// # Errors
-    /// Those of [`HostInputs::validate`], of [`HostBlocks::validate`], of [`AttentionPlan::with_tier`], of
-    /// [`Attention::bind`](crate::Attention::bind) and of [`Context::read`].
-    ///
-    /// # Cost
-    /// Compiles on a cache miss, allocates all buffers, submits, and reads back.
-    pub async fn attend_selected<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-        blocks: &HostBlocks,
-        tier: Tier,
-    ) -> Result<AttentionOutput> {
-        let plan = self.one_shot_plan(problem, inputs, tier)?;
-        self.attend_selected_planned(&plan, inputs, blocks).await
-    }
-
-    /// [`Context::attend_selected`] with a plan, as [`Context::attend_planned`].
-    ///
-    /// # Errors
-    /// Those of [`Context::attend_selected`].
-    pub async fn attend_selected_planned<T: Element>(
-        &self,
-        plan: &AttentionPlan,
-        inputs: &HostInputs<'_, T>,
-        blocks: &HostBlocks,
-    ) -> Result<AttentionOutput> {
-        let buffers = self.start_selected(plan, inputs, blocks)?;
-        buffers.output(self, plan.problem()).await
-    }
-
-    /// [`Context::attend_selected`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Context::attend_selected`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn attend_selected_blocking<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-        blocks: &HostBlocks,
-        tier: Tier,
-    ) -> Result<AttentionOutput> {
-        let plan = self.one_shot_plan(problem, inputs, tier)?;
-        self.start_selected(&plan, inputs, blocks)?.output_blocking(self, problem)
-    }
-
-    fn start_selected<T: Element>(
-        &self,
-        plan: &AttentionPlan,
-        inputs: &HostInputs<'_, T>,
-        blocks: &HostBlocks,
-    ) -> Result<Buffers> {
-        let (problem, needed) = (plan.problem(), "is required by the problem");
-        let selection =
-            problem.block_selection().ok_or(Error::Argument { argument: "selected_blocks", rule: needed })?;
-        inputs.validate(problem)?;
-        blocks.validate(selection, problem.shape(), inputs.seq_lens_kv)?;
-        let lists = Lists::upload(self, blocks)?;
-        self.start(plan, inputs, Some(lists.view()))
-    }
-
     /// Uploads, encodes and submits; the lists are still on the device.
     fn start_selection<T: Element>(
         &self,
@@ -128,12 +63,10 @@ impl Context {
             TensorView::new(buffer, problem.dtype(), Layout::seq_major(batch, seq, heads, dim))
         };
         let shape = problem.shape();
-        let bound = selection.bind(SelectionArgs {
-            q: view(&q, shape.q()),
-            k: view(&k, shape.k()),
-            seq_lens_kv: lens.as_ref().map(|buffer| U32View::new(buffer, 0, shape.batch_size.into())),
-            blocks: lists.view(),
-        })?;
+        let bound = selection.bind(
+            SelectionArgs::new(view(&q, shape.q()), view(&k, shape.k()), lists.view())
+                .with_seq_lens_kv(lens.as_ref().map(|buffer| U32View::new(buffer, 0, shape.batch_size.into()))),
+        )?;
         self.scoped("submitting a selection", || bound.submit(self))?;
         Ok(lists)
     }

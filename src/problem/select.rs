@@ -2,7 +2,7 @@
 
 use super::blocks::{BlockSelection, Granularity};
 use super::{HeadReduction, Hip, InfiniteHip, Preset, Stage};
-use crate::{AttentionShape, DType, Element, Error, HostTensor, Mask, Result};
+use crate::{AttentionShape, DType, Error, Mask, Result};
 
 /// How blocks are found.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -346,43 +346,5 @@ impl SelectionProblem {
             }
         }
         Ok(())
-    }
-}
-
-/// q and k in host memory, and the key length of each sequence.
-#[derive(Clone, Copy, Debug)]
-pub struct SelectionInputs<'a, T = f32> {
-    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
-    pub q: &'a HostTensor<T>,
-    /// `[batch, seq_len_kv, num_kv_heads, head_dim]`.
-    pub k: &'a HostTensor<T>,
-    /// Keys of each sequence that count; `None`: all `seq_len_kv` of them. A value past `seq_len_kv` is an error.
-    pub seq_lens_kv: Option<&'a [u32]>,
-}
-
-impl<T: Element> SelectionInputs<'_, T> {
-    /// Checks the tensors against the problem.
-    ///
-    /// # Errors
-    /// What [`SelectionProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
-    /// [`Error::Invalid`] naming the tensor.
-    pub fn validate(&self, problem: &SelectionProblem) -> Result<()> {
-        problem.validate()?;
-        if T::DTYPE != problem.dtype {
-            return Err(Error::DType { tensor: "q", expected: problem.dtype, actual: T::DTYPE });
-        }
-        let shape = problem.shape();
-        for (tensor, given, expected) in [("q", self.q, shape.q()), ("k", self.k, shape.k())] {
-            if given.shape() != expected {
-                return Err(Error::Shape { tensor, expected, actual: given.shape() });
-            }
-        }
-        crate::cpu::validate_seq_lens(self.seq_lens_kv, shape)
-    }
-
-    /// The number of keys of one sequence.
-    #[must_use]
-    pub fn seq_len_kv(&self, batch: u32) -> u32 {
-        self.seq_lens_kv.map_or(self.k.shape()[1], |lens| lens[batch as usize])
     }
 }

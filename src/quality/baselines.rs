@@ -18,7 +18,7 @@ use crate::{HostBlocks, Result, SelectionProblem};
 pub fn random_blocks(problem: &SelectionProblem, seq_lens_kv: Option<&[u32]>, seed: u64) -> Result<HostBlocks> {
     problem.validate()?;
     let shape = problem.shape();
-    crate::cpu::validate_seq_lens(seq_lens_kv, shape)?;
+    crate::problem::validate_seq_lens(seq_lens_kv, shape)?;
     let blocks = problem.blocks();
     let indices_shape = blocks.indices_shape(shape);
     let all = lists(indices_shape);

@@ -211,6 +211,6 @@ impl SyntheticInputs {
     /// As a call takes them.
     #[must_use]
     pub const fn inputs(&self) -> HostInputs<'_> {
-        HostInputs { q: &self.q, k: &self.k, v: &self.v, seq_lens_kv: None }
+        HostInputs::new(&self.q, &self.k, &self.v)
     }
 }

@@ -24,7 +24,7 @@ pub struct Quality {
 /// Compares block-sparse attention to `blocks` with dense attention, which the caller computed once, on the CPU.
 ///
 /// # Errors
-/// Those of [`cpu::attend_selected`] and [`block_recall`].
+/// Those of [`cpu::attend`] and [`block_recall`].
 ///
 /// # Cost
 /// Block-sparse attention, and the scores of dense attention.
@@ -35,7 +35,7 @@ pub fn compare<T: Element>(
     blocks: &HostBlocks,
     dense: &AttentionOutput,
 ) -> Result<Quality> {
-    let sparse = cpu::attend_selected(&problem.clone().selected_blocks(selection.blocks()), inputs, blocks)?;
+    let sparse = cpu::attend(&problem.clone().selected_blocks(selection.blocks()), &inputs.with_blocks(blocks))?;
     Ok(Quality {
         captured_mass: captured_mass(&sparse.lse, &dense.lse)?,
         recall: block_recall(selection, &inputs.for_selection(), blocks)?,

@@ -172,13 +172,13 @@ impl Stage {
         let tensors = Tensors::random([shape.q(), shape.k(), shape.v()]);
         let lens = problem.seq_lens_kv.then_some(lens);
         let blocks = problem.block_selection().map(|blocks| spread(blocks, &shape, lens.as_deref()));
-        let inputs = HostInputs { seq_lens_kv: lens.as_deref(), ..tensors.inputs() };
+        let inputs = HostInputs { seq_lens_kv: lens.as_deref(), blocks: blocks.as_ref(), ..tensors.inputs() };
         Ok(Self {
             inputs: Rotating::with_sets(ctx, Uploaded::new(ctx, shape, problem.dtype(), &tensors)?, 1)?,
             outputs: Outputs::new(ctx, &problem)?,
             seq_lens_kv: lens.as_deref().map(|lens| ctx.upload_u32("wattn.tune.lens", lens)).transpose()?,
             lists: blocks.as_ref().map(|blocks| Lists::upload(ctx, blocks)).transpose()?,
-            rows: OracleRows::of(&problem, &inputs, blocks.as_ref(), rows(&shape).into_iter()),
+            rows: OracleRows::of(&problem, &inputs, rows(&shape).into_iter()),
             problem,
         })
     }

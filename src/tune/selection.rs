@@ -7,8 +7,8 @@ use super::{Candidate, Options};
 use crate::bench::tools::{Clock, Rotating, Stamps, Tensors, Uploaded};
 use crate::ops::Lists;
 use crate::{
-    BoundSelection, Context, Error, HostBlocks, HostInputs, Result, Selection, SelectionArgs, SelectionInputs,
-    SelectionMethod, SelectionPlan, SelectionProblem, SelectionTiling, U32View, cpu,
+    BoundSelection, Context, Error, HostBlocks, Result, Selection, SelectionArgs, SelectionInputs, SelectionMethod,
+    SelectionPlan, SelectionProblem, SelectionTiling, U32View, cpu,
 };
 
 /// A selection on a device.
@@ -138,8 +138,7 @@ impl Stage {
         let shape = *problem.shape();
         let tensors = Tensors::random([shape.q(), shape.k(), [1, 1, 1, shape.head_dim_v]]);
         let lens = problem.seq_lens_kv.then_some(lens);
-        let HostInputs { q, k, .. } = tensors.inputs();
-        let inputs = SelectionInputs { q, k, seq_lens_kv: lens.as_deref() };
+        let inputs = SelectionInputs { seq_lens_kv: lens.as_deref(), ..tensors.inputs().for_selection() };
         // The numbers are the same in every type.
         let widened = SelectionProblem { dtype: crate::DType::F32, ..problem.clone() };
         Ok(Self {
@@ -161,7 +160,7 @@ impl Stage {
         let [q, k, _] = set.views();
         let batch_size = u64::from(self.problem.shape().batch_size);
         let seq_lens_kv = self.seq_lens_kv.as_ref().map(|lens| U32View::new(lens, 0, batch_size));
-        SelectionArgs { q, k, seq_lens_kv, blocks: self.lists.view() }
+        SelectionArgs::new(q, k, self.lists.view()).with_seq_lens_kv(seq_lens_kv)
     }
 }
 

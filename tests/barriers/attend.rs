@@ -212,7 +212,7 @@ fn selected<T: Element>(device: Device, case: common::Case<T>, selection: BlockS
         let got = output(&selected.case.shape, DType::F32, buffers);
         selected.check(&got, Exp::of(&plan));
         if plan.tiling().num_splits == 1 {
-            let twin = twins::attend_prefill(&plan, &selected.case.inputs(), Some(&selected.blocks)).unwrap();
+            let twin = twins::attend_prefill(&plan, &selected.case.inputs().with_blocks(&selected.blocks)).unwrap();
             let (twin, got) = ((twin.out.data(), twin.lse.data()), (got.out.data(), got.lse.data()));
             check_twin(plan.tier(), got, twin, &selected.name);
         }

@@ -36,17 +36,17 @@ impl Bound {
             [plan.samples_bytes(), plan.scratch_bytes(), plan.cache_bytes()].map(|bytes| buffer(ctx, &words(bytes)));
         let workspace = |buffer: &wgpu::Buffer| Workspace::from_buffer(buffer.clone()).unwrap();
         let view = |buffer, shape| TensorView::new(buffer, T::DTYPE, packed(shape));
-        let args = SelectionArgs {
-            q: view(&q, problem.shape().q()),
-            k: view(&k, problem.shape().k()),
-            seq_lens_kv: lens.as_ref().map(|lens| U32View::new(lens, 0, problem.shape().batch_size.into())),
-            blocks: SelectedBlocks {
+        let args = SelectionArgs::new(
+            view(&q, problem.shape().q()),
+            view(&k, problem.shape().k()),
+            SelectedBlocks {
                 block_indices: U32View::new(&indices, 0, (lists * shape[3]).into()),
                 block_counts: U32View::new(&counts, 0, lists.into()),
             },
-        };
-        let memory =
-            SelectionMemory { samples: &workspace(&samples), scratch: &workspace(&scratch), cache: &workspace(&cache) };
+        )
+        .with_seq_lens_kv(lens.as_ref().map(|lens| U32View::new(lens, 0, problem.shape().batch_size.into())));
+        let spaces = [&samples, &scratch, &cache].map(workspace);
+        let memory = SelectionMemory::new(&spaces[0], &spaces[1], &spaces[2]);
         let bound = Selection::prepare(ctx, plan).unwrap().bind_with(args, memory).unwrap();
         Self { bound, shape, k, lens, indices, counts, samples, scratch, cache }
     }

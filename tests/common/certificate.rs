@@ -190,7 +190,7 @@ impl<'a, T: Element> Replay<'a, T> {
 
     fn score(&self, q: &[f32], head: u32, key: i64) -> Score {
         let kv_head = head / self.problem.shape().group_size();
-        let k = self.inputs.k.row(self.batch, key as usize, kv_head as usize);
+        let k = self.inputs.k().row(self.batch, key as usize, kv_head as usize);
         let (mut dot, mut abs) = (0.0f64, 0.0f64);
         for (q, k) in q.iter().zip(k) {
             let product = f64::from(*q) * f64::from(k.to_f32());
@@ -205,7 +205,7 @@ impl<'a, T: Element> Replay<'a, T> {
     }
 
     fn scaled(&self, query: u32, head: u32) -> Vec<f32> {
-        let q = self.inputs.q.row(self.batch, query as usize, head as usize);
+        let q = self.inputs.q().row(self.batch, query as usize, head as usize);
         q.iter().map(|x| x.to_f32() * self.problem.scale()).collect()
     }
 
@@ -323,7 +323,7 @@ impl<'a, T: Element> Replay<'a, T> {
         let mean = |queries: &[u32]| {
             let mut mean = vec![0.0f32; self.problem.shape().head_dim as usize];
             for &query in queries {
-                let q = self.inputs.q.row(self.batch, query as usize, head as usize);
+                let q = self.inputs.q().row(self.batch, query as usize, head as usize);
                 mean.iter_mut().zip(q).for_each(|(mean, x)| *mean += x.to_f32());
             }
             mean.iter().map(|x| x / queries.len() as f32 * self.problem.scale()).collect()

@@ -36,11 +36,11 @@ pub struct GoldenRow {
 
 impl Golden {
     pub fn selection_inputs(&self) -> SelectionInputs<'_> {
-        SelectionInputs { q: &self.q, k: &self.k, seq_lens_kv: None }
+        SelectionInputs::new(&self.q, &self.k)
     }
 
     pub fn inputs(&self) -> HostInputs<'_> {
-        HostInputs { q: &self.q, k: &self.k, v: &self.v, seq_lens_kv: None }
+        HostInputs::new(&self.q, &self.k, &self.v)
     }
 
     /// Attention to the lists, scaled by `1 / sqrt(8)`.

@@ -223,22 +223,29 @@ impl Buffers {
     pub fn args(&self) -> AttentionArgs<'_> {
         let shape = self.problem.shape();
         let view = |buffer, shape| TensorView::new(buffer, self.problem.dtype(), packed(shape));
-        AttentionArgs {
-            q: view(&self.q, shape.q()),
-            k: view(&self.k, shape.k()),
-            v: view(&self.v, shape.v()),
-            seq_lens_kv: self.seq_lens_kv.as_ref().map(|lens| U32View::new(lens, 0, shape.batch_size.into())),
-            blocks: None,
-            out: TensorViewMut::new(&self.out, self.problem.stored_out_dtype(), packed(shape.out())),
-            lse: Some(TensorViewMut::new(&self.lse, DType::F32, packed(shape.lse()))),
-        }
+        self.args_of(self.q_view(), view(&self.k, shape.k()), view(&self.v, shape.v()))
+    }
+
+    pub fn q_view(&self) -> TensorView<'_> {
+        TensorView::new(&self.q, self.problem.dtype(), packed(self.problem.shape().q()))
+    }
+
+    /// The same with other tensors.
+    pub fn args_of<'a>(&'a self, q: TensorView<'a>, k: TensorView<'a>, v: TensorView<'a>) -> AttentionArgs<'a> {
+        let shape = self.problem.shape();
+        AttentionArgs::new(q, k, v, self.out_view())
+            .with_seq_lens_kv(self.seq_lens_kv.as_ref().map(|lens| U32View::new(lens, 0, shape.batch_size.into())))
+            .with_lse(TensorViewMut::new(&self.lse, DType::F32, packed(shape.lse())))
+    }
+
+    fn out_view(&self) -> TensorViewMut<'_> {
+        TensorViewMut::new(&self.out, self.problem.stored_out_dtype(), packed(self.problem.shape().out()))
     }
 
     /// `out` of any element type, and the lse.
     pub fn read<T: Element>(&self, ctx: &Context) -> (HostTensor<T>, HostTensor) {
-        let args = self.args();
         let lse = TensorView::new(&self.lse, DType::F32, packed(self.problem.shape().lse()));
-        (ctx.read_blocking(args.out.as_view()).unwrap(), ctx.read_blocking(lse).unwrap())
+        (ctx.read_blocking(self.out_view().as_view()).unwrap(), ctx.read_blocking(lse).unwrap())
     }
 }
 
@@ -259,9 +266,9 @@ pub fn run<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>) -> A
 pub fn run_twins<T: Element>(plan: &AttentionPlan, case: &Case<T>) -> AttentionOutput {
     let (shape, num_parts) = (&case.shape, plan.tiling().num_splits);
     if num_parts == 1 {
-        return twins::attend_prefill(plan, &case.inputs(), None).unwrap();
+        return twins::attend_prefill(plan, &case.inputs()).unwrap();
     }
-    let partials = twins::attend_decode(plan, &case.inputs(), None).unwrap();
+    let partials = twins::attend_decode(plan, &case.inputs()).unwrap();
     let num_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
     let problem = MergeProblem { num_parts, num_rows, head_dim_v: shape.head_dim_v };
     let (out, lse) = twins::merge_splits(&problem, &partials.out, &partials.lse).unwrap();

@@ -99,7 +99,8 @@ impl<T: Element> Case<T> {
     }
 
     pub fn inputs(&self) -> HostInputs<'_, T> {
-        HostInputs { q: &self.q, k: &self.k, v: &self.v, seq_lens_kv: self.seq_lens_kv.as_deref() }
+        let inputs = HostInputs::new(&self.q, &self.k, &self.v);
+        self.seq_lens_kv.as_deref().map_or(inputs, |lens| inputs.with_seq_lens_kv(lens))
     }
 
     pub fn attend(&self, tiling: &CpuTiling) -> AttentionOutput {

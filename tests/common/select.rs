@@ -38,7 +38,8 @@ impl<T: Element> SelectCase<T> {
     }
 
     pub fn inputs(&self) -> SelectionInputs<'_, T> {
-        SelectionInputs { q: &self.q, k: &self.k, seq_lens_kv: self.seq_lens_kv.as_deref() }
+        let inputs = SelectionInputs::new(&self.q, &self.k);
+        self.seq_lens_kv.as_deref().map_or(inputs, |lens| inputs.with_seq_lens_kv(lens))
     }
 
     /// With a length for each sequence.

@@ -71,7 +71,7 @@ impl<T: Element> SelectedCase<T> {
         let (mut worst, mut worst_naive, mut largest, mut largest_score) = (0.0f64, 0.0f64, 0.0f64, 0.0f64);
         for row in rows(&self.case.shape) {
             let [b, q, h] = row;
-            let (expected, expected_lse) = oracle::attend_selected_row(&problem, &inputs, &self.blocks, b, q, h);
+            let (expected, expected_lse) = oracle::attend_row(&problem, &inputs.with_blocks(&self.blocks), b, q, h);
             let out = got.out.row(b as usize, q as usize, h as usize);
             let lse = got.lse.row(b as usize, q as usize, h as usize)[0];
             let keys = self.keys(row);
@@ -79,7 +79,7 @@ impl<T: Element> SelectedCase<T> {
                 assert!(out.iter().all(|&x| x == 0.0) && lse == LSE_EMPTY, "{what} {row:?}: no key: {out:?} {lse}");
                 continue;
             }
-            let (value, _) = oracle::attend_selected_row(&problem, &abs.inputs(), &self.blocks, b, q, h);
+            let (value, _) = oracle::attend_row(&problem, &abs.inputs().with_blocks(&self.blocks), b, q, h);
             let (score, naive) = self.naive(row, &keys, exp);
             let values = keys.iter().flat_map(|&key| self.case.v.row(b as usize, key as usize, self.case.kv_head(row)));
             let largest_value = values.fold(0.0f64, |largest, v| largest.max(f64::from(v.to_f32().abs())));

@@ -45,7 +45,7 @@ fn the_best_blocks_are_those_of_the_definition() {
     let shape = AttentionShape { num_q_heads: 4, ..shape(3, [21, 131], [2, 2]) };
     let (q, k) = (integers(shape.q(), 1), integers(shape.k(), 2));
     let lens = [131, 13, 90];
-    let inputs = wattn::SelectionInputs { q: &q, k: &k, seq_lens_kv: Some(&lens) };
+    let inputs = wattn::SelectionInputs::new(&q, &k).with_seq_lens_kv(&lens);
     let hip = small_hip();
     let infinite = small_infinite_hip();
     let methods: [(SelectionMethod, Mask); 6] = [
@@ -84,7 +84,7 @@ fn the_best_blocks_are_those_of_the_definition() {
 fn lists_of_dense_query_blocks_want_nothing() {
     let shape = shape(1, [32, 128], [1, 1]);
     let (q, k) = (random::<f32>(shape.q(), 1), random(shape.k(), 2));
-    let inputs = wattn::SelectionInputs { q: &q, k: &k, seq_lens_kv: None };
+    let inputs = wattn::SelectionInputs::new(&q, &k);
     // The query blocks end at positions 103, 111, 119 and 127.
     let problem = SelectionProblem::new(shape, DType::F32, small_hip()).dense_below(112);
     let exact = exact_blocks(&problem, &inputs).unwrap();
@@ -238,7 +238,7 @@ fn captured_mass_is_the_weight_of_the_attended_keys() {
     let selection = SelectionProblem::new(case.shape, DType::F32, small_hip());
     let blocks = random_blocks(&selection, case.seq_lens_kv.as_deref(), 3).unwrap();
     let problem = case.problem().selected_blocks(selection.blocks());
-    let sparse = cpu::attend_selected(&problem, &case.inputs(), &blocks).unwrap();
+    let sparse = cpu::attend(&problem, &case.inputs().with_blocks(&blocks)).unwrap();
     let dense = cpu::attend(&case.problem(), &case.inputs()).unwrap();
     let mass = captured_mass(&sparse.lse, &dense.lse).unwrap();
     let mut least = 1.0f32;
@@ -336,7 +336,7 @@ fn below_the_crossover_attention_is_dense_to_the_bit() {
         &SparseOptions::default().dense_below(0),
     ))
     .unwrap();
-    assert_eq!(got.output, cpu::attend_selected(&problem, &case.inputs(), &blocks).unwrap());
+    assert_eq!(got.output, cpu::attend(&problem, &case.inputs().with_blocks(&blocks)).unwrap());
     assert_eq!(got.blocks, Some(blocks));
 }
 

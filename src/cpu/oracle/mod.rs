@@ -6,10 +6,9 @@ mod selected;
 
 pub use blocks::{block_scores, pool, top_k};
 pub use select::{Trace, select, select_from, select_traced};
-pub use selected::{attend_selected, attend_selected_row, attended_keys};
+pub use selected::attended_keys;
 
-use super::{AttentionOutput, HostInputs};
-use crate::{AttentionProblem, Element, HostTensor, LSE_EMPTY, Mask, Result};
+use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, LSE_EMPTY, Mask, Result};
 
 /// Attention by its definition, every sum in f64. Time and memory of one score row at a time; single-threaded.
 ///
@@ -40,7 +39,7 @@ pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>
 /// One row of [`attend`]: `(out, lse)` in f64. For checking samples of a large problem.
 ///
 /// # Panics
-/// When an index is out of range or the inputs were not validated.
+/// When an index is out of range, or the inputs were not validated.
 #[must_use]
 pub fn attend_row<T: Element>(
     problem: &AttentionProblem,
@@ -69,8 +68,12 @@ pub fn attend_row<T: Element>(
     };
 
     let scale = f64::from(problem.scale());
+    let keys = match inputs.blocks {
+        Some(blocks) => attended_keys(problem, seq_len_kv, blocks, batch, q_index, q_head),
+        None => (0..seq_len_kv).filter(|&key| sees(key)).collect(),
+    };
     let mut scores = Vec::new();
-    for key in (0..seq_len_kv).filter(|&key| sees(key)) {
+    for key in keys {
         let k = inputs.k.row(batch_index, key as usize, kv_head);
         let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(a.to_f32()) * f64::from(b.to_f32())).sum();
         scores.push((key, scale * dot));

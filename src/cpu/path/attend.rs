@@ -1,10 +1,10 @@
 //! Blockwise attention on the CPU: tiles of query rows, splits of the keys, and how they are dealt to threads.
 
+use super::attend_selected::attend_selected;
 use super::sequence::{Partial, Sequence};
 use super::stream::attend_stream;
 use super::tile::{RowTile, Scratch, attend_tile};
-use crate::cpu::{AttentionOutput, HostInputs};
-use crate::{AttentionProblem, AttentionShape, Element, Error, HostTensor, Result};
+use crate::{AttentionOutput, AttentionProblem, AttentionShape, Element, Error, HostInputs, HostTensor, Result};
 use core::ops::Range;
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
@@ -59,7 +59,8 @@ impl Default for CpuTiling {
     }
 }
 
-/// Attention by tiles of rows and keys with an online softmax, accumulated in f32.
+/// Attention by tiles of rows and keys with an online softmax, accumulated in f32. Where the problem takes lists of blocks,
+/// to these, sinks and window; heads that share a list share its gathered keys and values.
 ///
 /// The result has the same bits on every run, for any number of threads and any batch around a sequence. NaN and
 /// infinities in q, k or v reach the rows that see them and no other row. A score beyond the range of f32 counts as
@@ -75,7 +76,7 @@ pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>
     attend_with_tiling(problem, inputs, &CpuTiling::default())
 }
 
-/// [`attend`] with other tile sizes than the default.
+/// [`attend`] with other tile sizes than the default. Those of a call with lists of blocks follow from the lists.
 ///
 /// # Errors
 /// Those of [`attend`], and [`Error::Invalid`] for a size of 0.
@@ -89,6 +90,9 @@ pub fn attend_with_tiling<T: Element>(
 ) -> Result<AttentionOutput> {
     inputs.validate(problem)?;
     tiling.validate()?;
+    if let (Some(selection), Some(blocks)) = (&problem.blocks, inputs.blocks) {
+        return Ok(attend_selected(problem, inputs, selection, blocks));
+    }
     let shape = problem.shape();
     let mut out = HostTensor::zeros(shape.out());
     let mut lse = HostTensor::zeros(shape.lse());

@@ -5,38 +5,23 @@ use super::sequence::{Partial, Sequence};
 use super::stream_selected::attend_walk;
 use super::tile::{RowTile, TileKeys, TileSoftmax};
 use super::walk::{Part, Walk, is_dense};
-use crate::cpu::{AttentionOutput, HostInputs};
-use crate::{AttentionProblem, BlockSelection, Element, Error, Granularity, HostBlocks, HostTensor, Result};
+use crate::{
+    AttentionOutput, AttentionProblem, BlockSelection, Element, Granularity, HostBlocks, HostInputs, HostTensor,
+};
 use core::ops::Range;
 use rayon::prelude::*;
 
 /// Most rows of a tile: gathered keys are used by as many rows as their scores leave room for in the L2 cache.
 const MAX_TILE_ROWS: usize = 256;
 
-/// Attention to selected blocks, sinks and window, with an online softmax, accumulated in f32. `blocks` are those that
-/// [`BlockSelection`] describes; heads that share a list share its gathered keys and values.
-///
-/// The result has the same bits on every run, for any number of threads and any batch around a sequence. NaN and
-/// infinities in q, k or v reach the rows that attend to them and no other row.
-///
-/// # Errors
-/// Those of [`HostInputs::validate`] and [`HostBlocks::validate`]; [`Error::Argument`] where the problem takes no blocks.
-///
-/// # Cost
-/// Blocks until done, on all threads of the current rayon pool. Allocates the result, and per thread a tile of scores
-/// and of gathered keys. Time grows with the keys attended to, not with `seq_len_kv`.
-pub fn attend_selected<T: Element>(
+/// Attention to selected blocks, sinks and window. Inputs are valid, and `selection` and `blocks` are theirs.
+pub(super) fn attend_selected<T: Element>(
     problem: &AttentionProblem,
     inputs: &HostInputs<'_, T>,
+    selection: &BlockSelection,
     blocks: &HostBlocks,
-) -> Result<AttentionOutput> {
-    inputs.validate(problem)?;
-    let Some(selection) = problem.block_selection() else {
-        let rule = "the problem takes none; AttentionProblem::selected_blocks says that it does";
-        return Err(Error::Argument { argument: "blocks", rule });
-    };
+) -> AttentionOutput {
     let shape = problem.shape();
-    blocks.validate(selection, shape, inputs.seq_lens_kv)?;
     let mut out = HostTensor::zeros(shape.out());
     let mut lse = HostTensor::zeros(shape.lse());
     let rows_per_sequence = shape.seq_len_q as usize * shape.num_q_heads as usize;
@@ -55,7 +40,7 @@ pub fn attend_selected<T: Element>(
             }
         });
     }
-    Ok(AttentionOutput { out, lse })
+    AttentionOutput { out, lse }
 }
 
 struct Selected<'a, T> {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::cpu::check_lens;
+use crate::problem::check_lens;
 use crate::{BlockScoreProblem, BlockScoring, Element, Error, HostTensor, MASKED_SCORE, Mask, Reduction, Result};
 
 /// Scores of blocks of keys. `seq_lens_kv`: the keys of each sequence that count; `None`: all of them.

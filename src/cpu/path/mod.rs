@@ -14,7 +14,6 @@ mod top_k;
 mod walk;
 
 pub use attend::{CpuTiling, attend, attend_with_tiling};
-pub use attend_selected::attend_selected;
 pub use block_score::block_scores;
 pub use pool::pool;
 pub use select::{StageCache, select, select_from};

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::cpu::check_lens;
+use crate::problem::check_lens;
 use crate::{Element, Error, HostTensor, PoolProblem, Pooling, Result};
 
 /// Summaries of blocks of keys. `seq_lens`: the keys of each sequence that count; `None`: all of them.

@@ -2,8 +2,7 @@
 
 use super::attend_rows::{Call, RowTile};
 use super::find_exponents::Scaled;
-use crate::cpu::HostInputs;
-use crate::{AttentionPlan, Element, HostBlocks, LSE_EMPTY, Result};
+use crate::{AttentionPlan, Element, HostInputs, LSE_EMPTY, Result};
 
 /// What `attend_decode` leaves for `merge_splits`.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,18 +13,14 @@ pub struct Partials {
     pub lse: Vec<f32>,
 }
 
-/// CPU twin of the kernel `attend_decode`: each split of the keys by itself. Takes `blocks` exactly when the problem does.
+/// CPU twin of the kernel `attend_decode`: each split of the keys by itself.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`] and [`HostBlocks::validate`].
-pub fn attend_decode<T: Element>(
-    plan: &AttentionPlan,
-    inputs: &HostInputs<'_, T>,
-    blocks: Option<&HostBlocks>,
-) -> Result<Partials> {
-    let call = Call::new(plan, inputs, blocks)?;
+/// Those of [`HostInputs::validate`].
+pub fn attend_decode<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<Partials> {
+    let call = Call::new(plan, inputs)?;
     let Some(scaled) = Scaled::new(plan, inputs)? else { return Ok(attend(&call)) };
-    Ok(attend(&Call { plan, inputs: &scaled.inputs(inputs), blocks, scaled: Some(&scaled) }))
+    Ok(attend(&Call { plan, inputs: &scaled.inputs(inputs), scaled: Some(&scaled) }))
 }
 
 fn attend<T: Element>(call: &Call<'_, T>) -> Partials {

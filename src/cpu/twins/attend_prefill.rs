@@ -2,22 +2,16 @@
 
 use super::attend_rows::Call;
 use super::find_exponents::Scaled;
-use crate::cpu::{AttentionOutput, HostInputs};
-use crate::{AttentionPlan, Element, HostBlocks, HostTensor, Result};
+use crate::{AttentionOutput, AttentionPlan, Element, HostInputs, HostTensor, Result};
 
-/// CPU twin of the kernel `attend_prefill`: all keys in one walk, however many splits the plan has. Takes `blocks` exactly
-/// when the problem does.
+/// CPU twin of the kernel `attend_prefill`: all keys in one walk, however many splits the plan has.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`] and [`HostBlocks::validate`].
-pub fn attend_prefill<T: Element>(
-    plan: &AttentionPlan,
-    inputs: &HostInputs<'_, T>,
-    blocks: Option<&HostBlocks>,
-) -> Result<AttentionOutput> {
-    let call = Call::new(plan, inputs, blocks)?;
+/// Those of [`HostInputs::validate`].
+pub fn attend_prefill<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<AttentionOutput> {
+    let call = Call::new(plan, inputs)?;
     let Some(scaled) = Scaled::new(plan, inputs)? else { return Ok(attend(&call)) };
-    Ok(attend(&Call { plan, inputs: &scaled.inputs(inputs), blocks, scaled: Some(&scaled) }))
+    Ok(attend(&Call { plan, inputs: &scaled.inputs(inputs), scaled: Some(&scaled) }))
 }
 
 fn attend<T: Element>(call: &Call<'_, T>) -> AttentionOutput {

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::find_exponents::Scaled;
 use super::walk::Walk;
-use crate::{AttentionPlan, Element, HostBlocks, HostInputs, LSE_EMPTY, Result, Sharing, Tiling};
+use crate::{AttentionPlan, Element, HostInputs, LSE_EMPTY, Result, Sharing, Tiling};
 
 /// The score of a key that a row does not see.
 pub(super) const MASKED: f32 = LSE_EMPTY;
@@ -25,20 +25,14 @@ pub(super) struct RowTile {
 pub(super) struct Call<'a, T> {
     pub(super) plan: &'a AttentionPlan,
     pub(super) inputs: &'a HostInputs<'a, T>,
-    pub(super) blocks: Option<&'a HostBlocks>,
     /// What `inputs` were scaled by.
     pub(super) scaled: Option<&'a Scaled>,
 }
 
 impl<'a, T: Element> Call<'a, T> {
-    pub(super) fn new(
-        plan: &'a AttentionPlan,
-        inputs: &'a HostInputs<'a, T>,
-        blocks: Option<&'a HostBlocks>,
-    ) -> Result<Self> {
+    pub(super) fn new(plan: &'a AttentionPlan, inputs: &'a HostInputs<'a, T>) -> Result<Self> {
         inputs.validate(plan.problem())?;
-        crate::cpu::validate_blocks(plan.problem(), blocks, inputs.seq_lens_kv)?;
-        Ok(Self { plan, inputs, blocks, scaled: None })
+        Ok(Self { plan, inputs, scaled: None })
     }
 
     pub(super) fn tiling(&self) -> Tiling {
@@ -61,7 +55,7 @@ impl<'a, T: Element> Call<'a, T> {
                         let rows = first_row..(block_end * group).min(first_row + tile_q as u32);
                         let queries = rows.start / group..(rows.end - 1) / group + 1;
                         let of = [batch, first_head, seq_len_kv];
-                        let walk = Walk::new(self.plan, self.blocks, of, &queries, block_end);
+                        let walk = Walk::new(self.plan, self.inputs.blocks, of, &queries, block_end);
                         tiles.push(RowTile { batch, heads: first_head..first_head + group, rows, walk });
                     }
                 }

@@ -2,8 +2,7 @@
 
 use half::f16;
 
-use crate::cpu::HostInputs;
-use crate::{AttentionPlan, Element, HostTensor, Result};
+use crate::{AttentionPlan, Element, HostInputs, HostTensor, Result};
 
 /// CPU twin of the kernel `find_exponents`: the largest exponent, biased by 127, among the finite numbers of each part of each head of q,
 /// k and v, `[batch, num_q_heads + 2 * num_kv_heads, parts]`. Empty where the plan scales nothing.
@@ -77,7 +76,7 @@ impl Scaled {
     }
 
     pub(super) fn inputs<'a, T>(&'a self, of: &HostInputs<'a, T>) -> HostInputs<'a, f16> {
-        HostInputs { q: &self.q, k: &self.k, v: &self.v, seq_lens_kv: of.seq_lens_kv }
+        HostInputs { q: &self.q, k: &self.k, v: &self.v, seq_lens_kv: of.seq_lens_kv, blocks: of.blocks }
     }
 
     fn exponent(&self, batch: u32, head: usize) -> u32 {

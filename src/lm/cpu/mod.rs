@@ -130,7 +130,7 @@ impl CpuRunner {
         };
         let q = HostTensor::new(problems.dense.shape().q(), q)?;
         let seq_lens = [at + tokens];
-        let inputs = HostInputs { q: &q, k, v, seq_lens_kv: Some(&seq_lens) };
+        let inputs = HostInputs::new(&q, k, v).with_seq_lens_kv(&seq_lens);
         let output = match (&problems.sparse, &self.options.attention[index]) {
             (Some((selection, sparse)), LayerAttention::Sparse { lists: source, .. }) => {
                 let chosen = match source {
@@ -148,7 +148,7 @@ impl CpuRunner {
                         }
                     }
                 };
-                let output = cpu::attend_selected(sparse, &inputs, &chosen)?;
+                let output = cpu::attend(sparse, &inputs.with_blocks(&chosen))?;
                 *lists = Some(ChunkLists { at, tokens, selection: selection.blocks(), blocks: chosen });
                 if self.measure_mass {
                     let AttentionOutput { lse, .. } = cpu::attend(&problems.dense, &inputs)?;

@@ -271,10 +271,10 @@ impl Binder<'_> {
             let filled_by = match *source {
                 ListSource::Selected => {
                     let blocks = views(&indices, &counts);
-                    let args =
-                        SelectionArgs { q: view(&scratch.q, rows), k: view(&layer.k, cache), seq_lens_kv, blocks };
+                    let args = SelectionArgs::new(view(&scratch.q, rows), view(&layer.k, cache), blocks)
+                        .with_seq_lens_kv(seq_lens_kv);
                     let cache = Workspace::new(&ctx, plan.cache_bytes())?;
-                    let memory = SelectionMemory { samples: &scratch.samples, scratch: &scratch.scores, cache: &cache };
+                    let memory = SelectionMemory::new(&scratch.samples, &scratch.scores, &cache);
                     Filler::Selection(Selection::prepare(&ctx, plan)?.bind_with(args, memory)?)
                 }
                 ListSource::Random { seed } => Filler::Random(seed),
@@ -282,15 +282,14 @@ impl Binder<'_> {
             };
             lists = Some(Lists { problem, indices, counts, filled_by });
         }
-        let args = AttentionArgs {
-            q: view(&scratch.q, rows),
-            k: view(&layer.k, cache),
-            v: view(&layer.v, cache),
-            seq_lens_kv,
-            blocks: lists.as_ref().map(|lists| views(&lists.indices, &lists.counts)),
-            out: TensorViewMut::new(&scratch.heads, DType::F32, rows),
-            lse: None,
-        };
+        let args = AttentionArgs::new(
+            view(&scratch.q, rows),
+            view(&layer.k, cache),
+            view(&layer.v, cache),
+            TensorViewMut::new(&scratch.heads, DType::F32, rows),
+        )
+        .with_seq_lens_kv(seq_lens_kv)
+        .with_blocks(lists.as_ref().map(|lists| views(&lists.indices, &lists.counts)));
         let attend = Attention::prepare(&ctx, &plans.attention)?.bind_with(args, &scratch.attention)?;
         Ok((lists, attend))
     }

@@ -120,7 +120,10 @@ impl Job<'_> {
             Wanted::Listed(selection) => Some(self.input.load_blocks(selection)?),
             _ => None,
         };
-        let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: self.input.seq_lens_kv.as_deref() };
+        let mut inputs = HostInputs::new(&q, &k, &v);
+        if let Some(lens) = &self.input.seq_lens_kv {
+            inputs = inputs.with_seq_lens_kv(lens);
+        }
         inputs.validate(&problem).map_err(&refused)?;
 
         let start = Instant::now();
@@ -139,7 +142,7 @@ impl Job<'_> {
             None => engine.attend(&problem, &inputs)?,
             Some(sparse) => {
                 let problem = problem.clone().selected_blocks(sparse.selection);
-                engine.attend_selected(&problem, &inputs, &sparse.blocks)?
+                engine.attend(&problem, &inputs.with_blocks(&sparse.blocks))?
             }
         };
         let seconds = start.elapsed().as_secs_f64();

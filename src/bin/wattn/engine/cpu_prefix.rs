@@ -47,7 +47,7 @@ impl<'a, T: Element> CpuPrefix<'a, T> {
         for (head, k) in self.keys.iter().enumerate() {
             let rows = (0..len as usize).flat_map(|row| q.row(0, row, head)).copied().collect();
             let q = HostTensor::new([1, len, 1, head_dim], rows)?;
-            let inputs = HostInputs { q: &q, k, v: &self.values, seq_lens_kv: Some(&seq_lens_kv) };
+            let inputs = HostInputs::new(&q, k, &self.values).with_seq_lens_kv(&seq_lens_kv);
             let part = self.engine.attend(&problem, &inputs)?;
             interleave(whole.out.data_mut(), part.out.data(), head, heads as usize, BYTES as usize);
             interleave(whole.lse.data_mut(), part.lse.data(), head, heads as usize, 1);

@@ -119,15 +119,16 @@ impl GpuPrefix {
                     let layout = Layout::seq_major(1, seq, heads, dim).with_offset(part * u64::from(dim));
                     TensorViewMut::new(buffer, DType::F32, layout)
                 };
-                Attention::prepare(context, &plan)?.bind(AttentionArgs {
-                    q: view(&q, Layout::seq_major(1, rows, heads, head_dim)),
-                    k: view(&k, Layout::head_major(1, shape.seq_len_kv, heads, head_dim)),
-                    v: view(&v, shared),
-                    seq_lens_kv: Some(U32View::new(seq_len, 0, 1)),
-                    blocks: None,
-                    out: result(&parts.out, shape.out()),
-                    lse: Some(result(&parts.lse, shape.lse())),
-                })
+                Attention::prepare(context, &plan)?.bind(
+                    AttentionArgs::new(
+                        view(&q, Layout::seq_major(1, rows, heads, head_dim)),
+                        view(&k, Layout::head_major(1, shape.seq_len_kv, heads, head_dim)),
+                        view(&v, shared),
+                        result(&parts.out, shape.out()),
+                    )
+                    .with_seq_lens_kv(U32View::new(seq_len, 0, 1))
+                    .with_lse(result(&parts.lse, shape.lse())),
+                )
             };
             let (whole, causal) = (bind(Mask::Full, &whole_len)?, bind(Mask::Causal, &causal_len)?);
             segments.push(Segment { keys: range, whole, causal });
@@ -219,12 +220,12 @@ impl Results {
 fn bind_merge(context: &Context, parts: &Results, merged: &Results, num_rows: u32) -> Result<BoundMerge> {
     let plan = MergePlan::new(&MergeProblem { num_parts: 2, num_rows, head_dim_v: BYTES }, context.caps())?;
     let layout = |parts, dim| Layout::seq_major(parts, num_rows, 1, dim);
-    Merge::prepare(context, &plan)?.bind(MergeArgs {
-        parts_out: TensorView::new(&parts.out, DType::F32, layout(2, BYTES)),
-        parts_lse: TensorView::new(&parts.lse, DType::F32, layout(2, 1)),
-        out: TensorViewMut::new(&merged.out, DType::F32, layout(1, BYTES)),
-        lse: TensorViewMut::new(&merged.lse, DType::F32, layout(1, 1)),
-    })
+    Merge::prepare(context, &plan)?.bind(MergeArgs::new(
+        TensorView::new(&parts.out, DType::F32, layout(2, BYTES)),
+        TensorView::new(&parts.lse, DType::F32, layout(2, 1)),
+        TensorViewMut::new(&merged.out, DType::F32, layout(1, BYTES)),
+        TensorViewMut::new(&merged.lse, DType::F32, layout(1, 1)),
+    ))
 }
 
 /// Keys of all heads, one after the other, the one-hot values, and the number of keys.

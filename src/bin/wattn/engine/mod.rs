@@ -156,23 +156,6 @@ impl Engine {
         }
     }
 
-    /// Attention to listed blocks, in one call.
-    pub(crate) fn attend_selected<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-        blocks: &HostBlocks,
-    ) -> Result<AttentionOutput> {
-        match self {
-            Self::Gpu { context, tier } => {
-                let tier = tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, context.caps()));
-                context.attend_selected_blocking(problem, inputs, blocks, tier)
-            }
-            Self::Cpu { .. } => cpu::attend_selected(problem, inputs, blocks),
-            Self::Oracle => cpu::oracle::attend_selected(problem, inputs, blocks),
-        }
-    }
-
     /// Keeps keys and values where the work is done; queries arrive in chunks of up to `chunk` rows.
     ///
     /// `keys` holds one `[1, len, 1, head_dim]` tensor for each head. Value j is the one-hot row of `bytes[j]`, the

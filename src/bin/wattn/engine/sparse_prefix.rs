@@ -72,7 +72,6 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
         let [_, len, heads, _] = q.shape();
         // Keys past the chunk do not count, so nothing is copied: the mask is aligned to this length.
         let seq_lens_kv = [chunk_start + len];
-        let seq_lens_kv = Some(seq_lens_kv.as_slice());
         let heads_per_set = self.keys.len() / self.sets.len();
         let shape = AttentionShape { seq_len_q: len, ..shape(self.keys, self.values.shape()[1], 1) };
         let mut output = AttentionOutput {
@@ -89,7 +88,8 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
             let selection = BlockSelection { granularity: Granularity::QueryHead, ..problem.blocks() };
             let heads_of_set = set * heads_per_set..(set + 1) * heads_per_set;
             let set_q = take_heads(q, heads_of_set.clone())?;
-            let blocks = self.engine.select(&problem, &SelectionInputs { q: &set_q, k, seq_lens_kv })?;
+            let blocks =
+                self.engine.select(&problem, &SelectionInputs::new(&set_q, k).with_seq_lens_kv(&seq_lens_kv))?;
             let problem = AttentionProblem::new(shape, T::DTYPE)
                 .out_dtype(DType::F32)
                 .mask(Mask::Causal)
@@ -97,8 +97,8 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
                 .selected_blocks(selection);
             for head in heads_of_set {
                 let q = take_heads(q, head..head + 1)?;
-                let inputs = HostInputs { q: &q, k: &self.keys[head], v: &self.values, seq_lens_kv };
-                let part = self.engine.attend_selected(&problem, &inputs, &blocks)?;
+                let inputs = HostInputs::new(&q, &self.keys[head], &self.values).with_seq_lens_kv(&seq_lens_kv);
+                let part = self.engine.attend(&problem, &inputs.with_blocks(&blocks))?;
                 interleave(output.out.data_mut(), part.out.data(), head, heads as usize, BYTES as usize);
                 interleave(output.lse.data_mut(), part.lse.data(), head, heads as usize, 1);
             }

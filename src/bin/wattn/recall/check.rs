@@ -101,7 +101,7 @@ impl<T: Element> Checker<'_, T> {
                 head_dim_v: BYTES,
             };
             let problem = AttentionProblem::new(shape, T::DTYPE).mask(Mask::Full).softmax_scale(self.softmax_scale);
-            let inputs = HostInputs { q: &q, k: &k, v: &v, seq_lens_kv: None };
+            let inputs = HostInputs::new(&q, &k, &v);
             inputs.validate(&problem)?;
             merge(&mut merged, oracle::attend_row(&problem, &inputs, 0, 0, 0));
         }

@@ -1,0 +1,215 @@
+//! What a call reads and gives where tensors lie in host memory.
+
+use super::{AttentionProblem, AttentionShape, HostBlocks, SelectionProblem};
+use crate::{Element, Error, HostTensor, Result};
+
+/// q, k and v in host memory, the key length of each sequence, and the lists of blocks where the problem takes them.
+///
+/// ```
+/// use wattn::{HostInputs, HostTensor};
+/// # let [q, k, v] = [[2, 1, 1, 4], [2, 3, 1, 4], [2, 3, 1, 4]].map(HostTensor::<f32>::zeros);
+/// let inputs = HostInputs::new(&q, &k, &v).with_seq_lens_kv(&[3, 2]);
+/// assert_eq!(inputs.seq_len_kv(1), 2);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct HostInputs<'a, T = f32> {
+    pub(crate) q: &'a HostTensor<T>,
+    pub(crate) k: &'a HostTensor<T>,
+    pub(crate) v: &'a HostTensor<T>,
+    pub(crate) seq_lens_kv: Option<&'a [u32]>,
+    pub(crate) blocks: Option<&'a HostBlocks>,
+}
+
+impl<'a, T> HostInputs<'a, T> {
+    /// q `[batch, seq_len_q, num_q_heads, head_dim]`, k `[batch, seq_len_kv, num_kv_heads, head_dim]` and v
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim_v]`. All keys count.
+    #[must_use]
+    pub const fn new(q: &'a HostTensor<T>, k: &'a HostTensor<T>, v: &'a HostTensor<T>) -> Self {
+        Self { q, k, v, seq_lens_kv: None, blocks: None }
+    }
+
+    /// Sets how many keys of each sequence count, `[batch]`. A value past `seq_len_kv` is an error.
+    #[must_use]
+    pub const fn with_seq_lens_kv(mut self, seq_lens_kv: &'a [u32]) -> Self {
+        self.seq_lens_kv = Some(seq_lens_kv);
+        self
+    }
+
+    /// Sets the lists of blocks, which a problem takes exactly when it says
+    /// [`selected_blocks`](AttentionProblem::selected_blocks).
+    #[must_use]
+    pub const fn with_blocks(mut self, blocks: &'a HostBlocks) -> Self {
+        self.blocks = Some(blocks);
+        self
+    }
+
+    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
+    #[must_use]
+    pub const fn q(&self) -> &'a HostTensor<T> {
+        self.q
+    }
+
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim]`.
+    #[must_use]
+    pub const fn k(&self) -> &'a HostTensor<T> {
+        self.k
+    }
+
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim_v]`.
+    #[must_use]
+    pub const fn v(&self) -> &'a HostTensor<T> {
+        self.v
+    }
+
+    /// Keys of each sequence that count; `None`: all `seq_len_kv` of them.
+    #[must_use]
+    pub const fn seq_lens_kv(&self) -> Option<&'a [u32]> {
+        self.seq_lens_kv
+    }
+
+    /// The lists of blocks.
+    #[must_use]
+    pub const fn blocks(&self) -> Option<&'a HostBlocks> {
+        self.blocks
+    }
+
+    /// q, k and the lengths, for a selection.
+    #[must_use]
+    pub const fn for_selection(&self) -> SelectionInputs<'a, T> {
+        SelectionInputs { q: self.q, k: self.k, seq_lens_kv: self.seq_lens_kv }
+    }
+}
+
+impl<T: Element> HostInputs<'_, T> {
+    /// Checks the tensors, the lengths and the lists against the problem.
+    ///
+    /// # Errors
+    /// What [`AttentionProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
+    /// [`Error::Invalid`] naming the tensor; those of [`HostBlocks::validate`], and [`Error::Argument`] for lists without
+    /// a problem that takes them, or none where it does.
+    pub fn validate(&self, problem: &AttentionProblem) -> Result<()> {
+        problem.validate()?;
+        if T::DTYPE != problem.dtype() {
+            return Err(Error::DType { tensor: "q", expected: problem.dtype(), actual: T::DTYPE });
+        }
+        let shape = problem.shape();
+        let tensors = [("q", self.q, shape.q()), ("k", self.k, shape.k()), ("v", self.v, shape.v())];
+        for (tensor, given, expected) in tensors {
+            if given.shape() != expected {
+                return Err(Error::Shape { tensor, expected, actual: given.shape() });
+            }
+        }
+        if self.seq_lens_kv.is_some() {
+            problem.check_lengths_of_their_own()?;
+        }
+        validate_seq_lens(self.seq_lens_kv, shape)?;
+        match (problem.block_selection(), self.blocks) {
+            (Some(selection), Some(blocks)) => blocks.validate(selection, shape, self.seq_lens_kv),
+            (None, None) => Ok(()),
+            (Some(_), None) => Err(Error::Argument { argument: "blocks", rule: "is required by the problem" }),
+            (None, Some(_)) => Err(Error::Argument { argument: "blocks", rule: "is not part of the problem" }),
+        }
+    }
+
+    /// The number of keys of one sequence.
+    #[must_use]
+    pub fn seq_len_kv(&self, batch: u32) -> u32 {
+        self.seq_lens_kv.map_or(self.k.shape()[1], |lens| lens[batch as usize])
+    }
+}
+
+/// q and k in host memory, and the key length of each sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct SelectionInputs<'a, T = f32> {
+    pub(crate) q: &'a HostTensor<T>,
+    pub(crate) k: &'a HostTensor<T>,
+    pub(crate) seq_lens_kv: Option<&'a [u32]>,
+}
+
+impl<'a, T> SelectionInputs<'a, T> {
+    /// q `[batch, seq_len_q, num_q_heads, head_dim]` and k `[batch, seq_len_kv, num_kv_heads, head_dim]`. All keys count.
+    #[must_use]
+    pub const fn new(q: &'a HostTensor<T>, k: &'a HostTensor<T>) -> Self {
+        Self { q, k, seq_lens_kv: None }
+    }
+
+    /// Sets how many keys of each sequence count, `[batch]`. A value past `seq_len_kv` is an error.
+    #[must_use]
+    pub const fn with_seq_lens_kv(mut self, seq_lens_kv: &'a [u32]) -> Self {
+        self.seq_lens_kv = Some(seq_lens_kv);
+        self
+    }
+
+    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
+    #[must_use]
+    pub const fn q(&self) -> &'a HostTensor<T> {
+        self.q
+    }
+
+    /// `[batch, seq_len_kv, num_kv_heads, head_dim]`.
+    #[must_use]
+    pub const fn k(&self) -> &'a HostTensor<T> {
+        self.k
+    }
+
+    /// Keys of each sequence that count; `None`: all `seq_len_kv` of them.
+    #[must_use]
+    pub const fn seq_lens_kv(&self) -> Option<&'a [u32]> {
+        self.seq_lens_kv
+    }
+}
+
+impl<T: Element> SelectionInputs<'_, T> {
+    /// Checks the tensors against the problem.
+    ///
+    /// # Errors
+    /// What [`SelectionProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
+    /// [`Error::Invalid`] naming the tensor.
+    pub fn validate(&self, problem: &SelectionProblem) -> Result<()> {
+        problem.validate()?;
+        if T::DTYPE != problem.dtype {
+            return Err(Error::DType { tensor: "q", expected: problem.dtype, actual: T::DTYPE });
+        }
+        let shape = problem.shape();
+        for (tensor, given, expected) in [("q", self.q, shape.q()), ("k", self.k, shape.k())] {
+            if given.shape() != expected {
+                return Err(Error::Shape { tensor, expected, actual: given.shape() });
+            }
+        }
+        validate_seq_lens(self.seq_lens_kv, shape)
+    }
+
+    /// The number of keys of one sequence.
+    #[must_use]
+    pub fn seq_len_kv(&self, batch: u32) -> u32 {
+        self.seq_lens_kv.map_or(self.k.shape()[1], |lens| lens[batch as usize])
+    }
+}
+
+/// Checks the key lengths of a call.
+pub(crate) fn validate_seq_lens(seq_lens_kv: Option<&[u32]>, shape: &AttentionShape) -> Result<()> {
+    check_lens("seq_lens_kv", seq_lens_kv, shape.batch_size, shape.seq_len_kv)
+}
+
+/// Checks the lengths of some sequences, each `most` at the most.
+pub(crate) fn check_lens(name: &'static str, lens: Option<&[u32]>, batch_size: u32, most: u32) -> Result<()> {
+    let Some(lens) = lens else { return Ok(()) };
+    if lens.len() != batch_size as usize {
+        let (expected, actual) = (batch_size.into(), lens.len() as u64);
+        return Err(Error::Length { tensor: name, expected, actual });
+    }
+    if let Some(&len) = lens.iter().find(|&&len| len > most) {
+        return Err(Error::Invalid { field: name, value: len.into(), rule: "must be at most seq_len_kv" });
+    }
+    Ok(())
+}
+
+/// What attention gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionOutput {
+    /// `[batch, seq_len_q, num_q_heads, head_dim_v]`.
+    pub out: HostTensor,
+    /// Natural log of the sum of exponentials, `[batch, seq_len_q, num_q_heads, 1]`;
+    /// [`LSE_EMPTY`](crate::LSE_EMPTY) in rows that see no key.
+    pub lse: HostTensor,
+}
