@@ -2,8 +2,7 @@
 
 use crate::adapters::one_line;
 use crate::matrix_verdict::{MatrixVerdict, VerdictKey};
-use crate::pipeline::{Pipeline, module};
-use crate::{Context, ContextOptions, DType, Error, Layout, MatrixCheck, Result, TensorView};
+use crate::{Context, ContextOptions, DType, Error, Layout, MatrixCheck, Pipeline, Result, Slots, Step, TensorView};
 
 const LABEL: &str = "wattn.check_matrices";
 
@@ -88,11 +87,8 @@ impl Context {
     /// What the device makes of the check, with a text that `edit` may have changed.
     async fn multiply(&self, check: &MatrixCheck, edit: Edit) -> Result<Vec<f32>> {
         let len = check.expected().len();
-        let wgsl = edit(self.device(), check.wgsl());
-        let pipeline = self.scoped("creating a pipeline", || {
-            let module = module(self, LABEL, wgsl);
-            Pipeline::new(self, LABEL, MatrixCheck::NAME, &module, &check.bindings())
-        })?;
+        let variant = check.specialization();
+        let pipeline = Pipeline::edited(self, &variant, edit(self.device(), variant.wgsl()))?;
         let found = self.scoped("trying matrix products", || {
             let device = self.device();
             let operands = check.operands_f16();
@@ -103,20 +99,13 @@ impl Context {
                 usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
                 mapped_at_creation: false,
             });
-            let entries = [&operands, &found].map(wgpu::Buffer::as_entire_binding);
-            let entries: Vec<_> =
-                (0..).zip(entries).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
-            let (label, layout) = (Some(LABEL), &pipeline.layout);
-            let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout, entries: &entries });
-            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label });
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes: None });
-            pass.set_pipeline(&pipeline.pipeline);
-            pass.set_bind_group(0, &bind_group, &[]);
-            pass.dispatch_workgroups(1, 1, 1);
-            drop(pass);
+            let slots = Slots::new().buffer("operands", &operands).buffer("found", &found);
+            let step = Step::new(self, &pipeline, &slots, &[[1; 3]], &[[0; 0]; 0])?;
+            let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(LABEL) });
+            step.encode(&mut encoder);
             self.queue().submit([encoder.finish()]);
-            found
-        })?;
+            Ok::<_, Error>(found)
+        })??;
         let view = TensorView::new(&found, DType::F32, Layout::seq_major(1, 1, 1, len as u32)); // some thousands
         Ok(self.read::<f32>(view).await?.into_data())
     }

@@ -11,8 +11,8 @@ use crate::matrix_verdict::UnsavedVerdict;
 use crate::pipeline::PipelineCache;
 use crate::pipeline_store::{PipelineCacheState, PipelineStore};
 use crate::{
-    ContextOptions, DeviceCaps, DeviceSpeed, DispatchBudget, Error, PassedOver, Result, Specialization, Tuning,
-    adapters, describe_adapter,
+    ContextOptions, DeviceCaps, DeviceSpeed, DispatchBudget, Error, PassedOver, Result, Tuning, adapters,
+    describe_adapter,
 };
 
 /// A wgpu device and queue with the library's state for them. Cheap to clone; clones share everything.
@@ -36,9 +36,7 @@ struct Inner {
     device: wgpu::Device,
     queue: wgpu::Queue,
     checks: ShaderChecks,
-    pipelines: PipelineCache<Specialization>,
-    #[cfg(feature = "lm")]
-    lm_pipelines: PipelineCache<crate::lm::LmVariant>,
+    pipelines: PipelineCache,
     /// Stand in for bindings that a problem does not use: one to read, one to write, since wgpu forbids both at once.
     unused_read: wgpu::Buffer,
     unused_write: wgpu::Buffer,
@@ -120,8 +118,6 @@ impl Context {
             queue,
             checks,
             pipelines,
-            #[cfg(feature = "lm")]
-            lm_pipelines: PipelineCache::default(),
             unused_read,
             unused_write,
             lost,
@@ -330,13 +326,8 @@ impl Context {
         self.inner.checks
     }
 
-    pub(crate) fn pipelines(&self) -> &PipelineCache<Specialization> {
+    pub(crate) fn pipelines(&self) -> &PipelineCache {
         &self.inner.pipelines
-    }
-
-    #[cfg(feature = "lm")]
-    pub(crate) fn lm_pipelines(&self) -> &PipelineCache<crate::lm::LmVariant> {
-        &self.inner.lm_pipelines
     }
 
     pub(crate) fn unused_read(&self) -> &wgpu::Buffer {

@@ -134,6 +134,56 @@ pub enum Error {
         /// The value given.
         value: f32,
     },
+    /// The WGSL of a kernel that is not the crate's own is none.
+    #[error("the text of kernel `{kernel}` is no WGSL: {message}")]
+    Wgsl {
+        /// The kernel.
+        kernel: &'static str,
+        /// What the parser says, with the place in the text.
+        message: String,
+    },
+    /// A kernel's text has no compute entry point of the kernel's name.
+    #[error("kernel `{kernel}` has no compute entry point of that name; its text has: {found}")]
+    EntryPoint {
+        /// The kernel.
+        kernel: &'static str,
+        /// The entry points that there are, comma separated.
+        found: String,
+    },
+    /// What a kernel or one of its modules declares as bound is not what the text binds.
+    #[error("kernel `{kernel}`, binding {binding}: the descriptor declares {declared}, the text has {found}")]
+    Binding {
+        /// The kernel.
+        kernel: &'static str,
+        /// The number of the binding.
+        binding: u32,
+        /// What the descriptor says.
+        declared: String,
+        /// What the text says.
+        found: String,
+    },
+    /// The fields that a kernel or one of its modules declares for a uniform are not those of its struct in the text.
+    #[error("kernel `{kernel}`, uniform `{binding}`: the descriptor declares {declared}, the text has {found}")]
+    Uniform {
+        /// The kernel.
+        kernel: &'static str,
+        /// The uniform.
+        binding: &'static str,
+        /// What the descriptor says.
+        declared: String,
+        /// What the text says.
+        found: String,
+    },
+    /// What was given for a kernel's binding does not fit it, or there is no such binding.
+    #[error("kernel `{kernel}`, binding `{binding}`: {rule}")]
+    Slot {
+        /// The kernel.
+        kernel: &'static str,
+        /// The binding.
+        binding: &'static str,
+        /// The rule.
+        rule: &'static str,
+    },
     /// A list of selected blocks breaks a rule that block-sparse attention relies on.
     #[error("blocks of sequence {batch}, set {set}, query block {q_block}: entry {entry} = {value}: {rule}")]
     Blocks {

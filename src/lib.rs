@@ -132,11 +132,12 @@ mod caps;
 mod check_matrices;
 mod context;
 pub mod cpu;
+mod descriptor;
 mod dtype;
 mod engine;
 mod error;
 mod kept_file;
-mod kernels;
+pub mod kernels;
 #[cfg(feature = "lm")]
 pub mod lm;
 mod matrix_verdict;
@@ -150,7 +151,9 @@ mod problem;
 pub mod quality;
 mod readback;
 mod shader;
+mod slots;
 mod sparse;
+mod step;
 mod tensor;
 #[cfg(feature = "tune")]
 pub mod tune;
@@ -166,13 +169,11 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 #[doc(hidden)]
 pub use kept_file::{pack_kept, unpack_kept};
-pub use kernels::{Binding, BindingKind, KernelId};
 pub use ops::{
     Attention, AttentionArgs, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks, Selection,
     SelectionArgs, SelectionMemory, U32View, Workspace,
 };
-#[cfg(feature = "lm")]
-pub(crate) use pipeline::Pipeline;
+pub use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
 pub use plan::{
     AttentionClass, AttentionPlan, Candidates, DeviceSpeed, Dispatch, DispatchBudget, Loads, MaskKind, MergePlan,
@@ -186,8 +187,10 @@ pub use problem::{
     PADDING, PoolProblem, Pooling, Preset, Reduction, Representative, SelectionInputs, SelectionMethod,
     SelectionProblem, Stage, TopKProblem,
 };
-pub use shader::Specialization;
+pub use shader::{Binding, BindingKind, Kernel, Module, Need, Specialization, Trust};
+pub use slots::Slots;
 pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};
+pub use step::Step;
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
 pub use wanted::{MissedTier, wanted_features, wanted_limits};
 

@@ -26,8 +26,8 @@ fn every_kernel_is_laid_out_as_the_host_believes() {
         let entry = &module.entry_points[0];
         assert_eq!(entry.name, kernel.name(), "{what}");
         assert_eq!(entry.workgroup_size, [kernel.workgroup_size(), 1, 1], "{what}");
-        assert_eq!(kernel.label(), format!("wattn.bench.{}", kernel.name()));
-        wgsl::assert_layout(&module, kernel.bindings(), &kernel.params_fields(), &what);
+        assert_eq!(kernel.kernel().label(), format!("wattn.bench.{}", kernel.name()));
+        wgsl::assert_layout(&module, &kernel.specialization().bindings(), &what);
         // Matrices are of a SPIR-V that knows their memory model.
         wgsl::translate(&module, &info, kernel.name(), (1, 6), &what);
     }

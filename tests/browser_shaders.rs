@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use variants::{bench_kernels, devices_and_tiers, variants, variants_of};
-use wattn::lm::LmKernel;
+use wattn::lm::LmVariant;
 use wattn::{
     AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Hip, SelectionPlan, SelectionProblem, Tier,
 };
@@ -42,7 +42,7 @@ fn texts() -> Vec<Text> {
             wgsl: variant.specialization.wgsl(),
         })
         .collect();
-    let models = LmKernel::ALL.into_iter().flat_map(LmKernel::variants);
+    let models = LmVariant::all().into_iter();
     texts.extend(
         models.map(|variant| Text { name: format!("{} {variant:?}", variant.kernel.name()), wgsl: variant.wgsl() }),
     );

@@ -9,10 +9,10 @@ use common::gpu::{buffer, contexts, read_all, read_words};
 use common::lm::{CASES, Golden, TOLERANCE, difference, golden};
 use half::{bf16, f16};
 use wattn::lm::{
-    Elements, LayerAttention, ListSource, LmKernel, LmVariant, Matrix, Sampling, Session, SessionOptions, WeightElem,
-    run_kernel, twins,
+    Elements, LayerAttention, ListSource, LmVariant, Matrix, Sampling, Session, SessionOptions, WeightElem,
+    kernels as lm_kernels, run_kernel, twins,
 };
-use wattn::{Context, Engine, Hip, InfiniteHip, Stage};
+use wattn::{Context, Engine, Hip, InfiniteHip, Kernel, Stage};
 
 /// Largest difference from a twin, as a share of the root mean square: the two add up to 132 products in other orders.
 const CLOSE: f32 = 1e-5;
@@ -47,7 +47,7 @@ fn embed_tokens_copies_rows() {
             let bytes = matrix.elements().bytes();
             let (first, second) = bytes.split_at(bytes.len() / 13 * 6);
             for (part, first_row, rows) in [(first, 0, 6), (second, 6, 7)] {
-                let variant = LmVariant { elem, ..LmVariant::plain(LmKernel::EmbedTokens) };
+                let variant = LmVariant { elem, ..LmVariant::plain(&lm_kernels::EMBED_TOKENS) };
                 let part = buffer(ctx, part);
                 run_kernel(ctx, variant, &[7, 9, first_row, rows], &[&tokens_buffer, &part, &out], [1, 1, 1]).unwrap();
             }
@@ -67,7 +67,7 @@ fn rms_norm_norms_rows() {
             // In a row, and folded with one more than there are.
             for workgroups in [[3, 1, 1], [2, 2, 1]] {
                 ctx.queue().write_buffer(&out, 0, bytemuck::cast_slice(&vec![7.0f32; 3 * width]));
-                run_kernel(ctx, LmVariant::plain(LmKernel::RmsNorm), &params, &buffers, workgroups).unwrap();
+                run_kernel(ctx, LmVariant::plain(&lm_kernels::RMS_NORM), &params, &buffers, workgroups).unwrap();
                 let wanted = twins::rms_norm(&x[2 * width..], &weight, 1e-5);
                 assert!(difference(&read_all::<f32>(ctx, &out), &wanted) <= CLOSE, "width {width}");
             }
@@ -77,20 +77,20 @@ fn rms_norm_norms_rows() {
 
 #[test]
 fn project_token_is_a_product() {
-    projects(LmKernel::ProjectToken, 1, |rows| [rows.div_ceil(4), 1, 1]);
+    projects(&lm_kernels::PROJECT_TOKEN, 1, |rows| [rows.div_ceil(4), 1, 1]);
 }
 
 #[test]
 fn project_tokens_is_a_product() {
     for tokens in [1, 15, 64, 67] {
-        projects(LmKernel::ProjectTokens, tokens, |rows| [rows.div_ceil(64), tokens.div_ceil(64) as u32, 1]);
+        projects(&lm_kernels::PROJECT_TOKENS, tokens, |rows| [rows.div_ceil(64), tokens.div_ceil(64) as u32, 1]);
         // Folded, and with more than there are.
-        projects(LmKernel::ProjectTokens, tokens, |rows| [1, tokens.div_ceil(64) as u32, rows.div_ceil(64) + 1]);
+        projects(&lm_kernels::PROJECT_TOKENS, tokens, |rows| [1, tokens.div_ceil(64) as u32, rows.div_ceil(64) + 1]);
     }
 }
 
 /// All outputs, in two buffers of weights, with and without a bias, in place of what was there and on top of it.
-fn projects(kernel: LmKernel, tokens: usize, workgroups: impl Fn(u32) -> [u32; 3]) {
+fn projects(kernel: &'static Kernel, tokens: usize, workgroups: impl Fn(u32) -> [u32; 3]) {
     for ctx in contexts() {
         for (rows, cols) in [(70, 36), (1, 4), (64, 132)] {
             for (elem, matrix) in matrices(ctx, rows, cols) {
@@ -148,7 +148,7 @@ fn rotate_heads_turns_and_places() {
                 let [qkv_buffer, norms_buffer, angles] =
                     [&qkv, &norms.concat(), &table].map(|contents| buffer(ctx, contents));
                 let buffers = [&state, &qkv_buffer, &norms_buffer, &angles, &q, &k, &v];
-                let variant = LmVariant { norm, ..LmVariant::plain(LmKernel::RotateHeads) };
+                let variant = LmVariant { norm, ..LmVariant::plain(&lm_kernels::ROTATE_HEADS) };
                 // Folded when heads are not normed, with a token more than there are.
                 let grid = if norm { [heads as u32, tokens as u32, 1] } else { [heads as u32, 2, 3] };
                 run_kernel(ctx, variant, &params, &buffers, grid).unwrap();
@@ -176,14 +176,14 @@ fn gate_mlp_gates() {
         let mut gate_up = floats(3 * 2 * 20, 1);
         gate_up[0..4].copy_from_slice(&[-1000.0, 1000.0, -88.0, 0.0]);
         let out = buffer(ctx, &[7.0f32; 60]);
-        run_kernel(ctx, LmVariant::plain(LmKernel::GateMlp), &[3, 5], &[&buffer(ctx, &gate_up), &out], [1, 1, 1])
+        run_kernel(ctx, LmVariant::plain(&lm_kernels::GATE_MLP), &[3, 5], &[&buffer(ctx, &gate_up), &out], [1, 1, 1])
             .unwrap();
         assert!(difference(&read_all::<f32>(ctx, &out), &twins::gate_mlp(&gate_up, 20)) <= CLOSE);
         // A gate that is closed is 0 whatever is behind it, and no infinity of the exponential gets out.
         let (gate, up) = ([f32::NEG_INFINITY, f32::MIN, -90.0, f32::INFINITY], [3.0, -2.0, f32::MAX, 0.5]);
         let rows = buffer(ctx, &[gate, up].concat());
         let out = buffer(ctx, &[7.0f32; 4]);
-        run_kernel(ctx, LmVariant::plain(LmKernel::GateMlp), &[1, 1], &[&rows, &out], [1, 1, 1]).unwrap();
+        run_kernel(ctx, LmVariant::plain(&lm_kernels::GATE_MLP), &[1, 1], &[&rows, &out], [1, 1, 1]).unwrap();
         assert_eq!(read_all::<f32>(ctx, &out), [0.0, 0.0, 0.0, f32::INFINITY]);
         assert_eq!(twins::gate_mlp(&[gate, up].concat(), 4), [0.0, 0.0, 0.0, f32::INFINITY]);
     }
@@ -227,7 +227,7 @@ fn sample(ctx: &Context, logits: &[f32], sampling: &Sampling, position: u32) -> 
     let Sampling { temperature, top_k, top_p, seed } = *sampling;
     let params = [logits.len() as u32, top_k, top_p.to_bits(), temperature.to_bits(), seed];
     let buffers = [&buffer(ctx, logits), &state, &tokens];
-    run_kernel(ctx, LmVariant::plain(LmKernel::SampleToken), &params, &buffers, [1, 1, 1]).unwrap();
+    run_kernel(ctx, LmVariant::plain(&lm_kernels::SAMPLE_TOKEN), &params, &buffers, [1, 1, 1]).unwrap();
     assert_eq!(read_words(ctx, &state), [position + 1, position], "the state moves on");
     let tokens = read_words(ctx, &tokens);
     assert_eq!(tokens[1], 98);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use wattn::KernelId;
+use wattn::kernels;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -36,8 +36,8 @@ fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
 #[test]
 fn every_kernel_has_its_four_places() {
     let shaders = stems("shaders", "wgsl");
-    let kernels: BTreeSet<String> = KernelId::ALL.iter().map(|kernel| kernel.name().to_owned()).collect();
-    assert_eq!(shaders, kernels, "shaders/*.wgsl and KernelId::ALL");
+    let described: BTreeSet<String> = kernels::ALL.iter().map(|kernel| kernel.name().to_owned()).collect();
+    assert_eq!(shaders, described, "shaders/*.wgsl and kernels::ALL");
     let (hosts, twins) = (stems("src/kernels", "rs"), stems("src/cpu/twins", "rs"));
     let gpu_tests: Vec<String> = files(&root().join("tests"))
         .into_iter()
@@ -63,7 +63,7 @@ fn one_program_has_every_gpu_test() {
 
 #[test]
 fn kernels_know_their_own_names() {
-    for kernel in KernelId::ALL {
+    for kernel in kernels::ALL {
         assert_eq!(kernel.label(), format!("wattn.{}", kernel.name()));
     }
 }

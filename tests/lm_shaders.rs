@@ -9,11 +9,11 @@ use std::path::Path;
 
 use naga::valid::Capabilities;
 use naga::{AddressSpace, ShaderStage};
-use wattn::lm::{LmKernel, LmVariant, WeightElem};
+use wattn::lm::{LmVariant, WeightElem, kernels as lm_kernels};
 
 #[test]
 fn every_variant_is_laid_out_as_the_host_believes() {
-    for variant in LmKernel::ALL.into_iter().flat_map(LmKernel::variants) {
+    for variant in LmVariant::all().into_iter() {
         check(variant);
     }
 }
@@ -26,6 +26,7 @@ fn check(variant: LmVariant) {
     assert_eq!(module.entry_points.len(), 1, "{what}");
     let entry = &module.entry_points[0];
     assert_eq!(entry.name, kernel.name(), "{what}");
+    assert_eq!(kernel.label(), format!("wattn.lm.{}", kernel.name()));
     assert!(entry.workgroup_size.iter().product::<u32>() <= 256, "{what}");
 
     let globals: Vec<_> = module.global_variables.iter().map(|(_, global)| global).collect();
@@ -35,7 +36,7 @@ fn check(variant: LmVariant) {
     let bytes: u32 = shared.map(|global| layouter[global.ty].size.next_multiple_of(16)).sum();
     assert!(bytes <= 16 << 10, "{what}: {bytes} bytes of workgroup memory");
 
-    wgsl::assert_layout(&module, kernel.bindings(), &kernel.params_fields(), &what);
+    wgsl::assert_layout(&module, &variant.specialization().bindings(), &what);
 
     wgsl::translate(&module, &info, kernel.name(), (1, 3), &what);
     let entry_point = Some((ShaderStage::Compute, kernel.name().to_owned()));
@@ -48,7 +49,7 @@ fn check(variant: LmVariant) {
 
 #[test]
 fn a_kernel_is_one_stem_in_four_places() {
-    let kernels: BTreeSet<String> = LmKernel::ALL.iter().map(|kernel| kernel.name().to_owned()).collect();
+    let kernels: BTreeSet<String> = lm_kernels::ALL.iter().map(|kernel| kernel.name().to_owned()).collect();
     assert_eq!(wgsl::stems("shaders/lm", "wgsl"), kernels);
     assert_eq!(wgsl::stems("src/lm/kernels", "rs"), kernels);
     assert_eq!(wgsl::stems("src/lm/cpu", "rs"), kernels);

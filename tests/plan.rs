@@ -11,7 +11,7 @@ use devices::matrix_gpu;
 use proptest::prelude::*;
 use wattn::{
     AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Granularity, HeadReduction, Hip, InfiniteHip,
-    KernelId, Mask, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier,
+    Kernel, Mask, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier, kernels,
 };
 
 /// Devices by what they report.
@@ -100,14 +100,14 @@ proptest! {
             prop_assert!(x.max(y) <= u64::from(caps.max_workgroups_per_dimension), "{}", what);
 
             // Splits and merge come together, and their workspace stays small at any length, as does the state of cut walks.
-            let kernels: Vec<KernelId> = plan.dispatches().iter().map(|dispatch| dispatch.kernel()).collect();
+            let kernels: Vec<&Kernel> = plan.dispatches().iter().map(|dispatch| dispatch.kernel()).collect();
             if tiling.num_splits == 1 {
-                prop_assert_eq!(kernels, [KernelId::AttendPrefill]);
+                prop_assert_eq!(kernels, [&kernels::ATTEND_PREFILL]);
                 prop_assert!(plan.workspace_bytes() <= 16 << 20, "{}", what);
                 let is_cut = attend.stretches.iter().any(|stretch| stretch.first_tile > 0);
                 prop_assert_eq!(plan.workspace_bytes() > 0, is_cut, "{}", what);
             } else {
-                prop_assert_eq!(kernels, [KernelId::AttendDecode, KernelId::MergeSplits]);
+                prop_assert_eq!(kernels, [&kernels::ATTEND_DECODE, &kernels::MERGE_SPLITS]);
                 prop_assert!(plan.workspace_bytes() <= 33 << 20, "{}", what);
             }
         }
@@ -139,7 +139,7 @@ proptest! {
         // The exponents are found first, and lie at the end of the workspace; the rest is as for f16, whose rows are at least as many.
         let f16 = AttentionPlan::new(&AttentionProblem::new(shape, DType::F16).mask(mask).with_lse(), caps).unwrap();
         let kernels = |plan: &AttentionPlan| plan.dispatches().iter().map(|dispatch| dispatch.kernel()).collect::<Vec<_>>();
-        prop_assert_eq!(kernels(&plan)[0], KernelId::FindExponents);
+        prop_assert_eq!(kernels(&plan)[0], &kernels::FIND_EXPONENTS);
         prop_assert_eq!(&kernels(&plan)[1..], &kernels(&f16)[..]);
         prop_assert_eq!(plan.tiling(), f16.tiling());
         let heads = u64::from(shape.batch_size) * u64::from(shape.num_q_heads + 2 * shape.num_kv_heads);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Dispatch, DispatchBudget, Error, Hip, KernelId,
-    Mask, MergePlan, MergeProblem, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier, Tiling,
+    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Dispatch, DispatchBudget, Error, Hip, Mask,
+    MergePlan, MergeProblem, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier, Tiling, kernels,
 };
 
 fn caps(budget: DispatchBudget, software: bool) -> DeviceCaps {
@@ -56,7 +56,7 @@ fn assert_covers(dispatch: &Dispatch, num_places: u64, what: &str) -> Option<u32
         let [x, y, z] = stretch.workgroups.map(u64::from);
         assert!(x <= 65535 && y <= 65535 && z == 1, "{what}: {stretch:?}");
         let (workgroups, places) = (x * y, u64::from(stretch.end - stretch.first));
-        if dispatch.kernel() == KernelId::SearchTree {
+        if dispatch.kernel() == &kernels::SEARCH_TREE {
             assert!(workgroups <= places, "{what}: {stretch:?}");
         } else if u64::from(stretch.end) < num_places {
             assert_eq!(workgroups, places, "{what}: {stretch:?} runs into the next stretch");

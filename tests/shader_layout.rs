@@ -3,13 +3,15 @@
 
 #[path = "common/variants.rs"]
 mod variants;
+#[path = "common/wgsl.rs"]
+mod wgsl;
 
 use std::collections::BTreeSet;
 
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use naga::{AddressSpace, GlobalVariable, Module, ShaderStage, StorageAccess, TypeInner};
+use naga::{AddressSpace, Module, ShaderStage, TypeInner};
 use variants::{Variant, variants};
-use wattn::{BindingKind, KernelId, Specialization};
+use wattn::{Kernel, Specialization, kernels};
 
 /// Parses and validates with no more than what the tier promises, and u64 where the device has them, of tiers that are not plain
 /// WGSL.
@@ -29,39 +31,11 @@ fn validate(wgsl: &str, Variant { caps, tier, .. }: &Variant, what: &str) -> (Mo
 }
 
 fn check_bindings(module: &Module, specialization: &Specialization, what: &str) {
-    let kernel = specialization.kernel();
-    let mut globals: Vec<&GlobalVariable> =
-        module.global_variables.iter().map(|(_, global)| global).filter(|global| global.binding.is_some()).collect();
-    globals.sort_by_key(|global| global.binding.map(|binding| binding.binding));
-    let found: Vec<_> = globals
-        .iter()
-        .map(|global| {
-            let kind = match global.space {
-                AddressSpace::Uniform => BindingKind::Uniform,
-                AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => BindingKind::Write,
-                AddressSpace::Storage { .. } => BindingKind::Read,
-                space => panic!("{what}: {space:?} has a binding"),
-            };
-            let binding = global.binding.unwrap();
-            (binding.group, binding.binding, global.name.as_deref().unwrap(), kind)
-        })
-        .collect();
-    let expected: Vec<_> =
-        (0..).zip(specialization.bindings()).map(|(at, binding)| (0, at, binding.name, binding.kind)).collect();
-    assert_eq!(found, expected, "{what}");
-    let storage = specialization.bindings().iter().filter(|binding| binding.kind != BindingKind::Uniform).count();
-    let modules: Vec<_> = specialization.modules().collect();
-    let promised = if ["walk_selected", "carry_state"].iter().all(|name| modules.contains(name)) { 9 } else { 8 };
+    wgsl::assert_layout(module, &specialization.bindings(), what);
+    let storage = specialization.bindings().iter().filter(|binding| binding.kind.is_storage()).count();
+    let has = |name| specialization.modules().any(|module| module.name() == name);
+    let promised = if has("walk_selected") && has("carry_state") { 9 } else { 8 };
     assert!(storage <= promised, "{what}: WebGPU promises 8 storage buffers");
-
-    let uniform = globals.iter().find(|global| global.space == AddressSpace::Uniform).unwrap();
-    let TypeInner::Struct { members, span } = &module.types[uniform.ty].inner else {
-        panic!("{what}: the uniform is no struct")
-    };
-    let found: Vec<_> =
-        members.iter().map(|member| (member.name.as_deref().unwrap(), member.offset as usize)).collect();
-    assert_eq!(found, kernel.params_fields(), "{what}");
-    assert_eq!(*span as usize, 4 * members.len(), "{what}: the host struct has no padding");
 }
 
 /// Bytes of an address space's variables, each at its alignment.
@@ -90,7 +64,7 @@ fn check_alignment(module: &Module, specialization: &Specialization, what: &str)
     }
 }
 
-fn translate(module: &Module, info: &ModuleInfo, kernel: KernelId, what: &str) {
+fn translate(module: &Module, info: &ModuleInfo, kernel: &Kernel, what: &str) {
     let entry = || (ShaderStage::Compute, kernel.name().to_owned());
     let options = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
     let pipeline = naga::back::spv::PipelineOptions { shader_stage: entry().0, entry_point: entry().1 };
@@ -127,7 +101,7 @@ fn every_variant_is_laid_out_as_the_host_believes() {
         let entry = &module.entry_points[0];
         assert_eq!((entry.name.as_str(), entry.stage), (kernel.name(), ShaderStage::Compute), "{what}");
         check_bindings(&module, specialization, &what);
-        if tier.matrix() && ![KernelId::MergeSplits, KernelId::FindExponents].contains(&kernel) {
+        if tier.matrix() && ![&kernels::MERGE_SPLITS, &kernels::FIND_EXPONENTS].contains(&kernel) {
             check_alignment(&module, specialization, &what);
         }
         translate(&module, &info, kernel, &what);
@@ -152,8 +126,8 @@ fn every_variant_is_laid_out_as_the_host_believes() {
         let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
         assert!(tier.shader_f16() || words.all(|word| word != "f16"), "{what}");
     }
-    let names: BTreeSet<_> = variants.iter().map(|variant| variant.specialization.kernel()).collect();
-    assert_eq!(names, KernelId::ALL.iter().copied().collect());
+    let names: BTreeSet<_> = variants.iter().map(|variant| variant.specialization.kernel().name()).collect();
+    assert_eq!(names, kernels::ALL.iter().map(|kernel| kernel.name()).collect());
     println!("{} variants", variants.len());
 }
 
@@ -164,11 +138,11 @@ fn the_unrolled_text_is_the_same_shader() {
     for variant in variants() {
         let Variant { specialization, tier, tiling, .. } = &variant;
         let software = variant.caps.software;
-        let modules: Vec<_> = specialization.modules().collect();
+        let modules: Vec<_> = specialization.modules().map(|module| module.name()).collect();
         let sizes = tiling.map(|tiling| (tiling.lanes, tiling.rows, tiling.groups));
         // Rows decide how much text there is; above 8 one tiling of each family will do.
         let sizes = sizes.filter(|&(_, rows, _)| rows <= 8);
-        if !seen.insert((specialization.kernel(), modules, sizes, software)) {
+        if !seen.insert((specialization.kernel().name(), modules, sizes, software)) {
             continue;
         }
         let kernel = specialization.kernel();
@@ -188,7 +162,7 @@ fn the_unrolled_text_is_the_same_shader() {
 fn every_shared_file_is_part_of_a_plan() {
     let used: BTreeSet<String> = variants()
         .iter()
-        .flat_map(|variant| variant.specialization.modules().map(str::to_owned).collect::<Vec<_>>())
+        .flat_map(|variant| variant.specialization.modules().map(|module| module.name().to_owned()).collect::<Vec<_>>())
         .collect();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared");
     let files: BTreeSet<String> = std::fs::read_dir(folder)

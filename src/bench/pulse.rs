@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::kernels::multiply_add::{MAX_ITERATIONS, OPERATIONS, RateParams};
 use super::kernels::{BenchKernel, Scalar};
 use super::prepared::Prepared;
-use crate::Result;
+use crate::{Result, Step};
 
 /// Seconds that it takes, about; less where the clocks were low when it was fitted.
 const SECONDS: f64 = 0.002;
@@ -18,7 +18,7 @@ const PULSES: usize = 3;
 #[derive(Debug)]
 pub(super) struct Pulse {
     kernel: Prepared,
-    bind_group: wgpu::BindGroup,
+    step: Step,
     num_iterations: u32,
 }
 
@@ -28,12 +28,12 @@ impl Pulse {
         let kernel = BenchKernel::MultiplyAdd(Scalar::F32);
         let prepared = Prepared::new(clock.context(), kernel)?;
         let sums = prepared.output(16 * u64::from(WORKGROUPS * kernel.workgroup_size()))?;
-        let prepared = prepared.with_buffers(vec![sums]);
+        let prepared = prepared.with_buffer("sums", &sums);
         let mut num_iterations = 1;
         loop {
             let params = RateParams::counting(num_iterations);
-            let bind_group = prepared.bind(bytemuck::bytes_of(&params))?;
-            let pulse = Self { kernel: prepared.clone(), bind_group, num_iterations };
+            let step = prepared.bind(bytemuck::bytes_of(&params), WORKGROUPS)?;
+            let pulse = Self { kernel: prepared.clone(), step, num_iterations };
             if num_iterations >= MAX_ITERATIONS || pulse.fastest(clock)? >= 0.75 * SECONDS {
                 return Ok(pulse);
             }
@@ -42,7 +42,7 @@ impl Pulse {
     }
 
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.kernel.encode(pass, &self.bind_group, WORKGROUPS);
+        self.step.encode_in(pass);
     }
 
     /// Operations a second, as fast as it is now.

@@ -1,10 +1,11 @@
 //! Few query rows against one split of their keys: `shaders/attend_decode.wgsl`. Its uniform is that of
 //! `attend_prefill`.
 
-use super::Binding;
+use super::attend_prefill::AttendParams;
+use super::{Binding, Kernel, own_kernel};
 
-pub(crate) const BINDINGS: [Binding; 7] = [
-    Binding::uniform("params"),
+const BINDINGS: &[Binding] = &[
+    Binding::stretch("params", AttendParams::FIELDS),
     Binding::read("q"),
     Binding::read("k"),
     Binding::read("v"),
@@ -12,3 +13,6 @@ pub(crate) const BINDINGS: [Binding; 7] = [
     Binding::write("partial_out"),
     Binding::write("partial_lse"),
 ];
+
+/// Few query rows against one split of their keys.
+pub static ATTEND_DECODE: Kernel = own_kernel!("attend_decode", BINDINGS);

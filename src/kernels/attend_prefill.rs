@@ -1,9 +1,9 @@
 //! Tiles of query rows against all the keys they see: `shaders/attend_prefill.wgsl`.
 
-use super::{Binding, params};
+use super::{Binding, Kernel, own_kernel, params};
 
-pub(crate) const BINDINGS: [Binding; 7] = [
-    Binding::uniform("params"),
+const BINDINGS: &[Binding] = &[
+    Binding::stretch("params", AttendParams::FIELDS),
     Binding::read("q"),
     Binding::read("k"),
     Binding::read("v"),
@@ -11,6 +11,9 @@ pub(crate) const BINDINGS: [Binding; 7] = [
     Binding::write("out"),
     Binding::write("lse"),
 ];
+
+/// Tiles of query rows against all their keys.
+pub static ATTEND_PREFILL: Kernel = own_kernel!("attend_prefill", BINDINGS);
 
 params! {
     /// The numbers of one attention call, shared by `attend_prefill`, `attend_decode` and `find_exponents`. Offsets and

@@ -1,14 +1,17 @@
 //! Check of lists of blocks: `shaders/check_blocks.wgsl`.
 
-use super::{Binding, params};
+use super::{Binding, Kernel, own_kernel, params};
 
-pub(crate) const BINDINGS: [Binding; 5] = [
-    Binding::uniform("params"),
+const BINDINGS: &[Binding] = &[
+    Binding::stretch("params", CheckParams::FIELDS),
     Binding::read("block_indices"),
     Binding::read("block_counts"),
     Binding::read("seq_lens_kv"),
     Binding::write("report"),
 ];
+
+/// Check of lists of blocks.
+pub static CHECK_BLOCKS: Kernel = own_kernel!("check_blocks", BINDINGS);
 
 /// Invocations of a workgroup, each with one entry of a list.
 pub(crate) const WORKGROUP_SIZE: u32 = 64;

@@ -1,15 +1,19 @@
 //! Largest exponents of the heads of q, k and v: `shaders/find_exponents.wgsl`. Its uniform is that of `attend_prefill`.
 
-use super::Binding;
+use super::attend_prefill::AttendParams;
+use super::{Binding, Kernel, own_kernel};
 
-pub(crate) const BINDINGS: [Binding; 6] = [
-    Binding::uniform("params"),
+const BINDINGS: &[Binding] = &[
+    Binding::stretch("params", AttendParams::FIELDS),
     Binding::read("q"),
     Binding::read("k"),
     Binding::read("v"),
     Binding::read("seq_lens_kv"),
     Binding::write("exponents"),
 ];
+
+/// Largest exponents of the heads of q, k and v.
+pub static FIND_EXPONENTS: Kernel = own_kernel!("find_exponents", BINDINGS);
 
 /// Invocations of a workgroup, if the device allows as many.
 pub(crate) const WORKGROUP_SIZE: u32 = 256;

@@ -1,14 +1,17 @@
 //! Merge of partial (out, lse) pairs: `shaders/merge_splits.wgsl`.
 
-use super::{Binding, params};
+use super::{Binding, Kernel, own_kernel, params};
 
-pub(crate) const BINDINGS: [Binding; 5] = [
-    Binding::uniform("params"),
+const BINDINGS: &[Binding] = &[
+    Binding::stretch("params", MergeParams::FIELDS),
     Binding::read("partial_out"),
     Binding::read("partial_lse"),
     Binding::write("out"),
     Binding::write("lse"),
 ];
+
+/// Merge of partial (out, lse) pairs.
+pub static MERGE_SPLITS: Kernel = own_kernel!("merge_splits", BINDINGS);
 
 params! {
     /// The numbers of one merge. Offsets and strides of out count vec4 elements, as do those of partial_out.

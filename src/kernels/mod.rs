@@ -1,85 +1,61 @@
-//! One file per kernel of `shaders/`: its bindings, its parameters, its constants.
+//! The crate's own kernels and modules: one file per kernel of `shaders/`, with its bindings and its constants.
 
-pub(crate) mod attend_decode;
+mod attend_decode;
 pub(crate) mod attend_prefill;
-pub(crate) mod binding;
 pub(crate) mod check_blocks;
+mod check_matrices;
 pub(crate) mod find_exponents;
 pub(crate) mod merge_splits;
+pub mod modules;
 pub(crate) mod sample_queries;
-pub(crate) mod score_chunks;
+mod score_chunks;
 pub(crate) mod search_tree;
-pub(crate) mod select_chunks;
+mod select_chunks;
 
-pub use binding::{Binding, BindingKind};
+pub use attend_decode::ATTEND_DECODE;
+pub use attend_prefill::ATTEND_PREFILL;
+pub use check_blocks::CHECK_BLOCKS;
+pub use check_matrices::CHECK_MATRICES;
+pub use find_exponents::FIND_EXPONENTS;
+pub use merge_splits::MERGE_SPLITS;
+pub use sample_queries::SAMPLE_QUERIES;
+pub use score_chunks::SCORE_CHUNKS;
+pub use search_tree::SEARCH_TREE;
+pub use select_chunks::SELECT_CHUNKS;
 
-/// Declares the kernels: variant, stem, uniform, and what the kernel does.
-macro_rules! kernels {
-    ($($(#[$meta:meta])* $variant:ident = $stem:ident, $params:path;)*) => {
-        /// A kernel. Its name is the stem of its WGSL file, host file and CPU twin, and its entry point.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[non_exhaustive]
-        pub enum KernelId { $($(#[$meta])* $variant,)* }
+use crate::shader::{Binding, Kernel};
 
-        impl KernelId {
-            /// Every kernel.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+/// The kernels of `shaders/`, each with its twin: all but those of models, of ceilings and of the check of matrices.
+pub static ALL: &[&Kernel] = &[
+    &ATTEND_PREFILL,
+    &ATTEND_DECODE,
+    &FIND_EXPONENTS,
+    &MERGE_SPLITS,
+    &SAMPLE_QUERIES,
+    &SEARCH_TREE,
+    &SCORE_CHUNKS,
+    &SELECT_CHUNKS,
+    &CHECK_BLOCKS,
+];
 
-            /// The stem.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => stringify!($stem),)* }
-            }
-
-            /// The label of its wgpu objects.
-            #[must_use]
-            pub const fn label(self) -> &'static str {
-                match self { $(Self::$variant => concat!("wattn.", stringify!($stem)),)* }
-            }
-
-            /// Bind group 0, without what the modules of a variant add.
-            #[must_use]
-            pub const fn bindings(self) -> &'static [Binding] {
-                match self { $(Self::$variant => &$stem::BINDINGS,)* }
-            }
-
-            pub(crate) const fn source(self) -> &'static str {
-                match self {
-                    $(Self::$variant => include_str!(concat!("../../shaders/", stringify!($stem), ".wgsl")),)*
-                }
-            }
-
-            /// Names and byte offsets of the fields of the uniform, for comparison with the WGSL struct.
-            #[must_use]
-            pub fn params_fields(self) -> Vec<(&'static str, usize)> {
-                match self { $(Self::$variant => <$params>::fields(),)* }
-            }
-        }
+/// A kernel of the crate's own: its stem, below the folder of its text, and its bindings.
+macro_rules! own_kernel {
+    ($stem:literal, $bindings:expr) => {
+        crate::kernels::own_kernel!("", "", $stem, $bindings)
+    };
+    ($folder:literal, $label:literal, $stem:literal, $bindings:expr) => {
+        crate::shader::Kernel::own(
+            $stem,
+            concat!("wattn.", $label, $stem),
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $folder, $stem, ".wgsl")),
+        )
+        .binding($bindings)
     };
 }
+pub(crate) use own_kernel;
 
-kernels! {
-    /// Tiles of query rows against all their keys.
-    AttendPrefill = attend_prefill, attend_prefill::AttendParams;
-    /// Few query rows against one split of their keys.
-    AttendDecode = attend_decode, attend_prefill::AttendParams;
-    /// Largest exponents of the heads of q, k and v.
-    FindExponents = find_exponents, attend_prefill::AttendParams;
-    /// Merge of partial (out, lse) pairs.
-    MergeSplits = merge_splits, merge_splits::MergeParams;
-    /// Samples of query blocks, for the scores of a selection.
-    SampleQueries = sample_queries, sample_queries::SelectParams;
-    /// HiP's beam search through the tree of keys.
-    SearchTree = search_tree, sample_queries::SelectParams;
-    /// Scores of the chunks of one stage of InfiniteHiP.
-    ScoreChunks = score_chunks, sample_queries::SelectParams;
-    /// The best chunks of one stage of InfiniteHiP.
-    SelectChunks = select_chunks, sample_queries::SelectParams;
-    /// Check of lists of blocks.
-    CheckBlocks = check_blocks, check_blocks::CheckParams;
-}
-
-/// Declares a uniform struct of 4-byte scalars together with the table that the layout test compares with its WGSL.
+/// Declares a uniform struct of 4-byte scalars together with the names of its fields, which the layout test compares with its
+/// WGSL.
 macro_rules! params {
     ($(#[$meta:meta])* $name:ident { $($field:ident: $ty:ty,)* }) => {
         $(#[$meta])*
@@ -88,10 +64,10 @@ macro_rules! params {
         pub(crate) struct $name { $(pub(crate) $field: $ty,)* }
 
         impl $name {
-            pub(crate) fn fields() -> Vec<(&'static str, usize)> {
-                vec![$((stringify!($field), core::mem::offset_of!(Self, $field)),)*]
-            }
+            pub(crate) const FIELDS: &'static [&'static str] = &[$(stringify!($field),)*];
         }
+
+        const _: () = assert!(size_of::<$name>() == 4 * $name::FIELDS.len());
     };
 }
 pub(crate) use params;

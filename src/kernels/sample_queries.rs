@@ -1,8 +1,12 @@
 //! Samples of query blocks: `shaders/sample_queries.wgsl`.
 
-use super::{Binding, params};
+use super::{Binding, Kernel, own_kernel, params};
 
-pub(crate) const BINDINGS: [Binding; 3] = [Binding::uniform("params"), Binding::read("q"), Binding::write("samples")];
+const BINDINGS: &[Binding] =
+    &[Binding::stretch("params", SelectParams::FIELDS), Binding::read("q"), Binding::write("samples")];
+
+/// Samples of query blocks, for the scores of a selection.
+pub static SAMPLE_QUERIES: Kernel = own_kernel!("sample_queries", BINDINGS);
 
 /// Invocations of a workgroup, each with four columns of a sample.
 pub(crate) const WORKGROUP_SIZE: u32 = 64;

@@ -1,9 +1,10 @@
 //! HiP's beam search, all its rounds in one dispatch: `shaders/search_tree.wgsl`. Its uniform is that of `sample_queries`.
 
-use super::Binding;
+use super::sample_queries::SelectParams;
+use super::{Binding, Kernel, own_kernel};
 
-pub(crate) const BINDINGS: [Binding; 7] = [
-    Binding::uniform("params"),
+const BINDINGS: &[Binding] = &[
+    Binding::stretch("params", SelectParams::FIELDS),
     Binding::read("samples"),
     Binding::read("k"),
     Binding::read("seq_lens_kv"),
@@ -11,6 +12,9 @@ pub(crate) const BINDINGS: [Binding; 7] = [
     Binding::write("block_indices"),
     Binding::write("block_counts"),
 ];
+
+/// HiP's beam search through the tree of keys.
+pub static SEARCH_TREE: Kernel = own_kernel!("search_tree", BINDINGS);
 
 /// Words of scratch memory of one search: two lists of groups (first block, size), the keys of their halves, and the scores
 /// of all keys of those.

@@ -4,15 +4,15 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use super::bind::{Access, Bound, Expect, U32View, check_apart, check_tensor, check_u32};
-use super::step::{Params, Slot, Step};
-use super::{step, workspace::Workspace};
-use crate::kernels::KernelId;
+use super::params::{Params, step};
+use super::workspace::Workspace;
 use crate::kernels::attend_prefill::AttendParams;
 use crate::kernels::merge_splits::MergeParams;
-use crate::pipeline::Pipeline;
+use crate::slots::Slot;
+use crate::step::{encode_stretch_in, num_stretches, submit};
 use crate::{
-    AttentionPlan, AttentionShape, BlockSelection, Context, DType, DeviceCaps, Error, Result, Stretch, TensorView,
-    TensorViewMut,
+    AttentionPlan, AttentionShape, BlockSelection, Context, DType, DeviceCaps, Error, Pipeline, Result, Slots, Step,
+    Stretch, TensorView, TensorViewMut, kernels,
 };
 
 /// Stands for an open side of a window: past every distance that [`AttentionProblem::validate`] allows, and small enough
@@ -26,7 +26,7 @@ const OPEN_WINDOW: u32 = 1 << 30;
 pub struct Attention {
     ctx: Context,
     plan: Arc<AttentionPlan>,
-    pipelines: Vec<Arc<Pipeline>>,
+    pipelines: Vec<Pipeline>,
 }
 
 /// The tensors of one attention call.
@@ -123,7 +123,7 @@ impl Attention {
         let pipelines = plan
             .dispatches()
             .iter()
-            .map(|dispatch| ctx.pipelines().get(ctx, &dispatch.specialization))
+            .map(|dispatch| Pipeline::of_operator(ctx, &dispatch.specialization))
             .collect::<Result<_>>()?;
         Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipelines })
     }
@@ -221,44 +221,34 @@ impl Attention {
     }
 
     fn steps(&self, tensors: &Tensors<'_>, workspace: &Workspace) -> Result<Vec<Step>> {
-        let params = Self::attend_params(&self.plan, &tensors.places());
-        let Tensors { q, k, v, seq_lens_kv, out, lse, .. } = tensors;
-        let seq_lens_kv = || seq_lens_kv.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
-        let lse = || lse.as_ref().map_or(Slot::Unused(Access::Write), Slot::Bound);
+        let plan = &self.plan;
+        let params = Self::attend_params(plan, &tensors.places());
         let in_workspace = |range: Range<u64>| Slot::Range(&workspace.buffer, range.start, range.end - range.start);
-        let partial_out = || in_workspace(self.plan.partial_out_range());
-        let partial_lse = || in_workspace(self.plan.partial_lse_range());
-        let exponents = || in_workspace(self.plan.exponents_range());
-        let carried = self.plan.carried_range();
+        let mut slots = Slots::new()
+            .with("q", tensors.q.slot())
+            .with("k", tensors.k.slot())
+            .with("v", tensors.v.slot())
+            .with("seq_lens_kv", tensors.seq_lens_kv.as_ref().map_or(Slot::Unused, Bound::slot))
+            .with("out", tensors.out.slot())
+            .with("lse", tensors.lse.as_ref().map_or(Slot::Unused, Bound::slot))
+            .with("partial_out", in_workspace(plan.partial_out_range()))
+            .with("partial_lse", in_workspace(plan.partial_lse_range()))
+            .with("exponents", in_workspace(plan.exponents_range()))
+            // Walks that may be cut may turn out to fit one part.
+            .with("carried", in_workspace(plan.carried_range()));
+        if let Some([indices, counts]) = &tensors.blocks {
+            slots = slots.with("block_indices", indices.slot()).with("block_counts", counts.slot());
+        }
         let mut steps = Vec::with_capacity(self.pipelines.len());
-        for (pipeline, dispatch) in self.pipelines.iter().zip(self.plan.dispatches()) {
+        for (pipeline, dispatch) in self.pipelines.iter().zip(plan.dispatches()) {
             // A dispatch over nothing has nothing to bind either: its workspace ranges may be empty.
             if dispatch.workgroups.contains(&0) {
                 continue;
             }
-            let mut slots = vec![Slot::Bound(q), Slot::Bound(k), Slot::Bound(v), seq_lens_kv()];
-            let lists = tensors.blocks.iter().flatten().map(Slot::Bound);
-            // Walks that may be cut may turn out to fit one part.
-            let state = if carried.is_empty() { Slot::Unused(Access::Write) } else { in_workspace(carried.clone()) };
-            let scaled = (self.plan.exponent_parts() > 0).then(exponents);
-            let last = lists.chain(scaled).chain((self.plan.part_tiles() > 0).then_some(state));
-            steps.push(match dispatch.kernel() {
-                KernelId::FindExponents => {
-                    slots.push(exponents());
-                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
-                }
-                KernelId::MergeSplits => {
-                    let slots = [partial_out(), partial_lse(), Slot::Bound(out), lse()];
-                    Step::new(&self.ctx, pipeline, dispatch, &Self::merge_params(&self.plan, &params), &slots)?
-                }
-                KernelId::AttendDecode => {
-                    slots.extend([partial_out(), partial_lse()].into_iter().chain(last));
-                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
-                }
-                _ => {
-                    slots.extend([Slot::Bound(out), lse()].into_iter().chain(last));
-                    Step::new(&self.ctx, pipeline, dispatch, &params, &slots)?
-                }
+            steps.push(if dispatch.kernel() == &kernels::MERGE_SPLITS {
+                step(&self.ctx, pipeline, dispatch, &Self::merge_params(plan, &params), &slots)?
+            } else {
+                step(&self.ctx, pipeline, dispatch, &params, &slots)?
             });
         }
         Ok(steps)
@@ -282,9 +272,10 @@ impl Attention {
         };
         let params = Self::attend_params(plan, &places);
         let dispatch = &plan.dispatches()[dispatch];
-        match dispatch.kernel() {
-            KernelId::MergeSplits => Self::merge_params(plan, &params).in_words(&dispatch.stretches),
-            _ => params.in_words(&dispatch.stretches),
+        if dispatch.kernel() == &kernels::MERGE_SPLITS {
+            Self::merge_params(plan, &params).in_words(&dispatch.stretches)
+        } else {
+            params.in_words(&dispatch.stretches)
         }
     }
 
@@ -471,7 +462,7 @@ impl BoundAttention {
     /// Dispatches that [`encode`](Self::encode) encodes: more than one of a kernel where the plan cut its grid.
     #[must_use]
     pub fn num_stretches(&self) -> usize {
-        step::num_stretches(self.steps.iter())
+        num_stretches(self.steps.iter())
     }
 
     /// Encodes one of the dispatches into the caller's compute pass, for callers who submit them apart: some systems watch
@@ -481,11 +472,11 @@ impl BoundAttention {
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.
     pub fn encode_stretch_in(&self, pass: &mut wgpu::ComputePass<'_>, index: usize) {
-        step::encode_stretch_in(self.steps.iter(), pass, index);
+        encode_stretch_in(self.steps.iter(), pass, index);
     }
 
     /// Submits it.
     pub(crate) fn submit(&self, ctx: &Context) {
-        step::submit(ctx, "wattn.attention", &self.steps.iter().collect::<Vec<_>>());
+        submit(ctx, "wattn.attention", &self.steps.iter().collect::<Vec<_>>());
     }
 }

@@ -1,5 +1,6 @@
 //! Checks of the caller's views.
 
+use crate::slots::Slot;
 use crate::{DType, DeviceCaps, Error, Layout, Result, TensorView};
 
 /// A list of `u32` in a buffer.
@@ -25,14 +26,18 @@ pub(super) struct Bound<'a> {
     pub(super) offset_bytes: u64,
     /// 0 when the tensor has no elements: wgpu has no empty bindings, so a stand-in is bound and never touched.
     pub(super) size_bytes: u64,
-    pub(super) access: Access,
     /// Elements from the start of the binding to the tensor's first.
     pub(super) offset: u32,
     /// Elements along batch, seq and head.
     pub(super) strides: [u32; 3],
 }
 
-impl Bound<'_> {
+impl<'a> Bound<'a> {
+    /// What a kernel's binding gets.
+    pub(super) const fn slot(&self) -> Slot<'a> {
+        Slot::Range(self.buffer, self.offset_bytes, self.size_bytes)
+    }
+
     /// The same counted in vec4 elements. Exact: `check_tensor` saw to it that all are multiples of 4.
     pub(super) fn in_vec4(&self) -> (u32, [u32; 3]) {
         (self.offset / 4, self.strides.map(|stride| stride / 4))
@@ -82,7 +87,7 @@ pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &Devi
         }
     }
     if view.layout.num_elements() == 0 {
-        return Ok(Bound { buffer: view.buffer, offset_bytes: 0, size_bytes: 0, access, offset: 0, strides: [0; 3] });
+        return Ok(Bound { buffer: view.buffer, offset_bytes: 0, size_bytes: 0, offset: 0, strides: [0; 3] });
     }
     if access == Access::Write {
         check_distinct(tensor, &view.layout)?;
@@ -104,7 +109,7 @@ pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &Devi
             })?;
         }
     }
-    Ok(Bound { access, offset, strides: fitting, ..bound })
+    Ok(Bound { offset, strides: fitting, ..bound })
 }
 
 /// No two elements of a written tensor share a place: along the axes by growing stride, each must step past all before.
@@ -133,8 +138,7 @@ pub(super) fn check_u32<'a>(view: U32View<'a>, name: &'static str, len: u64, cap
     let end_bytes = end.ok_or(Error::OutOfBounds { tensor: name, end: u64::MAX, len: view.buffer.size() })?;
     check_buffer(view.buffer, name, end_bytes)?;
     if len == 0 {
-        let (access, strides) = (Access::Read, [0; 3]);
-        return Ok(Bound { buffer: view.buffer, offset_bytes: 0, size_bytes: 0, access, offset: 0, strides });
+        return Ok(Bound { buffer: view.buffer, offset_bytes: 0, size_bytes: 0, offset: 0, strides: [0; 3] });
     }
     let (bound, offset) = binding(view.buffer, name, view.offset * 4, end_bytes, 4, caps)?;
     Ok(Bound { offset, ..bound })
@@ -175,7 +179,7 @@ fn binding<'a>(
     }
     // Below the alignment, at most 256 on any device.
     let offset = ((begin_bytes - offset_bytes) / element_bytes) as u32;
-    Ok((Bound { buffer, offset_bytes, size_bytes, access: Access::Read, offset: 0, strides: [0; 3] }, offset))
+    Ok((Bound { buffer, offset_bytes, size_bytes, offset: 0, strides: [0; 3] }, offset))
 }
 
 /// Fails when two of the named tensors share a buffer. wgpu tracks whole buffers, and forbids one to be read and

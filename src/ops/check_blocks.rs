@@ -1,13 +1,14 @@
 //! Check of lists of blocks that lie in GPU buffers.
 
 use super::attend::{SelectedBlocks, check_blocks};
-use super::bind::{Access, Bound, U32View, check_u32};
-use super::step::{Params, Slot, Step};
+use super::bind::{Bound, U32View, check_u32};
+use super::params::{Params, step};
 use crate::kernels::check_blocks::CheckParams;
 use crate::plan::check_dispatches;
+use crate::slots::Slot;
 use crate::{
-    AttentionProblem, AttentionShape, BlockSelection, Context, DType, Error, HostBlocks, Layout, Result, Stretch,
-    TensorView,
+    AttentionProblem, AttentionShape, BlockSelection, Context, DType, Error, HostBlocks, Layout, Pipeline, Result,
+    Slots, Stretch, TensorView,
 };
 
 /// A check that was submitted: where its report lies.
@@ -86,16 +87,19 @@ impl Context {
         };
         let pipelines = dispatches
             .iter()
-            .map(|dispatch| self.pipelines().get(self, &dispatch.specialization))
+            .map(|dispatch| Pipeline::of_operator(self, &dispatch.specialization))
             .collect::<Result<Vec<_>>>()?;
         let report = self.scoped("checking lists of blocks", || {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
             let report = self.upload("wattn.report", bytemuck::cast_slice(&[u32::MAX, 0, 0]), usage);
             let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for (pipeline, dispatch) in pipelines.iter().zip(&dispatches) {
-                let lens = lens.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
-                let slots = [Slot::Bound(&lists[0]), Slot::Bound(&lists[1]), lens, Slot::Range(&report, 0, 12)];
-                let step = Step::new(self, pipeline, dispatch, &params, &slots)?;
+                let slots = Slots::new()
+                    .with("block_indices", lists[0].slot())
+                    .with("block_counts", lists[1].slot())
+                    .with("seq_lens_kv", lens.as_ref().map_or(Slot::Unused, Bound::slot))
+                    .range("report", &report, 0, 12);
+                let step = step(self, pipeline, dispatch, &params, &slots)?;
                 let descriptor =
                     wgpu::ComputePassDescriptor { label: Some("wattn.check_blocks"), timestamp_writes: None };
                 step.encode_in(&mut encoder.begin_compute_pass(&descriptor));

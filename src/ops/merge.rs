@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use super::bind::{Access, Expect, check_apart, check_tensor};
-use super::step::{Params, Slot, Step};
+use super::params::{Params, step};
 use crate::kernels::merge_splits::MergeParams;
-use crate::pipeline::Pipeline;
-use crate::{Context, DType, Error, Layout, MergePlan, Result, Stretch, TensorView, TensorViewMut};
+use crate::{
+    Context, DType, Error, Layout, MergePlan, Pipeline, Result, Slots, Step, Stretch, TensorView, TensorViewMut,
+};
 
 /// The compiled pipeline of a [`MergePlan`]. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Merge {
     ctx: Context,
     plan: Arc<MergePlan>,
-    pipeline: Arc<Pipeline>,
+    pipeline: Pipeline,
 }
 
 /// The tensors of one merge, all f32.
@@ -49,7 +50,7 @@ impl Merge {
     /// # Cost
     /// Compiles on a cache miss. Submits nothing.
     pub fn prepare(ctx: &Context, plan: &MergePlan) -> Result<Self> {
-        let pipeline = ctx.pipelines().get(ctx, &plan.dispatch.specialization)?;
+        let pipeline = Pipeline::of_operator(ctx, &plan.dispatch.specialization)?;
         Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipeline })
     }
 
@@ -94,10 +95,14 @@ impl Merge {
             lse_head: lse.strides[2],
             first_place: 0,
         };
-        let slots = [Slot::Bound(&parts_out), Slot::Bound(&parts_lse), Slot::Bound(&out), Slot::Bound(&lse)];
-        let step = self.ctx.scoped("binding a merge", || {
-            Step::new(&self.ctx, &self.pipeline, &self.plan.dispatch, &params, &slots)
-        })??;
+        let slots = Slots::new()
+            .with("partial_out", parts_out.slot())
+            .with("partial_lse", parts_lse.slot())
+            .with("out", out.slot())
+            .with("lse", lse.slot());
+        let step = self
+            .ctx
+            .scoped("binding a merge", || step(&self.ctx, &self.pipeline, &self.plan.dispatch, &params, &slots))??;
         Ok(BoundMerge { step })
     }
 }

@@ -6,9 +6,9 @@ mod check_blocks;
 mod lists;
 mod merge;
 mod one_shot;
+mod params;
 mod select;
 mod sparse_one_shot;
-mod step;
 mod workspace;
 
 pub use attend::{Attention, AttentionArgs, BoundAttention, SelectedBlocks};

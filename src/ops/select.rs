@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use super::attend::{SelectedBlocks, check_blocks};
 use super::bind::{Access, Bound, Expect, U32View, check_apart, check_tensor, check_u32};
-use super::step::{self, Params, Slot, Step};
+use super::params::{Params, step};
 use super::workspace::Workspace;
 use crate::kernels::sample_queries::{ALIGN_GROUPS, CAUSAL, FIRST_STAGE, LAST_STAGE, SelectParams, UNION};
-use crate::pipeline::Pipeline;
-use crate::plan::SelectStep;
+use crate::plan::{Samples, SelectStep};
+use crate::slots::Slot;
+use crate::step::{encode_stretch_in, num_stretches, submit};
 use crate::{
-    Context, Error, GroupBounds, Mask, Representative, Result, SelectionMethod, SelectionPlan, SelectionProblem,
-    Stretch, TensorView,
+    Context, Error, GroupBounds, Mask, Pipeline, Representative, Result, SelectionMethod, SelectionPlan,
+    SelectionProblem, Slots, Step, Stretch, TensorView,
 };
 
 /// The compiled pipelines of a [`SelectionPlan`]. Cheap to clone.
@@ -19,7 +20,7 @@ use crate::{
 pub struct Selection {
     ctx: Context,
     plan: Arc<SelectionPlan>,
-    pipelines: Vec<Arc<Pipeline>>,
+    pipelines: Vec<Pipeline>,
 }
 
 /// The tensors of one selection.
@@ -79,7 +80,7 @@ impl Selection {
         let pipelines = plan
             .dispatches()
             .iter()
-            .map(|dispatch| ctx.pipelines().get(ctx, &dispatch.specialization))
+            .map(|dispatch| Pipeline::of_operator(ctx, &dispatch.specialization))
             .collect::<Result<_>>()?;
         Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipelines })
     }
@@ -153,40 +154,29 @@ impl Selection {
     }
 
     fn steps(&self, tensors: &Tensors<'_>, memory: SelectionMemory<'_>) -> Result<Vec<Option<Step>>> {
-        let Tensors { q, k, seq_lens_kv, blocks } = tensors;
+        let Tensors { q, k, seq_lens_kv, blocks: [indices, counts] } = tensors;
         // wgpu has no empty bindings; a workspace has some bytes always.
-        let scratch = || Slot::Range(&memory.scratch.buffer, 0, self.plan.scratch_bytes().max(4));
-        let cache = || Slot::Range(&memory.cache.buffer, 0, self.plan.cache_bytes().max(4));
+        let scratch = Slot::Range(&memory.scratch.buffer, 0, self.plan.scratch_bytes().max(4));
+        let slots = Slots::new()
+            .with("q", q.slot())
+            .with("k", k.slot())
+            .with("seq_lens_kv", seq_lens_kv.as_ref().map_or(Slot::Unused, Bound::slot))
+            .with("scratch", scratch)
+            .with("scores", scratch)
+            .range("cache", &memory.cache.buffer, 0, self.plan.cache_bytes().max(4))
+            .with("block_indices", indices.slot())
+            .with("block_counts", counts.slot());
         let mut steps = Vec::with_capacity(self.pipelines.len());
-        for ((&step, dispatch), pipeline) in self.plan.steps.iter().zip(self.plan.dispatches()).zip(&self.pipelines) {
+        for ((&what, dispatch), pipeline) in self.plan.steps.iter().zip(self.plan.dispatches()).zip(&self.pipelines) {
             if dispatch.workgroups.contains(&0) {
                 steps.push(None);
                 continue;
             }
-            let samples = |index: usize| {
-                let samples = self.plan.samples[index];
-                Slot::Range(&memory.samples.buffer, samples.offset_bytes, samples.size_bytes)
-            };
-            let lens = || seq_lens_kv.as_ref().map_or(Slot::Unused(Access::Read), Slot::Bound);
-            let [indices, counts] = blocks;
-            let lists = [Slot::Bound(indices), Slot::Bound(counts)];
-            let slots: Vec<Slot<'_>> = match step {
-                SelectStep::Sample(index) => vec![Slot::Bound(q), samples(index)],
-                SelectStep::Search => {
-                    [samples(0), Slot::Bound(k), lens(), scratch()].into_iter().chain(lists).collect()
-                }
-                SelectStep::Score(stage) => {
-                    vec![samples(self.plan.stages[stage].samples), Slot::Bound(k), lens(), cache(), scratch()]
-                }
-                SelectStep::Select(_) => [scratch(), lens(), cache()].into_iter().chain(lists).collect(),
-            };
-            steps.push(Some(Step::new(
-                &self.ctx,
-                pipeline,
-                dispatch,
-                &Self::params(&self.plan, step, &tensors.places()),
-                &slots,
-            )?));
+            let samples = self.plan.samples_of(what);
+            let slots =
+                slots.clone().range("samples", &memory.samples.buffer, samples.offset_bytes, samples.size_bytes);
+            let params = Self::params(&self.plan, what, &tensors.places());
+            steps.push(Some(step(&self.ctx, pipeline, dispatch, &params, &slots)?));
         }
         Ok(steps)
     }
@@ -207,11 +197,7 @@ impl Selection {
         let (shape, blocks) = (problem.shape(), problem.blocks());
         let (q_offset, [q_batch, q_seq, q_head]) = places.q;
         let (k_offset, [k_batch, k_seq, k_head]) = places.k;
-        let samples = match step {
-            SelectStep::Sample(index) => plan.samples[index],
-            SelectStep::Search => plan.samples[0],
-            SelectStep::Score(stage) | SelectStep::Select(stage) => plan.samples[plan.stages[stage].samples],
-        };
+        let samples = plan.samples_of(step);
         let lists_per_set = plan.lists_per_set();
         let mut params = SelectParams {
             batch_size: shape.batch_size,
@@ -287,6 +273,17 @@ impl Selection {
             params.marks_offset = word(stage.marks);
         }
         params
+    }
+}
+
+impl SelectionPlan {
+    /// The samples that a dispatch writes or reads.
+    fn samples_of(&self, step: SelectStep) -> Samples {
+        match step {
+            SelectStep::Sample(index) => self.samples[index],
+            SelectStep::Search => self.samples[0],
+            SelectStep::Score(stage) | SelectStep::Select(stage) => self.samples[self.stages[stage].samples],
+        }
     }
 }
 
@@ -366,7 +363,7 @@ impl BoundSelection {
     /// Dispatches that [`encode_step`](Self::encode_step) encodes: more than one of a kernel where the plan cut its grid.
     #[must_use]
     pub fn num_stretches(&self, step: u64) -> usize {
-        step::num_stretches(self.steps_of(step))
+        num_stretches(self.steps_of(step))
     }
 
     /// Encodes one of the dispatches of a step into the caller's compute pass, for callers who submit them apart. All must
@@ -375,7 +372,7 @@ impl BoundSelection {
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.
     pub fn encode_stretch_in(&self, pass: &mut wgpu::ComputePass<'_>, step: u64, index: usize) {
-        step::encode_stretch_in(self.steps_of(step), pass, index);
+        encode_stretch_in(self.steps_of(step), pass, index);
     }
 
     fn steps_of(&self, step: u64) -> impl Iterator<Item = &Step> {
@@ -388,6 +385,6 @@ impl BoundSelection {
 
     /// Submits all stages.
     pub(super) fn submit(&self, ctx: &Context) {
-        step::submit(ctx, "wattn.selection", &self.steps_of(0).collect::<Vec<_>>());
+        submit(ctx, "wattn.selection", &self.steps_of(0).collect::<Vec<_>>());
     }
 }

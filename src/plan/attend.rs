@@ -9,8 +9,8 @@ use super::tiling_columns::ColumnsTiling;
 use super::tiling_matrix::MatrixTiling;
 use super::tiling_staged::StagedTiling;
 use super::{Dispatch, Parts, Sharing, Tiling, TunedAt, merge, tiling_matrix};
-use crate::kernels::KernelId;
-use crate::shader::{Arrays, Module, Specialization};
+use crate::kernels::{self, modules};
+use crate::shader::{Arrays, Kernel, Module, Specialization};
 use crate::{
     AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps, Error, Granularity, Mask, MissedTier, Result,
     Tier,
@@ -130,7 +130,8 @@ impl AttentionPlan {
             }
         };
         let walks = Walks::new(problem, tiling, carried);
-        let kernel = if tiling.num_splits == 1 { KernelId::AttendPrefill } else { KernelId::AttendDecode };
+        let kernel: &'static Kernel =
+            if tiling.num_splits == 1 { &kernels::ATTEND_PREFILL } else { &kernels::ATTEND_DECODE };
         let mut attend = specialize_attend(kernel, problem, tier, tiling, caps);
         // A device may have no room for one more buffer; then walks stay whole.
         let fits = attend.num_storage_buffers() < caps.max_storage_buffers;
@@ -143,7 +144,7 @@ impl AttentionPlan {
         let found = exponents.map(|exponents| exponents.dispatch(problem, caps)).transpose()?;
         let mut dispatches: Vec<_> = found.into_iter().collect();
         dispatches.push(Dispatch::cut(attend, walks.num_places(), caps, stretches)?);
-        if kernel == KernelId::AttendDecode {
+        if kernel == &kernels::ATTEND_DECODE {
             let merge = merge::Parts { num_parts: tiling.num_splits, num_rows: out_rows, head_dim_v: shape.head_dim_v };
             dispatches.push(merge.dispatch(out_module(problem.out_dtype, tier), problem.lse, caps)?);
         }
@@ -309,27 +310,27 @@ impl RowSets {
     }
 }
 
-pub(super) const fn elem_module(dtype: DType, tier: Tier, caps: &DeviceCaps) -> Module {
+pub(super) const fn elem_module(dtype: DType, tier: Tier, caps: &DeviceCaps) -> &'static Module {
     match dtype {
-        DType::F32 if caps.loads_wide(tier) => Module::ElemF32Wide,
-        DType::F32 => Module::ElemF32,
-        DType::F16 if tier.shader_f16() => Module::ElemF16,
-        DType::F16 => Module::ElemF16Packed,
-        DType::BF16 => Module::ElemBf16,
+        DType::F32 if caps.loads_wide(tier) => &modules::ELEM_F32_WIDE,
+        DType::F32 => &modules::ELEM_F32,
+        DType::F16 if tier.shader_f16() => &modules::ELEM_F16,
+        DType::F16 => &modules::ELEM_F16_PACKED,
+        DType::BF16 => &modules::ELEM_BF16,
     }
 }
 
-pub(super) const fn out_module(dtype: DType, tier: Tier) -> Module {
+pub(super) const fn out_module(dtype: DType, tier: Tier) -> &'static Module {
     match dtype {
-        DType::F32 => Module::OutF32,
-        DType::F16 if tier.shader_f16() => Module::OutF16,
-        DType::F16 => Module::OutF16Packed,
-        DType::BF16 => Module::OutBf16,
+        DType::F32 => &modules::OUT_F32,
+        DType::F16 if tier.shader_f16() => &modules::OUT_F16,
+        DType::F16 => &modules::OUT_F16_PACKED,
+        DType::BF16 => &modules::OUT_BF16,
     }
 }
 
 fn specialize_attend(
-    kernel: KernelId,
+    kernel: &'static Kernel,
     problem: &AttentionProblem,
     tier: Tier,
     tiling: Tiling,
@@ -337,44 +338,44 @@ fn specialize_attend(
 ) -> Specialization {
     let shape = problem.shape();
     let (walk, hand) = match problem.blocks {
-        Some(_) => (Module::WalkSelected, Module::HandSelected),
-        None => (Module::WalkRange, Module::HandRange),
+        Some(_) => (&modules::WALK_SELECTED, &modules::HAND_SELECTED),
+        None => (&modules::WALK_RANGE, &modules::HAND_RANGE),
     };
     let elem = elem_module(problem.dtype, tier, caps);
     let [chunk, elem] = match (caps.edge_of(tier), tiling.sharing) {
         (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling).modules(elem),
-        _ => [Module::ChunkOne, elem],
+        _ => [&modules::CHUNK_ONE, elem],
     };
     let mut modules = vec![
-        Module::AttendParams,
-        Module::SeqLens,
-        Module::AttendPlace,
+        &modules::ATTEND_PARAMS,
+        &modules::SEQ_LENS,
+        &modules::ATTEND_PLACE,
         walk,
         elem,
         chunk,
-        Module::NonFinite,
-        Module::AttendTile,
+        &modules::NON_FINITE,
+        &modules::ATTEND_TILE,
     ];
     let mut constants = match (caps.edge_of(tier), tiling.sharing) {
         (Some(edge), _) => {
-            let values = if caps.matrix_from_vec4 { Module::ValuesVec4 } else { Module::ValuesScalar };
+            let values = if caps.matrix_from_vec4 { &modules::VALUES_VEC4 } else { &modules::VALUES_SCALAR };
             modules.extend(tiling_matrix::modules(edge, caps));
             let matrices = MatrixTiling::new(problem, tiling, edge);
-            let fold = if matrices.fold_tiles() > 0 { Module::FoldSums } else { Module::FoldNone };
-            let factors = if problem.is_scaled(tier) { Module::FactorsScaled } else { Module::FactorsStored };
-            modules.extend([values, Module::ShareWorkgroup, factors, Module::CarryNone, fold]);
-            modules.extend([Module::MatrixLanes, Module::AttendRowsMatrix]);
+            let fold = if matrices.fold_tiles() > 0 { &modules::FOLD_SUMS } else { &modules::FOLD_NONE };
+            let factors = if problem.is_scaled(tier) { &modules::FACTORS_SCALED } else { &modules::FACTORS_STORED };
+            modules.extend([values, &modules::SHARE_WORKGROUP, factors, &modules::CARRY_NONE, fold]);
+            modules.extend([&modules::MATRIX_LANES, &modules::ATTEND_ROWS_MATRIX]);
             matrices.constants()
         }
         (None, Sharing::Columns) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
-            modules.extend([share, reduce, Module::CarryNone, Module::AttendRowsColumns]);
+            modules.extend([share, reduce, &modules::CARRY_NONE, &modules::ATTEND_ROWS_COLUMNS]);
             ColumnsTiling::new(problem, tiling).constants()
         }
         (None, Sharing::Tiles) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
-            let hand = if problem.blocks.is_some() { Module::HandStaged } else { hand };
-            modules.extend([hand, share, reduce, Module::CarryNone, Module::AttendRowsStaged]);
+            let hand = if problem.blocks.is_some() { &modules::HAND_STAGED } else { hand };
+            modules.extend([hand, share, reduce, &modules::CARRY_NONE, &modules::ATTEND_ROWS_STAGED]);
             let mut constants = scalar_constants(shape, tier, tiling);
             constants.extend(StagedTiling::new(problem, tiling, caps, tier).constants());
             constants
@@ -382,7 +383,7 @@ fn specialize_attend(
         (None, Sharing::Keys | Sharing::Rows) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
             let queries = queries_module(shape, tier, tiling, caps);
-            modules.extend([hand, share, reduce, queries, Module::CarryNone, Module::AttendRows]);
+            modules.extend([hand, share, reduce, queries, &modules::CARRY_NONE, &modules::ATTEND_ROWS]);
             scalar_constants(shape, tier, tiling)
         }
     };
@@ -396,7 +397,7 @@ fn specialize_attend(
         constants.insert("BLOCK_SIZE", blocks.block_size);
         switches.insert("CAUSAL", problem.mask == Mask::Causal);
     }
-    if kernel == KernelId::AttendPrefill {
+    if kernel == &kernels::ATTEND_PREFILL {
         modules.push(out_module(problem.out_dtype, tier));
         switches.insert("WRITE_LSE", problem.lse);
     }
@@ -407,9 +408,9 @@ fn specialize_attend(
 /// Memory that an invocation may take for its queries: WebGPU's limit for all its private variables.
 const MOST_KEPT_BYTES: u32 = 8 << 10;
 
-const fn queries_module(shape: &AttentionShape, tier: Tier, tiling: Tiling, caps: &DeviceCaps) -> Module {
+const fn queries_module(shape: &AttentionShape, tier: Tier, tiling: Tiling, caps: &DeviceCaps) -> &'static Module {
     let kept = tiling.slots(tier) * shape.head_dim * 4;
-    if caps.software && kept <= MOST_KEPT_BYTES { Module::QueriesKept } else { Module::QueriesLoaded }
+    if caps.software && kept <= MOST_KEPT_BYTES { &modules::QUERIES_KEPT } else { &modules::QUERIES_LOADED }
 }
 
 /// The constants of `attend_rows`, and some of those of `attend_rows_staged`.
@@ -435,13 +436,13 @@ fn scalar_constants(shape: &AttentionShape, tier: Tier, tiling: Tiling) -> BTree
 }
 
 /// How `lanes` invocations talk: the modules of the families `share` and `reduce`.
-pub(super) fn share_modules(lanes: u32, tier: Tier, caps: &DeviceCaps) -> (Module, Module) {
+pub(super) fn share_modules(lanes: u32, tier: Tier, caps: &DeviceCaps) -> (&'static Module, &'static Module) {
     match (tier.subgroup(), &caps.subgroup_size) {
         // A group is a whole subgroup only where the device can choose no other size.
         (true, Some(size)) if size.start() == size.end() && lanes == *size.start() => {
-            (Module::ShareSubgroup, Module::ReduceSubgroup)
+            (&modules::SHARE_SUBGROUP, &modules::REDUCE_SUBGROUP)
         }
-        (true, _) => (Module::ShareSegment, Module::ReduceSegment),
-        (false, _) => (Module::ShareWorkgroup, Module::ReduceWorkgroup),
+        (true, _) => (&modules::SHARE_SEGMENT, &modules::REDUCE_SEGMENT),
+        (false, _) => (&modules::SHARE_WORKGROUP, &modules::REDUCE_WORKGROUP),
     }
 }

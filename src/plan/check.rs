@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Dispatch;
-use crate::kernels::{KernelId, check_blocks};
-use crate::shader::{Arrays, Module, Specialization};
+use crate::kernels::{self, check_blocks, modules};
+use crate::shader::{Arrays, Specialization};
 use crate::{AttentionShape, BlockSelection, DeviceCaps, DispatchBudget, Error, Result};
 
 /// The dispatches that check the lists of a selection.
@@ -20,8 +20,8 @@ pub fn check_dispatches(
         return Err(Error::TooLarge { what: "entries of lists", needed: places, available: u32::MAX.into() });
     }
     let specialization = |report| Specialization {
-        kernel: KernelId::CheckBlocks,
-        modules: vec![Module::CheckParams, Module::SeqLens],
+        kernel: &kernels::CHECK_BLOCKS,
+        modules: vec![&modules::CHECK_PARAMS, &modules::SEQ_LENS],
         constants: BTreeMap::from([("WORKGROUP_SIZE", check_blocks::WORKGROUP_SIZE)]),
         switches: BTreeMap::from([("HAS_SEQ_LENS", seq_lens_kv), ("REPORT", report)]),
         arrays: Arrays::Memory, // it has none

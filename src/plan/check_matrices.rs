@@ -6,8 +6,8 @@ use half::f16;
 
 use super::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules};
 use crate::DeviceCaps;
-use crate::kernels::Binding;
-use crate::shader::{Arrays, Module, assemble, unroll};
+use crate::kernels::{self, modules as own};
+use crate::shader::{Arrays, Module, Specialization};
 
 /// Matrices side by side: of keys, of their width, of that of values. The fewest that let matrices begin within rows and
 /// below others, since a software device takes its time to compile each product.
@@ -23,7 +23,7 @@ pub struct MatrixCheck {
     edge: u32,
     lanes: u32,
     groups: u32,
-    modules: Vec<Module>,
+    modules: Vec<&'static Module>,
     arrays: Arrays,
 }
 
@@ -48,37 +48,28 @@ impl MatrixCheck {
         let lanes = *caps.subgroup_size.as_ref()?.start();
         // A second group shows who computes what; some devices have no room for one.
         let groups = (caps.max_invocations_per_workgroup / lanes).clamp(1, 2);
-        let mut chosen = vec![Module::ElemF16, Module::ShareWorkgroup];
+        let mut chosen = vec![&own::ELEM_F16, &own::SHARE_WORKGROUP];
         chosen.extend(modules(edge, caps));
-        chosen.push(if caps.matrix_from_vec4 { Module::ValuesVec4 } else { Module::ValuesScalar });
+        chosen.push(if caps.matrix_from_vec4 { &own::VALUES_VEC4 } else { &own::VALUES_SCALAR });
         Some(Self { edge, lanes, groups, modules: chosen, arrays: Arrays::of(caps) })
     }
-
-    /// The entry point.
-    pub const NAME: &str = "check_matrices";
 
     /// The complete WGSL.
     #[must_use]
     pub fn wgsl(&self) -> String {
-        let constants = self.constants();
-        self.assemble(|text| unroll(text, &constants, self.arrays))
+        self.specialization().wgsl()
     }
 
-    /// [`wgsl`](Self::wgsl) with its loops as they stand in the files. For tests.
+    /// Its text and bindings.
     #[must_use]
-    pub fn wgsl_rolled(&self) -> String {
-        self.assemble(str::to_owned)
-    }
-
-    fn assemble(&self, prepare: impl Fn(&str) -> String) -> String {
-        let source = include_str!("../../shaders/check/check_matrices.wgsl");
-        assemble(&self.modules, &self.constants(), &BTreeMap::new(), source, prepare)
-    }
-
-    /// Bind group 0.
-    #[must_use]
-    pub fn bindings(&self) -> [Binding; 2] {
-        [Binding::read("operands"), Binding::write("found")]
+    pub fn specialization(&self) -> Specialization {
+        Specialization {
+            kernel: &kernels::CHECK_MATRICES,
+            modules: self.modules.clone(),
+            constants: self.constants(),
+            switches: BTreeMap::new(),
+            arrays: self.arrays,
+        }
     }
 
     /// Invocations of the one workgroup.

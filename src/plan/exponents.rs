@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::tiling_matrix::check_dtype;
 use super::{AttentionPlan, Dispatch};
-use crate::kernels::{KernelId, find_exponents};
-use crate::shader::{Arrays, Module, Specialization};
+use crate::kernels::{self, find_exponents, modules};
+use crate::shader::{Arrays, Specialization};
 use crate::{AttentionProblem, DType, DeviceCaps, DispatchBudget, Result, Tier};
 
 /// vec4 of a part: 64 KiB, with which a workgroup is busy for longer than it takes to start.
@@ -65,8 +65,8 @@ impl Exponents {
         let shape = problem.shape();
         let size = find_exponents::WORKGROUP_SIZE.min(caps.max_invocations_per_workgroup);
         let specialization = Specialization {
-            kernel: KernelId::FindExponents,
-            modules: vec![Module::AttendParams, Module::SeqLens, Module::ElemBf16],
+            kernel: &kernels::FIND_EXPONENTS,
+            modules: vec![&modules::ATTEND_PARAMS, &modules::SEQ_LENS, &modules::ELEM_BF16],
             constants: BTreeMap::from([
                 ("AT_ONCE", AT_ONCE),
                 ("HEAD_DIM4", shape.head_dim / 4),

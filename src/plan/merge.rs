@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Dispatch;
 use super::attend::out_module;
-use crate::kernels::KernelId;
+use crate::kernels::{self, modules};
 use crate::shader::{Arrays, Module, Specialization};
 use crate::{DType, DeviceCaps, DispatchBudget, Error, MergeProblem, Result};
 
@@ -30,13 +30,13 @@ impl Parts {
     }
 
     /// The variant of `merge_splits` that writes with the module `out`.
-    fn specialize(&self, out: Module, lse: bool, caps: &DeviceCaps) -> Specialization {
+    fn specialize(&self, out: &'static Module, lse: bool, caps: &DeviceCaps) -> Specialization {
         let lanes = self.lanes(caps);
-        let (join, workgroup_size) = if lanes == 1 { (Module::JoinAlone, 64) } else { (Module::JoinLanes, 256) };
+        let (join, workgroup_size) = if lanes == 1 { (&modules::JOIN_ALONE, 64) } else { (&modules::JOIN_LANES, 256) };
         let at_once = if caps.software { 1 } else { self.num_parts.clamp(1, PARTS_AT_ONCE) };
         Specialization {
-            kernel: KernelId::MergeSplits,
-            modules: vec![Module::MergeParams, Module::NonFinite, out, join],
+            kernel: &kernels::MERGE_SPLITS,
+            modules: vec![&modules::MERGE_PARAMS, &modules::NON_FINITE, out, join],
             constants: BTreeMap::from([
                 ("HEAD_DIM_V4", self.head_dim_v / 4),
                 ("PART_LANES", lanes),
@@ -49,7 +49,7 @@ impl Parts {
     }
 
     /// The dispatch that merges them.
-    pub(super) fn dispatch(&self, out: Module, lse: bool, caps: &DeviceCaps) -> Result<Dispatch> {
+    pub(super) fn dispatch(&self, out: &'static Module, lse: bool, caps: &DeviceCaps) -> Result<Dispatch> {
         let specialization = self.specialize(out, lse, caps);
         let size = u64::from(specialization.constants["WORKGROUP_SIZE"]);
         let items = self.num_rows * u64::from(self.head_dim_v / 4);

@@ -37,8 +37,7 @@ pub use tuned::{AttentionClass, MaskKind, MethodKind, SelectionClass, Tuning};
 
 use stretch::{Costs, Parts};
 
-use crate::kernels::KernelId;
-use crate::shader::Specialization;
+use crate::shader::{Kernel, Need, Specialization};
 use crate::{DeviceCaps, Result};
 
 /// One grid of one kernel.
@@ -79,7 +78,7 @@ impl Dispatch {
 
     /// The kernel.
     #[must_use]
-    pub const fn kernel(&self) -> KernelId {
+    pub const fn kernel(&self) -> &'static Kernel {
         self.specialization.kernel()
     }
 }
@@ -92,7 +91,7 @@ impl core::fmt::Display for Dispatch {
             n => format!("{x}x{y}x{z} in {n}"),
         };
         // What no browser has, and the tier does not tell.
-        let wide = if self.specialization.needs_int64() { ", f32 in pairs as u64" } else { "" };
+        let wide = if self.specialization.needs(Need::Int64) { ", f32 in pairs as u64" } else { "" };
         write!(f, "{:<15} {grid:<14} {}{wide}", self.kernel().name(), self.specialization)
     }
 }

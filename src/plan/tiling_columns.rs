@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::attend::RowSets;
 use super::tiling::{whole_subgroups, workgroup_budget};
 use super::{Sharing, Tiling};
+use crate::kernels::modules;
 use crate::shader::Module;
 use crate::{AttentionProblem, DType, DeviceCaps, Tier};
 
@@ -141,11 +142,11 @@ impl ColumnsTiling {
     }
 
     /// The family `chunk`, for elements of this module, and the module that elements then have: pairs are read as words.
-    pub(super) const fn modules(&self, elem: Module) -> [Module; 2] {
+    pub(super) fn modules(&self, elem: &'static Module) -> [&'static Module; 2] {
         match (self.per_load, elem) {
-            (1, _) => [Module::ChunkOne, elem],
-            (_, Module::ElemF16) => [Module::ChunkPair, Module::ElemF16Packed],
-            _ => [Module::ChunkPair, elem],
+            (1, _) => [&modules::CHUNK_ONE, elem],
+            (_, elem) if elem == &modules::ELEM_F16 => [&modules::CHUNK_PAIR, &modules::ELEM_F16_PACKED],
+            _ => [&modules::CHUNK_PAIR, elem],
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::attend::RowSets;
 use super::{Sharing, Tiling};
+use crate::kernels;
 use crate::shader::Module;
 use crate::{AttentionProblem, BlockSelection, DType, DeviceCaps, Error, Result, Tier};
 
@@ -302,10 +303,10 @@ pub(super) fn check_dtype(dtype: DType, tier: Tier) -> Result<()> {
 }
 
 /// The modules of a matrix edge, for arrays that the device loads matrices from.
-pub(super) fn modules(edge: u32, caps: &DeviceCaps) -> [Module; 2] {
+pub(super) fn modules(edge: u32, caps: &DeviceCaps) -> [&'static Module; 2] {
     [
-        if edge == 8 { Module::Matrix8 } else { Module::Matrix16 },
-        if caps.matrix_from_vec4 { Module::TilesVec4 } else { Module::TilesScalar },
+        if edge == 8 { &kernels::modules::MATRIX_8 } else { &kernels::modules::MATRIX_16 },
+        if caps.matrix_from_vec4 { &kernels::modules::TILES_VEC4 } else { &kernels::modules::TILES_SCALAR },
     ]
 }
 

@@ -1,30 +1,80 @@
-//! What distinguishes one pipeline of a kernel from another.
+//! What distinguishes one pipeline of a kernel from another, and the text that it is compiled from.
 
+use core::fmt::Write as _;
 use std::collections::BTreeMap;
 
-use super::{Arrays, Module};
-use crate::kernels::{Binding, BindingKind, KernelId};
+use super::unroll::unroll;
+use super::{Arrays, Binding, Kernel, Module, Need, Trust};
+use crate::kernels::modules;
 
 /// One variant of a kernel: the modules chosen from their families and the constants. The key of the pipeline cache.
+///
+/// ```
+/// use wattn::{Binding, Kernel, Specialization, kernels};
+/// static SCALE: Kernel = Kernel::new(
+///     "scale",
+///     "@group(0) @binding(0) var<storage, read_write> x: array<f32>;
+///      @compute @workgroup_size(WORKGROUP_SIZE)
+///      fn scale(@builtin(global_invocation_id) at: vec3<u32>) {
+///          if at.x < arrayLength(&x) { x[at.x] *= f32(FACTOR); }
+///      }",
+/// )
+/// .binding(&[Binding::write("x")]);
+/// let doubled = Specialization::new(&SCALE).with_constant("WORKGROUP_SIZE", 64).with_constant("FACTOR", 2);
+/// assert!(doubled.wgsl().starts_with("const FACTOR: u32 = 2u;"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Specialization {
-    pub(crate) kernel: KernelId,
-    pub(crate) modules: Vec<Module>,
+    pub(crate) kernel: &'static Kernel,
+    pub(crate) modules: Vec<&'static Module>,
     pub(crate) constants: BTreeMap<&'static str, u32>,
     pub(crate) switches: BTreeMap<&'static str, bool>,
     pub(crate) arrays: Arrays,
 }
 
 impl Specialization {
+    /// The kernel without modules and constants.
+    #[must_use]
+    pub const fn new(kernel: &'static Kernel) -> Self {
+        Self {
+            kernel,
+            modules: Vec::new(),
+            constants: BTreeMap::new(),
+            switches: BTreeMap::new(),
+            arrays: Arrays::Memory,
+        }
+    }
+
+    /// The same with one more module. Modules stand in the text in the order in which they are added, before the kernel's own.
+    #[must_use]
+    pub fn with_module(mut self, module: &'static Module) -> Self {
+        self.modules.push(module);
+        self
+    }
+
+    /// The same with a constant of type u32.
+    #[must_use]
+    pub fn with_constant(mut self, name: &'static str, value: u32) -> Self {
+        self.constants.insert(name, value);
+        self
+    }
+
+    /// The same with a constant of type bool.
+    #[must_use]
+    pub fn with_switch(mut self, name: &'static str, value: bool) -> Self {
+        self.switches.insert(name, value);
+        self
+    }
+
     /// The kernel.
     #[must_use]
-    pub const fn kernel(&self) -> KernelId {
+    pub const fn kernel(&self) -> &'static Kernel {
         self.kernel
     }
 
-    /// The files of `shaders/shared` that it is made of.
-    pub fn modules(&self) -> impl Iterator<Item = &'static str> {
-        self.modules.iter().map(|module| module.name())
+    /// The modules that it is made of, in their order.
+    pub fn modules(&self) -> impl Iterator<Item = &'static Module> {
+        self.modules.iter().copied()
     }
 
     /// Bind group 0: the kernel's bindings, then those of its modules.
@@ -35,9 +85,20 @@ impl Specialization {
     }
 
     pub(crate) fn num_storage_buffers(&self) -> u32 {
-        let storage = |binding: &Binding| binding.kind != BindingKind::Uniform;
+        let storage = |binding: &Binding| binding.kind.is_storage();
         // A handful.
         self.bindings().into_iter().filter(storage).count() as u32
+    }
+
+    /// Whether one of its texts asks for it.
+    pub(crate) fn needs(&self, need: Need) -> bool {
+        self.kernel.needs().contains(&need) || self.modules.iter().any(|module| module.needs().contains(&need))
+    }
+
+    /// [`Trust::Own`] where all texts are the crate's.
+    pub(crate) fn trust(&self) -> Trust {
+        let mut all = self.modules.iter().map(|module| module.trust()).chain([self.kernel.trust()]);
+        if all.all(|trust| trust == Trust::Own) { Trust::Own } else { Trust::Guarded }
     }
 
     /// The same kernel with its walks cut into parts.
@@ -49,8 +110,8 @@ impl Specialization {
         // After the uniform and all other buffers.
         self.constants.insert("CARRIED_BINDING", 1 + self.num_storage_buffers());
         for module in &mut self.modules {
-            if *module == Module::CarryNone {
-                *module = Module::CarryState;
+            if *module == &modules::CARRY_NONE {
+                *module = &modules::CARRY_STATE;
             }
         }
     }
@@ -60,11 +121,58 @@ impl Specialization {
     pub fn constant(&self, name: &str) -> Option<u32> {
         self.constants.get(name).copied()
     }
+
+    /// The complete WGSL of this variant.
+    #[must_use]
+    pub fn wgsl(&self) -> String {
+        self.assemble(|text| unroll(text, &self.constants, self.arrays))
+    }
+
+    /// [`wgsl`](Self::wgsl) with its loops as they stand in the files. For tests: the marked loops are WGSL themselves.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn wgsl_rolled(&self) -> String {
+        self.assemble(str::to_owned)
+    }
+
+    /// The text, each of the crate's own parts as `prepare` makes it.
+    fn assemble(&self, prepare: impl Fn(&str) -> String) -> String {
+        let mut source = String::new();
+        if self.needs(Need::F16) {
+            source.push_str("enable f16;\n");
+        }
+        if self.needs(Need::Matrices) {
+            source.push_str("enable wgpu_cooperative_matrix;\n");
+            // naga takes every variable of a function for different in each invocation, and refuses matrix operations
+            // under a condition on one. Ours are the same for a whole workgroup, and have barriers beside them.
+            source.push_str("diagnostic(off, derivative_uniformity);\n");
+        }
+        // Writing to a String cannot fail.
+        for (name, value) in &self.constants {
+            let _ = writeln!(source, "const {name}: u32 = {value}u;");
+        }
+        for (name, value) in &self.switches {
+            let _ = writeln!(source, "const {name}: bool = {value};");
+        }
+        let modules = self.modules.iter().map(|module| (module.wgsl(), module.trust()));
+        for (text, trust) in modules.chain([(self.kernel.wgsl(), self.kernel.trust())]) {
+            source.push('\n');
+            match trust {
+                Trust::Own => source.push_str(&prepare(text)),
+                // Another's marks mean nothing here, and his last line may lack its end.
+                Trust::Guarded => {
+                    source.push_str(text);
+                    source.push('\n');
+                }
+            }
+        }
+        source
+    }
 }
 
 impl core::fmt::Display for Specialization {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let modules = self.modules().collect::<Vec<_>>().join("+");
+        let modules = self.modules().map(Module::name).collect::<Vec<_>>().join("+");
         write!(f, "{modules}")?;
         for (name, value) in &self.constants {
             write!(f, " {name}={value}")?;

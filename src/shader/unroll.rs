@@ -28,7 +28,7 @@ impl Arrays {
 ///
 /// # Panics
 /// On a marked loop of another form: the shaders are ours, and a test assembles all of them.
-pub(crate) fn unroll(source: &str, constants: &BTreeMap<&'static str, u32>, arrays: Arrays) -> String {
+pub(super) fn unroll(source: &str, constants: &BTreeMap<&'static str, u32>, arrays: Arrays) -> String {
     let lines: Vec<&str> = source.lines().collect();
     let mut out = String::with_capacity(source.len() * 4);
     expand(&lines, constants, arrays, &mut out);

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 use wattn::bench::{BenchKernel, Scalar};
-use wattn::lm::{Elements, LmKernel, LmVariant, Matrix, Sampling, WeightElem, twins};
+use wattn::lm::{Elements, LmVariant, Matrix, Sampling, WeightElem, kernels as lm_kernels, twins};
 use wattn::{DeviceCaps, MatrixCheck, MatrixTile};
 
 use super::common::Random;
@@ -45,7 +45,7 @@ fn check_of_matrices(edge: u32, lanes: u32, matrix_from_vec4: bool) -> Case {
     let check = MatrixCheck::of(&caps).unwrap();
     let buffers =
         vec![("operands", to_bytes(&check.operands_f16())), ("found", garbage(check.expected().len() as u64 * 4))];
-    let (rolled, shipped) = (check.wgsl_rolled(), check.wgsl());
+    let (rolled, shipped) = (check.specialization().wgsl_rolled(), check.wgsl());
     let is_right = move |buffers: &Buffers| assert_eq!(check.fault(&from_bytes(&buffers["found"])), None);
     let dispatch = ([1; 3], Vec::new());
     let mut case = case("check of matrices", rolled, lanes as usize, dispatch, buffers, is_right);
@@ -86,7 +86,7 @@ pub(crate) fn cases() -> Vec<Case> {
         vec![check_of_matrices(8, 8, true), check_of_matrices(8, 16, false), check_of_matrices(16, 32, true)];
     let tokens = [7u32, 0, 12, 5, 5, 11, 3];
     for (elem, matrix) in matrices(13, 36) {
-        let variant = LmVariant { elem, ..LmVariant::plain(LmKernel::EmbedTokens) };
+        let variant = LmVariant { elem, ..LmVariant::plain(&lm_kernels::EMBED_TOKENS) };
         let buffers = vec![
             ("tokens", to_bytes(&tokens)),
             ("embedding", matrix.elements().bytes().to_vec()),
@@ -111,7 +111,7 @@ fn products() -> Vec<Case> {
     let mut cases = Vec::new();
     for (elem, matrix) in matrices(rows, cols) {
         for (kernel, tokens, grid) in
-            [(LmKernel::ProjectToken, 1, [18, 1, 1]), (LmKernel::ProjectTokens, 67, [1, 2, 2])]
+            [(&lm_kernels::PROJECT_TOKEN, 1, [18, 1, 1]), (&lm_kernels::PROJECT_TOKENS, 67, [1, 2, 2])]
         {
             let (x, bias, before) = (floats(tokens * cols, 1), floats(rows, 2), floats(tokens * rows, 3));
             let mut wanted = twins::project_tokens(&x, &matrix, Some(&bias));
@@ -156,7 +156,7 @@ fn rotation(norm: bool) -> Case {
             assert_close(buffers, name, &[before, new.clone()].concat());
         }
     };
-    let variant = LmVariant { norm, ..LmVariant::plain(LmKernel::RotateHeads) };
+    let variant = LmVariant { norm, ..LmVariant::plain(&lm_kernels::ROTATE_HEADS) };
     // Folded, with a token more than there are.
     of_model(variant, ([heads as u32, tokens as u32 - 1, 3], uniform), buffers, check)
 }
@@ -169,7 +169,7 @@ fn norm() -> Case {
     let buffers = vec![("x", to_bytes(&x)), ("weight", to_bytes(&weight)), ("out", garbage((2 * width * 4) as u64))];
     let check = move |buffers: &Buffers| assert_close(buffers, "out", &wanted);
     // Folded, with a row more than there are.
-    of_model(LmVariant::plain(LmKernel::RmsNorm), ([1, 3, 1], uniform), buffers, check)
+    of_model(LmVariant::plain(&lm_kernels::RMS_NORM), ([1, 3, 1], uniform), buffers, check)
 }
 
 fn gate() -> Case {
@@ -177,7 +177,7 @@ fn gate() -> Case {
     let wanted = twins::gate_mlp(&gate_up, 20);
     let buffers = vec![("gate_up", to_bytes(&gate_up)), ("out", garbage(60 * 4))];
     let check = move |buffers: &Buffers| assert_close(buffers, "out", &wanted);
-    of_model(LmVariant::plain(LmKernel::GateMlp), ([1, 1, 1], vec![3, 5]), buffers, check)
+    of_model(LmVariant::plain(&lm_kernels::GATE_MLP), ([1, 1, 1], vec![3, 5]), buffers, check)
 }
 
 /// The next token: the best, one of the best few, one of those that have most of the weight.
@@ -200,7 +200,7 @@ fn draws() -> Vec<Case> {
             assert_eq!(from_bytes::<u32>(&buffers["tokens"]), [wanted, 98], "{sampling:?}");
             assert_eq!(from_bytes::<u32>(&buffers["state"]), [6, 5], "the state moves on");
         };
-        of_model(LmVariant::plain(LmKernel::SampleToken), ([1, 1, 1], uniform), buffers, check)
+        of_model(LmVariant::plain(&lm_kernels::SAMPLE_TOKEN), ([1, 1, 1], uniform), buffers, check)
     };
     samplings.into_iter().map(draw).collect()
 }

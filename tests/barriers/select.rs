@@ -63,10 +63,10 @@ fn selection<T: Element>(
     let mut launches = Vec::new();
     for (index, dispatch) in plan.dispatches().iter().enumerate() {
         let uniforms = Selection::uniforms(&plan, index);
-        let fields = dispatch.kernel().params_fields();
-        let (_, stride_at) = fields.iter().find(|(name, _)| *name == "stride_q").unwrap();
+        let fields = dispatch.kernel().bindings()[0].fields;
+        let stride_at = fields.iter().position(|name| *name == "stride_q").unwrap();
         // Stages that look at the same samples have the same stride.
-        let samples = format!("samples of {}", uniforms[0][stride_at / 4]);
+        let samples = format!("samples of {}", uniforms[0][stride_at]);
         buffers.push((samples.clone(), garbage(plan.samples_bytes())));
         let bound = vec![("samples", samples), ("scores", "scratch".to_owned())];
         launches.push(Launch { bound, ..launch(dispatch, subgroup_size, uniforms) });

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 
 use wattn::{
     AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, DispatchBudget, Error, Granularity,
-    HeadReduction, Hip, InfiniteHip, KernelId, Mask, MatrixTile, MergePlan, MergeProblem, Preset, Representative,
-    SelectionPlan, SelectionProblem, Specialization, Tier, Tiling,
+    HeadReduction, Hip, InfiniteHip, Mask, MatrixTile, MergePlan, MergeProblem, Preset, Representative, SelectionPlan,
+    SelectionProblem, Specialization, Tier, Tiling, kernels,
 };
 
 /// The subgroups that devices have: none, one size (software, most NVIDIA), a range (Intel, AMD, phones).
@@ -115,11 +115,11 @@ impl Found {
     fn add_attention(&mut self, plan: &AttentionPlan, most: usize, device: &(DeviceCaps, Tier)) {
         for dispatch in plan.dispatches().iter().take(most) {
             let specialization = &dispatch.specialization;
-            if dispatch.kernel() == KernelId::FindExponents {
+            if dispatch.kernel() == &kernels::FIND_EXPONENTS {
                 self.add(specialization, device, None, Some(16));
-            } else if dispatch.kernel() == KernelId::MergeSplits {
+            } else if dispatch.kernel() == &kernels::MERGE_SPLITS {
                 // Four columns, a maximum and a sum of each invocation, where several share a row's parts.
-                let shared = specialization.modules().any(|module| module == "join_lanes");
+                let shared = specialization.modules().any(|module| module.name() == "join_lanes");
                 let size = u64::from(specialization.constant("WORKGROUP_SIZE").unwrap());
                 self.add(specialization, device, None, shared.then_some(size * 24));
             } else {

@@ -19,6 +19,8 @@ mod gpu_calibrate;
 mod gpu_check_matrices;
 #[path = "../gpu_decode.rs"]
 mod gpu_decode;
+#[path = "../gpu_kernels.rs"]
+mod gpu_kernels;
 #[path = "../gpu_lm.rs"]
 mod gpu_lm;
 #[path = "../gpu_lm_shipped.rs"]

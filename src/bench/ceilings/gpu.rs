@@ -75,7 +75,7 @@ impl Copying {
         let words: Vec<u32> = (0..most << 18).map(pattern).collect();
         let from = kernel.upload(bytemuck::cast_slice(&words))?;
         let copied = kernel.output(u64::from(most) << 20)?;
-        let kernel = kernel.with_buffers(vec![from, copied.clone()]);
+        let kernel = kernel.with_buffer("words", &from).with_buffer("copied", &copied);
         Ok(Self { clock: clock.clone(), kernel, copied, most })
     }
 
@@ -182,7 +182,7 @@ impl Counting {
         let written = prepared.output(16 * u64::from(workgroups * kernel.workgroup_size()))?;
         Ok(Self {
             clock: clock.clone(),
-            kernel: prepared.with_buffers(vec![written.clone()]),
+            kernel: prepared.with_buffer("sums", &written),
             written,
             workgroups,
             operations: OPERATIONS * u64::from(kernel.workgroup_size()),
@@ -200,7 +200,7 @@ impl Counting {
         let written = prepared.output(4 * u64::from(workgroups * edge * edge))?;
         Ok(Self {
             clock: clock.clone(),
-            kernel: prepared.with_buffers(vec![a, b, written.clone()]),
+            kernel: prepared.with_buffer("a", &a).with_buffer("b", &b).with_buffer("sums", &written),
             written,
             workgroups,
             operations: multiply_matrices::operations(edge),

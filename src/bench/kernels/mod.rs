@@ -4,11 +4,10 @@ pub(super) mod copy_words;
 pub(super) mod multiply_add;
 pub(super) mod multiply_matrices;
 
-use core::fmt::Write as _;
-
 pub use multiply_add::Scalar;
 
-use crate::kernels::Binding;
+use crate::kernels::modules;
+use crate::{Kernel, Module, Need, Specialization};
 
 /// A kernel that measures a ceiling. Its name is the stem of its WGSL file and host file, and its entry point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,48 +26,30 @@ pub enum BenchKernel {
     },
 }
 
+static SCALAR_F32: Module =
+    Module::own("scalar", "scalar_f32", include_str!("../../../shaders/bench/shared/scalar_f32.wgsl"));
+static SCALAR_F16: Module =
+    Module::own("scalar", "scalar_f16", include_str!("../../../shaders/bench/shared/scalar_f16.wgsl"))
+        .needing(&[Need::F16]);
+
 /// Invocations of a workgroup of the kernels that do not need a certain number.
 const WORKGROUP_SIZE: u32 = 256;
 
 impl BenchKernel {
+    /// The kernel.
+    #[must_use]
+    pub fn kernel(self) -> &'static Kernel {
+        match self {
+            Self::CopyWords => &copy_words::COPY_WORDS,
+            Self::MultiplyAdd(_) => &multiply_add::MULTIPLY_ADD,
+            Self::MultiplyMatrices { .. } => &multiply_matrices::MULTIPLY_MATRICES,
+        }
+    }
+
     /// The stem.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::CopyWords => "copy_words",
-            Self::MultiplyAdd(_) => "multiply_add",
-            Self::MultiplyMatrices { .. } => "multiply_matrices",
-        }
-    }
-
-    /// The label of its wgpu objects.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::CopyWords => "wattn.bench.copy_words",
-            Self::MultiplyAdd(_) => "wattn.bench.multiply_add",
-            Self::MultiplyMatrices { .. } => "wattn.bench.multiply_matrices",
-        }
-    }
-
-    /// Bind group 0.
-    #[must_use]
-    pub const fn bindings(self) -> &'static [Binding] {
-        match self {
-            Self::CopyWords => &copy_words::BINDINGS,
-            Self::MultiplyAdd(_) => &multiply_add::BINDINGS,
-            Self::MultiplyMatrices { .. } => &multiply_matrices::BINDINGS,
-        }
-    }
-
-    /// Names and byte offsets of the fields of the uniform, for comparison with the WGSL struct.
-    #[must_use]
-    pub fn params_fields(self) -> Vec<(&'static str, usize)> {
-        match self {
-            Self::CopyWords => copy_words::CopyParams::fields(),
-            Self::MultiplyAdd(_) => multiply_add::RateParams::fields(),
-            Self::MultiplyMatrices { .. } => multiply_matrices::MatrixParams::fields(),
-        }
+    pub fn name(self) -> &'static str {
+        self.kernel().name()
     }
 
     /// Invocations of a workgroup.
@@ -80,34 +61,24 @@ impl BenchKernel {
         }
     }
 
-    const fn source(self) -> &'static str {
+    /// Its text and bindings.
+    #[must_use]
+    pub fn specialization(self) -> Specialization {
+        let variant = Specialization::new(self.kernel()).with_constant("WORKGROUP_SIZE", self.workgroup_size());
         match self {
-            Self::CopyWords => include_str!("../../../shaders/bench/copy_words.wgsl"),
-            Self::MultiplyAdd(_) => include_str!("../../../shaders/bench/multiply_add.wgsl"),
-            Self::MultiplyMatrices { .. } => include_str!("../../../shaders/bench/multiply_matrices.wgsl"),
+            Self::CopyWords => variant,
+            Self::MultiplyAdd(Scalar::F32) => variant.with_module(&SCALAR_F32),
+            Self::MultiplyAdd(Scalar::F16) => variant.with_module(&SCALAR_F16),
+            Self::MultiplyMatrices { edge, .. } => {
+                let matrix = if edge == 8 { &modules::MATRIX_8 } else { &modules::MATRIX_16 };
+                variant.with_module(matrix).with_constant("EDGE", edge)
+            }
         }
     }
 
     /// The complete WGSL.
     #[must_use]
     pub fn wgsl(self) -> String {
-        let mut source = String::new();
-        if matches!(self, Self::MultiplyAdd(Scalar::F16) | Self::MultiplyMatrices { .. }) {
-            source.push_str("enable f16;\n");
-        }
-        // Writing to a String cannot fail.
-        if let Self::MultiplyAdd(scalar) = self {
-            let _ = writeln!(source, "alias Scalar = {};", scalar.name());
-        }
-        if let Self::MultiplyMatrices { edge, .. } = self {
-            source.push_str("enable wgpu_cooperative_matrix;\n");
-            for (role, elem) in [("A", "f16"), ("B", "f16"), ("C", "f32")] {
-                let _ = writeln!(source, "alias Matrix{role} = coop_mat{edge}x{edge}<{elem}, {role}>;");
-            }
-            let _ = writeln!(source, "const EDGE: u32 = {edge}u;");
-        }
-        let _ = writeln!(source, "const WORKGROUP_SIZE: u32 = {}u;", self.workgroup_size());
-        source.push_str(self.source());
-        source
+        self.specialization().wgsl()
     }
 }

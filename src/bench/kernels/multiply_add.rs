@@ -1,8 +1,11 @@
 //! Multiplications and additions of vectors: `shaders/bench/multiply_add.wgsl`.
 
-use crate::kernels::{Binding, params};
+use crate::kernels::{own_kernel, params};
+use crate::{Binding, Kernel};
 
-pub(super) const BINDINGS: [Binding; 2] = [Binding::uniform("params"), Binding::write("sums")];
+const BINDINGS: &[Binding] = &[Binding::uniform("params", RateParams::FIELDS), Binding::write("sums")];
+
+pub(super) static MULTIPLY_ADD: Kernel = own_kernel!("bench/", "bench.", "multiply_add", BINDINGS);
 
 /// Chains of an invocation, and steps of an iteration.
 pub(in crate::bench) const CHAINS: u32 = 8;
@@ -24,13 +27,6 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-        }
-    }
-
     /// Where counting stops: in f16 2049 is a tie between 2048 and 2050, and goes to the even one. Counts of f32 stay below
     /// 2^24, where its own would.
     const fn limit(self) -> f32 {

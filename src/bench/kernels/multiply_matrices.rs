@@ -2,13 +2,16 @@
 
 use half::f16;
 
-use crate::DeviceCaps;
-use crate::kernels::{Binding, params};
+use crate::kernels::{own_kernel, params};
+use crate::{Binding, DeviceCaps, Kernel, Need};
 
 use super::BenchKernel;
 
-pub(super) const BINDINGS: [Binding; 4] =
-    [Binding::uniform("params"), Binding::read("a"), Binding::read("b"), Binding::write("sums")];
+const BINDINGS: &[Binding] =
+    &[Binding::uniform("params", MatrixParams::FIELDS), Binding::read("a"), Binding::read("b"), Binding::write("sums")];
+
+pub(super) static MULTIPLY_MATRICES: Kernel =
+    own_kernel!("bench/", "bench.", "multiply_matrices", BINDINGS).needing(&[Need::F16]);
 
 /// Products of a subgroup.
 const PRODUCTS: u32 = 4;

@@ -1,7 +1,7 @@
 //! A number of tokens on their way through the model: everything bound once, encoded as often as there are such tokens.
 
 use super::memory::{GpuLayer, GpuLinear, GpuMatrix, GpuWeights, buffer};
-use super::step::{Pipelines, Step};
+use super::step::Pipelines;
 use crate::lm::config::LmConfig;
 use crate::lm::error::LmResult;
 use crate::lm::kernels::embed_tokens::EmbedParams;
@@ -9,13 +9,13 @@ use crate::lm::kernels::gate_mlp::GateParams;
 use crate::lm::kernels::project_token::ProjectParams;
 use crate::lm::kernels::rms_norm::NormParams;
 use crate::lm::kernels::rotate_heads::HeadParams;
-use crate::lm::kernels::{LmKernel, LmVariant};
+use crate::lm::kernels::{self, LmVariant};
 use crate::lm::options::{LayerAttention, ListSource, SessionOptions};
 use crate::lm::problems::{LayerProblems, random_lists};
 use crate::{
     Attention, AttentionArgs, AttentionPlan, BlockSelection, BoundAttention, BoundSelection, Context, DType, Layout,
-    SelectedBlocks, Selection, SelectionArgs, SelectionMemory, SelectionPlan, SelectionProblem, TensorView,
-    TensorViewMut, U32View, Workspace,
+    SelectedBlocks, Selection, SelectionArgs, SelectionMemory, SelectionPlan, SelectionProblem, Slots, Step,
+    TensorView, TensorViewMut, U32View, Workspace,
 };
 
 /// What all chunks share: the place of the next token, and the tokens themselves.
@@ -143,33 +143,32 @@ impl Binder<'_> {
 
     fn embed(&self, tokens: u32, hidden: &wgpu::Buffer) -> LmResult<Vec<Step>> {
         let GpuMatrix { elem, cols, ref parts, .. } = self.weights.embedding;
-        let variant = LmVariant { elem, ..LmVariant::plain(LmKernel::EmbedTokens) };
+        let variant = LmVariant { elem, ..LmVariant::plain(&kernels::EMBED_TOKENS) };
         let ctx = self.ctx();
         let mut steps = Vec::with_capacity(parts.len());
         for part in parts {
             let (first_row, num_rows) = (part.first, part.count);
             let params = EmbedParams { num_tokens: tokens, width_vec4: cols / 4, first_row, num_rows };
-            let buffers = [&self.shared.tokens, &part.buffer, hidden];
-            steps.push(self.pipelines.variant(
-                variant,
-                bytemuck::bytes_of(&params),
-                &buffers,
-                params.workgroups(ctx.caps()),
-            )?);
+            let slots = Slots::new()
+                .uniform("params", bytemuck::bytes_of(&params))
+                .buffer("tokens", &self.shared.tokens)
+                .buffer("embedding", &part.buffer)
+                .buffer("hidden", hidden);
+            steps.push(self.pipelines.variant(variant, &slots, params.workgroups(ctx.caps()))?);
         }
         Ok(steps)
     }
 
-    fn norm(&self, buffers: [&wgpu::Buffer; 3], first_row: u32, num_rows: u32) -> LmResult<Step> {
+    fn norm(&self, [x, weight, out]: [&wgpu::Buffer; 3], first_row: u32, num_rows: u32) -> LmResult<Step> {
         let width = self.config.hidden_size;
         let (eps, scale) = (self.config.rms_norm_eps, 1.0 / width as f32);
         let params = NormParams { width_vec4: width / 4, first_row, num_rows, eps, scale };
-        self.pipelines.step(
-            LmKernel::RmsNorm,
-            bytemuck::bytes_of(&params),
-            &buffers,
-            params.workgroups(self.ctx().caps()),
-        )
+        let slots = Slots::new()
+            .uniform("params", bytemuck::bytes_of(&params))
+            .buffer("x", x)
+            .buffer("weight", weight)
+            .buffer("out", out);
+        self.pipelines.step(&kernels::RMS_NORM, &slots, params.workgroups(self.ctx().caps()))
     }
 
     fn project(
@@ -181,7 +180,7 @@ impl Binder<'_> {
         tokens: u32,
         accumulate: bool,
     ) -> LmResult<Vec<Step>> {
-        let kernel = if tokens == 1 { LmKernel::ProjectToken } else { LmKernel::ProjectTokens };
+        let kernel = if tokens == 1 { &kernels::PROJECT_TOKEN } else { &kernels::PROJECT_TOKENS };
         let variant = LmVariant { elem: weight.elem, ..LmVariant::plain(kernel) };
         let ctx = self.ctx();
         let mut steps = Vec::with_capacity(weight.parts.len());
@@ -197,8 +196,13 @@ impl Binder<'_> {
             };
             let workgroups =
                 if tokens == 1 { params.workgroups_of_one(ctx.caps()) } else { params.workgroups_of_many(ctx.caps()) };
-            let buffers = [x, &part.buffer, bias.unwrap_or(&self.shared.nothing), out];
-            steps.push(self.pipelines.variant(variant, bytemuck::bytes_of(&params), &buffers, workgroups)?);
+            let slots = Slots::new()
+                .uniform("params", bytemuck::bytes_of(&params))
+                .buffer("x", x)
+                .buffer("weight", &part.buffer)
+                .buffer("bias", bias.unwrap_or(&self.shared.nothing))
+                .buffer("out", out);
+            steps.push(self.pipelines.variant(variant, &slots, workgroups)?);
         }
         Ok(steps)
     }
@@ -227,12 +231,19 @@ impl Binder<'_> {
         let (num_q_heads, num_kv_heads) = (config.num_q_heads, config.num_kv_heads);
         let (head_dim, num_tokens, eps) = (config.head_dim, tokens, config.rms_norm_eps);
         let params = HeadParams { num_q_heads, num_kv_heads, head_dim, num_tokens, eps };
-        let head = LmVariant { norm: layer.head_norms.is_some(), ..LmVariant::plain(LmKernel::RotateHeads) };
+        let head = LmVariant { norm: layer.head_norms.is_some(), ..LmVariant::plain(&kernels::ROTATE_HEADS) };
         let norms = layer.head_norms.as_ref().unwrap_or(&self.shared.nothing);
-        let angles = &self.weights.angles;
-        let buffers = [&self.shared.state, &scratch.qkv, norms, angles, &scratch.q, &layer.k, &layer.v];
+        let slots = Slots::new()
+            .uniform("params", bytemuck::bytes_of(&params))
+            .buffer("state", &self.shared.state)
+            .buffer("qkv", &scratch.qkv)
+            .buffer("norms", norms)
+            .buffer("angles", &self.weights.angles)
+            .buffer("q", &scratch.q)
+            .buffer("k", &layer.k)
+            .buffer("v", &layer.v);
         let workgroups = params.workgroups(self.ctx().caps());
-        before.push(self.pipelines.variant(head, bytemuck::bytes_of(&params), &buffers, workgroups)?);
+        before.push(self.pipelines.variant(head, &slots, workgroups)?);
 
         let (lists, attend) = self.attention(layer, plans, tokens, scratch)?;
 
@@ -240,9 +251,12 @@ impl Binder<'_> {
         after.push(self.norm([hidden, &layer.mlp_norm, normed], 0, tokens)?);
         after.extend(self.linear(normed, &layer.gate_up, &scratch.gate_up, tokens, false)?);
         let params = GateParams { num_tokens: tokens, size_vec4: config.intermediate_size / 4 };
-        let buffers = [&scratch.gate_up, &scratch.gated];
+        let slots = Slots::new()
+            .uniform("params", bytemuck::bytes_of(&params))
+            .buffer("gate_up", &scratch.gate_up)
+            .buffer("out", &scratch.gated);
         let workgroups = params.workgroups(self.ctx().caps());
-        after.push(self.pipelines.step(LmKernel::GateMlp, bytemuck::bytes_of(&params), &buffers, workgroups)?);
+        after.push(self.pipelines.step(&kernels::GATE_MLP, &slots, workgroups)?);
         after.extend(self.linear(&scratch.gated, &layer.down, hidden, tokens, true)?);
         Ok(LayerSteps { before, lists, attend, after })
     }

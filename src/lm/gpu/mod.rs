@@ -10,15 +10,15 @@ use std::sync::Arc;
 use chunk::{Binder, Chunk, Shared};
 use futures::channel::oneshot;
 use memory::{GpuWeights, buffer};
-use step::{Pipelines, Step};
+use step::Pipelines;
 
 use super::config::LmConfig;
 use super::error::LmResult;
 use super::kernels::sample_token::SampleParams;
-use super::kernels::{LmKernel, LmVariant};
+use super::kernels::{self, LmVariant};
 use super::model::Model;
 use super::options::{ChunkLists, Sampling, SessionOptions};
-use crate::{Context, DType, DeviceCaps, Error, HostBlocks, Layout, TensorView};
+use crate::{Context, DType, DeviceCaps, Error, HostBlocks, Layout, Slots, Step, TensorView};
 
 /// Bytes of logits that a call for all of them may read back at once.
 const LOGITS_BYTES: u64 = 64 << 20;
@@ -61,9 +61,12 @@ impl GpuRunner {
         let weights = GpuWeights::new(ctx, config, model.weights(), options)?;
         let pipelines = Pipelines::new(ctx);
         let sample_params = pipelines.uniform(bytemuck::bytes_of(&SampleParams::default()))?;
-        let variant = LmVariant::plain(LmKernel::SampleToken);
-        let buffers = [&shared.logits, &shared.state, &shared.tokens];
-        let sample = pipelines.variant_with(variant, &sample_params, &buffers, [1, 1, 1])?;
+        let slots = Slots::new()
+            .buffer("params", &sample_params)
+            .buffer("logits", &shared.logits)
+            .buffer("state", &shared.state)
+            .buffer("tokens", &shared.tokens);
+        let sample = pipelines.step(&kernels::SAMPLE_TOKEN, &slots, [1, 1, 1])?;
         let mut runner = Self {
             model: Arc::clone(model),
             options: options.clone(),
@@ -302,7 +305,11 @@ pub(super) fn run(
     buffers: &[&wgpu::Buffer],
     workgroups: [u32; 3],
 ) -> LmResult<()> {
-    let step = Pipelines::new(ctx).variant(variant, params, buffers, workgroups.map(u64::from))?;
+    let storage = variant.kernel.bindings().iter().filter(|binding| binding.kind.is_storage());
+    let slots = storage
+        .zip(buffers)
+        .fold(Slots::new().uniform("params", params), |slots, (binding, buffer)| slots.buffer(binding.name, buffer));
+    let step = Pipelines::new(ctx).variant(variant, &slots, workgroups.map(u64::from))?;
     ctx.scoped("running a kernel", || {
         let mut encoder = encoder(ctx);
         step.encode_in(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));

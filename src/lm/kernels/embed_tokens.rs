@@ -1,10 +1,17 @@
 //! Rows of the embedding: `shaders/lm/embed_tokens.wgsl`.
 
-use crate::DeviceCaps;
-use crate::kernels::{Binding, params};
+use crate::kernels::{own_kernel, params};
+use crate::{Binding, DeviceCaps, Kernel};
 
-pub(super) const BINDINGS: [Binding; 4] =
-    [Binding::uniform("params"), Binding::read("tokens"), Binding::read("embedding"), Binding::write("hidden")];
+const BINDINGS: &[Binding] = &[
+    Binding::uniform("params", EmbedParams::FIELDS),
+    Binding::read("tokens"),
+    Binding::read("embedding"),
+    Binding::write("hidden"),
+];
+
+/// Rows of the embedding.
+pub static EMBED_TOKENS: Kernel = own_kernel!("lm/", "lm.", "embed_tokens", BINDINGS);
 
 /// Invocations of a workgroup, each with four columns of a token.
 const WORKGROUP_SIZE: u32 = 64;

@@ -1,9 +1,13 @@
 //! The gate of the MLP: `shaders/lm/gate_mlp.wgsl`.
 
-use crate::DeviceCaps;
-use crate::kernels::{Binding, params};
+use crate::kernels::{own_kernel, params};
+use crate::{Binding, DeviceCaps, Kernel};
 
-pub(super) const BINDINGS: [Binding; 3] = [Binding::uniform("params"), Binding::read("gate_up"), Binding::write("out")];
+const BINDINGS: &[Binding] =
+    &[Binding::uniform("params", GateParams::FIELDS), Binding::read("gate_up"), Binding::write("out")];
+
+/// The gate of the MLP.
+pub static GATE_MLP: Kernel = own_kernel!("lm/", "lm.", "gate_mlp", BINDINGS);
 
 /// Invocations of a workgroup, each with four columns of a token.
 const WORKGROUP_SIZE: u32 = 64;

@@ -8,30 +8,29 @@ pub(super) mod rms_norm;
 pub(super) mod rotate_heads;
 pub(super) mod sample_token;
 
-use core::fmt::Write as _;
+pub use embed_tokens::EMBED_TOKENS;
+pub use gate_mlp::GATE_MLP;
+pub use project_token::PROJECT_TOKEN;
+pub use project_tokens::PROJECT_TOKENS;
+pub use rms_norm::RMS_NORM;
+pub use rotate_heads::ROTATE_HEADS;
+pub use sample_token::SAMPLE_TOKEN;
 
-use crate::kernels::Binding;
-use crate::{DType, DeviceCaps};
+use crate::kernels::modules;
+use crate::{DType, DeviceCaps, Kernel, Module, Specialization};
 
-/// A kernel of a model. Its name is the stem of its WGSL file, host file and CPU twin, and its entry point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum LmKernel {
-    /// Rows of the embedding.
-    EmbedTokens,
-    /// A norm of rows.
-    RmsNorm,
-    /// A product of one row with weights.
-    ProjectToken,
-    /// A product of many rows with weights.
-    ProjectTokens,
-    /// Heads, to attention and into the cache.
-    RotateHeads,
-    /// The gate of the MLP.
-    GateMlp,
-    /// The next token.
-    SampleToken,
+/// Every kernel.
+pub static ALL: &[&Kernel] =
+    &[&EMBED_TOKENS, &RMS_NORM, &PROJECT_TOKEN, &PROJECT_TOKENS, &ROTATE_HEADS, &GATE_MLP, &SAMPLE_TOKEN];
+
+/// What kernels of `shaders/lm` share.
+macro_rules! shared {
+    ($name:literal) => {
+        Module::own("shared", $name, include_str!(concat!("../../../shaders/lm/shared/", $name, ".wgsl")))
+    };
 }
+static SUM_LANES: Module = shared!("sum_lanes");
+static PROJECT_PARAMS: Module = shared!("project_params");
 
 /// How weights are read: a file of the family `elem` of `shaders/shared`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,154 +59,82 @@ impl WeightElem {
         }
     }
 
-    const fn source(self) -> &'static str {
+    fn module(self) -> &'static Module {
         match self {
-            Self::F32 => include_str!("../../../shaders/shared/elem_f32.wgsl"),
-            Self::F16 => include_str!("../../../shaders/shared/elem_f16.wgsl"),
-            Self::F16Packed => include_str!("../../../shaders/shared/elem_f16_packed.wgsl"),
-            Self::BF16 => include_str!("../../../shaders/shared/elem_bf16.wgsl"),
+            Self::F32 => &modules::ELEM_F32,
+            Self::F16 => &modules::ELEM_F16,
+            Self::F16Packed => &modules::ELEM_F16_PACKED,
+            Self::BF16 => &modules::ELEM_BF16,
         }
     }
 }
 
 /// One pipeline of a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LmVariant {
     /// The kernel.
-    pub kernel: LmKernel,
+    pub kernel: &'static Kernel,
     /// How it reads weights, if it does.
     pub elem: WeightElem,
     /// Whether heads are normed.
     pub norm: bool,
 }
 
-impl LmKernel {
-    /// Every kernel.
-    pub const ALL: [Self; 7] = [
-        Self::EmbedTokens,
-        Self::RmsNorm,
-        Self::ProjectToken,
-        Self::ProjectTokens,
-        Self::RotateHeads,
-        Self::GateMlp,
-        Self::SampleToken,
-    ];
-
-    /// The stem.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::EmbedTokens => "embed_tokens",
-            Self::RmsNorm => "rms_norm",
-            Self::ProjectToken => "project_token",
-            Self::ProjectTokens => "project_tokens",
-            Self::RotateHeads => "rotate_heads",
-            Self::GateMlp => "gate_mlp",
-            Self::SampleToken => "sample_token",
-        }
-    }
-
-    /// Bind group 0.
-    #[must_use]
-    pub const fn bindings(self) -> &'static [Binding] {
-        match self {
-            Self::EmbedTokens => &embed_tokens::BINDINGS,
-            Self::RmsNorm => &rms_norm::BINDINGS,
-            Self::ProjectToken | Self::ProjectTokens => &project_token::BINDINGS,
-            Self::RotateHeads => &rotate_heads::BINDINGS,
-            Self::GateMlp => &gate_mlp::BINDINGS,
-            Self::SampleToken => &sample_token::BINDINGS,
-        }
-    }
-
-    /// Names and byte offsets of the fields of the uniform, for comparison with the WGSL struct.
-    #[must_use]
-    pub fn params_fields(self) -> Vec<(&'static str, usize)> {
-        match self {
-            Self::EmbedTokens => embed_tokens::EmbedParams::fields(),
-            Self::RmsNorm => rms_norm::NormParams::fields(),
-            Self::ProjectToken | Self::ProjectTokens => project_token::ProjectParams::fields(),
-            Self::RotateHeads => rotate_heads::HeadParams::fields(),
-            Self::GateMlp => gate_mlp::GateParams::fields(),
-            Self::SampleToken => sample_token::SampleParams::fields(),
-        }
-    }
-
-    const fn source(self) -> &'static str {
-        match self {
-            Self::EmbedTokens => include_str!("../../../shaders/lm/embed_tokens.wgsl"),
-            Self::RmsNorm => include_str!("../../../shaders/lm/rms_norm.wgsl"),
-            Self::ProjectToken => include_str!("../../../shaders/lm/project_token.wgsl"),
-            Self::ProjectTokens => include_str!("../../../shaders/lm/project_tokens.wgsl"),
-            Self::RotateHeads => include_str!("../../../shaders/lm/rotate_heads.wgsl"),
-            Self::GateMlp => include_str!("../../../shaders/lm/gate_mlp.wgsl"),
-            Self::SampleToken => include_str!("../../../shaders/lm/sample_token.wgsl"),
-        }
-    }
-
-    /// What the kernel shares with another.
-    const fn shared(self) -> &'static str {
-        match self {
-            Self::RmsNorm | Self::RotateHeads => include_str!("../../../shaders/lm/shared/sum_lanes.wgsl"),
-            Self::ProjectToken | Self::ProjectTokens => {
-                include_str!("../../../shaders/lm/shared/project_params.wgsl")
-            }
-            _ => "",
-        }
-    }
-
-    fn constants(self) -> &'static [(&'static str, u32)] {
-        match self {
-            Self::EmbedTokens => &embed_tokens::CONSTANTS,
-            Self::RmsNorm => &rms_norm::CONSTANTS,
-            Self::ProjectToken => &project_token::CONSTANTS,
-            Self::ProjectTokens => &[],
-            Self::RotateHeads => &rotate_heads::CONSTANTS,
-            Self::GateMlp => &gate_mlp::CONSTANTS,
-            Self::SampleToken => &sample_token::CONSTANTS,
-        }
-    }
-
-    const fn reads_weights(self) -> bool {
-        matches!(self, Self::EmbedTokens | Self::ProjectToken | Self::ProjectTokens)
-    }
-
-    /// Every variant.
-    #[must_use]
-    pub fn variants(self) -> Vec<LmVariant> {
-        let elems: &[WeightElem] = if self.reads_weights() { &WeightElem::ALL } else { &[WeightElem::F32] };
-        let norms: &[bool] = if self == Self::RotateHeads { &[false, true] } else { &[false] };
-        let of = |&elem: &WeightElem| norms.iter().map(move |&norm| LmVariant { kernel: self, elem, norm });
-        elems.iter().flat_map(of).collect()
+/// What a kernel has besides its own text: whether it reads weights, what it shares with another, its constants.
+fn parts(kernel: &Kernel) -> (bool, Option<&'static Module>, &'static [(&'static str, u32)]) {
+    match kernel.name() {
+        "embed_tokens" => (true, None, &embed_tokens::CONSTANTS),
+        "rms_norm" => (false, Some(&SUM_LANES), &rms_norm::CONSTANTS),
+        "project_token" => (true, Some(&PROJECT_PARAMS), &project_token::CONSTANTS),
+        "project_tokens" => (true, Some(&PROJECT_PARAMS), &[]),
+        "rotate_heads" => (false, Some(&SUM_LANES), &rotate_heads::CONSTANTS),
+        "gate_mlp" => (false, None, &gate_mlp::CONSTANTS),
+        "sample_token" => (false, None, &sample_token::CONSTANTS),
+        other => panic!("{other} is no kernel of a model"),
     }
 }
 
 impl LmVariant {
     /// The kernel without a norm, its weights, if it reads any, in f32.
     #[must_use]
-    pub const fn plain(kernel: LmKernel) -> Self {
+    pub const fn plain(kernel: &'static Kernel) -> Self {
         Self { kernel, elem: WeightElem::F32, norm: false }
+    }
+
+    /// Every variant of every kernel.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let of_kernel = |&kernel: &&'static Kernel| {
+            let elems: &[WeightElem] = if parts(kernel).0 { &WeightElem::ALL } else { &[WeightElem::F32] };
+            let norms: &[bool] = if kernel == &ROTATE_HEADS { &[false, true] } else { &[false] };
+            elems.iter().flat_map(move |&elem| norms.iter().map(move |&norm| Self { kernel, elem, norm }))
+        };
+        ALL.iter().flat_map(of_kernel).collect()
+    }
+
+    /// Its text and bindings.
+    ///
+    /// # Panics
+    /// When the kernel is none of [`ALL`].
+    #[must_use]
+    pub fn specialization(&self) -> Specialization {
+        let (reads_weights, shared, constants) = parts(self.kernel);
+        let mut variant = Specialization::new(self.kernel);
+        for module in reads_weights.then(|| self.elem.module()).into_iter().chain(shared) {
+            variant = variant.with_module(module);
+        }
+        for &(name, value) in constants {
+            variant = variant.with_constant(name, value);
+        }
+        if self.kernel == &ROTATE_HEADS {
+            variant = variant.with_switch("NORM", self.norm);
+        }
+        variant
     }
 
     /// The complete WGSL.
     #[must_use]
     pub fn wgsl(&self) -> String {
-        let mut source = String::new();
-        if self.kernel.reads_weights() && self.elem == WeightElem::F16 {
-            source.push_str("enable f16;\n");
-        }
-        for (name, value) in self.kernel.constants() {
-            // Writing to a String cannot fail.
-            let _ = writeln!(source, "const {name}: u32 = {value}u;");
-        }
-        if self.kernel == LmKernel::RotateHeads {
-            let _ = writeln!(source, "const NORM: bool = {};", self.norm);
-        }
-        if self.kernel.reads_weights() {
-            source.push_str(self.elem.source());
-        }
-        source.push_str(self.kernel.shared());
-        source.push_str(self.kernel.source());
-        source
+        self.specialization().wgsl()
     }
 }

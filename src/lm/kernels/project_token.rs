@@ -1,15 +1,18 @@
 //! A product of one row with weights: `shaders/lm/project_token.wgsl`.
 
-use crate::DeviceCaps;
-use crate::kernels::{Binding, params};
+use crate::kernels::{own_kernel, params};
+use crate::{Binding, DeviceCaps, Kernel};
 
-pub(super) const BINDINGS: [Binding; 5] = [
-    Binding::uniform("params"),
+pub(super) const BINDINGS: &[Binding] = &[
+    Binding::uniform("params", ProjectParams::FIELDS),
     Binding::read("x"),
     Binding::read("weight"),
     Binding::read("bias"),
     Binding::write("out"),
 ];
+
+/// A product of one row with weights.
+pub static PROJECT_TOKEN: Kernel = own_kernel!("lm/", "lm.", "project_token", BINDINGS);
 
 /// Invocations of a team, and teams of a workgroup.
 pub(super) const CONSTANTS: [(&str, u32); 2] = [("LANES", 32), ("TEAMS", TEAMS)];

@@ -1,8 +1,12 @@
 //! A product of many rows with weights: `shaders/lm/project_tokens.wgsl`. Bindings and parameters are those of
 //! `project_token`.
 
-use super::project_token::ProjectParams;
-use crate::DeviceCaps;
+use super::project_token::{BINDINGS, ProjectParams};
+use crate::kernels::own_kernel;
+use crate::{DeviceCaps, Kernel};
+
+/// A product of many rows with weights.
+pub static PROJECT_TOKENS: Kernel = own_kernel!("lm/", "lm.", "project_tokens", BINDINGS);
 
 /// Tokens and outputs of a workgroup.
 const TILE: u32 = 64;

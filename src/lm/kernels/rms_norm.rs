@@ -1,10 +1,17 @@
 //! A norm of rows: `shaders/lm/rms_norm.wgsl`.
 
-use crate::DeviceCaps;
-use crate::kernels::{Binding, params};
+use crate::kernels::{own_kernel, params};
+use crate::{Binding, DeviceCaps, Kernel};
 
-pub(super) const BINDINGS: [Binding; 4] =
-    [Binding::uniform("params"), Binding::read("x"), Binding::read("weight"), Binding::write("out")];
+const BINDINGS: &[Binding] = &[
+    Binding::uniform("params", NormParams::FIELDS),
+    Binding::read("x"),
+    Binding::read("weight"),
+    Binding::write("out"),
+];
+
+/// A norm of rows.
+pub static RMS_NORM: Kernel = own_kernel!("lm/", "lm.", "rms_norm", BINDINGS);
 
 pub(super) const CONSTANTS: [(&str, u32); 1] = [("WORKGROUP_SIZE", 64)];
 

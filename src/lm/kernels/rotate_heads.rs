@@ -1,10 +1,10 @@
 //! Heads, to attention and into the cache: `shaders/lm/rotate_heads.wgsl`.
 
-use crate::DeviceCaps;
-use crate::kernels::{Binding, params};
+use crate::kernels::{own_kernel, params};
+use crate::{Binding, DeviceCaps, Kernel};
 
-pub(super) const BINDINGS: [Binding; 8] = [
-    Binding::uniform("params"),
+const BINDINGS: &[Binding] = &[
+    Binding::uniform("params", HeadParams::FIELDS),
     Binding::read("state"),
     Binding::read("qkv"),
     Binding::read("norms"),
@@ -13,6 +13,9 @@ pub(super) const BINDINGS: [Binding; 8] = [
     Binding::write("k"),
     Binding::write("v"),
 ];
+
+/// Heads, to attention and into the cache.
+pub static ROTATE_HEADS: Kernel = own_kernel!("lm/", "lm.", "rotate_heads", BINDINGS);
 
 pub(super) const CONSTANTS: [(&str, u32); 1] = [("WORKGROUP_SIZE", 32)];
 

@@ -1,9 +1,17 @@
 //! The next token: `shaders/lm/sample_token.wgsl`.
 
-use crate::kernels::{Binding, params};
+use crate::kernels::{own_kernel, params};
+use crate::{Binding, Kernel};
 
-pub(super) const BINDINGS: [Binding; 4] =
-    [Binding::uniform("params"), Binding::read("logits"), Binding::write("state"), Binding::write("tokens")];
+const BINDINGS: &[Binding] = &[
+    Binding::uniform("params", SampleParams::FIELDS),
+    Binding::read("logits"),
+    Binding::write("state"),
+    Binding::write("tokens"),
+];
+
+/// The next token.
+pub static SAMPLE_TOKEN: Kernel = own_kernel!("lm/", "lm.", "sample_token", BINDINGS);
 
 pub(super) const CONSTANTS: [(&str, u32); 1] = [("WORKGROUP_SIZE", 256)];
 

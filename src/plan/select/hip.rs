@@ -3,30 +3,29 @@
 use super::cost::top_k_operations;
 use super::members::{beam_bytes, bucket_bytes};
 use super::{SelectStep, SelectionPlan};
-use crate::kernels::{KernelId, search_tree};
+use crate::kernels::{self, modules, search_tree};
 use crate::plan::Dispatch;
-use crate::shader::Module;
 use crate::{DeviceCaps, Hip, Result};
 
 impl SelectionPlan {
     pub(super) fn plan_hip(&mut self, hip: &Hip, caps: &DeviceCaps) -> Result<()> {
         let lists = self.num_lists();
         let samples =
-            self.add_samples((hip.stride_q, 0), |queries, stride| queries / stride, Module::SamplingStride, caps)?;
+            self.add_samples((hip.stride_q, 0), |queries, stride| queries / stride, &modules::SAMPLING_STRIDE, caps)?;
         let mut specialization = match self.matrix {
-            Some(scoring) => self.scoring(KernelId::SearchTree, scoring.specialize(self.tiling, caps), caps),
+            Some(scoring) => self.scoring(&kernels::SEARCH_TREE, scoring.specialize(self.tiling, caps), caps),
             None => {
                 let (mut modules, constants) = self.best_scores(self.tiling.search_groups, caps);
-                modules.push(Module::ScoreLanes);
-                let mut scoring = self.scoring(KernelId::SearchTree, (modules, constants), caps);
+                modules.push(&modules::SCORE_LANES);
+                let mut scoring = self.scoring(&kernels::SEARCH_TREE, (modules, constants), caps);
                 scoring.switches.insert("MASK_PAIRS", true);
                 scoring
             }
         };
-        specialization.modules.extend([Module::SamplingStride, Module::ScoreKey]);
+        specialization.modules.extend([&modules::SAMPLING_STRIDE, &modules::SCORE_KEY]);
         let beam = self.beam(hip, caps);
         self.add_top_k(&mut specialization, beam, self.tiling.search_size());
-        specialization.modules.push(if beam.is_some() { Module::BeamWorkgroup } else { Module::BeamScratch });
+        specialization.modules.push(if beam.is_some() { &modules::BEAM_WORKGROUP } else { &modules::BEAM_SCRATCH });
         self.num_searches = u32::try_from(lists).unwrap_or(u32::MAX).min(self.tiling.max_searches);
         debug_assert_eq!(samples, 0);
         let lists = if self.is_empty() { 0 } else { lists };

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::cost::top_k_operations;
 use super::members::bucket_bytes;
 use super::{SelectStep, SelectionPlan};
-use crate::kernels::KernelId;
+use crate::kernels::{self, modules};
 use crate::plan::{Dispatch, Sharing};
-use crate::shader::{Arrays, Module, Specialization};
+use crate::shader::{Arrays, Specialization};
 use crate::{DeviceCaps, HeadReduction, InfiniteHip, Result, SelectionMethod};
 
 /// The sizes of one stage of InfiniteHiP, and where in the cache its survivors are, in words.
@@ -39,7 +39,7 @@ impl SelectionPlan {
         };
         let mut parents = None;
         for (index, stage) in method.stages.iter().enumerate() {
-            let samples = self.add_samples((stage.stride_q, index), u32::div_ceil, Module::SamplingMean, caps)?;
+            let samples = self.add_samples((stage.stride_q, index), u32::div_ceil, &modules::SAMPLING_MEAN, caps)?;
             let (children, max_parents, max_chunks) = match parents {
                 None => (1, 0, self.problem.num_chunks(self.problem.shape.seq_len_kv).max(1)),
                 Some((chunk_size, max_parents)) => {
@@ -80,8 +80,8 @@ impl SelectionPlan {
         let lists = if self.is_empty() { 0 } else { self.num_lists() };
 
         let best_scores = self.best_scores(self.tiling.score_groups, caps);
-        let mut scoring = self.scoring(KernelId::ScoreChunks, best_scores, caps);
-        scoring.modules.push(Module::Chunks);
+        let mut scoring = self.scoring(&kernels::SCORE_CHUNKS, best_scores, caps);
+        scoring.modules.push(&modules::CHUNKS);
         scoring.switches.insert("MASK_PAIRS", false);
         let chunks_per_workgroup = 2 * self.tiling.owners(self.tiling.score_groups);
         let tiles = u64::from(stage.max_chunks.div_ceil(chunks_per_workgroup));
@@ -90,8 +90,14 @@ impl SelectionPlan {
         self.push(SelectStep::Score(index), index, Dispatch::even(scoring, grid, operations, caps)?);
 
         let mut selecting = Specialization {
-            kernel: KernelId::SelectChunks,
-            modules: vec![Module::SelectParams, Module::SeqLens, Module::SelectPlace, Module::ScoreKey, Module::Chunks],
+            kernel: &kernels::SELECT_CHUNKS,
+            modules: vec![
+                &modules::SELECT_PARAMS,
+                &modules::SEQ_LENS,
+                &modules::SELECT_PLACE,
+                &modules::SCORE_KEY,
+                &modules::CHUNKS,
+            ],
             constants: BTreeMap::from([("WORKGROUP_SIZE", self.tiling.top_k_size)]),
             switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
             arrays: Arrays::of(caps),

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::{Candidates, SelectionTiling, Sharing};
-use crate::plan::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules};
+use crate::kernels::modules;
+use crate::plan::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules as matrix_modules};
 use crate::shader::Module;
 use crate::{DType, DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
 
 /// What a way to score keys brings into a kernel.
-pub(super) type ModulesAndConstants = (Vec<Module>, BTreeMap<&'static str, u32>);
+pub(super) type ModulesAndConstants = (Vec<&'static Module>, BTreeMap<&'static str, u32>);
 
 /// How `score_matrix.wgsl` scores the candidates of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,9 +102,9 @@ impl MatrixScoring {
     /// Scores by matrices.
     pub(super) fn specialize(&self, tiling: SelectionTiling, caps: &DeviceCaps) -> ModulesAndConstants {
         let keys = tiling.search_groups * self.edge;
-        let mut chosen = vec![Module::ShareWorkgroup];
-        chosen.extend(modules(self.edge, caps));
-        chosen.push(Module::ScoreMatrix);
+        let mut chosen = vec![&modules::SHARE_WORKGROUP];
+        chosen.extend(matrix_modules(self.edge, caps));
+        chosen.push(&modules::SCORE_MATRIX);
         let constants = BTreeMap::from([
             ("EDGE", self.edge),
             ("LANES", self.lanes),

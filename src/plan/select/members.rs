@@ -6,9 +6,10 @@ use super::matrix::ModulesAndConstants;
 use super::tiling::digit_bytes;
 use super::{Candidates, SelectionPlan, Sharing};
 use crate::DeviceCaps;
+use crate::kernels::{self, modules};
 use crate::plan::attend::share_modules;
 use crate::plan::tiling_columns::{chunk, columns};
-use crate::shader::{Module, Specialization};
+use crate::shader::Specialization;
 
 /// Buckets that a top-k counts: more than candidates of the usual sizes, so that few share one.
 const BUCKETS: u32 = 1024;
@@ -59,8 +60,10 @@ impl SelectionPlan {
             }
         }
         let modules = match tiling.sharing {
-            Sharing::Keys | Sharing::Rows | Sharing::Tiles => vec![share, Module::SamplePlace, Module::BestScores],
-            Sharing::Columns => vec![share, reduce, Module::SamplePlace, Module::BestScoresColumns],
+            Sharing::Keys | Sharing::Rows | Sharing::Tiles => {
+                vec![share, &modules::SAMPLE_PLACE, &modules::BEST_SCORES]
+            }
+            Sharing::Columns => vec![share, reduce, &modules::SAMPLE_PLACE, &modules::BEST_SCORES_COLUMNS],
         };
         (modules, constants)
     }
@@ -72,7 +75,7 @@ impl SelectionPlan {
 
     /// Adds the top-k of a kernel.
     pub(super) fn add_top_k(&self, to: &mut Specialization, candidates: Option<u32>, invocations: u32) {
-        to.modules.push(if candidates.is_some() { Module::TopKBuckets } else { Module::TopK });
+        to.modules.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K });
         match candidates {
             Some(candidates) => to.constants.extend([
                 ("CANDIDATES", room(candidates)),
@@ -105,15 +108,17 @@ impl SelectionPlan {
                 (None, Some(_)) => digit_bytes(constant("WORKGROUP_SIZE").unwrap_or(0)),
                 (None, None) => 0,
             };
-            match dispatch.kernel() {
-                crate::KernelId::SearchTree => {
-                    let beam = constant("CANDIDATES").map_or(0, beam_bytes);
-                    top_k + beam + self.score_bytes(self.tiling.search_groups)
-                }
-                crate::KernelId::ScoreChunks => self.score_bytes(self.tiling.score_groups),
+            let kernel = dispatch.kernel();
+            if kernel == &kernels::SEARCH_TREE {
+                let beam = constant("CANDIDATES").map_or(0, beam_bytes);
+                top_k + beam + self.score_bytes(self.tiling.search_groups)
+            } else if kernel == &kernels::SCORE_CHUNKS {
+                self.score_bytes(self.tiling.score_groups)
+            } else if kernel == &kernels::SELECT_CHUNKS {
                 // A count, and how many are written.
-                crate::KernelId::SelectChunks => top_k + 32,
-                _ => 0,
+                top_k + 32
+            } else {
+                0
             }
         };
         self.dispatches.iter().map(of).max().unwrap_or(0)

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use super::attend::elem_module;
 use super::tiling_matrix::check_dtype;
 use super::{Dispatch, MethodKind, Sharing, TunedAt};
-use crate::kernels::{KernelId, sample_queries};
-use crate::shader::{Arrays, Module, Specialization};
+use crate::kernels::{self, modules, sample_queries};
+use crate::shader::{Arrays, Kernel, Module, Specialization};
 use crate::{DType, DeviceCaps, DispatchBudget, Error, MissedTier, Result, SelectionMethod, SelectionProblem, Tier};
 pub(crate) use infinite_hip::StagePlan;
 use matrix::{MatrixScoring, ModulesAndConstants};
@@ -194,12 +194,12 @@ impl SelectionPlan {
     /// What the kernels that score keys have in common, with the modules and constants of a way to score them.
     fn scoring(
         &self,
-        kernel: KernelId,
+        kernel: &'static Kernel,
         (modules, constants): ModulesAndConstants,
         caps: &DeviceCaps,
     ) -> Specialization {
         let elem = elem_module(self.problem.dtype, self.tier, caps);
-        let common = [Module::SelectParams, Module::SeqLens, Module::SelectPlace, elem];
+        let common = [&modules::SELECT_PARAMS, &modules::SEQ_LENS, &modules::SELECT_PLACE, elem];
         Specialization {
             kernel,
             modules: common.into_iter().chain(modules).collect(),
@@ -215,7 +215,7 @@ impl SelectionPlan {
         &mut self,
         (stride_q, stage): (u32, usize),
         num_samples: fn(u32, u32) -> u32,
-        sampling: Module,
+        sampling: &'static Module,
         caps: &DeviceCaps,
     ) -> Result<usize> {
         let shape = self.problem.shape;
@@ -239,8 +239,8 @@ impl SelectionPlan {
         let offset_bytes = self.samples_bytes();
         self.samples.push(Samples { stride_q, num_samples, offset_bytes, size_bytes: items * 16 });
         let specialization = Specialization {
-            kernel: KernelId::SampleQueries,
-            modules: vec![Module::SelectParams, elem_module(self.problem.dtype, self.tier, caps), sampling],
+            kernel: &kernels::SAMPLE_QUERIES,
+            modules: vec![&modules::SELECT_PARAMS, elem_module(self.problem.dtype, self.tier, caps), sampling],
             constants: BTreeMap::from([
                 ("HEAD_DIM4", shape.head_dim / 4),
                 ("WORKGROUP_SIZE", sample_queries::WORKGROUP_SIZE),
