@@ -170,14 +170,16 @@ pub use error::{Error, Result};
 #[doc(hidden)]
 pub use kept_file::{pack_kept, unpack_kept};
 pub use ops::{
-    Attention, AttentionArgs, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs, SelectedBlocks, Selection,
-    SelectionArgs, SelectionMemory, U32View, Workspace,
+    Attention, AttentionArgs, BindArgs, BlockScore, BlockScoreArgs, BoundAttention, BoundMerge, BoundOperator,
+    BoundSelection, Merge, MergeArgs, Operator, Pool, PoolArgs, SelectedBlocks, Selection, SelectionArgs,
+    SelectionMemory, TopK, TopKArgs, U32View, Workspace,
 };
 pub use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
 pub use plan::{
-    AttentionClass, AttentionPlan, Candidates, DeviceSpeed, Dispatch, DispatchBudget, Loads, MaskKind, MergePlan,
-    MethodKind, SelectionClass, SelectionPlan, SelectionTiling, Sharing, Stretch, Tiling, TunedAt, Tuning,
+    AttentionClass, AttentionPlan, BlockScorePlan, Candidates, DeviceSpeed, Dispatch, DispatchBudget, Loads, MaskKind,
+    MergePlan, MethodKind, OneDispatch, OperatorPlan, PoolPlan, SelectionClass, SelectionPlan, SelectionTiling,
+    Sharing, Stretch, Tiling, TopKPlan, TunedAt, Tuning,
 };
 #[doc(hidden)]
 pub use plan::{MatrixCheck, check_dispatches};

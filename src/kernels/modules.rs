@@ -29,6 +29,8 @@ modules! {
     SAMPLE_PLACE = "shared", "sample_place";
     BEST_SCORES = "best_scores", "best_scores";
     BEST_SCORES_COLUMNS = "best_scores", "best_scores_columns";
+    MARKS_NONE = "marks", "marks_none";
+    MARKS_GIVEN = "marks", "marks_given", binding &[Binding::read("marks")];
     SCORE_KEY = "shared", "score_key";
     TOP_K = "top_k", "top_k";
     TOP_K_BUCKETS = "top_k", "top_k_buckets";

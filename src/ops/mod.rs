@@ -2,18 +2,26 @@
 
 mod attend;
 mod bind;
+mod block_score;
 mod check_blocks;
 mod lists;
 mod merge;
 mod one_shot;
+mod operator;
 mod params;
+mod pool;
 mod select;
 mod sparse_one_shot;
+mod top_k;
 mod workspace;
 
 pub use attend::{Attention, AttentionArgs, BoundAttention, SelectedBlocks};
 pub use bind::U32View;
+pub use block_score::{BlockScore, BlockScoreArgs};
 pub(crate) use lists::Lists;
 pub use merge::{BoundMerge, Merge, MergeArgs};
+pub use operator::{BindArgs, BoundOperator, Operator};
+pub use pool::{Pool, PoolArgs};
 pub use select::{BoundSelection, Selection, SelectionArgs, SelectionMemory};
+pub use top_k::{TopK, TopKArgs};
 pub use workspace::Workspace;

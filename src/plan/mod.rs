@@ -3,6 +3,7 @@
 mod attend;
 mod attend_cost;
 mod attend_view;
+mod block_score;
 mod budget;
 mod check;
 mod check_matrices;
@@ -11,6 +12,8 @@ mod exponents;
 mod loads;
 mod merge;
 mod nearby;
+mod operator;
+mod pool;
 mod select;
 mod speed;
 mod stretch;
@@ -18,21 +21,26 @@ mod tiling;
 mod tiling_columns;
 mod tiling_matrix;
 mod tiling_staged;
+mod top_k;
 mod tuned;
 
 pub use attend::AttentionPlan;
+pub use block_score::BlockScorePlan;
 pub use budget::DispatchBudget;
 pub use check::check_dispatches;
 pub use check_matrices::MatrixCheck;
 pub use loads::Loads;
 pub use merge::MergePlan;
 pub use nearby::TunedAt;
+pub use operator::{OneDispatch, OperatorPlan};
+pub use pool::PoolPlan;
 pub use select::{Candidates, SelectionPlan, SelectionTiling};
 pub(crate) use select::{Samples, SelectStep, StagePlan};
 
 pub use speed::DeviceSpeed;
 pub use stretch::Stretch;
 pub use tiling::{Sharing, Tiling};
+pub use top_k::TopKPlan;
 pub use tuned::{AttentionClass, MaskKind, MethodKind, SelectionClass, Tuning};
 
 use stretch::{Costs, Parts};

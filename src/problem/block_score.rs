@@ -150,6 +150,18 @@ impl BlockScoreProblem {
         self.dtype
     }
 
+    /// Keys of a block.
+    #[must_use]
+    pub const fn block_size(&self) -> u32 {
+        self.block_size
+    }
+
+    /// Queries that share a list of scores.
+    #[must_use]
+    pub const fn block_size_q(&self) -> u32 {
+        self.block_size_q
+    }
+
     /// `[batch, block, kv_head, num_vectors * head_dim]` of the summaries.
     #[must_use]
     pub const fn summaries_shape(&self) -> [u32; 4] {
@@ -169,7 +181,8 @@ impl BlockScoreProblem {
     }
 
     /// The key of a block, counted from its first, that a query must see.
-    pub(crate) const fn needed_key(&self) -> u32 {
+    #[must_use]
+    pub const fn needed_key(&self) -> u32 {
         if self.complete { self.block_size - 1 } else { 0 }
     }
 

@@ -94,6 +94,18 @@ impl TopKProblem {
         self.k
     }
 
+    /// What indices are multiplied by.
+    #[must_use]
+    pub const fn block_size(&self) -> u32 {
+        self.block_size
+    }
+
+    /// Entries that are forced at either end of a row.
+    #[must_use]
+    pub const fn forced(&self) -> [u32; 2] {
+        [self.forced_first, self.forced_last]
+    }
+
     /// `[batch, set, q_block, k]` of the lists; the first three axes are those of the counts.
     #[must_use]
     pub const fn lists_shape(&self) -> [u32; 4] {

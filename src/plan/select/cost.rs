@@ -6,7 +6,7 @@ use super::{Samples, SelectionPlan};
 use crate::DispatchBudget;
 
 /// Operations of a radix select over so many candidates: four passes for the threshold, two for the compaction.
-pub(super) fn top_k_operations(candidates: u64) -> u64 {
+pub(in crate::plan) fn top_k_operations(candidates: u64) -> u64 {
     6 * candidates * DispatchBudget::FETCH
 }
 

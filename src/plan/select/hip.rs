@@ -1,7 +1,7 @@
 //! HiP on a device: samples, then one search for each list.
 
 use super::cost::top_k_operations;
-use super::members::{beam_bytes, bucket_bytes};
+use super::members::{add_top_k, beam_bytes, bucket_bytes};
 use super::{SelectStep, SelectionPlan};
 use crate::kernels::{self, modules, search_tree};
 use crate::plan::Dispatch;
@@ -24,7 +24,7 @@ impl SelectionPlan {
         };
         specialization.modules.extend([&modules::SAMPLING_STRIDE, &modules::SCORE_KEY]);
         let beam = self.beam(hip, caps);
-        self.add_top_k(&mut specialization, beam, self.tiling.search_size());
+        add_top_k(&mut specialization, beam, self.tiling.search_size());
         specialization.modules.push(if beam.is_some() { &modules::BEAM_WORKGROUP } else { &modules::BEAM_SCRATCH });
         self.num_searches = u32::try_from(lists).unwrap_or(u32::MAX).min(self.tiling.max_searches);
         debug_assert_eq!(samples, 0);

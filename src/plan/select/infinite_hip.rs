@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::cost::top_k_operations;
-use super::members::bucket_bytes;
+use super::members::{add_top_k, bucket_bytes};
 use super::{SelectStep, SelectionPlan};
 use crate::kernels::{self, modules};
 use crate::plan::{Dispatch, Sharing};
@@ -102,7 +102,7 @@ impl SelectionPlan {
             switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
             arrays: Arrays::of(caps),
         };
-        self.add_top_k(&mut selecting, self.chunks_in_workgroup(&stage, caps), self.tiling.top_k_size);
+        add_top_k(&mut selecting, self.chunks_in_workgroup(&stage, caps), self.tiling.top_k_size);
         let operations = top_k_operations(u64::from(stage.max_chunks) * u64::from(self.lists_per_set));
         self.push(SelectStep::Select(index), index, Dispatch::even(selecting, lists, operations, caps)?);
         Ok(())

@@ -23,7 +23,7 @@ const fn room(candidates: u32) -> u32 {
 }
 
 /// Workgroup memory of a top-k by buckets over so many candidates, by arrays, each in whole vec4.
-pub(super) const fn bucket_bytes(candidates: u32) -> u64 {
+pub(in crate::plan) const fn bucket_bytes(candidates: u32) -> u64 {
     let candidates = room(candidates) as u64;
     4 * candidates + 16 + 4 * (BUCKETS + BUCKETS / 32) as u64 + 16 + 2 * (candidates / 8).next_multiple_of(16)
 }
@@ -31,6 +31,20 @@ pub(super) const fn bucket_bytes(candidates: u32) -> u64 {
 /// Workgroup memory of the groups of a beam, twice.
 pub(super) const fn beam_bytes(candidates: u32) -> u64 {
     8 * room(candidates) as u64
+}
+
+/// Adds a top-k to a kernel: in workgroup memory over so many candidates, or by digits over any number.
+pub(in crate::plan) fn add_top_k(to: &mut Specialization, candidates: Option<u32>, invocations: u32) {
+    to.modules.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K });
+    match candidates {
+        Some(candidates) => to.constants.extend([
+            ("CANDIDATES", room(candidates)),
+            ("BUCKETS", BUCKETS),
+            ("BUCKET_BITS", BUCKETS.ilog2()),
+            ("PARENTS", BUCKETS / 32),
+        ]),
+        None => drop(to.constants.insert("PARTS", invocations.min(16))),
+    }
 }
 
 impl SelectionPlan {
@@ -71,20 +85,6 @@ impl SelectionPlan {
     pub(super) fn fits(&self, candidates: u32, bytes: u64, caps: &DeviceCaps) -> Option<u32> {
         let few = candidates <= Candidates::MOST_IN_WORKGROUP && bytes <= caps.max_workgroup_storage_bytes.into();
         (few && self.tiling.candidates == Candidates::Workgroup).then_some(candidates)
-    }
-
-    /// Adds the top-k of a kernel.
-    pub(super) fn add_top_k(&self, to: &mut Specialization, candidates: Option<u32>, invocations: u32) {
-        to.modules.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K });
-        match candidates {
-            Some(candidates) => to.constants.extend([
-                ("CANDIDATES", room(candidates)),
-                ("BUCKETS", BUCKETS),
-                ("BUCKET_BITS", BUCKETS.ilog2()),
-                ("PARENTS", BUCKETS / 32),
-            ]),
-            None => drop(to.constants.insert("PARTS", invocations.min(16))),
-        }
     }
 
     /// Workgroup memory of scores: sums over lanes where there are no subgroups, or what matrices take.

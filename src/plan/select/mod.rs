@@ -17,8 +17,10 @@ use super::{Dispatch, MethodKind, Sharing, TunedAt};
 use crate::kernels::{self, modules, sample_queries};
 use crate::shader::{Arrays, Kernel, Module, Specialization};
 use crate::{DType, DeviceCaps, DispatchBudget, Error, MissedTier, Result, SelectionMethod, SelectionProblem, Tier};
+pub(super) use cost::top_k_operations;
 pub(crate) use infinite_hip::StagePlan;
 use matrix::{MatrixScoring, ModulesAndConstants};
+pub(super) use members::{add_top_k, bucket_bytes};
 pub use tiling::{Candidates, SelectionTiling};
 
 /// The dispatches that compute a [`SelectionProblem`] on a device, and the memory they need. A value, as

@@ -1,0 +1,77 @@
+//! Scores of blocks of keys by their summaries on the GPU.
+
+use super::bind::{Access, Expect, U32View, check_lens, check_tensor};
+use super::operator::{BindArgs, Call, Operator};
+use super::params::Params;
+use crate::kernels::score_blocks::BlockScoreParams;
+use crate::{BlockScoreProblem, DType, DeviceCaps, Result, Stretch, TensorView, TensorViewMut};
+
+/// The compiled pipeline of a [`BlockScorePlan`](crate::BlockScorePlan).
+pub type BlockScore = Operator<BlockScoreProblem>;
+
+/// The tensors of one scoring.
+#[derive(Debug)]
+pub struct BlockScoreArgs<'a> {
+    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
+    pub q: TensorView<'a>,
+    /// [`BlockScoreProblem::summaries_shape`], f32.
+    pub summaries: TensorView<'a>,
+    /// `[batch]`, exactly when the problem says [`with_seq_lens_kv`](crate::BlockScoreProblem::with_seq_lens_kv).
+    pub seq_lens_kv: Option<U32View<'a>>,
+    /// [`BlockScoreProblem::scores_shape`], f32.
+    pub scores: TensorViewMut<'a>,
+}
+
+impl BindArgs for BlockScoreProblem {
+    type Args<'a> = BlockScoreArgs<'a>;
+
+    fn bind<'a>(&self, args: Self::Args<'a>, caps: &DeviceCaps) -> Result<Call<'a>> {
+        let shape = &self.shape;
+        let expect = |tensor, shape, dtype, at_a_time| Expect { tensor, shape, dtype, access: Access::Read, at_a_time };
+        let q = check_tensor(args.q, expect("q", shape.q(), self.dtype, 4), caps)?;
+        let wanted = expect("summaries", self.summaries_shape(), DType::F32, 4);
+        let summaries = check_tensor(args.summaries, wanted, caps)?;
+        let lens = check_lens("seq_lens_kv", args.seq_lens_kv, self.seq_lens_kv, shape.batch_size, caps)?;
+        let wanted = Expect { access: Access::Write, ..expect("scores", self.scores_shape(), DType::F32, 1) };
+        let scores = check_tensor(args.scores.as_view(), wanted, caps)?;
+        let (q_offset, [q_batch, q_seq, q_head]) = q.in_vec4();
+        let (summaries_offset, [summaries_batch, summaries_seq, summaries_head]) = summaries.in_vec4();
+        let [_, num_sets, num_q_blocks, num_blocks] = self.scores_shape();
+        let params = BlockScoreParams {
+            batch_size: shape.batch_size,
+            seq_len_q: shape.seq_len_q,
+            seq_len_kv: shape.seq_len_kv,
+            group_size: shape.group_size(),
+            num_sets,
+            heads_per_set: self.granularity.heads_per_set(shape),
+            num_q_blocks,
+            block_size_q: self.block_size_q,
+            num_blocks,
+            block_size: self.block_size,
+            needed_key: self.needed_key(),
+            seq_lens_offset: lens.as_ref().map_or(0, |lens| lens.offset),
+            q_offset,
+            q_batch,
+            q_seq,
+            q_head,
+            summaries_offset,
+            summaries_batch,
+            summaries_seq,
+            summaries_head,
+            scores_offset: scores.offset,
+            scores_batch: scores.strides[0],
+            scores_set: scores.strides[1],
+            scores_q_block: scores.strides[2],
+            first_place: 0,
+        };
+        let (q, summaries, scores) = (Some(q), Some(summaries), Some(scores));
+        let buffers = vec![("q", q), ("summaries", summaries), ("seq_lens_kv", lens), ("scores", scores)];
+        Ok(Call::new(params, buffers))
+    }
+}
+
+impl Params for BlockScoreParams {
+    fn of(self, stretch: &Stretch) -> Self {
+        Self { first_place: stretch.first, ..self }
+    }
+}

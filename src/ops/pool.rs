@@ -1,0 +1,59 @@
+//! Summaries of blocks of keys on the GPU.
+
+use super::bind::{Access, Expect, U32View, check_lens, check_tensor};
+use super::operator::{BindArgs, Call, Operator};
+use super::params::Params;
+use crate::kernels::pool_blocks::PoolParams;
+use crate::{DType, DeviceCaps, PoolProblem, Result, Stretch, TensorView, TensorViewMut};
+
+/// The compiled pipeline of a [`PoolPlan`](crate::PoolPlan).
+pub type Pool = Operator<PoolProblem>;
+
+/// The tensors of one pooling.
+#[derive(Debug)]
+pub struct PoolArgs<'a> {
+    /// `[batch, seq, head, dim]`.
+    pub k: TensorView<'a>,
+    /// `[batch]`, exactly when the problem says [`with_seq_lens`](crate::PoolProblem::with_seq_lens).
+    pub seq_lens: Option<U32View<'a>>,
+    /// [`PoolProblem::summaries_shape`], f32.
+    pub summaries: TensorViewMut<'a>,
+}
+
+impl BindArgs for PoolProblem {
+    type Args<'a> = PoolArgs<'a>;
+
+    fn bind<'a>(&self, args: Self::Args<'a>, caps: &DeviceCaps) -> Result<Call<'a>> {
+        let expect = |tensor, shape, dtype, access| Expect { tensor, shape, dtype, access, at_a_time: 4 };
+        let k = check_tensor(args.k, expect("k", self.shape, self.dtype, Access::Read), caps)?;
+        let lens = check_lens("seq_lens", args.seq_lens, self.seq_lens, self.shape[0], caps)?;
+        let wanted = expect("summaries", self.summaries_shape(), DType::F32, Access::Write);
+        let summaries = check_tensor(args.summaries.as_view(), wanted, caps)?;
+        let (k_offset, [k_batch, k_seq, k_head]) = k.in_vec4();
+        let (summaries_offset, [summaries_batch, summaries_seq, summaries_head]) = summaries.in_vec4();
+        let params = PoolParams {
+            batch_size: self.shape[0],
+            seq_len_kv: self.shape[1],
+            num_heads: self.shape[2],
+            block_size: self.block_size,
+            num_blocks: self.summaries_shape()[1],
+            seq_lens_offset: lens.as_ref().map_or(0, |lens| lens.offset),
+            k_offset,
+            k_batch,
+            k_seq,
+            k_head,
+            summaries_offset,
+            summaries_batch,
+            summaries_seq,
+            summaries_head,
+            first_place: 0,
+        };
+        Ok(Call::new(params, vec![("k", Some(k)), ("seq_lens_kv", lens), ("summaries", Some(summaries))]))
+    }
+}
+
+impl Params for PoolParams {
+    fn of(self, stretch: &Stretch) -> Self {
+        Self { first_place: stretch.first, ..self }
+    }
+}

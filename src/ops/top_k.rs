@@ -1,0 +1,77 @@
+//! The best entries of rows of scores on the GPU.
+
+use super::SelectedBlocks;
+use super::bind::{Access, Expect, U32View, check_tensor, check_u32};
+use super::operator::{BindArgs, Call, Operator};
+use super::params::Params;
+use crate::kernels::select_top_k::TopKParams;
+use crate::{DType, DeviceCaps, Error, Result, Stretch, TensorView, TopKProblem};
+
+/// The compiled pipeline of a [`TopKPlan`](crate::TopKPlan).
+pub type TopK = Operator<TopKProblem>;
+
+/// The tensors of one top-k.
+#[derive(Debug)]
+pub struct TopKArgs<'a> {
+    /// `[batch, set, q_block, n]`, f32.
+    pub scores: TensorView<'a>,
+    /// A [`Mark`](crate::Mark) for each score, contiguous, exactly when the problem says
+    /// [`with_marks`](crate::TopKProblem::with_marks).
+    pub marks: Option<U32View<'a>>,
+    /// Where the lists go, of [`TopKProblem::lists_shape`].
+    pub lists: SelectedBlocks<'a>,
+}
+
+impl BindArgs for TopKProblem {
+    type Args<'a> = TopKArgs<'a>;
+
+    fn bind<'a>(&self, args: Self::Args<'a>, caps: &DeviceCaps) -> Result<Call<'a>> {
+        let [_, num_sets, num_q_blocks, num_entries] = self.shape;
+        let expect =
+            Expect { tensor: "scores", shape: self.shape, dtype: DType::F32, access: Access::Read, at_a_time: 1 };
+        let scores = check_tensor(args.scores, expect, caps)?;
+        let indices = check_u32(args.lists.block_indices, "block_indices", self.num_rows() * u64::from(self.k), caps)?;
+        let counts = check_u32(args.lists.block_counts, "block_counts", self.num_rows(), caps)?;
+        let mut buffers = vec![("scores", Some(scores.clone()))];
+        let marks_offset = match (args.marks, self.marks) {
+            (Some(view), true) => {
+                let marks = check_u32(view, "marks", self.num_rows() * u64::from(num_entries), caps)?;
+                let offset = marks.offset;
+                buffers.push(("marks", Some(marks)));
+                offset
+            }
+            (None, false) => 0,
+            (given, _) => {
+                let rule = if given.is_some() { "is not part of the problem" } else { "is required by the problem" };
+                return Err(Error::Argument { argument: "marks", rule });
+            }
+        };
+        let params = TopKParams {
+            num_rows: self.num_rows() as u32, // fewer than 2^32 entries in all: validated
+            num_sets,
+            num_q_blocks,
+            num_entries,
+            k: self.k,
+            block_size: self.block_size,
+            // More than there are is as good as all, and sums stay within 32 bits.
+            forced_first: self.forced_first.min(num_entries),
+            forced_last: self.forced_last.min(num_entries),
+            scores_offset: scores.offset,
+            scores_batch: scores.strides[0],
+            scores_set: scores.strides[1],
+            scores_q_block: scores.strides[2],
+            indices_offset: indices.offset,
+            counts_offset: counts.offset,
+            marks_offset,
+            first_place: 0,
+        };
+        buffers.extend([("block_indices", Some(indices)), ("block_counts", Some(counts))]);
+        Ok(Call::new(params, buffers))
+    }
+}
+
+impl Params for TopKParams {
+    fn of(self, stretch: &Stretch) -> Self {
+        Self { first_place: stretch.first, ..self }
+    }
+}
