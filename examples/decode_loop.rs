@@ -15,7 +15,7 @@ const GROUP: u32 = 4;
 const DIM: u32 = 32;
 
 fn main() -> wattn::Result<()> {
-    let context = Context::request_blocking(&ContextOptions::default().software(SoftwareAdapters::Accept))?;
+    let context = Context::request_blocking(&ContextOptions::default().with_software(SoftwareAdapters::Accept))?;
     let (device, queue) = (context.device(), context.queue());
     let shape = AttentionShape {
         batch_size: 1,
@@ -26,7 +26,7 @@ fn main() -> wattn::Result<()> {
         head_dim: DIM,
         head_dim_v: DIM,
     };
-    let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal).with_seq_lens_kv();
+    let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal).with_seq_lens_kv();
     let buffer = |label, elements: u32| {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
         let size = u64::from(elements) * 4;

@@ -18,13 +18,13 @@ fn main() -> wattn::Result<()> {
         head_dim: 32,
         head_dim_v: 32,
     };
-    let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+    let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
     let [q, k, v] = [(shape.q(), 7), (shape.k(), 11), (shape.v(), 13)].map(|(shape, step)| waves(shape, step));
     let inputs = HostInputs::new(&q, &k, &v);
 
     // `Engine::best_blocking()` would pass over software devices, which are slower than the CPU path. Taking them lets
     // the example show the GPU path on any machine.
-    let options = ContextOptions::default().software(SoftwareAdapters::Accept);
+    let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
     let engine = Engine::best_with_blocking(&options);
     println!("computing on {engine}");
     let output = engine.attend_blocking(&problem, &inputs)?;

@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         head_dim: DIM,
         head_dim_v: DIM,
     };
-    let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+    let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
     let plan = AttentionPlan::new(&problem, context.caps())?;
     println!("{}\n{plan}", context.describe());
     let row = u64::from(HEADS * DIM);

@@ -22,17 +22,15 @@ fn main() -> wattn::Result<()> {
         head_dim: 64,
         head_dim_v: 64,
     };
-    let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+    let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
     // 512 keys each, of sinks and window 64 and 256: a list for each query head, and one for both.
-    let hip = Hip { top_k: 512, sink_size: 64, window_size: 256, ..Hip::default() };
-    let stage = |chunk_size, keep, stride_q| Stage { chunk_size, keep, stride_q, refresh_interval: 1 };
-    let infinite_hip = InfiniteHip {
-        stages: vec![stage(64, 4096, 4), stage(16, 1024, 2), stage(4, 512, 1)],
-        sink_size: 64,
-        window_size: 256,
-        representative: Representative::Center,
-        ..Preset::Debug.into()
-    };
+    let hip = Hip::default().with_top_k(512).with_sink_size(64).with_window_size(256);
+    let stage = |chunk_size, keep, stride_q| Stage::new(chunk_size, keep).with_stride_q(stride_q);
+    let infinite_hip = InfiniteHip::from(Preset::Debug)
+        .with_stages(vec![stage(64, 4096, 4), stage(16, 1024, 2), stage(4, 512, 1)])
+        .with_sink_size(64)
+        .with_window_size(256)
+        .with_representative(Representative::Center);
     let selections = [
         ("HiP", SelectionProblem::new(shape, DType::F32, hip)),
         ("InfiniteHiP", SelectionProblem::new(shape, DType::F32, infinite_hip)),

@@ -4,8 +4,8 @@
 //! `cargo run --release --example sparse_decode`
 
 use wattn::{
-    Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, Context, ContextOptions, DType,
-    HostInputs, HostTensor, InfiniteHip, Layout, Mask, Preset, SelectedBlocks, Selection, SelectionArgs, SelectionPlan,
+    Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BlockListsView, Context, ContextOptions,
+    DType, HostInputs, HostTensor, InfiniteHip, Layout, Mask, Preset, Selection, SelectionArgs, SelectionPlan,
     SelectionProblem, SoftwareAdapters, TensorView, TensorViewMut, U32View, cpu,
 };
 
@@ -23,7 +23,7 @@ fn numbers(count: u32, seed: u32) -> Vec<f32> {
 }
 
 fn main() -> wattn::Result<()> {
-    let context = Context::request_blocking(&ContextOptions::default().software(SoftwareAdapters::Accept))?;
+    let context = Context::request_blocking(&ContextOptions::default().with_software(SoftwareAdapters::Accept))?;
     let (device, queue) = (context.device(), context.queue());
     let [batch_size, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads] = [1, 1, CAPACITY, 4 * HEADS, HEADS];
     let [head_dim, head_dim_v] = [DIM; 2];
@@ -32,7 +32,8 @@ fn main() -> wattn::Result<()> {
     method.stages.iter_mut().zip([8, 4, 2]).for_each(|(stage, interval)| stage.refresh_interval = interval);
     let selection = SelectionProblem::new(shape, DType::F32, method).with_seq_lens_kv();
     let lists = selection.blocks();
-    let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal).with_seq_lens_kv().selected_blocks(lists);
+    let problem =
+        AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal).with_seq_lens_kv().with_blocks(lists);
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
     let buffer = |label, elements: u32| {
         let size = u64::from(elements) * 4;
@@ -44,7 +45,7 @@ fn main() -> wattn::Result<()> {
     let (row, cache) = (Layout::seq_major(1, 1, 4 * HEADS, DIM), Layout::seq_major(1, CAPACITY, HEADS, DIM));
     let view = |buffer, layout| TensorView::new(buffer, DType::F32, layout);
     let (seq_lens_kv, block_counts) = (Some(U32View::new(&len, 0, 1)), U32View::new(&counts, 0, 1));
-    let blocks = SelectedBlocks { block_indices: U32View::new(&indices, 0, lists.max_blocks.into()), block_counts };
+    let blocks = BlockListsView::new(U32View::new(&indices, 0, lists.max_blocks.into()), block_counts);
     let plan = SelectionPlan::new(&selection, context.caps())?;
     let args = SelectionArgs::new(view(&q, row), view(&k, cache), blocks).with_seq_lens_kv(seq_lens_kv);
     let select = Selection::prepare(&context, &plan)?.bind(args)?;

@@ -30,8 +30,8 @@ fn main() -> wattn::Result<()> {
     println!("the first query block of head 0 reads {:?}...", &blocks.list(0, 0, 0)[..8]);
 
     // Attention takes lists as data: a caller may bring its own.
-    let dense = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
-    let sparse = dense.clone().selected_blocks(selection.blocks());
+    let dense = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
+    let sparse = dense.clone().with_blocks(selection.blocks());
     let output = cpu::attend(&sparse, &inputs.with_blocks(&blocks))?;
 
     let exact = cpu::attend(&dense, &inputs)?;

@@ -29,7 +29,7 @@ pub enum SoftwareAdapters {
 impl ContextOptions {
     /// Opens the adapter whose name contains `name`.
     #[must_use]
-    pub fn adapter_name(mut self, name: impl Into<String>) -> Self {
+    pub fn with_adapter_name(mut self, name: impl Into<String>) -> Self {
         self.adapter_name = Some(name.into());
         self
     }
@@ -37,14 +37,14 @@ impl ContextOptions {
     /// Takes compiled pipelines from a file in this folder, where the back end hands them out (Vulkan), and whether matrix
     /// products are right from another. [`Context::save_pipelines`](crate::Context::save_pipelines) writes them.
     #[must_use]
-    pub fn pipeline_cache(mut self, folder: impl Into<PathBuf>) -> Self {
+    pub fn with_pipeline_cache(mut self, folder: impl Into<PathBuf>) -> Self {
         self.pipeline_cache = Some(folder.into());
         self
     }
 
     /// Says what to do with software adapters.
     #[must_use]
-    pub const fn software(mut self, software: SoftwareAdapters) -> Self {
+    pub const fn with_software(mut self, software: SoftwareAdapters) -> Self {
         self.software = software;
         self
     }

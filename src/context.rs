@@ -42,7 +42,7 @@ struct Inner {
     unused_write: wgpu::Buffer,
     lost: Arc<OnceLock<String>>,
     store: OnceLock<(Option<PipelineStore>, PipelineCacheState)>,
-    /// [`ContextOptions::pipeline_cache`].
+    /// [`ContextOptions::with_pipeline_cache`].
     folder: OnceLock<PathBuf>,
     /// What [`Context::save_pipelines`] is to write.
     verdict: Mutex<Option<UnsavedVerdict>>,
@@ -160,7 +160,7 @@ impl Context {
 
     /// Opens a device of our own on this adapter: all limits and all stable features that it has, and cooperative matrices,
     /// which wgpu counts as experimental. Matrices are tried before they are used, as
-    /// [`check_matrices`](Self::check_matrices) does it, unless the folder of [`ContextOptions::pipeline_cache`] tells what
+    /// [`check_matrices`](Self::check_matrices) does it, unless the folder of [`ContextOptions::with_pipeline_cache`] tells what
     /// that gave on this device with this driver. Of `options`, only that folder counts.
     ///
     /// # Errors
@@ -278,14 +278,14 @@ impl Context {
         Self { inner: Arc::clone(&self.inner), caps: Arc::new(caps) }
     }
 
-    /// What became of [`ContextOptions::pipeline_cache`].
+    /// What became of [`ContextOptions::with_pipeline_cache`].
     #[must_use]
     pub fn pipeline_cache_state(&self) -> PipelineCacheState {
         self.inner.store.get().map_or(PipelineCacheState::Off, |(_, state)| state.clone())
     }
 
     /// Writes what was compiled, and what [`check_matrices`](Self::check_matrices) found, into files of
-    /// [`ContextOptions::pipeline_cache`], each whole or not at all; does nothing where there is no such folder, or nothing
+    /// [`ContextOptions::with_pipeline_cache`], each whole or not at all; does nothing where there is no such folder, or nothing
     /// new.
     ///
     /// # Errors
@@ -313,7 +313,7 @@ impl Context {
         self.inner.store.get().and_then(|(store, _)| store.as_ref())
     }
 
-    /// The folder of [`ContextOptions::pipeline_cache`].
+    /// The folder of [`ContextOptions::with_pipeline_cache`].
     pub(crate) fn kept_folder(&self) -> Option<&Path> {
         self.inner.folder.get().map(PathBuf::as_path)
     }

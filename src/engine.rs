@@ -14,7 +14,7 @@ use crate::{
 /// let shape = AttentionShape {
 ///     batch_size: 1, seq_len_q: 2, seq_len_kv: 2, num_q_heads: 1, num_kv_heads: 1, head_dim: 4, head_dim_v: 4,
 /// };
-/// let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+/// let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
 /// let q = HostTensor::zeros(shape.q());
 /// let k = HostTensor::zeros(shape.k());
 /// let v = HostTensor::new(shape.v(), vec![1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 5.0, 6.0])?;
@@ -158,7 +158,8 @@ mod tests {
 
     #[test]
     fn a_missing_gpu_is_told() {
-        let engine = Engine::best_with_blocking(&ContextOptions::default().adapter_name("no adapter is called this"));
+        let engine =
+            Engine::best_with_blocking(&ContextOptions::default().with_adapter_name("no adapter is called this"));
         assert!(engine.context().is_none());
         assert!(engine.describe().starts_with("CPU, blockwise (no GPU adapter named like"), "{engine}");
         assert_eq!(Engine::cpu().describe(), "CPU, blockwise");

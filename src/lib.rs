@@ -23,7 +23,7 @@
 //! let shape = AttentionShape {
 //!     batch_size: 1, seq_len_q: 4, seq_len_kv: 6, num_q_heads: 4, num_kv_heads: 2, head_dim: 8, head_dim_v: 8,
 //! };
-//! let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+//! let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
 //! let q = HostTensor::new(shape.q(), vec![0.5; 4 * 4 * 8])?; // [batch, seq, head, dim]
 //! let k = HostTensor::new(shape.k(), vec![0.5; 6 * 2 * 8])?;
 //! let v = HostTensor::new(shape.v(), vec![2.0; 6 * 2 * 8])?;
@@ -46,7 +46,7 @@
 //! // Once.
 //! let context = Context::new(device, queue)?;
 //! let plan = AttentionPlan::new(&problem, context.caps())?; // println!("{plan}") shows what will run
-//! let [batch, seq, heads, dim] = problem.shape().q();
+//! let [batch, seq, heads, dim] = problem.q_shape();
 //! let layout = Layout::seq_major(batch, seq, heads, dim); // any strides
 //! let bound = Attention::prepare(&context, &plan)?.bind(AttentionArgs::new(
 //!     TensorView::new(&q, DType::F16, layout),
@@ -73,7 +73,7 @@
 //! #     batch_size: 1, seq_len_q: 4, seq_len_kv: 600, num_q_heads: 2, num_kv_heads: 1, head_dim: 8, head_dim_v: 8,
 //! # };
 //! # let [q, k, v] = [shape.q(), shape.k(), shape.v()].map(HostTensor::<f32>::zeros);
-//! let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+//! let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
 //! let selection = SelectionProblem::new(shape, DType::F32, Hip::default()); // or `Preset::ThreeK`
 //! let inputs = HostInputs::new(&q, &k, &v);
 //! let engine = Engine::best_blocking();
@@ -83,7 +83,7 @@
 //! ```
 //!
 //! On a GPU of your own, [`Selection`] writes its lists into two buffers and [`Attention`] reads them, with nothing read
-//! back: [`AttentionProblem::selected_blocks`], [`BoundSelection::encode_step`]. What is lost is told by [`quality`].
+//! back: [`AttentionProblem::with_blocks`], [`BoundSelection::encode_step`]. What is lost is told by [`quality`].
 //!
 //! # Language models
 //!
@@ -150,6 +150,7 @@ mod plan;
 mod problem;
 pub mod quality;
 mod readback;
+mod setters;
 mod shader;
 mod slots;
 mod sparse;
@@ -170,8 +171,8 @@ pub use error::{Error, Result};
 #[doc(hidden)]
 pub use kept_file::{pack_kept, unpack_kept};
 pub use ops::{
-    Attention, AttentionArgs, BindArgs, BlockScore, BlockScoreArgs, BoundAttention, BoundMerge, BoundOperator,
-    BoundSelection, Merge, MergeArgs, Operator, Pool, PoolArgs, SelectedBlocks, Selection, SelectionArgs,
+    Attention, AttentionArgs, BindArgs, BlockListsView, BlockScore, BlockScoreArgs, BoundAttention, BoundMerge,
+    BoundOperator, BoundSelection, Merge, MergeArgs, Operator, Pool, PoolArgs, Selection, SelectionArgs,
     SelectionMemory, TopK, TopKArgs, U32View, Workspace,
 };
 pub use pipeline::Pipeline;
@@ -184,8 +185,8 @@ pub use plan::{
 #[doc(hidden)]
 pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::{
-    AttentionOutput, AttentionProblem, AttentionShape, BlockScoreProblem, BlockScoring, BlockSelection, Granularity,
-    GroupBounds, HeadReduction, Hip, HostBlocks, HostInputs, InfiniteHip, MASKED_SCORE, Mark, Mask, MergeProblem,
+    AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, BlockScoreProblem, BlockScoring, Granularity,
+    GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, MASKED_SCORE, Mark, Mask, MergeProblem,
     PADDING, PoolProblem, Pooling, Preset, Reduction, Representative, SelectionInputs, SelectionMethod,
     SelectionProblem, Stage, TopKProblem,
 };

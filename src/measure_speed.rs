@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::{
-    AttentionPlan, AttentionProblem, AttentionShape, Context, DType, DeviceSpeed, DispatchBudget, Hip, Layout, Result,
-    SelectedBlocks, Selection, SelectionArgs, SelectionPlan, SelectionProblem, TensorView, Tiling, Tuning, U32View,
+    AttentionPlan, AttentionProblem, AttentionShape, BlockListsView, Context, DType, DeviceSpeed, DispatchBudget, Hip,
+    Layout, Result, Selection, SelectionArgs, SelectionPlan, SelectionProblem, TensorView, Tiling, Tuning, U32View,
 };
 
 /// Long enough to say what one of many takes.
@@ -104,7 +104,7 @@ impl Context {
         let bound = Selection::prepare(self, plan)?.bind(SelectionArgs::new(
             TensorView::new(&q, dtype, layout(shape.q())),
             TensorView::new(&k, dtype, layout(shape.k())),
-            SelectedBlocks {
+            BlockListsView {
                 block_indices: U32View::new(&indices, 0, lists * u64::from(entries)),
                 block_counts: U32View::new(&counts, 0, lists),
             },

@@ -8,7 +8,7 @@ use crate::kept_file::{Magic, pack, read, write};
 /// Marks a file of ours, and its format.
 pub(crate) const MAGIC: Magic = *b"wattn pipelines1";
 
-/// What became of the file that [`ContextOptions::pipeline_cache`](crate::ContextOptions::pipeline_cache) asks for.
+/// What became of the file that [`ContextOptions::with_pipeline_cache`](crate::ContextOptions::with_pipeline_cache) asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PipelineCacheState {

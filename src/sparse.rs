@@ -2,8 +2,8 @@
 
 use crate::quality::{BlockRecall, block_recall, captured_mass};
 use crate::{
-    AttentionOutput, AttentionProblem, Context, DeviceCaps, Element, Engine, Error, HostBlocks, HostInputs, HostTensor,
-    Result, SelectionInputs, SelectionPlan, SelectionProblem, cpu,
+    AttentionOutput, AttentionProblem, Context, DeviceCaps, Element, Engine, Error, HostBlockLists, HostInputs,
+    HostTensor, Result, SelectionInputs, SelectionPlan, SelectionProblem, cpu,
 };
 
 /// Whether a measure of quality is computed. It costs as much as dense attention does.
@@ -29,21 +29,21 @@ impl SparseOptions {
     /// than these; 0 always selects [default: that of the selection if it has one, else on GPUs
     /// [`SelectionPlan::crossover`], and on the CPU the method's [`crossover`](crate::SelectionMethod::crossover)].
     #[must_use]
-    pub const fn dense_below(mut self, keys: u32) -> Self {
+    pub const fn with_dense_below(mut self, keys: u32) -> Self {
         self.dense_below = Some(keys);
         self
     }
 
     /// Sets whether to compute the captured mass of each row, by dense attention on the same device.
     #[must_use]
-    pub const fn captured_mass(mut self, report: Report) -> Self {
+    pub const fn with_captured_mass(mut self, report: Report) -> Self {
         self.captured_mass = report;
         self
     }
 
     /// Sets whether to compute the share of the best blocks that the lists hold, on the CPU.
     #[must_use]
-    pub const fn recall(mut self, report: Report) -> Self {
+    pub const fn with_recall(mut self, report: Report) -> Self {
         self.recall = report;
         self
     }
@@ -69,11 +69,12 @@ impl core::fmt::Display for AttentionPath {
 
 /// What [`Engine::attend_sparse`] gives.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SparseOutput {
     /// out and lse.
     pub output: AttentionOutput,
     /// The selected blocks; `None` on the dense path.
-    pub blocks: Option<HostBlocks>,
+    pub blocks: Option<HostBlockLists>,
     /// Captured mass, `[batch, seq, head, 1]`, if it was asked for; 1 throughout on the dense path.
     pub captured_mass: Option<HostTensor>,
     /// Recall of the lists, if it was asked for; `None` on the dense path, which has no lists.
@@ -102,7 +103,7 @@ impl Planned {
             (None, 0, None) => selection.method.crossover(selection.shape.seq_len_q),
             (None, own, _) => own,
         };
-        let selection = selection.clone().dense_below(dense_below);
+        let selection = selection.clone().with_dense_below(dense_below);
         agree(problem, &selection)?;
         problem.validate()?;
         let mut dense = problem.clone();
@@ -111,7 +112,7 @@ impl Planned {
         selection.validate()?;
         let longest = (0..problem.shape().batch_size).map(|batch| inputs.seq_len_kv(batch)).max().unwrap_or(0);
         let sparse = (longest > dense_below).then(|| {
-            let attention = dense.clone().selected_blocks(selection.blocks());
+            let attention = dense.clone().with_blocks(selection.blocks());
             (selection, attention)
         });
         Ok(Self { dense, sparse })
@@ -131,7 +132,7 @@ impl Planned {
         selection: &SelectionProblem,
         inputs: &HostInputs<'_, T>,
         options: &SparseOptions,
-        (blocks, output): (HostBlocks, AttentionOutput),
+        (blocks, output): (HostBlockLists, AttentionOutput),
         dense: Option<&AttentionOutput>,
     ) -> Result<SparseOutput> {
         let captured_mass = dense.map(|dense| captured_mass(&output.lse, &dense.lse)).transpose()?;
@@ -163,10 +164,10 @@ fn agree(problem: &AttentionProblem, selection: &SelectionProblem) -> Result<()>
     if problem.dtype() != selection.dtype() {
         return differs("dtype", "the selection must have that of the attention problem");
     }
-    if problem.visible_keys() != selection.visible_keys() {
+    if problem.mask() != selection.mask() {
         return differs("mask", "the selection must have that of the attention problem");
     }
-    match problem.block_selection() {
+    match problem.blocks() {
         Some(blocks) if *blocks != selection.blocks() => {
             differs("selected_blocks", "of the attention problem must be left out, or be those of the selection")
         }
@@ -187,7 +188,7 @@ impl Engine {
         &self,
         problem: &SelectionProblem,
         inputs: &SelectionInputs<'_, T>,
-    ) -> Result<HostBlocks> {
+    ) -> Result<HostBlockLists> {
         match self {
             Self::Gpu(context) => {
                 context.select(problem, inputs, SelectionPlan::best_tier(problem, context.caps())).await
@@ -205,7 +206,7 @@ impl Engine {
         &self,
         problem: &SelectionProblem,
         inputs: &SelectionInputs<'_, T>,
-    ) -> Result<HostBlocks> {
+    ) -> Result<HostBlockLists> {
         match self {
             Self::Gpu(context) => {
                 context.select_blocking(problem, inputs, SelectionPlan::best_tier(problem, context.caps()))
@@ -214,7 +215,7 @@ impl Engine {
         }
     }
 
-    /// Selects blocks and attends to them; up to the crossover ([`SparseOptions::dense_below`]) it computes dense
+    /// Selects blocks and attends to them; up to the crossover ([`SparseOptions::with_dense_below`]) it computes dense
     /// attention instead, and says so.
     ///
     /// # Errors

@@ -14,13 +14,13 @@ use wattn::{Context, ContextOptions};
 
 /// No case is skipped because other work on the machine made its ceilings low.
 fn quickly(filter: &str) -> Options {
-    Options::new(Scope::Quick).filter([filter]).seconds_per_case(0.0).longest_call(10.0)
+    Options::new(Scope::Quick).filter([filter]).with_seconds_per_case(0.0).with_longest_call(10.0)
 }
 
 /// A device of the test's own: it may be lost.
 fn open_again(ctx: &Context) -> Context {
     let name = ctx.device().adapter_info().name;
-    Context::request_blocking(&ContextOptions::default().adapter_name(name)).unwrap()
+    Context::request_blocking(&ContextOptions::default().with_adapter_name(name)).unwrap()
 }
 
 fn finish(mut suite: Suite) -> Report {
@@ -209,7 +209,7 @@ fn a_run_goes_on_where_it_ended() {
 
 #[test]
 fn what_takes_too_long_is_skipped_and_says_so() {
-    let options = quickly("prefill/32x4096x4096x128").longest_call(1e-6);
+    let options = quickly("prefill/32x4096x4096x128").with_longest_call(1e-6);
     let report = finish(Suite::new(|| Ok(Target::Cpu), &options).unwrap());
     let part = &report.cases[0].parts[0];
     assert!(matches!(&part.outcome, Outcome::Skipped(reason) if reason.contains("a call would take")), "{part:?}");
@@ -218,7 +218,7 @@ fn what_takes_too_long_is_skipped_and_says_so() {
 
 #[test]
 fn a_run_that_takes_too_long_ends_and_goes_on_later() {
-    let report = finish(Suite::new(|| Ok(Target::Cpu), &quickly("gqa/").longest_run(0.0)).unwrap());
+    let report = finish(Suite::new(|| Ok(Target::Cpu), &quickly("gqa/").with_longest_run(0.0)).unwrap());
     assert!(report.is_complete() && report.cases.len() == 2);
     assert!(report.cases.iter().all(|case| matches!(case.parts[0].outcome, Outcome::OutOfTime(_))));
     let suite = Suite::resume(|| Ok(Target::Cpu), &quickly("gqa/"), report).unwrap();

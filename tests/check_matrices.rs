@@ -91,8 +91,8 @@ fn plans_do_without_faulty_matrices_and_say_why() {
     faulty.matrix_fault = Some("shifted by four columns".to_owned());
     assert_eq!((right.matrix_edge(), faulty.matrix_edge()), (Some(16), None));
     let line = "not taken  matrix: shifted by four columns\n";
-    let attention = AttentionProblem::new(shape(), DType::F16).mask(Mask::Causal);
-    let selection = SelectionProblem::new(shape(), DType::F16, Hip { stride_q: 1, ..Hip::default() });
+    let attention = AttentionProblem::new(shape(), DType::F16).with_mask(Mask::Causal);
+    let selection = SelectionProblem::new(shape(), DType::F16, Hip::default().with_stride_q(1));
 
     let [with, without] = [&right, &faulty].map(|caps| AttentionPlan::new(&attention, caps).unwrap());
     assert_eq!((with.tier(), without.tier()), (Tier::Matrix, Tier::SubgroupF16));

@@ -36,9 +36,9 @@ fn round_trip<T: Element>(dtype: Dtype, flags: &[&str], mask: Mask, scale: Optio
         entries.push(("seq_lens_kv", Dtype::I32, vec![lens.len()], bytemuck::cast_slice(lens).to_vec()));
     }
     write_file(&input, &entries);
-    let mut problem = AttentionProblem::new(SHAPE, T::DTYPE).mask(mask).out_dtype(DType::F32);
+    let mut problem = AttentionProblem::new(SHAPE, T::DTYPE).with_mask(mask).with_out_dtype(DType::F32);
     if let Some(scale) = scale {
-        problem = problem.softmax_scale(scale);
+        problem = problem.with_softmax_scale(scale);
     }
     let inputs = HostInputs::new(&q, &k, &v);
     let inputs = lens.map_or(inputs, |lens| inputs.with_seq_lens_kv(lens));
@@ -115,7 +115,7 @@ fn attend_converts_when_asked() {
         HostTensor::new(tensor.shape(), data).unwrap()
     }
     let (q, k, v) = (rounded(&q), rounded(&k), rounded(&v));
-    let problem = AttentionProblem::new(SHAPE, DType::BF16).out_dtype(DType::F32);
+    let problem = AttentionProblem::new(SHAPE, DType::BF16).with_out_dtype(DType::F32);
     let expected = oracle::attend(&problem, &HostInputs::new(&q, &k, &v)).unwrap();
     let file = std::fs::read(&output).unwrap();
     let out = f32s(&SafeTensors::deserialize(&file).unwrap().tensor("out").unwrap());

@@ -9,10 +9,10 @@ use wattn::cpu::{self, CpuTiling};
 use wattn::{AttentionOutput, AttentionProblem, AttentionShape, DType, Element, Error, HostTensor, LSE_EMPTY, Mask};
 
 /// Tiles of 4 make every edge cheap to reach; splits of 8 need merging from 9 keys on.
-const TINY: CpuTiling = CpuTiling { tile_q: 4, tile_kv: 4, split_kv: 8, stream_rows: 0 };
+const TINY: CpuTiling = CpuTiling::new().with_tile_q(4).with_tile_kv(4).with_split_kv(8).with_stream_rows(0);
 
 /// The same with every problem that is not huge streamed.
-const TINY_STREAM: CpuTiling = CpuTiling { stream_rows: 1000, ..TINY };
+const TINY_STREAM: CpuTiling = TINY.with_stream_rows(1000);
 
 /// 0, 1, tile - 1, tile, tile + 1, 2 tile + 1 for a tile of 4, and a prime that takes two splits.
 const TINY_LENGTHS: [u32; 7] = [0, 1, 3, 4, 5, 9, 13];
@@ -260,7 +260,7 @@ fn any_scale() {
         scaled.q.data_mut().iter_mut().for_each(|q| *q *= scale);
         for tiling in [TINY, TINY_STREAM, CpuTiling::default()] {
             let run = |case: &Case<f32>, scale| {
-                cpu::attend_with_tiling(&case.problem().softmax_scale(scale), &case.inputs(), &tiling).unwrap()
+                cpu::attend_with_tiling(&case.problem().with_softmax_scale(scale), &case.inputs(), &tiling).unwrap()
             };
             let (a, b) = (run(&case, scale), run(&scaled, 1.0));
             assert!(a.out.data().iter().zip(b.out.data()).all(|(a, b)| (a - b).abs() <= 1e-6), "{scale} {tiling:?}");
@@ -308,11 +308,7 @@ fn the_same_bits_alone_and_in_a_batch() {
             let shape = AttentionShape { batch_size: 1, ..case.shape };
             let [q, k, v] = [&case.q, &case.k, &case.v].map(one);
             let alone = Case { shape, q, k, v, seq_lens_kv: Some(vec![len]), ..case.clone() }.attend(&tiling);
-            assert_eq!(
-                bits(&alone),
-                bits(&AttentionOutput { out: one(&batch.out), lse: one(&batch.lse) }),
-                "{b} {lengths:?}"
-            );
+            assert_eq!(bits(&alone), bits(&AttentionOutput::new(one(&batch.out), one(&batch.lse))), "{b} {lengths:?}");
         }
     }
 }
@@ -327,11 +323,11 @@ fn mistakes_are_errors() {
     assert!(matches!(cpu::attend(&problem, &wrong.inputs()), Err(Error::Shape { tensor: "q", .. })));
     let wrong = Case::<f32> { seq_lens_kv: Some(vec![1]), ..case.clone() };
     assert!(matches!(cpu::attend(&problem, &wrong.inputs()), Err(Error::Length { tensor: "seq_lens_kv", .. })));
-    for tiling in [CpuTiling { tile_q: 0, ..TINY }, CpuTiling { tile_kv: 0, ..TINY }, CpuTiling { split_kv: 0, ..TINY }]
-    {
+    for tiling in [TINY.with_tile_q(0), TINY.with_tile_kv(0), TINY.with_split_kv(0)] {
         assert!(matches!(cpu::attend_with_tiling(&problem, &case.inputs(), &tiling), Err(Error::Invalid { .. })));
     }
-    let largest = CpuTiling { tile_q: u32::MAX, tile_kv: u32::MAX, split_kv: u32::MAX, stream_rows: 0 };
+    let largest =
+        CpuTiling::default().with_tile_q(u32::MAX).with_tile_kv(u32::MAX).with_split_kv(u32::MAX).with_stream_rows(0);
     case.check(&case.attend(&largest), "largest tiles");
 }
 

@@ -9,7 +9,7 @@ use common::{Case, Exp, Magnitudes, bound, rows, shape};
 use half::{bf16, f16};
 use wattn::cpu::{self, oracle};
 use wattn::{
-    AttentionOutput, AttentionProblem, BlockSelection, DType, Element, Error, Granularity, HostBlocks, HostTensor,
+    AttentionOutput, AttentionProblem, BlockListSpec, DType, Element, Error, Granularity, HostBlockLists, HostTensor,
     LSE_EMPTY, Mask,
 };
 
@@ -34,7 +34,7 @@ fn row_bits(output: &AttentionOutput, [b, q, h]: [u32; 3]) -> Vec<u32> {
 /// Attention over random floats, to the lists that are selected for them.
 fn of_selections<T: Element>() -> Vec<SelectedCase<T>> {
     let of = |(seed, case): (usize, select::SelectCase<T>)| {
-        let mask = case.problem.visible_keys();
+        let mask = case.problem.mask();
         let mut floats = Case::<T>::random(*case.problem.shape(), mask, seed as u64);
         floats.seq_lens_kv.clone_from(&case.seq_lens_kv);
         let inputs = floats.inputs();
@@ -71,7 +71,7 @@ fn every_head_width_and_group_size() {
             [(1, Granularity::KvHead), (11, Granularity::Layer), (11, Granularity::QueryHead)]
         {
             let shape = wattn::AttentionShape { head_dim, head_dim_v, ..shape(1, [seq_len_q, 150], [2, group]) };
-            let selection = BlockSelection { granularity, ..SELECTION };
+            let selection = SELECTION.with_granularity(granularity);
             let case = Case::<f32>::random(shape, Mask::Causal, 3);
             check(&SelectedCase::random(format!("{shape:?} {granularity}"), case, selection, 4));
         }
@@ -82,14 +82,12 @@ fn every_head_width_and_group_size() {
 fn long_lists_of_a_decode_step() {
     let case = Case::<f32>::random(shape(1, [1, 30_000], [2, 4]), Mask::Causal, 1);
     for granularity in Granularity::ALL {
-        let selection = BlockSelection {
-            granularity,
-            block_size_q: 1,
-            max_blocks: 1000,
-            sink_size: 100,
-            window_size: 700,
-            ..SELECTION
-        };
+        let selection = SELECTION
+            .with_granularity(granularity)
+            .with_block_size_q(1)
+            .with_max_blocks(1000)
+            .with_sink_size(100)
+            .with_window_size(700);
         check(&SelectedCase::random(format!("long, {granularity}"), case.clone(), selection, 2));
     }
 }
@@ -106,20 +104,20 @@ fn attending_to_everything_is_dense_attention() {
         let dense = cpu::attend(&case.problem(), &case.inputs()).unwrap();
         let window = if mask == Mask::Causal { 7 } else { 0 };
         let all = |block_size: u32| (0..90).step_by(block_size as usize).collect::<Vec<u32>>();
-        let of = |selection: BlockSelection, list: &[u32]| {
-            let mut blocks = HostBlocks::empty(selection.indices_shape(&case.shape));
+        let of = |selection: BlockListSpec, list: &[u32]| {
+            let mut blocks = HostBlockLists::empty(selection.indices_shape(&case.shape));
             selected::lists(&blocks).into_iter().for_each(|[b, s, m]| blocks.set_list(b, s, m, list));
             let name = format!("{mask} {selection:?}");
             SelectedCase { name, case: case.clone(), selection, blocks }
         };
-        let room = BlockSelection { max_blocks: 90, sink_size: 0, window_size: window, ..SELECTION };
+        let room = SELECTION.with_max_blocks(90).with_sink_size(0).with_window_size(window);
         let mut cases: Vec<SelectedCase<f32>> = [1, 7, 30, 128]
-            .map(|block_size| of(BlockSelection { block_size, max_blocks: 90, ..room }, &all(block_size)))
+            .map(|block_size| of(room.with_block_size(block_size).with_max_blocks(90), &all(block_size)))
             .into();
-        cases.push(of(BlockSelection { dense_below: 90, ..room }, &[]));
+        cases.push(of(room.with_dense_below(90), &[]));
         if mask == Mask::Causal {
-            cases.push(of(BlockSelection { window_size: 90, ..room }, &[]));
-            cases.push(of(BlockSelection { sink_size: 90, window_size: 0, ..room }, &[]));
+            cases.push(of(room.with_window_size(90), &[]));
+            cases.push(of(room.with_sink_size(90).with_window_size(0), &[]));
         }
         for selected in cases {
             let got = attend(&selected);
@@ -137,7 +135,7 @@ fn attending_to_everything_is_dense_attention() {
 #[test]
 fn a_decode_row_is_the_prefill_row_with_its_list() {
     for granularity in Granularity::ALL {
-        let selection = BlockSelection { granularity, ..SELECTION };
+        let selection = SELECTION.with_granularity(granularity);
         let all = Case::<f32>::random(shape(1, [15, 200], [2, 2]), Mask::Causal, 8);
         let prefill = SelectedCase::random("prefill", all.clone(), selection, 9);
         let together = attend(&prefill);
@@ -147,7 +145,7 @@ fn a_decode_row_is_the_prefill_row_with_its_list() {
             (case.k, case.v, case.seq_lens_kv) = (all.k.clone(), all.v.clone(), Some(vec![len]));
             let width = case.q.data().len();
             case.q.data_mut().copy_from_slice(&all.q.data()[q_index as usize * width..][..width]);
-            let mut blocks = HostBlocks::empty(selection.indices_shape(&case.shape));
+            let mut blocks = HostBlockLists::empty(selection.indices_shape(&case.shape));
             for [_, s, _] in selected::lists(&blocks) {
                 let list = prefill.blocks.list(0, s, q_index / 5);
                 blocks.set_list(0, s, 0, &list[..list.partition_point(|&start| start < len)]);
@@ -172,10 +170,10 @@ fn a_decode_row_is_the_prefill_row_with_its_list() {
 
 #[test]
 fn rows_without_keys_are_empty() {
-    let selection = BlockSelection { sink_size: 0, window_size: 0, ..SELECTION };
+    let selection = SELECTION.with_sink_size(0).with_window_size(0);
     for mask in [Mask::Causal, Mask::Full] {
         let case = Case::<f32>::random(shape(1, [6, 30], [1, 2]), mask, 1);
-        let blocks = HostBlocks::empty(selection.indices_shape(&case.shape));
+        let blocks = HostBlockLists::empty(selection.indices_shape(&case.shape));
         let none = SelectedCase { name: format!("nothing listed, {mask}"), case, selection, blocks };
         let got = attend(&none);
         assert!(got.out.data().iter().all(|&x| x == 0.0) && got.lse.data().iter().all(|&x| x == LSE_EMPTY), "{mask}");
@@ -263,7 +261,7 @@ fn the_same_bits_alone_and_in_a_batch() {
                 seq_lens_kv: together.case.seq_lens_kv.as_ref().map(|lens| vec![lens[b as usize]]),
                 ..together.case.clone()
             };
-            let mut blocks = HostBlocks::empty(together.selection.indices_shape(&case.shape));
+            let mut blocks = HostBlockLists::empty(together.selection.indices_shape(&case.shape));
             for [_, s, m] in selected::lists(&blocks) {
                 blocks.set_list(0, s, m, together.blocks.list(b, s, m));
             }
@@ -279,7 +277,7 @@ fn the_same_bits_alone_and_in_a_batch() {
 #[test]
 fn broken_lists_are_errors() {
     let case = Case::<f32>::random(shape(2, [12, 40], [2, 2]), Mask::Causal, 1);
-    let problem = case.problem().selected_blocks(SELECTION);
+    let problem = case.problem().with_blocks(SELECTION);
     let axes = SELECTION.indices_shape(&case.shape);
     assert_eq!(axes, [2, 2, 3, 4]);
     for (why, count, list) in selected::broken_lists() {
@@ -289,7 +287,7 @@ fn broken_lists_are_errors() {
         let row = 6 + 2;
         indices[row * 4..][..4].copy_from_slice(&list);
         counts[row] = count;
-        let blocks = HostBlocks::new(axes, indices, counts).unwrap();
+        let blocks = HostBlockLists::new(axes, indices, counts).unwrap();
         for error in [
             cpu::attend(&problem, &case.inputs().with_blocks(&blocks)).unwrap_err(),
             oracle::attend(&problem, &case.inputs().with_blocks(&blocks)).unwrap_err(),
@@ -303,11 +301,11 @@ fn broken_lists_are_errors() {
 fn wrong_calls_are_errors() {
     let case = Case::<f32>::random(shape(2, [12, 40], [2, 2]), Mask::Causal, 1);
     let fine = SelectedCase::random("fine", case.clone(), SELECTION, 2);
-    let call = |problem: &AttentionProblem, blocks: &HostBlocks| {
+    let call = |problem: &AttentionProblem, blocks: &HostBlockLists| {
         cpu::attend(problem, &case.inputs().with_blocks(blocks)).unwrap_err()
     };
     for axes in [[1, 2, 3, 4], [2, 4, 3, 4], [2, 2, 12, 4], [2, 2, 3, 5]] {
-        let error = call(&fine.problem(), &HostBlocks::empty(axes));
+        let error = call(&fine.problem(), &HostBlockLists::empty(axes));
         let expected = SELECTION.indices_shape(&case.shape);
         assert!(
             matches!(error, Error::Shape { actual, expected: e, .. } if actual == axes && e == expected),
@@ -316,12 +314,12 @@ fn wrong_calls_are_errors() {
     }
     let error = call(&case.problem(), &fine.blocks);
     assert!(matches!(error, Error::Argument { argument: "blocks", .. }), "{error}");
-    let with = |selection| case.problem().selected_blocks(selection);
-    let error = call(&with(BlockSelection { block_size: 129, ..SELECTION }), &fine.blocks);
+    let with = |selection| case.problem().with_blocks(selection);
+    let error = call(&with(SELECTION.with_block_size(129)), &fine.blocks);
     assert!(matches!(error, Error::Invalid { field: "block_size", value: 129, .. }), "{error}");
-    let error = call(&with(SELECTION).mask(Mask::Full), &fine.blocks);
+    let error = call(&with(SELECTION).with_mask(Mask::Full), &fine.blocks);
     assert!(matches!(error, Error::Invalid { field: "sink_size", .. }), "{error}");
-    let halves = AttentionProblem::new(case.shape, DType::F16).mask(Mask::Causal).selected_blocks(SELECTION);
+    let halves = AttentionProblem::new(case.shape, DType::F16).with_mask(Mask::Causal).with_blocks(SELECTION);
     assert!(matches!(call(&halves, &fine.blocks), Error::DType { .. }));
     let short = HostTensor::zeros([2, 39, 2, 16]);
     let inputs = wattn::HostInputs::new(&case.q, &case.k, &short);

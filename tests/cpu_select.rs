@@ -9,7 +9,9 @@ use common::certificate::{certify, certify_all};
 use common::select::{self, SelectCase, assert_invariants, assert_lists_equal, infinite, shape, three_stages};
 use half::{bf16, f16};
 use wattn::cpu::{self, StageCache, oracle};
-use wattn::{DType, Element, Error, Granularity, Hip, HostBlocks, HostTensor, InfiniteHip, Preset, SelectionProblem};
+use wattn::{
+    DType, Element, Error, Granularity, Hip, HostBlockLists, HostTensor, InfiniteHip, Preset, SelectionProblem,
+};
 
 const DRAWN: u64 = 600;
 
@@ -110,11 +112,11 @@ fn alone(case: &SelectCase, batch: u32) -> SelectCase {
     };
     let shape = wattn::AttentionShape { batch_size: 1, ..*case.problem.shape() };
     let mut problem = SelectionProblem::new(shape, DType::F32, case.problem.method().clone())
-        .granularity(case.problem.blocks().granularity)
-        .mask(case.problem.visible_keys())
-        .selection_scale(case.problem.scale())
-        .dense_below(case.problem.blocks().dense_below)
-        .margin(case.problem.margin_size());
+        .with_granularity(case.problem.blocks().granularity)
+        .with_mask(case.problem.mask())
+        .with_selection_scale(case.problem.selection_scale())
+        .with_dense_below(case.problem.blocks().dense_below)
+        .with_margin(case.problem.margin());
     problem = problem.with_seq_lens_kv();
     SelectCase {
         name: case.name.clone(),
@@ -178,10 +180,10 @@ fn permuted(case: &SelectCase, q_order: &[usize], kv_order: &[usize]) -> SelectC
 #[test]
 fn permuted_heads_permute_their_lists() {
     let (q_order, kv_order) = ([5, 4, 1, 0, 3, 2], [2, 0, 1]);
-    for method in [Hip { top_k: 32, ..select::HIP }.into(), wattn::SelectionMethod::from(three_stages())] {
+    for method in [select::HIP.with_top_k(32).into(), wattn::SelectionMethod::from(three_stages())] {
         for granularity in Granularity::ALL {
             let problem = SelectionProblem::new(shape(2, [20, 400], [3, 2], 16), DType::F32, method.clone());
-            let case = SelectCase::floats(format!("{granularity}"), problem.granularity(granularity), 4);
+            let case = SelectCase::floats(format!("{granularity}"), problem.with_granularity(granularity), 4);
             let expected = cpu::select(&case.problem, &case.inputs()).unwrap();
             let other = permuted(&case, &q_order, &kv_order);
             let got = cpu::select(&other.problem, &other.inputs()).unwrap();
@@ -218,9 +220,9 @@ fn stages_replayed_from_the_cache_give_the_same_lists() {
 }
 
 /// A decode loop: at every step one more key and another query, and the lists of the stages that are due.
-fn decode(method: InfiniteHip, dense_below: u32, steps: u64) -> Vec<Option<(HostBlocks, HostBlocks)>> {
+fn decode(method: InfiniteHip, dense_below: u32, steps: u64) -> Vec<Option<(HostBlockLists, HostBlockLists)>> {
     let shape = shape(1, [1, 300], [1, 2], 16);
-    let problem = SelectionProblem::new(shape, DType::F32, method).with_seq_lens_kv().dense_below(dense_below);
+    let problem = SelectionProblem::new(shape, DType::F32, method).with_seq_lens_kv().with_dense_below(dense_below);
     let of = SelectCase::integers("decode", problem, 6);
     let mut random = Random(7);
     let (mut cache, mut traces) = (StageCache::default(), Vec::new());
@@ -263,17 +265,17 @@ fn decode_steps_refresh_what_is_due() {
 fn no_key_is_lost_between_refreshes() {
     let roomy = infinite(&[[16, 640, 4, 12], [4, 640, 2, 6], [2, 640, 1, 3]]);
     // The least that holds every key that is newer than the list.
-    let small_window = InfiniteHip { window_size: 11, sink_size: 0, ..roomy.clone() };
-    let hip = Hip { top_k: 640, refresh_interval: 7, window_size: 6, ..select::HIP };
-    let no_window = Hip { top_k: 640, refresh_interval: 1, window_size: 0, ..select::HIP };
+    let small_window = roomy.clone().with_window_size(11).with_sink_size(0);
+    let hip = select::HIP.with_top_k(640).with_refresh_interval(7).with_window_size(6);
+    let no_window = select::HIP.with_top_k(640).with_refresh_interval(1).with_window_size(0);
     for method in [roomy.into(), small_window.into(), wattn::SelectionMethod::from(hip), no_window.into()] {
         let problem = SelectionProblem::new(shape(1, [1, 300], [1, 2], 16), DType::F32, method).with_seq_lens_kv();
         let attention = wattn::AttentionProblem::new(*problem.shape(), DType::F32)
-            .mask(wattn::Mask::Causal)
-            .selected_blocks(problem.blocks());
+            .with_mask(wattn::Mask::Causal)
+            .with_blocks(problem.blocks());
         let case = SelectCase::<f32>::integers("roomy", problem, 9);
         let mut cache = StageCache::default();
-        let mut blocks = HostBlocks::empty(case.problem.blocks().indices_shape(case.problem.shape()));
+        let mut blocks = HostBlockLists::empty(case.problem.blocks().indices_shape(case.problem.shape()));
         for step in 0..50 {
             let len = 90 + step as u32;
             let case = case.clone().lens(&[len]);

@@ -48,7 +48,7 @@ const NAMES: [&str; 5] = ["q", "k", "v", "out", "lse"];
 impl Call {
     fn new() -> Self {
         let ctx = noop();
-        let problem = AttentionProblem::new(SHAPE, DType::F32).mask(Mask::Causal).with_lse();
+        let problem = AttentionProblem::new(SHAPE, DType::F32).with_mask(Mask::Causal).with_lse();
         let plan = AttentionPlan::new(&problem, ctx.caps()).unwrap();
         let attention = Attention::prepare(&ctx, &plan).unwrap();
         let layouts = [SHAPE.q(), SHAPE.k(), SHAPE.v(), SHAPE.out(), SHAPE.lse()].map(packed);
@@ -147,7 +147,7 @@ fn views_must_be_aligned_to_four_elements() {
 #[test]
 fn promised_rows_must_be_aligned() {
     let ctx = noop();
-    let problem = AttentionProblem::new(SHAPE, DType::F16).aligned_rows();
+    let problem = AttentionProblem::new(SHAPE, DType::F16).with_aligned_rows();
     let plan = AttentionPlan::new(&problem, ctx.caps()).unwrap();
     let attention = Attention::prepare(&ctx, &plan).unwrap();
     let buffers = [0; 4].map(|_| buffer(&ctx, 4096, BufferUsages::STORAGE));
@@ -391,7 +391,7 @@ fn merges_check_their_views() {
 
 #[test]
 fn an_adapter_that_nobody_has_is_named() {
-    let error = Context::request_blocking(&ContextOptions::default().adapter_name("Voodoo 2")).unwrap_err();
+    let error = Context::request_blocking(&ContextOptions::default().with_adapter_name("Voodoo 2")).unwrap_err();
     let Error::NoAdapter { wanted, found } = &error else { panic!("{error}") };
     assert_eq!(wanted.as_deref(), Some("Voodoo 2"));
     assert!(error.to_string().contains("Voodoo 2") && error.to_string().contains(found.as_str()));
@@ -402,7 +402,7 @@ fn an_adapter_that_nobody_has_is_named() {
 fn a_lost_device_is_an_error() {
     for ctx in common::gpu::contexts() {
         let name = ctx.device().adapter_info().name;
-        let own = Context::request_blocking(&ContextOptions::default().adapter_name(name)).unwrap();
+        let own = Context::request_blocking(&ContextOptions::default().with_adapter_name(name)).unwrap();
         let case = common::Case::<f32>::random(shape(1, [3, 9], [1, 1]), Mask::Causal, 1);
         own.attend_blocking(&case.problem(), &case.inputs()).unwrap();
         own.device().destroy();

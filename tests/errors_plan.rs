@@ -37,7 +37,7 @@ fn problems_break_rules_by_name() {
     invalid(|s| s.seq_len_kv = 1 << 30, ("seq_len_kv", 1 << 30));
     invalid(|s| s.seq_len_q = u32::MAX, ("seq_len_q", u64::from(u32::MAX)));
     for scale in [f32::NAN, f32::INFINITY] {
-        let problem = AttentionProblem::new(SHAPE, DType::F32).softmax_scale(scale);
+        let problem = AttentionProblem::new(SHAPE, DType::F32).with_softmax_scale(scale);
         assert!(matches!(problem.validate(), Err(Error::Scale { .. })));
     }
     for (problem, wanted) in [
@@ -52,7 +52,7 @@ fn problems_break_rules_by_name() {
 /// Lengths of sequences say where queries sit, and so does this mask; it is not for lists either.
 #[test]
 fn causal_at_takes_lengths_of_the_shape() {
-    let problem = AttentionProblem::new(SHAPE, DType::F32).mask(Mask::causal_at(2));
+    let problem = AttentionProblem::new(SHAPE, DType::F32).with_mask(Mask::causal_at(2));
     AttentionPlan::new(&problem, &DeviceCaps::BASELINE).unwrap();
     let error = AttentionPlan::new(&problem.clone().with_seq_lens_kv(), &DeviceCaps::BASELINE).unwrap_err();
     assert!(matches!(error, Error::Argument { argument: "seq_lens_kv", .. }), "{error}");
@@ -61,9 +61,9 @@ fn causal_at_takes_lengths_of_the_shape() {
     let error = cpu::attend(&problem, &HostInputs::new(&q, &k, &v).with_seq_lens_kv(&lens)).unwrap_err();
     assert!(matches!(error, Error::Argument { argument: "seq_lens_kv", .. }), "{error}");
     let blocks = SelectionProblem::new(SHAPE, DType::F32, Hip::default()).blocks();
-    let error = problem.selected_blocks(blocks).validate().unwrap_err();
+    let error = problem.with_blocks(blocks).validate().unwrap_err();
     assert!(matches!(error, Error::Argument { argument: "mask", .. }), "{error}");
-    let selection = SelectionProblem::new(SHAPE, DType::F32, Hip::default()).mask(Mask::causal_at(2));
+    let selection = SelectionProblem::new(SHAPE, DType::F32, Hip::default()).with_mask(Mask::causal_at(2));
     assert!(selection.validate().is_err());
 }
 
@@ -71,11 +71,11 @@ fn causal_at_takes_lengths_of_the_shape() {
 #[test]
 fn bf16_by_f16_matrices_is_for_dense_bf16() {
     let blocks = SelectionProblem::new(SHAPE, DType::BF16, Hip::default()).blocks();
-    let bf16 = AttentionProblem::new(SHAPE, DType::BF16).mask(Mask::Causal).bf16_by_f16_matrices();
+    let bf16 = AttentionProblem::new(SHAPE, DType::BF16).with_mask(Mask::Causal).with_bf16_by_f16_matrices();
     bf16.validate().unwrap();
-    let f32 = AttentionProblem::new(SHAPE, DType::F32).bf16_by_f16_matrices();
-    let f16 = AttentionProblem::new(SHAPE, DType::F16).bf16_by_f16_matrices();
-    for problem in [f32, f16, bf16.clone().selected_blocks(blocks)] {
+    let f32 = AttentionProblem::new(SHAPE, DType::F32).with_bf16_by_f16_matrices();
+    let f16 = AttentionProblem::new(SHAPE, DType::F16).with_bf16_by_f16_matrices();
+    for problem in [f32, f16, bf16.clone().with_blocks(blocks)] {
         let error = AttentionPlan::new(&problem, &DeviceCaps::BASELINE).unwrap_err();
         assert!(matches!(error, Error::Argument { argument: "bf16_by_f16_matrices", .. }), "{error}");
         assert_eq!(problem.validate().unwrap_err().to_string(), error.to_string());
@@ -97,33 +97,33 @@ fn tiers_and_tilings_must_fit_the_device() {
         let error = AttentionPlan::with_tier(&problem, &caps, tier).unwrap_err();
         assert!(matches!(error, Error::MissingFeature { feature, .. } if feature == wanted), "{error}");
     }
-    let good = Tiling { lanes: 8, rows: 2, keys: 4, groups: 1, num_splits: 1, sharing: Sharing::Keys };
+    let good = Tiling::new(8, 2, 4, 1);
     let bad = |tiling, wanted: &str| match AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, tiling) {
         Err(Error::Invalid { field, .. } | Error::Limit { limit: field, .. }) => assert_eq!(field, wanted),
         other => panic!("{tiling:?} {other:?}"),
     };
     AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, good).unwrap();
-    bad(Tiling { lanes: 12, ..good }, "lanes");
-    bad(Tiling { lanes: 256, ..good }, "lanes");
-    bad(Tiling { rows: 3, ..good }, "rows");
-    bad(Tiling { rows: 64, ..good }, "rows");
-    bad(Tiling { keys: 6, ..good }, "keys");
-    bad(Tiling { keys: 0, ..good }, "keys");
-    bad(Tiling { groups: 0, ..good }, "groups");
-    bad(Tiling { num_splits: 0, ..good }, "num_splits");
-    bad(Tiling { num_splits: 4097, ..good }, "num_splits");
-    let columns = Tiling { sharing: Sharing::Columns, ..good };
+    bad(good.with_lanes(12), "lanes");
+    bad(good.with_lanes(256), "lanes");
+    bad(good.with_rows(3), "rows");
+    bad(good.with_rows(64), "rows");
+    bad(good.with_keys(6), "keys");
+    bad(good.with_keys(0), "keys");
+    bad(good.with_groups(0), "groups");
+    bad(good.with_num_splits(0), "num_splits");
+    bad(good.with_num_splits(4097), "num_splits");
+    let columns = good.with_sharing(Sharing::Columns);
     for rows in [0, 33] {
-        bad(Tiling { rows, ..columns }, "rows");
+        bad(columns.with_rows(rows), "rows");
     }
     for keys in [0, 17] {
-        bad(Tiling { keys, ..columns }, "keys");
+        bad(columns.with_keys(keys), "keys");
     }
-    bad(Tiling { rows: 32, keys: 16, groups: 8, ..columns }, "max_compute_workgroup_storage_size");
-    bad(Tiling { groups: 64, ..good }, "max_compute_invocations_per_workgroup");
-    bad(Tiling { lanes: 32, rows: 32, keys: 16, ..good }, "max_compute_workgroup_storage_size");
-    let staged = Tiling { sharing: Sharing::Tiles, ..good };
-    AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, Tiling { keys: 16, ..staged }).unwrap();
-    bad(Tiling { keys: 6, ..staged }, "keys");
-    bad(Tiling { lanes: 32, rows: 32, groups: 8, ..staged }, "max_compute_workgroup_storage_size");
+    bad(columns.with_rows(32).with_keys(16).with_groups(8), "max_compute_workgroup_storage_size");
+    bad(good.with_groups(64), "max_compute_invocations_per_workgroup");
+    bad(good.with_lanes(32).with_rows(32).with_keys(16), "max_compute_workgroup_storage_size");
+    let staged = good.with_sharing(Sharing::Tiles);
+    AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, staged.with_keys(16)).unwrap();
+    bad(staged.with_keys(6), "keys");
+    bad(staged.with_lanes(32).with_rows(32).with_groups(8), "max_compute_workgroup_storage_size");
 }

@@ -3,11 +3,10 @@
 mod common;
 
 use wattn::{
-    Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BlockSelection, Context, DType,
-    DeviceCaps, Error, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks, HostTensor, InfiniteHip, Layout, Mask,
-    Preset, Representative, SelectedBlocks, Selection, SelectionArgs, SelectionInputs, SelectionMemory,
-    SelectionMethod, SelectionPlan, SelectionProblem, SelectionTiling, TensorView, TensorViewMut, Tier, U32View,
-    Workspace, cpu,
+    Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BlockListsView, Context, DType,
+    DeviceCaps, Error, Granularity, GroupBounds, HeadReduction, Hip, HostBlockLists, HostTensor, InfiniteHip, Layout,
+    Mask, Preset, Representative, Selection, SelectionArgs, SelectionInputs, SelectionMemory, SelectionMethod,
+    SelectionPlan, SelectionProblem, TensorView, TensorViewMut, Tier, U32View, Workspace, cpu,
 };
 use wgpu::BufferUsages;
 
@@ -36,7 +35,7 @@ fn breaks(problem: &SelectionProblem, field: &str, value: u64, rule: &str) {
     assert!(found_rule.contains(rule), "{error}");
     let text = error.to_string();
     assert_eq!(SelectionPlan::new(problem, &DeviceCaps::BASELINE).unwrap_err().to_string(), text);
-    let (q, k) = (HostTensor::<f32>::zeros(problem.shape().q()), HostTensor::zeros(problem.shape().k()));
+    let (q, k) = (HostTensor::<f32>::zeros(problem.q_shape()), HostTensor::zeros(problem.k_shape()));
     let inputs = SelectionInputs::new(&q, &k);
     assert_eq!(cpu::select(problem, &inputs).unwrap_err().to_string(), text);
 }
@@ -45,21 +44,21 @@ fn breaks(problem: &SelectionProblem, field: &str, value: u64, rule: &str) {
 fn rules_of_hip_are_named() {
     let hip = Hip::default();
     let multiple = "multiple of block_size_k";
-    breaks(&problem(Hip { top_k: 511, ..hip }), "top_k", 511, multiple);
-    breaks(&problem(Hip { sink_size: 15, ..hip }), "sink_size", 15, multiple);
-    breaks(&problem(Hip { window_size: 255, ..hip }), "window_size", 255, multiple);
-    breaks(&problem(Hip { top_k: 0, ..hip }), "top_k", 0, "at least 1");
-    breaks(&problem(Hip { block_size_q: 0, ..hip }), "block_size_q", 0, "at least 1");
-    breaks(&problem(Hip { stride_q: 0, ..hip }), "stride_q", 0, "at least 1");
-    breaks(&problem(Hip { stride_q: 65, ..hip }), "stride_q", 65, "at most block_size_q");
-    breaks(&problem(Hip { stride_k: 3, ..hip }), "stride_k", 3, "at most block_size_k");
-    breaks(&problem(Hip { block_size_k: 256, ..hip }), "block_size_k", 256, "at most 128");
-    breaks(&problem(Hip { refresh_interval: 0, ..hip }), "refresh_interval", 0, "at least 1");
-    breaks(&problem(Hip { top_k: 1 << 21, ..hip }), "top_k", 1 << 21, "2^20");
-    breaks(&problem(Hip { block_size_q: 1 << 30, ..hip }), "block_size_q", 1 << 30, "2^29");
-    breaks(&problem(hip).mask(Mask::Full), "sink_size", 16, "where the mask is not causal");
-    let full = Hip { sink_size: 0, window_size: 0, refresh_interval: 2, ..hip };
-    breaks(&problem(full).mask(Mask::Full), "refresh_interval", 2, "no decoding");
+    breaks(&problem(hip.with_top_k(511)), "top_k", 511, multiple);
+    breaks(&problem(hip.with_sink_size(15)), "sink_size", 15, multiple);
+    breaks(&problem(hip.with_window_size(255)), "window_size", 255, multiple);
+    breaks(&problem(hip.with_top_k(0)), "top_k", 0, "at least 1");
+    breaks(&problem(hip.with_block_size_q(0)), "block_size_q", 0, "at least 1");
+    breaks(&problem(hip.with_stride_q(0)), "stride_q", 0, "at least 1");
+    breaks(&problem(hip.with_stride_q(65)), "stride_q", 65, "at most block_size_q");
+    breaks(&problem(hip.with_stride_k(3)), "stride_k", 3, "at most block_size_k");
+    breaks(&problem(hip.with_block_size_k(256)), "block_size_k", 256, "at most 128");
+    breaks(&problem(hip.with_refresh_interval(0)), "refresh_interval", 0, "at least 1");
+    breaks(&problem(hip.with_top_k(1 << 21)), "top_k", 1 << 21, "2^20");
+    breaks(&problem(hip.with_block_size_q(1 << 30)), "block_size_q", 1 << 30, "2^29");
+    breaks(&problem(hip).with_mask(Mask::Full), "sink_size", 16, "where the mask is not causal");
+    let full = hip.with_sink_size(0).with_window_size(0).with_refresh_interval(2);
+    breaks(&problem(full).with_mask(Mask::Full), "refresh_interval", 2, "no decoding");
 }
 
 #[test]
@@ -81,28 +80,28 @@ fn rules_of_stages_are_named() {
     breaks(&with(|m| m.stages[0].keep = 1 << 25), "keep", 1 << 25, "2^24");
     let last = with(|m| m.representative = Representative::Last).validate().unwrap_err();
     assert!(matches!(last, Error::Argument { argument: "representative", .. }), "{last}");
-    let full = with(|_| {}).mask(Mask::Full).validate().unwrap_err();
+    let full = with(|_| {}).with_mask(Mask::Full).validate().unwrap_err();
     assert!(matches!(full, Error::Argument { argument: "mask", .. }), "{full}");
 }
 
 #[test]
 fn margins_and_intervals_must_fit_the_window() {
     let decode = |method: SelectionMethod| SelectionProblem::new(DECODE, DType::F32, method);
-    let hip = Hip { refresh_interval: 9, ..Hip::decode() };
-    decode(hip.into()).margin(8).validate().unwrap();
-    breaks(&decode(hip.into()).margin(7), "margin", 7, "refresh_interval - 1");
+    let hip = Hip::decode().with_refresh_interval(9);
+    decode(hip.into()).with_margin(8).validate().unwrap();
+    breaks(&decode(hip.into()).with_margin(7), "margin", 7, "refresh_interval - 1");
     let least = 16; // the first interval of a single query
-    decode(Preset::ThreeK.into()).margin(least).validate().unwrap();
-    breaks(&decode(Preset::ThreeK.into()).margin(least - 1), "margin", 15, "first refresh_interval");
-    breaks(&problem(Preset::ThreeK).margin(63), "margin", 63, "queries of a block - 1");
-    let short = Hip { window_size: 4, refresh_interval: 6, ..hip };
+    decode(Preset::ThreeK.into()).with_margin(least).validate().unwrap();
+    breaks(&decode(Preset::ThreeK.into()).with_margin(least - 1), "margin", 15, "first refresh_interval");
+    breaks(&problem(Preset::ThreeK).with_margin(63), "margin", 63, "queries of a block - 1");
+    let short = hip.with_window_size(4).with_refresh_interval(6);
     breaks(&decode(short.into()), "refresh_interval", 6, "at most window_size + 1");
 }
 
 #[test]
 fn other_rules_of_a_selection_are_named() {
     for scale in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let error = problem(Hip::default()).selection_scale(scale).validate().unwrap_err();
+        let error = problem(Hip::default()).with_selection_scale(scale).validate().unwrap_err();
         assert!(matches!(error, Error::SelectionScale { .. }), "{error}");
     }
     let (q, k) = (HostTensor::<f32>::zeros(SHAPE.q()), HostTensor::zeros(SHAPE.k()));
@@ -126,8 +125,8 @@ fn lists_of_another_granularity_are_refused() {
     let selection = problem(Hip::default());
     let blocks = cpu::select(&selection, &inputs.for_selection()).unwrap();
     for granularity in [Granularity::KvHead, Granularity::Layer] {
-        let other = BlockSelection { granularity, ..selection.blocks() };
-        let problem = AttentionProblem::new(SHAPE, DType::F32).mask(Mask::Causal).selected_blocks(other);
+        let other = selection.blocks().with_granularity(granularity);
+        let problem = AttentionProblem::new(SHAPE, DType::F32).with_mask(Mask::Causal).with_blocks(other);
         let error = cpu::attend(&problem, &inputs.with_blocks(&blocks)).unwrap_err();
         let expected = other.indices_shape(&SHAPE);
         assert!(matches!(error, Error::Shape { tensor: "block_indices", expected: e, .. } if e == expected), "{error}");
@@ -138,19 +137,20 @@ fn lists_of_another_granularity_are_refused() {
 fn block_selections_break_rules_by_name() {
     let good = problem(Hip::default()).blocks();
     let check = |blocks, mask, field: &str| {
-        let error = AttentionProblem::new(SHAPE, DType::F32).mask(mask).selected_blocks(blocks).validate().unwrap_err();
+        let error =
+            AttentionProblem::new(SHAPE, DType::F32).with_mask(mask).with_blocks(blocks).validate().unwrap_err();
         match &error {
             Error::Invalid { field: found, .. } => assert_eq!(*found, field, "{error}"),
             Error::Argument { argument, .. } => assert_eq!(*argument, field, "{error}"),
             _ => panic!("{error}"),
         }
     };
-    check(BlockSelection { block_size: 0, ..good }, Mask::Causal, "block_size");
-    check(BlockSelection { block_size: 129, ..good }, Mask::Causal, "block_size");
-    check(BlockSelection { block_size_q: 0, ..good }, Mask::Causal, "block_size_q");
-    check(BlockSelection { max_blocks: 0, ..good }, Mask::Causal, "max_blocks");
-    check(BlockSelection { max_blocks: 1 << 30, ..good }, Mask::Causal, "max_blocks");
-    check(BlockSelection { window_size: 1 << 30, ..good }, Mask::Causal, "window_size");
+    check(good.with_block_size(0), Mask::Causal, "block_size");
+    check(good.with_block_size(129), Mask::Causal, "block_size");
+    check(good.with_block_size_q(0), Mask::Causal, "block_size_q");
+    check(good.with_max_blocks(0), Mask::Causal, "max_blocks");
+    check(good.with_max_blocks(1 << 30), Mask::Causal, "max_blocks");
+    check(good.with_window_size(1 << 30), Mask::Causal, "window_size");
     check(good, Mask::Full, "sink_size");
     check(good, Mask::Window { left: Some(3), right: None }, "mask");
 }
@@ -197,10 +197,7 @@ impl Call {
         let args = SelectionArgs::new(
             view(q, SHAPE.q()),
             view(k, SHAPE.k()),
-            SelectedBlocks {
-                block_indices: U32View::new(indices, 0, self.lens[0]),
-                block_counts: U32View::new(counts, 0, self.lens[1]),
-            },
+            BlockListsView::new(U32View::new(indices, 0, self.lens[0]), U32View::new(counts, 0, self.lens[1])),
         )
         .with_seq_lens_kv(lens.map(|lens| U32View::new(lens, 0, 2)));
         let [samples, scratch, cache] = &self.memory;
@@ -240,22 +237,22 @@ fn limits_and_tilings_of_a_selection_are_named() {
     let long = AttentionShape { seq_len_q: 1 << 20, num_q_heads: 32, head_dim: 128, ..SHAPE };
     let error = SelectionPlan::new(&SelectionProblem::new(long, DType::F16, Hip::default()), &caps).unwrap_err();
     assert!(matches!(error, Error::Limit { .. }), "{error}");
-    let hip = problem(Hip { group_bounds: GroupBounds::Aligned, ..Hip::default() });
+    let hip = problem(Hip::default().with_group_bounds(GroupBounds::Aligned));
     let error = SelectionPlan::with_tier(&hip, &caps, Tier::Subgroup).unwrap_err();
     assert!(matches!(error, Error::MissingFeature { .. }), "{error}");
     let good = SelectionPlan::new(&hip, &caps).unwrap().tiling();
     for (tiling, field) in [
-        (SelectionTiling { lanes: 3, ..good }, "lanes"),
-        (SelectionTiling { rows: 64, ..good }, "rows"),
-        (SelectionTiling { search_groups: 0, ..good }, "search_groups"),
-        (SelectionTiling { lanes: 4, score_groups: 5, ..good }, "score_groups"),
-        (SelectionTiling { top_k_size: 24, ..good }, "top_k_size"),
-        (SelectionTiling { max_searches: 0, ..good }, "max_searches"),
+        (good.with_lanes(3), "lanes"),
+        (good.with_rows(64), "rows"),
+        (good.with_search_groups(0), "search_groups"),
+        (good.with_lanes(4).with_score_groups(5), "score_groups"),
+        (good.with_top_k_size(24), "top_k_size"),
+        (good.with_max_searches(0), "max_searches"),
     ] {
         let error = SelectionPlan::with_tiling(&hip, &caps, Tier::Baseline, tiling).unwrap_err();
         assert!(matches!(error, Error::Invalid { field: f, .. } if f == field), "{error}");
     }
-    let union = InfiniteHip { reduction: HeadReduction::Union, ..Preset::ThreeK.into() };
+    let union = InfiniteHip::from(Preset::ThreeK).with_reduction(HeadReduction::Union);
     assert_eq!(problem(union).blocks().max_blocks, 4 * 256);
 }
 
@@ -263,17 +260,15 @@ fn limits_and_tilings_of_a_selection_are_named() {
 fn lists_come_exactly_where_the_problem_takes_them() {
     let ctx = noop();
     let blocks = problem(Hip::default()).blocks();
-    let dense = AttentionProblem::new(SHAPE, DType::F32).mask(Mask::Causal);
+    let dense = AttentionProblem::new(SHAPE, DType::F32).with_mask(Mask::Causal);
     let words = |shape: [u32; 4]| shape.iter().map(|&n| u64::from(n)).product();
     let [q, k, v, out] = [SHAPE.q(), SHAPE.k(), SHAPE.v(), SHAPE.out()].map(|shape| buffer(&ctx, words(shape)));
-    let lists = HostBlocks::empty(blocks.indices_shape(&SHAPE));
+    let lists = HostBlockLists::empty(blocks.indices_shape(&SHAPE));
     let (indices, counts) =
         (buffer(&ctx, lists.block_indices().len() as u64), buffer(&ctx, lists.block_counts().len() as u64));
     let layout = |[batch, seq, heads, dim]: [u32; 4]| Layout::seq_major(batch, seq, heads, dim);
-    let view = SelectedBlocks {
-        block_indices: U32View::new(&indices, 0, indices.size() / 4),
-        block_counts: U32View::new(&counts, 0, counts.size() / 4),
-    };
+    let view =
+        BlockListsView::new(U32View::new(&indices, 0, indices.size() / 4), U32View::new(&counts, 0, counts.size() / 4));
     let bind = |problem: &AttentionProblem, blocks| {
         let plan = AttentionPlan::new(problem, ctx.caps()).unwrap();
         let args = AttentionArgs::new(
@@ -285,7 +280,7 @@ fn lists_come_exactly_where_the_problem_takes_them() {
         .with_blocks(blocks);
         Attention::prepare(&ctx, &plan).unwrap().bind(args).map(|_| ())
     };
-    let sparse = dense.clone().selected_blocks(blocks);
+    let sparse = dense.clone().with_blocks(blocks);
     bind(&sparse, Some(view)).unwrap();
     for (problem, blocks) in [(&sparse, None), (&dense, Some(view))] {
         let error = bind(problem, blocks).unwrap_err();

@@ -56,7 +56,7 @@ fn the_oracle_attends_to_every_list() {
                 assert!(out.iter().zip(expected).all(|(x, y)| (x - y).abs() <= PRINTED), "{what}: {out:?}");
             }
             if let Some((dense_lse, mass)) = row.dense {
-                let dense = AttentionProblem::new(*problem.shape(), DType::F32).mask(Mask::Causal);
+                let dense = AttentionProblem::new(*problem.shape(), DType::F32).with_mask(Mask::Causal);
                 let (_, got) = oracle::attend_row(&dense, &inputs, 0, q_index, row.q_head);
                 assert!((got - dense_lse).abs() <= PRINTED, "{what}: dense lse {got}, expected {dense_lse}");
                 assert!(((lse - got).exp() - mass).abs() <= 6e-6, "{what}: mass {}", (lse - got).exp());

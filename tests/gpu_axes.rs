@@ -108,7 +108,7 @@ fn merges_have_more_places_than_an_axis() {
 fn a_prompt_is_longer_than_an_axis() {
     let Golden { model, .. } = golden("mistral_f16");
     let tokens: Vec<u32> = (0..MANY).map(|at| 2 + at % 93).collect();
-    let options = SessionOptions::new(model.config(), MANY).text_len(MANY).chunk(1 << 16);
+    let options = SessionOptions::new(model.config(), MANY).with_text_len(MANY).with_chunk(1 << 16);
     let read = |engine: &Engine| {
         let mut session = Session::new(&model, engine, &options).unwrap();
         session.read(&tokens).unwrap();

@@ -83,7 +83,7 @@ fn run_laid_out<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>,
         assert!(all.iter().all(|&x| x == GUARD), "written between its elements: {layout:?}");
         tensor
     });
-    AttentionOutput { out, lse }
+    AttentionOutput::new(out, lse)
 }
 
 fn strided(shape: [u32; 4], strides: [u64; 3], offset: u64) -> Layout {
@@ -217,7 +217,7 @@ fn inputs_may_be_broadcast() {
         );
         submit(ctx, |encoder| bound.encode(encoder));
         let (out, lse) = buffers.read(ctx);
-        assert_eq!(bits(&AttentionOutput { out, lse }), expected, "{}", ctx.describe());
+        assert_eq!(bits(&AttentionOutput::new(out, lse)), expected, "{}", ctx.describe());
     }
 }
 
@@ -303,7 +303,7 @@ fn calls_share_a_workspace() {
         });
         for (case, (plan, buffers, _)) in cases.iter().zip(&calls) {
             let (out, lse) = buffers.read(ctx);
-            assert_eq!(bits(&AttentionOutput { out, lse }), bits(&run(ctx, plan, case)), "{}", ctx.describe());
+            assert_eq!(bits(&AttentionOutput::new(out, lse)), bits(&run(ctx, plan, case)), "{}", ctx.describe());
         }
     }
 }

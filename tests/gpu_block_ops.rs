@@ -6,9 +6,9 @@ use common::block_ops::{PoolCase, ScoreCase, TopKCase, pool_cases, score_cases, 
 use common::gpu::{buffer, contexts, read_all, submit, tiers};
 use half::{bf16, f16};
 use wattn::{
-    BindArgs, BlockScore, BlockScoreArgs, BlockScorePlan, BoundOperator, Candidates, Context, DType, DispatchBudget,
-    Element, Error, HostBlocks, HostTensor, Layout, OneDispatch, Operator, OperatorPlan, Pool, PoolArgs, PoolPlan,
-    SelectedBlocks, TensorView, TensorViewMut, TopK, TopKArgs, TopKPlan, U32View,
+    BindArgs, BlockListsView, BlockScore, BlockScoreArgs, BlockScorePlan, BoundOperator, Candidates, Context, DType,
+    DispatchBudget, Element, Error, HostBlockLists, HostTensor, Layout, OneDispatch, Operator, OperatorPlan, Pool,
+    PoolArgs, PoolPlan, TensorView, TensorViewMut, TopK, TopKArgs, TopKPlan, U32View,
 };
 
 /// Elements before each tensor, so that offsets count.
@@ -135,7 +135,7 @@ fn blocks_are_scored_as_defined() {
 }
 
 impl TopKCase {
-    fn run(&self, ctx: &Context, plan: &TopKPlan) -> HostBlocks {
+    fn run(&self, ctx: &Context, plan: &TopKPlan) -> HostBlockLists {
         let shape = self.problem.lists_shape();
         let rows = shape[..3].iter().product::<u32>() as usize;
         let entries = rows * shape[3] as usize;
@@ -146,14 +146,14 @@ impl TopKCase {
         let args = TopKArgs {
             scores: TensorView::new(&scores, DType::F32, layout(self.problem.shape())),
             marks: marks.as_ref().map(|(len, marks)| U32View::new(marks, OFFSET as u64, *len)),
-            lists: SelectedBlocks {
-                block_indices: U32View::new(&indices, OFFSET as u64, entries as u64),
-                block_counts: U32View::new(&counts, OFFSET as u64, rows as u64),
-            },
+            lists: BlockListsView::new(
+                U32View::new(&indices, OFFSET as u64, entries as u64),
+                U32View::new(&counts, OFFSET as u64, rows as u64),
+            ),
         };
         run(ctx, plan, args).unwrap();
         let bits = |from, len| take(ctx, from, len).into_iter().map(f32::to_bits).collect();
-        HostBlocks::new(shape, bits(&indices, entries), bits(&counts, rows)).unwrap()
+        HostBlockLists::new(shape, bits(&indices, entries), bits(&counts, rows)).unwrap()
     }
 }
 
@@ -213,7 +213,7 @@ fn what_does_not_fit_is_an_error() {
 
     let case = &top_k_cases()[8];
     let plan = TopKPlan::new(&case.problem.with_marks(), ctx.caps()).unwrap();
-    let lists = SelectedBlocks { block_indices: U32View::new(&to, 0, 6), block_counts: U32View::new(&lens, 0, 6) };
+    let lists = BlockListsView::new(U32View::new(&to, 0, 6), U32View::new(&lens, 0, 6));
     let args = TopKArgs { scores: TensorView::new(&all, DType::F32, layout(case.problem.shape())), marks: None, lists };
     let result = TopK::prepare(ctx, &plan).unwrap().bind(args);
     assert!(matches!(result, Err(Error::Argument { .. } | Error::Length { .. })), "{result:?}");

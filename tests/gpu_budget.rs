@@ -123,7 +123,7 @@ fn block_sparse_attention() {
         for case in cases.iter().filter(|case| case.selection.block_size == 8 && case.case.seq_lens_kv.is_some()) {
             for splits in [1, 3] {
                 let [expected, got] = [whole, cut].map(|ctx| {
-                    let problem = problem_of(&case.case, DType::F32).selected_blocks(case.selection);
+                    let problem = problem_of(&case.case, DType::F32).with_blocks(case.selection);
                     let tiling = tiny_tiling(ctx.caps(), tier, splits);
                     let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiling).unwrap();
                     parts |= plan.dispatches()[0].stretches.iter().any(|stretch| stretch.first_tile > 0);
@@ -205,7 +205,7 @@ fn dispatches_may_be_submitted_apart() {
             });
         }
         let (out, lse) = buffers.read::<f32>(&cut);
-        assert_eq!(bits(&wattn::AttentionOutput { out, lse }), bits(&expected), "{plan}");
+        assert_eq!(bits(&wattn::AttentionOutput::new(out, lse)), bits(&expected), "{plan}");
         let at_once = Engine::from(cut.clone()).attend_blocking(&case.problem(), &case.inputs()).unwrap();
         assert_eq!(bits(&at_once), bits(&expected), "{plan}");
     }

@@ -24,7 +24,7 @@ fn no_dispatch_takes_long() {
         for (seq_len_q, heads) in [(1024, [2, 1]), (1, [1, 8]), (40, [1, 1])] {
             let wide = |keys| AttentionShape { head_dim: 64, head_dim_v: 64, ..shape(1, [seq_len_q, keys], heads) };
             let plan_of = |keys| {
-                let problem = AttentionProblem::new(wide(keys), DType::F32).mask(Mask::Causal);
+                let problem = AttentionProblem::new(wide(keys), DType::F32).with_mask(Mask::Causal);
                 AttentionPlan::new(&problem, ctx.caps()).unwrap()
             };
             let lengths = (11..20).map(|log2| 1 << log2); // up to 128 MiB of keys

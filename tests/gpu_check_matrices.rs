@@ -65,7 +65,7 @@ fn check_with(ctx: &Context, edit: Edit) -> wattn::Result<Context> {
 }
 
 fn options(ctx: &Context) -> ContextOptions {
-    ContextOptions::default().adapter_name(ctx.device().adapter_info().name)
+    ContextOptions::default().with_adapter_name(ctx.device().adapter_info().name)
 }
 
 fn request_with(options: &ContextOptions, edit: Edit) -> Context {
@@ -125,8 +125,8 @@ fn plans_fall_to_the_next_tier() {
         head_dim: 64,
         head_dim_v: 64,
     };
-    let problem = AttentionProblem::new(heads, DType::F16).mask(Mask::Causal);
-    let selection = SelectionProblem::new(heads, DType::F16, Hip { stride_q: 1, ..Hip::default() });
+    let problem = AttentionProblem::new(heads, DType::F16).with_mask(Mask::Causal);
+    let selection = SelectionProblem::new(heads, DType::F16, Hip::default().with_stride_q(1));
     for ctx in matrix_contexts() {
         let faulty = check_with(ctx, shifted).unwrap();
         // A software device would multiply none in any case.
@@ -168,7 +168,7 @@ fn a_device_that_is_lost_is_opened_again() {
     };
     for ctx in matrix_contexts() {
         let folder = tempfile::tempdir().unwrap();
-        let options = options(ctx).pipeline_cache(folder.path());
+        let options = options(ctx).with_pipeline_cache(folder.path());
         let opened = request_with(&options, lose);
         let reason = opened.caps().matrix_fault.as_deref().unwrap();
         assert!(reason.starts_with("it could not be tried: the device was lost"), "{reason}");
@@ -185,7 +185,7 @@ fn a_device_that_is_lost_is_opened_again() {
 fn verdicts_are_kept() {
     for ctx in matrix_contexts() {
         let folder = tempfile::tempdir().unwrap();
-        let options = options(ctx).pipeline_cache(folder.path());
+        let options = options(ctx).with_pipeline_cache(folder.path());
         let fault = |edit| {
             let opened = request_with(&options, edit);
             let fault = opened.caps().matrix_fault.clone();
@@ -257,7 +257,7 @@ fn the_program_says_why() {
     for ctx in matrix_contexts() {
         let folder = tempfile::tempdir().unwrap();
         let name = ctx.device().adapter_info().name;
-        let options = options(ctx).pipeline_cache(folder.path().join("wattn"));
+        let options = options(ctx).with_pipeline_cache(folder.path().join("wattn"));
         request_with(&options, shifted).save_pipelines().unwrap();
         let reason = "a product of whole numbers is wrong: sums[";
         let info = assert_succeeds(&wattn_in(folder.path(), &["info", "--adapter", &name]));

@@ -17,7 +17,7 @@ use wattn::{
 /// Small tiles with so many splits: lanes that take keys, and lanes that share the rows of keys.
 fn split_tilings(ctx: &Context, tier: Tier, num_splits: u32) -> impl Iterator<Item = Tiling> {
     let columns = columns_tilings(ctx.caps(), tier).into_iter();
-    [tiny_tiling(ctx.caps(), tier, 1)].into_iter().chain(columns).map(move |tiling| Tiling { num_splits, ..tiling })
+    [tiny_tiling(ctx.caps(), tier, 1)].into_iter().chain(columns).map(move |tiling| tiling.with_num_splits(num_splits))
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn aligned_rows_change_no_bit() {
                     for tiling in columns_tilings(ctx.caps(), tier) {
                         let problem = problem_of(&case, DType::F32);
                         let plan = |problem| AttentionPlan::with_tiling(problem, ctx.caps(), tier, tiling).unwrap();
-                        let (plain, aligned) = (plan(&problem), plan(&problem.clone().aligned_rows()));
+                        let (plain, aligned) = (plan(&problem), plan(&problem.clone().with_aligned_rows()));
                         assert!(aligned.to_string().contains("chunk_pair"), "{aligned}");
                         let (plain, aligned) = (run(ctx, &plain, &case), run(ctx, &aligned, &case));
                         let bits = |data: &[f32]| data.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -120,7 +120,7 @@ fn lengths_change_without_a_new_bind() {
                         let (out, lse) = buffers.read(ctx);
                         let expected = Case { seq_lens_kv: Some(clamped.to_vec()), ..case.clone() };
                         let what = format!("{} {tier} {tiling} {mask} {lens:?}", ctx.describe());
-                        expected.check_with(&AttentionOutput { out, lse }, Exp::of(&plan), &what);
+                        expected.check_with(&AttentionOutput::new(out, lse), Exp::of(&plan), &what);
                     }
                 }
             }

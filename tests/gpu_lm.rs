@@ -192,7 +192,9 @@ fn gate_mlp_gates() {
 /// NaN is drawn by nobody, infinities rank as numbers, and a cap bounds them.
 #[test]
 fn sample_token_of_logits_that_are_no_numbers() {
-    let warm = |seed: u32| Sampling { temperature: 0.7, top_k: [0, 9][seed as usize % 2], top_p: 0.95, seed };
+    let warm = |seed: u32| {
+        Sampling::GREEDY.with_temperature(0.7).with_top_k([0, 9][seed as usize % 2]).with_top_p(0.95).with_seed(seed)
+    };
     let draws = || [Sampling::GREEDY].into_iter().chain((0..6).map(warm));
     for ctx in contexts() {
         for vocab in [1usize, 3, 256, 1000] {
@@ -224,7 +226,7 @@ fn sample_token_of_logits_that_are_no_numbers() {
 
 fn sample(ctx: &Context, logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
     let (state, tokens) = (buffer(ctx, &[position, 77]), buffer(ctx, &[99u32, 98]));
-    let Sampling { temperature, top_k, top_p, seed } = *sampling;
+    let Sampling { temperature, top_k, top_p, seed, .. } = *sampling;
     let params = [logits.len() as u32, top_k, top_p.to_bits(), temperature.to_bits(), seed];
     let buffers = [&buffer(ctx, logits), &state, &tokens];
     run_kernel(ctx, LmVariant::plain(&lm_kernels::SAMPLE_TOKEN), &params, &buffers, [1, 1, 1]).unwrap();
@@ -243,7 +245,7 @@ fn sample_token_draws_as_its_twin() {
             logits.iter_mut().step_by(3).for_each(|x| *x = 2.5);
             let kept = vocab.div_ceil(3) as u32;
             for seed in 0..4 {
-                let sampling = Sampling { temperature: 0.7, top_k: kept, top_p: 1.0, seed };
+                let sampling = Sampling::GREEDY.with_temperature(0.7).with_top_k(kept).with_seed(seed);
                 let token = sample(ctx, &logits, &sampling, 5 + seed);
                 assert_eq!(token, twins::sample_token(&logits, &sampling, 5 + seed), "{vocab} tokens");
                 assert!(token.is_multiple_of(3));
@@ -256,7 +258,11 @@ fn sample_token_draws_as_its_twin() {
         for seed in 0..40 {
             let logits: Vec<f32> = floats(999, u64::from(seed)).into_iter().map(|x| 8.0 * x).collect();
             let (top_k, top_p) = ([0, 50][seed as usize % 2], [1.0, 0.9, 0.3, 0.01][seed as usize % 4]);
-            let sampling = Sampling { temperature: 0.5 + seed as f32 / 20.0, top_k, top_p, seed };
+            let sampling = Sampling::GREEDY
+                .with_temperature(0.5 + seed as f32 / 20.0)
+                .with_top_k(top_k)
+                .with_top_p(top_p)
+                .with_seed(seed);
             let (got, wanted) = (sample(ctx, &logits, &sampling, 100), twins::sample_token(&logits, &sampling, 100));
             others += u32::from(got != wanted);
         }
@@ -273,7 +279,7 @@ fn logits_are_those_of_transformers() {
         for case in CASES {
             let Golden { model, tokens, logits } = golden(case);
             for chunk in [64, 16, 1] {
-                let options = SessionOptions::new(model.config(), 64).chunk(chunk);
+                let options = SessionOptions::new(model.config(), 64).with_chunk(chunk);
                 let mut session = Session::new(&model, &engine, &options).unwrap();
                 let error = difference(&session.read_logits(&tokens).unwrap(), &logits);
                 assert!(error <= TOLERANCE, "{case}, chunks of {chunk}: {error:.1e}");
@@ -289,17 +295,16 @@ fn logits_are_those_of_transformers() {
 }
 
 fn sparse_methods() -> Vec<LayerAttention> {
-    let hip = Hip { top_k: 8, sink_size: 2, window_size: 4, block_size_q: 8, ..Hip::default() };
-    let stage = |chunk_size, keep, refresh_interval| Stage { chunk_size, keep, stride_q: 1, refresh_interval };
+    let hip = Hip::default().with_top_k(8).with_sink_size(2).with_window_size(4).with_block_size_q(8);
+    let stage =
+        |chunk_size, keep, refresh_interval| Stage::new(chunk_size, keep).with_refresh_interval(refresh_interval);
     let stages = vec![stage(8, 32, 4), stage(2, 8, 2)];
-    let infinite = InfiniteHip {
-        block_size_q: 8,
-        stages,
-        sink_size: 2,
-        window_size: 4,
-        ..InfiniteHip::from(wattn::Preset::Debug)
-    };
-    let decode = Hip { refresh_interval: 3, ..hip };
+    let infinite = InfiniteHip::from(wattn::Preset::Debug)
+        .with_block_size_q(8)
+        .with_stages(stages)
+        .with_sink_size(2)
+        .with_window_size(4);
+    let decode = hip.with_refresh_interval(3);
     vec![
         LayerAttention::select(hip),
         LayerAttention::select(decode),
@@ -314,7 +319,7 @@ fn sparse_attention_is_that_of_the_cpu() {
     for ctx in contexts() {
         for attention in sparse_methods() {
             let Golden { model, tokens, logits } = golden("qwen3_f16");
-            let options = SessionOptions::new(model.config(), 64).chunk(16).attention(&attention, 1);
+            let options = SessionOptions::new(model.config(), 64).with_chunk(16).with_attention(&attention, 1);
             let run = |engine: &Engine| {
                 let mut session = Session::new(&model, engine, &options).unwrap();
                 let mut all = session.read_logits(&tokens[..48]).unwrap();
@@ -327,7 +332,7 @@ fn sparse_attention_is_that_of_the_cpu() {
             };
             let ((gpu, gpu_lists), (cpu, cpu_lists)) = (run(&Engine::from(ctx.clone())), run(&Engine::cpu()));
             assert_eq!(gpu_lists.at, cpu_lists.at);
-            let lists = |lists: &wattn::HostBlocks| -> Vec<Vec<u32>> {
+            let lists = |lists: &wattn::HostBlockLists| -> Vec<Vec<u32>> {
                 (0..lists.shape()[1]).map(|set| lists.list(0, set, 0).to_vec()).collect()
             };
             assert_eq!(lists(&gpu_lists.blocks), lists(&cpu_lists.blocks), "{attention:?}");
@@ -342,9 +347,11 @@ fn sparse_attention_is_that_of_the_cpu() {
 #[test]
 fn generation_is_that_of_the_cpu() {
     for ctx in contexts() {
-        for sampling in [Sampling::GREEDY, Sampling { temperature: 1.2, top_k: 20, top_p: 0.9, seed: 5 }] {
+        for sampling in
+            [Sampling::GREEDY, Sampling::GREEDY.with_temperature(1.2).with_top_k(20).with_top_p(0.9).with_seed(5)]
+        {
             let Golden { model, tokens, .. } = golden("llama_f32_sharded");
-            let options = SessionOptions::new(model.config(), 64).chunk(7);
+            let options = SessionOptions::new(model.config(), 64).with_chunk(7);
             let run = |engine: &Engine| {
                 let mut session = Session::new(&model, engine, &options).unwrap();
                 session.read(&tokens[..20]).unwrap();

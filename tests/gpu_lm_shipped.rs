@@ -42,7 +42,7 @@ fn logits_and_greedy_text_are_those_of_the_training_framework() {
     let golden = golden();
     let vocab = model.config().vocab_size as usize;
     for engine in engines() {
-        let options = SessionOptions::new(model.config(), 768).chunk(200);
+        let options = SessionOptions::new(model.config(), 768).with_chunk(200);
         let mut session = Session::new(&model, &engine, &options).unwrap();
         let all = session.read_logits(&golden.tokens).unwrap();
         let rows: Vec<f32> =
@@ -81,9 +81,10 @@ fn a_text_comes_back_from_its_tokens() {
 fn sparse_attention_costs_little_on_every_engine() {
     let model = Arc::new(Model::open(&folder()).unwrap());
     let tokens = golden().tokens;
-    let hip = Hip { top_k: 48, block_size_q: 16, stride_q: 1, sink_size: 8, window_size: 32, ..Hip::default() };
+    let hip =
+        Hip::default().with_top_k(48).with_block_size_q(16).with_stride_q(1).with_sink_size(8).with_window_size(32);
     let cost = |engine: &Engine, attention: &LayerAttention| -> f64 {
-        let options = SessionOptions::new(model.config(), 512).attention(attention, 1);
+        let options = SessionOptions::new(model.config(), 512).with_attention(attention, 1);
         let mut session = Session::new(&model, engine, &options).unwrap();
         let nats = session.score(&tokens).unwrap();
         nats.iter().sum::<f64>() / nats.len() as f64

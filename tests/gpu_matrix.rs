@@ -58,7 +58,7 @@ fn every_kind_of_width() {
         let shape = AttentionShape { head_dim, head_dim_v, ..shape(1, [29, 35], [1, 2]) };
         let case = Case::random(shape, Mask::Causal, u64::from(groups));
         for ctx in matrix_contexts() {
-            let tiling = Tiling { groups, ..tiny_tiling(ctx.caps(), Tier::Matrix, 1) };
+            let tiling = tiny_tiling(ctx.caps(), Tier::Matrix, 1).with_groups(groups);
             check(ctx, &plan_of(&case, ctx.caps(), tiling), &case);
         }
     }
@@ -127,7 +127,7 @@ fn walks_in_parts() {
         let case = Case::random(shape(2, [19, 75], [2, 2]), mask, 6);
         everywhere(|ctx, tiling| {
             let mut caps = ctx.caps().clone();
-            let tiling = Tiling { num_splits, ..tiling };
+            let tiling = tiling.with_num_splits(num_splits);
             let expected = bits(&run(ctx, &plan_of(&case, &caps, tiling), &case));
             caps.budget = DispatchBudget::new(1, 1);
             let plan = plan_of(&case, &caps, tiling);
@@ -159,7 +159,7 @@ fn lengths_of_their_own() {
 fn callers_lists() {
     for ctx in matrix_contexts() {
         for (index, case) in callers_cases::<f16>().iter().enumerate().filter(|(index, _)| index % 11 == 0) {
-            let problem = problem_of(&case.case, DType::F32).selected_blocks(case.selection);
+            let problem = problem_of(&case.case, DType::F32).with_blocks(case.selection);
             let tilings = tilings(ctx.caps(), Tier::Matrix);
             let plan =
                 AttentionPlan::with_tiling(&problem, ctx.caps(), Tier::Matrix, tilings[index % tilings.len()]).unwrap();
@@ -240,7 +240,7 @@ fn integers_are_exact() {
         case.v.data_mut().iter_mut().for_each(|v| integer(v, 9.0));
         // A merge of splits takes exponentials of what is no integer.
         for (ctx, tiling) in unsplit() {
-            let problem = problem_of(&case, DType::F32).softmax_scale(core::f32::consts::LN_2);
+            let problem = problem_of(&case, DType::F32).with_softmax_scale(core::f32::consts::LN_2);
             let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), Tier::Matrix, tiling).unwrap();
             let (got, twin) = (run(ctx, &plan, &case), run_twins(&plan, &case));
             for (got, twin) in [(&got.out, &twin.out), (&got.lse, &twin.lse)] {
@@ -275,7 +275,7 @@ fn the_same_bits_on_every_run_and_with_bounds_checks() {
 fn every_out() {
     fn check_out<O: Element>(ctx: &Context, case: &Case<f16>, tiling: Tiling) {
         let expected = run(ctx, &plan_of(case, ctx.caps(), tiling), case);
-        let problem = case.problem().out_dtype(O::DTYPE);
+        let problem = case.problem().with_out_dtype(O::DTYPE);
         let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), Tier::Matrix, tiling).unwrap();
         let buffers = Buffers::new(ctx, case, &problem);
         let bound = bind(ctx, &plan, buffers.args().with_lse(None));
@@ -351,9 +351,9 @@ fn what_cannot_be_multiplied_is_an_error() {
         assert_ne!(AttentionPlan::best_tier(&f16_problem, &caps), Tier::Matrix);
         let tiling = tiny_tiling(ctx.caps(), Tier::Matrix, 1);
         for (tiling, field) in [
-            (Tiling { lanes: 2 * tiling.lanes, ..tiling }, "lanes"),
-            (Tiling { rows: 4, ..tiling }, "rows"),
-            (Tiling { keys: 1000, ..tiling }, "keys"),
+            (tiling.with_lanes(2 * tiling.lanes), "lanes"),
+            (tiling.with_rows(4), "rows"),
+            (tiling.with_keys(1000), "keys"),
         ] {
             let plan = AttentionPlan::with_tiling(&f16_problem, ctx.caps(), Tier::Matrix, tiling);
             assert!(matches!(plan, Err(Error::Invalid { field: found, .. }) if found == field), "{field}: {plan:?}");

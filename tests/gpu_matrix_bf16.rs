@@ -27,7 +27,7 @@ fn anywhere(mut check: impl FnMut(&Context, Tiling)) {
 }
 
 fn plan_of(case: &Case<bf16>, caps: &DeviceCaps, tiling: Tiling) -> AttentionPlan {
-    let problem = problem_of(case, DType::F32).bf16_by_f16_matrices();
+    let problem = problem_of(case, DType::F32).with_bf16_by_f16_matrices();
     AttentionPlan::with_tiling(&problem, caps, Tier::Matrix, tiling).unwrap()
 }
 
@@ -42,7 +42,7 @@ fn run_with_exponents(ctx: &Context, plan: &AttentionPlan, case: &Case<bf16>, wh
     let found = read_words(ctx, &memory);
     assert_eq!(found[found.len() - exponents.len()..], exponents, "{what}: exponents");
     let (out, lse) = buffers.read(ctx);
-    AttentionOutput { out, lse }
+    AttentionOutput::new(out, lse)
 }
 
 /// One run against the oracle and against the twins.
@@ -97,7 +97,7 @@ fn widths_and_texts() {
         for lengths in [[150, 150], [40, 300]] {
             let shape = AttentionShape { head_dim: 64, head_dim_v: 64, ..shape(1, lengths, [1, 2]) };
             let case = Case::random(shape, Mask::Causal, 4);
-            let problem = problem_of(&case, DType::F32).bf16_by_f16_matrices();
+            let problem = problem_of(&case, DType::F32).with_bf16_by_f16_matrices();
             check(ctx, &AttentionPlan::with_tier(&problem, ctx.caps(), Tier::Matrix).unwrap(), &case);
         }
     }
@@ -175,7 +175,7 @@ fn check_scaled(case: &Case<bf16>, got: &AttentionOutput, exp: Exp, what: &str) 
             continue;
         }
         let of_heads = largest(&case.q, b, h, case.shape.seq_len_q as usize) * largest(&case.k, b, kv_head, len);
-        let lost_score = f64::from(problem.scale()) * f64::from(case.shape.head_dim) * 2.0 * LOST * of_heads;
+        let lost_score = f64::from(problem.softmax_scale()) * f64::from(case.shape.head_dim) * 2.0 * LOST * of_heads;
         let lost_value = LOST * largest(&case.v, b, kv_head, len);
         let (bound_out, bound_lse) =
             bound(&Magnitudes { value: value.clone(), ..case.scores(row) }, case.shape.head_dim, exp);
@@ -321,7 +321,8 @@ fn integers_are_exact() {
         if tiling.num_splits > 1 {
             return;
         }
-        let problem = problem_of(&case, DType::F32).softmax_scale(core::f32::consts::LN_2).bf16_by_f16_matrices();
+        let problem =
+            problem_of(&case, DType::F32).with_softmax_scale(core::f32::consts::LN_2).with_bf16_by_f16_matrices();
         let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), Tier::Matrix, tiling).unwrap();
         let (got, twin) = (run(ctx, &plan, &case), run_twins(&plan, &case));
         for (got, twin) in [(&got.out, &twin.out), (&got.lse, &twin.lse)] {
@@ -403,7 +404,7 @@ fn strided_tensors_and_out_in_bf16() {
     let case = Case::<bf16>::random(shape(2, [9, 35], [2, 2]), Mask::Causal, 7);
     anywhere(|ctx, tiling| {
         let expected = run(ctx, &plan_of(&case, ctx.caps(), tiling), &case);
-        let problem = problem_of(&case, DType::BF16).bf16_by_f16_matrices();
+        let problem = problem_of(&case, DType::BF16).with_bf16_by_f16_matrices();
         let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), Tier::Matrix, tiling).unwrap();
         let buffers = Buffers::new(ctx, &case, plan.problem());
         // Behind 64 elements that are none of the tensor's.

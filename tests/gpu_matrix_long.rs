@@ -7,7 +7,7 @@ use common::gpu::{bits, check_twin, run, run_twins};
 use common::matrices::{check, plan_of, unsplit};
 use common::{Case, shape};
 use half::f16;
-use wattn::{AttentionShape, DispatchBudget, Mask, Tiling};
+use wattn::{AttentionShape, DispatchBudget, Mask};
 
 /// A long walk's sums leave the matrices every 4096 keys and are added up in f32. One key weighs so much that no product after it
 /// changes the sum that it is in: without folding, those of all other keys would be lost.
@@ -44,7 +44,7 @@ fn long_walks_are_folded() {
         // Walks of up to 8192 keys, of whole sequences or of splits, are not.
         for (seq_len_kv, num_splits) in [(8192, 1), (9001, 2)] {
             let case = Case::<f16>::random(AttentionShape { seq_len_kv, ..shape }, Mask::Full, 1);
-            let plan = plan_of(&case, ctx.caps(), Tiling { num_splits, ..tiling });
+            let plan = plan_of(&case, ctx.caps(), tiling.with_num_splits(num_splits));
             assert_eq!(plan.dispatches()[0].specialization.constant("FOLD_TILES"), Some(0));
         }
     }

@@ -12,7 +12,7 @@ use half::f16;
 use wattn::cpu::oracle;
 use wattn::{
     Candidates, Context, DType, DeviceCaps, Error, Granularity, Hip, SelectionInputs, SelectionMethod, SelectionPlan,
-    SelectionProblem, SelectionTiling, Tier,
+    SelectionProblem, Tier,
 };
 
 fn is_hip(case: &SelectCase<f16>) -> bool {
@@ -83,26 +83,25 @@ fn every_shape_of_samples() {
         (Granularity::Layer, 5, 1),
         (Granularity::Layer, 16, 2),
     ]) {
-        let hip = Hip {
-            top_k: 32,
-            block_size_q: 16,
-            stride_q,
-            block_size_k,
-            stride_k: block_size_k.min(2),
-            sink_size: 4,
-            window_size: 8,
-            ..Hip::default()
-        };
-        let problem = SelectionProblem::new(shape(1, [37, 700], [4, 2], 24), DType::F16, hip).granularity(granularity);
+        let hip = Hip::default()
+            .with_top_k(32)
+            .with_block_size_q(16)
+            .with_stride_q(stride_q)
+            .with_block_size_k(block_size_k)
+            .with_stride_k(block_size_k.min(2))
+            .with_sink_size(4)
+            .with_window_size(8);
+        let problem =
+            SelectionProblem::new(shape(1, [37, 700], [4, 2], 24), DType::F16, hip).with_granularity(granularity);
         let case = SelectCase::<f16>::integers(format!("{granularity}, every {stride_q}"), problem, seed);
         for ctx in matrix_contexts() {
             let mut caps = ctx.caps().clone();
             check(ctx, &plan_of(&caps, &case), &case);
             let tiling = plan_of(&caps, &case).tiling();
-            let tiling = SelectionTiling { search_groups: (16 / tiling.lanes).max(1), ..tiling };
+            let tiling = tiling.with_search_groups((16 / tiling.lanes).max(1));
             let small = SelectionPlan::with_tiling(&case.problem, &caps, Tier::Matrix, tiling).unwrap();
             check(ctx, &small, &case);
-            let tiling = SelectionTiling { candidates: Candidates::Workgroup, ..tiling };
+            let tiling = tiling.with_candidates(Candidates::Workgroup);
             let in_workgroup = SelectionPlan::with_tiling(&case.problem, &caps, Tier::Matrix, tiling).unwrap();
             assert_eq!(in_workgroup.scratch_bytes(), 0, "{in_workgroup}");
             check(ctx, &in_workgroup, &case);
@@ -121,7 +120,7 @@ fn every_round() {
         for case in cases.iter().filter(|case| is_hip(case) && case.name.starts_with("HiP, prime")) {
             let (_, traces) = oracle::select_traced(&case.problem, &case.inputs()).unwrap();
             for rounds in 0..traces[0].rounds.len() as u32 {
-                let plan = plan_of(ctx.caps(), case).stop_after(rounds);
+                let plan = plan_of(ctx.caps(), case).with_rounds(rounds);
                 let got = Bound::new(ctx, &plan, case).run(ctx, 0);
                 assert_eq!(got, run_twins(&plan, case), "{} {} after {rounds} rounds", ctx.describe(), case.name);
             }
@@ -149,10 +148,10 @@ fn tilings_that_hold_no_matrix_are_errors() {
     for ctx in matrix_contexts() {
         let problem = SelectionProblem::new(shape(1, [64, 700], [2, 2], 64), DType::F16, Hip::default());
         let tiling = SelectionPlan::with_tier(&problem, ctx.caps(), Tier::Matrix).unwrap().tiling();
-        let lanes = SelectionTiling { lanes: 2 * tiling.lanes, ..tiling };
+        let lanes = tiling.with_lanes(2 * tiling.lanes);
         let plan = SelectionPlan::with_tiling(&problem, ctx.caps(), Tier::Matrix, lanes);
         assert!(matches!(plan, Err(Error::Invalid { field: "lanes", .. })), "{plan:?}");
-        let groups = SelectionTiling { search_groups: 512 / tiling.lanes, ..tiling };
+        let groups = tiling.with_search_groups(512 / tiling.lanes);
         let plan = SelectionPlan::with_tiling(&problem, ctx.caps(), Tier::Matrix, groups);
         assert!(matches!(plan, Err(Error::Limit { limit: "max_compute_workgroup_storage_size", .. })), "{plan:?}");
         let floats = SelectionProblem::new(*problem.shape(), DType::F32, Hip::default());

@@ -7,7 +7,7 @@ use common::{Case, shape};
 use wattn::{Context, ContextOptions, Mask, PipelineCacheState};
 
 fn open(name: &str, folder: &std::path::Path) -> Context {
-    Context::request_blocking(&ContextOptions::default().adapter_name(name).pipeline_cache(folder)).unwrap()
+    Context::request_blocking(&ContextOptions::default().with_adapter_name(name).with_pipeline_cache(folder)).unwrap()
 }
 
 /// The files of pipelines in a folder, which need not be there. What trying matrices gave lies beside them.

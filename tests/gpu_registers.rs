@@ -8,7 +8,7 @@ use common::{Case, Exp, shape};
 use wattn::{AttentionPlan, AttentionShape, Context, DType, Mask, Sharing, Tier, Tiling};
 
 fn check(ctx: &Context, tier: Tier, tiling: Tiling, case: &Case<f32>) {
-    let problem = case.problem().out_dtype(DType::F32).with_lse();
+    let problem = case.problem().with_out_dtype(DType::F32).with_lse();
     let mut caps = ctx.caps().clone();
     caps.software = false;
     let plan = AttentionPlan::with_tiling(&problem, &caps, tier, tiling).unwrap();
@@ -24,7 +24,7 @@ fn unrolled_shaders_agree_with_the_oracle() {
     for ctx in contexts() {
         for tier in tiers(ctx.caps(), &[DType::F32]) {
             let tiny = tiny_tiling(ctx.caps(), tier, 1);
-            let tilings = [tiny, Tiling { num_splits: 3, ..tiny }];
+            let tilings = [tiny, tiny.with_num_splits(3)];
             let columns = columns_tilings(ctx.caps(), tier);
             // The smaller one: SwiftShader's compiler takes more than 20 GiB for the text of the other at these narrow widths.
             let staged = staged_tilings(ctx.caps(), tier).into_iter().take(1);

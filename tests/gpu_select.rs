@@ -14,7 +14,7 @@ use common::select::{
 use half::{bf16, f16};
 use wattn::cpu::{oracle, twins};
 use wattn::{
-    Candidates, Context, DType, DeviceCaps, Element, Hip, HostBlocks, Preset, SelectionInputs, SelectionMethod,
+    Candidates, Context, DType, DeviceCaps, Element, Hip, HostBlockLists, Preset, SelectionInputs, SelectionMethod,
     SelectionPlan, SelectionProblem, SelectionTiling, Sharing, Tier,
 };
 
@@ -35,32 +35,31 @@ fn tiny_tiling(caps: &DeviceCaps, tier: Tier) -> SelectionTiling {
         _ => (4, 4),
     };
     let groups = 16u32.max(whole) / lanes;
-    SelectionTiling {
-        lanes,
-        rows: 2,
-        search_groups: groups,
-        score_groups: groups,
-        top_k_size: 16,
-        max_searches: 2,
-        sharing: Sharing::Keys,
-        candidates: Candidates::Scratch,
-    }
+    SelectionTiling::SMALLEST
+        .with_lanes(lanes)
+        .with_rows(2)
+        .with_search_groups(groups)
+        .with_score_groups(groups)
+        .with_top_k_size(16)
+        .with_max_searches(2)
+        .with_sharing(Sharing::Keys)
+        .with_candidates(Candidates::Scratch)
 }
 
 /// Every member of the families that plans choose among, small; and as large as a GPU takes them, where rows of keys are shared by
 /// parts of subgroups.
 fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<SelectionTiling> {
     let tiny = tiny_tiling(caps, tier);
-    let columns = SelectionTiling { sharing: Sharing::Columns, rows: 1, ..tiny };
-    let large = SelectionTiling { search_groups: 64, score_groups: 16, top_k_size: 256, lanes: 4, ..columns };
-    let in_workgroup = |tiling| SelectionTiling { candidates: Candidates::Workgroup, ..tiling };
+    let columns = tiny.with_sharing(Sharing::Columns).with_rows(1);
+    let large = columns.with_search_groups(64).with_score_groups(16).with_top_k_size(256).with_lanes(4);
+    let in_workgroup = |tiling: SelectionTiling| tiling.with_candidates(Candidates::Workgroup);
     vec![tiny, in_workgroup(tiny), in_workgroup(columns), large]
 }
 
 /// What the plan takes by itself, and what a GPU's would.
 fn plans_of<T: Element>(ctx: &Context, tier: Tier, case: &SelectCase<T>) -> Vec<SelectionPlan> {
     let mut plans = vec![plan_of(ctx, tier, case)];
-    let tiling = SelectionTiling { candidates: Candidates::Workgroup, ..tilings(ctx.caps(), tier)[2] };
+    let tiling = tilings(ctx.caps(), tier)[2].with_candidates(Candidates::Workgroup);
     // Matrices share in their own way.
     plans.extend(SelectionPlan::with_tiling(&case.problem, ctx.caps(), tier, tiling));
     assert!(plans.len() == 2 || tier.matrix());
@@ -85,7 +84,7 @@ fn the_golden_vectors() {
 fn integer_cases_exactly() {
     let mut cases = integer_cases::<f32>();
     cases.extend((0..60).map(drawn_case));
-    let expected: Vec<HostBlocks> =
+    let expected: Vec<HostBlockLists> =
         cases.iter().map(|case| oracle::select(&case.problem, &case.inputs()).unwrap()).collect();
     everywhere::<f32>(|ctx, tier| {
         for (index, (case, expected)) in cases.iter().zip(&expected).enumerate() {
@@ -144,7 +143,7 @@ fn half_precision_integers_exactly() {
 fn what_nan_and_infinity_do_is_defined() {
     fn check<T: Element>() {
         let cases = spoiled_cases::<T>();
-        let expected: Vec<HostBlocks> =
+        let expected: Vec<HostBlockLists> =
             cases.iter().map(|case| oracle::select(&case.problem, &case.inputs()).unwrap()).collect();
         let undecided: Vec<_> = undecided_cases::<T>().into_iter().step_by(3).collect();
         everywhere::<T>(|ctx, tier| {
@@ -186,7 +185,7 @@ fn every_round() {
             for (rounds, plan) in (0..traces[0].rounds.len() as u32)
                 .flat_map(|rounds| plans_of(ctx, tier, case).into_iter().map(move |plan| (rounds, plan)))
             {
-                let plan = plan.stop_after(rounds);
+                let plan = plan.with_rounds(rounds);
                 let what = format!("{} {tier} {} {} after {rounds} rounds", ctx.describe(), plan.tiling(), case.name);
                 let got = Bound::new(ctx, &plan, case).run(ctx, 0);
                 assert_eq!(got, run_twins(&plan, case), "{what}");
@@ -310,7 +309,7 @@ fn float_cases_within_rounding() {
 /// others. The CPU path with its cache does the same.
 #[test]
 fn decode_steps_refresh_what_is_due() {
-    let hip = Hip { refresh_interval: 3, ..common::select::HIP };
+    let hip = common::select::HIP.with_refresh_interval(3);
     let methods: [SelectionMethod; 2] = [three_stages().into(), hip.into()];
     for method in methods {
         let problem = SelectionProblem::new(shape(2, [1, 300], [1, 2], 16), DType::F32, method);
@@ -319,7 +318,7 @@ fn decode_steps_refresh_what_is_due() {
         everywhere::<f32>(|ctx, tier| {
             let bound = Bound::new(ctx, plans_of(ctx, tier, &case).last().unwrap(), &case);
             let mut cache = wattn::cpu::StageCache::default();
-            let mut expected = HostBlocks::empty(bound.shape);
+            let mut expected = HostBlockLists::empty(bound.shape);
             for step in 0..14u64 {
                 let lens = [220 + step as u32, 150 + 5 * step as u32];
                 // Other keys each time, so that a stage that runs when it should not shows.

@@ -9,12 +9,12 @@ use common::{Case, Exp, shape};
 use half::f16;
 use wattn::cpu::twins;
 use wattn::{
-    AttentionOutput, AttentionPlan, AttentionShape, BlockSelection, Context, DType, Element, Error, Granularity,
-    HostBlocks, HostTensor, Mask, MergeProblem, SelectedBlocks, Tier, Tiling, U32View,
+    AttentionOutput, AttentionPlan, AttentionShape, BlockListSpec, BlockListsView, Context, DType, Element, Error,
+    Granularity, HostBlockLists, HostTensor, Mask, MergeProblem, Tier, Tiling, U32View,
 };
 
 fn plan_of<T: Element>(case: &SelectedCase<T>, ctx: &Context, tier: Tier, tiling: Tiling) -> AttentionPlan {
-    let problem = problem_of(&case.case, DType::F32).selected_blocks(case.selection);
+    let problem = problem_of(&case.case, DType::F32).with_blocks(case.selection);
     AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiling).unwrap()
 }
 
@@ -32,7 +32,7 @@ fn run_twins<T: Element>(plan: &AttentionPlan, case: &SelectedCase<T>) -> Attent
     let problem = MergeProblem { num_parts, num_rows, head_dim_v: shape.head_dim_v };
     let (out, lse) = twins::merge_splits(&problem, &partials.out, &partials.lse).unwrap();
     let tensor = |shape, data| HostTensor::new(shape, data).unwrap();
-    AttentionOutput { out: tensor(shape.out(), out), lse: tensor(shape.lse(), lse) }
+    AttentionOutput::new(tensor(shape.out(), out), tensor(shape.lse(), lse))
 }
 
 fn check<T: Element>(ctx: &Context, tier: Tier, tiling: Tiling, case: &SelectedCase<T>) {
@@ -153,23 +153,16 @@ fn check_case<T: Element>(ctx: &Context, plan: &AttentionPlan, clean: &SelectedC
 fn keeping_everything_is_dense_attention() {
     let case = Case::<f32>::random(AttentionShape { head_dim: 20, ..shape(2, [37, 101], [2, 2]) }, Mask::Causal, 1);
     for granularity in Granularity::ALL {
-        let selection = BlockSelection {
-            granularity,
-            block_size_q: 16,
-            block_size: 4,
-            max_blocks: 26,
-            sink_size: 8,
-            window_size: 12,
-            dense_below: 0,
-        };
-        let mut blocks = HostBlocks::empty(selection.indices_shape(&case.shape));
+        let selection =
+            BlockListSpec::new(16, 4, 26).with_granularity(granularity).with_sink_size(8).with_window_size(12);
+        let mut blocks = HostBlockLists::empty(selection.indices_shape(&case.shape));
         let all: Vec<u32> = (0..101).step_by(4).collect();
         for [b, s, m] in common::selected::lists(&blocks) {
             blocks.set_list(b, s, m, &all);
         }
         for ctx in contexts() {
             for tier in tiers(ctx.caps(), &[DType::F32]) {
-                let problem = case.problem().selected_blocks(selection);
+                let problem = case.problem().with_blocks(selection);
                 let got = ctx.attend_with_tier_blocking(&problem, &case.inputs().with_blocks(&blocks), tier).unwrap();
                 let what = format!("{} {tier} {granularity}", ctx.describe());
                 // No tile is smaller.
@@ -183,26 +176,18 @@ fn keeping_everything_is_dense_attention() {
 #[test]
 fn broken_lists_are_found_on_the_device() {
     let shape = shape(2, [3, 40], [1, 2]);
-    let selection = BlockSelection {
-        granularity: Granularity::QueryHead,
-        block_size_q: 2,
-        block_size: 8,
-        max_blocks: 4,
-        sink_size: 0,
-        window_size: 8,
-        dense_below: 0,
-    };
-    let problem = wattn::AttentionProblem::new(shape, DType::F32).mask(Mask::Causal).selected_blocks(selection);
+    let selection = BlockListSpec::new(2, 8, 4).with_window_size(8);
+    let problem = wattn::AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal).with_blocks(selection);
     let lists = selection.num_lists(&shape) as u32;
-    let mut cases: Vec<(String, HostBlocks)> =
-        vec![("none".to_owned(), HostBlocks::empty(selection.indices_shape(&shape)))];
+    let mut cases: Vec<(String, HostBlockLists)> =
+        vec![("none".to_owned(), HostBlockLists::empty(selection.indices_shape(&shape)))];
     for (name, count, entries) in broken_lists() {
         for list in [0, lists - 1] {
             let mut indices = vec![wattn::PADDING; (lists * 4) as usize];
             let mut counts = vec![0; lists as usize];
             counts[list as usize] = count;
             indices[(list * 4) as usize..][..4].copy_from_slice(&entries);
-            let blocks = HostBlocks::new(selection.indices_shape(&shape), indices, counts).unwrap();
+            let blocks = HostBlockLists::new(selection.indices_shape(&shape), indices, counts).unwrap();
             cases.push((format!("{name} in list {list}"), blocks));
         }
     }
@@ -216,10 +201,10 @@ fn broken_lists_are_found_on_the_device() {
                 assert_eq!(twin.is_some(), expected.is_err(), "{what}");
                 let (indices, counts) =
                     (common::gpu::buffer(ctx, blocks.block_indices()), common::gpu::buffer(ctx, blocks.block_counts()));
-                let view = SelectedBlocks {
-                    block_indices: U32View::new(&indices, 0, (lists * 4).into()),
-                    block_counts: U32View::new(&counts, 0, lists.into()),
-                };
+                let view = BlockListsView::new(
+                    U32View::new(&indices, 0, (lists * 4).into()),
+                    U32View::new(&counts, 0, lists.into()),
+                );
                 let on_gpu = on_gpu.as_ref().map(|lens| U32View::new(lens, 0, 2));
                 let got = ctx.check_blocks_blocking(&problem, view, on_gpu);
                 let text = |result: &Result<(), Error>| result.as_ref().err().map(ToString::to_string);
@@ -233,15 +218,7 @@ fn broken_lists_are_found_on_the_device() {
 #[test]
 fn hostile_lists_stay_in_their_rows() {
     let case = Case::<f32>::random(shape(1, [8, 60], [1, 2]), Mask::Causal, 3);
-    let selection = BlockSelection {
-        granularity: Granularity::QueryHead,
-        block_size_q: 8,
-        block_size: 16,
-        max_blocks: 4,
-        sink_size: 2,
-        window_size: 5,
-        dense_below: 0,
-    };
+    let selection = BlockListSpec::new(8, 16, 4).with_sink_size(2).with_window_size(5);
     let indices = vec![0, 16, 32, wattn::PADDING];
     for ctx in contexts() {
         for tier in tiers(ctx.caps(), &[DType::F32]) {
@@ -265,18 +242,16 @@ fn attend_raw(
     ctx: &Context,
     tier: Tier,
     case: &Case<f32>,
-    selection: BlockSelection,
+    selection: BlockListSpec,
     indices: &[u32],
     counts: &[u32],
 ) -> HostTensor {
-    let problem = case.problem().selected_blocks(selection).with_lse();
+    let problem = case.problem().with_blocks(selection).with_lse();
     let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiny_tiling(ctx.caps(), tier, 1)).unwrap();
     let buffers = common::gpu::Buffers::new(ctx, case, &problem);
     let (indices, counts) = (common::gpu::buffer(ctx, indices), common::gpu::buffer(ctx, counts));
-    let lists = SelectedBlocks {
-        block_indices: U32View::new(&indices, 0, indices.size() / 4),
-        block_counts: U32View::new(&counts, 0, counts.size() / 4),
-    };
+    let lists =
+        BlockListsView::new(U32View::new(&indices, 0, indices.size() / 4), U32View::new(&counts, 0, counts.size() / 4));
     let bound = common::gpu::bind(ctx, &plan, buffers.args().with_blocks(lists));
     common::gpu::submit(ctx, |encoder| bound.encode(encoder));
     buffers.read(ctx).0

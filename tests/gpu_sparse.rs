@@ -8,8 +8,8 @@ use common::selected::SelectedCase;
 use common::{Case, Exp};
 use wattn::quality::captured_mass;
 use wattn::{
-    AttentionOutput, AttentionPath, AttentionPlan, AttentionShape, BoundAttention, BoundSelection, Context, DType,
-    DeviceSpeed, Engine, Granularity, Hip, HostBlocks, HostTensor, Mask, Report, SelectedBlocks, Selection,
+    AttentionOutput, AttentionPath, AttentionPlan, AttentionShape, BlockListsView, BoundAttention, BoundSelection,
+    Context, DType, DeviceSpeed, Engine, Granularity, HostBlockLists, HostTensor, Mask, Report, Selection,
     SelectionArgs, SelectionMethod, SelectionPlan, SelectionProblem, SparseOptions, Tier, U32View, cpu,
 };
 
@@ -33,13 +33,13 @@ struct Layer {
 
 impl Layer {
     fn new(ctx: &Context, tier: Tier, case: &Case<f32>, selection: SelectionProblem) -> Self {
-        let problem = problem_of(case, DType::F32).selected_blocks(selection.blocks());
+        let problem = problem_of(case, DType::F32).with_blocks(selection.blocks());
         let buffers = Buffers::new(ctx, case, &problem);
         let lists = selection.blocks().indices_shape(&case.shape);
         let [indices, counts] = [lists.iter().product(), lists[..3].iter().product::<u32>()]
             .map(|words| buffer(ctx, &vec![7u32; words as usize]));
         let view = |buffer| U32View::new(buffer, 0, wgpu::Buffer::size(buffer) / 4);
-        let blocks = SelectedBlocks { block_indices: view(&indices), block_counts: view(&counts) };
+        let blocks = BlockListsView::new(view(&indices), view(&counts));
         let args = buffers.args();
         let plan = SelectionPlan::with_tier(&selection, ctx.caps(), tier).unwrap();
         let selecting = SelectionArgs::new(args.q(), args.k(), blocks).with_seq_lens_kv(args.seq_lens_kv());
@@ -50,7 +50,7 @@ impl Layer {
     }
 
     /// One step in one pass, and what it left.
-    fn step(&self, ctx: &Context, step: u64) -> (HostBlocks, AttentionOutput) {
+    fn step(&self, ctx: &Context, step: u64) -> (HostBlockLists, AttentionOutput) {
         submit(ctx, |encoder| {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             self.select.encode_step_in(&mut pass, step);
@@ -58,29 +58,29 @@ impl Layer {
         });
         let lists = self.selection.blocks().indices_shape(self.selection.shape());
         let (indices, counts) = (read_words(ctx, &self.indices), read_words(ctx, &self.counts));
-        let blocks = HostBlocks::new(lists, indices, counts).unwrap();
+        let blocks = HostBlockLists::new(lists, indices, counts).unwrap();
         let (out, lse) = self.buffers.read(ctx);
-        (blocks, AttentionOutput { out, lse })
+        (blocks, AttentionOutput::new(out, lse))
     }
 }
 
 /// A decode loop: lengths and queries change in their buffers, lists go from kernel to kernel, and every token is right.
 #[test]
 fn a_decode_loop_stays_on_the_device() {
-    let hip = Hip { refresh_interval: 3, ..HIP };
+    let hip = HIP.with_refresh_interval(3);
     let methods: [SelectionMethod; 2] = [three_stages().into(), hip.into()];
     for (method, granularity) in methods.iter().flat_map(|method| Granularity::ALL.map(|each| (method, each))) {
         let mut case = integers(shape(2, [1, 300], [2, 2], 16), 5);
         case.seq_lens_kv = Some(vec![220, 150]);
         let selection = SelectionProblem::new(case.shape, DType::F32, method.clone())
-            .granularity(granularity)
-            .selection_scale(1.0)
+            .with_granularity(granularity)
+            .with_selection_scale(1.0)
             .with_seq_lens_kv();
         for ctx in contexts() {
             for tier in tiers(ctx.caps(), &[DType::F32]) {
                 let layer = Layer::new(ctx, tier, &case, selection.clone());
                 let mut cache = cpu::StageCache::default();
-                let mut expected = HostBlocks::empty(selection.blocks().indices_shape(&case.shape));
+                let mut expected = HostBlockLists::empty(selection.blocks().indices_shape(&case.shape));
                 for step in 0..7u64 {
                     let lens = [220 + step as u32, 150 + 20 * step as u32];
                     let mut now = Case { seq_lens_kv: Some(lens.to_vec()), ..case.clone() };
@@ -107,15 +107,14 @@ fn a_decode_loop_stays_on_the_device() {
 /// the results, but for rounding.
 #[test]
 fn decoding_is_the_end_of_the_prompt() {
-    let hip = Hip { block_size_q: 1, stride_q: 1, ..HIP };
-    let infinite = wattn::InfiniteHip {
-        block_size_q: 1,
-        stages: three_stages().stages.into_iter().map(|stage| wattn::Stage { stride_q: 1, ..stage }).collect(),
-        ..three_stages()
-    };
+    let hip = HIP.with_block_size_q(1).with_stride_q(1);
+    let infinite = three_stages()
+        .with_block_size_q(1)
+        .with_stages(three_stages().stages.into_iter().map(|stage| stage.with_stride_q(1)).collect());
     let methods: [SelectionMethod; 2] = [hip.into(), infinite.into()];
     for method in methods {
-        let select = |shape| SelectionProblem::new(shape, DType::F32, method.clone()).selection_scale(1.0).margin(16);
+        let select =
+            |shape| SelectionProblem::new(shape, DType::F32, method.clone()).with_selection_scale(1.0).with_margin(16);
         let prompt = integers(shape(1, [5, 300], [2, 2], 16), 9);
         for ctx in contexts() {
             let tier = ctx.caps().best_tier();
@@ -146,12 +145,12 @@ fn decoding_is_the_end_of_the_prompt() {
 #[test]
 fn the_one_call() {
     let case = integers(shape(1, [20, 300], [2, 2], 16), 12);
-    let selection = SelectionProblem::new(case.shape, DType::F32, HIP).selection_scale(1.0);
-    let options = SparseOptions::default().captured_mass(Report::Compute).recall(Report::Compute);
+    let selection = SelectionProblem::new(case.shape, DType::F32, HIP).with_selection_scale(1.0);
+    let options = SparseOptions::default().with_captured_mass(Report::Compute).with_recall(Report::Compute);
     for ctx in contexts() {
         let (engine, name) = (Engine::Gpu(ctx.clone()), ctx.describe());
         for dense_below in [0, 290, 299, 300] {
-            let options = options.dense_below(dense_below);
+            let options = options.with_dense_below(dense_below);
             let run = |engine: &Engine| {
                 engine.attend_sparse_blocking(&case.problem(), &selection, &case.inputs(), &options).unwrap()
             };
@@ -170,7 +169,7 @@ fn the_one_call() {
                 None => assert_eq!(got.output, dense, "{name}"),
                 Some(blocks) => {
                     assert_eq!(mass, captured_mass(&got.output.lse, &dense.lse).unwrap());
-                    let selection = selection.clone().dense_below(dense_below).blocks();
+                    let selection = selection.clone().with_dense_below(dense_below).blocks();
                     SelectedCase { name: name.clone(), case: case.clone(), selection, blocks }
                         .check(&got.output, Exp::Gpu(16));
                 }
@@ -183,13 +182,13 @@ fn the_one_call() {
 #[test]
 fn the_one_call_follows_the_speed_of_its_device() {
     let case = integers(shape(1, [1, 2500], [2, 2], 16), 13);
-    let selection = SelectionProblem::new(case.shape, DType::F32, HIP).selection_scale(1.0);
+    let selection = SelectionProblem::new(case.shape, DType::F32, HIP).with_selection_scale(1.0);
     for ctx in contexts() {
         // Nothing waits, or everything; nothing is read, or slowly.
         for (bytes_per_us, trip_ns, expected) in
             [(1, 0, AttentionPath::Sparse), (u64::MAX, 1 << 40, AttentionPath::Dense)]
         {
-            let speed = DeviceSpeed { bytes_per_us, trip_ns, dispatch_ns: 1, ..DeviceSpeed::H100 };
+            let speed = DeviceSpeed::H100.with_bytes_per_us(bytes_per_us).with_trip_ns(trip_ns).with_dispatch_ns(1);
             let ctx = ctx.with_speed(speed);
             let crossover = SelectionPlan::crossover(&selection, ctx.caps()).unwrap();
             assert_eq!(crossover >= 2500, expected == AttentionPath::Dense, "{crossover}");
@@ -197,7 +196,7 @@ fn the_one_call_follows_the_speed_of_its_device() {
             let options = SparseOptions::default();
             let got = engine.attend_sparse_blocking(&case.problem(), &selection, &case.inputs(), &options).unwrap();
             assert_eq!(got.path, expected, "{crossover}");
-            let options = options.dense_below(crossover);
+            let options = options.with_dense_below(crossover);
             let same = engine.attend_sparse_blocking(&case.problem(), &selection, &case.inputs(), &options).unwrap();
             assert_eq!(got.output, same.output);
         }

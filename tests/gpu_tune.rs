@@ -23,22 +23,22 @@ const SHAPE: AttentionShape = AttentionShape {
 /// So many plans, the one without tuning among them, and no time for them: clocks are not what is tested here, and software
 /// drivers compile for seconds.
 fn options(most: usize) -> Options {
-    Options::default().seconds(0.0).most_candidates(most)
+    Options::default().with_seconds(0.0).with_most_candidates(most)
 }
 
 /// Dense, decoding with lengths, and in blocks.
 fn problems() -> [AttentionProblem; 3] {
-    let hip = SelectionProblem::new(SHAPE, DType::F32, Hip { top_k: 64, block_size_q: 16, ..Hip::default() });
+    let hip = SelectionProblem::new(SHAPE, DType::F32, Hip::default().with_top_k(64).with_block_size_q(16));
     [
-        AttentionProblem::new(SHAPE, DType::F32).mask(Mask::Causal),
+        AttentionProblem::new(SHAPE, DType::F32).with_mask(Mask::Causal),
         AttentionProblem::new(AttentionShape { seq_len_q: 1, ..SHAPE }, DType::F16).with_seq_lens_kv(),
-        AttentionProblem::new(SHAPE, DType::F32).mask(Mask::Causal).selected_blocks(hip.blocks()),
+        AttentionProblem::new(SHAPE, DType::F32).with_mask(Mask::Causal).with_blocks(hip.blocks()),
     ]
 }
 
 fn selections() -> [SelectionProblem; 2] {
     let shape = AttentionShape { seq_len_q: 20, seq_len_kv: 1500, ..SHAPE };
-    let hip = Hip { top_k: 64, block_size_q: 16, ..Hip::default() };
+    let hip = Hip::default().with_top_k(64).with_block_size_q(16);
     [
         SelectionProblem::new(shape, DType::F32, hip),
         SelectionProblem::new(AttentionShape { batch_size: 1, ..shape }, DType::F16, Preset::Debug).with_seq_lens_kv(),
@@ -89,7 +89,7 @@ fn a_kernel_that_is_broken_never_wins() {
     for ctx in contexts() {
         let [problem, ..] = problems();
         // Scores of the first four columns only: faster, and wrong.
-        let tuned = tune::attention(ctx, &problem, &options(3).sabotage("HEAD_DIM4", 1)).unwrap();
+        let tuned = tune::attention(ctx, &problem, &options(3).with_sabotage("HEAD_DIM4", 1)).unwrap();
         assert_eq!((tuned.trials.len(), tuned.vetoed().count()), (2, 2), "{:?}", tuned.trials);
         let untuned = AttentionPlan::new(&problem, ctx.caps()).unwrap();
         assert_eq!((tuned.entry.candidate.tier, tuned.entry.candidate.tiling), (untuned.tier(), untuned.tiling()));
@@ -102,7 +102,7 @@ fn selections_are_tuned_by_the_same_rules() {
         for problem in selections() {
             let tuned = tune::selection(ctx, &problem, &options(3)).unwrap();
             assert_right::<SelectionTiling>(ctx, &tuned.trials);
-            let tuned = tune::selection(ctx, &problem, &options(2).sabotage("HEAD_DIM4", 1)).unwrap();
+            let tuned = tune::selection(ctx, &problem, &options(2).with_sabotage("HEAD_DIM4", 1)).unwrap();
             assert_eq!((tuned.trials.len(), tuned.vetoed().count()), (1, 1), "{:?}", tuned.trials);
         }
     }
@@ -112,13 +112,13 @@ fn selections_are_tuned_by_the_same_rules() {
 fn without_time_the_plan_stays_and_says_what_was_not_tried() {
     let ctx = &contexts()[0];
     let [problem, ..] = problems();
-    let tuned = tune::attention(ctx, &problem, &options(64).most_seconds(0.0)).unwrap();
+    let tuned = tune::attention(ctx, &problem, &options(64).with_most_seconds(0.0)).unwrap();
     let untuned = AttentionPlan::new(&problem, ctx.caps()).unwrap();
     assert!(tuned.trials.is_empty() && tuned.entry.left_out > 0, "{tuned:?}");
     assert_eq!(tuned.entry.candidate.tiling, untuned.tiling());
     assert!(tuned.entry.seconds > 0.0 && tuned.entry.seconds == tuned.entry.untuned_seconds);
     let [hip, ..] = selections();
-    let tuned = tune::selection(ctx, &hip, &options(64).most_seconds(0.0)).unwrap();
+    let tuned = tune::selection(ctx, &hip, &options(64).with_most_seconds(0.0)).unwrap();
     assert!(tuned.trials.is_empty() && tuned.entry.left_out > 0, "{tuned:?}");
 }
 
@@ -146,7 +146,7 @@ fn nothing_is_tried_that_is_to_be_avoided() {
     let [problem, ..] = problems();
     let first = tune::attention(ctx, &problem, &options(2)).unwrap();
     let avoided: Vec<tune::Candidate<Tiling>> = first.trials.iter().map(|trial| trial.candidate).collect();
-    let options = avoided.iter().fold(options(2), |options, candidate| options.avoid(candidate.to_string()));
+    let options = avoided.iter().fold(options(2), |options, candidate| options.with_avoid(candidate.to_string()));
     let second = tune::attention(ctx, &problem, &options).unwrap();
     assert!(second.trials.iter().all(|trial| !avoided.contains(&trial.candidate)), "{:?}", second.trials);
 }

@@ -14,7 +14,7 @@ fn logits_are_those_of_transformers() {
         let Golden { model, tokens, logits } = golden(case);
         // Whole, in chunks with a remainder, and token by token.
         for chunk in [64, 16, 1] {
-            let options = SessionOptions::new(model.config(), 64).chunk(chunk);
+            let options = SessionOptions::new(model.config(), 64).with_chunk(chunk);
             let mut session = Session::new(&model, &Engine::cpu(), &options).unwrap();
             let got = session.read_logits(&tokens).unwrap();
             let error = difference(&got, &logits);
@@ -42,16 +42,17 @@ fn other_tokens_give_other_logits() {
 fn sparse_attention_with_room_for_every_key_is_dense() {
     for case in ["llama_f32_sharded", "qwen3_f16"] {
         let Golden { model, tokens, logits } = golden(case);
-        let hip = Hip { top_k: 64, sink_size: 2, window_size: 4, block_size_q: 8, stride_q: 1, ..Hip::default() };
+        let hip =
+            Hip::default().with_top_k(64).with_sink_size(2).with_window_size(4).with_block_size_q(8).with_stride_q(1);
         let attention = LayerAttention::select(hip);
         for chunk in [16, 1] {
-            let options = SessionOptions::new(model.config(), 64).chunk(chunk).attention(&attention, 1);
+            let options = SessionOptions::new(model.config(), 64).with_chunk(chunk).with_attention(&attention, 1);
             let mut session = Session::new(&model, &Engine::cpu(), &options).unwrap();
             let got = session.read_logits(&tokens).unwrap();
             assert!(difference(&got, &logits) <= TOLERANCE, "{case}");
         }
         // And with room for a few only, it is not.
-        let options = SessionOptions::new(model.config(), 64).attention(&LayerAttention::window(2, 4), 0);
+        let options = SessionOptions::new(model.config(), 64).with_attention(&LayerAttention::window(2, 4), 0);
         let mut session = Session::new(&model, &Engine::cpu(), &options).unwrap();
         assert!(difference(&session.read_logits(&tokens).unwrap(), &logits) > 0.01, "{case}");
     }
@@ -73,7 +74,7 @@ fn scores_are_log_likelihoods() {
 #[test]
 fn generation_goes_on_from_what_was_read() {
     let Golden { model, tokens, .. } = golden("qwen3_f32_tied");
-    let options = SessionOptions::new(model.config(), 64).chunk(7);
+    let options = SessionOptions::new(model.config(), 64).with_chunk(7);
     let mut session = Session::new(&model, &Engine::cpu(), &options).unwrap();
     session.read(&tokens[..20]).unwrap();
     let mut told = Vec::new();
@@ -112,11 +113,11 @@ fn draws_follow_the_seed_and_the_limits() {
         session.generate(40, &sampling, |_| ControlFlow::Continue(())).unwrap();
         session.tokens()[10..].to_vec()
     };
-    let warm = Sampling { temperature: 1.5, seed: 7, ..Sampling::GREEDY };
+    let warm = Sampling::GREEDY.with_temperature(1.5).with_seed(7);
     assert_eq!(draw(warm), draw(warm));
-    assert_ne!(draw(warm), draw(Sampling { seed: 8, ..warm }));
-    assert_eq!(draw(Sampling { top_k: 1, ..warm }), draw(Sampling::GREEDY));
-    assert_eq!(draw(Sampling { top_p: 1e-6, ..warm }), draw(Sampling::GREEDY));
+    assert_ne!(draw(warm), draw(warm.with_seed(8)));
+    assert_eq!(draw(warm.with_top_k(1)), draw(Sampling::GREEDY));
+    assert_eq!(draw(warm.with_top_p(1e-6)), draw(Sampling::GREEDY));
 }
 
 /// Texts end where the model was trained to, unless the session is made for longer ones.
@@ -144,7 +145,7 @@ fn texts_are_as_long_as_in_training() {
     assert_eq!(count(&mut session, 4), (Stop::TextLength, 0));
     session.truncate(62);
     assert_eq!(count(&mut session, 4), (Stop::TextLength, 2));
-    let mut session = Session::new(&model, &Engine::cpu(), &options.clone().text_len(70)).unwrap();
+    let mut session = Session::new(&model, &Engine::cpu(), &options.clone().with_text_len(70)).unwrap();
     session.read(&tokens[..60]).unwrap();
     assert_eq!(count(&mut session, 20), (Stop::TextLength, 10));
     assert_eq!(session.tokens().len(), 70);
@@ -163,25 +164,25 @@ fn calls_that_cannot_be_are_errors() {
     let full = session.generate(7, &greedy, |_| ControlFlow::Continue(()));
     assert!(matches!(full, Err(LmError::Capacity { needed: 17, capacity: 16 })));
     for (sampling, name) in [
-        (Sampling { temperature: -1.0, ..greedy }, "temperature"),
-        (Sampling { temperature: f32::NAN, ..greedy }, "temperature"),
-        (Sampling { temperature: 1e-9, ..greedy }, "temperature"),
-        (Sampling { top_p: 0.0, ..greedy }, "top_p"),
-        (Sampling { top_p: 1.5, ..greedy }, "top_p"),
+        (greedy.with_temperature(-1.0), "temperature"),
+        (greedy.with_temperature(f32::NAN), "temperature"),
+        (greedy.with_temperature(1e-9), "temperature"),
+        (greedy.with_top_p(0.0), "top_p"),
+        (greedy.with_top_p(1.5), "top_p"),
     ] {
         let error = session.generate(1, &sampling, |_| ControlFlow::Continue(())).unwrap_err();
         assert!(matches!(error, LmError::Option { option, .. } if option == name), "{error}");
     }
     assert_eq!(session.tokens().len(), 10);
-    for options in [SessionOptions::new(model.config(), 0), SessionOptions::new(model.config(), 8).chunk(0)] {
+    for options in [SessionOptions::new(model.config(), 0), SessionOptions::new(model.config(), 8).with_chunk(0)] {
         assert!(matches!(Session::new(&model, &Engine::cpu(), &options), Err(LmError::Option { .. })));
     }
-    let odd = LayerAttention::select(Hip { top_k: 7, ..Hip::default() });
-    let options = SessionOptions::new(model.config(), 64).attention(&odd, 0);
+    let odd = LayerAttention::select(Hip::default().with_top_k(7));
+    let options = SessionOptions::new(model.config(), 64).with_attention(&odd, 0);
     // Mistral's layers have windows of their own, which no selection replaces.
     assert!(Session::new(&model, &Engine::cpu(), &options).is_ok());
     let Golden { model, .. } = golden("qwen3_f16");
-    let options = SessionOptions::new(model.config(), 64).attention(&odd, 0);
+    let options = SessionOptions::new(model.config(), 64).with_attention(&odd, 0);
     let error = Session::new(&model, &Engine::cpu(), &options).unwrap_err();
     assert!(error.to_string().starts_with("top_k = 7"), "{error}");
 }

@@ -91,7 +91,7 @@ fn logits_are_those_of_transformers() {
         let Golden { tokens, .. } = golden(case);
         // However much room there is.
         for capacity in [count as u32, 200] {
-            let options = SessionOptions::new(model.config(), capacity).text_len(count as u32);
+            let options = SessionOptions::new(model.config(), capacity).with_text_len(count as u32);
             let model = Arc::new(Model::open(changed.path()).unwrap());
             let mut session = Session::new(&model, &Engine::cpu(), &options).unwrap();
             session.read(&tokens[..count]).unwrap();

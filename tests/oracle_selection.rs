@@ -104,17 +104,10 @@ fn attention_of_a_full_list_is_dense_attention() {
         let case = common::Case::<f32>::random(shape, mask, 5);
         for block_size in [1, 7, 90, 128] {
             let starts: Vec<u32> = (0..90).step_by(block_size as usize).collect();
-            let selection = wattn::BlockSelection {
-                granularity: wattn::Granularity::KvHead,
-                block_size_q: 8,
-                block_size,
-                max_blocks: starts.len() as u32,
-                sink_size: 0,
-                window_size: 0,
-                dense_below: 0,
-            };
-            let problem: AttentionProblem = case.problem().selected_blocks(selection);
-            let mut blocks = wattn::HostBlocks::empty(selection.indices_shape(&shape));
+            let selection = wattn::BlockListSpec::new(8, block_size, starts.len() as u32)
+                .with_granularity(wattn::Granularity::KvHead);
+            let problem: AttentionProblem = case.problem().with_blocks(selection);
+            let mut blocks = wattn::HostBlockLists::empty(selection.indices_shape(&shape));
             for (b, s, m) in (0..2).flat_map(|b| (0..2).flat_map(move |s| (0..3).map(move |m| (b, s, m)))) {
                 blocks.set_list(b, s, m, &starts);
             }
@@ -127,17 +120,12 @@ fn attention_of_a_full_list_is_dense_attention() {
 #[test]
 fn attention_attends_to_each_key_once_by_the_three_rules() {
     let shape = select::shape(1, [1, 40], [1, 1], 4);
-    let selection = wattn::BlockSelection {
-        granularity: wattn::Granularity::Layer,
-        block_size_q: 1,
-        block_size: 8,
-        max_blocks: 3,
-        sink_size: 4,
-        window_size: 10,
-        dense_below: 0,
-    };
-    let problem = AttentionProblem::new(shape, wattn::DType::F32).mask(Mask::Causal).selected_blocks(selection);
-    let mut blocks = wattn::HostBlocks::empty([1, 1, 1, 3]);
+    let selection = wattn::BlockListSpec::new(1, 8, 3)
+        .with_granularity(wattn::Granularity::Layer)
+        .with_sink_size(4)
+        .with_window_size(10);
+    let problem = AttentionProblem::new(shape, wattn::DType::F32).with_mask(Mask::Causal).with_blocks(selection);
+    let mut blocks = wattn::HostBlockLists::empty([1, 1, 1, 3]);
     blocks.set_list(0, 0, 0, &[2, 13, 27]); // the first overlaps the sinks, the last the window and the end
     let keys = |problem: &AttentionProblem, len| oracle::attended_keys(problem, len, &blocks, 0, 0, 0);
     let expected: Vec<u32> = (0..10).chain(13..21).chain(27..40).collect();
@@ -146,7 +134,7 @@ fn attention_attends_to_each_key_once_by_the_three_rules() {
     assert_eq!(keys(&problem, 25), (0..10).chain(13..25).collect::<Vec<u32>>());
     assert_eq!(keys(&problem, 3), [0, 1, 2]);
     assert_eq!(keys(&problem, 0), Vec::<u32>::new());
-    let dense = |dense_below| problem.clone().selected_blocks(wattn::BlockSelection { dense_below, ..selection });
+    let dense = |dense_below| problem.clone().with_blocks(selection.with_dense_below(dense_below));
     assert_eq!(keys(&dense(40), 40), (0..40).collect::<Vec<u32>>());
     assert_eq!(keys(&dense(39), 40), expected);
     // Every weight counts: with v = 1 they sum to 1.

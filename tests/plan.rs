@@ -78,7 +78,7 @@ proptest! {
     #[test]
     fn every_plan_fits_its_device(shape in shapes(), device in 0usize..9, dtype in 0usize..3) {
         let (name, caps) = &devices()[device];
-        let problem = AttentionProblem::new(shape, DType::ALL[dtype]).mask(Mask::Causal).with_lse();
+        let problem = AttentionProblem::new(shape, DType::ALL[dtype]).with_mask(Mask::Causal).with_lse();
         for tier in Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok()) {
             if tier.matrix() && problem.dtype() != DType::F16 {
                 continue;
@@ -122,8 +122,8 @@ proptest! {
     fn bf16_take_matrices_where_they_may(shape in shapes(), device in 0usize..9, window in any::<bool>()) {
         let (name, caps) = &devices()[device];
         let mask = if window { Mask::Window { left: Some(20), right: Some(0) } } else { Mask::Causal };
-        let problem = AttentionProblem::new(shape, DType::BF16).mask(mask).with_lse();
-        let allowed = problem.clone().bf16_by_f16_matrices();
+        let problem = AttentionProblem::new(shape, DType::BF16).with_mask(mask).with_lse();
+        let allowed = problem.clone().with_bf16_by_f16_matrices();
         let (without, plan) = (AttentionPlan::new(&problem, caps).unwrap(), AttentionPlan::new(&allowed, caps).unwrap());
         let what = format!("{name}\n{without}\n{plan}");
         prop_assert!(!without.tier().matrix(), "{}", what);
@@ -137,7 +137,7 @@ proptest! {
         let rows = u64::from(shape.seq_len_q) * u64::from(shape.group_size());
         prop_assert!(rows >= 32 && caps.matrix_edge() == Some(16), "{}", what);
         // The exponents are found first, and lie at the end of the workspace; the rest is as for f16, whose rows are at least as many.
-        let f16 = AttentionPlan::new(&AttentionProblem::new(shape, DType::F16).mask(mask).with_lse(), caps).unwrap();
+        let f16 = AttentionPlan::new(&AttentionProblem::new(shape, DType::F16).with_mask(mask).with_lse(), caps).unwrap();
         let kernels = |plan: &AttentionPlan| plan.dispatches().iter().map(|dispatch| dispatch.kernel()).collect::<Vec<_>>();
         prop_assert_eq!(kernels(&plan)[0], &kernels::FIND_EXPONENTS);
         prop_assert_eq!(&kernels(&plan)[1..], &kernels(&f16)[..]);
@@ -153,9 +153,9 @@ proptest! {
 
 /// Selections of every kind.
 fn methods() -> Vec<SelectionMethod> {
-    let union = InfiniteHip { reduction: HeadReduction::Union, ..Preset::FiveK.into() };
+    let union = InfiniteHip::from(Preset::FiveK).with_reduction(HeadReduction::Union);
     let mut methods: Vec<SelectionMethod> = Preset::ALL.into_iter().map(SelectionMethod::from).collect();
-    methods.extend([Hip::default().into(), Hip::decode().into(), Hip { top_k: 4096, ..Hip::default() }.into()]);
+    methods.extend([Hip::default().into(), Hip::decode().into(), Hip::default().with_top_k(4096).into()]);
     methods.push(union.into());
     methods
 }
@@ -169,7 +169,7 @@ proptest! {
         // What needs more than a binding is an error that says so; most of these do not.
         let shape = AttentionShape { seq_len_q: shape.seq_len_q.min(2000), ..shape };
         let problem = SelectionProblem::new(shape, DType::F16, methods()[method].clone())
-            .granularity(Granularity::ALL[sets]);
+            .with_granularity(Granularity::ALL[sets]);
         for tier in Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok()) {
             let plan = match SelectionPlan::with_tier(&problem, caps, tier) {
                 Ok(plan) => plan,
@@ -191,7 +191,7 @@ proptest! {
                 prop_assert!(bytes <= caps.max_storage_binding_bytes, "{}", what);
             }
             // Attention to the lists is planned as any other.
-            let attention = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal).selected_blocks(problem.blocks());
+            let attention = AttentionProblem::new(shape, DType::F16).with_mask(Mask::Causal).with_blocks(problem.blocks());
             if let Ok(plan) = AttentionPlan::with_tier(&attention, caps, tier) {
                 prop_assert!(plan.dispatches().len() <= 2 && plan.workspace_bytes() <= 33 << 20, "{}\n{}", what, plan);
             }
@@ -237,7 +237,7 @@ fn long_contexts_need_next_to_no_workspace() {
                 head_dim: 128,
                 head_dim_v: 128,
             };
-            let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
+            let problem = AttentionProblem::new(shape, DType::F16).with_mask(Mask::Causal);
             let plan = AttentionPlan::new(&problem, &caps).unwrap();
             assert!(plan.workspace_bytes() <= 33 << 20, "{name}\n{plan}");
         }
@@ -281,7 +281,7 @@ fn plans_print_as_the_golden_table() {
             (shape(512, 512, 8, 64), DType::F32),
             (shape(1, 4096, 8, 256), DType::BF16),
         ] {
-            let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal).with_lse();
+            let problem = AttentionProblem::new(shape, dtype).with_mask(Mask::Causal).with_lse();
             let plan = AttentionPlan::new(&problem, &caps).unwrap();
             writeln!(table, "\n{name}\n{plan}").unwrap();
         }
@@ -290,8 +290,8 @@ fn plans_print_as_the_golden_table() {
     for (name, caps) in devices().iter().filter(|(name, _)| ["WebGPU defaults", devices()[8].0].contains(name)) {
         for (seq_len_q, num_q_heads) in [(4096, 32), (8, 32), (1, 32)] {
             let problem =
-                AttentionProblem::new(shape(seq_len_q, 4096, num_q_heads, 128), DType::BF16).mask(Mask::Causal);
-            let plan = AttentionPlan::new(&problem.with_lse().bf16_by_f16_matrices(), caps).unwrap();
+                AttentionProblem::new(shape(seq_len_q, 4096, num_q_heads, 128), DType::BF16).with_mask(Mask::Causal);
+            let plan = AttentionPlan::new(&problem.with_lse().with_bf16_by_f16_matrices(), caps).unwrap();
             writeln!(table, "\n{name}\n{plan}").unwrap();
         }
     }
@@ -299,8 +299,8 @@ fn plans_print_as_the_golden_table() {
         for method in [Hip::decode().into(), SelectionMethod::from(Preset::ThreeK)] {
             let problem = SelectionProblem::new(shape(1, 65536, 32, 128), DType::F16, method);
             let plan = SelectionPlan::new(&problem, caps).unwrap();
-            let attention = AttentionProblem::new(*problem.shape(), DType::F16).mask(Mask::Causal);
-            let sparse = AttentionPlan::new(&attention.selected_blocks(problem.blocks()), caps).unwrap();
+            let attention = AttentionProblem::new(*problem.shape(), DType::F16).with_mask(Mask::Causal);
+            let sparse = AttentionPlan::new(&attention.with_blocks(problem.blocks()), caps).unwrap();
             writeln!(table, "\n{name}\n{plan}\n{sparse}").unwrap();
         }
     }

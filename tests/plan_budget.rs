@@ -27,7 +27,7 @@ fn walks(problem: &AttentionProblem, tiling: Tiling, software: bool) -> Vec<u64>
     while let Some(row_tile) = if from_front { row_tiles.pop_front() } else { row_tiles.pop_back() } {
         from_front = software && !from_front;
         let tile_rows = row_tile * tiling.tile_q()..rows.min((row_tile + 1) * tiling.tile_q());
-        let seen = tile_rows.map(|row| problem.visible_keys().visible(row / group, shape.seq_len_q, shape.seq_len_kv));
+        let seen = tile_rows.map(|row| problem.mask().visible(row / group, shape.seq_len_q, shape.seq_len_kv));
         let (begin, end) = seen.fold((u32::MAX, 0), |(begin, end), keys| (begin.min(keys.start), end.max(keys.end)));
         let tiles = end.saturating_sub(begin).div_ceil(tiling.tile_kv());
         let border = |split: u32| tiles * split / tiling.num_splits;
@@ -104,9 +104,9 @@ proptest! {
     ) {
         let budget = DispatchBudget::new(1 << dispatch, 1 << workgroup);
         let caps = caps(budget, software);
-        let problem = AttentionProblem::new(shape, DType::F32).mask(mask);
+        let problem = AttentionProblem::new(shape, DType::F32).with_mask(mask);
         let chosen = AttentionPlan::new(&problem, &caps).unwrap().tiling();
-        let tiling = Tiling { num_splits: splits, ..chosen };
+        let tiling = chosen.with_num_splits(splits);
         let plan = match AttentionPlan::with_tiling(&problem, &caps, Tier::Baseline, tiling) {
             Ok(plan) => plan,
             // Partial results of many rows.
@@ -187,7 +187,7 @@ fn kernels_do_not_depend_on_a_clock() {
                 head_dim: 128,
                 head_dim_v: 128,
             };
-            let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
+            let problem = AttentionProblem::new(shape, DType::F16).with_mask(Mask::Causal);
             let plans = budgets.map(|budget| AttentionPlan::new(&problem, &caps(budget, false)).unwrap());
             for plan in &plans {
                 assert_eq!(plan.tiling(), plans[0].tiling(), "{plan}");
@@ -214,7 +214,7 @@ fn ten_million_keys() {
             head_dim: 128,
             head_dim_v: 128,
         };
-        let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
+        let problem = AttentionProblem::new(shape, DType::F16).with_mask(Mask::Causal);
         let mut caps = caps(budget, software);
         caps.max_storage_binding_bytes = 1 << 34;
         let plan = AttentionPlan::new(&problem, &caps).unwrap();
@@ -271,7 +271,7 @@ fn absurd_sizes_are_refused_at_once() {
                 for budget in [DispatchBudget::DEFAULT, DispatchBudget::new(1, 1), DispatchBudget::UNLIMITED] {
                     let caps = caps(budget, software);
                     let begin = std::time::Instant::now();
-                    let problem = AttentionProblem::new(shape(sizes), DType::F32).mask(mask);
+                    let problem = AttentionProblem::new(shape(sizes), DType::F32).with_mask(mask);
                     let what = format!("{sizes:?} {mask}");
                     match AttentionPlan::new(&problem, &caps) {
                         Ok(plan) => assert!(plan.dispatches()[0].stretches.len() <= 1 << 22, "{what}"),

@@ -55,7 +55,7 @@ fn searches_take_what_they_took() {
 #[test]
 fn decoding_takes_what_its_bytes_take() {
     for (keys, heads, megabytes) in [(16384, [32, 32], 268.4), (131_072, [32, 8], 536.9), (65536, [1, 1], 33.6)] {
-        let problem = AttentionProblem::new(shape([1, keys], heads), DType::F16).mask(Mask::Causal);
+        let problem = AttentionProblem::new(shape([1, keys], heads), DType::F16).with_mask(Mask::Causal);
         let plan = AttentionPlan::new(&problem, &h100()).unwrap();
         assert_eq!(plan.dispatches().len(), 2);
         let time = us(plan.estimated_time(&DeviceSpeed::H100));
@@ -74,18 +74,18 @@ fn crossovers_are_where_the_estimates_meet() {
             SelectionProblem::new(shape([queries, 1], heads), DType::F16, Hip::decode()),
             SelectionProblem::new(shape([queries, 1], heads), DType::F16, Preset::ThreeK),
             SelectionProblem::new(shape([queries, 1], heads), DType::F32, Hip::default())
-                .granularity(Granularity::KvHead),
+                .with_granularity(Granularity::KvHead),
         ] {
             let crossover = SelectionPlan::crossover(&selection, &h100()).unwrap();
             let faster = |keys| {
                 let shape = shape([queries, keys], heads);
-                let dense = AttentionProblem::new(shape, selection.dtype()).mask(Mask::Causal);
+                let dense = AttentionProblem::new(shape, selection.dtype()).with_mask(Mask::Causal);
                 let of = |problem: &AttentionProblem| {
                     AttentionPlan::new(problem, &h100()).unwrap().estimated_time(&DeviceSpeed::H100)
                 };
                 let at = SelectionProblem::new(shape, selection.dtype(), selection.method().clone())
-                    .granularity(selection.blocks().granularity);
-                let sparse = of(&dense.clone().selected_blocks(at.blocks()));
+                    .with_granularity(selection.blocks().granularity);
+                let sparse = of(&dense.clone().with_blocks(at.blocks()));
                 SelectionPlan::new(&at, &h100()).unwrap().estimated_time(&DeviceSpeed::H100) + sparse < of(&dense)
             };
             assert!(crossover < AttentionProblem::MAX_SEQ_LEN && crossover.is_multiple_of(1024), "{crossover}");
@@ -104,10 +104,10 @@ fn crossovers_follow_heads_and_memory() {
     };
     let (many, few) = (of([32, 32], DeviceSpeed::H100), of([2, 2], DeviceSpeed::H100));
     assert!(many <= 32768 && few > many, "{many} {few}");
-    let slow = DeviceSpeed { bytes_per_us: 300_000, ..DeviceSpeed::H100 };
+    let slow = DeviceSpeed::H100.with_bytes_per_us(300_000);
     assert!(of([2, 2], slow) < few);
     // Nothing is gained where waiting takes forever.
-    assert_eq!(of([2, 2], DeviceSpeed { trip_ns: 1 << 40, ..DeviceSpeed::H100 }), AttentionProblem::MAX_SEQ_LEN);
+    assert_eq!(of([2, 2], DeviceSpeed::H100.with_trip_ns(1 << 40)), AttentionProblem::MAX_SEQ_LEN);
 }
 
 /// Software devices keep what was measured; a method that nobody can run stays an error.
@@ -119,6 +119,6 @@ fn software_devices_keep_measured_crossovers() {
         let expected = problem.method().crossover(queries);
         assert_eq!(SelectionPlan::crossover(&problem, &software).unwrap(), expected);
     }
-    let wrong = SelectionProblem::new(shape([1, 1], [1, 1]), DType::F32, Hip { top_k: 3, ..Hip::default() });
+    let wrong = SelectionProblem::new(shape([1, 1], [1, 1]), DType::F32, Hip::default().with_top_k(3));
     assert!(matches!(SelectionPlan::crossover(&wrong, &h100()), Err(Error::Invalid { field: "top_k", .. })));
 }

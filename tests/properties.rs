@@ -43,8 +43,15 @@ fn gather(tensor: &HostTensor, from: &[usize], heads: &[usize]) -> HostTensor {
 }
 
 fn tilings() -> impl Strategy<Value = CpuTiling> {
-    (1..9u32, 1..9u32, 1..20u32, prop_oneof![Just(0u32), Just(1000)])
-        .prop_map(|(tile_q, tile_kv, split_kv, stream_rows)| CpuTiling { tile_q, tile_kv, split_kv, stream_rows })
+    (1..9u32, 1..9u32, 1..20u32, prop_oneof![Just(0u32), Just(1000)]).prop_map(
+        |(tile_q, tile_kv, split_kv, stream_rows)| {
+            CpuTiling::default()
+                .with_tile_q(tile_q)
+                .with_tile_kv(tile_kv)
+                .with_split_kv(split_kv)
+                .with_stream_rows(stream_rows)
+        },
+    )
 }
 
 prop_compose! {
@@ -81,17 +88,14 @@ proptest! {
             let mut part = case.clone();
             part.shape.seq_len_kv = keys.len() as u32;
             [part.k, part.v] = [&case.k, &case.v].map(|tensor| gather(tensor, &keys, &heads));
-            let AttentionOutput { out, lse } = part.attend(&tiling);
+            let AttentionOutput { out, lse, .. } = part.attend(&tiling);
             outs.extend(out.into_data());
             lses.extend(lse.into_data());
         }
         let num_rows = case.shape.batch_size * case.shape.seq_len_q * case.shape.num_q_heads;
         let problem = MergeProblem { num_parts: 2, num_rows, head_dim_v: case.shape.head_dim_v };
         let (out, lse) = cpu::merge(&problem, &outs, &lses).unwrap();
-        let merged = AttentionOutput {
-            out: HostTensor::new(case.shape.out(), out).unwrap(),
-            lse: HostTensor::new(case.shape.lse(), lse).unwrap(),
-        };
+        let merged = AttentionOutput::new(HostTensor::new(case.shape.out(), out).unwrap(), HostTensor::new(case.shape.lse(), lse).unwrap());
         close(&case.shape, &merged, &case.attend(&tiling))?;
     }
 

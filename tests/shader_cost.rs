@@ -35,9 +35,9 @@ fn attention_of_heads_128_wide() {
             head_dim: 128,
             head_dim_v: 128,
         };
-        let mut problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal);
+        let mut problem = AttentionProblem::new(shape, dtype).with_mask(Mask::Causal);
         if dtype == DType::BF16 {
-            problem = problem.bf16_by_f16_matrices();
+            problem = problem.with_bf16_by_f16_matrices();
         } else {
             assert_eq!(AttentionPlan::best_tier(&problem, &matrix_gpu()), Tier::Matrix);
         }
@@ -105,7 +105,7 @@ fn prompt(head_dim: u32) -> AttentionShape {
 #[test]
 fn exponents_of_heads() {
     let shape = prompt(128);
-    let problem = AttentionProblem::new(shape, DType::BF16).bf16_by_f16_matrices();
+    let problem = AttentionProblem::new(shape, DType::BF16).with_bf16_by_f16_matrices();
     let plan = AttentionPlan::new(&problem, &matrix_gpu()).unwrap();
     let finding = &plan.dispatches()[0];
     assert_eq!((finding.kernel().name(), plan.dispatches().len()), ("find_exponents", 2), "{plan}");
@@ -132,7 +132,8 @@ fn prompts_in_staged_tiles() {
     for (head_dim, least) in [(64, 16), (128, 16), (256, 10)] {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             let shape = prompt(head_dim);
-            let plan = AttentionPlan::new(&AttentionProblem::new(shape, dtype).mask(Mask::Causal), &gpu()).unwrap();
+            let plan =
+                AttentionPlan::new(&AttentionProblem::new(shape, dtype).with_mask(Mask::Causal), &gpu()).unwrap();
             let (tiling, what) = (plan.tiling(), format!("{plan}"));
             assert_eq!(tiling.sharing, Sharing::Tiles, "{what}");
             let specialization = &plan.dispatches()[0].specialization;
@@ -193,7 +194,7 @@ fn decoding_loads_rows_side_by_side() {
             head_dim: 128,
             head_dim_v: 128,
         };
-        let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal);
+        let problem = AttentionProblem::new(shape, dtype).with_mask(Mask::Causal);
         let plan = AttentionPlan::new(&problem, &matrix_gpu()).unwrap();
         let tiling = plan.tiling();
         assert_eq!((tiling.sharing, tiling.lanes, tiling.keys), (Sharing::Columns, lanes, keys), "{plan}");
@@ -231,7 +232,7 @@ fn splits_follow_the_keys() {
             head_dim: 128,
             head_dim_v: 128,
         };
-        AttentionPlan::new(&AttentionProblem::new(shape, DType::F16).mask(mask), &matrix_gpu()).unwrap()
+        AttentionPlan::new(&AttentionProblem::new(shape, DType::F16).with_mask(mask), &matrix_gpu()).unwrap()
     };
     assert_eq!(plan(1, 1 << 20, Mask::Causal).tiling().num_splits, 1024);
     assert_eq!(plan(32, 4096, Mask::Causal).tiling().num_splits, 32);

@@ -10,7 +10,7 @@ use wattn::tune::{
 };
 use wattn::{
     AttentionClass, AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Hip, Mask, SelectionClass,
-    SelectionPlan, SelectionProblem, SelectionTiling, Sharing, Tier, Tiling, TunedAt, Tuning,
+    SelectionPlan, SelectionProblem, Tier, Tiling, TunedAt, Tuning,
 };
 
 fn shape(seq_len_q: u32, seq_len_kv: u32) -> AttentionShape {
@@ -26,7 +26,7 @@ fn shape(seq_len_q: u32, seq_len_kv: u32) -> AttentionShape {
 }
 
 fn problem(seq_len_q: u32, seq_len_kv: u32) -> AttentionProblem {
-    AttentionProblem::new(shape(seq_len_q, seq_len_kv), DType::F16).mask(Mask::Causal)
+    AttentionProblem::new(shape(seq_len_q, seq_len_kv), DType::F16).with_mask(Mask::Causal)
 }
 
 fn selection(seq_len_kv: u32) -> SelectionProblem {
@@ -87,11 +87,11 @@ fn candidates_are_what_the_device_takes_each_once() {
     let start = starts[0];
     let has = |of: &[Candidate<Tiling>], wanted: Tiling| of.iter().any(|candidate| candidate.tiling == wanted);
     for (rows, groups) in [(16, 4), (16, 8), (32, 4), (32, 8)] {
-        assert!(has(&starts, Tiling { rows, groups, ..start.tiling }), "{starts:?}");
+        assert!(has(&starts, start.tiling.with_rows(rows).with_groups(groups)), "{starts:?}");
     }
     let around = attention_neighbours(&problem(512, 4096), &caps, start);
     for keys in [start.tiling.keys / 2, 2 * start.tiling.keys] {
-        assert!(has(&around, Tiling { keys, ..start.tiling }), "{around:?}");
+        assert!(has(&around, start.tiling.with_keys(keys)), "{around:?}");
     }
 }
 
@@ -99,16 +99,16 @@ fn candidates_are_what_the_device_takes_each_once() {
 fn classes_tell_apart_what_tiles_differently() {
     let class = AttentionClass::of(&problem(512, 4096));
     assert_eq!(class, AttentionClass::of(&problem(500, 4000)), "the same powers of two");
-    assert_eq!(class, AttentionClass::of(&problem(512, 4096).with_lse().out_dtype(DType::F32)));
+    assert_eq!(class, AttentionClass::of(&problem(512, 4096).with_lse().with_out_dtype(DType::F32)));
     assert_eq!(class, AttentionClass::of(&problem(512, 2049)));
     for other in [
         problem(512, 4097),
         problem(512, 2048),
         problem(256, 4096),
-        problem(512, 4096).mask(Mask::Full),
-        AttentionProblem::new(shape(512, 4096), DType::F32).mask(Mask::Causal),
-        AttentionProblem::new(AttentionShape { head_dim: 32, ..shape(512, 4096) }, DType::F16).mask(Mask::Causal),
-        problem(512, 4096).selected_blocks(selection(4096).blocks()),
+        problem(512, 4096).with_mask(Mask::Full),
+        AttentionProblem::new(shape(512, 4096), DType::F32).with_mask(Mask::Causal),
+        AttentionProblem::new(AttentionShape { head_dim: 32, ..shape(512, 4096) }, DType::F16).with_mask(Mask::Causal),
+        problem(512, 4096).with_blocks(selection(4096).blocks()),
     ] {
         assert_ne!(class, AttentionClass::of(&other), "{}", AttentionClass::of(&other));
     }
@@ -121,12 +121,11 @@ fn plans_take_what_was_measured_and_only_that() {
     let (caps, asked) = (matrix_gpu(), problem(512, 4096));
     let untuned = AttentionPlan::new(&asked, &caps).unwrap();
     assert!(!untuned.is_tuned() && !untuned.to_string().contains("measured"));
-    let tiling = Tiling { lanes: 16, rows: 2, keys: 4, groups: 2, num_splits: 1, sharing: Sharing::Keys };
+    let tiling = Tiling::new(16, 2, 4, 2);
     let mut tuning = Tuning::new();
     assert!(tuning.is_empty());
     tuning.set_attention(AttentionClass::of(&asked), Tier::Baseline, tiling);
-    let of_selection =
-        SelectionTiling { max_searches: 7, ..SelectionPlan::new(&selection(8192), &caps).unwrap().tiling() };
+    let of_selection = SelectionPlan::new(&selection(8192), &caps).unwrap().tiling().with_max_searches(7);
     let tier = SelectionPlan::best_tier(&selection(8192), &caps);
     tuning.set_selection(SelectionClass::of(&selection(8192)), tier, of_selection);
     assert_eq!(tuning.len(), 2);
@@ -139,7 +138,7 @@ fn plans_take_what_was_measured_and_only_that() {
     // A tier that is forced keeps its own tiling, and so does a problem of another class.
     let forced = AttentionPlan::with_tier(&asked, &tuned_caps, Tier::Subgroup).unwrap();
     assert_eq!(forced, AttentionPlan::with_tier(&asked, &caps, Tier::Subgroup).unwrap());
-    let other = problem(512, 4096).mask(Mask::Full);
+    let other = problem(512, 4096).with_mask(Mask::Full);
     assert_eq!(AttentionPlan::new(&other, &tuned_caps).unwrap(), AttentionPlan::new(&other, &caps).unwrap());
     // Taken away again.
     assert_eq!(AttentionPlan::new(&asked, &tuned_caps.with_tuning(Tuning::new())).unwrap(), untuned);
@@ -149,7 +148,7 @@ fn plans_take_what_was_measured_and_only_that() {
 fn measured(classes: &[(&AttentionProblem, u32)]) -> DeviceCaps {
     let mut tuning = Tuning::new();
     for (problem, keys) in classes {
-        let tiling = Tiling { lanes: 16, rows: 1, keys: *keys, groups: 4, num_splits: 1, sharing: Sharing::Keys };
+        let tiling = Tiling::new(16, 1, *keys, 4);
         tuning.set_attention(AttentionClass::of(problem), Tier::Baseline, tiling);
     }
     matrix_gpu().with_tuning(tuning)
@@ -179,10 +178,10 @@ fn sizes_that_were_not_measured_take_the_nearest_that_were() {
     assert_eq!(taken(&problem(1, 4096), &prompts), None);
     assert_eq!(taken(&problem(64, 4096), &measured(&[(&problem(1, 4096), 12)])), None);
     // Nor do other types, widths and masks.
-    let other = AttentionProblem::new(shape(512, 8192), DType::F32).mask(Mask::Causal);
+    let other = AttentionProblem::new(shape(512, 8192), DType::F32).with_mask(Mask::Causal);
     assert_eq!(taken(&other, &prompts), None);
-    assert_eq!(taken(&problem(512, 8192).mask(Mask::Full), &prompts), None);
-    assert_eq!(taken(&problem(512, 8192).selected_blocks(selection(8192).blocks()), &prompts), None);
+    assert_eq!(taken(&problem(512, 8192).with_mask(Mask::Full), &prompts), None);
+    assert_eq!(taken(&problem(512, 8192).with_blocks(selection(8192).blocks()), &prompts), None);
 
     let plan = AttentionPlan::new(&problem(16_384, 16_384), &caps).unwrap();
     assert!(plan.is_tuned() && plan.to_string().contains("baseline: measured at a neighbouring size, tiles"), "{plan}");
@@ -191,11 +190,12 @@ fn sizes_that_were_not_measured_take_the_nearest_that_were() {
 #[test]
 fn what_a_neighbour_does_not_fit_goes_to_the_next_one() {
     // Eight rows a group where there are four.
-    let few = |rows| Tiling { lanes: 16, rows, keys: 4, groups: 4, num_splits: 7, sharing: Sharing::Keys };
+    let few = |rows| Tiling::new(16, rows, 4, 4).with_num_splits(7);
     let mut tuning = Tuning::new();
     let group_of_16 = AttentionShape { num_q_heads: 16, num_kv_heads: 1, ..shape(1, 8192) };
-    let wide = AttentionProblem::new(group_of_16, DType::F16).mask(Mask::Causal);
-    let narrow = AttentionProblem::new(AttentionShape { num_q_heads: 2, ..group_of_16 }, DType::F16).mask(Mask::Causal);
+    let wide = AttentionProblem::new(group_of_16, DType::F16).with_mask(Mask::Causal);
+    let narrow =
+        AttentionProblem::new(AttentionShape { num_q_heads: 2, ..group_of_16 }, DType::F16).with_mask(Mask::Causal);
     tuning.set_attention(AttentionClass::of(&wide), Tier::Baseline, few(16));
     let one_of_two = |tuning: &Tuning| {
         let caps = matrix_gpu().with_tuning(tuning.clone());
@@ -204,17 +204,17 @@ fn what_a_neighbour_does_not_fit_goes_to_the_next_one() {
     };
     assert_eq!(one_of_two(&tuning), None, "16 rows for two");
     let far = AttentionProblem::new(AttentionShape { seq_len_kv: 1 << 20, ..*narrow.shape() }, DType::F16);
-    tuning.set_attention(AttentionClass::of(&far.mask(Mask::Causal)), Tier::Baseline, few(2));
+    tuning.set_attention(AttentionClass::of(&far.with_mask(Mask::Causal)), Tier::Baseline, few(2));
     let tiling = one_of_two(&tuning).unwrap();
     // Tiles are those that were measured; splits follow the keys.
-    assert_eq!(Tiling { num_splits: 7, ..tiling }, few(2));
+    assert_eq!(tiling.with_num_splits(7), few(2));
     assert_ne!(tiling.num_splits, 7);
     // Where rows alone differ, splits were measured too.
     let mut tuning = Tuning::new();
     tuning.set_attention(AttentionClass::of(&wide), Tier::Baseline, few(1));
     assert_eq!(one_of_two(&tuning), Some(few(1)));
     // What the device does not take is none.
-    tuning.set_attention(AttentionClass::of(&wide), Tier::Baseline, Tiling { lanes: 3, ..few(1) });
+    tuning.set_attention(AttentionClass::of(&wide), Tier::Baseline, few(1).with_lanes(3));
     assert_eq!(one_of_two(&tuning), None);
 }
 
@@ -224,7 +224,7 @@ fn selections_take_the_nearest_too() {
     let tier = SelectionPlan::best_tier(&selection(8192), &caps);
     let of = |max_searches, keys: u32| {
         let tiling = SelectionPlan::new(&selection(keys), &caps).unwrap().tiling();
-        (SelectionClass::of(&selection(keys)), SelectionTiling { max_searches, ..tiling })
+        (SelectionClass::of(&selection(keys)), tiling.with_max_searches(max_searches))
     };
     let mut tuning = Tuning::new();
     for (class, tiling) in [of(7, 8192), of(9, 131_072)] {
@@ -248,10 +248,7 @@ fn selections_take_the_nearest_too() {
 
 #[test]
 fn tables_are_kept_by_device_and_merge() {
-    let (class, tiling) = (
-        AttentionClass::of(&problem(1, 4096)),
-        Tiling { lanes: 8, rows: 1, keys: 4, groups: 4, num_splits: 3, sharing: Sharing::Keys },
-    );
+    let (class, tiling) = (AttentionClass::of(&problem(1, 4096)), Tiling::new(8, 1, 4, 4).with_num_splits(3));
     let mut table = TuningTable::new();
     table.set_attention(&key("a"), entry(class, Tier::Baseline, tiling));
     table.set_attention(&key("a"), entry(class, Tier::Subgroup, tiling));
@@ -296,19 +293,12 @@ fn broken_tables_are_errors_and_nonsense_in_them_is_not_taken() {
     for tier in Tier::ALL {
         for number in numbers {
             let tilings = [
-                Tiling { lanes: number, ..sane },
-                Tiling { rows: number, ..sane },
-                Tiling { keys: number, ..sane },
-                Tiling { groups: number, ..sane },
-                Tiling { num_splits: number, ..sane },
-                Tiling {
-                    lanes: number,
-                    rows: number,
-                    keys: number,
-                    groups: number,
-                    num_splits: number,
-                    sharing: Sharing::Keys,
-                },
+                sane.with_lanes(number),
+                sane.with_rows(number),
+                sane.with_keys(number),
+                sane.with_groups(number),
+                sane.with_num_splits(number),
+                Tiling::new(number, number, number, number).with_num_splits(number),
             ];
             for tiling in tilings {
                 let mut tuning = Tuning::new();
@@ -318,12 +308,12 @@ fn broken_tables_are_errors_and_nonsense_in_them_is_not_taken() {
             }
             let tiling = selecting.tiling();
             let tilings = [
-                SelectionTiling { lanes: number, ..tiling },
-                SelectionTiling { rows: number, ..tiling },
-                SelectionTiling { search_groups: number, ..tiling },
-                SelectionTiling { score_groups: number, ..tiling },
-                SelectionTiling { top_k_size: number, ..tiling },
-                SelectionTiling { max_searches: number, ..tiling },
+                tiling.with_lanes(number),
+                tiling.with_rows(number),
+                tiling.with_search_groups(number),
+                tiling.with_score_groups(number),
+                tiling.with_top_k_size(number),
+                tiling.with_max_searches(number),
             ];
             for tiling in tilings {
                 let mut tuning = Tuning::new();

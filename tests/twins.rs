@@ -12,10 +12,10 @@ use wattn::{
 };
 
 /// Tiles of 4 rows and 16 keys.
-const TINY: Tiling = Tiling { lanes: 4, rows: 2, keys: 4, groups: 2, num_splits: 1, sharing: Sharing::Keys };
+const TINY: Tiling = Tiling::new(4, 2, 4, 2);
 
 /// Tiles of 3 rows and 16 keys.
-const TINY_COLUMNS: Tiling = Tiling { lanes: 4, rows: 3, keys: 4, groups: 4, num_splits: 1, sharing: Sharing::Columns };
+const TINY_COLUMNS: Tiling = Tiling::new(4, 3, 4, 4).with_sharing(Sharing::Columns);
 
 fn plan<T: Element>(case: &Case<T>, tiling: Tiling) -> AttentionPlan {
     let mut problem = case.problem().with_lse();
@@ -32,7 +32,7 @@ fn split<T: Element>(case: &Case<T>, plan: &AttentionPlan) -> AttentionOutput {
     let num_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
     let problem = MergeProblem { num_parts: plan.tiling().num_splits, num_rows, head_dim_v: shape.head_dim_v };
     let (out, lse) = twins::merge_splits(&problem, &partials.out, &partials.lse).unwrap();
-    AttentionOutput { out: HostTensor::new(shape.out(), out).unwrap(), lse: HostTensor::new(shape.lse(), lse).unwrap() }
+    AttentionOutput::new(HostTensor::new(shape.out(), out).unwrap(), HostTensor::new(shape.lse(), lse).unwrap())
 }
 
 fn check<T: Element>(case: &Case<T>, tiling: Tiling) {
@@ -42,7 +42,7 @@ fn check<T: Element>(case: &Case<T>, tiling: Tiling) {
     let prefill = plan(case, tiling);
     case.check_with(&twins::attend_prefill(&prefill, &case.inputs()).unwrap(), exp, &format!("{case:?} {tiling:?}"));
     for num_splits in [2, 3, 7] {
-        let tiling = Tiling { num_splits, ..tiling };
+        let tiling = tiling.with_num_splits(num_splits);
         case.check_with(&split(case, &plan(case, tiling)), exp, &format!("{case:?} {tiling:?}"));
     }
 }
@@ -68,7 +68,7 @@ fn every_tiling() {
         for rows in [1, 4, 8] {
             for keys in [4, 8, 16] {
                 for sharing in [Sharing::Keys, Sharing::Tiles] {
-                    check(&case, Tiling { lanes, rows, keys, groups: 1, num_splits: 1, sharing });
+                    check(&case, Tiling::new(lanes, rows, keys, 1).with_sharing(sharing));
                 }
             }
         }
@@ -84,7 +84,7 @@ fn every_tiling_of_columns() {
             for keys in [1, 3, 4] {
                 for groups in [1, 5] {
                     let sharing = Sharing::Columns;
-                    check(&case, Tiling { lanes, rows, keys, groups, num_splits: 1, sharing });
+                    check(&case, Tiling::new(lanes, rows, keys, groups).with_sharing(sharing));
                 }
             }
         }
@@ -119,7 +119,7 @@ fn lengths_of_their_own_never_read_past_the_end() {
 #[test]
 fn empty_splits_say_so() {
     let case = Case::<f32>::random(shape(1, [1, 33], [1, 1]), Mask::Full, 5);
-    let plan = plan(&case, Tiling { num_splits: 7, ..TINY });
+    let plan = plan(&case, TINY.with_num_splits(7));
     let partials = twins::attend_decode(&plan, &case.inputs()).unwrap();
     let empty: Vec<bool> = partials.lse.iter().map(|&lse| lse == LSE_EMPTY).collect();
     // Three tiles of 16 keys: those that end at split 7 / 3, 14 / 3 and 7, rounded up.

@@ -18,7 +18,8 @@ pub fn targets() -> Vec<(String, Target)> {
     names.retain(|name| name.to_lowercase().contains(&wanted));
     names.dedup();
     let open = |name: &String| {
-        let context = Context::request_blocking(&ContextOptions::default().adapter_name(name)).expect("it was there");
+        let context =
+            Context::request_blocking(&ContextOptions::default().with_adapter_name(name)).expect("it was there");
         println!("{}", context.describe());
         (short_name(name), Target::best(context))
     };

@@ -27,14 +27,14 @@ fn main() -> LmResult<()> {
     let prompt = model.tokenizer().encode_prompt(&text)?;
     let capacity = (prompt.len() + TOKENS) as u32;
     for (name, attention) in [("dense", LayerAttention::Dense), ("HiP", LayerAttention::select(Hip::decode()))] {
-        let options = SessionOptions::new(model.config(), capacity).attention(&attention, 1);
+        let options = SessionOptions::new(model.config(), capacity).with_attention(&attention, 1);
         let mut session = Session::new(&model, &engine, &options)?;
         session.read(&prompt)?;
         print!("\n[{name}] {text}");
         let mut stream = TextStream::after(model.tokenizer(), &prompt)?;
         let mut failed = None;
         let begin = Instant::now();
-        session.generate(TOKENS, &Sampling { temperature: 0.7, ..Sampling::GREEDY }, |token| {
+        session.generate(TOKENS, &Sampling::GREEDY.with_temperature(0.7), |token| {
             match stream.push(token) {
                 Ok(piece) => print!("{piece}"),
                 Err(error) => failed = Some(error),

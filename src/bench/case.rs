@@ -121,7 +121,7 @@ impl Case {
     pub fn dense(series: Series, sizes: Sizes, width: u32, dtype: DType) -> Self {
         let shape = shape(sizes, width);
         let storage = if dtype == DType::F32 { String::new() } else { format!("-{dtype}") };
-        let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal).with_lse().aligned_rows();
+        let problem = AttentionProblem::new(shape, dtype).with_mask(Mask::Causal).with_lse().with_aligned_rows();
         Self { series, name: format!("{}{storage}", size_name(&shape)), problem, selection: None }
     }
 
@@ -148,7 +148,7 @@ impl Case {
     /// The same with lists that the query heads of a KV head share.
     #[must_use]
     fn shared(mut self) -> Self {
-        self.selection = self.selection.map(|selection| selection.granularity(Granularity::KvHead));
+        self.selection = self.selection.map(|selection| selection.with_granularity(Granularity::KvHead));
         self
     }
 
@@ -185,7 +185,7 @@ impl Case {
     /// Attention to what the selection gives.
     #[must_use]
     pub fn sparse_problem(&self) -> Option<AttentionProblem> {
-        self.selection.as_ref().map(|selection| self.problem.clone().selected_blocks(selection.blocks()))
+        self.selection.as_ref().map(|selection| self.problem.clone().with_blocks(selection.blocks()))
     }
 
     /// What is timed, in the order in which it is.
@@ -220,10 +220,11 @@ impl Case {
             return self.clone();
         }
         let narrow = AttentionShape { head_dim: width, head_dim_v: width, ..shape };
-        let problem = AttentionProblem::new(narrow, self.problem.dtype()).mask(Mask::Causal).with_lse().aligned_rows();
+        let problem =
+            AttentionProblem::new(narrow, self.problem.dtype()).with_mask(Mask::Causal).with_lse().with_aligned_rows();
         let selection = self.selection.as_ref().map(|selection| {
             scaled(SelectionProblem::new(narrow, selection.dtype(), selection.method().clone()))
-                .granularity(selection.blocks().granularity)
+                .with_granularity(selection.blocks().granularity)
         });
         let name = self.name.replace(&size_name(&shape), &size_name(&narrow));
         Self { series: self.series, name, problem, selection }
@@ -233,7 +234,7 @@ impl Case {
 /// A power of two as scale: it ranks candidates as any other does, and keeps scores exact, so that every device must
 /// give the very lists that the oracle gives.
 fn scaled(selection: SelectionProblem) -> SelectionProblem {
-    selection.selection_scale(0.125)
+    selection.with_selection_scale(0.125)
 }
 
 const fn shape([num_q_heads, num_kv_heads, seq_len_q, seq_len_kv]: Sizes, width: u32) -> AttentionShape {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Case;
 use super::inputs::Tensors;
 use crate::{
-    AttentionOutput, AttentionProblem, AttentionShape, DType, Error, HostBlocks, HostInputs, HostTensor, Result,
+    AttentionOutput, AttentionProblem, AttentionShape, DType, Error, HostBlockLists, HostInputs, HostTensor, Result,
     SelectionInputs, SelectionMethod, SelectionProblem, cpu,
 };
 
@@ -79,7 +79,7 @@ pub(crate) fn sampled_rows(shape: &AttentionShape) -> impl Iterator<Item = [u32;
 pub(super) fn check_attention(
     case: &Case,
     tensors: &Tensors,
-    blocks: Option<&HostBlocks>,
+    blocks: Option<&HostBlockLists>,
     got: &AttentionOutput,
 ) -> Check {
     let sparse = case.sparse_problem();
@@ -92,12 +92,12 @@ pub(super) fn check_attention(
 /// add a rounding of each weight, which kernels on matrix units make, and one of out; |v| is at most 1.
 pub(crate) fn bound(problem: &AttentionProblem) -> f64 {
     let rounding = |dtype: DType| if dtype == DType::F32 { 0.0 } else { 2.0 * dtype.unit_roundoff() };
-    5e-6 + rounding(problem.dtype()).max(rounding(problem.stored_out_dtype()))
+    5e-6 + rounding(problem.dtype()).max(rounding(problem.out_dtype()))
 }
 
 /// The lists of the last query block against the oracle's, to the letter: scores are exact, see [`Tensors`]. All lists
 /// against the rules that attention relies on.
-pub(super) fn check_lists(selection: &SelectionProblem, tensors: &Tensors, got: &HostBlocks) -> Result<Check> {
+pub(super) fn check_lists(selection: &SelectionProblem, tensors: &Tensors, got: &HostBlockLists) -> Result<Check> {
     let shape = selection.shape();
     got.validate(&selection.blocks(), shape, None)?;
     let [_, num_sets, q_blocks, _] = got.shape();
@@ -116,8 +116,8 @@ fn last_queries(selection: &SelectionProblem, tensors: &Tensors, first: u32) -> 
     let row = shape.num_q_heads as usize * shape.head_dim as usize;
     let q = HostTensor::new(last.q(), tensors.inputs().q.data()[first as usize * row..].to_vec())?;
     let problem = SelectionProblem::new(last, selection.dtype(), selection.method().clone())
-        .granularity(selection.blocks().granularity)
-        .selection_scale(selection.scale());
+        .with_granularity(selection.blocks().granularity)
+        .with_selection_scale(selection.selection_scale());
     let block_size_q = match selection.method() {
         SelectionMethod::Hip(hip) => hip.block_size_q,
         SelectionMethod::InfiniteHip(method) => method.block_size_q,

@@ -1,7 +1,7 @@
 //! Bytes and operations of a part: what the problem asks for, whatever a kernel does.
 
 use super::{Case, Part};
-use crate::{AttentionProblem, AttentionShape, BlockSelection, HostBlocks, SelectionMethod, SelectionProblem};
+use crate::{AttentionProblem, AttentionShape, BlockListSpec, HostBlockLists, SelectionMethod, SelectionProblem};
 
 /// What a part must move and compute at the least.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Counts {
 impl Counts {
     /// Of one part of a case. Attention to lists counts their keys; without lists, as many as they have room for.
     #[must_use]
-    pub fn new(case: &Case, part: Part, blocks: Option<&HostBlocks>) -> Self {
+    pub fn new(case: &Case, part: Part, blocks: Option<&HostBlockLists>) -> Self {
         let problem = case.problem();
         let Some(selection) = case.selection() else { return Self::dense(problem) };
         let select = || Self::select(selection);
@@ -38,7 +38,7 @@ impl Counts {
     fn dense(problem: &AttentionProblem) -> Self {
         let shape = problem.shape();
         let pairs: u64 = (0..shape.seq_len_q)
-            .map(|query| problem.visible_keys().visible(query, shape.seq_len_q, shape.seq_len_kv).len() as u64)
+            .map(|query| problem.mask().visible(query, shape.seq_len_q, shape.seq_len_kv).len() as u64)
             .sum();
         let heads = u64::from(shape.batch_size) * u64::from(shape.num_q_heads);
         let keys = product(shape.k()) + product(shape.v());
@@ -49,7 +49,7 @@ impl Counts {
     }
 
     /// Each list reads its keys once; together they read no key more often than once.
-    fn attend(problem: &AttentionProblem, selection: &BlockSelection, blocks: Option<&HostBlocks>) -> Self {
+    fn attend(problem: &AttentionProblem, selection: &BlockListSpec, blocks: Option<&HostBlockLists>) -> Self {
         let shape = problem.shape();
         let [_, num_sets, q_blocks, max_blocks] = selection.indices_shape(shape);
         let rows_per_set = u64::from(shape.num_q_heads / num_sets);
@@ -104,7 +104,7 @@ fn product(shape: [u32; 4]) -> u64 {
 fn rows_bytes(problem: &AttentionProblem) -> u64 {
     let shape = problem.shape();
     product(shape.q()) * problem.dtype().size_bytes()
-        + product(shape.out()) * problem.stored_out_dtype().size_bytes()
+        + product(shape.out()) * problem.out_dtype().size_bytes()
         + product(shape.lse()) * 4
 }
 
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn attention_to_lists_counts_their_keys() {
         let case = Case::sparse(Series::SparseDecode, "hip", [2, 2, 1, 131_072], Hip::decode());
-        let blocks = HostBlocks::empty(case.selection().unwrap().blocks().indices_shape(case.problem().shape()));
+        let blocks = HostBlockLists::empty(case.selection().unwrap().blocks().indices_shape(case.problem().shape()));
         let empty = Counts::new(&case, Part::Attend, Some(&blocks));
         let full = Counts::new(&case, Part::Attend, None);
         assert_eq!(empty.operations, 2 * (16 + 256) * 4 * 128);

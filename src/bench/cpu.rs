@@ -6,7 +6,9 @@ use super::clock::Elapsed;
 use super::inputs::Tensors;
 use super::run::{PartPlan, Run};
 use super::{Case, Part, Rotation};
-use crate::{AttentionOutput, AttentionProblem, Element, Error, HostBlocks, HostInputs, Result, SelectionProblem, cpu};
+use crate::{
+    AttentionOutput, AttentionProblem, Element, Error, HostBlockLists, HostInputs, Result, SelectionProblem, cpu,
+};
 
 #[derive(Debug)]
 pub(super) struct CpuRun<T> {
@@ -16,7 +18,7 @@ pub(super) struct CpuRun<T> {
     cycle: u32,
     /// What the stages keep for the next steps.
     cache: cpu::StageCache,
-    blocks: Option<HostBlocks>,
+    blocks: Option<HostBlockLists>,
     output: Option<AttentionOutput>,
 }
 
@@ -84,7 +86,7 @@ impl<T: Element> Run for CpuRun<T> {
         self.output.clone().ok_or(Error::Argument { argument: "part", rule: "was not run yet" })
     }
 
-    fn blocks(&mut self) -> Result<HostBlocks> {
+    fn blocks(&mut self) -> Result<HostBlockLists> {
         self.blocks.clone().ok_or(NOT_SELECTED)
     }
 

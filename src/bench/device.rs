@@ -2,8 +2,8 @@
 
 use super::inputs::Tensors;
 use crate::{
-    AttentionArgs, AttentionOutput, AttentionProblem, AttentionShape, Context, DType, Element, HostTensor, Layout,
-    Result, SelectedBlocks, TensorView, TensorViewMut,
+    AttentionArgs, AttentionOutput, AttentionProblem, AttentionShape, BlockListsView, Context, DType, Element,
+    HostTensor, Layout, Result, TensorView, TensorViewMut,
 };
 
 /// q, k and v.
@@ -70,7 +70,7 @@ pub(crate) struct Outputs {
 
 impl Outputs {
     pub(crate) fn new(ctx: &Context, problem: &AttentionProblem) -> Result<Self> {
-        let (shape, dtype) = (*problem.shape(), problem.stored_out_dtype());
+        let (shape, dtype) = (*problem.shape(), problem.out_dtype());
         let elements = |shape| seq_major(shape).num_elements();
         let out = output(ctx, "wattn.bench.out", elements(shape.out()) * dtype.size_bytes())?;
         let lse = output(ctx, "wattn.bench.lse", elements(shape.lse()) * 4)?;
@@ -81,7 +81,7 @@ impl Outputs {
     pub(crate) fn args<'a>(
         &'a self,
         [q, k, v]: [TensorView<'a>; 3],
-        blocks: Option<SelectedBlocks<'a>>,
+        blocks: Option<BlockListsView<'a>>,
     ) -> AttentionArgs<'a> {
         AttentionArgs::new(q, k, v, TensorViewMut::new(&self.out, self.dtype, seq_major(self.shape.out())))
             .with_blocks(blocks)

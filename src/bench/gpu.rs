@@ -7,10 +7,10 @@ use super::rotation::Rotating;
 use super::run::{PartPlan, Run};
 use super::samples::quantile;
 use super::{Case, Part, Rotation};
-use crate::ops::Lists;
+use crate::ops::BlockListBuffers;
 use crate::{
-    Attention, AttentionOutput, AttentionPlan, AttentionProblem, BoundAttention, BoundSelection, Context, Error,
-    HostBlocks, Result, SelectedBlocks, Selection, SelectionArgs, SelectionPlan, SelectionProblem, Tier,
+    Attention, AttentionOutput, AttentionPlan, AttentionProblem, BlockListsView, BoundAttention, BoundSelection,
+    Context, Error, HostBlockLists, Result, Selection, SelectionArgs, SelectionPlan, SelectionProblem, Tier,
 };
 
 /// Times that encoding is measured, of which the middle one is taken.
@@ -36,7 +36,7 @@ struct Sparse {
     /// For each set of inputs.
     selections: Vec<BoundSelection>,
     attending: Attending,
-    lists: Lists,
+    lists: BlockListBuffers,
 }
 
 /// Attention bound to its output, for each set of inputs.
@@ -122,7 +122,7 @@ impl Run for GpuRun {
         attending.outputs.read(self.clock.context())
     }
 
-    fn blocks(&mut self) -> Result<HostBlocks> {
+    fn blocks(&mut self) -> Result<HostBlockLists> {
         self.sparse()?.lists.read_blocking(self.clock.context())
     }
 
@@ -179,7 +179,7 @@ impl Run for GpuRun {
 impl Sparse {
     fn new(ctx: &Context, plan: SelectionPlan, attention: AttentionPlan, inputs: &Rotating) -> Result<Self> {
         let problem: &SelectionProblem = plan.problem();
-        let lists = Lists::new(ctx, &problem.blocks(), problem.shape())?;
+        let lists = BlockListBuffers::new(ctx, &problem.blocks(), problem.shape())?;
         let blocks = lists.view();
         let prepared = Selection::prepare(ctx, &plan)?;
         let bind = |set: &Uploaded| {
@@ -202,7 +202,7 @@ impl Sparse {
 }
 
 impl Attending {
-    fn new(ctx: &Context, plan: AttentionPlan, inputs: &Rotating, blocks: Option<SelectedBlocks<'_>>) -> Result<Self> {
+    fn new(ctx: &Context, plan: AttentionPlan, inputs: &Rotating, blocks: Option<BlockListsView<'_>>) -> Result<Self> {
         let outputs = Outputs::new(ctx, plan.problem())?;
         let prepared = Attention::prepare(ctx, &plan)?;
         let bind = |set: &Uploaded| prepared.bind(outputs.args(set.views(), blocks));
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn calls_take_sets_in_turns_and_each_is_right() {
-        let options = ContextOptions::default().software(SoftwareAdapters::Accept);
+        let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
         let ctx = Context::request_blocking(&options).expect("a GPU adapter, a software one will do");
         let clock = Clock::new(&ctx, Stamps::Leave).unwrap();
         // Of whose stages each set keeps something from step to step.
@@ -275,7 +275,7 @@ mod tests {
         // Other values in one of the sets show in every third call.
         let [_, _, v] = run.inputs.sets()[1].views();
         ctx.queue().write_buffer(v.buffer, 0, &vec![0x3f; v.buffer.size() as usize]);
-        let mut right = |part: Part, blocks: Option<&HostBlocks>| {
+        let mut right = |part: Part, blocks: Option<&HostBlockLists>| {
             [(); 3].map(|()| {
                 run.run(part, 1).unwrap();
                 check_attention(&case, &tensors, blocks, &run.output(part).unwrap()).passed()

@@ -178,7 +178,7 @@ mod tests {
     use crate::{ContextOptions, SoftwareAdapters};
 
     fn context() -> Context {
-        let options = ContextOptions::default().software(SoftwareAdapters::Accept);
+        let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
         Context::request_blocking(&options).expect("a GPU adapter, a software one will do")
     }
 

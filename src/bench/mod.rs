@@ -8,7 +8,7 @@
 //! ```
 //! use wattn::bench::{Options, Scope, Suite, Target};
 //!
-//! let options = Options::new(Scope::Quick).filter(["prefill/8x1024"]).seconds_per_case(0.1);
+//! let options = Options::new(Scope::Quick).filter(["prefill/8x1024"]).with_seconds_per_case(0.1);
 //! let mut suite = Suite::new(|| Ok(Target::Cpu), &options)?;
 //! while let Some(case) = suite.pending() {
 //!     println!("{}", case.id());

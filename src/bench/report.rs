@@ -292,7 +292,7 @@ impl CaseResult {
             series: fitted.series(),
             shape: *fitted.problem().shape(),
             dtype: fitted.problem().dtype().to_string(),
-            mask: fitted.problem().visible_keys().to_string(),
+            mask: fitted.problem().mask().to_string(),
             method: fitted.selection().map(|selection| match selection.method() {
                 SelectionMethod::Hip(_) => "HiP".to_owned(),
                 SelectionMethod::InfiniteHip(_) => "InfiniteHiP".to_owned(),

@@ -8,7 +8,7 @@ use super::cpu::CpuRun;
 use super::gpu::GpuRun;
 use super::inputs::Tensors;
 use super::{Case, Counts, Part, Rotation};
-use crate::{AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, HostBlocks, Result, Tier};
+use crate::{AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, HostBlockLists, Result, Tier};
 
 /// Where cases run.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ pub(super) trait Run {
     /// What attention gave last.
     fn output(&mut self, part: Part) -> Result<AttentionOutput>;
     /// What was selected last.
-    fn blocks(&mut self) -> Result<HostBlocks>;
+    fn blocks(&mut self) -> Result<HostBlockLists>;
     fn plan(&self, part: Part) -> Result<PartPlan>;
     /// Seconds that the host needs to encode a call; none where nothing is encoded.
     fn encode_seconds(&mut self, part: Part) -> Result<Option<f64>>;
@@ -93,7 +93,7 @@ pub struct Runner {
     tensors: Tensors,
     run: Box<dyn Run>,
     /// The lists that attention reads, once they were selected.
-    blocks: Option<HostBlocks>,
+    blocks: Option<HostBlockLists>,
     /// Seconds of a call, as [`Runner::run`] saw it last.
     last_call: f64,
 }

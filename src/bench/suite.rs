@@ -43,28 +43,28 @@ impl Options {
 
     /// Seconds that timing a case should take.
     #[must_use]
-    pub const fn seconds_per_case(mut self, seconds: f64) -> Self {
+    pub const fn with_seconds_per_case(mut self, seconds: f64) -> Self {
         self.seconds_per_case = seconds;
         self
     }
 
     /// Parts of which a single call would take longer are skipped, and say so.
     #[must_use]
-    pub const fn longest_call(mut self, seconds: f64) -> Self {
+    pub const fn with_longest_call(mut self, seconds: f64) -> Self {
         self.longest_call = seconds;
         self
     }
 
     /// Seconds after which no further case is begun: those that are left say so, and a run that goes on does them.
     #[must_use]
-    pub const fn longest_run(mut self, seconds: f64) -> Self {
+    pub const fn with_longest_run(mut self, seconds: f64) -> Self {
         self.longest_run = Some(seconds);
         self
     }
 
     /// What the report gives as the build's commit.
     #[must_use]
-    pub fn commit(mut self, commit: impl Into<String>) -> Self {
+    pub fn with_commit(mut self, commit: impl Into<String>) -> Self {
         self.commit = Some(commit.into());
         self
     }

@@ -2,7 +2,7 @@
 
 use super::config::LmConfig;
 use super::error::{LmError, LmResult};
-use crate::{BlockSelection, Granularity, Hip, HostBlocks, SelectionMethod};
+use crate::{BlockListSpec, Granularity, Hip, HostBlockLists, SelectionMethod};
 
 /// Where the lists of blocks of sparse attention come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,9 +67,9 @@ pub struct ChunkLists {
     /// Its tokens.
     pub tokens: u32,
     /// What the lists mean.
-    pub selection: BlockSelection,
+    pub selection: BlockListSpec,
     /// The lists.
-    pub blocks: HostBlocks,
+    pub blocks: HostBlockLists,
 }
 
 /// Sizes of a [`Session`](super::Session), and how each layer attends.
@@ -93,21 +93,21 @@ impl SessionOptions {
     /// Sets the length of the longest text, where that is another than the model was trained for: past what it was trained for, most
     /// models write nonsense. It is the length that [dynamic](super::RopeScaling::Dynamic) scaling takes, from the first token on.
     #[must_use]
-    pub fn text_len(mut self, tokens: u32) -> Self {
+    pub fn with_text_len(mut self, tokens: u32) -> Self {
         self.text_len = tokens;
         self
     }
 
     /// Sets how many tokens of a prompt are computed at a time; fewer where a device's buffers do not hold as many.
     #[must_use]
-    pub fn chunk(mut self, tokens: u32) -> Self {
+    pub fn with_chunk(mut self, tokens: u32) -> Self {
         self.chunk = tokens;
         self
     }
 
     /// Sets how all layers but the first `dense_layers` attend. Pruning the first layers of a model costs the most.
     #[must_use]
-    pub fn attention(mut self, attention: &LayerAttention, dense_layers: u32) -> Self {
+    pub fn with_attention(mut self, attention: &LayerAttention, dense_layers: u32) -> Self {
         self.attention.iter_mut().skip(dense_layers as usize).for_each(|layer| *layer = attention.clone());
         self
     }
@@ -117,7 +117,7 @@ impl SessionOptions {
     /// # Panics
     /// When there is no such layer.
     #[must_use]
-    pub fn layer(mut self, layer: u32, attention: LayerAttention) -> Self {
+    pub fn with_layer(mut self, layer: u32, attention: LayerAttention) -> Self {
         self.attention[layer as usize] = attention;
         self
     }
@@ -140,6 +140,7 @@ impl SessionOptions {
 
 /// How a token is drawn from its logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Sampling {
     /// Divisor of the logits; 0: the best token, always.
     pub temperature: f32,
@@ -150,6 +151,13 @@ pub struct Sampling {
     /// The same seed draws the same tokens.
     pub seed: u32,
 }
+
+crate::setters::setters!(Sampling {
+    with_temperature(temperature: f32)
+    with_top_k(top_k: u32)
+    with_top_p(top_p: f32)
+    with_seed(seed: u32)
+});
 
 impl Sampling {
     /// The best token, always.

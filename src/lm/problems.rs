@@ -4,7 +4,7 @@ use super::config::LmConfig;
 use super::error::LmResult;
 use super::options::{LayerAttention, SessionOptions};
 use crate::quality::random_blocks;
-use crate::{AttentionProblem, AttentionShape, DType, HostBlocks, Mask, SelectionProblem};
+use crate::{AttentionProblem, AttentionShape, DType, HostBlockLists, Mask, SelectionProblem};
 
 /// What a layer computes for a number of tokens, whatever the length of the context.
 #[derive(Clone, Debug)]
@@ -29,18 +29,18 @@ impl LayerProblems {
         // A window of so many keys counts the query's own.
         let left = window.map(|keys| keys - 1);
         let mask = if left.is_some() { Mask::Window { left, right: Some(0) } } else { Mask::Causal };
-        let dense = AttentionProblem::new(shape, DType::F32).mask(mask).with_seq_lens_kv();
+        let dense = AttentionProblem::new(shape, DType::F32).with_mask(mask).with_seq_lens_kv();
         dense.validate()?;
         let sparse = match &options.attention[layer] {
             LayerAttention::Sparse { method, granularity, dense_below, .. } if window.is_none() => {
                 let selection = SelectionProblem::new(shape, DType::F32, method.clone()).with_seq_lens_kv();
-                let selection = selection.dense_below(*dense_below);
+                let selection = selection.with_dense_below(*dense_below);
                 let selection = match granularity {
-                    Some(granularity) => selection.granularity(*granularity),
+                    Some(granularity) => selection.with_granularity(*granularity),
                     None => selection,
                 };
                 selection.validate()?;
-                let attention = dense.clone().selected_blocks(selection.blocks());
+                let attention = dense.clone().with_blocks(selection.blocks());
                 attention.validate()?;
                 Some((selection, attention))
             }
@@ -51,7 +51,7 @@ impl LayerProblems {
 }
 
 /// Random lists for a layer and a chunk that begins at position `at`: the same on every engine.
-pub(crate) fn random_lists(selection: &SelectionProblem, seed: u64, layer: usize, at: u32) -> LmResult<HostBlocks> {
+pub(crate) fn random_lists(selection: &SelectionProblem, seed: u64, layer: usize, at: u32) -> LmResult<HostBlockLists> {
     let seq_len = at + selection.shape().seq_len_q;
     Ok(random_blocks(selection, Some(&[seq_len]), seed ^ (u64::from(at) << 16) ^ layer as u64)?)
 }

@@ -15,7 +15,7 @@ pub enum RopeScaling {
     },
     /// A base that grows with the length of the text once that passes the trained context ("NTK-aware"). Keys that were rotated for a
     /// shorter text would not fit those of a longer one, so that a session takes the length that its text is to have in the end:
-    /// [`SessionOptions::text_len`](super::SessionOptions::text_len).
+    /// [`SessionOptions::with_text_len`](super::SessionOptions::with_text_len).
     Dynamic {
         /// How much longer than in training the context may be.
         factor: f64,

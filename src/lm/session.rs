@@ -31,7 +31,7 @@ pub enum Stop {
     EndOfText,
     /// The caller had enough.
     Caller,
-    /// The text is as long as [`SessionOptions::text_len`] lets it be.
+    /// The text is as long as [`SessionOptions::with_text_len`] lets it be.
     TextLength,
 }
 

@@ -11,7 +11,7 @@ use crate::kernels::merge_splits::MergeParams;
 use crate::slots::Slot;
 use crate::step::{encode_stretch_in, num_stretches, submit};
 use crate::{
-    AttentionPlan, AttentionShape, BlockSelection, Context, DType, DeviceCaps, Error, Pipeline, Result, Slots, Step,
+    AttentionPlan, AttentionShape, BlockListSpec, Context, DType, DeviceCaps, Error, Pipeline, Result, Slots, Step,
     Stretch, TensorView, TensorViewMut, kernels,
 };
 
@@ -37,7 +37,7 @@ pub struct AttentionArgs<'a> {
     pub(crate) v: TensorView<'a>,
     pub(crate) out: TensorViewMut<'a>,
     pub(crate) seq_lens_kv: Option<U32View<'a>>,
-    pub(crate) blocks: Option<SelectedBlocks<'a>>,
+    pub(crate) blocks: Option<BlockListsView<'a>>,
     pub(crate) lse: Option<TensorViewMut<'a>>,
 }
 
@@ -58,9 +58,9 @@ impl<'a> AttentionArgs<'a> {
     }
 
     /// Sets the lists of blocks, exactly when the problem says
-    /// [`selected_blocks`](crate::AttentionProblem::selected_blocks).
+    /// [`with_blocks`](crate::AttentionProblem::with_blocks).
     #[must_use]
-    pub fn with_blocks(mut self, blocks: impl Into<Option<SelectedBlocks<'a>>>) -> Self {
+    pub fn with_blocks(mut self, blocks: impl Into<Option<BlockListsView<'a>>>) -> Self {
         self.blocks = blocks.into();
         self
     }
@@ -102,11 +102,18 @@ impl<'a> AttentionArgs<'a> {
 /// [`Context::check_blocks`](crate::Context::check_blocks) verifies; lists that break it give wrong numbers, never
 /// accesses outside the buffers.
 #[derive(Clone, Copy, Debug)]
-pub struct SelectedBlocks<'a> {
-    /// `[batch, set, q_block, max_blocks]`: the first key of each block, ascending and disjoint.
-    pub block_indices: U32View<'a>,
-    /// `[batch, set, q_block]`: blocks of each list. The kernels clamp them to `max_blocks`.
-    pub block_counts: U32View<'a>,
+pub struct BlockListsView<'a> {
+    pub(crate) block_indices: U32View<'a>,
+    pub(crate) block_counts: U32View<'a>,
+}
+
+impl<'a> BlockListsView<'a> {
+    /// `block_indices` `[batch, set, q_block, max_blocks]`: the first key of each block, ascending and disjoint; and
+    /// `block_counts` `[batch, set, q_block]`: blocks of each list, which the kernels clamp to `max_blocks`.
+    #[must_use]
+    pub const fn new(block_indices: U32View<'a>, block_counts: U32View<'a>) -> Self {
+        Self { block_indices, block_counts }
+    }
 }
 
 impl Attention {
@@ -165,7 +172,7 @@ impl Attention {
             let mut others =
                 vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer), ("out", args.out.buffer)];
             others.extend(args.lse.as_ref().map(|lse| ("lse", lse.buffer)));
-            others.extend(args.blocks.iter().flat_map(SelectedBlocks::buffers));
+            others.extend(args.blocks.iter().flat_map(BlockListsView::buffers));
             check_apart(("workspace", &workspace.buffer), &others)?;
         }
         let steps = self.ctx.scoped("binding attention", || self.steps(&tensors, workspace))??;
@@ -190,7 +197,9 @@ impl Attention {
             (Some(_), false) => return Err(surplus("seq_lens_kv")),
         };
         let lse = match (&args.lse, problem.lse) {
-            (Some(view), true) => Some(check_tensor(view.as_view(), output("lse", shape.lse(), DType::F32, 1), caps)?),
+            (Some(view), true) => {
+                Some(check_tensor(view.as_view(), output("lse", problem.lse_shape(), DType::F32, 1), caps)?)
+            }
             (None, false) => None,
             (None, true) => return Err(missing("lse")),
             (Some(_), false) => return Err(surplus("lse")),
@@ -203,19 +212,19 @@ impl Attention {
         };
         let mut read = vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer)];
         read.extend(args.seq_lens_kv.map(|view| ("seq_lens_kv", view.buffer)));
-        read.extend(args.blocks.iter().flat_map(SelectedBlocks::buffers));
+        read.extend(args.blocks.iter().flat_map(BlockListsView::buffers));
         check_apart(("out", args.out.buffer), &read)?;
         if let Some(lse) = &args.lse {
             read.push(("out", args.out.buffer));
             check_apart(("lse", lse.buffer), &read)?;
         }
         Ok(Tensors {
-            q: check_tensor(args.q, input("q", shape.q()), caps)?,
-            k: check_tensor(args.k, input("k", shape.k()), caps)?,
-            v: check_tensor(args.v, input("v", shape.v()), caps)?,
+            q: check_tensor(args.q, input("q", problem.q_shape()), caps)?,
+            k: check_tensor(args.k, input("k", problem.k_shape()), caps)?,
+            v: check_tensor(args.v, input("v", problem.v_shape()), caps)?,
             seq_lens_kv,
             blocks,
-            out: check_tensor(args.out.as_view(), output("out", shape.out(), problem.out_dtype, 4), caps)?,
+            out: check_tensor(args.out.as_view(), output("out", problem.out_shape(), problem.out_dtype, 4), caps)?,
             lse,
         })
     }
@@ -258,15 +267,14 @@ impl Attention {
     #[doc(hidden)]
     #[must_use]
     pub fn uniforms(plan: &AttentionPlan, dispatch: usize) -> Vec<Vec<u32>> {
-        let shape = plan.problem.shape();
         let packed = |[_, seq, heads, dim]: [u32; 4]| [seq * heads * dim, heads * dim, dim];
         let in_vec4 = |shape| (0, packed(shape).map(|stride| stride / 4));
         let places = Places {
-            q: in_vec4(shape.q()),
-            k: in_vec4(shape.k()),
-            v: in_vec4(shape.v()),
-            out: in_vec4(shape.out()),
-            lse: (0, packed(shape.lse())),
+            q: in_vec4(plan.problem.q_shape()),
+            k: in_vec4(plan.problem.k_shape()),
+            v: in_vec4(plan.problem.v_shape()),
+            out: in_vec4(plan.problem.out_shape()),
+            lse: (0, packed(plan.problem.lse_shape())),
             seq_lens_kv: 0,
             blocks: [0; 2],
         };
@@ -377,7 +385,7 @@ impl Params for AttendParams {
     }
 }
 
-impl<'a> SelectedBlocks<'a> {
+impl<'a> BlockListsView<'a> {
     fn buffers(&self) -> [(&'static str, &'a wgpu::Buffer); 2] {
         [("block_indices", self.block_indices.buffer), ("block_counts", self.block_counts.buffer)]
     }
@@ -385,8 +393,8 @@ impl<'a> SelectedBlocks<'a> {
 
 /// Checks the sizes of lists; what they hold is data.
 pub(super) fn check_blocks<'a>(
-    lists: &SelectedBlocks<'a>,
-    blocks: &BlockSelection,
+    lists: &BlockListsView<'a>,
+    blocks: &BlockListSpec,
     shape: &AttentionShape,
     caps: &DeviceCaps,
 ) -> Result<[Bound<'a>; 2]> {

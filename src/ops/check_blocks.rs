@@ -1,20 +1,20 @@
 //! Check of lists of blocks that lie in GPU buffers.
 
-use super::attend::{SelectedBlocks, check_blocks};
+use super::attend::{BlockListsView, check_blocks};
 use super::bind::{Bound, U32View, check_u32};
 use super::params::{Params, step};
 use crate::kernels::check_blocks::CheckParams;
 use crate::plan::check_dispatches;
 use crate::slots::Slot;
 use crate::{
-    AttentionProblem, AttentionShape, BlockSelection, Context, DType, Error, HostBlocks, Layout, Pipeline, Result,
+    AttentionProblem, AttentionShape, BlockListSpec, Context, DType, Error, HostBlockLists, Layout, Pipeline, Result,
     Slots, Stretch, TensorView,
 };
 
 /// A check that was submitted: where its report lies.
 struct Check {
     report: wgpu::Buffer,
-    selection: BlockSelection,
+    selection: BlockListSpec,
     shape: AttentionShape,
 }
 
@@ -31,7 +31,7 @@ impl Context {
     pub async fn check_blocks(
         &self,
         problem: &AttentionProblem,
-        blocks: SelectedBlocks<'_>,
+        blocks: BlockListsView<'_>,
         seq_lens_kv: Option<U32View<'_>>,
     ) -> Result<()> {
         let Some(check) = self.start_check(problem, blocks, seq_lens_kv)? else { return Ok(()) };
@@ -47,7 +47,7 @@ impl Context {
     pub fn check_blocks_blocking(
         &self,
         problem: &AttentionProblem,
-        blocks: SelectedBlocks<'_>,
+        blocks: BlockListsView<'_>,
         seq_lens_kv: Option<U32View<'_>>,
     ) -> Result<()> {
         let Some(check) = self.start_check(problem, blocks, seq_lens_kv)? else { return Ok(()) };
@@ -59,12 +59,12 @@ impl Context {
     fn start_check(
         &self,
         problem: &AttentionProblem,
-        blocks: SelectedBlocks<'_>,
+        blocks: BlockListsView<'_>,
         seq_lens_kv: Option<U32View<'_>>,
     ) -> Result<Option<Check>> {
         problem.validate()?;
         let needed = Error::Argument { argument: "selected_blocks", rule: "is required by the problem" };
-        let selection = *problem.block_selection().ok_or(needed)?;
+        let selection = *problem.blocks().ok_or(needed)?;
         let shape = *problem.shape();
         let lists: [Bound<'_>; 2] = check_blocks(&blocks, &selection, &shape, self.caps())?;
         let lens = seq_lens_kv.map(|view| check_u32(view, "seq_lens_kv", shape.batch_size.into(), self.caps()));
@@ -127,9 +127,9 @@ impl Check {
     fn verdict(&self, [place, value, rule]: [u32; 3]) -> Result<()> {
         let rule = match rule {
             0 => return Ok(()),
-            1 => HostBlocks::COUNT_RULE,
-            2 => HostBlocks::ORDER_RULE,
-            _ => HostBlocks::RANGE_RULE,
+            1 => HostBlockLists::COUNT_RULE,
+            2 => HostBlockLists::ORDER_RULE,
+            _ => HostBlockLists::RANGE_RULE,
         };
         let [_, num_sets, num_q_blocks, max_blocks] = self.selection.indices_shape(&self.shape);
         let (list, entry) = (place / (max_blocks + 1), (place % (max_blocks + 1)).saturating_sub(1));

@@ -1,8 +1,8 @@
 //! Lists of blocks, and other whole numbers, in a device's memory.
 
-use super::{SelectedBlocks, U32View};
+use super::{BlockListsView, U32View};
 use crate::{
-    AttentionShape, BlockSelection, Context, DType, Error, HostBlocks, HostTensor, Layout, Result, TensorView,
+    AttentionShape, BlockListSpec, Context, DType, Error, HostBlockLists, HostTensor, Layout, Result, TensorView,
 };
 
 impl Context {
@@ -44,19 +44,19 @@ fn bits(tensor: HostTensor) -> Vec<u32> {
 
 /// Lists of blocks in buffers of their own. Empty buffers do not exist, so that each has a word at least.
 #[derive(Debug)]
-pub(crate) struct Lists {
+pub(crate) struct BlockListBuffers {
     shape: [u32; 4],
     pub(super) indices: wgpu::Buffer,
     pub(super) counts: wgpu::Buffer,
 }
 
-impl Lists {
+impl BlockListBuffers {
     fn lengths(shape: [u32; 4]) -> [u64; 2] {
         let counts = shape[..3].iter().map(|&n| u64::from(n)).product::<u64>();
         [counts * u64::from(shape[3]), counts]
     }
 
-    pub(crate) fn new(ctx: &Context, blocks: &BlockSelection, shape: &AttentionShape) -> Result<Self> {
+    pub(crate) fn new(ctx: &Context, blocks: &BlockListSpec, shape: &AttentionShape) -> Result<Self> {
         let shape = blocks.indices_shape(shape);
         let lengths = Self::lengths(shape);
         let (needed, available) = (lengths[0] * 4, ctx.caps().max_storage_binding_bytes);
@@ -77,25 +77,25 @@ impl Lists {
         Ok(Self { shape, indices, counts })
     }
 
-    pub(crate) fn upload(ctx: &Context, blocks: &HostBlocks) -> Result<Self> {
+    pub(crate) fn upload(ctx: &Context, blocks: &HostBlockLists) -> Result<Self> {
         let upload = |list: &[u32]| ctx.upload_u32("wattn.blocks", if list.is_empty() { &[0] } else { list });
         let (indices, counts) = (upload(blocks.block_indices())?, upload(blocks.block_counts())?);
         Ok(Self { shape: blocks.shape(), indices, counts })
     }
 
-    pub(crate) fn view(&self) -> SelectedBlocks<'_> {
+    pub(crate) fn view(&self) -> BlockListsView<'_> {
         let [indices, counts] = Self::lengths(self.shape);
-        SelectedBlocks {
+        BlockListsView {
             block_indices: U32View::new(&self.indices, 0, indices),
             block_counts: U32View::new(&self.counts, 0, counts),
         }
     }
 
-    pub(super) fn host(&self, mut indices: Vec<u32>, mut counts: Vec<u32>) -> Result<HostBlocks> {
+    pub(super) fn host(&self, mut indices: Vec<u32>, mut counts: Vec<u32>) -> Result<HostBlockLists> {
         let [num_indices, num_counts] = Self::lengths(self.shape).map(|len| len as usize);
         indices.truncate(num_indices);
         counts.truncate(num_counts);
-        HostBlocks::new(self.shape, indices, counts)
+        HostBlockLists::new(self.shape, indices, counts)
     }
 
     /// Fills them with numbers that no list may hold, so that what a selection leaves out shows.
@@ -110,7 +110,7 @@ impl Lists {
 
     /// What the device wrote, waiting on this thread.
     #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn read_blocking(&self, ctx: &Context) -> Result<HostBlocks> {
+    pub(crate) fn read_blocking(&self, ctx: &Context) -> Result<HostBlockLists> {
         self.host(ctx.read_u32_blocking(&self.indices)?, ctx.read_u32_blocking(&self.counts)?)
     }
 }

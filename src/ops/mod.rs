@@ -15,10 +15,10 @@ mod sparse_one_shot;
 mod top_k;
 mod workspace;
 
-pub use attend::{Attention, AttentionArgs, BoundAttention, SelectedBlocks};
+pub use attend::{Attention, AttentionArgs, BlockListsView, BoundAttention};
 pub use bind::U32View;
 pub use block_score::{BlockScore, BlockScoreArgs};
-pub(crate) use lists::Lists;
+pub(crate) use lists::BlockListBuffers;
 pub use merge::{BoundMerge, Merge, MergeArgs};
 pub use operator::{BindArgs, BoundOperator, Operator};
 pub use pool::{Pool, PoolArgs};

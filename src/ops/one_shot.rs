@@ -1,6 +1,6 @@
 //! Slices in, vectors out: the convenient way, which uploads, computes and reads back in one call.
 
-use super::{Attention, AttentionArgs, Lists, U32View};
+use super::{Attention, AttentionArgs, BlockListBuffers, U32View};
 use crate::{
     AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, Element, Error, HostInputs, HostTensor, Layout,
     Result, TensorView, TensorViewMut, Tier,
@@ -85,7 +85,7 @@ impl Context {
         tier: Tier,
     ) -> Result<AttentionPlan> {
         inputs.validate(problem)?;
-        let mut problem = problem.clone().out_dtype(DType::F32).with_lse();
+        let mut problem = problem.clone().with_out_dtype(DType::F32).with_lse();
         if inputs.seq_lens_kv.is_some() {
             problem = problem.with_seq_lens_kv();
         }
@@ -98,14 +98,19 @@ impl Context {
         inputs.validate(problem)?;
         let shape = problem.shape();
         let element = problem.dtype().size_bytes();
-        for (shape, element) in [(shape.q(), element), (shape.k(), element), (shape.v(), element), (shape.out(), 4)] {
+        for (shape, element) in [
+            (problem.q_shape(), element),
+            (problem.k_shape(), element),
+            (problem.v_shape(), element),
+            (problem.out_shape(), 4),
+        ] {
             let (needed, available) = (num_elements(shape) * element, self.caps().max_buffer_bytes);
             if needed > available {
                 return Err(Error::Limit { limit: "max_buffer_size", needed, available });
             }
         }
         let attention = Attention::prepare(self, plan)?;
-        let blocks = inputs.blocks.map(|blocks| Lists::upload(self, blocks)).transpose()?;
+        let blocks = inputs.blocks.map(|blocks| BlockListBuffers::upload(self, blocks)).transpose()?;
         let buffers = self.scoped("uploading q, k and v", || Buffers::new(self, problem, inputs))?;
         let view = |buffer, [batch, seq, heads, dim]: [u32; 4]| {
             TensorView::new(buffer, problem.dtype(), Layout::seq_major(batch, seq, heads, dim))
@@ -115,16 +120,16 @@ impl Context {
         };
         let bound = attention.bind(
             AttentionArgs::new(
-                view(&buffers.q, shape.q()),
-                view(&buffers.k, shape.k()),
-                view(&buffers.v, shape.v()),
-                view_mut(&buffers.out, shape.out()),
+                view(&buffers.q, problem.q_shape()),
+                view(&buffers.k, problem.k_shape()),
+                view(&buffers.v, problem.v_shape()),
+                view_mut(&buffers.out, problem.out_shape()),
             )
             .with_seq_lens_kv(
                 buffers.seq_lens_kv.as_ref().map(|buffer| U32View::new(buffer, 0, shape.batch_size.into())),
             )
-            .with_blocks(blocks.as_ref().map(Lists::view))
-            .with_lse(view_mut(&buffers.lse, shape.lse())),
+            .with_blocks(blocks.as_ref().map(BlockListBuffers::view))
+            .with_lse(view_mut(&buffers.lse, problem.lse_shape())),
         )?;
         self.scoped("submitting attention", || bound.submit(self))?;
         Ok(buffers)
@@ -151,19 +156,17 @@ struct Buffers {
 
 impl Buffers {
     async fn output(&self, ctx: &Context, problem: &AttentionProblem) -> Result<AttentionOutput> {
-        let shape = problem.shape();
         Ok(AttentionOutput {
-            out: ctx.read(result_view(&self.out, shape.out())).await?,
-            lse: ctx.read(result_view(&self.lse, shape.lse())).await?,
+            out: ctx.read(result_view(&self.out, problem.out_shape())).await?,
+            lse: ctx.read(result_view(&self.lse, problem.lse_shape())).await?,
         })
     }
 
     #[cfg(not(target_arch = "wasm32"))]
     fn output_blocking(&self, ctx: &Context, problem: &AttentionProblem) -> Result<AttentionOutput> {
-        let shape = problem.shape();
         Ok(AttentionOutput {
-            out: ctx.read_blocking(result_view(&self.out, shape.out()))?,
-            lse: ctx.read_blocking(result_view(&self.lse, shape.lse()))?,
+            out: ctx.read_blocking(result_view(&self.out, problem.out_shape()))?,
+            lse: ctx.read_blocking(result_view(&self.lse, problem.lse_shape()))?,
         })
     }
 
@@ -183,8 +186,8 @@ impl Buffers {
             k: tensor("wattn.k", inputs.k),
             v: tensor("wattn.v", inputs.v),
             seq_lens_kv: inputs.seq_lens_kv.map(|lens| upload("wattn.seq_lens_kv", bytemuck::cast_slice(lens))),
-            out: empty("wattn.out", problem.shape().out()),
-            lse: empty("wattn.lse", problem.shape().lse()),
+            out: empty("wattn.out", problem.out_shape()),
+            lse: empty("wattn.lse", problem.lse_shape()),
         }
     }
 }

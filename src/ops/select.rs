@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::attend::{SelectedBlocks, check_blocks};
+use super::attend::{BlockListsView, check_blocks};
 use super::bind::{Access, Bound, Expect, U32View, check_apart, check_tensor, check_u32};
 use super::params::{Params, step};
 use super::workspace::Workspace;
@@ -28,7 +28,7 @@ pub struct Selection {
 pub struct SelectionArgs<'a> {
     pub(crate) q: TensorView<'a>,
     pub(crate) k: TensorView<'a>,
-    pub(crate) blocks: SelectedBlocks<'a>,
+    pub(crate) blocks: BlockListsView<'a>,
     pub(crate) seq_lens_kv: Option<U32View<'a>>,
 }
 
@@ -36,7 +36,7 @@ impl<'a> SelectionArgs<'a> {
     /// q `[batch, seq_len_q, num_q_heads, head_dim]`, k `[batch, seq_len_kv, num_kv_heads, head_dim]`, and where the lists
     /// go: two buffers of the caller's, which attention then reads.
     #[must_use]
-    pub const fn new(q: TensorView<'a>, k: TensorView<'a>, blocks: SelectedBlocks<'a>) -> Self {
+    pub const fn new(q: TensorView<'a>, k: TensorView<'a>, blocks: BlockListsView<'a>) -> Self {
         Self { q, k, blocks, seq_lens_kv: None }
     }
 
@@ -146,8 +146,8 @@ impl Selection {
             others.push((name, buffer));
         }
         Ok(Tensors {
-            q: check_tensor(args.q, input("q", shape.q()), caps)?,
-            k: check_tensor(args.k, input("k", shape.k()), caps)?,
+            q: check_tensor(args.q, input("q", problem.q_shape()), caps)?,
+            k: check_tensor(args.k, input("k", problem.k_shape()), caps)?,
             seq_lens_kv,
             blocks: check_blocks(&args.blocks, &problem.blocks(), shape, caps)?,
         })
@@ -185,10 +185,14 @@ impl Selection {
     #[doc(hidden)]
     #[must_use]
     pub fn uniforms(plan: &SelectionPlan, dispatch: usize) -> Vec<Vec<u32>> {
-        let shape = plan.problem.shape();
         let in_vec4 =
             |[_, seq, heads, dim]: [u32; 4]| (0, [seq * heads * dim, heads * dim, dim].map(|stride| stride / 4));
-        let places = Places { q: in_vec4(shape.q()), k: in_vec4(shape.k()), seq_lens_kv: 0, blocks: [0; 2] };
+        let places = Places {
+            q: in_vec4(plan.problem.q_shape()),
+            k: in_vec4(plan.problem.k_shape()),
+            seq_lens_kv: 0,
+            blocks: [0; 2],
+        };
         Self::params(plan, plan.steps[dispatch], &places).in_words(&plan.dispatches()[dispatch].stretches)
     }
 

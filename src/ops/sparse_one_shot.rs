@@ -1,8 +1,8 @@
 //! Selection over tensors in host memory, in one call.
 
-use super::{Lists, Selection, SelectionArgs, U32View};
+use super::{BlockListBuffers, Selection, SelectionArgs, U32View};
 use crate::{
-    Context, Element, HostBlocks, HostTensor, Layout, Result, SelectionInputs, SelectionPlan, SelectionProblem,
+    Context, Element, HostBlockLists, HostTensor, Layout, Result, SelectionInputs, SelectionPlan, SelectionProblem,
     TensorView, Tier,
 };
 
@@ -20,7 +20,7 @@ impl Context {
         problem: &SelectionProblem,
         inputs: &SelectionInputs<'_, T>,
         tier: Tier,
-    ) -> Result<HostBlocks> {
+    ) -> Result<HostBlockLists> {
         let lists = self.start_selection(problem, inputs, tier)?;
         let indices = self.read_u32(&lists.indices).await?;
         lists.host(indices, self.read_u32(&lists.counts).await?)
@@ -36,7 +36,7 @@ impl Context {
         problem: &SelectionProblem,
         inputs: &SelectionInputs<'_, T>,
         tier: Tier,
-    ) -> Result<HostBlocks> {
+    ) -> Result<HostBlockLists> {
         let lists = self.start_selection(problem, inputs, tier)?;
         lists.read_blocking(self)
     }
@@ -47,7 +47,7 @@ impl Context {
         problem: &SelectionProblem,
         inputs: &SelectionInputs<'_, T>,
         tier: Tier,
-    ) -> Result<Lists> {
+    ) -> Result<BlockListBuffers> {
         inputs.validate(problem)?;
         let mut problem = problem.clone();
         if inputs.seq_lens_kv.is_some() {
@@ -55,7 +55,7 @@ impl Context {
         }
         let plan = SelectionPlan::with_tier(&problem, self.caps(), tier)?;
         let selection = Selection::prepare(self, &plan)?;
-        let lists = Lists::new(self, &problem.blocks(), problem.shape())?;
+        let lists = BlockListBuffers::new(self, &problem.blocks(), problem.shape())?;
         let upload = |label, tensor: &HostTensor<T>| self.upload_checked(label, bytemuck::cast_slice(tensor.data()));
         let (q, k) = (upload("wattn.q", inputs.q)?, upload("wattn.k", inputs.k)?);
         let lens = inputs.seq_lens_kv.map(|lens| self.upload_u32("wattn.seq_lens_kv", lens)).transpose()?;
@@ -64,7 +64,7 @@ impl Context {
         };
         let shape = problem.shape();
         let bound = selection.bind(
-            SelectionArgs::new(view(&q, shape.q()), view(&k, shape.k()), lists.view())
+            SelectionArgs::new(view(&q, problem.q_shape()), view(&k, problem.k_shape()), lists.view())
                 .with_seq_lens_kv(lens.as_ref().map(|buffer| U32View::new(buffer, 0, shape.batch_size.into()))),
         )?;
         self.scoped("submitting a selection", || bound.submit(self))?;

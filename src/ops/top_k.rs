@@ -1,6 +1,6 @@
 //! The best entries of rows of scores on the GPU.
 
-use super::SelectedBlocks;
+use super::BlockListsView;
 use super::bind::{Access, Expect, U32View, check_tensor, check_u32};
 use super::operator::{BindArgs, Call, Operator};
 use super::params::Params;
@@ -19,7 +19,7 @@ pub struct TopKArgs<'a> {
     /// [`with_marks`](crate::TopKProblem::with_marks).
     pub marks: Option<U32View<'a>>,
     /// Where the lists go, of [`TopKProblem::lists_shape`].
-    pub lists: SelectedBlocks<'a>,
+    pub lists: BlockListsView<'a>,
 }
 
 impl BindArgs for TopKProblem {

@@ -12,7 +12,7 @@ use super::{Dispatch, Parts, Sharing, Tiling, TunedAt, merge, tiling_matrix};
 use crate::kernels::{self, modules};
 use crate::shader::{Arrays, Kernel, Module, Specialization};
 use crate::{
-    AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps, Error, Granularity, Mask, MissedTier, Result,
+    AttentionProblem, AttentionShape, BlockListSpec, DType, DeviceCaps, Error, Granularity, Mask, MissedTier, Result,
     Tier,
 };
 
@@ -25,7 +25,7 @@ use crate::{
 ///     batch_size: 1, seq_len_q: 1, seq_len_kv: 65536,
 ///     num_q_heads: 32, num_kv_heads: 8, head_dim: 128, head_dim_v: 128,
 /// };
-/// let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
+/// let problem = AttentionProblem::new(shape, DType::F16).with_mask(Mask::Causal);
 /// let plan = AttentionPlan::new(&problem, &DeviceCaps::BASELINE)?;
 /// assert_eq!(plan.dispatches().len(), 2); // splits of the keys, then their merge
 /// println!("{plan}");
@@ -68,7 +68,7 @@ impl AttentionPlan {
     }
 
     /// The tier that [`AttentionPlan::new`] takes: [`Tier::Matrix`] for f16 tensors with enough rows to fill matrices, where
-    /// the device has them in hardware, and for bf16 where [the problem allows it](AttentionProblem::bf16_by_f16_matrices); else
+    /// the device has them in hardware, and for bf16 where [the problem allows it](AttentionProblem::with_bf16_by_f16_matrices); else
     /// [`DeviceCaps::best_tier`]. Where one was measured for the problem, that one.
     #[must_use]
     pub fn best_tier(problem: &AttentionProblem, caps: &DeviceCaps) -> Tier {
@@ -285,7 +285,7 @@ impl RowSets {
     pub(crate) fn of(problem: &AttentionProblem) -> Self {
         let shape = problem.shape();
         let heads_per_set = match problem.blocks {
-            Some(BlockSelection { granularity: Granularity::QueryHead, .. }) => 1,
+            Some(BlockListSpec { granularity: Granularity::QueryHead, .. }) => 1,
             _ => shape.group_size(),
         };
         let block_size_q = problem.blocks.map_or(shape.seq_len_q, |blocks| blocks.block_size_q.min(shape.seq_len_q));

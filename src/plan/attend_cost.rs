@@ -3,7 +3,7 @@
 
 use super::attend::RowSets;
 use super::{Costs, Parts, Sharing, Tiling};
-use crate::{AttentionProblem, BlockSelection, DeviceCaps, DispatchBudget, Mask, Tier};
+use crate::{AttentionProblem, BlockListSpec, DeviceCaps, DispatchBudget, Mask, Tier};
 
 /// Memory for the state of workgroups whose walks are cut: at most what partial results may have.
 const CARRIED_BYTES: u64 = 16 << 20;
@@ -81,7 +81,7 @@ impl<'a> Walks<'a> {
     }
 
     /// The most keys of a walk through blocks, whose last row sees `visible` keys.
-    fn selected_keys(&self, blocks: &BlockSelection, visible: u64) -> u64 {
+    fn selected_keys(&self, blocks: &BlockListSpec, visible: u64) -> u64 {
         let listed = u64::from(blocks.max_blocks) * u64::from(blocks.block_size);
         let (near, dense) = match self.problem.mask {
             Mask::Causal => {

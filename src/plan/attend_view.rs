@@ -1,7 +1,7 @@
 //! A plan of attention as a table.
 
 use super::AttentionPlan;
-use crate::{BlockSelection, Tier};
+use crate::{BlockListSpec, Tier};
 
 impl core::fmt::Display for AttentionPlan {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -43,8 +43,8 @@ impl core::fmt::Display for AttentionPlan {
         }
         let storage = self.storage_bytes;
         if let Some(blocks) = &self.problem.blocks {
-            let BlockSelection { granularity, block_size_q, block_size, max_blocks, .. } = blocks;
-            let BlockSelection { sink_size, window_size, dense_below, .. } = blocks;
+            let BlockListSpec { granularity, block_size_q, block_size, max_blocks, .. } = blocks;
+            let BlockListSpec { sink_size, window_size, dense_below, .. } = blocks;
             writeln!(
                 f,
                 "blocks     {max_blocks} x {block_size} keys for {block_size_q} queries, a list for each {granularity}; \

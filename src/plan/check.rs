@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::Dispatch;
 use crate::kernels::{self, check_blocks, modules};
 use crate::shader::{Arrays, Specialization};
-use crate::{AttentionShape, BlockSelection, DeviceCaps, DispatchBudget, Error, Result};
+use crate::{AttentionShape, BlockListSpec, DeviceCaps, DispatchBudget, Error, Result};
 
 /// The dispatches that check the lists of a selection.
 pub fn check_dispatches(
-    selection: &BlockSelection,
+    selection: &BlockListSpec,
     shape: &AttentionShape,
     seq_lens_kv: bool,
     caps: &DeviceCaps,

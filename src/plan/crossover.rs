@@ -50,11 +50,11 @@ impl SelectionPlan {
 }
 
 fn sparse_is_faster(problem: &SelectionProblem, caps: &DeviceCaps, speed: &DeviceSpeed, keys: u32) -> Result<bool> {
-    let mut selection = problem.clone().dense_below(0);
+    let mut selection = problem.clone().with_dense_below(0);
     let seq_len_q = selection.shape.seq_len_q.min(MOST_QUERIES);
     selection.shape = AttentionShape { seq_len_q, seq_len_kv: keys, ..selection.shape };
-    let dense = AttentionProblem::new(selection.shape, selection.dtype).mask(selection.mask);
-    let sparse = dense.clone().selected_blocks(selection.blocks());
+    let dense = AttentionProblem::new(selection.shape, selection.dtype).with_mask(selection.mask);
+    let sparse = dense.clone().with_blocks(selection.blocks());
     let time = |problem| Ok::<_, crate::Error>(AttentionPlan::new(problem, caps)?.estimated_time(speed));
     let selecting = SelectionPlan::new(&selection, caps)?.estimated_time(speed);
     Ok(selecting + time(&sparse)? < time(&dense)?)

@@ -5,6 +5,7 @@ use super::{AttentionPlan, SelectionPlan, Sharing};
 /// How the invocations of a workgroup read k: what decides how much of the memory's rate they reach. Memory comes in sectors, of 32 bytes
 /// on most GPUs, so that short runs waste some of it; and it comes late, so that it must be asked for many loads ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Loads {
     /// Bytes that an invocation reads with one load, or with several beside each other.
     pub bytes: u32,

@@ -50,6 +50,7 @@ use crate::{DeviceCaps, Result};
 
 /// One grid of one kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Dispatch {
     /// The variant of the kernel.
     pub specialization: Specialization,

@@ -11,6 +11,7 @@ use crate::{Hip, SelectionMethod};
 /// never follow a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "bench", derive(serde::Serialize))]
+#[non_exhaustive]
 pub struct DeviceSpeed {
     /// Bytes that all cores together read from memory in a microsecond.
     pub bytes_per_us: u64,
@@ -25,6 +26,15 @@ pub struct DeviceSpeed {
     /// Cores: large workgroups that compute beside one another. Fewer of them leave some idle, and one more takes as long as all.
     pub cores: u64,
 }
+
+crate::setters::setters!(DeviceSpeed {
+    with_bytes_per_us(bytes_per_us: u64)
+    with_multiply_adds_per_us(multiply_adds_per_us: u64)
+    with_matrix_multiply_adds_per_us(matrix_multiply_adds_per_us: u64)
+    with_trip_ns(trip_ns: u64)
+    with_dispatch_ns(dispatch_ns: u64)
+    with_cores(cores: u64)
+});
 
 impl DeviceSpeed {
     /// An H100, by what was measured on one: see [`docs::performance`](crate::docs::performance).

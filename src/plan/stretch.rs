@@ -14,6 +14,7 @@ const MOST_COUNTED: u32 = 1 << 22;
 /// Consecutive places of a grid that the device gets as one dispatch. A place is one workgroup's work (in `search_tree`
 /// one search's); the last stretch's workgroups may reach past the grid's end, where they do nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Stretch {
     /// The first place.
     pub first: u32,

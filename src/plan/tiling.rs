@@ -28,6 +28,7 @@ pub enum Sharing {
 /// of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[non_exhaustive]
 pub struct Tiling {
     /// Invocations that share query rows: a power of two. In a subgroup tier they are a subgroup or part of one.
     pub lanes: u32,
@@ -44,6 +45,23 @@ pub struct Tiling {
     /// What lanes and groups share out.
     #[cfg_attr(feature = "tune", serde(default))]
     pub sharing: Sharing,
+}
+
+crate::setters::setters!(Tiling {
+    with_lanes(lanes: u32)
+    with_rows(rows: u32)
+    with_keys(keys: u32)
+    with_groups(groups: u32)
+    with_num_splits(num_splits: u32)
+    with_sharing(sharing: Sharing)
+});
+
+impl Tiling {
+    /// `groups` of `lanes` invocations with `rows` query rows and `keys` keys, whose lanes share out keys; no splits.
+    #[must_use]
+    pub const fn new(lanes: u32, rows: u32, keys: u32, groups: u32) -> Self {
+        Self { lanes, rows, keys, groups, num_splits: 1, sharing: Sharing::Keys }
+    }
 }
 
 impl Tiling {

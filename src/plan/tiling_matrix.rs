@@ -6,7 +6,7 @@ use super::attend::RowSets;
 use super::{Sharing, Tiling};
 use crate::kernels;
 use crate::shader::Module;
-use crate::{AttentionProblem, BlockSelection, DType, DeviceCaps, Error, Result, Tier};
+use crate::{AttentionProblem, BlockListSpec, DType, DeviceCaps, Error, Result, Tier};
 
 /// vec4 elements between the rows of f16 tiles that hold nothing: 16 bytes, so that rows stay aligned for wide loads and
 /// those of a matrix fall on different banks.
@@ -58,7 +58,7 @@ const fn most(of: [u32; 4]) -> u32 {
 impl MatrixTiling {
     pub(super) fn new(problem: &AttentionProblem, tiling: Tiling, edge: u32) -> Self {
         let shape = problem.shape();
-        let listed = |blocks: &BlockSelection| blocks.most_keys().max(blocks.dense_below.into());
+        let listed = |blocks: &BlockListSpec| blocks.most_keys().max(blocks.dense_below.into());
         let walk_keys = problem.blocks.as_ref().map_or(u64::MAX, listed).min(shape.seq_len_kv.into());
         // At most a u32.
         Self { edge, tiling, head_dim: shape.head_dim, head_dim_v: shape.head_dim_v, walk_keys: walk_keys as u32 }

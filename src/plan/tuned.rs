@@ -12,6 +12,7 @@ use crate::{AttentionProblem, DType, DeviceCaps, Mask, SelectionMethod, Selectio
 /// there is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct AttentionClass {
     /// Storage of q, k and v.
     pub dtype: DType,
@@ -100,6 +101,7 @@ impl core::fmt::Display for AttentionClass {
 /// Selections that take the same tiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct SelectionClass {
     /// The method.
     pub method: MethodKind,

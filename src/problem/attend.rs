@@ -1,6 +1,6 @@
 //! Dense attention as a problem: shapes, mask, scale, element types.
 
-use crate::{BlockSelection, DType, Error, Result};
+use crate::{BlockListSpec, DType, Error, Result};
 
 /// The sizes of an attention problem. Lengths are upper bounds: the actual key lengths may come from a GPU buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,7 +182,7 @@ impl core::fmt::Display for Mask {
 ///     batch_size: 1, seq_len_q: 512, seq_len_kv: 512,
 ///     num_q_heads: 8, num_kv_heads: 2, head_dim: 64, head_dim_v: 64,
 /// };
-/// let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
+/// let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
 /// assert_eq!(problem.scale(), 0.125);
 /// problem.validate()?;
 /// # Ok::<(), wattn::Error>(())
@@ -198,7 +198,7 @@ pub struct AttentionProblem {
     pub(crate) seq_lens_kv: bool,
     pub(crate) aligned_rows: bool,
     pub(crate) bf16_by_f16_matrices: bool,
-    pub(crate) blocks: Option<BlockSelection>,
+    pub(crate) blocks: Option<BlockListSpec>,
 }
 
 impl AttentionProblem {
@@ -230,21 +230,21 @@ impl AttentionProblem {
 
     /// Sets which keys a query sees.
     #[must_use]
-    pub const fn mask(mut self, mask: Mask) -> Self {
+    pub const fn with_mask(mut self, mask: Mask) -> Self {
         self.mask = mask;
         self
     }
 
     /// Sets the factor on q·k.
     #[must_use]
-    pub const fn softmax_scale(mut self, scale: f32) -> Self {
+    pub const fn with_softmax_scale(mut self, scale: f32) -> Self {
         self.softmax_scale = Some(scale);
         self
     }
 
     /// Sets how `out` is stored.
     #[must_use]
-    pub const fn out_dtype(mut self, dtype: DType) -> Self {
+    pub const fn with_out_dtype(mut self, dtype: DType) -> Self {
         self.out_dtype = dtype;
         self
     }
@@ -260,7 +260,7 @@ impl AttentionProblem {
     /// holds and both widths are multiples of 8, decoding reads 16 bytes with one load rather than two (2 % faster on an H100). f32 needs
     /// no promise.
     #[must_use]
-    pub const fn aligned_rows(mut self) -> Self {
+    pub const fn with_aligned_rows(mut self) -> Self {
         self.aligned_rows = true;
         self
     }
@@ -281,10 +281,10 @@ impl AttentionProblem {
     /// time is that of reading, take no matrices.
     ///
     /// # Errors
-    /// The problem is no longer valid with other types than bf16, nor with [`selected_blocks`](Self::selected_blocks), whose kernels have
+    /// The problem is no longer valid with other types than bf16, nor with [`with_blocks`](Self::with_blocks), whose kernels have
     /// no storage buffer left for the exponents: [`Error::Argument`].
     #[must_use]
-    pub const fn bf16_by_f16_matrices(mut self) -> Self {
+    pub const fn with_bf16_by_f16_matrices(mut self) -> Self {
         self.bf16_by_f16_matrices = true;
         self
     }
@@ -310,14 +310,14 @@ impl AttentionProblem {
     /// Attends to selected blocks of keys, sinks and a window only: block-sparse attention. The lists come with the call.
     /// Takes [`Mask::Causal`], or [`Mask::Full`] without window and sinks.
     #[must_use]
-    pub const fn selected_blocks(mut self, blocks: BlockSelection) -> Self {
+    pub const fn with_blocks(mut self, blocks: BlockListSpec) -> Self {
         self.blocks = Some(blocks);
         self
     }
 
     /// The lists of blocks that the call takes, if it takes any.
     #[must_use]
-    pub const fn block_selection(&self) -> Option<&BlockSelection> {
+    pub const fn blocks(&self) -> Option<&BlockListSpec> {
         self.blocks.as_ref()
     }
 
@@ -325,6 +325,60 @@ impl AttentionProblem {
     #[must_use]
     pub const fn shape(&self) -> &AttentionShape {
         &self.shape
+    }
+
+    /// `[batch, seq, head, dim]` of q.
+    #[must_use]
+    pub const fn q_shape(&self) -> [u32; 4] {
+        self.shape.q()
+    }
+
+    /// `[batch, seq, head, dim]` of k.
+    #[must_use]
+    pub const fn k_shape(&self) -> [u32; 4] {
+        self.shape.k()
+    }
+
+    /// `[batch, seq, head, dim]` of v.
+    #[must_use]
+    pub const fn v_shape(&self) -> [u32; 4] {
+        self.shape.v()
+    }
+
+    /// `[batch, seq, head, dim]` of out.
+    #[must_use]
+    pub const fn out_shape(&self) -> [u32; 4] {
+        self.shape.out()
+    }
+
+    /// `[batch, seq, head, 1]` of the lse.
+    #[must_use]
+    pub const fn lse_shape(&self) -> [u32; 4] {
+        self.shape.lse()
+    }
+
+    /// Whether the GPU is asked for the lse.
+    #[must_use]
+    pub const fn lse(&self) -> bool {
+        self.lse
+    }
+
+    /// Whether the key length of each sequence comes with the call.
+    #[must_use]
+    pub const fn seq_lens_kv(&self) -> bool {
+        self.seq_lens_kv
+    }
+
+    /// Whether offsets and strides are promised to be multiples of 16 bytes.
+    #[must_use]
+    pub const fn aligned_rows(&self) -> bool {
+        self.aligned_rows
+    }
+
+    /// Whether bf16 may be multiplied as f16 matrices.
+    #[must_use]
+    pub const fn bf16_by_f16_matrices(&self) -> bool {
+        self.bf16_by_f16_matrices
     }
 
     /// Storage of q, k and v.
@@ -335,25 +389,25 @@ impl AttentionProblem {
 
     /// Storage of out.
     #[must_use]
-    pub const fn stored_out_dtype(&self) -> DType {
+    pub const fn out_dtype(&self) -> DType {
         self.out_dtype
     }
 
     /// Which keys a query sees.
     #[must_use]
-    pub const fn visible_keys(&self) -> Mask {
+    pub const fn mask(&self) -> Mask {
         self.mask
     }
 
     /// The factor on q·k.
     #[must_use]
-    pub fn scale(&self) -> f32 {
+    pub fn softmax_scale(&self) -> f32 {
         self.softmax_scale.unwrap_or_else(|| (1.0 / f64::from(self.shape.head_dim).sqrt()) as f32)
     }
 
     /// The factor that takes q·k to a base-2 exponent.
     pub(crate) fn scale_log2(&self) -> f32 {
-        (f64::from(self.scale()) * core::f64::consts::LOG2_E) as f32
+        (f64::from(self.softmax_scale()) * core::f64::consts::LOG2_E) as f32
     }
 
     /// Checks the rules that need no device. Plans and the CPU path call it themselves.
@@ -391,7 +445,7 @@ impl AttentionProblem {
                 return Err(Error::TooLarge { what, needed, available: Self::MAX_ELEMENTS });
             }
         }
-        let scale = self.scale();
+        let scale = self.softmax_scale();
         if !scale.is_finite() {
             return Err(Error::Scale { value: scale });
         }

@@ -70,7 +70,8 @@ impl core::fmt::Display for Granularity {
 ///
 /// Without a causal mask ([`Mask::Full`]) there are neither window nor sinks: a query attends to the keys of its blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BlockSelection {
+#[non_exhaustive]
+pub struct BlockListSpec {
     /// Which query heads share a list.
     pub granularity: Granularity,
     /// Queries that share a list: query `i` uses list `i / block_size_q`.
@@ -87,7 +88,27 @@ pub struct BlockSelection {
     pub dense_below: u32,
 }
 
-impl BlockSelection {
+crate::setters::setters!(BlockListSpec {
+    with_granularity(granularity: Granularity)
+    with_block_size_q(block_size_q: u32)
+    with_block_size(block_size: u32)
+    with_max_blocks(max_blocks: u32)
+    with_sink_size(sink_size: u32)
+    with_window_size(window_size: u32)
+    with_dense_below(dense_below: u32)
+});
+
+impl BlockListSpec {
+    /// Lists of up to `max_blocks` blocks of `block_size` keys, one for each query head and `block_size_q` queries; neither
+    /// sinks nor window, and no query block is dense.
+    #[must_use]
+    pub const fn new(block_size_q: u32, block_size: u32, max_blocks: u32) -> Self {
+        let granularity = Granularity::QueryHead;
+        Self { granularity, block_size_q, block_size, max_blocks, sink_size: 0, window_size: 0, dense_below: 0 }
+    }
+}
+
+impl BlockListSpec {
     /// Query blocks of a sequence.
     #[must_use]
     pub const fn num_q_blocks(&self, shape: &AttentionShape) -> u32 {
@@ -165,16 +186,16 @@ impl BlockSelection {
 
 /// Lists of blocks in host memory: what a selection gives, or a caller's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostBlocks {
+pub struct HostBlockLists {
     shape: [u32; 4],
     block_indices: Vec<u32>,
     block_counts: Vec<u32>,
 }
 
-impl HostBlocks {
+impl HostBlockLists {
     /// Takes lists: `block_indices` `[batch, set, q_block, max_blocks]` holds the first key of each block, ascending, then
     /// [`PADDING`]; `block_counts` `[batch, set, q_block]` the number of blocks. What they hold is checked by
-    /// [`HostBlocks::validate`].
+    /// [`HostBlockLists::validate`].
     ///
     /// # Errors
     /// [`Error::Length`] when a list does not have as many elements as `shape` says.
@@ -247,7 +268,7 @@ impl HostBlocks {
     /// [`Error::Shape`], or [`Error::Blocks`] naming the first list and entry that break a rule.
     pub fn validate(
         &self,
-        selection: &BlockSelection,
+        selection: &BlockListSpec,
         shape: &AttentionShape,
         seq_lens_kv: Option<&[u32]>,
     ) -> Result<()> {

@@ -38,6 +38,7 @@ pub enum GroupBounds {
 /// few layers of a model are better left dense (3 or 4 of them), and so may be the last queries of a prompt: both are the
 /// caller's choice, made by not selecting there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Hip {
     /// Keys selected for a query block: a multiple of `block_size_k`.
     pub top_k: u32,
@@ -61,9 +62,23 @@ pub struct Hip {
     pub refresh_interval: u32,
 }
 
-impl Default for Hip {
+crate::setters::setters!(Hip {
+    with_top_k(top_k: u32)
+    with_block_size_q(block_size_q: u32)
+    with_stride_q(stride_q: u32)
+    with_block_size_k(block_size_k: u32)
+    with_stride_k(stride_k: u32)
+    with_sink_size(sink_size: u32)
+    with_window_size(window_size: u32)
+    with_representative(representative: Representative)
+    with_group_bounds(group_bounds: GroupBounds)
+    with_refresh_interval(refresh_interval: u32)
+});
+
+impl Hip {
     /// The paper's settings for prefill.
-    fn default() -> Self {
+    #[must_use]
+    pub const fn new() -> Self {
         Self {
             top_k: 512,
             block_size_q: 64,
@@ -76,6 +91,12 @@ impl Default for Hip {
             group_bounds: GroupBounds::Even,
             refresh_interval: 1,
         }
+    }
+}
+
+impl Default for Hip {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -16,6 +16,7 @@ pub enum HeadReduction {
 
 /// One stage of [`InfiniteHip`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Stage {
     /// Keys of a chunk, `l_c`. Divides that of the stage before; that of the last stage is the block size of the lists,
     /// from 1 to 128.
@@ -26,6 +27,21 @@ pub struct Stage {
     pub stride_q: u32,
     /// Decode steps for which what survives is used: a multiple of the next stage's.
     pub refresh_interval: u32,
+}
+
+crate::setters::setters!(Stage {
+    with_chunk_size(chunk_size: u32)
+    with_keep(keep: u32)
+    with_stride_q(stride_q: u32)
+    with_refresh_interval(refresh_interval: u32)
+});
+
+impl Stage {
+    /// A stage that scores every query, at every step.
+    #[must_use]
+    pub const fn new(chunk_size: u32, keep: u32) -> Self {
+        Self { chunk_size, keep, stride_q: 1, refresh_interval: 1 }
+    }
 }
 
 impl Stage {
@@ -44,6 +60,7 @@ impl Stage {
 /// A score is the largest `q·k` over the averaged queries of the block. Ties of a descent go right, those of a top-k to
 /// the lower position. By default all heads of a layer share the lists ([`Granularity::Layer`](crate::Granularity)).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct InfiniteHip {
     /// Queries that share a list.
     pub block_size_q: u32,
@@ -58,6 +75,29 @@ pub struct InfiniteHip {
     pub representative: Representative,
     /// What the heads that share a list make of their scores.
     pub reduction: HeadReduction,
+}
+
+crate::setters::setters!(InfiniteHip {
+    with_block_size_q(block_size_q: u32)
+    with_sink_size(sink_size: u32)
+    with_window_size(window_size: u32)
+    with_representative(representative: Representative)
+    with_reduction(reduction: HeadReduction)
+});
+
+impl InfiniteHip {
+    /// Stages from coarse to fine, with what the presets have besides: query blocks of 64, 256 sinks, a window of 1024.
+    #[must_use]
+    pub fn new(stages: Vec<Stage>) -> Self {
+        Self { stages, ..Preset::ThreeK.into() }
+    }
+
+    /// Sets [`stages`](Self::stages).
+    #[must_use]
+    pub fn with_stages(mut self, stages: Vec<Stage>) -> Self {
+        self.stages = stages;
+        self
+    }
 }
 
 /// Published settings of [`InfiniteHip`], named after the keys that a query attends to.

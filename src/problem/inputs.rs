@@ -1,6 +1,6 @@
 //! What a call reads and gives where tensors lie in host memory.
 
-use super::{AttentionProblem, AttentionShape, HostBlocks, SelectionProblem};
+use super::{AttentionProblem, AttentionShape, HostBlockLists, SelectionProblem};
 use crate::{Element, Error, HostTensor, Result};
 
 /// q, k and v in host memory, the key length of each sequence, and the lists of blocks where the problem takes them.
@@ -17,7 +17,7 @@ pub struct HostInputs<'a, T = f32> {
     pub(crate) k: &'a HostTensor<T>,
     pub(crate) v: &'a HostTensor<T>,
     pub(crate) seq_lens_kv: Option<&'a [u32]>,
-    pub(crate) blocks: Option<&'a HostBlocks>,
+    pub(crate) blocks: Option<&'a HostBlockLists>,
 }
 
 impl<'a, T> HostInputs<'a, T> {
@@ -36,9 +36,9 @@ impl<'a, T> HostInputs<'a, T> {
     }
 
     /// Sets the lists of blocks, which a problem takes exactly when it says
-    /// [`selected_blocks`](AttentionProblem::selected_blocks).
+    /// [`with_blocks`](AttentionProblem::with_blocks).
     #[must_use]
-    pub const fn with_blocks(mut self, blocks: &'a HostBlocks) -> Self {
+    pub const fn with_blocks(mut self, blocks: &'a HostBlockLists) -> Self {
         self.blocks = Some(blocks);
         self
     }
@@ -69,7 +69,7 @@ impl<'a, T> HostInputs<'a, T> {
 
     /// The lists of blocks.
     #[must_use]
-    pub const fn blocks(&self) -> Option<&'a HostBlocks> {
+    pub const fn blocks(&self) -> Option<&'a HostBlockLists> {
         self.blocks
     }
 
@@ -85,7 +85,7 @@ impl<T: Element> HostInputs<'_, T> {
     ///
     /// # Errors
     /// What [`AttentionProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
-    /// [`Error::Invalid`] naming the tensor; those of [`HostBlocks::validate`], and [`Error::Argument`] for lists without
+    /// [`Error::Invalid`] naming the tensor; those of [`HostBlockLists::validate`], and [`Error::Argument`] for lists without
     /// a problem that takes them, or none where it does.
     pub fn validate(&self, problem: &AttentionProblem) -> Result<()> {
         problem.validate()?;
@@ -93,7 +93,8 @@ impl<T: Element> HostInputs<'_, T> {
             return Err(Error::DType { tensor: "q", expected: problem.dtype(), actual: T::DTYPE });
         }
         let shape = problem.shape();
-        let tensors = [("q", self.q, shape.q()), ("k", self.k, shape.k()), ("v", self.v, shape.v())];
+        let tensors =
+            [("q", self.q, problem.q_shape()), ("k", self.k, problem.k_shape()), ("v", self.v, problem.v_shape())];
         for (tensor, given, expected) in tensors {
             if given.shape() != expected {
                 return Err(Error::Shape { tensor, expected, actual: given.shape() });
@@ -103,7 +104,7 @@ impl<T: Element> HostInputs<'_, T> {
             problem.check_lengths_of_their_own()?;
         }
         validate_seq_lens(self.seq_lens_kv, shape)?;
-        match (problem.block_selection(), self.blocks) {
+        match (problem.blocks(), self.blocks) {
             (Some(selection), Some(blocks)) => blocks.validate(selection, shape, self.seq_lens_kv),
             (None, None) => Ok(()),
             (Some(_), None) => Err(Error::Argument { argument: "blocks", rule: "is required by the problem" }),
@@ -171,7 +172,7 @@ impl<T: Element> SelectionInputs<'_, T> {
             return Err(Error::DType { tensor: "q", expected: problem.dtype, actual: T::DTYPE });
         }
         let shape = problem.shape();
-        for (tensor, given, expected) in [("q", self.q, shape.q()), ("k", self.k, shape.k())] {
+        for (tensor, given, expected) in [("q", self.q, problem.q_shape()), ("k", self.k, problem.k_shape())] {
             if given.shape() != expected {
                 return Err(Error::Shape { tensor, expected, actual: given.shape() });
             }
@@ -206,10 +207,19 @@ pub(crate) fn check_lens(name: &'static str, lens: Option<&[u32]>, batch_size: u
 
 /// What attention gives.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct AttentionOutput {
     /// `[batch, seq_len_q, num_q_heads, head_dim_v]`.
     pub out: HostTensor,
     /// Natural log of the sum of exponentials, `[batch, seq_len_q, num_q_heads, 1]`;
     /// [`LSE_EMPTY`](crate::LSE_EMPTY) in rows that see no key.
     pub lse: HostTensor,
+}
+
+impl AttentionOutput {
+    /// Of tensors that a caller computed in another way.
+    #[must_use]
+    pub const fn new(out: HostTensor, lse: HostTensor) -> Self {
+        Self { out, lse }
+    }
 }

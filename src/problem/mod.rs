@@ -17,7 +17,7 @@ mod top_k;
 
 pub use attend::{AttentionProblem, AttentionShape, Mask};
 pub use block_score::{BlockScoreProblem, BlockScoring, Reduction};
-pub use blocks::{BlockSelection, Granularity, HostBlocks, PADDING};
+pub use blocks::{BlockListSpec, Granularity, HostBlockLists, PADDING};
 pub use hip::{GroupBounds, Hip, Representative};
 pub use infinite_hip::{HeadReduction, InfiniteHip, Preset, Stage};
 pub use inputs::{AttentionOutput, HostInputs, SelectionInputs};

@@ -1,6 +1,6 @@
 //! Selection of key blocks as a problem.
 
-use super::blocks::{BlockSelection, Granularity};
+use super::blocks::{BlockListSpec, Granularity};
 use super::{HeadReduction, Hip, InfiniteHip, Preset, Stage};
 use crate::{AttentionShape, DType, Error, Mask, Result};
 
@@ -19,7 +19,7 @@ impl SelectionMethod {
     /// CPUs and software devices ([`SelectionPlan::crossover`](crate::SelectionPlan::crossover) is that of a GPU), see
     /// [`docs::performance`](crate::docs::performance). Less than a query block shares its probes among fewer queries. In a decode loop with refresh intervals, the number for a prompt holds.
     ///
-    /// Where it is that short, [`SelectionProblem::dense_below`] with this number makes attention dense;
+    /// Where it is that short, [`SelectionProblem::with_dense_below`] with this number makes attention dense;
     /// [`Engine::attend_sparse`](crate::Engine::attend_sparse) does so on its own.
     #[must_use]
     pub const fn crossover(&self, seq_len_q: u32) -> u32 {
@@ -51,12 +51,12 @@ impl From<Preset> for SelectionMethod {
 }
 
 /// Which blocks of keys each query block should attend to, by q and k alone. Its result is plain data
-/// ([`HostBlocks`](crate::HostBlocks), or two GPU buffers) for [`AttentionProblem::selected_blocks`].
+/// ([`HostBlockLists`](crate::HostBlockLists), or two GPU buffers) for [`AttentionProblem::with_blocks`].
 ///
 /// Query `i` of a sequence sits at position `i + seq_len_kv - seq_len_q`; query block `m` holds the queries from
 /// `m * block_size_q` on, and may be shorter at the end. Where all candidates fit into a list, all of them are in it.
 ///
-/// [`AttentionProblem::selected_blocks`]: crate::AttentionProblem::selected_blocks
+/// [`AttentionProblem::with_blocks`]: crate::AttentionProblem::with_blocks
 ///
 /// ```
 /// use wattn::{AttentionShape, DType, Hip, Preset, SelectionProblem};
@@ -109,14 +109,14 @@ impl SelectionProblem {
 
     /// Sets which query heads share a list.
     #[must_use]
-    pub const fn granularity(mut self, granularity: Granularity) -> Self {
+    pub const fn with_granularity(mut self, granularity: Granularity) -> Self {
         self.granularity = granularity;
         self
     }
 
     /// Sets the mask: [`Mask::Causal`], or [`Mask::Full`] for HiP without window and sinks.
     #[must_use]
-    pub const fn mask(mut self, mask: Mask) -> Self {
+    pub const fn with_mask(mut self, mask: Mask) -> Self {
         self.mask = mask;
         self
     }
@@ -125,7 +125,7 @@ impl SelectionProblem {
     /// published code do; 1 leaves q as it is. A negative one prefers small products, as a softmax with that scale does; with 0
     /// all scores tie.
     #[must_use]
-    pub const fn selection_scale(mut self, scale: f32) -> Self {
+    pub const fn with_selection_scale(mut self, scale: f32) -> Self {
         self.scale = Some(scale);
         self
     }
@@ -133,15 +133,15 @@ impl SelectionProblem {
     /// Sets how many keys of the window are candidates too [default: as few as the refresh interval allows, and for
     /// InfiniteHiP at least the first stage's chunk size].
     #[must_use]
-    pub const fn margin(mut self, keys: u32) -> Self {
+    pub const fn with_margin(mut self, keys: u32) -> Self {
         self.margin = Some(keys);
         self
     }
 
     /// Query blocks whose last query is at a position below `len` select nothing; attention makes them dense. See
-    /// [`BlockSelection::dense_below`].
+    /// [`BlockListSpec::dense_below`].
     #[must_use]
-    pub const fn dense_below(mut self, len: u32) -> Self {
+    pub const fn with_dense_below(mut self, len: u32) -> Self {
         self.dense_below = len;
         self
     }
@@ -159,6 +159,36 @@ impl SelectionProblem {
         &self.shape
     }
 
+    /// `[batch, seq, head, dim]` of q.
+    #[must_use]
+    pub const fn q_shape(&self) -> [u32; 4] {
+        self.shape.q()
+    }
+
+    /// `[batch, seq, head, dim]` of k.
+    #[must_use]
+    pub const fn k_shape(&self) -> [u32; 4] {
+        self.shape.k()
+    }
+
+    /// Which query heads share a list.
+    #[must_use]
+    pub const fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// Query blocks whose last query is at a position below this select nothing.
+    #[must_use]
+    pub const fn dense_below(&self) -> u32 {
+        self.dense_below
+    }
+
+    /// Whether the key length of each sequence comes with the call.
+    #[must_use]
+    pub const fn seq_lens_kv(&self) -> bool {
+        self.seq_lens_kv
+    }
+
     /// Storage of q and k.
     #[must_use]
     pub const fn dtype(&self) -> DType {
@@ -173,19 +203,19 @@ impl SelectionProblem {
 
     /// The mask.
     #[must_use]
-    pub const fn visible_keys(&self) -> Mask {
+    pub const fn mask(&self) -> Mask {
         self.mask
     }
 
     /// The factor on q·k in scores.
     #[must_use]
-    pub fn scale(&self) -> f32 {
+    pub fn selection_scale(&self) -> f32 {
         self.scale.unwrap_or_else(|| (1.0 / f64::from(self.shape.head_dim).sqrt()) as f32)
     }
 
-    /// Keys of the window that are candidates too: [`margin`](Self::margin), or its default.
+    /// Keys of the window that are candidates too: [`margin`](Self::with_margin), or its default.
     #[must_use]
-    pub fn margin_size(&self) -> u32 {
+    pub fn margin(&self) -> u32 {
         let default = match &self.method {
             SelectionMethod::Hip(_) => self.needed_margin(),
             SelectionMethod::InfiniteHip(method) => {
@@ -224,7 +254,7 @@ impl SelectionProblem {
 
     /// `W'`: keys nearer to a query than this are no candidates. Causal masks only.
     pub(crate) fn candidate_window(&self) -> u32 {
-        self.blocks().window_size.saturating_sub(self.margin_size())
+        self.blocks().window_size.saturating_sub(self.margin())
     }
 
     /// Blocks that HiP chooses among, from the end of the sinks on, for a query block whose last query is at `p_max`.
@@ -260,7 +290,7 @@ impl SelectionProblem {
 
     /// What attention needs to know about the lists.
     #[must_use]
-    pub fn blocks(&self) -> BlockSelection {
+    pub fn blocks(&self) -> BlockListSpec {
         let (block_size_q, block_size, max_blocks, sink_size, window_size) = match &self.method {
             SelectionMethod::Hip(hip) => {
                 (hip.block_size_q, hip.block_size_k, hip.max_blocks(), hip.sink_size, hip.window_size)
@@ -275,7 +305,7 @@ impl SelectionProblem {
                 (method.block_size_q, method.block_size(), max_blocks, method.sink_size, method.window_size)
             }
         };
-        BlockSelection {
+        BlockListSpec {
             granularity: self.granularity,
             block_size_q,
             block_size,
@@ -320,7 +350,7 @@ impl SelectionProblem {
             SelectionMethod::InfiniteHip(method) => method.validate(self.mask)?,
         }
         self.blocks().validate(&self.shape, self.mask)?;
-        let scale = self.scale();
+        let scale = self.selection_scale();
         if !scale.is_finite() {
             return Err(Error::SelectionScale { value: scale });
         }

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::random::Random;
 use super::{Candidates, lists};
-use crate::{HostBlocks, Result, SelectionProblem};
+use crate::{HostBlockLists, Result, SelectionProblem};
 
 /// Lists of random candidates, as many in each as the selection may choose: what a selection that looks at nothing would
 /// give. The same for the same seed.
@@ -15,7 +15,7 @@ use crate::{HostBlocks, Result, SelectionProblem};
 ///
 /// # Cost
 /// Draws a number for every candidate of every list.
-pub fn random_blocks(problem: &SelectionProblem, seq_lens_kv: Option<&[u32]>, seed: u64) -> Result<HostBlocks> {
+pub fn random_blocks(problem: &SelectionProblem, seq_lens_kv: Option<&[u32]>, seed: u64) -> Result<HostBlockLists> {
     problem.validate()?;
     let shape = problem.shape();
     crate::problem::validate_seq_lens(seq_lens_kv, shape)?;
@@ -37,7 +37,7 @@ pub fn random_blocks(problem: &SelectionProblem, seq_lens_kv: Option<&[u32]>, se
         list
     };
     let drawn: Vec<Vec<u32>> = all.par_iter().enumerate().map(|(number, list)| draw((number, list))).collect();
-    let mut result = HostBlocks::empty(indices_shape);
+    let mut result = HostBlockLists::empty(indices_shape);
     for (&(batch, set, q_block), list) in all.iter().zip(&drawn) {
         result.set_list(batch, set, q_block, list);
     }
@@ -46,6 +46,6 @@ pub fn random_blocks(problem: &SelectionProblem, seq_lens_kv: Option<&[u32]>, se
 
 /// Empty lists: attention to sinks and window only.
 #[must_use]
-pub fn no_blocks(problem: &SelectionProblem) -> HostBlocks {
-    HostBlocks::empty(problem.blocks().indices_shape(problem.shape()))
+pub fn no_blocks(problem: &SelectionProblem) -> HostBlockLists {
+    HostBlockLists::empty(problem.blocks().indices_shape(problem.shape()))
 }

@@ -7,7 +7,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use super::{Candidates, lists};
-use crate::{Element, HeadReduction, HostBlocks, Mask, Result, SelectionInputs, SelectionMethod, SelectionProblem};
+use crate::{Element, HeadReduction, HostBlockLists, Mask, Result, SelectionInputs, SelectionMethod, SelectionProblem};
 
 /// Below every score.
 const MASKED: f32 = -3.0e38;
@@ -26,12 +26,12 @@ const TILE_KV: usize = 1024;
 ///
 /// # Cost
 /// That of the scores of dense attention, on all processors.
-pub fn exact_blocks<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlocks> {
+pub fn exact_blocks<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     inputs.validate(problem)?;
     let indices_shape = problem.blocks().indices_shape(problem.shape());
     let all = lists(indices_shape);
     let best: Vec<Vec<u32>> = all.par_iter().map(|&list| best_blocks(problem, inputs, list)).collect();
-    let mut result = HostBlocks::empty(indices_shape);
+    let mut result = HostBlockLists::empty(indices_shape);
     for (&(batch, set, q_block), list) in all.iter().zip(&best) {
         result.set_list(batch, set, q_block, list);
     }
@@ -98,14 +98,14 @@ impl core::fmt::Display for BlockRecall {
 /// The share of the [`exact_blocks`] that each list of `blocks` holds.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`] and [`HostBlocks::validate`].
+/// Those of [`SelectionInputs::validate`] and [`HostBlockLists::validate`].
 ///
 /// # Cost
 /// That of [`exact_blocks`].
 pub fn block_recall<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
-    blocks: &HostBlocks,
+    blocks: &HostBlockLists,
 ) -> Result<BlockRecall> {
     inputs.validate(problem)?;
     blocks.validate(&problem.blocks(), problem.shape(), inputs.seq_lens_kv)?;
@@ -243,7 +243,7 @@ impl Queries {
         head: u32,
     ) -> Self {
         let row = |query: u32| inputs.q.row(batch as usize, query as usize, head as usize);
-        let (scale, block) = (problem.scale(), candidates.queries.clone());
+        let (scale, block) = (problem.selection_scale(), candidates.queries.clone());
         let (mut rows, mut reach) = (Vec::new(), Vec::new());
         match problem.method() {
             SelectionMethod::Hip(hip) => {
@@ -252,7 +252,7 @@ impl Queries {
                 let stride = hip.stride_q.min(block.end - block.start);
                 for query in (block.start + stride - 1..block.end).step_by(stride as usize) {
                     rows.extend(row(query).iter().map(|x| x.to_f32() * scale));
-                    reach.push(match problem.visible_keys() {
+                    reach.push(match problem.mask() {
                         Mask::Full => last_key,
                         _ => {
                             let position = candidates.p_min + i64::from(query - block.start);

@@ -7,7 +7,7 @@ use super::{
     BlockRecall, MassSummary, block_recall, captured_mass, exact_blocks, no_blocks, output_error, random_blocks,
 };
 use crate::{
-    AttentionOutput, AttentionProblem, Element, HostBlocks, HostInputs, HostTensor, Result, SelectionProblem, cpu,
+    AttentionOutput, AttentionProblem, Element, HostBlockLists, HostInputs, HostTensor, Result, SelectionProblem, cpu,
 };
 
 /// What attention to some lists of blocks loses; made by [`compare`].
@@ -32,10 +32,10 @@ pub fn compare<T: Element>(
     problem: &AttentionProblem,
     selection: &SelectionProblem,
     inputs: &HostInputs<'_, T>,
-    blocks: &HostBlocks,
+    blocks: &HostBlockLists,
     dense: &AttentionOutput,
 ) -> Result<Quality> {
-    let sparse = cpu::attend(&problem.clone().selected_blocks(selection.blocks()), &inputs.with_blocks(blocks))?;
+    let sparse = cpu::attend(&problem.clone().with_blocks(selection.blocks()), &inputs.with_blocks(blocks))?;
     Ok(Quality {
         captured_mass: captured_mass(&sparse.lse, &dense.lse)?,
         recall: block_recall(selection, &inputs.for_selection(), blocks)?,
@@ -100,7 +100,7 @@ pub fn synthetic_table(
         let tensors = pattern.generate(problem.shape(), seed)?;
         let inputs = tensors.inputs();
         let dense = cpu::attend(problem, &inputs)?;
-        let mut add = |method: String, selection: &SelectionProblem, blocks: &HostBlocks| -> Result<()> {
+        let mut add = |method: String, selection: &SelectionProblem, blocks: &HostBlockLists| -> Result<()> {
             let Quality { captured_mass, recall, output_error } = compare(problem, selection, &inputs, blocks, &dense)?;
             let mass = MassSummary::new(captured_mass.into_data());
             rows.push(QualityRow { set: pattern.to_string(), method, mass, recall: recall.mean(), output_error });

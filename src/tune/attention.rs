@@ -5,7 +5,7 @@ use super::inputs::{check_sizes, reduced, spread};
 use super::search::Subject;
 use super::{Candidate, EXPECTATION, Options, TuneResult};
 use crate::bench::tools::{Clock, OracleRows, Outputs, Rotating, Stamps, Tensors, Uploaded, bound, sampled_rows};
-use crate::ops::Lists;
+use crate::ops::BlockListBuffers;
 use crate::{
     Attention, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, HostInputs,
     Result, Tiling, U32View,
@@ -157,7 +157,7 @@ struct Stage {
     inputs: Rotating,
     outputs: Outputs,
     seq_lens_kv: Option<wgpu::Buffer>,
-    lists: Option<Lists>,
+    lists: Option<BlockListBuffers>,
     rows: OracleRows,
 }
 
@@ -171,13 +171,13 @@ impl Stage {
         let shape = *problem.shape();
         let tensors = Tensors::random([shape.q(), shape.k(), shape.v()]);
         let lens = problem.seq_lens_kv.then_some(lens);
-        let blocks = problem.block_selection().map(|blocks| spread(blocks, &shape, lens.as_deref()));
+        let blocks = problem.blocks().map(|blocks| spread(blocks, &shape, lens.as_deref()));
         let inputs = HostInputs { seq_lens_kv: lens.as_deref(), blocks: blocks.as_ref(), ..tensors.inputs() };
         Ok(Self {
             inputs: Rotating::with_sets(ctx, Uploaded::new(ctx, shape, problem.dtype(), &tensors)?, 1)?,
             outputs: Outputs::new(ctx, &problem)?,
             seq_lens_kv: lens.as_deref().map(|lens| ctx.upload_u32("wattn.tune.lens", lens)).transpose()?,
-            lists: blocks.as_ref().map(|blocks| Lists::upload(ctx, blocks)).transpose()?,
+            lists: blocks.as_ref().map(|blocks| BlockListBuffers::upload(ctx, blocks)).transpose()?,
             rows: OracleRows::of(&problem, &inputs, rows(&shape).into_iter()),
             problem,
         })
@@ -193,7 +193,7 @@ impl Stage {
         let prepared = Attention::prepare(ctx, plan)?;
         let batch_size = u64::from(self.problem.shape().batch_size);
         let bind = |set: &Uploaded| {
-            let mut args = self.outputs.args(set.views(), self.lists.as_ref().map(Lists::view));
+            let mut args = self.outputs.args(set.views(), self.lists.as_ref().map(BlockListBuffers::view));
             args.seq_lens_kv = self.seq_lens_kv.as_ref().map(|lens| U32View::new(lens, 0, batch_size));
             prepared.bind(args)
         };

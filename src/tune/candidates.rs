@@ -33,7 +33,7 @@ fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> impl Iterator<Item = Tier> {
 #[must_use]
 pub fn attention_starts(problem: &AttentionProblem, caps: &DeviceCaps) -> Vec<Candidate<Tiling>> {
     let mut starts = Vec::new();
-    for tier in tiers(caps, &[problem.dtype(), problem.stored_out_dtype()]) {
+    for tier in tiers(caps, &[problem.dtype(), problem.out_dtype()]) {
         let Ok(plan) = AttentionPlan::with_tier(problem, caps, tier) else { continue };
         let own = plan.tiling();
         let others = if let (true, Some(edge)) = (tier.matrix(), caps.matrix_edge()) {

@@ -17,14 +17,14 @@ pub enum TuneError {
         /// What is wrong.
         reason: String,
     },
-    /// One call takes longer than [`Options::longest_call`](super::Options::longest_call) allows.
+    /// One call takes longer than [`Options::with_longest_call`](super::Options::with_longest_call) allows.
     #[error("a call takes {seconds:.2} s")]
     Slow {
         /// Seconds of a call with the plan without tuning.
         seconds: f64,
     },
     /// The device was lost with a candidate. Tune again on a new one, with
-    /// [`Options::avoid`](super::Options::avoid) of this candidate.
+    /// [`Options::with_avoid`](super::Options::with_avoid) of this candidate.
     #[error("the device was lost while {candidate} was tried: {source}")]
     Lost {
         /// The tier and the tiling.

@@ -1,6 +1,6 @@
 //! What candidates compute on besides q, k and v.
 
-use crate::{AttentionShape, BlockSelection, Error, HostBlocks, Result};
+use crate::{AttentionShape, BlockListSpec, Error, HostBlockLists, Result};
 
 /// Checks that there is something to compute.
 pub(super) fn check_sizes(shape: &AttentionShape) -> Result<()> {
@@ -27,8 +27,8 @@ pub(super) fn reduced(shape: &AttentionShape, seq_len_q: u32, seq_len_kv: u32) -
 }
 
 /// As many blocks as a list holds, spread evenly over the keys up to the last that its queries may see.
-pub(super) fn spread(blocks: &BlockSelection, shape: &AttentionShape, seq_lens_kv: Option<&[u32]>) -> HostBlocks {
-    let mut lists = HostBlocks::empty(blocks.indices_shape(shape));
+pub(super) fn spread(blocks: &BlockListSpec, shape: &AttentionShape, seq_lens_kv: Option<&[u32]>) -> HostBlockLists {
+    let mut lists = HostBlockLists::empty(blocks.indices_shape(shape));
     let [batch_size, num_sets, num_q_blocks, max_blocks] = lists.shape();
     for batch in 0..batch_size {
         let seq_len_kv = seq_lens_kv.map_or(shape.seq_len_kv, |lens| lens[batch as usize]);
@@ -65,7 +65,7 @@ mod tests {
             head_dim_v: 8,
         };
         for (block_size, max_blocks) in [(1, 300), (2, 16), (16, 3), (128, 1)] {
-            let blocks = BlockSelection {
+            let blocks = BlockListSpec {
                 granularity: Granularity::KvHead,
                 block_size_q: 16,
                 block_size,

@@ -16,7 +16,7 @@
 //!     batch_size: 1, seq_len_q: 1, seq_len_kv: 16384,
 //!     num_q_heads: 32, num_kv_heads: 8, head_dim: 128, head_dim_v: 128,
 //! };
-//! let problem = AttentionProblem::new(shape, DType::F16).mask(Mask::Causal);
+//! let problem = AttentionProblem::new(shape, DType::F16).with_mask(Mask::Causal);
 //! let tuned = tune::attention(&context, &problem, &tune::Options::default())?;
 //! println!("{}, {:.2} times as fast", tuned.entry.candidate, tuned.entry.speedup());
 //!
@@ -78,14 +78,14 @@ impl Default for Options {
 impl Options {
     /// Seconds that each candidate of a round is timed for, about.
     #[must_use]
-    pub const fn seconds(mut self, seconds: f64) -> Self {
+    pub const fn with_seconds(mut self, seconds: f64) -> Self {
         self.effort.seconds = seconds;
         self
     }
 
     /// Candidates at the most. What is left after that is not tried.
     #[must_use]
-    pub const fn most_candidates(mut self, most: usize) -> Self {
+    pub const fn with_most_candidates(mut self, most: usize) -> Self {
         self.effort.most = most;
         self
     }
@@ -93,21 +93,21 @@ impl Options {
     /// Seconds after which no further candidate is begun: what was found until then counts, and [`Entry::left_out`] says how many were
     /// not tried. A problem that is taken up is compiled, checked and timed at least without tuning.
     #[must_use]
-    pub const fn most_seconds(mut self, seconds: f64) -> Self {
+    pub const fn with_most_seconds(mut self, seconds: f64) -> Self {
         self.effort.last = seconds;
         self
     }
 
     /// Gives up on problems of which one call takes longer, without tuning: [`TuneError::Slow`].
     #[must_use]
-    pub const fn longest_call(mut self, seconds: f64) -> Self {
+    pub const fn with_longest_call(mut self, seconds: f64) -> Self {
         self.effort.longest_call = seconds;
         self
     }
 
     /// Passes over a candidate, as it prints: one that a device was lost with, see [`TuneError::Lost`].
     #[must_use]
-    pub fn avoid(mut self, candidate: impl Into<String>) -> Self {
+    pub fn with_avoid(mut self, candidate: impl Into<String>) -> Self {
         self.effort.avoid.push(candidate.into());
         self
     }
@@ -115,7 +115,7 @@ impl Options {
     /// Replaces a constant in the kernels of every candidate but the plan without tuning. For tests: it makes them wrong.
     #[doc(hidden)]
     #[must_use]
-    pub const fn sabotage(mut self, constant: &'static str, value: u32) -> Self {
+    pub const fn with_sabotage(mut self, constant: &'static str, value: u32) -> Self {
         self.sabotage = Some((constant, value));
         self
     }

@@ -5,9 +5,9 @@ use super::inputs::{check_sizes, reduced};
 use super::search::Subject;
 use super::{Candidate, Options};
 use crate::bench::tools::{Clock, Rotating, Stamps, Tensors, Uploaded};
-use crate::ops::Lists;
+use crate::ops::BlockListBuffers;
 use crate::{
-    BoundSelection, Context, Error, HostBlocks, Result, Selection, SelectionArgs, SelectionInputs, SelectionMethod,
+    BoundSelection, Context, Error, HostBlockLists, Result, Selection, SelectionArgs, SelectionInputs, SelectionMethod,
     SelectionPlan, SelectionProblem, SelectionTiling, U32View, cpu,
 };
 
@@ -123,8 +123,8 @@ struct Stage {
     problem: SelectionProblem,
     inputs: Rotating,
     seq_lens_kv: Option<wgpu::Buffer>,
-    lists: Lists,
-    expected: HostBlocks,
+    lists: BlockListBuffers,
+    expected: HostBlockLists,
 }
 
 impl Stage {
@@ -133,7 +133,7 @@ impl Stage {
         ctx: &Context,
         problem: SelectionProblem,
         lens: Vec<u32>,
-        select: impl FnOnce(&SelectionProblem, &SelectionInputs<'_>) -> Result<HostBlocks>,
+        select: impl FnOnce(&SelectionProblem, &SelectionInputs<'_>) -> Result<HostBlockLists>,
     ) -> Result<Self> {
         let shape = *problem.shape();
         let tensors = Tensors::random([shape.q(), shape.k(), [1, 1, 1, shape.head_dim_v]]);
@@ -144,7 +144,7 @@ impl Stage {
         Ok(Self {
             inputs: Rotating::with_sets(ctx, Uploaded::new(ctx, shape, problem.dtype(), &tensors)?, 1)?,
             seq_lens_kv: lens.as_deref().map(|lens| ctx.upload_u32("wattn.tune.lens", lens)).transpose()?,
-            lists: Lists::new(ctx, &problem.blocks(), &shape)?,
+            lists: BlockListBuffers::new(ctx, &problem.blocks(), &shape)?,
             expected: select(&widened, &inputs)?,
             problem,
         })
@@ -176,8 +176,8 @@ fn exact(problem: &SelectionProblem) -> Result<SelectionProblem> {
         let rest = shape.seq_len_q % method.block_size_q;
         shape.seq_len_q -= rest - rest.checked_ilog2().map_or(0, |log2| 1 << log2);
     }
-    let scale = 2f32.powi(problem.scale().abs().max(f32::MIN_POSITIVE).log2().round() as i32);
-    Ok(SelectionProblem { shape, ..problem.clone() }.selection_scale(scale))
+    let scale = 2f32.powi(problem.selection_scale().abs().max(f32::MIN_POSITIVE).log2().round() as i32);
+    Ok(SelectionProblem { shape, ..problem.clone() }.with_selection_scale(scale))
 }
 
 /// The same problem with few queries and about four times as many keys as are kept, at odd lengths.

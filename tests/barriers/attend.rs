@@ -3,8 +3,8 @@
 use half::{bf16, f16};
 use wattn::cpu::twins;
 use wattn::{
-    Attention, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BlockSelection, DType, DeviceCaps,
-    DispatchBudget, Element, Granularity, HostBlocks, HostTensor, Mask, MatrixTile, Sharing, Tier, Tiling,
+    Attention, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BlockListSpec, DType, DeviceCaps,
+    DispatchBudget, Element, Granularity, HostBlockLists, HostTensor, Mask, MatrixTile, Sharing, Tier, Tiling,
 };
 
 use super::common::gpu::{check_twin, run_twins};
@@ -22,7 +22,7 @@ struct Device {
     aligned: bool,
 }
 
-const TINY: Tiling = Tiling { lanes: 4, rows: 2, keys: 4, groups: 2, num_splits: 1, sharing: Sharing::Keys };
+const TINY: Tiling = Tiling::new(4, 2, 4, 2);
 
 impl Device {
     fn new(tier: Tier, subgroup_size: Option<core::ops::RangeInclusive<u32>>, tiling: Tiling) -> Self {
@@ -40,7 +40,7 @@ impl Device {
 
     /// A group is a subgroup.
     fn subgroups(tier: Tier) -> Self {
-        Self::new(tier, Some(4..=4), Tiling { rows: 4, ..TINY })
+        Self::new(tier, Some(4..=4), TINY.with_rows(4))
     }
 
     /// A group is a segment of a subgroup.
@@ -51,12 +51,16 @@ impl Device {
     /// Lanes share the rows of keys; three groups have the same three query rows.
     fn columns(tier: Tier, subgroup_size: Option<core::ops::RangeInclusive<u32>>) -> Self {
         let groups = subgroup_size.as_ref().map_or(3, |size| 3 * size.end() / 4);
-        Self::new(tier, subgroup_size, Tiling { rows: 3, keys: 2, groups, sharing: Sharing::Columns, ..TINY })
+        Self::new(
+            tier,
+            subgroup_size,
+            TINY.with_rows(3).with_keys(2).with_groups(groups).with_sharing(Sharing::Columns),
+        )
     }
 
     fn matrices(edge: u32, lanes: u32, from_vec4: bool) -> Self {
         let keys = edge.max(4 * lanes / edge);
-        let tiling = Tiling { lanes, rows: edge, keys, groups: 2, num_splits: 1, sharing: Sharing::Rows };
+        let tiling = Tiling::new(lanes, edge, keys, 2).with_sharing(Sharing::Rows);
         let mut device = Self::new(Tier::Matrix, Some(lanes..=lanes), tiling);
         device.caps.matrix_tiles = vec![MatrixTile::square(edge)];
         (device.caps.shader_f16, device.caps.matrix_from_vec4) = (true, from_vec4);
@@ -105,7 +109,7 @@ fn parts<T: Element>(
     device: &Device,
     plan: &AttentionPlan,
     case: &common::Case<T>,
-    blocks: Option<&HostBlocks>,
+    blocks: Option<&HostBlockLists>,
 ) -> (Vec<Launch>, Buffers) {
     let launches = plan.dispatches().iter().enumerate().map(|(index, dispatch)| {
         let uniforms = Attention::uniforms(plan, index);
@@ -127,7 +131,7 @@ fn parts<T: Element>(
         ("k", to_bytes(case.k.data())),
         ("v", to_bytes(case.v.data())),
         ("seq_lens_kv", case.seq_lens_kv.as_ref().map_or(garbage(4), |lens| to_bytes(lens))),
-        ("out", garbage(len(shape.out()) * plan.problem().stored_out_dtype().size_bytes())),
+        ("out", garbage(len(shape.out()) * plan.problem().out_dtype().size_bytes())),
         ("lse", garbage(len(shape.lse()) * 4)),
         ("partial_lse", garbage(partials)),
         ("partial_out", garbage(partials * u64::from(shape.head_dim_v))),
@@ -150,15 +154,15 @@ fn output(shape: &AttentionShape, dtype: DType, buffers: &Buffers) -> AttentionO
         other => panic!("out in {other}"),
     };
     let lse = from_bytes(&buffers["lse"]);
-    AttentionOutput { out: HostTensor::new(shape.out(), out).unwrap(), lse: HostTensor::new(shape.lse(), lse).unwrap() }
+    AttentionOutput::new(HostTensor::new(shape.out(), out).unwrap(), HostTensor::new(shape.lse(), lse).unwrap())
 }
 
 /// Dense attention, against the oracle and the twins.
 fn dense<T: Element>(device: Device, case: common::Case<T>, out_dtype: DType) -> Case {
     let problem = common::gpu::problem_of(&case, out_dtype);
     let by_matrices = device.tier.matrix() && T::DTYPE == DType::BF16;
-    let problem = if by_matrices { problem.bf16_by_f16_matrices() } else { problem };
-    let plan = device.plan(&if device.aligned { problem.aligned_rows() } else { problem });
+    let problem = if by_matrices { problem.with_bf16_by_f16_matrices() } else { problem };
+    let plan = device.plan(&if device.aligned { problem.with_aligned_rows() } else { problem });
     let (launches, buffers) = parts(&device, &plan, &case, None);
     let name = format!("{:?} {case:?} {out_dtype}", device.tiling);
     let what = name.clone();
@@ -201,9 +205,9 @@ fn steep<T: Element>(shape: AttentionShape) -> common::Case<T> {
 }
 
 /// Attention to listed blocks, against the oracle.
-fn selected<T: Element>(device: Device, case: common::Case<T>, selection: BlockSelection) -> Case {
+fn selected<T: Element>(device: Device, case: common::Case<T>, selection: BlockListSpec) -> Case {
     let selected = SelectedCase::random("blocks", case, selection, 5);
-    let problem = selected.problem().out_dtype(DType::F32).with_lse();
+    let problem = selected.problem().with_out_dtype(DType::F32).with_lse();
     let problem = if selected.case.seq_lens_kv.is_some() { problem.with_seq_lens_kv() } else { problem };
     let plan = device.plan(&problem);
     let (launches, buffers) = parts(&device, &plan, &selected.case, Some(&selected.blocks));
@@ -278,7 +282,7 @@ fn staged_cases() -> Vec<Case> {
     let row = spoiled.v.data().len() / 2 / 45;
     spoiled.v.data_mut()[40 * row..][..row].fill(f32::INFINITY);
     let blocks = |seed| common::Case::<f32>::random(shape([13, 70]), Mask::Causal, seed);
-    let heads = BlockSelection { granularity: Granularity::QueryHead, ..SELECTION };
+    let heads = SELECTION.with_granularity(Granularity::QueryHead);
     vec![
         dense(Device::baseline().staged(), with_lens, DType::F32),
         dense(Device::baseline().staged(), spoiled, DType::F32),
@@ -300,7 +304,7 @@ fn staged_cases() -> Vec<Case> {
 
 /// A launch of attention with the tiling that a plan takes by itself.
 pub(crate) fn chosen(caps: &DeviceCaps, shape: AttentionShape, dtype: DType) -> (Launch, Buffers, Tiling) {
-    let problem = AttentionProblem::new(shape, dtype).mask(Mask::Causal).with_lse();
+    let problem = AttentionProblem::new(shape, dtype).with_mask(Mask::Causal).with_lse();
     let plan = AttentionPlan::new(&problem, caps).unwrap();
     let size = caps.subgroup_size.as_ref().map_or(4, |size| *size.end()) as usize;
     let device =
@@ -314,7 +318,7 @@ pub(crate) fn chosen(caps: &DeviceCaps, shape: AttentionShape, dtype: DType) -> 
 
 fn selected_cases() -> Vec<Case> {
     let random = |seed| common::Case::<f32>::random(shape([13, 70]), Mask::Causal, seed);
-    let heads = BlockSelection { granularity: Granularity::QueryHead, ..SELECTION };
+    let heads = SELECTION.with_granularity(Granularity::QueryHead);
     vec![
         selected(Device::baseline(), random(20), SELECTION),
         selected(Device::baseline().splits(3), random(21), SELECTION),
@@ -384,20 +388,20 @@ pub(crate) fn tilings() -> Vec<Case> {
     let mut cases = Vec::new();
     for lanes in [4, 8, 16] {
         for (rows, keys, groups) in [(1, 4, 1), (4, 8, 3), (16, 4, 2)] {
-            let tiling = Tiling { lanes, rows, keys, groups, num_splits: 1, sharing: Sharing::Keys };
+            let tiling = Tiling::new(lanes, rows, keys, groups);
             let case = || common::Case::<f32>::random(shape(20, 36), Mask::Causal, 50);
             cases.push(dense(Device::new(Tier::Baseline, None, tiling), case(), DType::F32));
             cases.push(dense(Device::new(Tier::Subgroup, Some(lanes..=lanes), tiling), case(), DType::F32));
-            let segments = Tiling { groups: 2 * groups, ..tiling };
+            let segments = tiling.with_groups(2 * groups);
             cases.push(dense(Device::new(Tier::Subgroup, Some(lanes..=2 * lanes), segments), case(), DType::F32));
             cases.push(selected(Device::new(Tier::Baseline, None, tiling), case(), SELECTION));
             cases.push(dense(Device::new(Tier::Baseline, None, tiling).staged(), case(), DType::F32));
             cases.push(dense(Device::new(Tier::Subgroup, Some(lanes..=lanes), tiling).staged(), case(), DType::F32));
             cases.push(selected(Device::new(Tier::Baseline, None, tiling).staged(), case(), SELECTION));
-            let columns = Tiling { keys: keys - 1, rows: rows.min(8), sharing: Sharing::Columns, ..tiling };
+            let columns = tiling.with_keys(keys - 1).with_rows(rows.min(8)).with_sharing(Sharing::Columns);
             cases.push(dense(Device::new(Tier::Baseline, None, columns), case(), DType::F32));
             let groups = 2 * groups;
-            let segments = Device::new(Tier::Subgroup, Some(lanes..=2 * lanes), Tiling { groups, ..columns });
+            let segments = Device::new(Tier::Subgroup, Some(lanes..=2 * lanes), columns.with_groups(groups));
             cases.push(dense(segments, case(), DType::F32));
         }
     }

@@ -1,8 +1,8 @@
 //! Summaries and scores of blocks, and a top-k, against their definitions.
 
 use wattn::{
-    BlockScorePlan, Candidates, DeviceCaps, Dispatch, DispatchBudget, HostBlocks, HostTensor, OperatorPlan, PoolPlan,
-    Tier, TopKPlan,
+    BlockScorePlan, Candidates, DeviceCaps, Dispatch, DispatchBudget, HostBlockLists, HostTensor, OperatorPlan,
+    PoolPlan, Tier, TopKPlan,
 };
 
 use super::common::block_ops::{PoolCase, ScoreCase, TopKCase, pool_cases, score_cases, top_k_cases};
@@ -143,12 +143,13 @@ fn top_k(of: TopKCase, caps: &DeviceCaps, candidates: Candidates) -> Case {
     let launch = launch(plan.dispatch(), 4, &numbers);
     case(&plan, launch, buffers, move |buffers| {
         let words = |name: &str| from_bytes::<u32>(&buffers[name]);
-        of.check("interpreter", &HostBlocks::new(to, words("block_indices"), words("block_counts")).unwrap());
+        of.check("interpreter", &HostBlockLists::new(to, words("block_indices"), words("block_counts")).unwrap());
     })
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let caps = DeviceCaps { software: true, ..DeviceCaps::BASELINE };
+    let mut caps = DeviceCaps::BASELINE;
+    caps.software = true;
     let mut small = caps.clone();
     small.budget = DispatchBudget::new(1, 1);
     let mut subgroups = caps.clone();

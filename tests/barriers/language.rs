@@ -187,11 +187,11 @@ fn draws() -> Vec<Case> {
     logits[257] = 9.0;
     let samplings = [
         Sampling::GREEDY,
-        Sampling { temperature: 0.7, top_k: 40, top_p: 1.0, seed: 3 },
-        Sampling { temperature: 0.9, top_k: 50, top_p: 0.8, seed: 4 },
+        Sampling::GREEDY.with_temperature(0.7).with_top_k(40).with_seed(3),
+        Sampling::GREEDY.with_temperature(0.9).with_top_k(50).with_top_p(0.8).with_seed(4),
     ];
     let draw = |sampling: Sampling| {
-        let Sampling { temperature, top_k, top_p, seed } = sampling;
+        let Sampling { temperature, top_k, top_p, seed, .. } = sampling;
         let uniform = vec![600, top_k, top_p.to_bits(), temperature.to_bits(), seed];
         let buffers =
             vec![("logits", to_bytes(&logits)), ("state", to_bytes(&[5u32, 77])), ("tokens", to_bytes(&[99u32, 98]))];

@@ -3,7 +3,7 @@
 use half::f16;
 use wattn::cpu::twins;
 use wattn::{
-    BlockSelection, Candidates, DeviceCaps, Dispatch, Element, Granularity, HostBlocks, MatrixTile, Selection,
+    BlockListSpec, Candidates, DeviceCaps, Dispatch, Element, Granularity, HostBlockLists, MatrixTile, Selection,
     SelectionPlan, SelectionTiling, Sharing, Tier,
 };
 
@@ -13,20 +13,19 @@ use super::common::select::{SelectCase, assert_lists_equal, integer_cases};
 use super::launch::{Buffers, Case, Launch, from_bytes, garbage, to_bytes};
 
 /// Workgroups of twice as many invocations as a compaction has parts; several searches for each.
-const TILING: SelectionTiling = SelectionTiling {
-    lanes: 4,
-    rows: 2,
-    search_groups: 8,
-    score_groups: 4,
-    top_k_size: 32,
-    max_searches: 2,
-    sharing: Sharing::Keys,
-    candidates: Candidates::Scratch,
-};
+const TILING: SelectionTiling = SelectionTiling::SMALLEST
+    .with_lanes(4)
+    .with_rows(2)
+    .with_search_groups(8)
+    .with_score_groups(4)
+    .with_top_k_size(32)
+    .with_max_searches(2)
+    .with_sharing(Sharing::Keys)
+    .with_candidates(Candidates::Scratch);
 
 /// The same where lanes share the rows of keys, and candidates lie in workgroup memory.
 const COLUMNS: SelectionTiling =
-    SelectionTiling { rows: 1, sharing: Sharing::Columns, candidates: Candidates::Workgroup, ..TILING };
+    TILING.with_rows(1).with_sharing(Sharing::Columns).with_candidates(Candidates::Workgroup);
 
 fn launch(dispatch: &Dispatch, subgroup_size: u32, uniforms: Vec<Vec<u32>>) -> Launch {
     let grids = dispatch.stretches.iter().map(|stretch| stretch.workgroups);
@@ -74,7 +73,7 @@ fn selection<T: Element>(
     let name = format!("{tier} {} {tiling}", case.name);
     let check = move |buffers: &Buffers| {
         let words = |name: &str| from_bytes::<u32>(&buffers[name]);
-        let got = HostBlocks::new(shape, words("block_indices"), words("block_counts")).unwrap();
+        let got = HostBlockLists::new(shape, words("block_indices"), words("block_counts")).unwrap();
         assert_lists_equal(&got, &run_twins(&plan, &case), &case.name);
     };
     Case { name, launches, buffers: buffers.into_iter().collect(), check: Box::new(check) }
@@ -118,7 +117,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(chosen::<f32>().into_iter().map(|case| selection(case, Tier::Baseline, &baseline, 4, COLUMNS)));
     let few = |case: &SelectCase<f32>| case.name.ends_with("prime length");
     for (caps, subgroup_size) in [(of(4..=4), 4), (of(4..=8), 8)] {
-        for tiling in [SelectionTiling { rows: 4, ..TILING }, COLUMNS] {
+        for tiling in [TILING.with_rows(4), COLUMNS] {
             let few = chosen::<f32>().into_iter().filter(few);
             cases.extend(few.map(|case| selection(case, Tier::Subgroup, &caps, subgroup_size, tiling)));
         }
@@ -128,7 +127,7 @@ pub(crate) fn cases() -> Vec<Case> {
         caps.matrix_tiles = vec![MatrixTile::square(8)];
         caps.max_workgroup_storage_bytes = 48 << 10;
         (caps.shader_f16, caps.matrix_from_vec4) = (true, from_vec4);
-        let tiling = SelectionTiling { lanes, search_groups: 32 / lanes, ..TILING };
+        let tiling = TILING.with_lanes(lanes).with_search_groups(32 / lanes);
         let few = chosen::<f16>().into_iter().filter(|case| case.name.starts_with("HiP, pr"));
         cases.extend(few.map(|case| selection(case, Tier::Matrix, &caps, lanes, tiling)));
     }
@@ -142,17 +141,22 @@ pub(crate) fn tilings() -> Vec<Case> {
     for (lanes, rows, search_groups, score_groups, top_k_size) in
         [(4, 1, 1, 1, 4), (4, 8, 4, 8, 16), (8, 4, 8, 2, 64), (16, 2, 16, 4, 256)]
     {
-        let tiling =
-            SelectionTiling { lanes, rows, search_groups, score_groups, top_k_size, max_searches: 1, ..TILING };
+        let tiling = TILING
+            .with_lanes(lanes)
+            .with_rows(rows)
+            .with_search_groups(search_groups)
+            .with_score_groups(score_groups)
+            .with_top_k_size(top_k_size)
+            .with_max_searches(1);
         let mut caps = DeviceCaps::BASELINE;
         caps.subgroup_size = Some(lanes..=lanes);
-        let columns = SelectionTiling { rows: 1, sharing: Sharing::Columns, ..tiling };
-        let in_workgroup = SelectionTiling { candidates: Candidates::Workgroup, ..tiling };
+        let columns = tiling.with_rows(1).with_sharing(Sharing::Columns);
+        let in_workgroup = tiling.with_candidates(Candidates::Workgroup);
         for (tier, tiling) in [
             (Tier::Baseline, tiling),
             (Tier::Subgroup, tiling),
             (Tier::Baseline, columns),
-            (Tier::Subgroup, SelectionTiling { candidates: Candidates::Workgroup, ..columns }),
+            (Tier::Subgroup, columns.with_candidates(Candidates::Workgroup)),
             (Tier::Baseline, in_workgroup),
         ] {
             let few =
@@ -166,16 +170,8 @@ pub(crate) fn tilings() -> Vec<Case> {
 /// The check of lists, which finds the first entry that breaks a rule.
 fn check_of_lists(has_lens: bool) -> Case {
     let shape = common::shape(2, [9, 40], [2, 2]);
-    let selection = BlockSelection {
-        granularity: Granularity::KvHead,
-        block_size_q: 4,
-        block_size: 8,
-        max_blocks: 4,
-        sink_size: 0,
-        window_size: 4,
-        dense_below: 0,
-    };
-    let mut blocks = HostBlocks::empty(selection.indices_shape(&shape));
+    let selection = BlockListSpec::new(4, 8, 4).with_granularity(Granularity::KvHead).with_window_size(4);
+    let mut blocks = HostBlockLists::empty(selection.indices_shape(&shape));
     blocks.set_list(0, 1, 2, &[0, 8, 30]);
     blocks.set_list(1, 0, 1, &[16, 12]);
     blocks.set_list(1, 1, 0, &[0, 64]);

@@ -2,8 +2,8 @@
 
 use wattn::cpu::oracle;
 use wattn::{
-    AttentionShape, BlockScoreProblem, BlockScoring, Element, Granularity, HostBlocks, HostTensor, MASKED_SCORE, Mark,
-    Mask, PoolProblem, Pooling, Reduction, TopKProblem,
+    AttentionShape, BlockScoreProblem, BlockScoring, Element, Granularity, HostBlockLists, HostTensor, MASKED_SCORE,
+    Mark, Mask, PoolProblem, Pooling, Reduction, TopKProblem,
 };
 
 use super::{Random, UNIT, fill, painted, random};
@@ -226,7 +226,7 @@ pub fn top_k_cases() -> Vec<TopKCase> {
 
 impl TopKCase {
     #[track_caller]
-    pub fn check(&self, on: &str, got: &HostBlocks) {
+    pub fn check(&self, on: &str, got: &HostBlockLists) {
         let expected = oracle::top_k(&self.problem, &self.scores, self.marks.as_deref()).unwrap();
         assert!(*got == expected, "{on}, {}: {got:?}, not {expected:?}", self.name);
     }

@@ -2,7 +2,7 @@
 
 use wattn::cpu::twins;
 use wattn::{
-    BoundSelection, Context, Element, HostBlocks, SelectedBlocks, Selection, SelectionArgs, SelectionMemory,
+    BlockListsView, BoundSelection, Context, Element, HostBlockLists, Selection, SelectionArgs, SelectionMemory,
     SelectionMethod, SelectionPlan, TensorView, U32View, Workspace,
 };
 
@@ -37,12 +37,12 @@ impl Bound {
         let workspace = |buffer: &wgpu::Buffer| Workspace::from_buffer(buffer.clone()).unwrap();
         let view = |buffer, shape| TensorView::new(buffer, T::DTYPE, packed(shape));
         let args = SelectionArgs::new(
-            view(&q, problem.shape().q()),
-            view(&k, problem.shape().k()),
-            SelectedBlocks {
-                block_indices: U32View::new(&indices, 0, (lists * shape[3]).into()),
-                block_counts: U32View::new(&counts, 0, lists.into()),
-            },
+            view(&q, problem.q_shape()),
+            view(&k, problem.k_shape()),
+            BlockListsView::new(
+                U32View::new(&indices, 0, (lists * shape[3]).into()),
+                U32View::new(&counts, 0, lists.into()),
+            ),
         )
         .with_seq_lens_kv(lens.as_ref().map(|lens| U32View::new(lens, 0, problem.shape().batch_size.into())));
         let spaces = [&samples, &scratch, &cache].map(workspace);
@@ -51,18 +51,18 @@ impl Bound {
         Self { bound, shape, k, lens, indices, counts, samples, scratch, cache }
     }
 
-    pub fn lists(&self, ctx: &Context) -> HostBlocks {
-        HostBlocks::new(self.shape, read_words(ctx, &self.indices), read_words(ctx, &self.counts)).unwrap()
+    pub fn lists(&self, ctx: &Context) -> HostBlockLists {
+        HostBlockLists::new(self.shape, read_words(ctx, &self.indices), read_words(ctx, &self.counts)).unwrap()
     }
 
-    pub fn run(&self, ctx: &Context, step: u64) -> HostBlocks {
+    pub fn run(&self, ctx: &Context, step: u64) -> HostBlockLists {
         submit(ctx, |encoder| self.bound.encode_step(encoder, step));
         self.lists(ctx)
     }
 }
 
 /// What the twins of a plan's kernels give.
-pub fn run_twins<T: Element>(plan: &SelectionPlan, case: &SelectCase<T>) -> HostBlocks {
+pub fn run_twins<T: Element>(plan: &SelectionPlan, case: &SelectCase<T>) -> HostBlockLists {
     match plan.problem().method() {
         SelectionMethod::Hip(_) => twins::search_tree(plan, &case.inputs()).unwrap(),
         _ => twins::select_stages(plan, &case.inputs()).unwrap().0,

@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 use wattn::{
-    Element, GroupBounds, HeadReduction, Hip, HostBlocks, InfiniteHip, Mask, Representative, SelectionInputs,
+    Element, GroupBounds, HeadReduction, Hip, HostBlockLists, InfiniteHip, Mask, Representative, SelectionInputs,
     SelectionMethod, SelectionProblem,
 };
 
@@ -44,7 +44,7 @@ pub struct Certified {
 pub fn certify<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
-    blocks: &HostBlocks,
+    blocks: &HostBlockLists,
     what: &str,
 ) -> Certified {
     let allowed = replay(problem, inputs, Rounding::F32);
@@ -165,7 +165,7 @@ impl<'a, T: Element> Replay<'a, T> {
             heads: set * heads_per_set..(set + 1) * heads_per_set,
             queries: (0..shape.seq_len_q).filter(|query| query / blocks.block_size_q == q_block).collect(),
             len: inputs.seq_len_kv(batch).into(),
-            near: (i64::from(blocks.window_size) - i64::from(problem.margin_size())).max(0),
+            near: (i64::from(blocks.window_size) - i64::from(problem.margin())).max(0),
         }
     }
 
@@ -206,12 +206,12 @@ impl<'a, T: Element> Replay<'a, T> {
 
     fn scaled(&self, query: u32, head: u32) -> Vec<f32> {
         let q = self.inputs.q().row(self.batch, query as usize, head as usize);
-        q.iter().map(|x| x.to_f32() * self.problem.scale()).collect()
+        q.iter().map(|x| x.to_f32() * self.problem.selection_scale()).collect()
     }
 
     fn hip(&self, hip: &Hip, last: i64) -> Vec<Candidate> {
         let [sinks, block_size] = [hip.sink_size, hip.block_size_k].map(i64::from);
-        let end = if self.problem.visible_keys() == Mask::Full { self.len } else { last + 1 - self.near };
+        let end = if self.problem.mask() == Mask::Full { self.len } else { last + 1 - self.near };
         let num_blocks = (sinks..end).step_by(block_size as usize).count() as i64;
         let keep = i64::from(hip.top_k / hip.block_size_k);
         let mut queries: Vec<(u32, u32, Vec<f32>)> = Vec::new();
@@ -226,7 +226,7 @@ impl<'a, T: Element> Replay<'a, T> {
             for sample in 1..=i64::from(hip.block_size_k / hip.stride_k) {
                 let key = sinks + block * block_size + sample * i64::from(hip.stride_k) - 1;
                 for (query, head, q) in &queries {
-                    let full = self.problem.visible_keys() == Mask::Full;
+                    let full = self.problem.mask() == Mask::Full;
                     if key < self.len && (full || self.position(*query) - key >= self.near) {
                         score = score.max(self.score(q, *head, key));
                     }
@@ -326,7 +326,7 @@ impl<'a, T: Element> Replay<'a, T> {
                 let q = self.inputs.q().row(self.batch, query as usize, head as usize);
                 mean.iter_mut().zip(q).for_each(|(mean, x)| *mean += x.to_f32());
             }
-            mean.iter().map(|x| x / queries.len() as f32 * self.problem.scale()).collect()
+            mean.iter().map(|x| x / queries.len() as f32 * self.problem.selection_scale()).collect()
         };
         self.queries.chunks(stride).map(mean).collect()
     }

@@ -17,13 +17,12 @@ pub fn matrix_gpu() -> DeviceCaps {
 }
 
 /// How a search for one query was cut when an H100 was first visited: each lane walks through keys of its own.
-pub const FIRST_SEARCHES: SelectionTiling = SelectionTiling {
-    lanes: 32,
-    rows: 1,
-    search_groups: 8,
-    score_groups: 2,
-    top_k_size: 256,
-    max_searches: 512,
-    sharing: Sharing::Keys,
-    candidates: Candidates::Scratch,
-};
+pub const FIRST_SEARCHES: SelectionTiling = SelectionTiling::SMALLEST
+    .with_lanes(32)
+    .with_rows(1)
+    .with_search_groups(8)
+    .with_score_groups(2)
+    .with_top_k_size(256)
+    .with_max_searches(512)
+    .with_sharing(Sharing::Keys)
+    .with_candidates(Candidates::Scratch);

@@ -46,8 +46,8 @@ impl Golden {
     /// Attention to the lists, scaled by `1 / sqrt(8)`.
     pub fn attention(&self) -> AttentionProblem {
         AttentionProblem::new(*self.problem.shape(), DType::F32)
-            .mask(Mask::Causal)
-            .selected_blocks(self.problem.blocks())
+            .with_mask(Mask::Causal)
+            .with_blocks(self.problem.blocks())
     }
 
     /// The last query.
@@ -94,7 +94,7 @@ fn g1(name: &'static str, method: impl Into<SelectionMethod>, lists: &[(u32, &[u
     assert_eq!(v.row(0, 511, 0), [-1.0, -1.0, 0.0, 3.0, -1.0, 1.0, 2.0, -1.0]);
     Golden {
         name,
-        problem: SelectionProblem::new(shape, DType::F32, method).selection_scale(1.0),
+        problem: SelectionProblem::new(shape, DType::F32, method).with_selection_scale(1.0),
         q,
         k,
         v,
@@ -109,7 +109,7 @@ fn g1(name: &'static str, method: impl Into<SelectionMethod>, lists: &[(u32, &[u
 fn decode(of: Golden) -> Golden {
     let (method, shape) = (of.problem.method().clone(), shape(1, 512));
     let q = of.q.data()[15 * 2 * 8..].to_vec();
-    let problem = SelectionProblem::new(shape, DType::F32, method).selection_scale(1.0);
+    let problem = SelectionProblem::new(shape, DType::F32, method).with_selection_scale(1.0);
     Golden { q: HostTensor::new(shape.q(), q).unwrap(), problem, ..of }
 }
 
@@ -118,30 +118,27 @@ fn zero_q(mut of: Golden) -> Golden {
     of
 }
 
-const HIP: Hip = Hip {
-    top_k: 64,
-    block_size_q: 16,
-    stride_q: 2,
-    block_size_k: 2,
-    stride_k: 1,
-    sink_size: 16,
-    window_size: 64,
-    representative: Representative::Center,
-    group_bounds: wattn::GroupBounds::Even,
-    refresh_interval: 1,
-};
+const HIP: Hip = Hip::new()
+    .with_top_k(64)
+    .with_block_size_q(16)
+    .with_stride_q(2)
+    .with_block_size_k(2)
+    .with_stride_k(1)
+    .with_sink_size(16)
+    .with_window_size(64)
+    .with_representative(Representative::Center)
+    .with_group_bounds(wattn::GroupBounds::Even)
+    .with_refresh_interval(1);
 
 fn infinite_hip(block_size_q: u32, strides: [u32; 3]) -> InfiniteHip {
     let [a, b, c] = strides;
-    let stage = |chunk_size, keep, stride_q| Stage { chunk_size, keep, stride_q, refresh_interval: 1 };
-    InfiniteHip {
-        block_size_q,
-        stages: vec![stage(32, 128, a), stage(8, 64, b), stage(4, 32, c)],
-        sink_size: 16,
-        window_size: 64,
-        representative: Representative::Center,
-        reduction: wattn::HeadReduction::Max,
-    }
+    let stage = |chunk_size, keep, stride_q| Stage::new(chunk_size, keep).with_stride_q(stride_q);
+    InfiniteHip::new(vec![stage(32, 128, a), stage(8, 64, b), stage(4, 32, c)])
+        .with_block_size_q(block_size_q)
+        .with_sink_size(16)
+        .with_window_size(64)
+        .with_representative(Representative::Center)
+        .with_reduction(wattn::HeadReduction::Max)
 }
 
 fn stages(survivors: [&[u32]; 3]) -> Vec<Vec<u32>> {
@@ -197,13 +194,13 @@ fn hip() -> Vec<Golden> {
         ],
         ..g1("HiP", HIP, &[(0, &head_0), (1, &head_1)])
     };
-    let with = |representative| Hip { representative, ..HIP };
+    let with = |representative| HIP.with_representative(representative);
     vec![
         center,
         g1("HiP, first", with(Representative::First), &[(0, &first)]),
         g1("HiP, last", with(Representative::Last), &[(0, &last)]),
         zero_q(g1("HiP, all-zero q", HIP, &[(0, &lowest), (1, &lowest)])),
-        decode(g1("HiP, decode", Hip { stride_q: 1, ..HIP }, &[(0, &decoded)])),
+        decode(g1("HiP, decode", HIP.with_stride_q(1), &[(0, &decoded)])),
         g2(),
     ]
 }
@@ -211,9 +208,9 @@ fn hip() -> Vec<Golden> {
 fn g2() -> Golden {
     let shape = shape(5, 300);
     let [q, k, v] = tensors(7, &shape);
-    let hip = Hip { top_k: 48, stride_q: 1, block_size_k: 4, sink_size: 8, window_size: 32, ..HIP };
+    let hip = HIP.with_top_k(48).with_stride_q(1).with_block_size_k(4).with_sink_size(8).with_window_size(32);
     Golden {
-        problem: SelectionProblem::new(shape, DType::F32, hip).selection_scale(1.0),
+        problem: SelectionProblem::new(shape, DType::F32, hip).with_selection_scale(1.0),
         q,
         k,
         v,

@@ -86,20 +86,15 @@ pub fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> Vec<Tier> {
 pub fn tiny_tiling(caps: &DeviceCaps, tier: Tier, num_splits: u32) -> Tiling {
     if let (true, Some(edge), Some(size)) = (tier.matrix(), caps.matrix_edge(), &caps.subgroup_size) {
         let lanes = *size.start();
-        return Tiling {
-            lanes,
-            rows: edge,
-            keys: edge.max(4 * lanes / edge),
-            groups: 2,
-            num_splits,
-            sharing: Sharing::Rows,
-        };
+        return Tiling::new(lanes, edge, edge.max(4 * lanes / edge), 2)
+            .with_num_splits(num_splits)
+            .with_sharing(Sharing::Rows);
     }
     let (lanes, groups) = match (tier.subgroup(), &caps.subgroup_size) {
         (true, Some(size)) => (*size.start(), size.end() / size.start()),
         _ => (4, 2),
     };
-    Tiling { lanes, rows: 2, keys: 4, groups, num_splits, sharing: Sharing::Keys }
+    Tiling::new(lanes, 2, 4, groups).with_num_splits(num_splits)
 }
 
 /// A segment of half a subgroup, where the device's subgroups are large enough: the tiling of devices whose subgroup
@@ -107,14 +102,14 @@ pub fn tiny_tiling(caps: &DeviceCaps, tier: Tier, num_splits: u32) -> Tiling {
 pub fn segment_tiling(caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
     let size = caps.subgroup_size.as_ref().filter(|size| tier.subgroup() && *size.start() >= 8)?;
     let lanes = size.start() / 2;
-    Some(Tiling { lanes, rows: 4, keys: 4, groups: 2 * size.end() / lanes, num_splits: 1, sharing: Sharing::Keys })
+    Some(Tiling::new(lanes, 4, 4, 2 * size.end() / lanes))
 }
 
 /// Tiles that all groups share: of whole subgroups with splits, and of segments whose lanes hand their weights over in two steps.
 pub fn staged_tilings(caps: &DeviceCaps, tier: Tier) -> [Tiling; 2] {
-    let tiny = Tiling { sharing: Sharing::Tiles, ..tiny_tiling(caps, tier, 3) };
-    let wide = segment_tiling(caps, tier).unwrap_or(Tiling { rows: 4, groups: 2 * tiny.groups, ..tiny });
-    [tiny, Tiling { keys: 8, num_splits: 1, sharing: Sharing::Tiles, ..wide }]
+    let tiny = tiny_tiling(caps, tier, 3).with_sharing(Sharing::Tiles);
+    let wide = segment_tiling(caps, tier).unwrap_or(tiny.with_rows(4).with_groups(2 * tiny.groups));
+    [tiny, wide.with_keys(8).with_num_splits(1).with_sharing(Sharing::Tiles)]
 }
 
 /// Lanes that share the rows of keys: three rows, few keys under way, as many groups as subgroups of every size allow; with splits one
@@ -124,12 +119,12 @@ pub fn columns_tilings(caps: &DeviceCaps, tier: Tier) -> [Tiling; 2] {
         (true, Some(size)) => (4, size.end() / 4),
         _ => (4, 1),
     };
-    let tiling = Tiling { lanes, rows: 3, keys: 2, groups: 3 * whole, num_splits: 1, sharing: Sharing::Columns };
+    let tiling = Tiling::new(lanes, 3, 2, 3 * whole).with_sharing(Sharing::Columns);
     let (split_lanes, split_groups) = match (tier.subgroup(), &caps.subgroup_size) {
         (true, Some(size)) => (*size.start(), size.end() / size.start()),
         _ => (8, 1),
     };
-    [tiling, Tiling { lanes: split_lanes, rows: 1, keys: 3, groups: split_groups, num_splits: 3, ..tiling }]
+    [tiling, tiling.with_lanes(split_lanes).with_rows(1).with_keys(3).with_groups(split_groups).with_num_splits(3)]
 }
 
 /// Tiny tilings with and without splits, and a segment. What they compile to depends on widths and element types only,
@@ -146,15 +141,15 @@ pub fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<Tiling> {
     if tier.matrix() {
         // Two rows of matrices and two columns of them in one group; two rows in many groups.
         let tiny = tiny_tiling(caps, tier, 1);
-        tilings.push(Tiling { rows: 2 * tiny.rows, keys: 2 * tiny.keys, groups: 1, ..tiny });
-        tilings.push(Tiling { rows: 2 * tiny.rows, groups: 8, ..tiny });
+        tilings.push(tiny.with_rows(2 * tiny.rows).with_keys(2 * tiny.keys).with_groups(1));
+        tilings.push(tiny.with_rows(2 * tiny.rows).with_groups(8));
     }
     tilings
 }
 
 /// The problem of a case, with lse, and with lengths where the case has them.
 pub fn problem_of<T: Element>(case: &Case<T>, out_dtype: DType) -> AttentionProblem {
-    let problem = case.problem().out_dtype(out_dtype).with_lse();
+    let problem = case.problem().with_out_dtype(out_dtype).with_lse();
     if case.seq_lens_kv.is_some() { problem.with_seq_lens_kv() } else { problem }
 }
 
@@ -208,7 +203,7 @@ impl Buffers {
     pub fn new<T: Element>(ctx: &Context, case: &Case<T>, problem: &AttentionProblem) -> Self {
         let shape = problem.shape();
         let len = |shape: [u32; 4]| shape.iter().map(|&n| n as usize).product::<usize>();
-        let out_bytes = (len(shape.out()) * problem.stored_out_dtype().size_bytes() as usize).next_multiple_of(4);
+        let out_bytes = (len(shape.out()) * problem.out_dtype().size_bytes() as usize).next_multiple_of(4);
         Self {
             problem: problem.clone(),
             q: buffer(ctx, case.q.data()),
@@ -227,7 +222,7 @@ impl Buffers {
     }
 
     pub fn q_view(&self) -> TensorView<'_> {
-        TensorView::new(&self.q, self.problem.dtype(), packed(self.problem.shape().q()))
+        TensorView::new(&self.q, self.problem.dtype(), packed(self.problem.q_shape()))
     }
 
     /// The same with other tensors.
@@ -239,12 +234,12 @@ impl Buffers {
     }
 
     fn out_view(&self) -> TensorViewMut<'_> {
-        TensorViewMut::new(&self.out, self.problem.stored_out_dtype(), packed(self.problem.shape().out()))
+        TensorViewMut::new(&self.out, self.problem.out_dtype(), packed(self.problem.out_shape()))
     }
 
     /// `out` of any element type, and the lse.
     pub fn read<T: Element>(&self, ctx: &Context) -> (HostTensor<T>, HostTensor) {
-        let lse = TensorView::new(&self.lse, DType::F32, packed(self.problem.shape().lse()));
+        let lse = TensorView::new(&self.lse, DType::F32, packed(self.problem.lse_shape()));
         (ctx.read_blocking(self.out_view().as_view()).unwrap(), ctx.read_blocking(lse).unwrap())
     }
 }
@@ -259,7 +254,7 @@ pub fn run<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>) -> A
     let bound = bind(ctx, plan, buffers.args());
     submit(ctx, |encoder| bound.encode(encoder));
     let (out, lse) = buffers.read(ctx);
-    AttentionOutput { out, lse }
+    AttentionOutput::new(out, lse)
 }
 
 /// What the twins of a plan's kernels give.
@@ -273,7 +268,7 @@ pub fn run_twins<T: Element>(plan: &AttentionPlan, case: &Case<T>) -> AttentionO
     let problem = MergeProblem { num_parts, num_rows, head_dim_v: shape.head_dim_v };
     let (out, lse) = twins::merge_splits(&problem, &partials.out, &partials.lse).unwrap();
     let tensor = |shape, data| HostTensor::new(shape, data).unwrap();
-    AttentionOutput { out: tensor(shape.out(), out), lse: tensor(shape.lse(), lse) }
+    AttentionOutput::new(tensor(shape.out(), out), tensor(shape.lse(), lse))
 }
 
 /// A kernel's `out` may differ from its twin's by so many `f32::EPSILON` times the largest |v|, and its lse by as many

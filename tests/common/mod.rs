@@ -95,7 +95,7 @@ impl<T: Element> Case<T> {
     }
 
     pub fn problem(&self) -> AttentionProblem {
-        AttentionProblem::new(self.shape, T::DTYPE).mask(self.mask)
+        AttentionProblem::new(self.shape, T::DTYPE).with_mask(self.mask)
     }
 
     pub fn inputs(&self) -> HostInputs<'_, T> {

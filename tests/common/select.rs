@@ -2,14 +2,15 @@
 //! floats (data set B); what every list keeps to, whatever selected it.
 
 use wattn::{
-    AttentionShape, DType, Element, Granularity, GroupBounds, HeadReduction, Hip, HostBlocks, HostTensor, InfiniteHip,
-    Mask, PADDING, Preset, Representative, Result, SelectionInputs, SelectionMethod, SelectionProblem, Stage,
+    AttentionShape, DType, Element, Granularity, GroupBounds, HeadReduction, Hip, HostBlockLists, HostTensor,
+    InfiniteHip, Mask, PADDING, Preset, Representative, Result, SelectionInputs, SelectionMethod, SelectionProblem,
+    Stage,
 };
 
 use super::{Random, recorded::record};
 
 /// Any implementation of selection.
-pub type Selector<'a, T = f32> = &'a dyn Fn(&SelectionProblem, &SelectionInputs<'_, T>) -> Result<HostBlocks>;
+pub type Selector<'a, T = f32> = &'a dyn Fn(&SelectionProblem, &SelectionInputs<'_, T>) -> Result<HostBlockLists>;
 
 /// A selection with its inputs.
 #[derive(Clone)]
@@ -26,14 +27,14 @@ impl<T: Element> SelectCase<T> {
     pub fn integers(name: impl Into<String>, problem: SelectionProblem, seed: u64) -> Self {
         let mut random = Random(seed);
         let mut draw = || ((random.bits() >> 32) % 7) as f32 - 3.0;
-        let q = super::fill(problem.shape().q(), |_| 12.0 * draw());
-        let k = super::fill(problem.shape().k(), |_| draw());
-        Self { name: name.into(), problem: problem.selection_scale(1.0), q, k, seq_lens_kv: None }
+        let q = super::fill(problem.q_shape(), |_| 12.0 * draw());
+        let k = super::fill(problem.k_shape(), |_| draw());
+        Self { name: name.into(), problem: problem.with_selection_scale(1.0), q, k, seq_lens_kv: None }
     }
 
     /// Floats in [-1, 1), scaled by the default.
     pub fn floats(name: impl Into<String>, problem: SelectionProblem, seed: u64) -> Self {
-        let (q, k) = (super::random(problem.shape().q(), seed), super::random(problem.shape().k(), seed + 1));
+        let (q, k) = (super::random(problem.q_shape(), seed), super::random(problem.k_shape(), seed + 1));
         Self { name: name.into(), problem, q, k, seq_lens_kv: None }
     }
 
@@ -51,7 +52,7 @@ impl<T: Element> SelectCase<T> {
 
     /// With scores scaled by a factor that keeps sums exact.
     pub fn scaled(mut self, scale: f32) -> Self {
-        self.problem = self.problem.selection_scale(scale);
+        self.problem = self.problem.with_selection_scale(scale);
         self
     }
 
@@ -68,35 +69,29 @@ pub fn shape(batch_size: u32, lens: [u32; 2], heads: [u32; 2], head_dim: u32) ->
 }
 
 /// 8 groups of 2-key blocks.
-pub const HIP: Hip = Hip {
-    top_k: 16,
-    block_size_q: 16,
-    stride_q: 2,
-    block_size_k: 2,
-    stride_k: 1,
-    sink_size: 4,
-    window_size: 16,
-    representative: Representative::Center,
-    group_bounds: GroupBounds::Even,
-    refresh_interval: 1,
-};
+pub const HIP: Hip = Hip::new()
+    .with_top_k(16)
+    .with_block_size_q(16)
+    .with_stride_q(2)
+    .with_block_size_k(2)
+    .with_stride_k(1)
+    .with_sink_size(4)
+    .with_window_size(16)
+    .with_representative(Representative::Center)
+    .with_group_bounds(GroupBounds::Even)
+    .with_refresh_interval(1);
 
 /// Stages of `(chunk_size, keep, stride_q, refresh_interval)`; block size 16, sinks 8, window 32.
 pub fn infinite(stages: &[[u32; 4]]) -> InfiniteHip {
-    let stage = |&[chunk_size, keep, stride_q, refresh_interval]: &[u32; 4]| Stage {
-        chunk_size,
-        keep,
-        stride_q,
-        refresh_interval,
+    let stage = |&[chunk_size, keep, stride_q, refresh_interval]: &[u32; 4]| {
+        Stage::new(chunk_size, keep).with_stride_q(stride_q).with_refresh_interval(refresh_interval)
     };
-    InfiniteHip {
-        block_size_q: 16,
-        stages: stages.iter().map(stage).collect(),
-        sink_size: 8,
-        window_size: 32,
-        representative: Representative::Center,
-        reduction: HeadReduction::Max,
-    }
+    InfiniteHip::new(stages.iter().map(stage).collect())
+        .with_block_size_q(16)
+        .with_sink_size(8)
+        .with_window_size(32)
+        .with_representative(Representative::Center)
+        .with_reduction(HeadReduction::Max)
 }
 
 /// Chunks of 16, 4 and 2 keys.
@@ -126,23 +121,26 @@ fn hip_cases<T: Element>() -> Vec<SelectCase<T>> {
         new("shorter than the window", of([13, 13], HIP)),
         new("prefill from the start", of([100, 100], HIP)),
         new("prime length", of([16, 389], HIP)),
-        new("decode", of([1, 300], Hip { stride_q: 1, ..HIP })),
+        new("decode", of([1, 300], HIP.with_stride_q(1))),
         new("decode, stride longer than the block", of([1, 300], HIP)),
         new("trailing block of one query", of([33, 301], HIP)),
-        new("trailing block shorter than the stride", of([34, 301], Hip { stride_q: 5, ..HIP })),
-        new("more queries than keys", of([40, 29], Hip { top_k: 4, window_size: 4, ..HIP })),
+        new("trailing block shorter than the stride", of([34, 301], HIP.with_stride_q(5))),
+        new("more queries than keys", of([40, 29], HIP.with_top_k(4).with_window_size(4))),
         new(
             "strides",
-            of([16, 300], Hip { top_k: 40, block_size_k: 5, stride_k: 2, sink_size: 5, window_size: 15, ..HIP }),
+            of(
+                [16, 300],
+                HIP.with_top_k(40).with_block_size_k(5).with_stride_k(2).with_sink_size(5).with_window_size(15),
+            ),
         ),
-        new("no sinks", of([16, 300], Hip { sink_size: 0, ..HIP })),
-        new("no window", of([16, 300], Hip { window_size: 0, ..HIP })),
-        new("neither", of([16, 300], Hip { sink_size: 0, window_size: 0, ..HIP })),
-        new("refreshes", of([1, 300], Hip { refresh_interval: 5, ..HIP })),
-        new("a margin wider than the window", of([16, 300], HIP).margin(40)),
-        new("dense below", of([64, 300], HIP).dense_below(270)),
-        new("dense", of([16, 100], HIP).dense_below(1000)),
-        new("decode settings", of([1, 700], Hip { top_k: 64, window_size: 32, ..Hip::decode() })),
+        new("no sinks", of([16, 300], HIP.with_sink_size(0))),
+        new("no window", of([16, 300], HIP.with_window_size(0))),
+        new("neither", of([16, 300], HIP.with_sink_size(0).with_window_size(0))),
+        new("refreshes", of([1, 300], HIP.with_refresh_interval(5))),
+        new("a margin wider than the window", of([16, 300], HIP).with_margin(40)),
+        new("dense below", of([64, 300], HIP).with_dense_below(270)),
+        new("dense", of([16, 100], HIP).with_dense_below(1000)),
+        new("decode settings", of([1, 700], Hip::decode().with_top_k(64).with_window_size(32))),
     ];
     for scale in [-1.0, -0.5, 0.0, -0.0] {
         cases.push(new(&format!("scaled by {scale}"), of([16, 300], HIP)).scaled(scale));
@@ -150,15 +148,15 @@ fn hip_cases<T: Element>() -> Vec<SelectCase<T>> {
     }
     cases.push(new("all ties, scaled by -1", of([16, 300], HIP)).zero_q().scaled(-1.0));
     for representative in REPRESENTATIVES {
-        let hip = Hip { representative, ..HIP };
+        let hip = HIP.with_representative(representative);
         cases.push(new(&format!("all ties, {representative:?}"), of([16, 300], hip)).zero_q());
         for granularity in Granularity::ALL {
-            let problem = problem::<T>(shape(1, [20, 200], [2, 2], 16), hip).granularity(granularity);
+            let problem = problem::<T>(shape(1, [20, 200], [2, 2], 16), hip).with_granularity(granularity);
             cases.push(new(&format!("{representative:?} for each {granularity}"), problem));
         }
         // Groups of even and of uneven size, one group, and more groups than a power of two.
         for top_k in [2, 6, 16, 22] {
-            let hip = Hip { top_k, group_bounds: GroupBounds::Aligned, ..hip };
+            let hip = hip.with_top_k(top_k).with_group_bounds(GroupBounds::Aligned);
             cases.push(new(&format!("{representative:?}, aligned, {top_k} keys"), of([3, 317], hip)));
         }
     }
@@ -168,12 +166,15 @@ fn hip_cases<T: Element>() -> Vec<SelectCase<T>> {
             problem::<T>(shape(1, [16, 200], heads, head_dim), HIP),
         ));
     }
-    let full = Hip { sink_size: 0, window_size: 0, ..HIP };
+    let full = HIP.with_sink_size(0).with_window_size(0);
     let several = shape(5, [24, 150], [1, 2], 16);
     let lens = [150, 0, 5, 24, 61];
     cases.push(new("several lengths", problem::<T>(several, HIP)).lens(&lens));
-    cases.push(new("several lengths, full mask", problem::<T>(several, full).mask(Mask::Full)).lens(&lens));
-    cases.push(new("full mask, dense below", problem::<T>(several, full).mask(Mask::Full).dense_below(40)).lens(&lens));
+    cases.push(new("several lengths, full mask", problem::<T>(several, full).with_mask(Mask::Full)).lens(&lens));
+    cases.push(
+        new("full mask, dense below", problem::<T>(several, full).with_mask(Mask::Full).with_dense_below(40))
+            .lens(&lens),
+    );
     cases
 }
 
@@ -206,10 +207,10 @@ fn infinite_cases<T: Element>() -> Vec<SelectCase<T>> {
                 }),
             ),
         ),
-        new("a margin as wide as the window", of([16, 300], three_stages()).margin(32)),
-        new("the least margin", of([16, 300], three_stages()).margin(16)),
+        new("a margin as wide as the window", of([16, 300], three_stages()).with_margin(32)),
+        new("the least margin", of([16, 300], three_stages()).with_margin(16)),
         new("long intervals", of([1, 300], infinite(&[[8, 48, 1, 24], [4, 16, 1, 8]]))),
-        new("dense below", of([64, 300], three_stages()).dense_below(270)),
+        new("dense below", of([64, 300], three_stages()).with_dense_below(270)),
         new("uneven halves", of([16, 300], infinite(&[[24, 72, 1, 1], [12, 48, 1, 1], [6, 24, 1, 1], [1, 9, 4, 1]]))),
         new("single keys", of([16, 150], infinite(&[[1, 12, 2, 1]]))),
         new("one stage", of([16, 300], infinite(&[[8, 40, 1, 1]]))),
@@ -224,8 +225,8 @@ fn infinite_cases<T: Element>() -> Vec<SelectCase<T>> {
         cases.push(new(&format!("all ties, {representative:?}"), of([16, 300], method.clone())).zero_q());
         for granularity in Granularity::ALL {
             for reduction in [HeadReduction::Max, HeadReduction::Union] {
-                let method = InfiniteHip { reduction, ..method.clone() };
-                let problem = problem::<T>(shape(1, [20, 200], [2, 2], 16), method).granularity(granularity);
+                let method = method.clone().with_reduction(reduction);
+                let problem = problem::<T>(shape(1, [20, 200], [2, 2], 16), method).with_granularity(granularity);
                 cases.push(new(&format!("{representative:?}, {reduction:?} for each {granularity}"), problem));
             }
         }
@@ -253,20 +254,19 @@ pub fn drawn_case(seed: u64) -> SelectCase {
     let mut pick = move |n| below(n);
     let method: SelectionMethod = if pick(2) == 0 {
         let block_size_k = 1 + pick(5);
-        let hip = Hip {
-            top_k: block_size_k * (1 + pick(9)),
-            block_size_q,
-            stride_q: 1 + pick(block_size_q),
-            block_size_k,
-            stride_k: 1 + pick(block_size_k),
-            sink_size: block_size_k * pick(4),
-            window_size: block_size_k * pick(8),
-            representative: REPRESENTATIVES[pick(3) as usize],
-            group_bounds: [GroupBounds::Even, GroupBounds::Aligned][pick(2) as usize],
-            refresh_interval: 1 + pick(4),
-        };
+        let hip = Hip::default()
+            .with_top_k(block_size_k * (1 + pick(9)))
+            .with_block_size_q(block_size_q)
+            .with_stride_q(1 + pick(block_size_q))
+            .with_block_size_k(block_size_k)
+            .with_stride_k(1 + pick(block_size_k))
+            .with_sink_size(block_size_k * pick(4))
+            .with_window_size(block_size_k * pick(8))
+            .with_representative(REPRESENTATIVES[pick(3) as usize])
+            .with_group_bounds([GroupBounds::Even, GroupBounds::Aligned][pick(2) as usize])
+            .with_refresh_interval(1 + pick(4));
         // Keys newer than a refresh stay in the window until the next.
-        let hip = Hip { refresh_interval: hip.refresh_interval.min(hip.window_size + 1), ..hip };
+        let hip = hip.with_refresh_interval(hip.refresh_interval.min(hip.window_size + 1));
         hip.into()
     } else {
         let last = [1 + pick(4), 1 + pick(5), 1 + pick(8)];
@@ -280,19 +280,25 @@ pub fn drawn_case(seed: u64) -> SelectCase {
         let representative = REPRESENTATIVES[pick(2) as usize];
         let reduction = [HeadReduction::Max, HeadReduction::Union][pick(2) as usize];
         let (sink_size, window_size) = (last[0] * pick(4), pick(50).max(stages[0][3] - 1));
-        InfiniteHip { block_size_q, sink_size, window_size, representative, reduction, ..infinite(&stages) }.into()
+        infinite(&stages)
+            .with_block_size_q(block_size_q)
+            .with_sink_size(sink_size)
+            .with_window_size(window_size)
+            .with_representative(representative)
+            .with_reduction(reduction)
+            .into()
     };
     let full = matches!(method, SelectionMethod::Hip(hip) if hip.sink_size + hip.window_size == 0 && hip.refresh_interval == 1);
-    let mut problem = SelectionProblem::new(shape, DType::F32, method).granularity(granularity);
+    let mut problem = SelectionProblem::new(shape, DType::F32, method).with_granularity(granularity);
     if full && pick(2) == 0 {
-        problem = problem.mask(Mask::Full);
+        problem = problem.with_mask(Mask::Full);
     }
     if pick(4) == 0 {
-        problem = problem.dense_below(pick(shape.seq_len_kv + 1));
+        problem = problem.with_dense_below(pick(shape.seq_len_kv + 1));
     }
     if pick(3) == 0 {
         let least = problem.clone();
-        problem = problem.margin(least.margin_size() + pick(20));
+        problem = problem.with_margin(least.margin() + pick(20));
     }
     let case = SelectCase::integers(format!("drawn from seed {seed}: {problem:?}"), problem, seed);
     let case = if pick(10) == 0 { case.zero_q() } else { case };
@@ -305,7 +311,7 @@ pub fn drawn_case(seed: u64) -> SelectCase {
 
 /// Data set B.
 pub fn float_cases<T: Element>() -> Vec<SelectCase<T>> {
-    let hip = Hip { top_k: 64, stride_q: 4, ..HIP };
+    let hip = HIP.with_top_k(64).with_stride_q(4);
     let mut cases = Vec::new();
     for (seed, (lens, heads, head_dim)) in
         [([64, 1500], [1, 2], 64), ([128, 500], [2, 1], 32), ([1, 3000], [2, 2], 128), ([40, 700], [1, 1], 96)]
@@ -314,27 +320,27 @@ pub fn float_cases<T: Element>() -> Vec<SelectCase<T>> {
     {
         let (shape, seed) = (shape(1, lens, heads, head_dim), seed as u64);
         for representative in REPRESENTATIVES {
-            let hip = Hip { representative, ..hip };
+            let hip = hip.with_representative(representative);
             cases.push(SelectCase::floats(format!("HiP {lens:?} {representative:?}"), problem::<T>(shape, hip), seed));
         }
-        let each = problem::<T>(shape, hip).granularity(Granularity::KvHead);
+        let each = problem::<T>(shape, hip).with_granularity(Granularity::KvHead);
         cases.push(SelectCase::floats(format!("HiP {lens:?} for each KV head"), each, seed));
         for representative in [Representative::Center, Representative::First] {
             for reduction in [HeadReduction::Max, HeadReduction::Union] {
-                let method = InfiniteHip { representative, reduction, ..three_stages() };
+                let method = three_stages().with_representative(representative).with_reduction(reduction);
                 let name = format!("InfiniteHiP {lens:?} {representative:?} {reduction:?}");
                 cases.push(SelectCase::floats(name, problem::<T>(shape, method), seed));
             }
         }
     }
-    let method = Hip { sink_size: 0, window_size: 0, ..hip };
-    let full = problem::<T>(shape(3, [32, 400], [1, 2], 64), method).mask(Mask::Full);
+    let method = hip.with_sink_size(0).with_window_size(0);
+    let full = problem::<T>(shape(3, [32, 400], [1, 2], 64), method).with_mask(Mask::Full);
     cases.push(SelectCase::floats("HiP, full mask", full, 9).lens(&[400, 31, 0]));
     cases
 }
 
 /// Asserts that two selections are the same, naming the first list that is not.
-pub fn assert_lists_equal(got: &HostBlocks, expected: &HostBlocks, what: &str) {
+pub fn assert_lists_equal(got: &HostBlockLists, expected: &HostBlockLists, what: &str) {
     record(got.block_counts().iter().chain(got.block_indices()).copied());
     assert_eq!(got.shape(), expected.shape(), "{what}: shape");
     let [batches, sets, q_blocks, _] = expected.shape();
@@ -346,10 +352,10 @@ pub fn assert_lists_equal(got: &HostBlocks, expected: &HostBlocks, what: &str) {
 }
 
 /// Asserts what holds for every list of a selection (specification 6.6, 6), and that attention would take them.
-pub fn assert_invariants(problem: &SelectionProblem, seq_lens_kv: Option<&[u32]>, blocks: &HostBlocks, what: &str) {
+pub fn assert_invariants(problem: &SelectionProblem, seq_lens_kv: Option<&[u32]>, blocks: &HostBlockLists, what: &str) {
     let (shape, of) = (problem.shape(), problem.blocks());
     blocks.validate(&of, shape, seq_lens_kv).unwrap_or_else(|error| panic!("{what}: {error}"));
-    let near = i64::from(of.window_size.saturating_sub(problem.margin_size()));
+    let near = i64::from(of.window_size.saturating_sub(problem.margin()));
     let [_, sets, q_blocks, max_blocks] = blocks.shape();
     for [b, s, m] in super::certificate::indices(problem) {
         let what = format!("{what}: sequence {b}, set {s}, query block {m}");
@@ -367,7 +373,7 @@ pub fn assert_invariants(problem: &SelectionProblem, seq_lens_kv: Option<&[u32]>
             continue;
         }
         let end = match problem.method() {
-            _ if problem.visible_keys() == Mask::Full => len.into(),
+            _ if problem.mask() == Mask::Full => len.into(),
             SelectionMethod::Hip(_) => last + 1 - near,
             _ => (first + i64::from(of.block_size_q)).min(len.into()),
         };

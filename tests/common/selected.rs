@@ -2,7 +2,7 @@
 
 use wattn::cpu::oracle;
 use wattn::{
-    AttentionOutput, AttentionProblem, BlockSelection, Element, Granularity, HostBlocks, LSE_EMPTY, Mask, PADDING,
+    AttentionOutput, AttentionProblem, BlockListSpec, Element, Granularity, HostBlockLists, LSE_EMPTY, Mask, PADDING,
 };
 
 use super::recorded::record_output;
@@ -13,26 +13,19 @@ use super::{Case, Exp, Magnitudes, Random, UNIT, bound, rows};
 pub struct SelectedCase<T> {
     pub name: String,
     pub case: Case<T>,
-    pub selection: BlockSelection,
-    pub blocks: HostBlocks,
+    pub selection: BlockListSpec,
+    pub blocks: HostBlockLists,
 }
 
 /// A list for each KV head and 5 queries; blocks of 8, sinks of 3, a window of 6.
-pub const SELECTION: BlockSelection = BlockSelection {
-    granularity: Granularity::KvHead,
-    block_size_q: 5,
-    block_size: 8,
-    max_blocks: 4,
-    sink_size: 3,
-    window_size: 6,
-    dense_below: 0,
-};
+pub const SELECTION: BlockListSpec =
+    BlockListSpec::new(5, 8, 4).with_granularity(Granularity::KvHead).with_sink_size(3).with_window_size(6);
 
 impl<T: Element> SelectedCase<T> {
     /// With lists as a caller might have them: any number of blocks, starts anywhere below the length of the sequence,
     /// some of them adjacent, reaching into sinks, window, and past the end.
-    pub fn random(name: impl Into<String>, case: Case<T>, selection: BlockSelection, seed: u64) -> Self {
-        let mut blocks = HostBlocks::empty(selection.indices_shape(&case.shape));
+    pub fn random(name: impl Into<String>, case: Case<T>, selection: BlockListSpec, seed: u64) -> Self {
+        let mut blocks = HostBlockLists::empty(selection.indices_shape(&case.shape));
         let mut random = Random(seed);
         let mut below = move |n: u32| ((random.bits() >> 32) % u64::from(n.max(1))) as u32;
         for [b, s, m] in lists(&blocks) {
@@ -52,7 +45,7 @@ impl<T: Element> SelectedCase<T> {
     }
 
     pub fn problem(&self) -> AttentionProblem {
-        self.case.problem().selected_blocks(self.selection)
+        self.case.problem().with_blocks(self.selection)
     }
 
     /// The keys that a row attends to.
@@ -106,7 +99,7 @@ impl<T: Element> SelectedCase<T> {
     /// The largest `softmax_scale * sum |q| |k|`, and naive f32 attention, over these keys.
     fn naive(&self, row: [u32; 3], keys: &[u32], exp: Exp) -> (f64, Vec<f32>) {
         let [b, q, h] = row.map(|n| n as usize);
-        let (kv_head, scale) = (self.case.kv_head(row), self.problem().scale());
+        let (kv_head, scale) = (self.case.kv_head(row), self.problem().softmax_scale());
         let (mut largest, mut scores) = (0.0f64, Vec::new());
         for &key in keys {
             let k = self.case.k.row(b, key as usize, kv_head);
@@ -132,7 +125,7 @@ impl<T: Element> SelectedCase<T> {
 }
 
 /// `[batch, set, q_block]` of every list.
-pub fn lists(blocks: &HostBlocks) -> Vec<[u32; 3]> {
+pub fn lists(blocks: &HostBlockLists) -> Vec<[u32; 3]> {
     let [batches, sets, q_blocks, _] = blocks.shape();
     (0..batches).flat_map(|b| (0..sets).flat_map(move |s| (0..q_blocks).map(move |m| [b, s, m]))).collect()
 }
@@ -146,15 +139,11 @@ pub fn callers_cases<T: Element>() -> Vec<SelectedCase<T>> {
             let n = i + 5 * j;
             let mask = if n % 4 == 3 { Mask::Full } else { Mask::Causal };
             let causal = u32::from(mask == Mask::Causal);
-            let selection = BlockSelection {
-                granularity: Granularity::ALL[n % 3],
-                block_size_q: [1, 4, 5, 16, 64][n % 5],
-                block_size,
-                max_blocks: 1 + (100 / block_size).min(20),
-                sink_size: causal * [0, 3, 8][n % 3],
-                window_size: causal * [6, 0, 1, 40][n / 2 % 4],
-                dense_below: [0, 0, 30][n % 3],
-            };
+            let selection = BlockListSpec::new([1, 4, 5, 16, 64][n % 5], block_size, 1 + (100 / block_size).min(20))
+                .with_granularity(Granularity::ALL[n % 3])
+                .with_sink_size(causal * [0, 3, 8][n % 3])
+                .with_window_size(causal * [6, 0, 1, 40][n / 2 % 4])
+                .with_dense_below([0, 0, 30][n % 3]);
             let mut case = Case::random(super::shape(2, lens, [2, 1 + n as u32 % 3]), mask, n as u64);
             if n % 2 == 0 {
                 case.seq_lens_kv = Some(vec![lens[1] - lens[1] / 3, lens[1] * (n as u32 % 3 / 2)]);

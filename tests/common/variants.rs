@@ -174,7 +174,7 @@ fn aligned_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     let (caps, tier) = device;
     for dtype in [DType::F16, DType::BF16].into_iter().filter(|dtype| *dtype == DType::F16 || !tier.matrix()) {
         for shape in &shapes([64, 128])[..2] {
-            let problem = AttentionProblem::new(*shape, dtype).with_lse().aligned_rows();
+            let problem = AttentionProblem::new(*shape, dtype).with_lse().with_aligned_rows();
             if let Ok(plan) = AttentionPlan::with_tier(&problem, caps, *tier) {
                 found.add_attention(&plan, 1, device);
             }
@@ -187,9 +187,9 @@ fn folded_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     let (caps, tier) = device;
     if tier.matrix() {
         let shape = AttentionShape { seq_len_q: 64, seq_len_kv: 20000, ..shapes([64, 64])[0] };
-        let bf16 = AttentionProblem::new(shape, DType::BF16).bf16_by_f16_matrices();
+        let bf16 = AttentionProblem::new(shape, DType::BF16).with_bf16_by_f16_matrices();
         for problem in [AttentionProblem::new(shape, DType::F16).with_lse(), bf16.with_lse()] {
-            let tiling = Tiling { num_splits: 1, ..AttentionPlan::with_tier(&problem, caps, *tier).unwrap().tiling() };
+            let tiling = AttentionPlan::with_tier(&problem, caps, *tier).unwrap().tiling().with_num_splits(1);
             for caps in [caps.clone(), cut(caps)] {
                 let plan = AttentionPlan::with_tiling(&problem, &caps, *tier, tiling).unwrap();
                 found.add_attention(&plan, usize::MAX, device);
@@ -208,7 +208,7 @@ fn dense_variants(
     let (caps, tier) = device;
     let widths = [shape.head_dim, shape.head_dim_v];
     for switches in 0..4 {
-        let mut problem = AttentionProblem::new(shape, dtype).out_dtype(out_dtype);
+        let mut problem = AttentionProblem::new(shape, dtype).with_out_dtype(out_dtype);
         if switches & 1 != 0 {
             problem = problem.with_lse();
         }
@@ -221,7 +221,7 @@ fn dense_variants(
         }
         match dtype {
             DType::F32 if tier.matrix() => continue,
-            DType::BF16 if tier.matrix() => problem = problem.bf16_by_f16_matrices(),
+            DType::BF16 if tier.matrix() => problem = problem.with_bf16_by_f16_matrices(),
             _ => {}
         }
         let plan = match AttentionPlan::with_tier(&problem, caps, *tier) {
@@ -252,7 +252,7 @@ fn selected_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
                     found.add(&dispatch.specialization, device, None, Some(plan.workgroup_storage_bytes()));
                 }
                 let mut attention =
-                    AttentionProblem::new(shape, dtype).mask(problem.visible_keys()).selected_blocks(problem.blocks());
+                    AttentionProblem::new(shape, dtype).with_mask(problem.mask()).with_blocks(problem.blocks());
                 if index > 0 {
                     attention = attention.with_lse().with_seq_lens_kv();
                 }
@@ -309,15 +309,15 @@ fn block_op_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
 /// Selections that compile to different shaders.
 fn selections(shape: AttentionShape, dtype: DType, index: usize) -> Vec<SelectionProblem> {
     let hip = Hip::default();
-    let full = Hip { sink_size: 0, window_size: 0, ..hip };
-    let union = InfiniteHip { reduction: HeadReduction::Union, ..Preset::Debug.into() };
-    let first = InfiniteHip { representative: Representative::First, ..Preset::FiveK.into() };
+    let full = hip.with_sink_size(0).with_window_size(0);
+    let union = InfiniteHip::from(Preset::Debug).with_reduction(HeadReduction::Union);
+    let first = InfiniteHip::from(Preset::FiveK).with_representative(Representative::First);
     let mut problems = vec![
         SelectionProblem::new(shape, dtype, hip),
-        SelectionProblem::new(shape, dtype, Hip::decode()).granularity(Granularity::KvHead),
-        SelectionProblem::new(shape, dtype, full).mask(Mask::Full),
+        SelectionProblem::new(shape, dtype, Hip::decode()).with_granularity(Granularity::KvHead),
+        SelectionProblem::new(shape, dtype, full).with_mask(Mask::Full),
         SelectionProblem::new(shape, dtype, Preset::ThreeK),
-        SelectionProblem::new(shape, dtype, first).granularity(Granularity::QueryHead),
+        SelectionProblem::new(shape, dtype, first).with_granularity(Granularity::QueryHead),
         SelectionProblem::new(shape, dtype, union),
         SelectionProblem::new(shape, dtype, Preset::SixteenKShallow),
     ];

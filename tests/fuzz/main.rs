@@ -146,8 +146,8 @@ fn tuning() -> Target {
         head_dim: 64,
         head_dim_v: 64,
     };
-    let attention =
-        [(512, 4096), (1, 16384)].map(|(q, kv)| AttentionProblem::new(shape(q, kv), DType::F32).mask(Mask::Causal));
+    let attention = [(512, 4096), (1, 16384)]
+        .map(|(q, kv)| AttentionProblem::new(shape(q, kv), DType::F32).with_mask(Mask::Causal));
     let selection = SelectionProblem::new(shape(64, 16384), DType::F32, Hip::default());
     let key = DeviceKey {
         adapter: "Card".to_owned(),

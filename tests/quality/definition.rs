@@ -24,7 +24,7 @@ impl Definition<'_> {
 
     /// Keys nearer than this are no candidates.
     fn window(&self) -> i64 {
-        (i64::from(self.problem.blocks().window_size) - i64::from(self.problem.margin_size())).max(0)
+        (i64::from(self.problem.blocks().window_size) - i64::from(self.problem.margin())).max(0)
     }
 
     /// The vectors of a head that score keys, and the last key that each may look at.
@@ -37,7 +37,7 @@ impl Definition<'_> {
                 let stride = hip.stride_q as usize;
                 let sampled = |(offset, query): (usize, &u32)| {
                     let last_of_few = queries.len() < stride && offset + 1 == queries.len();
-                    let reach = match self.problem.visible_keys() {
+                    let reach = match self.problem.mask() {
                         Mask::Full => i64::MAX,
                         _ => self.position(*query) - self.window(),
                     };
@@ -84,7 +84,7 @@ impl Definition<'_> {
         let queries = self.queries();
         let sinks = i64::from(blocks.sink_size);
         let end = match self.problem.method() {
-            _ if self.problem.visible_keys() == Mask::Full => i64::from(self.seq_len_kv),
+            _ if self.problem.mask() == Mask::Full => i64::from(self.seq_len_kv),
             SelectionMethod::InfiniteHip(method) => {
                 let chunk_size = i64::from(method.stages[0].chunk_size);
                 let keys = (i64::from(self.seq_len_kv) - sinks - i64::from(blocks.window_size)).max(0);

@@ -18,19 +18,17 @@ use wattn::{
 
 /// Sixteen keys in blocks of two, sinks of two and a window of four.
 fn small_hip() -> Hip {
-    Hip { top_k: 16, block_size_q: 8, sink_size: 2, window_size: 4, ..Hip::default() }
+    Hip::default().with_top_k(16).with_block_size_q(8).with_sink_size(2).with_window_size(4)
 }
 
 fn small_infinite_hip() -> InfiniteHip {
-    let stage = |chunk_size, keep, stride_q| Stage { chunk_size, keep, stride_q, refresh_interval: 1 };
-    InfiniteHip {
-        block_size_q: 8,
-        stages: vec![stage(8, 64, 4), stage(4, 16, 2)],
-        sink_size: 4,
-        window_size: 16,
-        representative: Representative::Center,
-        reduction: HeadReduction::Max,
-    }
+    let stage = |chunk_size, keep, stride_q| Stage::new(chunk_size, keep).with_stride_q(stride_q);
+    InfiniteHip::new(vec![stage(8, 64, 4), stage(4, 16, 2)])
+        .with_block_size_q(8)
+        .with_sink_size(4)
+        .with_window_size(16)
+        .with_representative(Representative::Center)
+        .with_reduction(HeadReduction::Max)
 }
 
 /// Integers from -3 to 3: their sums are exact.
@@ -50,18 +48,21 @@ fn the_best_blocks_are_those_of_the_definition() {
     let infinite = small_infinite_hip();
     let methods: [(SelectionMethod, Mask); 6] = [
         (hip.into(), Mask::Causal),
-        (Hip { stride_q: 1, block_size_k: 4, stride_k: 3, sink_size: 0, window_size: 0, ..hip }.into(), Mask::Causal),
-        (Hip { stride_q: 8, block_size_q: 8, ..hip }.into(), Mask::Causal),
-        (Hip { sink_size: 0, window_size: 0, ..hip }.into(), Mask::Full),
+        (
+            hip.with_stride_q(1).with_block_size_k(4).with_stride_k(3).with_sink_size(0).with_window_size(0).into(),
+            Mask::Causal,
+        ),
+        (hip.with_stride_q(8).with_block_size_q(8).into(), Mask::Causal),
+        (hip.with_sink_size(0).with_window_size(0).into(), Mask::Full),
         (infinite.clone().into(), Mask::Causal),
-        (InfiniteHip { reduction: HeadReduction::Union, ..infinite }.into(), Mask::Causal),
+        (infinite.with_reduction(HeadReduction::Union).into(), Mask::Causal),
     ];
     for (method, mask) in methods {
         for granularity in Granularity::ALL {
             let problem = SelectionProblem::new(shape, DType::F32, method.clone())
-                .selection_scale(1.0)
-                .granularity(granularity)
-                .mask(mask);
+                .with_selection_scale(1.0)
+                .with_granularity(granularity)
+                .with_mask(mask);
             let exact = exact_blocks(&problem, &inputs).unwrap();
             exact.validate(&problem.blocks(), &shape, Some(&lens)).unwrap();
             let [batch_size, sets, q_blocks, _] = exact.shape();
@@ -86,7 +87,7 @@ fn lists_of_dense_query_blocks_want_nothing() {
     let (q, k) = (random::<f32>(shape.q(), 1), random(shape.k(), 2));
     let inputs = wattn::SelectionInputs::new(&q, &k);
     // The query blocks end at positions 103, 111, 119 and 127.
-    let problem = SelectionProblem::new(shape, DType::F32, small_hip()).dense_below(112);
+    let problem = SelectionProblem::new(shape, DType::F32, small_hip()).with_dense_below(112);
     let exact = exact_blocks(&problem, &inputs).unwrap();
     assert_eq!(exact.block_counts(), [0, 0, 8, 8]);
     assert_eq!(random_blocks(&problem, None, 1).unwrap().block_counts(), [0, 0, 8, 8]);
@@ -237,7 +238,7 @@ fn captured_mass_is_the_weight_of_the_attended_keys() {
     case.seq_lens_kv = Some(vec![150, 9]);
     let selection = SelectionProblem::new(case.shape, DType::F32, small_hip());
     let blocks = random_blocks(&selection, case.seq_lens_kv.as_deref(), 3).unwrap();
-    let problem = case.problem().selected_blocks(selection.blocks());
+    let problem = case.problem().with_blocks(selection.blocks());
     let sparse = cpu::attend(&problem, &case.inputs().with_blocks(&blocks)).unwrap();
     let dense = cpu::attend(&case.problem(), &case.inputs()).unwrap();
     let mass = captured_mass(&sparse.lse, &dense.lse).unwrap();
@@ -256,12 +257,15 @@ fn captured_mass_is_the_weight_of_the_attended_keys() {
 #[test]
 fn lists_with_room_for_all_lose_nothing() {
     let case = Case::<f32>::random(shape(1, [24, 200], [2, 2]), Mask::Causal, 12);
-    let everything = Hip { top_k: 256, ..small_hip() };
-    let stage = |chunk_size, keep| Stage { chunk_size, keep, stride_q: 1, refresh_interval: 1 };
-    let every_chunk = InfiniteHip { stages: vec![stage(8, 256), stage(4, 256)], ..small_infinite_hip() };
+    let everything = small_hip().with_top_k(256);
+    let stage = |chunk_size, keep| Stage::new(chunk_size, keep);
+    let every_chunk = small_infinite_hip().with_stages(vec![stage(8, 256), stage(4, 256)]);
     for method in [SelectionMethod::from(everything), every_chunk.into()] {
         let selection = SelectionProblem::new(case.shape, DType::F32, method);
-        let options = SparseOptions::default().dense_below(0).captured_mass(Report::Compute).recall(Report::Compute);
+        let options = SparseOptions::default()
+            .with_dense_below(0)
+            .with_captured_mass(Report::Compute)
+            .with_recall(Report::Compute);
         let got = Engine::cpu().attend_sparse_blocking(&case.problem(), &selection, &case.inputs(), &options).unwrap();
         assert_eq!(got.path, AttentionPath::Sparse);
         assert_eq!(got.recall.unwrap().min(), 1.0);
@@ -274,8 +278,8 @@ fn lists_with_room_for_all_lose_nothing() {
 #[test]
 fn hip_beats_random_blocks_where_neighbours_are_alike() {
     let shape = AttentionShape { head_dim: 64, ..shape(1, [128, 8192], [1, 2]) };
-    let problem = AttentionProblem::new(shape, DType::F32).mask(Mask::Causal);
-    let hip = Hip { top_k: 256, sink_size: 16, window_size: 64, ..Hip::default() };
+    let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
+    let hip = Hip::default().with_top_k(256).with_sink_size(16).with_window_size(64);
     let selection = SelectionProblem::new(shape, DType::F32, hip);
     let patterns = [Pattern::Correlated { rho: 0.99, run: 16 }, Pattern::Needles { count: 16, width: 64 }];
     for seed in 1..=4 {
@@ -302,7 +306,7 @@ fn below_the_crossover_attention_is_dense_to_the_bit() {
         engine.attend_sparse_blocking(&case.problem(), selection, &case.inputs(), options).unwrap()
     };
     assert!(case.shape.seq_len_kv < selection.method().crossover(case.shape.seq_len_q));
-    let options = SparseOptions::default().captured_mass(Report::Compute).recall(Report::Compute);
+    let options = SparseOptions::default().with_captured_mass(Report::Compute).with_recall(Report::Compute);
     let got = run(&case, &selection, &options);
     assert_eq!((got.path, &got.blocks, &got.recall), (AttentionPath::Dense, &None, &None));
     assert_eq!(got.output, dense);
@@ -317,23 +321,23 @@ fn below_the_crossover_attention_is_dense_to_the_bit() {
         (299, None, AttentionPath::Sparse),
         (299, Some(300), AttentionPath::Dense),
     ] {
-        let options = option.map_or(SparseOptions::default(), |keys| SparseOptions::default().dense_below(keys));
-        let got = run(&case, &selection.clone().dense_below(own), &options);
+        let options = option.map_or(SparseOptions::default(), |keys| SparseOptions::default().with_dense_below(keys));
+        let got = run(&case, &selection.clone().with_dense_below(own), &options);
         assert_eq!(got.path, expected, "{own} {option:?}");
         assert_eq!(got.blocks.is_some(), expected == AttentionPath::Sparse);
         assert_eq!((&got.captured_mass, &got.recall), (&None, &None));
     }
     // What counts is the longest sequence that there is.
     case.seq_lens_kv = Some(vec![100, 120]);
-    assert_eq!(run(&case, &selection, &SparseOptions::default().dense_below(120)).path, AttentionPath::Dense);
+    assert_eq!(run(&case, &selection, &SparseOptions::default().with_dense_below(120)).path, AttentionPath::Dense);
 
     let blocks = cpu::select(&selection, &case.inputs().for_selection()).unwrap();
-    let problem = case.problem().selected_blocks(selection.blocks());
+    let problem = case.problem().with_blocks(selection.blocks());
     let got = pollster::block_on(engine.attend_sparse(
         &case.problem(),
         &selection,
         &case.inputs(),
-        &SparseOptions::default().dense_below(0),
+        &SparseOptions::default().with_dense_below(0),
     ))
     .unwrap();
     assert_eq!(got.output, cpu::attend(&problem, &case.inputs().with_blocks(&blocks)).unwrap());
@@ -344,7 +348,7 @@ fn below_the_crossover_attention_is_dense_to_the_bit() {
 fn a_selection_of_another_problem_is_an_error() {
     let case = Case::<f32>::random(shape(1, [4, 40], [2, 2]), Mask::Causal, 14);
     let attempt = |problem: &AttentionProblem, shape: AttentionShape, dtype, mask| {
-        let selection = SelectionProblem::new(shape, dtype, small_hip()).mask(mask);
+        let selection = SelectionProblem::new(shape, dtype, small_hip()).with_mask(mask);
         let options = SparseOptions::default();
         Engine::cpu().attend_sparse_blocking(problem, &selection, &case.inputs(), &options).unwrap_err().to_string()
     };
@@ -363,6 +367,6 @@ fn a_selection_of_another_problem_is_an_error() {
     assert!(attempt(&problem, shape, DType::F16, Mask::Causal).starts_with("`dtype`: "));
     assert!(attempt(&problem, shape, DType::F32, Mask::Full).starts_with("`mask`: "));
     let foreign = SelectionProblem::new(shape, DType::F32, Hip::default()).blocks();
-    let error = attempt(&problem.selected_blocks(foreign), shape, DType::F32, Mask::Causal);
+    let error = attempt(&problem.with_blocks(foreign), shape, DType::F32, Mask::Causal);
     assert!(error.starts_with("`selected_blocks`: "), "{error}");
 }

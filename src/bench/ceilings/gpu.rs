@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn work_that_was_left_out_is_told() {
-        let options = ContextOptions::default().software(SoftwareAdapters::Accept);
+        let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
         let ctx = Context::request_blocking(&options).expect("a GPU adapter, a software one will do");
         let clock = Clock::new(&ctx, Stamps::Leave).unwrap();
         let copying = Copying::new(&clock).unwrap();

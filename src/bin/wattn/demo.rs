@@ -34,7 +34,7 @@ const DENSE_LAYERS: u32 = 1;
 /// orders, through all layers.
 const AGREEMENT: f32 = 1e-4;
 
-const SAMPLING: Sampling = Sampling { temperature: 0.6, top_k: 40, top_p: 0.95, seed: 3 };
+const SAMPLING: Sampling = Sampling::GREEDY.with_temperature(0.6).with_top_k(40).with_top_p(0.95).with_seed(3);
 
 const NEXT: &str = "
 next:
@@ -104,8 +104,8 @@ pub(crate) fn run() -> Result<(), Failure> {
 impl Demo {
     fn session(&self, method: &Method, chunk: u32) -> Result<Session, Failure> {
         let options = SessionOptions::new(self.model.config(), (READ + WRITTEN) as u32)
-            .chunk(chunk)
-            .attention(&method.attention, DENSE_LAYERS);
+            .with_chunk(chunk)
+            .with_attention(&method.attention, DENSE_LAYERS);
         Ok(Session::new(&self.model, &self.engine, &options)?)
     }
 

@@ -98,9 +98,9 @@ pub(crate) fn run(args: &InfoArgs) -> Result<(), Failure> {
 }
 
 fn problem(args: &InfoArgs, shape: AttentionShape) -> Result<AttentionProblem, Failure> {
-    let mut problem = AttentionProblem::new(shape, args.dtype.into()).mask(args.mask.mask()?);
+    let mut problem = AttentionProblem::new(shape, args.dtype.into()).with_mask(args.mask.mask()?);
     if args.bf16_matrices {
-        problem = problem.bf16_by_f16_matrices();
+        problem = problem.with_bf16_by_f16_matrices();
     }
     problem.validate()?;
     // What no device can do needs none opened to say so.
@@ -125,7 +125,7 @@ fn plan(problem: &AttentionProblem, caps: &DeviceCaps, tier: Option<Tier>) -> wa
 /// Up to which length dense attention is as fast as these methods, where they have such a mask and such a device.
 fn crossovers(problem: &AttentionProblem, caps: &DeviceCaps) -> String {
     let of = |(name, method): (&str, SelectionMethod)| {
-        let selection = SelectionProblem::new(*problem.shape(), problem.dtype(), method).mask(problem.visible_keys());
+        let selection = SelectionProblem::new(*problem.shape(), problem.dtype(), method).with_mask(problem.mask());
         let keys = SelectionPlan::crossover(&selection, caps).ok()?;
         Some(if keys < AttentionProblem::MAX_SEQ_LEN {
             format!("{keys} keys with {name}")

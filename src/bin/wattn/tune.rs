@@ -177,12 +177,12 @@ fn tune_one(
     job: &Job,
     (table, key): (&mut TuningTable, &DeviceKey),
 ) -> Result<String, Failure> {
-    let mut options = Options::default().seconds(args.candidate_seconds).most_candidates(args.most.into());
+    let mut options = Options::default().with_seconds(args.candidate_seconds).with_most_candidates(args.most.into());
     if args.quick {
-        options = options.longest_call(LONGEST_CALL);
+        options = options.with_longest_call(LONGEST_CALL);
     }
     for _ in 0..MOST_LOSSES {
-        options = options.most_seconds(left());
+        options = options.with_most_seconds(left());
         let told = match job {
             Job::Attention(problem) => told(tune::attention(ctx, problem, &options), |entry| {
                 table.set_attention(key, entry);
@@ -194,7 +194,7 @@ fn tune_one(
         match told {
             Ok(line) => return Ok(line),
             Err(TuneError::Lost { candidate, .. }) => {
-                options = options.avoid(candidate);
+                options = options.with_avoid(candidate);
                 *ctx = open(args)?;
             }
             // Too large for this device, or too slow: the others may still be tuned.

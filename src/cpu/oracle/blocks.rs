@@ -1,8 +1,8 @@
 //! Summaries and scores of blocks, and a top-k, by their definitions: in f64, rule by rule from the fields of the problems.
 
 use crate::{
-    BlockScoreProblem, BlockScoring, Element, HostBlocks, HostTensor, MASKED_SCORE, Mark, Mask, PoolProblem, Pooling,
-    Reduction, Result, TopKProblem,
+    BlockScoreProblem, BlockScoring, Element, HostBlockLists, HostTensor, MASKED_SCORE, Mark, Mask, PoolProblem,
+    Pooling, Reduction, Result, TopKProblem,
 };
 
 /// Summaries of blocks by their definition, in the order of [`PoolProblem::summaries_shape`].
@@ -128,10 +128,10 @@ fn reduced(reduction: Reduction, scores: &[f64]) -> Option<f64> {
 ///
 /// # Errors
 /// Those of [`cpu::top_k`](crate::cpu::top_k).
-pub fn top_k(problem: &TopKProblem, scores: &HostTensor, marks: Option<&[Mark]>) -> Result<HostBlocks> {
+pub fn top_k(problem: &TopKProblem, scores: &HostTensor, marks: Option<&[Mark]>) -> Result<HostBlockLists> {
     problem.validate_inputs(scores, marks)?;
     let [batch_size, num_sets, num_q_blocks, n] = problem.shape;
-    let mut lists = HostBlocks::empty(problem.lists_shape());
+    let mut lists = HostBlockLists::empty(problem.lists_shape());
     for batch in 0..batch_size {
         for (set, q_block) in (0..num_sets).flat_map(|set| (0..num_q_blocks).map(move |q_block| (set, q_block))) {
             let scores = scores.row(batch as usize, set as usize, q_block as usize);

@@ -17,8 +17,8 @@ use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, 
 pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>) -> Result<AttentionOutput> {
     inputs.validate(problem)?;
     let shape = problem.shape();
-    let mut out = HostTensor::zeros(shape.out());
-    let mut lse = HostTensor::zeros(shape.lse());
+    let mut out = HostTensor::zeros(problem.out_shape());
+    let mut lse = HostTensor::zeros(problem.lse_shape());
     let mut index = 0;
     for batch in 0..shape.batch_size {
         for q_index in 0..shape.seq_len_q {
@@ -67,7 +67,7 @@ pub fn attend_row<T: Element>(
         }
     };
 
-    let scale = f64::from(problem.scale());
+    let scale = f64::from(problem.softmax_scale());
     let keys = match inputs.blocks {
         Some(blocks) => attended_keys(problem, seq_len_kv, blocks, batch, q_index, q_head),
         None => (0..seq_len_kv).filter(|&key| sees(key)).collect(),

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::problem::{HeadReduction, Representative};
 use crate::{
-    Element, Error, Granularity, GroupBounds, Hip, HostBlocks, InfiniteHip, Mask, Result, SelectionInputs,
+    Element, Error, Granularity, GroupBounds, Hip, HostBlockLists, InfiniteHip, Mask, Result, SelectionInputs,
     SelectionMethod, SelectionProblem,
 };
 
@@ -32,7 +32,7 @@ pub struct Trace {
 ///
 /// # Errors
 /// Those of [`SelectionInputs::validate`].
-pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlocks> {
+pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     Ok(select_traced(problem, inputs)?.0)
 }
 
@@ -43,7 +43,7 @@ pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'
 pub fn select_traced<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
-) -> Result<(HostBlocks, Vec<Trace>)> {
+) -> Result<(HostBlockLists, Vec<Trace>)> {
     select_from(problem, inputs, 0, &[])
 }
 
@@ -58,7 +58,7 @@ pub fn select_from<T: Element>(
     inputs: &SelectionInputs<'_, T>,
     first_stage: usize,
     earlier: &[Trace],
-) -> Result<(HostBlocks, Vec<Trace>)> {
+) -> Result<(HostBlockLists, Vec<Trace>)> {
     inputs.validate(problem)?;
     let shape = problem.shape();
     let heads = match problem.granularity {
@@ -100,7 +100,7 @@ pub fn select_from<T: Element>(
             .select(earlier.get(index).and_then(|trace| trace.survivors.get(..first_stage)).unwrap_or_default())
         })
         .collect();
-    let mut blocks = HostBlocks::empty([batch_size, num_sets, num_q_blocks, max_blocks]);
+    let mut blocks = HostBlockLists::empty([batch_size, num_sets, num_q_blocks, max_blocks]);
     for ([batch, set, q_block], (list, _)) in all.into_iter().zip(&found) {
         blocks.set_list(batch, set, q_block, list);
     }
@@ -198,7 +198,7 @@ impl<T: Element> List<'_, T> {
 
     /// `(query, head, scaled query)`: the last query of every stride of the block, or of the block where it is shorter.
     fn sampled_queries(&self, stride: u32) -> Vec<(u32, u32, Vec<f32>)> {
-        let scale = self.problem.scale();
+        let scale = self.problem.selection_scale();
         let mut sampled: Vec<u32> =
             self.queries.clone().filter(|query| (query - self.queries.start) % stride == stride - 1).collect();
         if sampled.is_empty() {
@@ -313,7 +313,7 @@ impl<T: Element> List<'_, T> {
 
     /// Means of `stride` neighbouring queries of the block, scaled.
     fn averaged_queries(&self, head: u32, stride: u32) -> Vec<Vec<f32>> {
-        let scale = self.problem.scale();
+        let scale = self.problem.selection_scale();
         let mut averaged = Vec::new();
         for first in self.queries.clone().step_by(stride as usize) {
             let group = first..self.queries.end.min(first + stride);

@@ -1,8 +1,8 @@
 //! Block-sparse attention by its definition, in f64.
 
-use crate::{AttentionProblem, Granularity, HostBlocks, Mask};
+use crate::{AttentionProblem, Granularity, HostBlockLists, Mask};
 
-/// The keys that a row attends to, ascending, each once: the three rules of [`BlockSelection`](crate::BlockSelection),
+/// The keys that a row attends to, ascending, each once: the three rules of [`BlockListSpec`](crate::BlockListSpec),
 /// key by key. None where the problem has no lists.
 ///
 /// # Panics
@@ -11,7 +11,7 @@ use crate::{AttentionProblem, Granularity, HostBlocks, Mask};
 pub fn attended_keys(
     problem: &AttentionProblem,
     seq_len_kv: u32,
-    blocks: &HostBlocks,
+    blocks: &HostBlockLists,
     batch: u32,
     q_index: u32,
     q_head: u32,

@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 /// Sizes of the pieces that [`attend_with_tiling`] works in. They change the speed and the last bits of the result,
 /// and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct CpuTiling {
     /// Query rows of a tile, counted over the query heads of one KV head.
     pub tile_q: u32,
@@ -22,6 +23,13 @@ pub struct CpuTiling {
     /// Up to this many query rows for each KV head, k and v are streamed once for all heads.
     pub stream_rows: u32,
 }
+
+crate::setters::setters!(CpuTiling {
+    with_tile_q(tile_q: u32)
+    with_tile_kv(tile_kv: u32)
+    with_split_kv(split_kv: u32)
+    with_stream_rows(stream_rows: u32)
+});
 
 impl CpuTiling {
     /// Most pieces that the keys of a sequence are split into. A constant, so that the bits of the result depend
@@ -51,11 +59,18 @@ impl CpuTiling {
     }
 }
 
-impl Default for CpuTiling {
+impl CpuTiling {
     /// What was fastest with 48 KiB of L1 and 1 MiB of L2 cache per core: the scores of a tile fit L1, and `tile_q` is
     /// a multiple of the lanes of every vector.
-    fn default() -> Self {
+    #[must_use]
+    pub const fn new() -> Self {
         Self { tile_q: 64, tile_kv: 128, split_kv: 512, stream_rows: 4 }
+    }
+}
+
+impl Default for CpuTiling {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -94,8 +109,8 @@ pub fn attend_with_tiling<T: Element>(
         return Ok(attend_selected(problem, inputs, selection, blocks));
     }
     let shape = problem.shape();
-    let mut out = HostTensor::zeros(shape.out());
-    let mut lse = HostTensor::zeros(shape.lse());
+    let mut out = HostTensor::zeros(problem.out_shape());
+    let mut lse = HostTensor::zeros(problem.lse_shape());
     let rows_per_sequence = shape.seq_len_q as usize * shape.num_q_heads as usize;
     if rows_per_sequence > 0 {
         let pool = ScratchPool::default();

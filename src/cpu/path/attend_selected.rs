@@ -6,7 +6,7 @@ use super::stream_selected::attend_walk;
 use super::tile::{RowTile, TileKeys, TileSoftmax};
 use super::walk::{Part, Walk, is_dense};
 use crate::{
-    AttentionOutput, AttentionProblem, BlockSelection, Element, Granularity, HostBlocks, HostInputs, HostTensor,
+    AttentionOutput, AttentionProblem, BlockListSpec, Element, Granularity, HostBlockLists, HostInputs, HostTensor,
 };
 use core::ops::Range;
 use rayon::prelude::*;
@@ -18,12 +18,12 @@ const MAX_TILE_ROWS: usize = 256;
 pub(super) fn attend_selected<T: Element>(
     problem: &AttentionProblem,
     inputs: &HostInputs<'_, T>,
-    selection: &BlockSelection,
-    blocks: &HostBlocks,
+    selection: &BlockListSpec,
+    blocks: &HostBlockLists,
 ) -> AttentionOutput {
     let shape = problem.shape();
-    let mut out = HostTensor::zeros(shape.out());
-    let mut lse = HostTensor::zeros(shape.lse());
+    let mut out = HostTensor::zeros(problem.out_shape());
+    let mut lse = HostTensor::zeros(problem.lse_shape());
     let rows_per_sequence = shape.seq_len_q as usize * shape.num_q_heads as usize;
     if rows_per_sequence > 0 {
         let pool = ScratchPool::default();
@@ -45,9 +45,9 @@ pub(super) fn attend_selected<T: Element>(
 
 struct Selected<'a, T> {
     problem: &'a AttentionProblem,
-    selection: &'a BlockSelection,
+    selection: &'a BlockListSpec,
     sequence: Sequence<'a, T>,
-    blocks: &'a HostBlocks,
+    blocks: &'a HostBlockLists,
     batch: u32,
     pool: &'a ScratchPool,
 }
@@ -131,7 +131,7 @@ impl<T: Element> Selected<'_, T> {
         let set = selection.granularity.set_of_head(shape, q_head);
         // A query index is a u32.
         let list = self.blocks.list(self.batch, set, queries.start as u32 / selection.block_size_q);
-        Walk::new(selection, shape, self.problem.visible_keys(), self.sequence.seq_len_kv, queries, list)
+        Walk::new(selection, shape, self.problem.mask(), self.sequence.seq_len_kv, queries, list)
     }
 
     /// The rows of `tile`; of several KV heads only where there are few.

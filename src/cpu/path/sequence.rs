@@ -31,10 +31,10 @@ impl<'a, T: Element> Sequence<'a, T> {
         };
         Self {
             shape,
-            q: part(inputs.q.data(), shape.q(), shape.seq_len_q),
-            k: part(inputs.k.data(), shape.k(), seq_len_kv),
-            v: part(inputs.v.data(), shape.v(), seq_len_kv),
-            scale_log2: (f64::from(problem.scale()) * core::f64::consts::LOG2_E) as f32,
+            q: part(inputs.q.data(), problem.q_shape(), shape.seq_len_q),
+            k: part(inputs.k.data(), problem.k_shape(), seq_len_kv),
+            v: part(inputs.v.data(), problem.v_shape(), seq_len_kv),
+            scale_log2: (f64::from(problem.softmax_scale()) * core::f64::consts::LOG2_E) as f32,
             seq_len_kv,
             mask: problem.mask,
         }

@@ -3,14 +3,14 @@
 use rayon::prelude::*;
 
 use super::select::{TopK, order};
-use crate::{HostBlocks, HostTensor, MASKED_SCORE, Mark, Result, TopKProblem};
+use crate::{HostBlockLists, HostTensor, MASKED_SCORE, Mark, Result, TopKProblem};
 
 /// The best entries of each row of scores. `marks`: one for each score, where the problem has them.
 ///
 /// # Errors
 /// What [`TopKProblem::validate`] returns; [`Error::Shape`](crate::Error), [`Error::Length`](crate::Error) or
 /// [`Error::Argument`](crate::Error) where scores or marks do not fit the problem.
-pub fn top_k(problem: &TopKProblem, scores: &HostTensor, marks: Option<&[Mark]>) -> Result<HostBlocks> {
+pub fn top_k(problem: &TopKProblem, scores: &HostTensor, marks: Option<&[Mark]>) -> Result<HostBlockLists> {
     problem.validate_inputs(scores, marks)?;
     let n = problem.shape[3] as usize;
     let rows = problem.num_rows() as usize; // fewer than 2^32 entries in all: validated
@@ -25,7 +25,7 @@ pub fn top_k(problem: &TopKProblem, scores: &HostTensor, marks: Option<&[Mark]>)
         })
         .collect();
     let [_, num_sets, num_q_blocks, _] = problem.shape;
-    let mut lists = HostBlocks::empty(problem.lists_shape());
+    let mut lists = HostBlockLists::empty(problem.lists_shape());
     for (row, list) in (0..).zip(&found) {
         lists.set_list(row / num_q_blocks / num_sets, row / num_q_blocks % num_sets, row % num_q_blocks, list);
     }

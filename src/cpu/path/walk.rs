@@ -1,6 +1,6 @@
 //! The keys that the rows of one query block attend to, in the order in which they are walked through.
 
-use crate::{AttentionShape, BlockSelection, Mask};
+use crate::{AttentionShape, BlockListSpec, Mask};
 use core::ops::Range;
 
 /// Farther than any position.
@@ -31,7 +31,7 @@ pub(super) struct Part<'a> {
 impl Walk {
     /// The walk of `queries`, which share the list `blocks`.
     pub(super) fn new(
-        selection: &BlockSelection,
+        selection: &BlockListSpec,
         shape: &AttentionShape,
         mask: Mask,
         seq_len_kv: u32,
@@ -97,7 +97,7 @@ impl Walk {
 
 /// Whether `queries` attend to all their keys, whatever their list says.
 pub(super) fn is_dense(
-    selection: &BlockSelection,
+    selection: &BlockListSpec,
     shape: &AttentionShape,
     seq_len_kv: u32,
     queries: &Range<usize>,

@@ -16,8 +16,8 @@ pub fn attend_prefill<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, 
 
 fn attend<T: Element>(call: &Call<'_, T>) -> AttentionOutput {
     let shape = call.plan.problem().shape();
-    let mut out = HostTensor::zeros(shape.out());
-    let mut lse = HostTensor::zeros(shape.lse());
+    let mut out = HostTensor::zeros(call.plan.problem().out_shape());
+    let mut lse = HostTensor::zeros(call.plan.problem().lse_shape());
     let mut row_out = vec![0.0; shape.head_dim_v as usize];
     for tile in call.tiles() {
         for row in tile.rows.clone() {

@@ -16,7 +16,7 @@ pub fn find_exponents<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, 
     let mut exponents = Vec::new();
     for batch in 0..shape.batch_size {
         let seq_len_kv = inputs.seq_len_kv(batch).min(shape.seq_len_kv);
-        let visible = |query| plan.problem().visible_keys().visible(query, shape.seq_len_q, seq_len_kv);
+        let visible = |query| plan.problem().mask().visible(query, shape.seq_len_q, seq_len_kv);
         let first = visible(0).start;
         let seen = first..visible(shape.seq_len_q.saturating_sub(1)).end.max(first);
         for (tensor, rows) in [(inputs.q, 0..shape.seq_len_q), (inputs.k, seen.clone()), (inputs.v, seen)] {

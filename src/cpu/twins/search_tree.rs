@@ -3,7 +3,7 @@
 use super::attend_rows::dot;
 use super::sample_queries::{sample_queries, sampled_queries};
 use crate::{
-    Element, Error, GroupBounds, Hip, HostBlocks, LSE_EMPTY, Mask, Representative, Result, SelectionInputs,
+    Element, Error, GroupBounds, Hip, HostBlockLists, LSE_EMPTY, Mask, Representative, Result, SelectionInputs,
     SelectionMethod, SelectionPlan,
 };
 
@@ -14,14 +14,14 @@ pub(super) const MASKED: f32 = LSE_EMPTY;
 ///
 /// # Errors
 /// Those of [`SelectionInputs::validate`], and [`Error::Argument`] for a plan of another method.
-pub fn search_tree<T: Element>(plan: &SelectionPlan, inputs: &SelectionInputs<'_, T>) -> Result<HostBlocks> {
+pub fn search_tree<T: Element>(plan: &SelectionPlan, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     let problem = plan.problem();
     let SelectionMethod::Hip(hip) = problem.method() else {
         return Err(Error::Argument { argument: "plan", rule: "must be a plan of HiP" });
     };
     let samples = sample_queries(plan, inputs)?;
     let shape = problem.shape();
-    let mut lists = HostBlocks::empty(problem.blocks().indices_shape(shape));
+    let mut lists = HostBlockLists::empty(problem.blocks().indices_shape(shape));
     let [batch_size, num_sets, num_q_blocks, num_groups] = lists.shape();
     for batch in 0..batch_size {
         let seq_len_kv = inputs.seq_len_kv(batch).min(shape.seq_len_kv);
@@ -119,7 +119,7 @@ impl<T: Element> Search<'_, T> {
             for sample in 0..samples.num_samples {
                 let query = sampled_queries(self.plan, samples, q_block, sample).start;
                 let position = i64::from(query) + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
-                let last_scored = match problem.visible_keys() {
+                let last_scored = match problem.mask() {
                     Mask::Full => i64::from(seq_len_kv) - 1,
                     _ => position - i64::from(problem.candidate_window()),
                 };

@@ -2,7 +2,7 @@
 
 use super::score_chunks::{Survivors, score_chunks};
 use super::search_tree::top_k;
-use crate::{Element, HostBlocks, Result, SelectionInputs, SelectionPlan};
+use crate::{Element, HostBlockLists, Result, SelectionInputs, SelectionPlan};
 
 /// CPU twin of the kernel `select_chunks`: what survives a stage, for each list of blocks, of the chunks and scores that
 /// the twin of `score_chunks` gives.
@@ -43,7 +43,7 @@ pub fn select_chunks(plan: &SelectionPlan, stage: usize, scored: &[Vec<(u32, f32
 pub fn select_stages<T: Element>(
     plan: &SelectionPlan,
     inputs: &SelectionInputs<'_, T>,
-) -> Result<(HostBlocks, Vec<Survivors>)> {
+) -> Result<(HostBlockLists, Vec<Survivors>)> {
     inputs.validate(plan.problem())?;
     let (shape, blocks) = (plan.problem().shape(), plan.problem().blocks());
     let mut stages: Vec<Survivors> = Vec::new();
@@ -51,7 +51,7 @@ pub fn select_stages<T: Element>(
         let scored = score_chunks(plan, inputs, stage, stages.last().unwrap_or(&Vec::new()))?;
         stages.push(select_chunks(plan, stage, &scored));
     }
-    let mut lists = HostBlocks::empty(blocks.indices_shape(shape));
+    let mut lists = HostBlockLists::empty(blocks.indices_shape(shape));
     let [batch_size, num_sets, num_q_blocks, _] = lists.shape();
     let mut survivors = stages.last().into_iter().flatten();
     for batch in 0..batch_size {

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::{AttentionPlan, HostBlocks, Mask};
+use crate::{AttentionPlan, HostBlockLists, Mask};
 
 /// Keys in the order of the kernels, numbered from 0 or, where they are a range, by themselves.
 #[derive(Clone, Debug)]
@@ -38,15 +38,15 @@ impl Walk {
     /// The walk of the queries `tile`, which lie within the query block that ends with query `block_end`.
     pub(super) fn new(
         plan: &AttentionPlan,
-        blocks: Option<&HostBlocks>,
+        blocks: Option<&HostBlockLists>,
         [batch, q_head, seq_len_kv]: [u32; 3],
         tile: &Range<u32>,
         block_end: u32,
     ) -> Self {
         let problem = plan.problem();
-        let (shape, mask) = (problem.shape(), problem.visible_keys());
+        let (shape, mask) = (problem.shape(), problem.mask());
         let seq_len_q = shape.seq_len_q;
-        let (Some(selection), Some(lists)) = (problem.block_selection(), blocks) else {
+        let (Some(selection), Some(lists)) = (problem.blocks(), blocks) else {
             let visible = |q_index: u32| mask.visible(q_index, seq_len_q, seq_len_kv);
             let (first, last) = (visible(tile.start), visible(tile.end - 1));
             let kind = Kind::Range { mask, seen_by_all: last.start..first.end };

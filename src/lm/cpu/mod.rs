@@ -128,7 +128,7 @@ impl CpuRunner {
             of_chunk = LayerProblems::new(config, &self.options, index, tokens)?;
             &of_chunk
         };
-        let q = HostTensor::new(problems.dense.shape().q(), q)?;
+        let q = HostTensor::new(problems.dense.q_shape(), q)?;
         let seq_lens = [at + tokens];
         let inputs = HostInputs::new(&q, k, v).with_seq_lens_kv(&seq_lens);
         let output = match (&problems.sparse, &self.options.attention[index]) {

@@ -13,9 +13,9 @@ use crate::lm::kernels::{self, LmVariant};
 use crate::lm::options::{LayerAttention, ListSource, SessionOptions};
 use crate::lm::problems::{LayerProblems, random_lists};
 use crate::{
-    Attention, AttentionArgs, AttentionPlan, BlockSelection, BoundAttention, BoundSelection, Context, DType, Layout,
-    SelectedBlocks, Selection, SelectionArgs, SelectionMemory, SelectionPlan, SelectionProblem, Slots, Step,
-    TensorView, TensorViewMut, U32View, Workspace,
+    Attention, AttentionArgs, AttentionPlan, BlockListSpec, BlockListsView, BoundAttention, BoundSelection, Context,
+    DType, Layout, Selection, SelectionArgs, SelectionMemory, SelectionPlan, SelectionProblem, Slots, Step, TensorView,
+    TensorViewMut, U32View, Workspace,
 };
 
 /// What all chunks share: the place of the next token, and the tokens themselves.
@@ -277,7 +277,7 @@ impl Binder<'_> {
         let mut lists = None;
         if let Some((plan, source)) = &plans.selection {
             let problem = plan.problem().clone();
-            let blocks: BlockSelection = problem.blocks();
+            let blocks: BlockListSpec = problem.blocks();
             let num_lists = blocks.num_lists(problem.shape());
             // A new buffer is zero: lists without blocks.
             let indices = buffer(&ctx, "wattn.lm.block_indices", num_lists * u64::from(blocks.max_blocks))?;
@@ -317,9 +317,9 @@ impl Binder<'_> {
     }
 }
 
-fn views<'a>(indices: &'a wgpu::Buffer, counts: &'a wgpu::Buffer) -> SelectedBlocks<'a> {
+fn views<'a>(indices: &'a wgpu::Buffer, counts: &'a wgpu::Buffer) -> BlockListsView<'a> {
     let whole = |buffer: &'a wgpu::Buffer| U32View::new(buffer, 0, buffer.size() / 4);
-    SelectedBlocks { block_indices: whole(indices), block_counts: whole(counts) }
+    BlockListsView { block_indices: whole(indices), block_counts: whole(counts) }
 }
 
 impl Chunk {

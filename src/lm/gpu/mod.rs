@@ -18,7 +18,7 @@ use super::kernels::sample_token::SampleParams;
 use super::kernels::{self, LmVariant};
 use super::model::Model;
 use super::options::{ChunkLists, Sampling, SessionOptions};
-use crate::{Context, DType, DeviceCaps, Error, HostBlocks, Layout, Slots, Step, TensorView};
+use crate::{Context, DType, DeviceCaps, Error, HostBlockLists, Layout, Slots, Step, TensorView};
 
 /// Bytes of logits that a call for all of them may read back at once.
 const LOGITS_BYTES: u64 = 64 << 20;
@@ -182,7 +182,7 @@ impl GpuRunner {
             words.push(floats.into_iter().map(f32::to_bits).collect::<Vec<u32>>());
         }
         let (counts, indices) = (words.pop().unwrap_or_default(), words.pop().unwrap_or_default());
-        let blocks = HostBlocks::new(selection.indices_shape(problem.shape()), indices, counts)?;
+        let blocks = HostBlockLists::new(selection.indices_shape(problem.shape()), indices, counts)?;
         Ok(Some(ChunkLists { at, tokens, selection, blocks }))
     }
 

@@ -8,7 +8,7 @@ impl SelectionPlan {
     /// What samples are multiplied by. Matrices take queries as they are, which f16 holds, or the other way round: only the sign of the
     /// scale decides the order. A scale of 0 makes all scores equal.
     pub(crate) fn sample_scale(&self) -> f32 {
-        let scale = self.problem.scale();
+        let scale = self.problem.selection_scale();
         if self.matrix.is_none() || scale == 0.0 { scale } else { 1.0f32.copysign(scale) }
     }
 

@@ -24,6 +24,7 @@ impl Candidates {
 /// How the kernels of a selection cut their work. Changes the speed and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[non_exhaustive]
 pub struct SelectionTiling {
     /// Invocations that share samples, or the row of a key: a power of two. In a subgroup tier they are a subgroup or part
     /// of one.
@@ -47,6 +48,17 @@ pub struct SelectionTiling {
     pub candidates: Candidates,
 }
 
+crate::setters::setters!(SelectionTiling {
+    with_lanes(lanes: u32)
+    with_rows(rows: u32)
+    with_search_groups(search_groups: u32)
+    with_score_groups(score_groups: u32)
+    with_top_k_size(top_k_size: u32)
+    with_max_searches(max_searches: u32)
+    with_sharing(sharing: Sharing)
+    with_candidates(candidates: Candidates)
+});
+
 /// Samples up to which lanes share the rows of keys. Each sums up four scores over its group, a few shuffles for a score; more
 /// samples are better kept in registers, for keys of which each lane reads its own.
 const FEW_SAMPLES: u32 = 4;
@@ -61,7 +73,7 @@ pub(super) const fn digit_bytes(invocations: u32) -> u64 {
 
 impl SelectionTiling {
     /// One invocation of everything.
-    pub(super) const SMALLEST: Self = Self {
+    pub const SMALLEST: Self = Self {
         lanes: 1,
         rows: 1,
         search_groups: 1,

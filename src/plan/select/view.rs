@@ -37,7 +37,7 @@ impl SelectionPlan {
     /// HiP's search, ended after so many rounds: the lists then hold where the groups begin. For tests of every round.
     #[doc(hidden)]
     #[must_use]
-    pub fn stop_after(mut self, rounds: u32) -> Self {
+    pub fn with_rounds(mut self, rounds: u32) -> Self {
         self.max_rounds = rounds;
         self
     }

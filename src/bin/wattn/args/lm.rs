@@ -129,7 +129,7 @@ pub(crate) struct EvalArgs {
 impl WriteArgs {
     pub(crate) fn sampling(&self) -> Sampling {
         let Self { temperature, top_k, top_p, seed, .. } = *self;
-        Sampling { temperature, top_k, top_p, seed }
+        Sampling::GREEDY.with_temperature(temperature).with_top_k(top_k).with_top_p(top_p).with_seed(seed)
     }
 
     /// The options of a session for `tokens` tokens.
@@ -139,8 +139,8 @@ impl WriteArgs {
         wanted.extend(layers.iter().filter_map(|(_, method)| AttentionArg::from_name(method)));
         self.sparse.check(&wanted)?;
         let mut options = SessionOptions::new(config, self.context.unwrap_or(tokens))
-            .chunk(self.model.chunk)
-            .attention(&self.method(self.attention)?, self.model.dense_layers);
+            .with_chunk(self.model.chunk)
+            .with_attention(&self.method(self.attention)?, self.model.dense_layers);
         for (layer, method) in layers {
             if layer >= config.num_layers {
                 let message = format!("--layer {layer}={method}: the model has {} layers", config.num_layers);
@@ -151,7 +151,7 @@ impl WriteArgs {
                 (None, Some(preset)) => LayerAttention::select(InfiniteHip::from(preset)),
                 (None, None) => return Err(Failure::Usage(format!("--layer {layer}={method}: no such method"))),
             };
-            options = options.layer(layer, attention);
+            options = options.with_layer(layer, attention);
         }
         Ok(options)
     }

@@ -11,7 +11,7 @@ pub(crate) mod tune;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wattn::{AttentionShape, BlockSelection, DType, Granularity, Mask};
+use wattn::{AttentionShape, BlockListSpec, DType, Granularity, Mask};
 
 pub(crate) use accepted::command;
 pub(crate) use engine::{Backend, EngineArgs, TierArg};
@@ -273,21 +273,21 @@ impl AttendArgs {
     }
 
     /// What the lists of `--attention blocks` mean, with room for `max_blocks` in each.
-    pub(crate) fn listed_blocks(&self, max_blocks: u32) -> Result<BlockSelection, Failure> {
+    pub(crate) fn listed_blocks(&self, max_blocks: u32) -> Result<BlockListSpec, Failure> {
         let needed = |name, value: Option<u32>| {
             value.ok_or_else(|| {
                 Failure::Usage(format!("--attention blocks needs {name}, which the lists were made for"))
             })
         };
-        Ok(BlockSelection {
-            granularity: self.sparse.granularity().unwrap_or(Granularity::QueryHead),
-            block_size_q: needed("--block-q", self.sparse.block_size_q())?,
-            block_size: needed("--block-size", self.block_size)?,
+        Ok(BlockListSpec::new(
+            needed("--block-q", self.sparse.block_size_q())?,
+            needed("--block-size", self.block_size)?,
             max_blocks,
-            sink_size: self.sparse.sink().unwrap_or(0),
-            window_size: self.sparse.window().unwrap_or(0),
-            dense_below: self.sparse.dense_below().unwrap_or(0),
-        })
+        )
+        .with_granularity(self.sparse.granularity().unwrap_or(Granularity::QueryHead))
+        .with_sink_size(self.sparse.sink().unwrap_or(0))
+        .with_window_size(self.sparse.window().unwrap_or(0))
+        .with_dense_below(self.sparse.dense_below().unwrap_or(0)))
     }
 }
 

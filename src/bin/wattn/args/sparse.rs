@@ -203,11 +203,11 @@ impl Selector {
     /// The selection on tensors of these sizes, with scores scaled like those of the softmax unless options say otherwise.
     pub(crate) fn problem(&self, shape: AttentionShape, dtype: DType, softmax_scale: f32) -> SelectionProblem {
         let problem = SelectionProblem::new(shape, dtype, self.method.clone())
-            .mask(self.mask)
-            .selection_scale(self.scale.unwrap_or(softmax_scale))
-            .dense_below(self.dense_below);
+            .with_mask(self.mask)
+            .with_selection_scale(self.scale.unwrap_or(softmax_scale))
+            .with_dense_below(self.dense_below);
         match self.granularity {
-            Some(granularity) => problem.granularity(granularity),
+            Some(granularity) => problem.with_granularity(granularity),
             None => problem,
         }
     }
@@ -315,27 +315,26 @@ impl SparseArgs {
         let (args, defaults) = (&self.hip, Hip::default());
         // Without a causal mask there are neither sinks nor a window.
         let always = |default| if mask == Mask::Full { 0 } else { default };
-        Hip {
-            top_k: args.hip_k.unwrap_or(defaults.top_k),
-            block_size_q: args.hip_block_q.unwrap_or(defaults.block_size_q),
-            stride_q: args.hip_stride_q.unwrap_or(defaults.stride_q),
-            block_size_k: args.hip_block_k.unwrap_or(defaults.block_size_k),
-            stride_k: args.hip_stride_k.unwrap_or(defaults.stride_k),
-            sink_size: self.sink().unwrap_or(always(defaults.sink_size)),
-            window_size: self.window().unwrap_or(always(defaults.window_size)),
-            representative: match args.hip_representative {
+        Hip::default()
+            .with_top_k(args.hip_k.unwrap_or(defaults.top_k))
+            .with_block_size_q(args.hip_block_q.unwrap_or(defaults.block_size_q))
+            .with_stride_q(args.hip_stride_q.unwrap_or(defaults.stride_q))
+            .with_block_size_k(args.hip_block_k.unwrap_or(defaults.block_size_k))
+            .with_stride_k(args.hip_stride_k.unwrap_or(defaults.stride_k))
+            .with_sink_size(self.sink().unwrap_or(always(defaults.sink_size)))
+            .with_window_size(self.window().unwrap_or(always(defaults.window_size)))
+            .with_representative(match args.hip_representative {
                 None => defaults.representative,
                 Some(HipRepresentativeArg::Center) => Representative::Center,
                 Some(HipRepresentativeArg::First) => Representative::First,
                 Some(HipRepresentativeArg::Last) => Representative::Last,
-            },
-            group_bounds: match args.hip_align_groups {
+            })
+            .with_group_bounds(match args.hip_align_groups {
                 None => defaults.group_bounds,
                 Some(Switch::On) => GroupBounds::Aligned,
                 Some(Switch::Off) => GroupBounds::Even,
-            },
-            refresh_interval: args.hip_refresh.unwrap_or(defaults.refresh_interval),
-        }
+            })
+            .with_refresh_interval(args.hip_refresh.unwrap_or(defaults.refresh_interval))
     }
 
     fn infinite_hip(&self) -> Result<InfiniteHip, Failure> {
@@ -398,11 +397,8 @@ impl InfiniteHipArgs {
         let strides = list("--stage-stride-q", &self.stage_stride_q, preset, |stage| stage.stride_q, len)?;
         let refresh = list("--stage-refresh", &self.stage_refresh, preset, |stage| stage.refresh_interval, len)?;
         let numbers = chunks.iter().zip(keep).zip(strides).zip(refresh);
-        let stage = |(((&chunk_size, keep), stride_q), refresh_interval)| Stage {
-            chunk_size,
-            keep,
-            stride_q,
-            refresh_interval,
+        let stage = |(((&chunk_size, keep), stride_q), refresh_interval)| {
+            Stage::new(chunk_size, keep).with_stride_q(stride_q).with_refresh_interval(refresh_interval)
         };
         Ok(numbers.map(stage).collect())
     }

@@ -64,6 +64,6 @@ impl TuneArgs {
         if self.shape.is_none() && mask != wattn::Mask::Full {
             return Err(Failure::Usage("--causal and the windows are for --shape".to_owned()));
         }
-        Ok(self.shape.map(|shape| AttentionProblem::new(shape, self.dtype.into()).mask(mask)))
+        Ok(self.shape.map(|shape| AttentionProblem::new(shape, self.dtype.into()).with_mask(mask)))
     }
 }

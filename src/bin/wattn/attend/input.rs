@@ -4,7 +4,7 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo};
-use wattn::{AttentionShape, BlockSelection, DType, Element, HostBlocks, HostTensor};
+use wattn::{AttentionShape, BlockListSpec, DType, Element, HostBlockLists, HostTensor};
 
 use super::file::TensorFile;
 use crate::failure::Failure;
@@ -131,13 +131,13 @@ impl<'a> Input<'a> {
     }
 
     /// The lists of the file, checked.
-    pub(super) fn load_blocks(&mut self, selection: &BlockSelection) -> Result<HostBlocks, Failure> {
+    pub(super) fn load_blocks(&mut self, selection: &BlockListSpec) -> Result<HostBlockLists, Failure> {
         let shape = self.list_axes()?;
         // -1 becomes `PADDING`, which U32 holds as it is.
         let indices =
             self.integers("block_indices", -1..=u32::MAX.into(), "must be the first key of a block, or -1")?;
         let counts = self.integers("block_counts", 0..=u32::MAX.into(), "must be how many blocks are listed")?;
-        let blocks = HostBlocks::new(shape, indices, counts);
+        let blocks = HostBlockLists::new(shape, indices, counts);
         let checked = blocks.and_then(|blocks| {
             blocks.validate(selection, &self.shape, self.seq_lens_kv.as_deref())?;
             Ok(blocks)

@@ -9,8 +9,8 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde::Serialize;
 use wattn::{
-    AttentionOutput, AttentionProblem, BlockSelection, DType, Element, HostBlocks, HostInputs, HostTensor, LSE_EMPTY,
-    Mask, PADDING, SelectionProblem,
+    AttentionOutput, AttentionProblem, BlockListSpec, DType, Element, HostBlockLists, HostInputs, HostTensor,
+    LSE_EMPTY, Mask, PADDING, SelectionProblem,
 };
 
 use crate::args::AttendArgs;
@@ -62,8 +62,8 @@ struct MassSummary {
 
 /// What came of a run, besides out and lse.
 struct Sparse {
-    selection: BlockSelection,
-    blocks: HostBlocks,
+    selection: BlockListSpec,
+    blocks: HostBlockLists,
     /// `None` where the lists came with the input.
     problem: Option<SelectionProblem>,
     seconds: f64,
@@ -73,7 +73,7 @@ struct Sparse {
 enum Wanted {
     Dense,
     Selected(SelectionProblem),
-    Listed(BlockSelection),
+    Listed(BlockListSpec),
 }
 
 pub(crate) fn run(args: &AttendArgs) -> Result<(), Failure> {
@@ -104,12 +104,12 @@ impl Job<'_> {
 
     fn attend<T: Element>(mut self) -> Result<(), Failure> {
         let (args, mask, refused) = (self.args, self.mask, self.refused());
-        let mut problem = AttentionProblem::new(self.input.shape, T::DTYPE).mask(mask).out_dtype(DType::F32);
+        let mut problem = AttentionProblem::new(self.input.shape, T::DTYPE).with_mask(mask).with_out_dtype(DType::F32);
         if let Some(scale) = args.softmax_scale {
-            problem = problem.softmax_scale(scale);
+            problem = problem.with_softmax_scale(scale);
         }
         if args.bf16_matrices {
-            problem = problem.bf16_by_f16_matrices();
+            problem = problem.with_bf16_by_f16_matrices();
         }
         problem.validate().map_err(&refused)?;
         let wanted = self.wanted(&problem)?;
@@ -141,7 +141,7 @@ impl Job<'_> {
         let output = match &sparse {
             None => engine.attend(&problem, &inputs)?,
             Some(sparse) => {
-                let problem = problem.clone().selected_blocks(sparse.selection);
+                let problem = problem.clone().with_blocks(sparse.selection);
                 engine.attend(&problem, &inputs.with_blocks(&sparse.blocks))?
             }
         };
@@ -182,7 +182,7 @@ impl Job<'_> {
                 dtype: T::DTYPE.to_string(),
                 attention: args.attention.name(),
                 mask: mask.to_string(),
-                softmax_scale: problem.scale(),
+                softmax_scale: problem.softmax_scale(),
                 out,
                 seconds,
                 sparse: summary,
@@ -197,7 +197,7 @@ impl Job<'_> {
     fn wanted(&self, problem: &AttentionProblem) -> Result<Wanted, Failure> {
         let (shape, refused) = (*problem.shape(), self.refused());
         if let Some(selector) = self.args.selector(self.mask)? {
-            let problem = selector.problem(shape, problem.dtype(), problem.scale());
+            let problem = selector.problem(shape, problem.dtype(), problem.softmax_scale());
             problem.validate().map_err(refused)?;
             let selection = problem.blocks();
             let entries = selection.num_lists(&shape).saturating_mul(selection.max_blocks.into());
@@ -228,7 +228,7 @@ impl Sparse {
             dense_below: self.selection.dense_below,
             block_indices: self.blocks.shape(),
             mean_block_count: blocks as f64 / counts.len().max(1) as f64,
-            selection_scale: self.problem.as_ref().map(SelectionProblem::scale),
+            selection_scale: self.problem.as_ref().map(SelectionProblem::selection_scale),
             selection_seconds: self.seconds,
         }
     }

@@ -86,10 +86,10 @@ fn draw(folder: &Path, report: &Report) -> Result<(), Failure> {
 fn suite(args: &BenchArgs) -> Result<Suite, Failure> {
     let mut options = Options::new(if args.quick { Scope::Quick } else { Scope::Full }).filter(args.cases.clone());
     if let Some(seconds) = args.seconds {
-        options = options.seconds_per_case(seconds);
+        options = options.with_seconds_per_case(seconds);
     }
     if let Some(commit) = option_env!("WATTN_COMMIT") {
-        options = options.commit(commit);
+        options = options.with_commit(commit);
     }
     let recorded = args.resume.as_deref().map(read).transpose()?;
     // The first time everything may be refused; a device that was lost comes back as it was, or not at all.

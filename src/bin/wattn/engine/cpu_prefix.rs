@@ -34,16 +34,14 @@ impl<'a, T: Element> CpuPrefix<'a, T> {
             head_dim_v: BYTES,
         };
         let problem = AttentionProblem::new(shape, T::DTYPE)
-            .out_dtype(DType::F32)
-            .mask(Mask::Causal)
-            .softmax_scale(self.softmax_scale);
+            .with_out_dtype(DType::F32)
+            .with_mask(Mask::Causal)
+            .with_softmax_scale(self.softmax_scale);
         // Keys past the chunk do not count, so nothing is copied: the mask is aligned to this length.
         let seq_lens_kv = [chunk_start + len];
         // Heads go one by one because they share the values, which a head axis would have to repeat.
-        let mut whole = AttentionOutput {
-            out: HostTensor::zeros([1, len, heads, BYTES]),
-            lse: HostTensor::zeros([1, len, heads, 1]),
-        };
+        let mut whole =
+            AttentionOutput::new(HostTensor::zeros([1, len, heads, BYTES]), HostTensor::zeros([1, len, heads, 1]));
         for (head, k) in self.keys.iter().enumerate() {
             let rows = (0..len as usize).flat_map(|row| q.row(0, row, head)).copied().collect();
             let q = HostTensor::new([1, len, 1, head_dim], rows)?;

@@ -106,9 +106,9 @@ impl GpuPrefix {
             let part = u64::from(start > 0) * u64::from(rows) * u64::from(heads);
             let bind = |mask, seq_len: &wgpu::Buffer| {
                 let problem = AttentionProblem::new(shape, T::DTYPE)
-                    .out_dtype(DType::F32)
-                    .mask(mask)
-                    .softmax_scale(softmax_scale)
+                    .with_out_dtype(DType::F32)
+                    .with_mask(mask)
+                    .with_softmax_scale(softmax_scale)
                     .with_lse()
                     .with_seq_lens_kv();
                 let plan = AttentionPlan::with_tier(&problem, context.caps(), tier)?;
@@ -159,10 +159,10 @@ impl GpuPrefix {
                 start = end;
             }
         }
-        Ok(AttentionOutput {
-            out: HostTensor::new([1, len, heads, BYTES], out)?,
-            lse: HostTensor::new([1, len, heads, 1], lse)?,
-        })
+        Ok(AttentionOutput::new(
+            HostTensor::new([1, len, heads, BYTES], out)?,
+            HostTensor::new([1, len, heads, 1], lse)?,
+        ))
     }
 
     /// The queries of `positions`, all in segment `own`.
@@ -197,7 +197,7 @@ impl GpuPrefix {
             let layout = Layout::seq_major(1, count, self.heads, dim).with_offset(skipped * u64::from(dim));
             self.context.read_blocking(TensorView::new(buffer, DType::F32, layout))
         };
-        Ok(AttentionOutput { out: read(&results.out, BYTES)?, lse: read(&results.lse, 1)? })
+        Ok(AttentionOutput::new(read(&results.out, BYTES)?, read(&results.lse, 1)?))
     }
 }
 
@@ -279,7 +279,7 @@ mod tests {
     /// Pieces and segments of sizes that divide neither one another nor the text give what one piece gives.
     #[test]
     fn segments_and_pieces_change_nothing_but_rounding() {
-        let options = ContextOptions::default().software(SoftwareAdapters::Accept);
+        let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
         let context = Context::request_blocking(&options).expect("`bash tests/run` installs a software adapter");
         let bytes: Vec<u8> = (0..LEN).map(|i| (i * i % 7) as u8 + b'a').collect();
         let keys = [7, 11].map(|step| tensor([1, LEN as u32, 1, HEAD_DIM], step));

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use wattn::cpu;
 use wattn::{
-    AttentionOutput, AttentionPlan, AttentionProblem, Context, ContextOptions, Element, HostBlocks, HostInputs,
+    AttentionOutput, AttentionPlan, AttentionProblem, Context, ContextOptions, Element, HostBlockLists, HostInputs,
     HostTensor, PipelineCacheState, Result, SelectionInputs, SelectionPlan, SelectionProblem, SoftwareAdapters, Tier,
 };
 
@@ -42,7 +42,7 @@ pub(crate) fn keep_later(context: &Context) {
 pub(crate) fn options() -> ContextOptions {
     let options = ContextOptions::default();
     match cache_folder() {
-        Some(folder) => options.pipeline_cache(folder),
+        Some(folder) => options.with_pipeline_cache(folder),
         None => options,
     }
 }
@@ -89,9 +89,9 @@ impl Engine {
     }
 
     fn open_gpu(args: &EngineArgs, software: SoftwareAdapters) -> Result<Self, Failure> {
-        let mut options = if args.no_cache { ContextOptions::default() } else { options() }.software(software);
+        let mut options = if args.no_cache { ContextOptions::default() } else { options() }.with_software(software);
         if let Some(name) = &args.adapter {
-            options = options.adapter_name(name);
+            options = options.with_adapter_name(name);
         }
         let mut context = Context::request_blocking(&options)?;
         for passed_over in context.passed_over() {
@@ -145,7 +145,7 @@ impl Engine {
         &self,
         problem: &SelectionProblem,
         inputs: &SelectionInputs<'_, T>,
-    ) -> Result<HostBlocks> {
+    ) -> Result<HostBlockLists> {
         match self {
             Self::Gpu { context, tier } => {
                 let tier = tier.unwrap_or_else(|| SelectionPlan::best_tier(problem, context.caps()));

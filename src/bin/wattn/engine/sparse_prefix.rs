@@ -4,7 +4,7 @@ use core::ops::Range;
 use std::borrow::Cow;
 
 use wattn::{
-    AttentionOutput, AttentionProblem, AttentionShape, BlockSelection, DType, Element, Granularity, HostBlocks,
+    AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, DType, Element, Granularity, HostBlockLists,
     HostInputs, HostTensor, Mask, Result, SelectionInputs, SelectionProblem,
 };
 
@@ -32,9 +32,9 @@ pub(crate) struct SparseChunk {
 /// The lists that a set of heads shares.
 pub(crate) struct SetLists {
     /// `[1, 1, q_block, entry]`.
-    pub(crate) blocks: HostBlocks,
+    pub(crate) blocks: HostBlockLists,
     /// What they mean, for one head.
-    pub(crate) selection: BlockSelection,
+    pub(crate) selection: BlockListSpec,
 }
 
 impl<'a, T: Element> SparsePrefix<'a, T> {
@@ -74,10 +74,8 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
         let seq_lens_kv = [chunk_start + len];
         let heads_per_set = self.keys.len() / self.sets.len();
         let shape = AttentionShape { seq_len_q: len, ..shape(self.keys, self.values.shape()[1], 1) };
-        let mut output = AttentionOutput {
-            out: HostTensor::zeros([1, len, heads, BYTES]),
-            lse: HostTensor::zeros([1, len, heads, 1]),
-        };
+        let mut output =
+            AttentionOutput::new(HostTensor::zeros([1, len, heads, BYTES]), HostTensor::zeros([1, len, heads, 1]));
         let mut sets = Vec::new();
         // Attention goes head by head because they share the values, which a head axis would have to repeat. Its one head
         // reads the list of its set.
@@ -85,16 +83,16 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
             let count = heads_per_set as u32;
             let set_shape = AttentionShape { num_q_heads: count, num_kv_heads: count, ..shape };
             let problem = self.selector.problem(set_shape, T::DTYPE, self.softmax_scale);
-            let selection = BlockSelection { granularity: Granularity::QueryHead, ..problem.blocks() };
+            let selection = problem.blocks().with_granularity(Granularity::QueryHead);
             let heads_of_set = set * heads_per_set..(set + 1) * heads_per_set;
             let set_q = take_heads(q, heads_of_set.clone())?;
             let blocks =
                 self.engine.select(&problem, &SelectionInputs::new(&set_q, k).with_seq_lens_kv(&seq_lens_kv))?;
             let problem = AttentionProblem::new(shape, T::DTYPE)
-                .out_dtype(DType::F32)
-                .mask(Mask::Causal)
-                .softmax_scale(self.softmax_scale)
-                .selected_blocks(selection);
+                .with_out_dtype(DType::F32)
+                .with_mask(Mask::Causal)
+                .with_softmax_scale(self.softmax_scale)
+                .with_blocks(selection);
             for head in heads_of_set {
                 let q = take_heads(q, head..head + 1)?;
                 let inputs = HostInputs::new(&q, &self.keys[head], &self.values).with_seq_lens_kv(&seq_lens_kv);

@@ -52,24 +52,26 @@ pub(crate) const LEAST_BUDGET: u32 = 2 * (SINKS + WINDOW);
 
 fn hip(budget: u32) -> Hip {
     let top_k = budget.saturating_sub(SINKS + WINDOW).next_multiple_of(2);
-    Hip {
-        top_k,
-        block_size_q: 32,
-        stride_q: 1,
-        block_size_k: 2,
-        sink_size: SINKS,
-        window_size: WINDOW,
-        group_bounds: GroupBounds::Even,
-        ..Hip::default()
-    }
+    Hip::default()
+        .with_top_k(top_k)
+        .with_block_size_q(32)
+        .with_stride_q(1)
+        .with_block_size_k(2)
+        .with_sink_size(SINKS)
+        .with_window_size(WINDOW)
+        .with_group_bounds(GroupBounds::Even)
 }
 
 /// Two stages: half of the chunks of the first survive at most.
 fn infinite_hip(budget: u32) -> InfiniteHip {
     let keep = budget.saturating_sub(SINKS + WINDOW).next_multiple_of(8);
     let stages = vec![
-        Stage { chunk_size: 32, keep: (2 * keep).next_multiple_of(32), stride_q: 2, refresh_interval: 8 },
-        Stage { chunk_size: 8, keep, stride_q: 1, refresh_interval: 4 },
+        Stage::new(32, (2 * keep).next_multiple_of(32)).with_stride_q(2).with_refresh_interval(8),
+        Stage::new(8, keep).with_refresh_interval(4),
     ];
-    InfiniteHip { block_size_q: 32, stages, sink_size: SINKS, window_size: WINDOW, ..Preset::ThreeK.into() }
+    InfiniteHip::from(Preset::ThreeK)
+        .with_block_size_q(32)
+        .with_stages(stages)
+        .with_sink_size(SINKS)
+        .with_window_size(WINDOW)
 }

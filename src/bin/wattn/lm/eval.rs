@@ -77,9 +77,9 @@ impl Bench<'_> {
     pub(super) fn session(&self, engine: &wattn::Engine, method: &Method, capacity: u32) -> Result<Session, Failure> {
         let model = &self.args.model;
         let options = SessionOptions::new(self.model().config(), capacity)
-            .chunk(model.chunk)
-            .text_len(capacity)
-            .attention(&method.attention, model.dense_layers);
+            .with_chunk(model.chunk)
+            .with_text_len(capacity)
+            .with_attention(&method.attention, model.dense_layers);
         Ok(Session::new(&self.loaded.model, engine, &options)?)
     }
 }

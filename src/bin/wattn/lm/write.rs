@@ -46,7 +46,7 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
         return Err(Failure::Usage("the prompt is empty".to_owned()));
     }
     let length = length(args, tokens.len(), model.config().trained_len)?;
-    let options = args.session(model.config(), length)?.text_len(length);
+    let options = args.session(model.config(), length)?.with_text_len(length);
     if let Some(context) = args.context.filter(|&context| context < length) {
         return Err(LmError::Capacity { needed: length.into(), capacity: context }.into());
     }

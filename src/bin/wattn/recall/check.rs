@@ -100,7 +100,8 @@ impl<T: Element> Checker<'_, T> {
                 head_dim,
                 head_dim_v: BYTES,
             };
-            let problem = AttentionProblem::new(shape, T::DTYPE).mask(Mask::Full).softmax_scale(self.softmax_scale);
+            let problem =
+                AttentionProblem::new(shape, T::DTYPE).with_mask(Mask::Full).with_softmax_scale(self.softmax_scale);
             let inputs = HostInputs::new(&q, &k, &v);
             inputs.validate(&problem)?;
             merge(&mut merged, oracle::attend_row(&problem, &inputs, 0, 0, 0));

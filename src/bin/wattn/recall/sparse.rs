@@ -3,7 +3,7 @@
 use core::fmt;
 
 use serde::Serialize;
-use wattn::{BlockSelection, Element, HostTensor, LSE_EMPTY};
+use wattn::{BlockListSpec, Element, HostTensor, LSE_EMPTY};
 
 use super::context::Encoder;
 use super::mask_plot::{self, MaskMap};
@@ -113,7 +113,7 @@ impl Seen {
     pub(crate) fn count<'a>(
         &mut self,
         set: usize,
-        selection: &BlockSelection,
+        selection: &BlockListSpec,
         list_of: impl Fn(u32) -> &'a [u32],
         start: u32,
         len: u32,
@@ -137,7 +137,7 @@ pub(super) const ALWAYS: u32 = 0;
 pub(super) const SELECTED: u32 = 1;
 
 /// Disjoint ranges `[kind, first key, end]` that the query at `position` sees, in a query block that ends at `last`.
-fn visible(selection: &BlockSelection, list: &[u32], position: u32, last: u32) -> Vec<[u32; 3]> {
+fn visible(selection: &BlockListSpec, list: &[u32], position: u32, last: u32) -> Vec<[u32; 3]> {
     if last < selection.dense_below {
         return vec![[ALWAYS, 0, position + 1]];
     }
@@ -176,21 +176,11 @@ impl fmt::Display for Compared {
 
 #[cfg(test)]
 mod tests {
-    use wattn::Granularity;
-
     use super::*;
 
     #[test]
     fn ranges_are_sinks_window_and_what_of_the_blocks_lies_between() {
-        let selection = BlockSelection {
-            granularity: Granularity::QueryHead,
-            block_size_q: 4,
-            block_size: 4,
-            max_blocks: 4,
-            sink_size: 6,
-            window_size: 5,
-            dense_below: 8,
-        };
+        let selection = BlockListSpec::new(4, 4, 4).with_sink_size(6).with_window_size(5).with_dense_below(8);
         // The first block reaches into the sinks, the last one into the window.
         let ranges = visible(&selection, &[4, 12, 16], 23, 23);
         assert_eq!(

@@ -56,7 +56,7 @@ impl<'a, T: Element> Search<'a, T> {
         let step = (hip.stride_q as usize).min(block.queries.len());
         let num_queries = block.queries.len() / step;
         let q_index = |sample: usize| block.queries.start + (sample + 1) * step - 1;
-        let scale = call.problem.scale();
+        let scale = call.problem.selection_scale();
         let prepare = |first_head: usize| {
             let queries = Queries::new(num_queries * num_heads, shape.head_dim as usize, |i, to| {
                 call.read_query(id.batch, q_index(i / num_heads), first_head + i % num_heads, to);
@@ -69,7 +69,7 @@ impl<'a, T: Element> Search<'a, T> {
             num_blocks: call.problem.num_candidate_blocks(block.p_max, block.seq_len_kv),
             heads: set.step_by(num_heads).map(prepare).collect(),
             num_heads,
-            behind: match call.problem.visible_keys() {
+            behind: match call.problem.mask() {
                 Mask::Full => None,
                 _ => Some(call.problem.candidate_window().into()),
             },

@@ -170,7 +170,7 @@ fn average_queries<'a, T: Element>(
     }
     let dim = call.problem.shape().head_dim as usize;
     let stride = method.stages[index].stride_q as usize;
-    let scale = call.problem.scale();
+    let scale = call.problem.selection_scale();
     let mut query = vec![0.0; dim];
     let mut average = |head: usize| {
         Queries::new(block.queries.len().div_ceil(stride), dim, |group, to| {

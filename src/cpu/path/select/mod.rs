@@ -11,7 +11,9 @@ pub(super) use top_k::{TopK, order};
 
 use super::sequence::widen;
 use super::walk::is_dense;
-use crate::{BlockSelection, Element, Error, HostBlocks, Result, SelectionInputs, SelectionMethod, SelectionProblem};
+use crate::{
+    BlockListSpec, Element, Error, HostBlockLists, Result, SelectionInputs, SelectionMethod, SelectionProblem,
+};
 use core::ops::Range;
 use score::HeadKeys;
 
@@ -40,7 +42,7 @@ struct CacheKey {
 /// # Cost
 /// Blocks until done, on all threads of the current rayon pool. HiP: `O(seq_len_q log seq_len_kv)` time and memory for
 /// the lists. InfiniteHiP: one score for each chunk of its first stage and each of up to 16 query blocks a thread.
-pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlocks> {
+pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     select_from(problem, inputs, 0, &mut StageCache::default())
 }
 
@@ -58,7 +60,7 @@ pub fn select_from<T: Element>(
     inputs: &SelectionInputs<'_, T>,
     first_stage: usize,
     cache: &mut StageCache,
-) -> Result<HostBlocks> {
+) -> Result<HostBlockLists> {
     inputs.validate(problem)?;
     if first_stage >= problem.num_stages() {
         let rule = "must be below the number of stages";
@@ -75,7 +77,7 @@ pub fn select_from<T: Element>(
     }
     cache.filled_for = Some(key);
     let call = Call { problem, inputs, blocks };
-    let mut lists = HostBlocks::empty(indices_shape);
+    let mut lists = HostBlockLists::empty(indices_shape);
     let found = match problem.method() {
         SelectionMethod::Hip(hip) => hip::select(&call, hip),
         SelectionMethod::InfiniteHip(method) => {
@@ -93,7 +95,7 @@ pub fn select_from<T: Element>(
 struct Call<'a, T> {
     problem: &'a SelectionProblem,
     inputs: &'a SelectionInputs<'a, T>,
-    blocks: BlockSelection,
+    blocks: BlockListSpec,
 }
 
 /// Which list it is.

@@ -46,10 +46,10 @@ impl Case {
     }
 
     fn problem(&self, method: impl Into<SelectionMethod>) -> SelectionProblem {
-        SelectionProblem::new(self.shape, DType::F32, method).selection_scale(1.0)
+        SelectionProblem::new(self.shape, DType::F32, method).with_selection_scale(1.0)
     }
 
-    fn select(&self, problem: &SelectionProblem) -> HostBlocks {
+    fn select(&self, problem: &SelectionProblem) -> HostBlockLists {
         select(problem, &self.inputs().for_selection()).unwrap()
     }
 
@@ -167,7 +167,7 @@ fn attention_over_the_golden_lists() {
     let check = |case: &Case, problem: &SelectionProblem, head: u32, lse: f32, out: [f32; 8]| {
         let lists = case.select(problem);
         let attention =
-            AttentionProblem::new(case.shape, DType::F32).mask(Mask::Causal).selected_blocks(problem.blocks());
+            AttentionProblem::new(case.shape, DType::F32).with_mask(Mask::Causal).with_blocks(problem.blocks());
         let output = cpu::attend(&attention, &case.inputs().with_blocks(&lists)).unwrap();
         let (row, head) = (case.shape.seq_len_q as usize - 1, head as usize);
         // The vectors have seven decimals.
