@@ -49,6 +49,11 @@ fn sparse_prefill_runs() {
 }
 
 #[test]
+fn quest_runs() {
+    runs("quest", "the pages of the definition");
+}
+
+#[test]
 fn quality_runs() {
     runs("quality", "random blocks");
 }

@@ -12,14 +12,26 @@ pub type BlockScore = Operator<BlockScoreProblem>;
 /// The tensors of one scoring.
 #[derive(Debug)]
 pub struct BlockScoreArgs<'a> {
-    /// `[batch, seq_len_q, num_q_heads, head_dim]`.
-    pub q: TensorView<'a>,
-    /// [`BlockScoreProblem::summaries_shape`], f32.
-    pub summaries: TensorView<'a>,
-    /// `[batch]`, exactly when the problem says [`with_seq_lens_kv`](crate::BlockScoreProblem::with_seq_lens_kv).
-    pub seq_lens_kv: Option<U32View<'a>>,
-    /// [`BlockScoreProblem::scores_shape`], f32.
-    pub scores: TensorViewMut<'a>,
+    q: TensorView<'a>,
+    summaries: TensorView<'a>,
+    seq_lens_kv: Option<U32View<'a>>,
+    scores: TensorViewMut<'a>,
+}
+
+impl<'a> BlockScoreArgs<'a> {
+    /// Queries `[batch, seq_len_q, num_q_heads, head_dim]`, [summaries](BlockScoreProblem::summaries_shape) in f32, and where
+    /// the [scores](BlockScoreProblem::scores_shape) go, f32.
+    #[must_use]
+    pub const fn new(q: TensorView<'a>, summaries: TensorView<'a>, scores: TensorViewMut<'a>) -> Self {
+        Self { q, summaries, seq_lens_kv: None, scores }
+    }
+
+    /// `[batch]`: keys of each sequence, exactly when the problem says [`BlockScoreProblem::with_seq_lens_kv`].
+    #[must_use]
+    pub const fn with_seq_lens_kv(mut self, seq_lens_kv: U32View<'a>) -> Self {
+        self.seq_lens_kv = Some(seq_lens_kv);
+        self
+    }
 }
 
 impl BindArgs for BlockScoreProblem {

@@ -49,6 +49,17 @@ pub struct Operator<P> {
 }
 
 impl<P: BindArgs> Operator<P> {
+    /// Plans a problem for the context's device, and compiles its kernel.
+    ///
+    /// # Errors
+    /// Those of [`OperatorPlan::new`] and [`Operator::prepare`].
+    ///
+    /// # Cost
+    /// That of [`Operator::prepare`].
+    pub fn new(ctx: &Context, problem: &P) -> Result<Self> {
+        Self::prepare(ctx, &OperatorPlan::new(problem, ctx.caps())?)
+    }
+
     /// Compiles the kernel of a plan, or finds it in the context's cache.
     ///
     /// # Errors

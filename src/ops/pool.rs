@@ -12,12 +12,24 @@ pub type Pool = Operator<PoolProblem>;
 /// The tensors of one pooling.
 #[derive(Debug)]
 pub struct PoolArgs<'a> {
-    /// `[batch, seq, head, dim]`.
-    pub k: TensorView<'a>,
-    /// `[batch]`, exactly when the problem says [`with_seq_lens`](crate::PoolProblem::with_seq_lens).
-    pub seq_lens: Option<U32View<'a>>,
-    /// [`PoolProblem::summaries_shape`], f32.
-    pub summaries: TensorViewMut<'a>,
+    k: TensorView<'a>,
+    seq_lens: Option<U32View<'a>>,
+    summaries: TensorViewMut<'a>,
+}
+
+impl<'a> PoolArgs<'a> {
+    /// Keys `[batch, seq, head, dim]`, and where their summaries go: [`PoolProblem::summaries_shape`], f32.
+    #[must_use]
+    pub const fn new(k: TensorView<'a>, summaries: TensorViewMut<'a>) -> Self {
+        Self { k, seq_lens: None, summaries }
+    }
+
+    /// `[batch]`: the length of each sequence, exactly when the problem says [`PoolProblem::with_seq_lens`].
+    #[must_use]
+    pub const fn with_seq_lens(mut self, seq_lens: U32View<'a>) -> Self {
+        self.seq_lens = Some(seq_lens);
+        self
+    }
 }
 
 impl BindArgs for PoolProblem {

@@ -13,13 +13,24 @@ pub type TopK = Operator<TopKProblem>;
 /// The tensors of one top-k.
 #[derive(Debug)]
 pub struct TopKArgs<'a> {
-    /// `[batch, set, q_block, n]`, f32.
-    pub scores: TensorView<'a>,
-    /// A [`Mark`](crate::Mark) for each score, contiguous, exactly when the problem says
-    /// [`with_marks`](crate::TopKProblem::with_marks).
-    pub marks: Option<U32View<'a>>,
-    /// Where the lists go, of [`TopKProblem::lists_shape`].
-    pub lists: BlockListsView<'a>,
+    scores: TensorView<'a>,
+    marks: Option<U32View<'a>>,
+    lists: BlockListsView<'a>,
+}
+
+impl<'a> TopKArgs<'a> {
+    /// Scores `[batch, set, q_block, n]` in f32, and where the [lists](TopKProblem::lists_shape) go.
+    #[must_use]
+    pub const fn new(scores: TensorView<'a>, lists: BlockListsView<'a>) -> Self {
+        Self { scores, marks: None, lists }
+    }
+
+    /// A [`Mark`](crate::Mark) for each score, contiguous, exactly when the problem says [`TopKProblem::with_marks`].
+    #[must_use]
+    pub const fn with_marks(mut self, marks: U32View<'a>) -> Self {
+        self.marks = Some(marks);
+        self
+    }
 }
 
 impl BindArgs for TopKProblem {
