@@ -25,7 +25,7 @@ fn main() -> wattn::Result<()> {
     // `Engine::best_blocking()` would pass over software devices, which are slower than the CPU path. Taking them lets
     // the example show the GPU path on any machine.
     let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
-    let engine = Engine::best_with_blocking(&options);
+    let engine = Engine::best_with_blocking(&options)?;
     println!("computing on {engine}");
     let output = engine.attend_blocking(&problem, &inputs)?;
 

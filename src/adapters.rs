@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{Error, Result};
+use crate::{Error, PassedOver, Result};
 
 /// Which adapter [`Context::request`](crate::Context::request) opens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,44 +50,6 @@ impl ContextOptions {
     }
 }
 
-/// An adapter that was asked for and did not open, so that another one was taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PassedOver {
-    /// [`describe_adapter`] of it.
-    pub adapter: String,
-    /// What kept it from opening.
-    pub reason: String,
-}
-
-impl PassedOver {
-    /// An adapter and why it did not open.
-    #[must_use]
-    pub fn new(adapter: impl Into<String>, error: &Error) -> Self {
-        let reason = match error {
-            // The name stands beside it.
-            Error::RequestDevice { reason, .. } => reason.clone(),
-            other => other.to_string(),
-        };
-        Self { adapter: adapter.into(), reason: one_line(&reason) }
-    }
-
-    pub(crate) fn list(all: &[Self]) -> String {
-        all.iter().map(Self::to_string).collect::<Vec<_>>().join("; ")
-    }
-}
-
-impl core::fmt::Display for PassedOver {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{}: {}", self.adapter, self.reason)
-    }
-}
-
-/// Messages of drivers and of wgpu go over several lines.
-pub(crate) fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 /// One line about an adapter.
 #[must_use]
 pub fn describe_adapter(info: &wgpu::AdapterInfo) -> String {
@@ -124,6 +86,7 @@ fn list_adapters(infos: impl Iterator<Item = wgpu::AdapterInfo>) -> String {
 }
 
 /// Why there is no GPU, in few words.
+#[cfg(feature = "cpu")]
 pub(crate) fn why_no_gpu(error: &Error) -> String {
     match error {
         Error::NoAdapter { wanted: None, found } if found == "none" => "no GPU".to_owned(),

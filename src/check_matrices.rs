@@ -1,6 +1,6 @@
 //! A device's matrices are tried before they are used.
 
-use crate::adapters::one_line;
+use crate::error::one_line;
 use crate::matrix_verdict::{MatrixVerdict, VerdictKey};
 use crate::{Context, ContextOptions, DType, Error, Layout, MatrixCheck, Pipeline, Result, Slots, Step, TensorView};
 

@@ -1,9 +1,11 @@
 //! A GPU if there is one, else the CPU: the choice that most programs want, made once and said aloud.
 
-use crate::adapters::{name_adapter, why_no_gpu};
-use crate::{
-    AttentionOutput, AttentionProblem, Context, ContextOptions, Element, Error, HostInputs, PassedOver, Result, cpu,
-};
+use crate::adapters::name_adapter;
+#[cfg(feature = "cpu")]
+use crate::adapters::why_no_gpu;
+use crate::{AttentionOutput, AttentionProblem, Context, ContextOptions, Element, HostInputs, PassedOver, Result};
+#[cfg(feature = "cpu")]
+use crate::{Error, cpu};
 
 /// Where attention on host tensors is computed. Chosen once; a call that fails on the GPU is an error and is not
 /// repeated on the CPU.
@@ -19,7 +21,7 @@ use crate::{
 /// let k = HostTensor::zeros(shape.k());
 /// let v = HostTensor::new(shape.v(), vec![1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 5.0, 6.0])?;
 ///
-/// let engine = Engine::cpu(); // or `Engine::best_blocking()`: a GPU if there is one
+/// let engine = Engine::cpu(); // or `Engine::best_blocking()?`: a GPU if there is one
 /// let inputs = HostInputs::new(&q, &k, &v);
 /// let output = engine.attend_blocking(&problem, &inputs)?;
 /// assert_eq!(output.out.row(0, 0, 0), [1.0, 2.0, 3.0, 4.0]); // sees itself
@@ -32,7 +34,8 @@ use crate::{
 pub enum Engine {
     /// A device of wgpu.
     Gpu(Context),
-    /// The blockwise CPU path.
+    /// The blockwise CPU path, with the feature `cpu`.
+    #[cfg(feature = "cpu")]
     Cpu {
         /// Why there is no GPU; `None` when the CPU was asked for.
         no_gpu: Option<Error>,
@@ -42,38 +45,53 @@ pub enum Engine {
 impl Engine {
     /// The best GPU that opens, else the CPU. Software devices count as none: the CPU path is faster than they are.
     ///
+    /// # Errors
+    /// None with the feature `cpu`; without it those of [`Context::request`], [`Error::NoAdapter`](crate::Error::NoAdapter) where there is
+    /// no GPU.
+    ///
     /// # Cost
     /// Loads the graphics drivers.
-    pub async fn best() -> Self {
+    pub async fn best() -> Result<Self> {
         Self::best_with(&ContextOptions::default()).await
     }
 
     /// The GPU that `options` describe, else the CPU. To insist on a GPU, use [`Context::request`], which fails instead.
     ///
+    /// # Errors
+    /// Those of [`Engine::best`].
+    ///
     /// # Cost
     /// Loads the graphics drivers.
-    pub async fn best_with(options: &ContextOptions) -> Self {
+    pub async fn best_with(options: &ContextOptions) -> Result<Self> {
         match Context::request(options).await {
-            Ok(context) => Self::Gpu(context),
-            Err(error) => Self::Cpu { no_gpu: Some(error) },
+            Ok(context) => Ok(Self::Gpu(context)),
+            #[cfg(feature = "cpu")]
+            Err(error) => Ok(Self::Cpu { no_gpu: Some(error) }),
+            #[cfg(not(feature = "cpu"))]
+            Err(error) => Err(error),
         }
     }
 
     /// [`Engine::best`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Engine::best`].
     #[cfg(not(target_arch = "wasm32"))]
-    #[must_use]
-    pub fn best_blocking() -> Self {
+    pub fn best_blocking() -> Result<Self> {
         pollster::block_on(Self::best())
     }
 
     /// [`Engine::best_with`], waiting on this thread.
+    ///
+    /// # Errors
+    /// Those of [`Engine::best`].
     #[cfg(not(target_arch = "wasm32"))]
-    #[must_use]
-    pub fn best_with_blocking(options: &ContextOptions) -> Self {
+    pub fn best_with_blocking(options: &ContextOptions) -> Result<Self> {
         pollster::block_on(Self::best_with(options))
     }
 
     /// The CPU, without a look at the GPUs.
+    #[cfg(feature = "cpu")]
     #[must_use]
     pub const fn cpu() -> Self {
         Self::Cpu { no_gpu: None }
@@ -84,6 +102,7 @@ impl Engine {
     pub const fn context(&self) -> Option<&Context> {
         match self {
             Self::Gpu(context) => Some(context),
+            #[cfg(feature = "cpu")]
             Self::Cpu { .. } => None,
         }
     }
@@ -102,6 +121,7 @@ impl Engine {
     ) -> Result<AttentionOutput> {
         match self {
             Self::Gpu(context) => context.attend(problem, inputs).await,
+            #[cfg(feature = "cpu")]
             Self::Cpu { .. } => cpu::attend(problem, inputs),
         }
     }
@@ -118,6 +138,7 @@ impl Engine {
     ) -> Result<AttentionOutput> {
         match self {
             Self::Gpu(context) => context.attend_blocking(problem, inputs),
+            #[cfg(feature = "cpu")]
             Self::Cpu { .. } => cpu::attend(problem, inputs),
         }
     }
@@ -146,20 +167,23 @@ impl core::fmt::Display for Engine {
                     passed_over => write!(f, " (passed over {})", PassedOver::list(passed_over)),
                 }
             }
+            #[cfg(feature = "cpu")]
             Self::Cpu { no_gpu: None } => f.write_str("CPU, blockwise"),
+            #[cfg(feature = "cpu")]
             Self::Cpu { no_gpu: Some(reason) } => write!(f, "CPU, blockwise ({})", why_no_gpu(reason)),
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cpu"))]
 mod tests {
     use super::*;
 
     #[test]
     fn a_missing_gpu_is_told() {
         let engine =
-            Engine::best_with_blocking(&ContextOptions::default().with_adapter_name("no adapter is called this"));
+            Engine::best_with_blocking(&ContextOptions::default().with_adapter_name("no adapter is called this"))
+                .expect("the CPU stands in");
         assert!(engine.context().is_none());
         assert!(engine.describe().starts_with("CPU, blockwise (no GPU adapter named like"), "{engine}");
         assert_eq!(Engine::cpu().describe(), "CPU, blockwise");

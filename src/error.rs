@@ -1,6 +1,6 @@
 //! The one error type of the crate.
 
-use crate::{DType, PassedOver};
+use crate::DType;
 
 /// Everything that can go wrong, with the names and numbers that say why.
 #[derive(Debug, thiserror::Error)]
@@ -276,3 +276,41 @@ fn named(wanted: &Option<String>) -> String {
 
 /// `Result` with the crate's [`Error`].
 pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// An adapter that was asked for and did not open, so that another one was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PassedOver {
+    /// [`describe_adapter`] of it.
+    pub adapter: String,
+    /// What kept it from opening.
+    pub reason: String,
+}
+
+impl PassedOver {
+    /// An adapter and why it did not open.
+    #[must_use]
+    pub fn new(adapter: impl Into<String>, error: &Error) -> Self {
+        let reason = match error {
+            // The name stands beside it.
+            Error::RequestDevice { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        };
+        Self { adapter: adapter.into(), reason: one_line(&reason) }
+    }
+
+    pub(crate) fn list(all: &[Self]) -> String {
+        all.iter().map(Self::to_string).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl core::fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}: {}", self.adapter, self.reason)
+    }
+}
+
+/// Messages of drivers and of wgpu go over several lines.
+pub(crate) fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}

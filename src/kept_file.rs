@@ -38,19 +38,6 @@ pub(crate) fn read(magic: &Magic, path: &Path) -> io::Result<core::result::Resul
     Ok(unpack(magic, &bytes))
 }
 
-/// What files of ours hold, pipelines or a verdict on matrices. For tests: it meets all kinds of files.
-#[doc(hidden)]
-pub fn unpack_kept(file: &[u8]) -> core::result::Result<Vec<u8>, &'static str> {
-    unpack(&crate::pipeline_store::MAGIC, file).or_else(|_| unpack(&crate::matrix_verdict::MAGIC, file))
-}
-
-/// [`unpack_kept`]'s counterpart.
-#[doc(hidden)]
-#[must_use]
-pub fn pack_kept(data: &[u8]) -> Vec<u8> {
-    pack(&crate::pipeline_store::MAGIC, data)
-}
-
 /// The data in a file.
 pub(crate) fn unpack(magic: &Magic, file: &[u8]) -> core::result::Result<Vec<u8>, &'static str> {
     let word = |at: usize| file.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);

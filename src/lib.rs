@@ -28,7 +28,7 @@
 //! let k = HostTensor::new(shape.k(), vec![0.5; 6 * 2 * 8])?;
 //! let v = HostTensor::new(shape.v(), vec![2.0; 6 * 2 * 8])?;
 //!
-//! let engine = Engine::best_blocking(); // a GPU if there is one, else the CPU; `println!("{engine}")` says which
+//! let engine = Engine::best_blocking()?; // a GPU if there is one, else the CPU; `println!("{engine}")` says which
 //! let output = engine.attend_blocking(&problem, &HostInputs::new(&q, &k, &v))?;
 //! assert!((output.out.row(0, 3, 1)[0] - 2.0).abs() < 1e-5);
 //! # Ok::<(), wattn::Error>(())
@@ -76,7 +76,7 @@
 //! let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
 //! let selection = SelectionProblem::new(shape, DType::F32, Hip::default()); // or `Preset::ThreeK`
 //! let inputs = HostInputs::new(&q, &k, &v);
-//! let engine = Engine::best_blocking();
+//! let engine = Engine::best_blocking()?;
 //! let sparse = engine.attend_sparse_blocking(&problem, &selection, &inputs, &SparseOptions::default())?;
 //! println!("{}", sparse.path); // dense: so short a context is faster so
 //! # Ok::<(), wattn::Error>(())
@@ -144,6 +144,7 @@ mod matrix_verdict;
 #[cfg(not(target_arch = "wasm32"))]
 mod measure_speed;
 mod ops;
+mod parallel;
 mod pipeline;
 mod pipeline_store;
 mod plan;
@@ -160,16 +161,16 @@ mod tensor;
 pub mod tune;
 mod wanted;
 
-pub use adapters::{ContextOptions, PassedOver, SoftwareAdapters, adapters, describe_adapter, name_adapter};
+pub use adapters::{ContextOptions, SoftwareAdapters, adapters, describe_adapter, name_adapter};
 pub use caps::{DeviceCaps, MatrixTile, Tier};
 #[doc(hidden)]
 pub use check_matrices::Edit;
 pub use context::Context;
 pub use dtype::{DType, Element};
 pub use engine::Engine;
-pub use error::{Error, Result};
+pub use error::{Error, PassedOver, Result};
 #[doc(hidden)]
-pub use kept_file::{pack_kept, unpack_kept};
+pub use matrix_verdict::{pack_kept, unpack_kept};
 pub use ops::{
     Attention, AttentionArgs, BindArgs, BlockListsView, BlockScore, BlockScoreArgs, BoundAttention, BoundMerge,
     BoundOperator, BoundSelection, Merge, MergeArgs, Operator, Pool, PoolArgs, Selection, SelectionArgs,
@@ -187,7 +188,7 @@ pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::{
     AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, BlockScoreProblem, BlockScoring, Granularity,
     GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, MASKED_SCORE, Mark, Mask, MergeProblem,
-    PADDING, PoolProblem, Pooling, Preset, Reduction, Representative, SelectionInputs, SelectionMethod,
+    PADDING, PoolProblem, Pooling, Preset, Reduction, Representative, SeenKeys, SelectionInputs, SelectionMethod,
     SelectionProblem, Stage, TopKProblem,
 };
 pub use shader::{Binding, BindingKind, Kernel, Module, Need, Specialization, Trust};

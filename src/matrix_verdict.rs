@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::kept_file::{Magic, checksum, pack, read, write};
+use crate::kept_file::{Magic, checksum, pack, read, unpack, write};
 use crate::{MatrixCheck, Result};
 
 /// Marks a file of ours, and its format.
@@ -76,6 +76,19 @@ impl UnsavedVerdict {
     pub(crate) fn save(&self) -> Result<()> {
         write(&self.path, &self.packed)
     }
+}
+
+/// What files of ours hold, pipelines or a verdict on matrices. For tests: it meets all kinds of files.
+#[doc(hidden)]
+pub fn unpack_kept(file: &[u8]) -> core::result::Result<Vec<u8>, &'static str> {
+    unpack(&crate::pipeline_store::MAGIC, file).or_else(|_| unpack(&MAGIC, file))
+}
+
+/// [`unpack_kept`]'s counterpart.
+#[doc(hidden)]
+#[must_use]
+pub fn pack_kept(data: &[u8]) -> Vec<u8> {
+    pack(&crate::pipeline_store::MAGIC, data)
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! Selection and block-sparse attention as one call on host tensors, with the dense path where it is the faster one.
 
-use crate::quality::{BlockRecall, block_recall, captured_mass};
+#[cfg(feature = "cpu")]
+use crate::cpu;
+use crate::quality::captured_mass;
+#[cfg(feature = "cpu")]
+use crate::quality::{BlockRecall, block_recall};
 use crate::{
     AttentionOutput, AttentionProblem, Context, DeviceCaps, Element, Engine, Error, HostBlockLists, HostInputs,
-    HostTensor, Result, SelectionInputs, SelectionPlan, SelectionProblem, cpu,
+    HostTensor, Result, SelectionInputs, SelectionPlan, SelectionProblem,
 };
 
 /// Whether a measure of quality is computed. It costs as much as dense attention does.
@@ -21,6 +25,7 @@ pub enum Report {
 pub struct SparseOptions {
     dense_below: Option<u32>,
     captured_mass: Report,
+    #[cfg(feature = "cpu")]
     recall: Report,
 }
 
@@ -42,6 +47,7 @@ impl SparseOptions {
     }
 
     /// Sets whether to compute the share of the best blocks that the lists hold, on the CPU.
+    #[cfg(feature = "cpu")]
     #[must_use]
     pub const fn with_recall(mut self, report: Report) -> Self {
         self.recall = report;
@@ -78,6 +84,7 @@ pub struct SparseOutput {
     /// Captured mass, `[batch, seq, head, 1]`, if it was asked for; 1 throughout on the dense path.
     pub captured_mass: Option<HostTensor>,
     /// Recall of the lists, if it was asked for; `None` on the dense path, which has no lists.
+    #[cfg(feature = "cpu")]
     pub recall: Option<BlockRecall>,
     /// What was computed.
     pub path: AttentionPath,
@@ -124,10 +131,18 @@ impl Planned {
             Report::Skip => None,
             Report::Compute => Some(captured_mass(&output.lse, &output.lse)?),
         };
-        Ok(SparseOutput { output, blocks: None, captured_mass, recall: None, path: AttentionPath::Dense })
+        Ok(SparseOutput {
+            output,
+            blocks: None,
+            captured_mass,
+            #[cfg(feature = "cpu")]
+            recall: None,
+            path: AttentionPath::Dense,
+        })
     }
 
     /// The result of the sparse path; `dense` when the captured mass was asked for.
+    #[cfg_attr(not(feature = "cpu"), expect(unused_variables, reason = "the recall alone looks at the inputs again"))]
     fn sparse_output<T: Element>(
         selection: &SelectionProblem,
         inputs: &HostInputs<'_, T>,
@@ -136,11 +151,19 @@ impl Planned {
         dense: Option<&AttentionOutput>,
     ) -> Result<SparseOutput> {
         let captured_mass = dense.map(|dense| captured_mass(&output.lse, &dense.lse)).transpose()?;
+        #[cfg(feature = "cpu")]
         let recall = match options.recall {
             Report::Skip => None,
             Report::Compute => Some(block_recall(selection, &inputs.for_selection(), &blocks)?),
         };
-        Ok(SparseOutput { output, blocks: Some(blocks), captured_mass, recall, path: AttentionPath::Sparse })
+        Ok(SparseOutput {
+            output,
+            blocks: Some(blocks),
+            captured_mass,
+            #[cfg(feature = "cpu")]
+            recall,
+            path: AttentionPath::Sparse,
+        })
     }
 }
 
@@ -193,6 +216,7 @@ impl Engine {
             Self::Gpu(context) => {
                 context.select(problem, inputs, SelectionPlan::best_tier(problem, context.caps())).await
             }
+            #[cfg(feature = "cpu")]
             Self::Cpu { .. } => cpu::select(problem, inputs),
         }
     }
@@ -211,6 +235,7 @@ impl Engine {
             Self::Gpu(context) => {
                 context.select_blocking(problem, inputs, SelectionPlan::best_tier(problem, context.caps()))
             }
+            #[cfg(feature = "cpu")]
             Self::Cpu { .. } => cpu::select(problem, inputs),
         }
     }

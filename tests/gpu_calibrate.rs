@@ -9,7 +9,7 @@ use wattn::{AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Con
 /// One after the other: nothing else may run on the device.
 #[test]
 fn calibration_keeps_dispatches_short() {
-    calibration_is_repeatable();
+    calibrations_stand_alone();
     speed_is_repeatable();
     no_dispatch_takes_long();
 }
@@ -20,6 +20,8 @@ fn no_dispatch_takes_long() {
     for ctx in contexts().iter().filter(|ctx| ctx.caps().timestamps) {
         let budget = ctx.calibrate_blocking().unwrap();
         let ctx = ctx.with_budget(budget);
+        // Of what is cut.
+        let mut longest_of_all = 0.0f64;
         // Many rows, one row, and few rows of one head, whose walks are cut where devices are slow.
         for (seq_len_q, heads) in [(1024, [2, 1]), (1, [1, 8]), (40, [1, 1])] {
             let wide = |keys| AttentionShape { head_dim: 64, head_dim_v: 64, ..shape(1, [seq_len_q, keys], heads) };
@@ -38,21 +40,30 @@ fn no_dispatch_takes_long() {
             let runs = [timed(&ctx, &bound), timed(&ctx, &bound)];
             let seconds: Vec<f64> = runs[0].iter().zip(&runs[1]).map(|(a, b)| a.min(*b)).collect();
             let longest = seconds.iter().copied().fold(0.0, f64::max);
+            if seconds.len() > 2 {
+                longest_of_all = longest_of_all.max(longest);
+            }
             println!("{seq_len_q} x {keys}: {} dispatches, longest {longest:.3} s; {budget:?}", seconds.len());
             assert!(longest < 0.2, "{}: {longest} s\n{plan}\n{seconds:?}", ctx.describe());
         }
+        // The budget is what the device computes in 100 ms, by the slowest kind of work: far below that it would cut for nothing.
+        assert!(longest_of_all == 0.0 || longest_of_all > 0.01, "{}: {longest_of_all} s; {budget:?}", ctx.describe());
     }
 }
 
-/// A second calibration finds about the same, and none chooses kernels.
-fn calibration_is_repeatable() {
+/// A calibration looks at the device alone, not at the budget and the speed that a context has; and none chooses kernels.
+fn calibrations_stand_alone() {
     for ctx in contexts() {
         // The first compiles.
-        let [_, first, second] = [(); 3].map(|()| ctx.calibrate_blocking().unwrap());
-        let ratio = first.dispatch_operations() as f64 / second.dispatch_operations() as f64;
-        println!("{}: {first:?} {second:?}", ctx.describe());
-        // Machines that tests run on do other things at the same time.
-        assert!((0.05..20.0).contains(&ratio), "{first:?} {second:?}");
+        ctx.calibrate_blocking().unwrap();
+        // Under a budget of one tile a dispatch the same load would take a thousand dispatches, and a thousand times as long. The best of
+        // three each, in turns: machines that tests run on do other things at the same time.
+        let cut = ctx.with_budget(DispatchBudget::new(1, 1));
+        let turns = [(); 3].map(|()| [ctx, &cut].map(|ctx| ctx.calibrate_blocking().unwrap()));
+        let best = |which: usize| turns.iter().map(|turn| turn[which].dispatch_operations()).max().unwrap();
+        let (first, ratio) = (turns[0][0], best(0) as f64 / best(1) as f64);
+        println!("{}: {turns:?}", ctx.describe());
+        assert!((0.25..4.0).contains(&ratio), "{turns:?}");
         assert!(first.dispatch_operations() >= first.workgroup_operations(), "{first:?}");
         assert!(first.whole_operations() == DispatchBudget::LEAST_WORKGROUP, "{first:?}");
     }

@@ -10,7 +10,7 @@ use wattn::tune::{
 };
 use wattn::{
     AttentionClass, AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Hip, Mask, SelectionClass,
-    SelectionPlan, SelectionProblem, Tier, Tiling, TunedAt, Tuning,
+    SelectionPlan, SelectionProblem, Sharing, Tier, Tiling, TunedAt, Tuning,
 };
 
 fn shape(seq_len_q: u32, seq_len_kv: u32) -> AttentionShape {
@@ -63,7 +63,30 @@ fn candidates_are_what_the_device_takes_each_once() {
             assert_eq!(of_f32.len(), each * if caps.shader_f16 { 2 } else { 1 });
             for start in starts {
                 let around = attention_neighbours(&problem, &caps, start);
-                assert!(around.len() >= 4, "{start}: {around:?}");
+                // Every size of which the device takes half or twice as much is tried, and nothing farther than that.
+                let Tiling { lanes, rows, keys, groups, num_splits, .. } = start.tiling;
+                let steps = [lanes, rows, keys, groups, num_splits].into_iter().enumerate().flat_map(|(size, is)| {
+                    [is / 2, is * 2].map(|becomes| {
+                        let mut tiling = start.tiling;
+                        let Tiling { lanes, rows, keys, groups, num_splits, .. } = &mut tiling;
+                        *[lanes, rows, keys, groups, num_splits].into_iter().nth(size).unwrap() = becomes;
+                        tiling
+                    })
+                });
+                for tiling in steps.filter(|tiling| *tiling != start.tiling) {
+                    let taken = AttentionPlan::with_tiling(&problem, &caps, start.tier, tiling).is_ok();
+                    let tried = around.iter().any(|other| other.tiling == tiling);
+                    assert_eq!(tried, taken, "{start}: {tiling}");
+                }
+                for Candidate { tiling, .. } in &around {
+                    let sizes = |of: &Tiling| [of.lanes, of.rows, of.keys, of.groups, of.num_splits];
+                    let changed =
+                        sizes(tiling).iter().zip(sizes(&start.tiling)).filter(|(new, old)| *new != old).count();
+                    assert!(
+                        changed == 1 || changed == 2 && tiling.sharing == start.tiling.sharing,
+                        "{start}: {tiling}"
+                    );
+                }
                 for (at, Candidate { tier, tiling }) in around.iter().enumerate() {
                     assert_eq!(*tier, start.tier);
                     assert!(*tiling != start.tiling && around[..at].iter().all(|other| other.tiling != *tiling));
@@ -73,7 +96,13 @@ fn candidates_are_what_the_device_takes_each_once() {
         }
         for start in selection_starts(&selection(8192), &caps) {
             let around = selection_neighbours(&selection(8192), &caps, start);
-            assert!(around.len() >= 4, "{start}: {around:?}");
+            // The other members of families are tried wherever the device takes them.
+            for (sharing, rows) in [(Sharing::Keys, start.tiling.rows), (Sharing::Columns, 1)] {
+                let tiling = start.tiling.with_sharing(sharing).with_rows(rows);
+                let taken = SelectionPlan::with_tiling(&selection(8192), &caps, start.tier, tiling).is_ok();
+                let tried = around.iter().any(|other| other.tiling == tiling) || tiling == start.tiling;
+                assert_eq!(tried, taken, "{start}: {tiling}");
+            }
             for Candidate { tier, tiling } in around {
                 SelectionPlan::with_tiling(&selection(8192), &caps, tier, tiling).unwrap();
             }

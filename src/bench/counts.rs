@@ -37,9 +37,7 @@ impl Counts {
 
     fn dense(problem: &AttentionProblem) -> Self {
         let shape = problem.shape();
-        let pairs: u64 = (0..shape.seq_len_q)
-            .map(|query| problem.mask().visible(query, shape.seq_len_q, shape.seq_len_kv).len() as u64)
-            .sum();
+        let pairs: u64 = (0..shape.seq_len_q).map(|query| problem.keys_seen(query)).sum();
         let heads = u64::from(shape.batch_size) * u64::from(shape.num_q_heads);
         let keys = product(shape.k()) + product(shape.v());
         Self {
@@ -58,10 +56,7 @@ impl Counts {
             for q_block in 0..q_blocks {
                 let listed = blocks.map_or(max_blocks, |blocks| blocks.list(0, set, q_block).len() as u32);
                 let queries = selection.block_size_q.min(shape.seq_len_q - q_block * selection.block_size_q);
-                let keys = u64::from(listed) * u64::from(selection.block_size)
-                    + u64::from(selection.sink_size)
-                    + u64::from(selection.window_size);
-                let keys = keys.min(shape.seq_len_kv.into());
+                let keys = selection.keys_with(listed).min(shape.seq_len_kv.into());
                 // A set that spans KV heads reads the keys of each.
                 keys_read += keys * u64::from(shape.num_kv_heads).div_ceil(num_sets.into());
                 pairs += keys * u64::from(queries) * rows_per_set;

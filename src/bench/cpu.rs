@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use super::clock::Elapsed;
 use super::inputs::Tensors;
-use super::run::{PartPlan, Run};
+use super::part::{PartPlan, Run};
 use super::{Case, Part, Rotation};
 use crate::{
     AttentionOutput, AttentionProblem, Element, Error, HostBlockLists, HostInputs, Result, SelectionProblem, cpu,

@@ -3,8 +3,8 @@
 use super::clock::{Clock, Elapsed};
 use super::device::{Outputs, Uploaded};
 use super::inputs::Tensors;
+use super::part::{PartPlan, Run};
 use super::rotation::Rotating;
-use super::run::{PartPlan, Run};
 use super::samples::quantile;
 use super::{Case, Part, Rotation};
 use crate::ops::BlockListBuffers;

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::ceilings::{Ceiling, CeilingKind};
+use super::part::PartPlan;
 use super::processor;
-use super::run::PartPlan;
 use super::samples::{Noise, Samples};
 use super::{BenchError, BenchResult, Case, Check, Clocks, Counts, Crossover, Part, Rotation, Scope, Series, Target};
 use crate::{AttentionShape, SelectionMethod, Tier};

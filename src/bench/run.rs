@@ -1,14 +1,13 @@
 //! A case, ready to run where it was asked for.
 
-use serde::{Deserialize, Serialize};
-
 use super::check::{Check, check_attention, check_lists};
 use super::clock::{Clock, Elapsed, Stamps};
 use super::cpu::CpuRun;
 use super::gpu::GpuRun;
 use super::inputs::Tensors;
+use super::part::{PartPlan, Run};
 use super::{Case, Counts, Part, Rotation};
-use crate::{AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, HostBlockLists, Result, Tier};
+use crate::{AttentionPlan, AttentionProblem, Context, DType, HostBlockLists, Result, Tier};
 
 /// Where cases run.
 #[derive(Clone, Debug)]
@@ -47,34 +46,6 @@ impl Target {
             }
         }
     }
-}
-
-/// How a part is computed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PartPlan {
-    /// The tier of the kernels; none on the CPU.
-    pub tier: Option<String>,
-    /// How attention is cut.
-    pub tiling: Option<String>,
-    /// Dispatches of a call; of a step of decoding, their mean over a cycle. None on the CPU.
-    pub dispatches: f64,
-    /// Memory of the call's own.
-    pub workspace_bytes: u64,
-}
-
-/// The calls of a case on the CPU or on a device.
-pub(super) trait Run {
-    /// Runs a part so many times, one after the other, and waits.
-    fn run(&mut self, part: Part, calls: u32) -> Result<Elapsed>;
-    /// What attention gave last.
-    fn output(&mut self, part: Part) -> Result<AttentionOutput>;
-    /// What was selected last.
-    fn blocks(&mut self) -> Result<HostBlockLists>;
-    fn plan(&self, part: Part) -> Result<PartPlan>;
-    /// Seconds that the host needs to encode a call; none where nothing is encoded.
-    fn encode_seconds(&mut self, part: Part) -> Result<Option<f64>>;
-    /// The tensors that calls take.
-    fn rotation(&self) -> Rotation;
 }
 
 /// A case with its inputs, compiled and bound.

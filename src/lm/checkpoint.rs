@@ -172,7 +172,8 @@ impl Checkpoint {
         Ok(match info.dtype {
             Dtype::F16 => Elements::F16(shard.read(info, vec![f16::ZERO; len])?),
             Dtype::BF16 => Elements::BF16(shard.read(info, vec![bf16::ZERO; len])?),
-            _ => Elements::F32(shard.read(info, vec![0.0f32; len])?),
+            Dtype::F32 => Elements::F32(shard.read(info, vec![0.0f32; len])?),
+            other => unreachable!("{other:?} has been refused"),
         })
     }
 }

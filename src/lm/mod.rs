@@ -10,7 +10,7 @@
 //!
 //! let model = Arc::new(Model::open(Path::new("Qwen3-0.6B"))?);
 //! let options = SessionOptions::new(model.config(), 32768).with_attention(&LayerAttention::select(Hip::decode()), 3);
-//! let mut session = Session::new(&model, &Engine::best_blocking(), &options)?;
+//! let mut session = Session::new(&model, &Engine::best_blocking()?, &options)?;
 //! let prompt = model.tokenizer().encode_prompt("Once upon a time")?;
 //! session.read(&prompt)?;
 //! let mut stream = TextStream::after(model.tokenizer(), &prompt)?;

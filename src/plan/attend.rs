@@ -5,16 +5,14 @@ use std::collections::BTreeMap;
 
 use super::attend_cost::{PlaceOrder, Walks};
 use super::exponents::Exponents;
+use super::rows::RowSets;
 use super::tiling_columns::ColumnsTiling;
 use super::tiling_matrix::MatrixTiling;
 use super::tiling_staged::StagedTiling;
 use super::{Dispatch, Parts, Sharing, Tiling, TunedAt, merge, tiling_matrix};
 use crate::kernels::{self, modules};
-use crate::shader::{Arrays, Kernel, Module, Specialization};
-use crate::{
-    AttentionProblem, AttentionShape, BlockListSpec, DType, DeviceCaps, Error, Granularity, Mask, MissedTier, Result,
-    Tier,
-};
+use crate::shader::{Kernel, Module, Specialization};
+use crate::{AttentionProblem, AttentionShape, DType, DeviceCaps, Error, Mask, MissedTier, Result, Tier};
 
 /// The dispatches that compute an [`AttentionProblem`] on a device, and the workspace they need. A value: made once per
 /// shape, printed with `{}`, compared in tests.
@@ -240,6 +238,7 @@ impl AttentionPlan {
     }
 
     /// Operations of all workgroups, by the estimate that budgets count in. The merge is not counted.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn operations(&self) -> u64 {
         let walks = Walks::new(&self.problem, self.tiling, self.carried);
         // The grid was seen to fit. Their order is of no interest.
@@ -269,44 +268,6 @@ impl AttentionPlan {
     pub(crate) fn out_rows(&self) -> u64 {
         let shape = self.problem.shape();
         u64::from(shape.batch_size) * u64::from(shape.seq_len_q) * u64::from(shape.num_q_heads)
-    }
-}
-
-/// Which query heads' rows go together through the keys: those of a KV head, or single ones where each selects its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RowSets {
-    pub(crate) num_sets: u32,
-    pub(crate) heads_per_set: u32,
-    /// Queries whose rows share tiles: those of a query block, or all.
-    pub(crate) block_size_q: u32,
-}
-
-impl RowSets {
-    pub(crate) fn of(problem: &AttentionProblem) -> Self {
-        let shape = problem.shape();
-        let heads_per_set = match problem.blocks {
-            Some(BlockListSpec { granularity: Granularity::QueryHead, .. }) => 1,
-            _ => shape.group_size(),
-        };
-        let block_size_q = problem.blocks.map_or(shape.seq_len_q, |blocks| blocks.block_size_q.min(shape.seq_len_q));
-        Self { num_sets: shape.num_q_heads / heads_per_set, heads_per_set, block_size_q: block_size_q.max(1) }
-    }
-
-    pub(crate) fn rows_per_set(&self, shape: &AttentionShape) -> u64 {
-        u64::from(shape.seq_len_q) * u64::from(self.heads_per_set)
-    }
-
-    /// Rows that may share a tile.
-    pub(crate) fn rows_per_q_block(&self) -> u64 {
-        u64::from(self.block_size_q) * u64::from(self.heads_per_set)
-    }
-
-    pub(crate) fn tiles_per_q_block(&self, tiling: Tiling) -> u64 {
-        self.rows_per_q_block().div_ceil(u64::from(tiling.tile_q()))
-    }
-
-    pub(super) fn row_tiles(&self, shape: &AttentionShape, tiling: Tiling) -> u64 {
-        u64::from(shape.seq_len_q.div_ceil(self.block_size_q)) * self.tiles_per_q_block(tiling)
     }
 }
 
@@ -401,7 +362,7 @@ fn specialize_attend(
         modules.push(out_module(problem.out_dtype, tier));
         switches.insert("WRITE_LSE", problem.lse);
     }
-    let arrays = Arrays::of(caps);
+    let arrays = super::arrays_of(caps);
     Specialization { kernel, modules, constants, switches, arrays }
 }
 

@@ -1,9 +1,9 @@
 //! What each workgroup of an attention costs: tiles of its walk, as the family `walk` of the shaders has them. Lengths
 //! from a buffer are unknown here; with the longest, every walk is at its longest.
 
-use super::attend::RowSets;
+use super::rows::RowSets;
 use super::{Costs, Parts, Sharing, Tiling};
-use crate::{AttentionProblem, BlockListSpec, DeviceCaps, DispatchBudget, Mask, Tier};
+use crate::{AttentionProblem, DeviceCaps, DispatchBudget, Tier};
 
 /// Memory for the state of workgroups whose walks are cut: at most what partial results may have.
 const CARRIED_BYTES: u64 = 16 << 20;
@@ -65,33 +65,14 @@ impl<'a> Walks<'a> {
 
     /// Tiles of the longest walk of a workgroup.
     fn most_tiles(&self) -> u64 {
-        let (shape, mask) = (self.problem.shape(), self.problem.mask);
-        let seq_len_kv = u64::from(shape.seq_len_kv);
-        let queries = u64::from(self.tiling.tile_q().div_ceil(self.rows.heads_per_set)) + 1;
-        let keys = match (&self.problem.blocks, mask.bounds(shape.seq_len_q, shape.seq_len_kv)) {
-            (Some(blocks), _) => self.selected_keys(blocks, seq_len_kv),
-            (None, (Some(left), Some(right))) => ((left + right) as u64 + queries).min(seq_len_kv),
-            (None, _) => seq_len_kv,
-        };
+        let tile_q = self.tiling.tile_q();
+        let queries = u64::from(tile_q.div_ceil(self.rows.heads_per_set)) + 1;
+        let keys = self.problem.most_keys_walked(queries, tile_q);
         self.tiles(keys).div_ceil(self.tiling.num_splits.into()).max(1)
     }
 
     fn tiles(&self, keys: u64) -> u64 {
         keys.div_ceil(self.tiling.tile_kv().into())
-    }
-
-    /// The most keys of a walk through blocks, whose last row sees `visible` keys.
-    fn selected_keys(&self, blocks: &BlockListSpec, visible: u64) -> u64 {
-        let listed = u64::from(blocks.max_blocks) * u64::from(blocks.block_size);
-        let (near, dense) = match self.problem.mask {
-            Mask::Causal => {
-                let window = u64::from(blocks.window_size) + u64::from(self.tiling.tile_q());
-                (u64::from(blocks.sink_size) + window.min(visible), visible.min(blocks.dense_below.into()))
-            }
-            // Blocks that are dense at some length see all keys.
-            _ => (0, if blocks.dense_below > 0 { self.problem.shape().seq_len_kv.into() } else { 0 }),
-        };
-        (listed + near).max(dense)
     }
 
     /// Tiles of one workgroup's walk, or of its split of that.
@@ -111,13 +92,8 @@ impl<'a> Walks<'a> {
         let last_row = (first_row + u64::from(self.tiling.tile_q()) - 1).min(self.rows.rows_per_set(shape) - 1);
         // Fewer than the queries, which fit 32 bits.
         let query = |row: u64| (row / u64::from(self.rows.heads_per_set)) as u32;
-        let visible = |row| self.problem.mask.visible(query(row), shape.seq_len_q, shape.seq_len_kv);
-        let (first, last) = (visible(first_row.min(last_row)), visible(last_row));
-        let keys = match &self.problem.blocks {
-            Some(blocks) => self.selected_keys(blocks, last.end.into()),
-            None => last.end.saturating_sub(first.start).into(),
-        };
-        let tiles = self.tiles(keys);
+        let queries = [first_row.min(last_row), last_row].map(query);
+        let tiles = self.tiles(self.problem.keys_walked(queries, self.tiling.tile_q()));
         // A workgroup without keys stores its rows all the same.
         (tiles * (split + 1) / splits - tiles * split / splits).max(1)
     }

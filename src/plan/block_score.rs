@@ -6,7 +6,7 @@ use super::attend::{elem_module, share_modules};
 use super::operator::{OneDispatch, fit_bindings};
 use super::{Dispatch, OperatorPlan};
 use crate::kernels::{self, modules};
-use crate::shader::{Arrays, Specialization};
+use crate::shader::Specialization;
 use crate::{BlockScoreProblem, DeviceCaps, DispatchBudget, MASKED_SCORE, Mask, Reduction, Result, Tier};
 
 /// The dispatch that computes a [`BlockScoreProblem`] on a device.
@@ -56,7 +56,7 @@ impl OneDispatch for BlockScoreProblem {
                 ("HEADS_MAX", self.heads == Reduction::Max),
                 ("HEADS_MEAN", self.heads == Reduction::Mean),
             ]),
-            arrays: Arrays::of(caps),
+            arrays: crate::plan::arrays_of(caps),
         };
         let places = self.scores_shape().iter().map(|&axis| u64::from(axis)).product::<u64>();
         let scores = u64::from(self.granularity.heads_per_set(&self.shape)) * u64::from(self.block_size_q);

@@ -51,7 +51,7 @@ impl MatrixCheck {
         let mut chosen = vec![&own::ELEM_F16, &own::SHARE_WORKGROUP];
         chosen.extend(modules(edge, caps));
         chosen.push(if caps.matrix_from_vec4 { &own::VALUES_VEC4 } else { &own::VALUES_SCALAR });
-        Some(Self { edge, lanes, groups, modules: chosen, arrays: Arrays::of(caps) })
+        Some(Self { edge, lanes, groups, modules: chosen, arrays: super::arrays_of(caps) })
     }
 
     /// The complete WGSL.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::tiling_matrix::check_dtype;
 use super::{AttentionPlan, Dispatch};
 use crate::kernels::{self, find_exponents, modules};
-use crate::shader::{Arrays, Specialization};
+use crate::shader::Specialization;
 use crate::{AttentionProblem, DType, DeviceCaps, DispatchBudget, Result, Tier};
 
 /// vec4 of a part: 64 KiB, with which a workgroup is busy for longer than it takes to start.
@@ -74,7 +74,7 @@ impl Exponents {
                 ("WORKGROUP_SIZE", size),
             ]),
             switches: BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv)]),
-            arrays: Arrays::of(caps),
+            arrays: super::arrays_of(caps),
         };
         let rows = u64::from(shape.seq_len_q.max(shape.seq_len_kv)).div_ceil(self.parts.into());
         let elements = rows * u64::from(shape.head_dim.max(shape.head_dim_v) / 4);

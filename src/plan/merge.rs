@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Dispatch;
 use super::attend::out_module;
 use crate::kernels::{self, modules};
-use crate::shader::{Arrays, Module, Specialization};
+use crate::shader::{Module, Specialization};
 use crate::{DType, DeviceCaps, DispatchBudget, Error, MergeProblem, Result};
 
 /// Parts of a row that an invocation merges one after the other, if more invocations can share them: so many are under way at a time.
@@ -44,7 +44,7 @@ impl Parts {
                 ("WORKGROUP_SIZE", workgroup_size.min(caps.max_invocations_per_workgroup)),
             ]),
             switches: BTreeMap::from([("WRITE_LSE", lse)]),
-            arrays: Arrays::of(caps),
+            arrays: super::arrays_of(caps),
         }
     }
 

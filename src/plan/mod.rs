@@ -14,6 +14,7 @@ mod merge;
 mod nearby;
 mod operator;
 mod pool;
+mod rows;
 mod select;
 mod speed;
 mod stretch;
@@ -45,7 +46,7 @@ pub use tuned::{AttentionClass, MaskKind, MethodKind, SelectionClass, Tuning};
 
 use stretch::{Costs, Parts};
 
-use crate::shader::{Kernel, Need, Specialization};
+use crate::shader::{Arrays, Kernel, Need, Specialization};
 use crate::{DeviceCaps, Result};
 
 /// One grid of one kernel.
@@ -59,6 +60,11 @@ pub struct Dispatch {
     /// What the device gets at one time, in order: the grid, cut where it passes the device's
     /// [`DispatchBudget`].
     pub stretches: Vec<Stretch>,
+}
+
+/// Where a device keeps the small arrays of an invocation.
+const fn arrays_of(caps: &DeviceCaps) -> Arrays {
+    if caps.software { Arrays::Memory } else { Arrays::Registers }
 }
 
 impl Dispatch {

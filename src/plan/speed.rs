@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::attend::RowSets;
+use super::rows::RowSets;
 use super::{AttentionPlan, Candidates, SelectStep, SelectionPlan, Sharing, StagePlan};
 use crate::{Hip, SelectionMethod};
 
@@ -134,7 +134,7 @@ impl AttentionPlan {
         let sets = RowSets::of(problem);
         let sequences = f64::from(shape.batch_size);
         let visible = |query: u32| {
-            let range = problem.mask.visible(query, shape.seq_len_q, shape.seq_len_kv);
+            let range = problem.visible(query);
             f64::from(range.end - range.start)
         };
         if shape.seq_len_q == 0 {

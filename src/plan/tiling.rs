@@ -1,6 +1,6 @@
 //! Tile sizes: the one table of heuristics, each with its reason.
 
-use super::attend::RowSets;
+use super::rows::RowSets;
 use super::tiling_columns::{ColumnsTiling, walk_keys, walks_alone};
 use super::tiling_matrix::MatrixTiling;
 use super::tiling_staged::StagedTiling;

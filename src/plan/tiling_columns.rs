@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attend::RowSets;
+use super::rows::RowSets;
 use super::tiling::{whole_subgroups, workgroup_budget};
 use super::{Sharing, Tiling};
 use crate::kernels::modules;
@@ -183,10 +183,9 @@ pub(super) fn walks_alone(problem: &AttentionProblem, tiling: Tiling) -> bool {
 /// Keys that a tile of few rows goes through at most.
 pub(super) fn walk_keys(problem: &AttentionProblem) -> u64 {
     let shape = problem.shape();
-    let keys = match (&problem.blocks, problem.mask.bounds(shape.seq_len_q, shape.seq_len_kv)) {
-        (Some(blocks), _) => blocks.most_keys().max(blocks.dense_below.into()),
-        (None, (Some(left), Some(right))) => (left + right) as u64 + u64::from(shape.seq_len_q),
-        (None, _) => u64::MAX,
+    let keys = match &problem.blocks {
+        Some(blocks) => blocks.most_keys_of_any(),
+        None => problem.window().map_or(u64::MAX, |window| window - 1 + u64::from(shape.seq_len_q)),
     };
     keys.min(shape.seq_len_kv.into())
 }

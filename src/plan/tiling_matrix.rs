@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attend::RowSets;
+use super::rows::RowSets;
 use super::{Sharing, Tiling};
 use crate::kernels;
 use crate::shader::Module;
@@ -58,8 +58,8 @@ const fn most(of: [u32; 4]) -> u32 {
 impl MatrixTiling {
     pub(super) fn new(problem: &AttentionProblem, tiling: Tiling, edge: u32) -> Self {
         let shape = problem.shape();
-        let listed = |blocks: &BlockListSpec| blocks.most_keys().max(blocks.dense_below.into());
-        let walk_keys = problem.blocks.as_ref().map_or(u64::MAX, listed).min(shape.seq_len_kv.into());
+        let walk_keys =
+            problem.blocks.as_ref().map_or(u64::MAX, BlockListSpec::most_keys_of_any).min(shape.seq_len_kv.into());
         // At most a u32.
         Self { edge, tiling, head_dim: shape.head_dim, head_dim_v: shape.head_dim_v, walk_keys: walk_keys as u32 }
     }

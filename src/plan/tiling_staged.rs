@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attend::RowSets;
+use super::rows::RowSets;
 use super::tiling::whole_subgroups;
 use super::{Sharing, Tiling};
 use crate::{AttentionProblem, DType, DeviceCaps, Tier};

@@ -6,7 +6,7 @@ use super::operator::{OneDispatch, fit_bindings};
 use super::select::{add_top_k, bucket_bytes, top_k_operations};
 use super::{Candidates, Dispatch, OperatorPlan};
 use crate::kernels::{self, modules};
-use crate::shader::{Arrays, Specialization};
+use crate::shader::Specialization;
 use crate::{DeviceCaps, MASKED_SCORE, Mark, PADDING, Result, Tier, TopKProblem};
 
 /// The dispatch that computes a [`TopKProblem`] on a device.
@@ -57,7 +57,7 @@ fn planned(problem: &TopKProblem, caps: &DeviceCaps, wanted: Candidates) -> Resu
             ("WORKGROUP_SIZE", size),
         ]),
         switches: BTreeMap::from([("FORCED_LAST", problem.forced_last > 0)]),
-        arrays: Arrays::of(caps),
+        arrays: crate::plan::arrays_of(caps),
     };
     add_top_k(&mut specialization, in_workgroup, size);
     Dispatch::even(specialization, problem.num_rows(), top_k_operations(entries.into()), caps)

@@ -3,7 +3,7 @@
 use core::hash::Hash;
 use std::collections::HashMap;
 
-use super::attend::RowSets;
+use super::rows::RowSets;
 use super::tiling_matrix::check_dtype;
 use super::{AttentionPlan, SelectionPlan, SelectionTiling, Tiling, TunedAt};
 use crate::{AttentionProblem, DType, DeviceCaps, Mask, SelectionMethod, SelectionProblem, Tier};
@@ -69,10 +69,7 @@ impl AttentionClass {
             Mask::Causal | Mask::CausalAt { .. } => MaskKind::Causal,
             Mask::Window { .. } => MaskKind::Window,
         };
-        let window = match problem.mask.bounds(shape.seq_len_q, shape.seq_len_kv) {
-            (Some(left), Some(right)) => (left + right) as u64 + 1,
-            _ => u64::MAX,
-        };
+        let window = problem.window().unwrap_or(u64::MAX);
         let listed = problem.blocks.map_or(u64::MAX, |blocks| blocks.most_keys());
         Self {
             dtype: problem.dtype,

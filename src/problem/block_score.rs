@@ -1,7 +1,8 @@
 //! Scores of blocks of keys by their summaries as a problem.
 
+use super::check_lens;
 use super::pool::fits_words;
-use crate::{AttentionProblem, AttentionShape, DType, Error, Granularity, Mask, Result};
+use crate::{AttentionProblem, AttentionShape, DType, Element, Error, Granularity, HostTensor, Mask, Result};
 
 /// How a query scores a block by its summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -207,5 +208,26 @@ impl BlockScoreProblem {
         }
         fits_words("summaries", self.summaries_shape())?;
         fits_words("scores", self.scores_shape())
+    }
+
+    /// Checks the tensors of a call.
+    pub(crate) fn validate_inputs<T: Element>(
+        &self,
+        q: &HostTensor<T>,
+        summaries: &HostTensor,
+        seq_lens_kv: Option<&[u32]>,
+    ) -> Result<()> {
+        self.validate()?;
+        if T::DTYPE != self.dtype {
+            return Err(Error::DType { tensor: "q", expected: self.dtype, actual: T::DTYPE });
+        }
+        for (tensor, actual, expected) in
+            [("q", q.shape(), self.shape.q()), ("summaries", summaries.shape(), self.summaries_shape())]
+        {
+            if actual != expected {
+                return Err(Error::Shape { tensor, expected, actual });
+            }
+        }
+        check_lens("seq_lens_kv", seq_lens_kv, self.shape.batch_size, self.shape.seq_len_kv)
     }
 }

@@ -121,12 +121,6 @@ impl BlockListSpec {
         [shape.batch_size, self.granularity.num_sets(shape), self.num_q_blocks(shape), self.max_blocks]
     }
 
-    /// Keys of a full list, the sinks and the window: what a query that is not dense attends to at the most.
-    pub(crate) fn most_keys(&self) -> u64 {
-        let listed = u64::from(self.max_blocks) * u64::from(self.block_size);
-        listed + u64::from(self.sink_size) + u64::from(self.window_size)
-    }
-
     /// Lists in all.
     #[must_use]
     pub fn num_lists(&self, shape: &AttentionShape) -> u64 {

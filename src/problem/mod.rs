@@ -14,6 +14,7 @@ mod merge;
 mod pool;
 mod select;
 mod top_k;
+mod visibility;
 
 pub use attend::{AttentionProblem, AttentionShape, Mask};
 pub use block_score::{BlockScoreProblem, BlockScoring, Reduction};
@@ -26,3 +27,4 @@ pub use merge::MergeProblem;
 pub use pool::{PoolProblem, Pooling};
 pub use select::{SelectionMethod, SelectionProblem};
 pub use top_k::{MASKED_SCORE, Mark, TopKProblem};
+pub use visibility::SeenKeys;

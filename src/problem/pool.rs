@@ -1,6 +1,7 @@
 //! Summaries of blocks of keys as a problem.
 
-use crate::{AttentionProblem, DType, Error, Result};
+use super::check_lens;
+use crate::{AttentionProblem, DType, Element, Error, HostTensor, Result};
 
 /// What a block of keys is summed up as, channel by channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +114,18 @@ impl PoolProblem {
             }
         }
         fits_words("summaries", self.summaries_shape())
+    }
+
+    /// Checks the tensors of a call.
+    pub(crate) fn validate_inputs<T: Element>(&self, k: &HostTensor<T>, seq_lens: Option<&[u32]>) -> Result<()> {
+        self.validate()?;
+        if T::DTYPE != self.dtype {
+            return Err(Error::DType { tensor: "k", expected: self.dtype, actual: T::DTYPE });
+        }
+        if k.shape() != self.shape {
+            return Err(Error::Shape { tensor: "k", expected: self.shape, actual: k.shape() });
+        }
+        check_lens("seq_lens", seq_lens, self.shape[0], self.shape[1])
     }
 }
 

@@ -249,7 +249,7 @@ impl SelectionProblem {
 
     /// Whether a query block selects nothing, because attention makes it dense.
     pub(crate) fn is_dense(&self, p_max: i64) -> bool {
-        self.dense_below > 0 && p_max < i64::from(self.dense_below)
+        self.blocks().is_dense(p_max)
     }
 
     /// `W'`: keys nearer to a query than this are no candidates. Causal masks only.
@@ -262,7 +262,10 @@ impl SelectionProblem {
         let blocks = self.blocks();
         let end = match self.mask {
             Mask::Full => i64::from(seq_len_kv),
-            _ => p_max + 1 - i64::from(self.candidate_window()),
+            // The masks after the first go with no selection.
+            Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => {
+                p_max + 1 - i64::from(self.candidate_window())
+            }
         };
         // At most seq_len_kv, a u32.
         ((end - i64::from(blocks.sink_size)).max(0) as u32).div_ceil(blocks.block_size)

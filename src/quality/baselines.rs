@@ -1,10 +1,8 @@
 //! What a selection has to beat.
 
-use rayon::prelude::*;
-
 use super::random::Random;
 use super::{Candidates, lists};
-use crate::{HostBlockLists, Result, SelectionProblem};
+use crate::{HostBlockLists, Result, SelectionProblem, parallel};
 
 /// Lists of random candidates, as many in each as the selection may choose: what a selection that looks at nothing would
 /// give. The same for the same seed.
@@ -36,7 +34,7 @@ pub fn random_blocks(problem: &SelectionProblem, seq_lens_kv: Option<&[u32]>, se
         list.sort_unstable();
         list
     };
-    let drawn: Vec<Vec<u32>> = all.par_iter().enumerate().map(|(number, list)| draw((number, list))).collect();
+    let drawn: Vec<Vec<u32>> = parallel::map(&all, |number, list| draw((number, list)));
     let mut result = HostBlockLists::empty(indices_shape);
     for (&(batch, set, q_block), list) in all.iter().zip(&drawn) {
         result.set_list(batch, set, q_block, list);

@@ -254,7 +254,8 @@ impl Queries {
                     rows.extend(row(query).iter().map(|x| x.to_f32() * scale));
                     reach.push(match problem.mask() {
                         Mask::Full => last_key,
-                        _ => {
+                        // The masks after the first go with no selection.
+                        Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => {
                             let position = candidates.p_min + i64::from(query - block.start);
                             position - i64::from(problem.candidate_window())
                         }

@@ -7,18 +7,22 @@
 //! is the share of a row's softmax weight that lies on the keys it still attends to: 1 loses nothing. It needs two lse
 //! tensors and nothing else. A [`MassReport`] collects it over layers and heads and shows which to leave dense.
 //!
-//! Everything here runs on the host. [`synthetic`] makes inputs with known structure.
+//! Everything here runs on the host; what looks at every key ([`exact_blocks`], [`block_recall`], [`compare`]) takes the feature `cpu`. [`synthetic`] makes inputs with known structure.
 
 mod baselines;
+#[cfg(feature = "cpu")]
 mod exact;
 mod random;
 mod report;
 pub mod synthetic;
+#[cfg(feature = "cpu")]
 mod table;
 
 pub use baselines::{no_blocks, random_blocks};
+#[cfg(feature = "cpu")]
 pub use exact::{BlockRecall, block_recall, exact_blocks};
 pub use report::{LayerMass, MassReport, MassSummary};
+#[cfg(feature = "cpu")]
 pub use table::{Quality, QualityRow, QualityTable, compare, synthetic_table};
 
 use crate::{Error, HostTensor, Result, SelectionProblem};
@@ -62,6 +66,7 @@ fn same_shape(tensor: &'static str, given: &HostTensor, other: &HostTensor) -> R
 }
 
 /// One query block of one sequence, and the blocks of keys that its lists choose among.
+#[cfg_attr(not(feature = "cpu"), expect(dead_code, reason = "random lists look at no query"))]
 struct Candidates {
     /// Queries of the block, half open.
     queries: core::ops::Range<u32>,
@@ -82,7 +87,7 @@ impl Candidates {
         let position = |query: u32| i64::from(query) + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
         let (p_min, p_max) = (position(queries.start), position(queries.end - 1));
         let start = blocks.sink_size;
-        let len = if problem.dense_below > 0 && p_max < i64::from(problem.dense_below) {
+        let len = if problem.is_dense(p_max) {
             0
         } else {
             match problem.method() {

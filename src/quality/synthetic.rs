@@ -5,10 +5,8 @@
 
 use core::fmt;
 
-use rayon::prelude::*;
-
 use super::random::Random;
-use crate::{AttentionShape, Error, HostInputs, HostTensor, Result};
+use crate::{AttentionShape, Error, HostInputs, HostTensor, Result, parallel};
 
 /// The score that a query gives to a key whose direction it looks for, with the default scale.
 const PEAK: f32 = 12.0;
@@ -148,7 +146,7 @@ impl Pattern {
         let peak = PEAK / (dim as f32).sqrt();
         // The number of keys before and at a query.
         let seen = |query: usize| (query + 1 + seq_len_kv).saturating_sub(seq_len_q);
-        q.data_mut().par_chunks_mut(dim).enumerate().for_each(|(number, row)| {
+        parallel::for_each_chunk(q.data_mut(), dim, |number, row| {
             let (head, query) = (number % num_q_heads, number / num_q_heads % seq_len_q);
             let (batch, kv_head) = (number / num_q_heads / seq_len_q, head / shape.group_size() as usize);
             let draw = |index: usize, end: usize| random.below(index as u64, end as u64) as usize;
@@ -190,9 +188,16 @@ impl fmt::Display for Pattern {
     }
 }
 
+/// Neighbouring numbers that one task draws.
+const NORMALS_PER_TASK: usize = 4096;
+
 fn normals(shape: [u32; 4], random: Random) -> HostTensor {
     let mut tensor = HostTensor::zeros(shape);
-    tensor.data_mut().par_iter_mut().enumerate().for_each(|(index, x)| *x = random.normal(index as u64));
+    parallel::for_each_chunk(tensor.data_mut(), NORMALS_PER_TASK, |chunk, numbers| {
+        for (index, x) in (chunk * NORMALS_PER_TASK..).zip(numbers) {
+            *x = random.normal(index as u64);
+        }
+    });
     tensor
 }
 

@@ -3,6 +3,7 @@
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 
+use super::edits::edited;
 use super::unroll::unroll;
 use super::{Arrays, Binding, Kernel, Module, Need, Trust};
 use crate::kernels::modules;
@@ -158,7 +159,7 @@ impl Specialization {
         for (text, trust) in modules.chain([(self.kernel.wgsl(), self.kernel.trust())]) {
             source.push('\n');
             match trust {
-                Trust::Own => source.push_str(&prepare(text)),
+                Trust::Own => source.push_str(&prepare(&edited(text))),
                 // Another's marks mean nothing here, and his last line may lack its end.
                 Trust::Guarded => {
                     source.push_str(text);

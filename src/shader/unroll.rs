@@ -16,12 +16,6 @@ pub(crate) enum Arrays {
     Memory,
 }
 
-impl Arrays {
-    pub(crate) const fn of(caps: &crate::DeviceCaps) -> Self {
-        if caps.software { Self::Memory } else { Self::Registers }
-    }
-}
-
 /// Replaces every loop `for (var i = 0u; i < BOUND; i++) { // unroll`, and where small arrays are kept in registers also
 /// those marked `// unroll in registers`, by its iterations, with the loop variable
 /// replaced by its value. `BOUND` is a literal or one of `constants`, optionally divided or multiplied by another.

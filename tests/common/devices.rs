@@ -26,3 +26,18 @@ pub const FIRST_SEARCHES: SelectionTiling = SelectionTiling::SMALLEST
     .with_max_searches(512)
     .with_sharing(Sharing::Keys)
     .with_candidates(Candidates::Scratch);
+
+/// Devices of the kinds that plans tell apart, small enough for tiny tilings: plain WGSL, subgroups of one size and of several on a GPU,
+/// software, matrices with a buffer to spare.
+pub fn small_devices() -> Vec<DeviceCaps> {
+    let device = |subgroup_size, software| {
+        let mut caps = DeviceCaps::BASELINE;
+        (caps.shader_f16, caps.subgroup_size) = (true, Some(subgroup_size));
+        (caps.software, caps.shader_int64) = (software, software);
+        caps
+    };
+    let mut matrices = device(8..=8, false);
+    matrices.matrix_tiles = vec![MatrixTile::square(8)];
+    (matrices.matrix_from_vec4, matrices.max_storage_buffers) = (true, 9);
+    vec![DeviceCaps::BASELINE, device(16..=16, false), device(8..=32, false), device(4..=4, true), matrices]
+}

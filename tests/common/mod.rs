@@ -12,6 +12,8 @@ pub mod bad_values;
 pub mod block_ops;
 pub mod bound_selection;
 pub mod certificate;
+pub mod combinations;
+pub mod covering;
 pub mod golden;
 pub mod gpu;
 #[cfg(feature = "lm")]

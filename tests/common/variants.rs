@@ -2,7 +2,12 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+#[path = "covering.rs"]
+mod covering;
+
 use std::collections::HashSet;
+
+use covering::{Factors, Rule};
 
 use wattn::{
     AttentionPlan, AttentionProblem, AttentionShape, BlockScorePlan, BlockScoreProblem, BlockScoring, Candidates,
@@ -130,7 +135,7 @@ impl Found {
     }
 }
 
-/// What plans produce for the product of everything that selects a module or a constant, on every device.
+/// What plans produce for everything that selects a module or a constant, pairwise on every device.
 pub fn variants() -> Vec<Variant> {
     variants_of(&devices_and_tiers())
 }
@@ -139,14 +144,11 @@ pub fn variants() -> Vec<Variant> {
 pub fn variants_of(devices: &[(DeviceCaps, Tier)]) -> Vec<Variant> {
     let mut found = Found::default();
     for device in devices {
-        for widths in WIDTHS {
-            for shape in shapes(widths) {
-                for dtype in DType::ALL {
-                    for out_dtype in DType::ALL {
-                        dense_variants(device, shape, [dtype, out_dtype], &mut found);
-                    }
-                }
-            }
+        let matrices = device.1.matrix();
+        let no_f32 = Rule { factors: &[2], broken: Box::new(|at| matrices && DType::ALL[at[0]] == DType::F32) };
+        let levels = &[WIDTHS.len(), 3, DType::ALL.len(), DType::ALL.len(), 2, 2, 2];
+        for row in (Factors { levels, rules: &[no_f32] }).covering() {
+            dense_variant(device, &row, &mut found);
         }
     }
     for device in devices {
@@ -198,43 +200,26 @@ fn folded_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     }
 }
 
-/// Dense attention of one shape and pair of types: with and without lse and key lengths, in one part and in several.
-fn dense_variants(
-    device: &(DeviceCaps, Tier),
-    shape: AttentionShape,
-    [dtype, out_dtype]: [DType; 2],
-    found: &mut Found,
-) {
+/// Dense attention by a row of widths, shape, types, with and without lse and key lengths, in one part or in several.
+fn dense_variant(device: &(DeviceCaps, Tier), row: &[usize], found: &mut Found) {
     let (caps, tier) = device;
-    let widths = [shape.head_dim, shape.head_dim_v];
-    for switches in 0..4 {
-        let mut problem = AttentionProblem::new(shape, dtype).with_out_dtype(out_dtype);
-        if switches & 1 != 0 {
-            problem = problem.with_lse();
-        }
-        if switches & 2 != 0 {
-            problem = problem.with_seq_lens_kv();
-        }
-        // Everything at one width; elsewhere what depends on the width.
-        if widths != [20, 36] && (switches != 3 || dtype != out_dtype) {
-            continue;
-        }
-        match dtype {
-            DType::F32 if tier.matrix() => continue,
-            DType::BF16 if tier.matrix() => problem = problem.with_bf16_by_f16_matrices(),
-            _ => {}
-        }
-        let plan = match AttentionPlan::with_tier(&problem, caps, *tier) {
-            Ok(plan) => plan,
-            // A tile has as many keys as a subgroup has lanes.
-            Err(Error::Limit { .. }) if tier.matrix() && widths[1] > 128 => continue,
-            Err(error) => panic!("{error}"),
-        };
-        found.add_attention(&plan, usize::MAX, device);
-        if switches == 3 && dtype == out_dtype {
-            let cut = AttentionPlan::with_tier(&problem, &cut(caps), *tier).unwrap();
-            found.add_attention(&cut, usize::MAX, device);
-        }
+    let mut problem = AttentionProblem::new(shapes(WIDTHS[row[0]])[row[1]], DType::ALL[row[2]]);
+    problem = problem.with_out_dtype(DType::ALL[row[3]]);
+    if row[4] == 1 {
+        problem = problem.with_lse();
+    }
+    if row[5] == 1 {
+        problem = problem.with_seq_lens_kv();
+    }
+    if tier.matrix() && problem.dtype() == DType::BF16 {
+        problem = problem.with_bf16_by_f16_matrices();
+    }
+    let caps = if row[6] == 1 { cut(caps) } else { caps.clone() };
+    match AttentionPlan::with_tier(&problem, &caps, *tier) {
+        Ok(plan) => found.add_attention(&plan, usize::MAX, device),
+        // A tile has as many keys as a subgroup has lanes.
+        Err(Error::Limit { .. }) if tier.matrix() && problem.shape().head_dim_v > 128 => {}
+        Err(error) => panic!("{error}"),
     }
 }
 

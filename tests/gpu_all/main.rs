@@ -19,6 +19,8 @@ mod gpu_budget;
 mod gpu_calibrate;
 #[path = "../gpu_check_matrices.rs"]
 mod gpu_check_matrices;
+#[path = "../gpu_combinations.rs"]
+mod gpu_combinations;
 #[path = "../gpu_decode.rs"]
 mod gpu_decode;
 #[path = "../gpu_kernels.rs"]

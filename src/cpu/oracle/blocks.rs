@@ -10,7 +10,7 @@ use crate::{
 /// # Errors
 /// Those of [`cpu::pool`](crate::cpu::pool).
 pub fn pool<T: Element>(problem: &PoolProblem, k: &HostTensor<T>, seq_lens: Option<&[u32]>) -> Result<Vec<f64>> {
-    crate::cpu::path::pool::check(problem, k, seq_lens)?;
+    problem.validate_inputs(k, seq_lens)?;
     let [batch_size, seq, heads, dim] = problem.shape.map(|axis| axis as usize);
     let size = problem.block_size as usize;
     let mut summaries = Vec::new();
@@ -56,7 +56,7 @@ pub fn block_scores<T: Element>(
     summaries: &HostTensor,
     seq_lens_kv: Option<&[u32]>,
 ) -> Result<Vec<f64>> {
-    crate::cpu::path::block_score::check(problem, q, summaries, seq_lens_kv)?;
+    problem.validate_inputs(q, summaries, seq_lens_kv)?;
     let shape = problem.shape;
     let [batch_size, num_sets, num_q_blocks, num_blocks] = problem.scores_shape();
     let heads_per_set = shape.num_q_heads / num_sets.max(1);

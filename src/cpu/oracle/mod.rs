@@ -1,14 +1,15 @@
 //! What is *right*: naive attention in f64, straight from the definition. Shares no code with anything it checks.
 
 mod blocks;
+mod sees;
 mod select;
-mod selected;
 
 pub use blocks::{block_scores, pool, top_k};
+pub use sees::attended_keys;
 pub use select::{Trace, select, select_from, select_traced};
-pub use selected::attended_keys;
 
-use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, LSE_EMPTY, Mask, Result};
+use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, LSE_EMPTY, Result};
+use sees::Sight;
 
 /// Attention by its definition, every sum in f64. Time and memory of one score row at a time; single-threaded.
 ///
@@ -53,27 +54,10 @@ pub fn attend_row<T: Element>(
     let batch_index = batch as usize;
     let q = inputs.q.row(batch_index, q_index as usize, q_head as usize);
     let seq_len_kv = inputs.seq_len_kv(batch);
-    let position = i64::from(q_index) + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
-    let sees = |key: u32| {
-        let key = i64::from(key);
-        match problem.mask {
-            Mask::Full => true,
-            Mask::Causal => key <= position,
-            Mask::Window { left, right } => {
-                left.is_none_or(|left| key >= position - i64::from(left))
-                    && right.is_none_or(|right| key <= position + i64::from(right))
-            }
-            Mask::CausalAt { first } => key <= i64::from(first) + i64::from(q_index),
-        }
-    };
-
+    let sight = Sight { problem, blocks: inputs.blocks, seq_len_kv };
     let scale = f64::from(problem.softmax_scale());
-    let keys = match inputs.blocks {
-        Some(blocks) => attended_keys(problem, seq_len_kv, blocks, batch, q_index, q_head),
-        None => (0..seq_len_kv).filter(|&key| sees(key)).collect(),
-    };
     let mut scores = Vec::new();
-    for key in keys {
+    for key in (0..seq_len_kv).filter(|&key| sight.sees([batch, q_index, q_head], key)) {
         let k = inputs.k.row(batch_index, key as usize, kv_head);
         let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(a.to_f32()) * f64::from(b.to_f32())).sum();
         scores.push((key, scale * dot));

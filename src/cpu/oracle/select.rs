@@ -7,12 +7,10 @@
 use core::cmp::Ordering;
 use core::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::problem::{HeadReduction, Representative};
 use crate::{
     Element, Error, Granularity, GroupBounds, Hip, HostBlockLists, InfiniteHip, Mask, Result, SelectionInputs,
-    SelectionMethod, SelectionProblem,
+    SelectionMethod, SelectionProblem, parallel,
 };
 
 /// The score of a candidate of which no query may see a sampled key. Below every other score.
@@ -84,22 +82,18 @@ pub fn select_from<T: Element>(
         let (expected, actual) = (all.len() as u64, earlier.len() as u64);
         return Err(Error::Length { tensor: "earlier", expected, actual });
     }
-    let found: Vec<(Vec<u32>, Trace)> = all
-        .par_iter()
-        .enumerate()
-        .map(|(index, &[batch, set, q_block])| {
-            let first = q_block * block_size_q;
-            List {
-                problem,
-                inputs,
-                batch: batch as usize,
-                heads: set * heads..(set + 1) * heads,
-                queries: first..shape.seq_len_q.min(first + block_size_q),
-                seq_len_kv: inputs.seq_lens_kv.map_or(shape.seq_len_kv, |lens| lens[batch as usize]).into(),
-            }
-            .select(earlier.get(index).and_then(|trace| trace.survivors.get(..first_stage)).unwrap_or_default())
-        })
-        .collect();
+    let found: Vec<(Vec<u32>, Trace)> = parallel::map(&all, |index, &[batch, set, q_block]| {
+        let first = q_block * block_size_q;
+        List {
+            problem,
+            inputs,
+            batch: batch as usize,
+            heads: set * heads..(set + 1) * heads,
+            queries: first..shape.seq_len_q.min(first + block_size_q),
+            seq_len_kv: inputs.seq_lens_kv.map_or(shape.seq_len_kv, |lens| lens[batch as usize]).into(),
+        }
+        .select(earlier.get(index).and_then(|trace| trace.survivors.get(..first_stage)).unwrap_or_default())
+    });
     let mut blocks = HostBlockLists::empty([batch_size, num_sets, num_q_blocks, max_blocks]);
     for ([batch, set, q_block], (list, _)) in all.into_iter().zip(&found) {
         blocks.set_list(batch, set, q_block, list);
@@ -150,7 +144,8 @@ impl<T: Element> List<'_, T> {
         let near = self.candidate_window(hip.window_size, hip.refresh_interval.saturating_sub(1));
         let end = match self.problem.mask {
             Mask::Full => self.seq_len_kv,
-            _ => self.last_position() + 1 - near,
+            // The masks after the first go with no selection.
+            Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => self.last_position() + 1 - near,
         };
         let num_keys = (end - sinks).max(0);
         let num_blocks = (num_keys + block_size - 1) / block_size;
@@ -356,7 +351,7 @@ fn descend(
         let center = (left + right) / 2;
         let [left_probe, right_probe] = match representative {
             Representative::First => [left, center],
-            _ => [(left + center) / 2, (center + right) / 2],
+            Representative::Center | Representative::Last => [(left + center) / 2, (center + right) / 2],
         };
         let [left_score, right_score] = [left_probe, right_probe].map(&score);
         if left_score > right_score {

@@ -2,8 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::problem::check_lens;
-use crate::{BlockScoreProblem, BlockScoring, Element, Error, HostTensor, MASKED_SCORE, Mask, Reduction, Result};
+use crate::{BlockScoreProblem, BlockScoring, Element, HostTensor, MASKED_SCORE, Mask, Reduction, Result};
 
 /// Scores of blocks of keys. `seq_lens_kv`: the keys of each sequence that count; `None`: all of them.
 ///
@@ -16,7 +15,7 @@ pub fn block_scores<T: Element>(
     summaries: &HostTensor,
     seq_lens_kv: Option<&[u32]>,
 ) -> Result<HostTensor> {
-    check(problem, q, summaries, seq_lens_kv)?;
+    problem.validate_inputs(q, summaries, seq_lens_kv)?;
     let shape = problem.scores_shape();
     let [_, num_sets, num_q_blocks, num_blocks] = shape.map(|axis| axis as usize);
     let heads_per_set = problem.granularity.heads_per_set(&problem.shape) as usize;
@@ -106,24 +105,4 @@ impl Tally {
         let value = if reduction == Reduction::Mean { self.value / self.count as f32 } else { self.value };
         (self.count > 0).then_some(value)
     }
-}
-
-pub(in crate::cpu) fn check<T: Element>(
-    problem: &BlockScoreProblem,
-    q: &HostTensor<T>,
-    summaries: &HostTensor,
-    seq_lens_kv: Option<&[u32]>,
-) -> Result<()> {
-    problem.validate()?;
-    if T::DTYPE != problem.dtype {
-        return Err(Error::DType { tensor: "q", expected: problem.dtype, actual: T::DTYPE });
-    }
-    for (tensor, actual, expected) in
-        [("q", q.shape(), problem.shape.q()), ("summaries", summaries.shape(), problem.summaries_shape())]
-    {
-        if actual != expected {
-            return Err(Error::Shape { tensor, expected, actual });
-        }
-    }
-    check_lens("seq_lens_kv", seq_lens_kv, problem.shape.batch_size, problem.shape.seq_len_kv)
 }

@@ -1,14 +1,14 @@
-//! The CPU path: tiles, streams and vectors, for speed.
+//! The CPU path: rows are dealt to tasks (`deal`), which take tiles or single keys (`tile`, `stream`) of a walk (`walk`); selections go
+//! their own way (`select`).
 
 mod attend;
-mod attend_selected;
-pub(super) mod block_score;
-pub(super) mod pool;
+mod block_score;
+mod deal;
+mod pool;
 mod select;
 mod sequence;
 mod simd;
 mod stream;
-mod stream_selected;
 mod tile;
 mod top_k;
 mod walk;

@@ -2,8 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::problem::check_lens;
-use crate::{Element, Error, HostTensor, PoolProblem, Pooling, Result};
+use crate::{Element, HostTensor, PoolProblem, Pooling, Result};
 
 /// Summaries of blocks of keys. `seq_lens`: the keys of each sequence that count; `None`: all of them.
 ///
@@ -11,7 +10,7 @@ use crate::{Element, Error, HostTensor, PoolProblem, Pooling, Result};
 /// What [`PoolProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or [`Error::Invalid`] where
 /// a tensor does not fit the problem.
 pub fn pool<T: Element>(problem: &PoolProblem, k: &HostTensor<T>, seq_lens: Option<&[u32]>) -> Result<HostTensor> {
-    check(problem, k, seq_lens)?;
+    problem.validate_inputs(k, seq_lens)?;
     let [_, _, heads, dim] = problem.shape.map(|axis| axis as usize);
     let shape = problem.summaries_shape();
     let mut summaries = HostTensor::zeros(shape);
@@ -51,19 +50,4 @@ fn absorb<T: Element>(pooling: Pooling, key: &[T], summary: &mut [f32], is_first
             }
         }
     }
-}
-
-pub(in crate::cpu) fn check<T: Element>(
-    problem: &PoolProblem,
-    k: &HostTensor<T>,
-    seq_lens: Option<&[u32]>,
-) -> Result<()> {
-    problem.validate()?;
-    if T::DTYPE != problem.dtype {
-        return Err(Error::DType { tensor: "k", expected: problem.dtype, actual: T::DTYPE });
-    }
-    if k.shape() != problem.shape {
-        return Err(Error::Shape { tensor: "k", expected: problem.shape, actual: k.shape() });
-    }
-    check_lens("seq_lens", seq_lens, problem.shape[0], problem.shape[1])
 }

@@ -1,11 +1,12 @@
 //! One sequence of the batch as the blockwise kernels see it, and the partial result they return.
 
-use crate::{AttentionProblem, AttentionShape, Element, HostInputs, LSE_EMPTY, Mask};
+use super::walk::Walk;
+use crate::{AttentionProblem, AttentionShape, BlockListSpec, Element, HostBlockLists, HostInputs, LSE_EMPTY, Mask};
 use core::ops::Range;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// q, k and v of one sequence, `[seq, head, dim]` each, and its mask.
+/// q, k and v of one sequence, `[seq, head, dim]` each, and which keys its queries see.
 pub(super) struct Sequence<'a, T> {
     pub(super) shape: &'a AttentionShape,
     /// `[seq_len_q, num_q_heads, head_dim]`.
@@ -18,6 +19,8 @@ pub(super) struct Sequence<'a, T> {
     pub(super) scale_log2: f32,
     pub(super) seq_len_kv: u32,
     mask: Mask,
+    /// `None` also where lists are not looked at, because every query attends to all keys that the mask leaves.
+    pub(super) lists: Option<Lists<'a>>,
 }
 
 impl<'a, T: Element> Sequence<'a, T> {
@@ -29,6 +32,8 @@ impl<'a, T: Element> Sequence<'a, T> {
             let [_, seq, head, dim] = of.map(|axis| axis as usize);
             &data[batch as usize * seq * head * dim..][..used as usize * head * dim]
         };
+        let lists =
+            problem.blocks.as_ref().zip(inputs.blocks).map(|(selection, blocks)| Lists { selection, blocks, batch });
         Self {
             shape,
             q: part(inputs.q.data(), problem.q_shape(), shape.seq_len_q),
@@ -37,39 +42,40 @@ impl<'a, T: Element> Sequence<'a, T> {
             scale_log2: (f64::from(problem.softmax_scale()) * core::f64::consts::LOG2_E) as f32,
             seq_len_kv,
             mask: problem.mask,
+            // Where the last query block is dense, those before it are.
+            lists: lists.filter(|lists| !lists.is_dense(shape, seq_len_kv, shape.seq_len_q.saturating_sub(1))),
         }
     }
 
-    /// The keys that query `q_index` sees. Start and end never decrease from one query to the next.
-    pub(super) fn visible(&self, q_index: usize) -> Range<usize> {
-        let keys = self.mask.visible(q_index as u32, self.shape.seq_len_q, self.seq_len_kv);
-        keys.start as usize..keys.end as usize
+    /// The keys that `queries` go through; they share a list if there are lists.
+    pub(super) fn walk(&self, q_head: usize, queries: &Range<usize>) -> Walk {
+        match &self.lists {
+            None => Walk::range(self.shape, self.mask, self.seq_len_kv, queries),
+            Some(lists) => Walk::listed(lists, self.shape, self.mask, self.seq_len_kv, queries, q_head),
+        }
+    }
+}
+
+/// The lists of one sequence.
+#[derive(Clone, Copy)]
+pub(super) struct Lists<'a> {
+    pub(super) selection: &'a BlockListSpec,
+    blocks: &'a HostBlockLists,
+    batch: u32,
+}
+
+impl<'a> Lists<'a> {
+    /// The list of a query and head.
+    pub(super) fn list(&self, shape: &AttentionShape, q_head: u32, query: u32) -> &'a [u32] {
+        let set = self.selection.granularity.set_of_head(shape, q_head);
+        self.blocks.list(self.batch, set, query / self.selection.block_size_q)
     }
 
-    /// The keys that any of these queries sees, and perhaps some between them that none does.
-    pub(super) fn visible_to_any(&self, q_indices: &Range<usize>) -> Range<usize> {
-        let (first, last) = (self.visible(q_indices.start), self.visible(q_indices.end - 1));
-        first.start..last.end.max(first.start)
-    }
-
-    /// Those of `q_indices` that see `key`.
-    pub(super) fn queries_of(&self, key: usize, q_indices: &Range<usize>) -> Range<usize> {
-        let first = |past: &dyn Fn(Range<usize>) -> bool| {
-            let (mut low, mut high) = (q_indices.start, q_indices.end);
-            while low < high {
-                let middle = low + (high - low) / 2;
-                if past(self.visible(middle)) { high = middle } else { low = middle + 1 }
-            }
-            low
-        };
-        let start = first(&|keys| keys.end > key);
-        start..first(&|keys| keys.start > key).max(start)
-    }
-
-    /// The keys that all of these queries see.
-    pub(super) fn visible_to_all(&self, q_indices: &Range<usize>) -> Range<usize> {
-        let (first, last) = (self.visible(q_indices.start), self.visible(q_indices.end - 1));
-        last.start..first.end.max(last.start)
+    /// Whether the query's block attends to all keys that the mask leaves.
+    pub(super) fn is_dense(&self, shape: &AttentionShape, seq_len_kv: u32, query: u32) -> bool {
+        let block_end = (query / self.selection.block_size_q + 1).saturating_mul(self.selection.block_size_q);
+        let last = i64::from(shape.seq_len_q.min(block_end)) - 1;
+        self.selection.is_dense(last + i64::from(seq_len_kv) - i64::from(shape.seq_len_q))
     }
 }
 
@@ -133,4 +139,14 @@ impl Partial {
         }
         ((f64::from(self.max[row]) + f64::from(sum).log2()) * core::f64::consts::LN_2) as f32
     }
+}
+
+/// The row as f32.
+#[inline(always)]
+pub(super) fn widened<'a, T: Element>(from: &'a [T], copy: &'a mut [f32]) -> &'a [f32] {
+    as_f32(from).unwrap_or_else(|| {
+        let copy = &mut copy[..from.len()];
+        widen(from, copy);
+        copy
+    })
 }

@@ -1,10 +1,11 @@
-//! A tile of query rows against a range of keys: two matrix products per tile of keys and an online softmax between.
+//! A tile of query rows against a walk: two matrix products per tile of keys and an online softmax between.
 //!
 //! Every tile is stored with its rows side by side, so that maxima, sums and rescaling run down the vector lanes, and
 //! k and v are read where they lie.
 
 use super::sequence::{Partial, Sequence, as_f32, widen};
 use super::simd::{AllFinite, FLOOR, HIDDEN, LANES, ScaleRows, SoftmaxRows};
+use super::walk::{Part, TileClass, TileKeys, Walk};
 use crate::Element;
 use core::ops::Range;
 use faer::linalg::matmul::matmul;
@@ -35,35 +36,6 @@ impl RowTile {
     }
 }
 
-/// Keys of one tile.
-#[derive(Clone, Debug)]
-pub(super) enum TileKeys<'a> {
-    /// Neighbours, read in place when they are f32.
-    Run(Range<usize>),
-    /// Any keys: their rows are gathered.
-    List(&'a [u32]),
-}
-
-impl TileKeys<'_> {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Run(keys) => keys.len(),
-            Self::List(keys) => keys.len(),
-        }
-    }
-
-    pub(super) fn at(&self, index: usize) -> usize {
-        match self {
-            Self::Run(keys) => keys.start + index,
-            Self::List(keys) => keys[index] as usize,
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = usize> {
-        (0..self.len()).map(|index| self.at(index))
-    }
-}
-
 /// What a thread needs besides its inputs and its result. Grows to the largest tile that it met.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -87,28 +59,31 @@ fn at_least(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut buffer[..len]
 }
 
-/// Attention of `tile` over `keys`, `tile_kv` keys at a time.
+/// Attention of `tile` over a part of its walk, at most `tile_kv` keys at a time.
 pub(super) fn attend_tile<T: Element>(
     sequence: &Sequence<'_, T>,
     tile: &RowTile,
-    keys: Range<usize>,
+    walk: &Walk,
+    part: &Part<'_>,
     tile_kv: usize,
     scratch: &mut Scratch,
 ) -> Partial {
     let q_indices = tile.q_indices();
-    let seen_by_all = sequence.visible_to_all(&q_indices);
     let mut softmax = TileSoftmax::new(sequence, tile, scratch);
-    let lanes_of = |key| tile.lanes_of(&sequence.queries_of(key, &q_indices));
-    for start in keys.clone().step_by(tile_kv) {
-        let kv_tile = start..keys.end.min(start.saturating_add(tile_kv));
-        let masked = !(seen_by_all.start <= kv_tile.start && kv_tile.end <= seen_by_all.end);
-        softmax.absorb(&TileKeys::Run(kv_tile), masked.then_some(&lanes_of));
+    for keys in part.tiles(walk.tile_len(tile_kv)) {
+        let lanes_of = |key| tile.lanes_of(&walk.queries_of(&keys, key));
+        match walk.class(&keys, &q_indices) {
+            TileClass::Empty => {}
+            class @ (TileClass::Partial | TileClass::Full) => {
+                softmax.absorb(&keys, (class == TileClass::Partial).then_some(&lanes_of));
+            }
+        }
     }
     softmax.finish()
 }
 
 /// Online softmax of the rows of a tile, one tile of keys after the other.
-pub(super) struct TileSoftmax<'a, T> {
+struct TileSoftmax<'a, T> {
     arch: pulp::Arch,
     sequence: &'a Sequence<'a, T>,
     kv_head: usize,
@@ -121,7 +96,7 @@ pub(super) struct TileSoftmax<'a, T> {
 }
 
 impl<'a, T: Element> TileSoftmax<'a, T> {
-    pub(super) fn new(sequence: &'a Sequence<'a, T>, tile: &RowTile, scratch: &'a mut Scratch) -> Self {
+    fn new(sequence: &'a Sequence<'a, T>, tile: &RowTile, scratch: &'a mut Scratch) -> Self {
         let shape = sequence.shape;
         let [dim, dim_v, num_q_heads] = [shape.head_dim, shape.head_dim_v, shape.num_q_heads].map(|n| n as usize);
         let num_rows = tile.rows.len();
@@ -144,7 +119,7 @@ impl<'a, T: Element> TileSoftmax<'a, T> {
     }
 
     /// Adds a tile of keys. `lanes_of` says which rows see a key; `None`: all rows see all of them.
-    pub(super) fn absorb(&mut self, keys: &TileKeys<'_>, lanes_of: Option<&impl Fn(usize) -> Range<usize>>) {
+    fn absorb(&mut self, keys: &TileKeys<'_>, lanes_of: Option<&impl Fn(usize) -> Range<usize>>) {
         let Self { arch, sequence, kv_head, ld, ref mut max, ref mut sum, .. } = *self;
         let shape = sequence.shape;
         let [dim, dim_v, num_kv_heads] = [shape.head_dim, shape.head_dim_v, shape.num_kv_heads].map(|n| n as usize);
@@ -212,7 +187,7 @@ impl<'a, T: Element> TileSoftmax<'a, T> {
         );
     }
 
-    pub(super) fn finish(mut self) -> Partial {
+    fn finish(mut self) -> Partial {
         let dim_v = self.sequence.shape.head_dim_v as usize;
         self.max.truncate(self.num_rows);
         self.sum.truncate(self.num_rows);

@@ -1,6 +1,7 @@
 //! What `attend_rows_columns.wgsl` does, for the twins of `attend_prefill` and `attend_decode`.
 
 use super::attend_rows::{Call, MASKED, RowTile};
+use super::walk::TileClass;
 use crate::{Element, LSE_EMPTY};
 
 /// What one group has summed up of a row.
@@ -20,7 +21,12 @@ impl<T: Element> Call<'_, T> {
         let mut groups: Vec<Group> =
             (0..tiling.groups).map(|_| Group { max: MASKED, sum: 0.0, out: vec![0.0; out.len()] }).collect();
         for tile_begin in tile.walk.places.clone().step_by(tiling.tile_kv() as usize) {
-            let whole = tile.walk.is_whole(tile_begin, tiling.tile_kv());
+            // A kernel goes through tiles that no row sees, which changes nothing.
+            let whole = match tile.walk.class(tile_begin, tiling.tile_kv()) {
+                TileClass::Empty => continue,
+                TileClass::Partial => false,
+                TileClass::Full => true,
+            };
             let scores = row.scores(tile_begin..tile_begin + tiling.tile_kv());
             spoiled |= scores.iter().any(|score| score.is_nan());
             for (g, group) in groups.iter_mut().enumerate() {

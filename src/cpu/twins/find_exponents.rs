@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::walk::Walk;
 use crate::{AttentionPlan, Element, HostInputs, HostTensor, Result};
 
 /// CPU twin of the kernel `find_exponents`: the largest exponent, biased by 127, among the finite numbers of each part of each head of q,
@@ -16,9 +17,8 @@ pub fn find_exponents<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, 
     let mut exponents = Vec::new();
     for batch in 0..shape.batch_size {
         let seq_len_kv = inputs.seq_len_kv(batch).min(shape.seq_len_kv);
-        let visible = |query| plan.problem().mask().visible(query, shape.seq_len_q, seq_len_kv);
-        let first = visible(0).start;
-        let seen = first..visible(shape.seq_len_q.saturating_sub(1)).end.max(first);
+        let lens = [shape.seq_len_q, seq_len_kv];
+        let seen = Walk::range(plan.problem().mask(), lens, &(0..shape.seq_len_q.max(1))).places;
         for (tensor, rows) in [(inputs.q, 0..shape.seq_len_q), (inputs.k, seen.clone()), (inputs.v, seen)] {
             for head in 0..tensor.shape()[2] {
                 let rows_each = rows.len().div_ceil(parts.max(1));

@@ -1,7 +1,6 @@
 //! CPU path of the merge of partial attention results, and the CPU twin of `merge_splits.wgsl`: they are one.
 
-use crate::{Error, LSE_EMPTY, MergeProblem, Result};
-use rayon::prelude::*;
+use crate::{Error, LSE_EMPTY, MergeProblem, Result, parallel};
 
 /// Merges partial results of the same rows over disjoint sets of keys: `(out, lse)`.
 ///
@@ -13,7 +12,7 @@ use rayon::prelude::*;
 /// What [`MergeProblem::validate`] returns, and [`Error::Length`] when a slice does not fit the problem.
 ///
 /// # Cost
-/// Reads every part once, on all threads of the current rayon pool. Allocates the result.
+/// Reads every part once, on all threads of the current rayon pool (feature `cpu`). Allocates the result.
 pub fn merge(problem: &MergeProblem, parts_out: &[f32], parts_lse: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
     problem.validate()?;
     let [num_parts, num_rows, dim] = [problem.num_parts, problem.num_rows, problem.head_dim_v].map(|n| n as usize);
@@ -29,7 +28,7 @@ pub fn merge(problem: &MergeProblem, parts_out: &[f32], parts_lse: &[f32]) -> Re
     }
     let mut out = vec![0.0; num_rows * dim];
     let mut lse = vec![LSE_EMPTY; num_rows];
-    out.par_chunks_mut(dim).zip(&mut lse).enumerate().for_each(|(row, (out, lse))| {
+    parallel::for_each_row(&mut out, dim, &mut lse, |row, out, lse| {
         let parts = || {
             (0..num_parts)
                 .map(|part| part * num_rows + row)

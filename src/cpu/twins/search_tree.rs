@@ -121,7 +121,10 @@ impl<T: Element> Search<'_, T> {
                 let position = i64::from(query) + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
                 let last_scored = match problem.mask() {
                     Mask::Full => i64::from(seq_len_kv) - 1,
-                    _ => position - i64::from(problem.candidate_window()),
+                    // The masks after the first go with no selection.
+                    Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => {
+                        position - i64::from(problem.candidate_window())
+                    }
                 };
                 if i64::from(key) <= last_scored {
                     best = best.max(dot(&self.samples[(row + sample) as usize * dim..][..dim], k));

@@ -1,4 +1,5 @@
-//! The keys that the rows of a workgroup go through: what the twins have in place of the shader family `walk`.
+//! The keys that the rows of a workgroup go through, and which of them a query sees: what the twins have in place of the shader family
+//! `walk`, and their one rule.
 
 use core::ops::Range;
 
@@ -8,6 +9,8 @@ use crate::{AttentionPlan, HostBlockLists, Mask};
 #[derive(Clone, Debug)]
 pub(super) struct Walk {
     pub(super) places: Range<u32>,
+    /// Those of the tile.
+    queries: Range<u32>,
     seq_len_q: u32,
     seq_len_kv: u32,
     kind: Kind,
@@ -16,7 +19,7 @@ pub(super) struct Walk {
 #[derive(Clone, Debug)]
 enum Kind {
     /// `walk_range.wgsl`.
-    Range { mask: Mask, seen_by_all: Range<u32> },
+    Range(Mask),
     /// `walk_selected.wgsl`.
     Selected(Selected),
 }
@@ -30,11 +33,28 @@ struct Selected {
     window_begin: u32,
     sink_size: u32,
     window_size: i64,
-    /// Positions of the tile's first and last query.
-    positions: [i64; 2],
+}
+
+/// Which rows of a tile see the keys at some places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TileClass {
+    /// None sees any.
+    Empty,
+    /// Some see some.
+    Partial,
+    /// All see all.
+    Full,
 }
 
 impl Walk {
+    /// The walk of queries through all keys that the mask lets one of them see.
+    pub(super) fn range(mask: Mask, [seq_len_q, seq_len_kv]: [u32; 2], queries: &Range<u32>) -> Self {
+        let visible = |q_index: u32| mask.visible(q_index, seq_len_q, seq_len_kv);
+        let start = visible(queries.start).start;
+        let places = start..visible(queries.end - 1).end.max(start);
+        Self { places, queries: queries.clone(), seq_len_q, seq_len_kv, kind: Kind::Range(mask) }
+    }
+
     /// The walk of the queries `tile`, which lie within the query block that ends with query `block_end`.
     pub(super) fn new(
         plan: &AttentionPlan,
@@ -47,10 +67,7 @@ impl Walk {
         let (shape, mask) = (problem.shape(), problem.mask());
         let seq_len_q = shape.seq_len_q;
         let (Some(selection), Some(lists)) = (problem.blocks(), blocks) else {
-            let visible = |q_index: u32| mask.visible(q_index, seq_len_q, seq_len_kv);
-            let (first, last) = (visible(tile.start), visible(tile.end - 1));
-            let kind = Kind::Range { mask, seen_by_all: last.start..first.end };
-            return Self { places: first.start..last.end, seq_len_q, seq_len_kv, kind };
+            return Self::range(mask, [seq_len_q, seq_len_kv], tile);
         };
         let position = |q_index: u32| i64::from(q_index) + i64::from(seq_len_kv) - i64::from(seq_len_q);
         let positions = [position(tile.start), position(tile.end - 1)];
@@ -76,8 +93,8 @@ impl Walk {
         .map(|n: i64| n as u32); // within the sequence
         let end = listed.len() as u32 + num_sinks + window_end - window_begin;
         let sink_size = selection.sink_size;
-        let selected = Selected { causal, listed, num_sinks, window_begin, sink_size, window_size, positions };
-        Self { places: 0..end, seq_len_q, seq_len_kv, kind: Kind::Selected(selected) }
+        let selected = Selected { causal, listed, num_sinks, window_begin, sink_size, window_size };
+        Self { places: 0..end, queries: tile.clone(), seq_len_q, seq_len_kv, kind: Kind::Selected(selected) }
     }
 
     /// The same walk between two of its places.
@@ -88,28 +105,37 @@ impl Walk {
     /// The key at a place.
     pub(super) fn key(&self, at: u32) -> u32 {
         match &self.kind {
-            Kind::Range { .. } => at,
+            Kind::Range(_) => at,
             Kind::Selected(selected) => selected.key(at),
         }
     }
 
-    /// Whether all rows see all of the `count` keys from a place on.
-    pub(super) fn is_whole(&self, at: u32, count: u32) -> bool {
-        match &self.kind {
-            Kind::Range { seen_by_all, .. } => at >= seen_by_all.start && at + count <= seen_by_all.end,
-            Kind::Selected(selected) => {
-                let section = |at: u32| {
-                    u32::from(at >= selected.listed.len() as u32)
-                        + u32::from(at >= selected.listed.len() as u32 + selected.num_sinks)
-                };
-                let [first, last] =
-                    selected.positions.map(|p| (p + i64::from(self.seq_len_q) - i64::from(self.seq_len_kv)) as u32);
-                // The kernel's test, which looks at the ends only, finds the same where lists are ascending.
-                at + count <= self.places.end
-                    && section(at) == section(at + count - 1)
-                    && (at..at + count).all(|at| self.sees(at, first) && self.sees(at, last))
-            }
+    /// Which queries of the tile see the `count` keys from a place on.
+    pub(super) fn class(&self, at: u32, count: u32) -> TileClass {
+        let places = || at..self.places.end.min(at + count);
+        if self.is_full(at, count) {
+            TileClass::Full
+        } else if self.queries.clone().any(|q_index| places().any(|at| self.sees(at, q_index))) {
+            TileClass::Partial
+        } else {
+            TileClass::Empty
         }
+    }
+
+    /// Whether the first and the last query see all keys, and so those between. A kernel looks at the ends of the keys only, and finds the
+    /// same: lists are ascending.
+    fn is_full(&self, at: u32, count: u32) -> bool {
+        let section = |at: u32| match &self.kind {
+            Kind::Range(_) => 0,
+            Kind::Selected(selected) => {
+                u32::from(at >= selected.listed.len() as u32)
+                    + u32::from(at >= selected.listed.len() as u32 + selected.num_sinks)
+            }
+        };
+        let ends = [self.queries.start, self.queries.end - 1];
+        at + count <= self.places.end
+            && section(at) == section(at + count - 1)
+            && (at..at + count).all(|at| ends.iter().all(|&q_index| self.sees(at, q_index)))
     }
 
     /// Whether a query sees the key at a place.
@@ -118,7 +144,7 @@ impl Walk {
             return false;
         }
         match &self.kind {
-            Kind::Range { mask, .. } => mask.visible(q_index, self.seq_len_q, self.seq_len_kv).contains(&at),
+            Kind::Range(mask) => mask.visible(q_index, self.seq_len_q, self.seq_len_kv).contains(&at),
             Kind::Selected(selected) => {
                 let key = selected.key(at);
                 let distance =
@@ -149,5 +175,33 @@ impl Selected {
             None if at < sinks + self.num_sinks => at - sinks,
             None => self.window_begin + at - sinks - self.num_sinks,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_empty_partial_or_full() {
+        let mut found = [0; 3];
+        for mask in [Mask::Full, Mask::Causal, Mask::causal_at(2), Mask::sliding(3), Mask::around(1)] {
+            for queries in [0..1, 0..8, 3..5] {
+                // As wide as the keys, so that some are seen by none.
+                let walk = Walk { places: 0..12, ..Walk::range(mask, [8, 12], &queries) };
+                for (at, count) in (0..12).flat_map(|at| (1..=12 - at).map(move |count| (at, count))) {
+                    let mut seen = queries.clone().flat_map(|q| (at..at + count).map(move |key| (q, key)));
+                    let sees = |(q, key): (u32, u32)| mask.visible(q, 8, 12).contains(&key);
+                    let expected = match (seen.clone().all(sees), seen.any(sees)) {
+                        (true, _) => TileClass::Full,
+                        (false, true) => TileClass::Partial,
+                        (false, false) => TileClass::Empty,
+                    };
+                    assert_eq!(walk.class(at, count), expected, "{mask} {queries:?} {at} {count}");
+                    found[expected as usize] += 1;
+                }
+            }
+        }
+        assert!(found.iter().all(|&n| n > 20), "{found:?}");
     }
 }

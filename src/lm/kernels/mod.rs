@@ -55,7 +55,7 @@ impl WeightElem {
             DType::F16 if caps.shader_f16 => Self::F16,
             DType::F16 => Self::F16Packed,
             DType::BF16 => Self::BF16,
-            _ => Self::F32,
+            DType::F32 => Self::F32,
         }
     }
 

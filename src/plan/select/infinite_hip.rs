@@ -7,7 +7,7 @@ use super::members::{add_top_k, bucket_bytes};
 use super::{SelectStep, SelectionPlan};
 use crate::kernels::{self, modules};
 use crate::plan::{Dispatch, Sharing};
-use crate::shader::{Arrays, Specialization};
+use crate::shader::Specialization;
 use crate::{DeviceCaps, HeadReduction, InfiniteHip, Result, SelectionMethod};
 
 /// The sizes of one stage of InfiniteHiP, and where in the cache its survivors are, in words.
@@ -100,7 +100,7 @@ impl SelectionPlan {
             ],
             constants: BTreeMap::from([("WORKGROUP_SIZE", self.tiling.top_k_size)]),
             switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
-            arrays: Arrays::of(caps),
+            arrays: crate::plan::arrays_of(caps),
         };
         add_top_k(&mut selecting, self.chunks_in_workgroup(&stage, caps), self.tiling.top_k_size);
         let operations = top_k_operations(u64::from(stage.max_chunks) * u64::from(self.lists_per_set));

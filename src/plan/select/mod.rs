@@ -207,7 +207,7 @@ impl SelectionPlan {
             modules: common.into_iter().chain(modules).collect(),
             constants,
             switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
-            arrays: Arrays::of(caps),
+            arrays: crate::plan::arrays_of(caps),
         }
     }
 

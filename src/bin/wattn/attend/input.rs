@@ -74,7 +74,8 @@ impl<'a> Input<'a> {
         Ok(match expected {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
-            _ => DType::F32,
+            Dtype::F32 => DType::F32,
+            other => unreachable!("{other:?} has been refused"),
         })
     }
 
@@ -87,7 +88,8 @@ impl<'a> Input<'a> {
             // Through f32, which is exact for all three, so that equal types keep their bits.
             Dtype::F16 => data.extend(words(bytes).map(|word| T::from_f32(f16::from_le_bytes(word).to_f32()))),
             Dtype::BF16 => data.extend(words(bytes).map(|word| T::from_f32(bf16::from_le_bytes(word).to_f32()))),
-            _ => data.extend(words(bytes).map(|word| T::from_f32(f32::from_le_bytes(word)))),
+            Dtype::F32 => data.extend(words(bytes).map(|word| T::from_f32(f32::from_le_bytes(word)))),
+            other => unreachable!("{other:?} has been refused"),
         })?;
         HostTensor::new(shape, data).map_err(|error| Failure::content(self.path, error))
     }

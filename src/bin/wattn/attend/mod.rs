@@ -86,7 +86,8 @@ pub(crate) fn run(args: &AttendArgs) -> Result<(), Failure> {
     match args.dtype.map_or_else(|| job.input.common_dtype(), |dtype| Ok(dtype.into()))? {
         DType::F16 => job.attend::<f16>(),
         DType::BF16 => job.attend::<bf16>(),
-        _ => job.attend::<f32>(),
+        DType::F32 => job.attend::<f32>(),
+        other => Err(Failure::Usage(format!("this program computes in f32, f16 and bf16, not in {other}"))),
     }
 }
 
@@ -118,7 +119,7 @@ impl Job<'_> {
         let (q, k, v) = (self.input.load::<T>("q")?, self.input.load::<T>("k")?, self.input.load::<T>("v")?);
         let listed = match &wanted {
             Wanted::Listed(selection) => Some(self.input.load_blocks(selection)?),
-            _ => None,
+            Wanted::Dense | Wanted::Selected(_) => None,
         };
         let mut inputs = HostInputs::new(&q, &k, &v);
         if let Some(lens) = &self.input.seq_lens_kv {

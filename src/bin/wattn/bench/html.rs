@@ -8,7 +8,7 @@ use wattn::bench::{CaseResult, PartResult, Report, Series, lines};
 use super::plot::{Figure, SIZE};
 use super::table::{checks, measured_twice, shares, word};
 use crate::failure::Failure;
-use crate::recall::plot::{FAINT, GRID, INK};
+use crate::recall::draw::{FAINT, GRID, INK};
 
 const STYLE: &str = include_str!("style.css");
 

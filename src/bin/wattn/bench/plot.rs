@@ -8,7 +8,7 @@ use wattn::bench::{CaseResult, CeilingKind, Line, Part, Report, lines};
 
 use super::table::shares;
 use crate::failure::Failure;
-use crate::recall::plot::{CENTER, FAINT, GRID, INK, LEFT, PROSE, RIGHT, failed, register_fonts, write};
+use crate::recall::draw::{CENTER, FAINT, GRID, INK, LEFT, PROSE, RIGHT, failed, register_fonts, write};
 
 /// A picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -75,3 +75,8 @@ fn infinite_hip(budget: u32) -> InfiniteHip {
         .with_sink_size(SINKS)
         .with_window_size(WINDOW)
 }
+
+/// A budget, or `all`.
+pub(super) fn keys(budget: Option<u32>) -> String {
+    budget.map_or_else(|| "all".to_owned(), |budget| budget.to_string())
+}

@@ -1,87 +1,22 @@
 //! `wattn lm eval`: what sparse attention costs a model, and what it keeps.
 
-use core::fmt;
-
-use serde::Serialize;
 use wattn::Preset;
-use wattn::lm::{Model, RopeScaling, Session, SessionOptions};
+use wattn::lm::Model;
 
+use super::bench::Bench;
 use super::compare::{LEAST_BUDGET, Method};
-use super::needles::{self, Needles};
+use super::needles;
+use super::report::{Mass, Report, Row, SCORED};
 use super::text::{self, Tokens, bits_per_byte};
-use super::{Loaded, bar, load, plot, shipped};
+use super::{bar, load, plot, shipped};
 use crate::args::lm::EvalArgs;
 use crate::failure::Failure;
 use crate::files;
-
-/// Tokens at the end of a window whose bits count.
-const SCORED: usize = 256;
-
-/// One kind of attention.
-#[derive(Clone, Serialize)]
-pub(super) struct Row {
-    pub(super) attention: String,
-    pub(super) budget: Option<u32>,
-    /// One for each context length; none where the budget has room for all of it.
-    pub(super) bits_per_byte: Vec<Option<f64>>,
-    /// At the longest context, against dense.
-    pub(super) loss_percent: Option<f64>,
-    pub(super) tokens_per_second: f64,
-}
-
-/// Captured mass of the layers.
-#[derive(Serialize)]
-struct Mass {
-    attention: String,
-    budget: Option<u32>,
-    /// `(layer, mean, tenth percentile, minimum)` over rows and heads.
-    layers: Vec<(String, f64, f32, f32)>,
-}
-
-#[derive(Serialize)]
-pub(super) struct Report {
-    pub(super) model: String,
-    engine: String,
-    dense_layers: u32,
-    pub(super) contexts: Vec<u32>,
-    windows: usize,
-    scored_bytes: usize,
-    pub(super) rows: Vec<Row>,
-    needles: Vec<Needles>,
-    mass: Vec<Mass>,
-}
 
 /// A window of text: `end` is one past its last token.
 struct Window {
     document: usize,
     end: usize,
-}
-
-/// What an evaluation works on.
-pub(super) struct Bench<'a> {
-    pub(super) loaded: &'a Loaded,
-    pub(super) args: &'a EvalArgs,
-    pub(super) documents: &'a [Tokens],
-}
-
-impl Bench<'_> {
-    pub(super) fn model(&self) -> &Model {
-        &self.loaded.model
-    }
-
-    /// Whether angles depend on the length of the text, so that each length needs a session of its own.
-    fn follows_length(&self) -> bool {
-        matches!(self.model().config().rope.scaling, RopeScaling::Dynamic { .. })
-    }
-
-    pub(super) fn session(&self, engine: &wattn::Engine, method: &Method, capacity: u32) -> Result<Session, Failure> {
-        let model = &self.args.model;
-        let options = SessionOptions::new(self.model().config(), capacity)
-            .with_chunk(model.chunk)
-            .with_text_len(capacity)
-            .with_attention(&method.attention, model.dense_layers);
-        Ok(Session::new(&self.loaded.model, engine, &options)?)
-    }
 }
 
 pub(super) fn run(args: &EvalArgs) -> Result<(), Failure> {
@@ -236,45 +171,4 @@ fn mass(bench: &Bench<'_>, methods: &[Method], context: u32, windows: &[Window])
     }
     progress.finish_and_clear();
     Ok(all)
-}
-
-/// A budget, or `all`.
-pub(super) fn keys(budget: Option<u32>) -> String {
-    budget.map_or_else(|| "all".to_owned(), |budget| budget.to_string())
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n{}\n", self.model, self.engine)?;
-        writeln!(
-            f,
-            "Bits per byte of the last {SCORED} tokens of {} windows ({} bytes), by context;\nthe first {} layers are dense.\n",
-            self.windows, self.scored_bytes, self.dense_layers
-        )?;
-        write!(f, "  {:<18} {:>6}", "attention", "keys")?;
-        for context in &self.contexts {
-            write!(f, " {context:>8}")?;
-        }
-        writeln!(f, " {:>8} {:>9}", "loss", "tokens/s")?;
-        for row in &self.rows {
-            write!(f, "  {:<18} {:>6}", row.attention, keys(row.budget))?;
-            for cost in &row.bits_per_byte {
-                write!(f, " {:>8}", cost.map_or_else(|| "-".to_owned(), |cost| format!("{cost:.4}")))?;
-            }
-            let loss = row.loss_percent.map_or_else(String::new, |loss| format!("{loss:+.2} %"));
-            writeln!(f, " {loss:>8} {:>9.0}", row.tokens_per_second)?;
-        }
-        needles::table(f, &self.needles)?;
-        if !self.mass.is_empty() {
-            writeln!(f, "\nShare of the softmax mass that was read, by layer: mean (10th percentile)\n")?;
-            for mass in &self.mass {
-                write!(f, "  {:<18} {:>6}", mass.attention, keys(mass.budget))?;
-                for (_, mean, p10, _) in &mass.layers {
-                    write!(f, "  {mean:.3} ({p10:.2})")?;
-                }
-                writeln!(f)?;
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,9 +1,11 @@
 //! `wattn lm`: language models on wattn.
 
+mod bench;
 pub(crate) mod compare;
 mod eval;
 mod needles;
 mod plot;
+mod report;
 pub(crate) mod shipped;
 pub(crate) mod text;
 mod write;

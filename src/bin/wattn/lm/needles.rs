@@ -7,8 +7,8 @@ use serde::Serialize;
 use wattn::lm::Sampling;
 
 use super::bar;
-use super::compare::Method;
-use super::eval::{Bench, keys};
+use super::bench::Bench;
+use super::compare::{Method, keys};
 use crate::failure::Failure;
 use crate::recall::context::splitmix64;
 

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use super::eval::{Report, keys};
+use super::compare::keys;
+use super::report::Report;
 use crate::failure::Failure;
-use crate::recall::plot::{FAINT, GRID, INK, LEFT, PROSE, failed, register_fonts, write};
+use crate::recall::draw::{FAINT, GRID, INK, LEFT, PROSE, failed, register_fonts, write};
 
 const SIZE: (u32, u32) = (1200, 720);
 

@@ -4,10 +4,10 @@ use core::ops::Range;
 use std::path::Path;
 
 use plotters::prelude::*;
+use wattn::SeenKeys;
 
-use super::plot::{CENTER, FAINT, INK, LEFT, PROSE, RIGHT, failed, register_fonts, shorten, write};
-use super::report::thousands;
-use super::sparse::{ALWAYS, SELECTED};
+use super::draw::{CENTER, FAINT, INK, LEFT, PROSE, RIGHT, failed, register_fonts, shorten, write};
+use super::thousands;
 use crate::failure::Failure;
 
 /// Pixels of a panel, down and across.
@@ -23,6 +23,7 @@ const HEADING: i32 = 44;
 
 /// A key that is visible under the causal mask and that nobody reads.
 const UNREAD: [f64; 3] = [236.0, 239.0, 243.0];
+
 const SELECTED_COLOR: [f64; 3] = [12.0, 66.0, 130.0];
 const ALWAYS_COLOR: [f64; 3] = [232.0, 93.0, 36.0];
 
@@ -37,7 +38,8 @@ pub(crate) struct MaskMap {
 /// Query-key pairs in each pixel: all that are visible, and those that are read.
 struct Panel {
     visible: Vec<f32>,
-    read: [Vec<f32>; 2],
+    always: Vec<f32>,
+    selected: Vec<f32>,
 }
 
 impl MaskMap {
@@ -45,20 +47,21 @@ impl MaskMap {
         Self { name: name.to_owned(), len, panels: Vec::new() }
     }
 
-    /// Queries that see these ranges of keys, `[kind, first key, end]`.
-    pub(super) fn add(&mut self, set: usize, queries: Range<u32>, ranges: &[[u32; 3]]) {
+    /// Queries that see these keys.
+    pub(super) fn add(&mut self, set: usize, queries: Range<u32>, seen: &[SeenKeys]) {
         let empty = || vec![0.0; PANEL * PANEL];
         while self.panels.len() <= set {
-            self.panels.push(Panel { visible: empty(), read: [empty(), empty()] });
+            self.panels.push(Panel { visible: empty(), always: empty(), selected: empty() });
         }
         let panel = &mut self.panels[set];
         for (y, height) in pixels(self.len, &queries) {
             for (x, width) in pixels(self.len, &(0..queries.end)) {
                 panel.visible[y * PANEL + x] += height * width;
             }
-            for &[kind, from, to] in ranges {
-                for (x, width) in pixels(self.len, &(from..to)) {
-                    panel.read[kind as usize][y * PANEL + x] += height * width;
+            for seen in seen {
+                let read = if seen.is_listed() { &mut panel.selected } else { &mut panel.always };
+                for (x, width) in pixels(self.len, seen.keys()) {
+                    read[y * PANEL + x] += height * width;
                 }
             }
         }
@@ -77,7 +80,7 @@ impl Panel {
         if visible <= 0.0 {
             return WHITE;
         }
-        let [always, selected] = [ALWAYS, SELECTED].map(|kind| f64::from(self.read[kind as usize][pixel]));
+        let [always, selected] = [&self.always, &self.selected].map(|read| f64::from(read[pixel]));
         let read = always + selected;
         let strength = (read / f64::from(visible)).clamp(0.0, 1.0).sqrt();
         let channel = |c: usize| {
@@ -163,7 +166,7 @@ mod tests {
     #[test]
     fn colours_tell_read_from_unread_and_future() {
         let mut map = MaskMap::new("hip", PANEL);
-        map.add(0, 100..101, &[[ALWAYS, 0, 10], [SELECTED, 50, 60], [ALWAYS, 90, 101]]);
+        map.add(0, 100..101, &[SeenKeys::Always(0..10), SeenKeys::Listed(50..60), SeenKeys::Always(90..101)]);
         let color = |x: usize| map.panels[0].color(100 * PANEL + x);
         let rgb = |[r, g, b]: [f64; 3]| RGBColor(r as u8, g as u8, b as u8);
         assert_eq!(color(5), rgb(ALWAYS_COLOR));

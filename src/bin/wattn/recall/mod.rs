@@ -6,6 +6,7 @@
 
 mod check;
 pub(crate) mod context;
+pub(crate) mod draw;
 pub(crate) mod mask_plot;
 mod mixture;
 pub(crate) mod plot;
@@ -72,7 +73,8 @@ fn run_job(job: &Job) -> Result<(), Failure> {
     match job.options.dtype.into() {
         DType::F16 => recall::<f16>(job, &engine),
         DType::BF16 => recall::<bf16>(job, &engine),
-        _ => recall::<f32>(job, &engine),
+        DType::F32 => recall::<f32>(job, &engine),
+        other => Err(Failure::Usage(format!("this program computes in f32, f16 and bf16, not in {other}"))),
     }
 }
 
@@ -190,6 +192,19 @@ fn predict<T: Element>(
     progress.finish_and_clear();
     predicted.weights = mixture.weights().to_vec();
     Ok(predicted)
+}
+
+/// `12345` as `12,345`.
+fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// Query-key pairs of one head that causal attention over `rows` rows computes.

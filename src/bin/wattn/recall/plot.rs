@@ -1,17 +1,16 @@
 //! The picture: which earlier bytes the last ones attend to, and what each byte cost along the file.
 
 use std::path::Path;
-use std::sync::OnceLock;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{FontStyle, register_font};
 use wattn::Element;
 
 use super::Predicted;
 use super::check::Checker;
-use super::report::{Report, thousands};
+use super::draw::{BYTES, CENTER, Drawn, FAINT, GRID, INK, LEFT, PROSE, RIGHT, failed, register_fonts, shorten, write};
+use super::report::Report;
+use super::thousands;
 use crate::failure::Failure;
 
 const SIZE: (u32, u32) = (1600, 1120);
@@ -29,22 +28,10 @@ const WINDOW: usize = 24;
 /// Points of the curve.
 const CURVE_POINTS: usize = 400;
 
-/// Fonts are embedded, so the picture is the same on every machine.
-pub(crate) const PROSE: &str = "wattn-prose";
-const BYTES: &str = "wattn-bytes";
-
-pub(crate) const INK: RGBColor = RGBColor(38, 44, 56);
-pub(crate) const FAINT: RGBColor = RGBColor(122, 130, 144);
-pub(crate) const GRID: RGBColor = RGBColor(226, 229, 234);
 const CURVE: RGBColor = RGBColor(12, 92, 140);
 const MARK: RGBColor = RGBColor(232, 93, 36);
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-type Drawn<T = ()> = Result<T, Failure>;
-
-pub(crate) fn failed(error: impl core::fmt::Display) -> Failure {
-    Failure::Plot(error.to_string())
-}
 
 /// The last rows, and where most of their weight goes.
 pub(crate) struct Attended {
@@ -110,34 +97,9 @@ pub(crate) fn draw(path: &Path, report: &Report, predicted: &Predicted, attended
     root.present().map_err(failed)
 }
 
-pub(crate) fn register_fonts() -> Drawn {
-    static REGISTERED: OnceLock<bool> = OnceLock::new();
-    let register = || {
-        register_font(PROSE, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT).is_ok()
-            && register_font(BYTES, FontStyle::Normal, epaint_default_fonts::HACK_REGULAR).is_ok()
-    };
-    if *REGISTERED.get_or_init(register) { Ok(()) } else { Err(failed("the embedded fonts cannot be read")) }
-}
-
-pub(crate) fn write<B: DrawingBackend>(
-    area: &DrawingArea<B, Shift>,
-    text: &str,
-    at: (i32, i32),
-    font: (&str, i32),
-    color: RGBColor,
-    anchor: Pos,
-) -> Drawn {
-    let style = TextStyle::from(font.into_font()).color(&color).pos(anchor);
-    area.draw_text(text, &style, at).map_err(failed)
-}
-
 fn rectangle(area: &Area<'_>, [from, to]: [(i32, i32); 2], style: ShapeStyle) -> Drawn {
     area.draw(&Rectangle::new([from, to], style)).map_err(failed)
 }
-
-pub(crate) const LEFT: Pos = Pos { h_pos: HPos::Left, v_pos: VPos::Center };
-pub(crate) const CENTER: Pos = Pos { h_pos: HPos::Center, v_pos: VPos::Center };
-pub(crate) const RIGHT: Pos = Pos { h_pos: HPos::Right, v_pos: VPos::Center };
 
 fn draw_map(area: &Area<'_>, report: &Report, attended: &Attended) -> Drawn {
     const CELL: (i32, i32) = (19, 21);
@@ -293,10 +255,6 @@ fn label(byte: u8) -> String {
         b'!'..=b'~' => char::from(byte).to_string(),
         _ => format!("{byte:02x}"),
     }
-}
-
-pub(super) fn shorten(text: &str, len: usize) -> String {
-    if text.chars().count() <= len { text.to_owned() } else { text.chars().take(len - 1).chain(['…']).collect() }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::check::Check;
 use super::sparse::Compared;
-use super::{Predicted, pairs};
+use super::{Predicted, pairs, thousands};
 use crate::engine::BYTES;
 use crate::failure::Failure;
 
@@ -142,19 +142,6 @@ fn bar(value: f64, full: f64, width: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let eighths = (value / full * 8.0 * width as f64).clamp(0.0, 8.0 * width as f64).round() as usize;
     format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
-}
-
-/// `12345` as `12,345`.
-pub(crate) fn thousands(n: usize) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 impl fmt::Display for Report {

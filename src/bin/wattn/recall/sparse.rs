@@ -123,35 +123,13 @@ impl Seen {
             let end = (first + selection.block_size_q).min(start + len);
             let list = list_of(q_block);
             for position in first..end {
-                let ranges = visible(selection, list, position, end - 1);
-                self.keys += ranges.iter().map(|&[_, from, to]| u64::from(to - from)).sum::<u64>();
+                let seen = selection.seen_keys(list, position, end - 1);
+                self.keys += seen.iter().map(|seen| seen.keys().len() as u64).sum::<u64>();
             }
             self.lists += u64::from(end - first);
-            self.map.add(set, first..end, &visible(selection, list, end - 1, end - 1));
+            self.map.add(set, first..end, &selection.seen_keys(list, end - 1, end - 1));
         }
     }
-}
-
-/// Kinds of ranges that [`visible`] gives.
-pub(super) const ALWAYS: u32 = 0;
-pub(super) const SELECTED: u32 = 1;
-
-/// Disjoint ranges `[kind, first key, end]` that the query at `position` sees, in a query block that ends at `last`.
-fn visible(selection: &BlockListSpec, list: &[u32], position: u32, last: u32) -> Vec<[u32; 3]> {
-    if last < selection.dense_below {
-        return vec![[ALWAYS, 0, position + 1]];
-    }
-    // Keys from here on lie in the window.
-    let window = (position + 1).saturating_sub(selection.window_size);
-    let sinks = selection.sink_size.min(window);
-    let mut ranges = vec![[ALWAYS, 0, sinks], [ALWAYS, window, position + 1]];
-    for &block in list {
-        let (from, to) = (block.max(sinks), (block + selection.block_size).min(window));
-        if from < to {
-            ranges.push([SELECTED, from, to]);
-        }
-    }
-    ranges
 }
 
 impl fmt::Display for Compared {
@@ -171,24 +149,5 @@ impl fmt::Display for Compared {
             writeln!(f, "  picture   {path}")?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_sinks_window_and_what_of_the_blocks_lies_between() {
-        let selection = BlockListSpec::new(4, 4, 4).with_sink_size(6).with_window_size(5).with_dense_below(8);
-        // The first block reaches into the sinks, the last one into the window.
-        let ranges = visible(&selection, &[4, 12, 16], 23, 23);
-        assert_eq!(
-            ranges,
-            [[ALWAYS, 0, 6], [ALWAYS, 19, 24], [SELECTED, 6, 8], [SELECTED, 12, 16], [SELECTED, 16, 19]]
-        );
-        // Everything lies in the window.
-        assert_eq!(visible(&selection, &[0], 3, 11), [[ALWAYS, 0, 0], [ALWAYS, 0, 4]]);
-        assert_eq!(visible(&selection, &[], 5, 7), [[ALWAYS, 0, 6]]);
     }
 }

@@ -71,7 +71,10 @@ impl<'a, T: Element> Search<'a, T> {
             num_heads,
             behind: match call.problem.mask() {
                 Mask::Full => None,
-                _ => Some(call.problem.candidate_window().into()),
+                // The masks after the first go with no selection.
+                Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => {
+                    Some(call.problem.candidate_window().into())
+                }
             },
             p_first: block.p_min + step as i64 - 1,
             p_step: step as i64,

@@ -280,7 +280,7 @@ impl<'a> Descent<'a> {
                 };
                 *best = match self.representative {
                     Representative::First => winner,
-                    _ => best.max(winner),
+                    Representative::Center | Representative::Last => best.max(winner),
                 };
             }
         }
@@ -293,7 +293,9 @@ impl<'a> Descent<'a> {
         let (left, middle, right) = (span.left, span.middle(), span.right);
         let [of_left, of_right] = match self.representative {
             Representative::First => [left, middle],
-            _ => [left + (middle - left) / 2, middle + (right - middle) / 2],
+            Representative::Center | Representative::Last => {
+                [left + (middle - left) / 2, middle + (right - middle) / 2]
+            }
         };
         [of_left.min(self.last_probe), of_right.min(self.last_probe)]
     }

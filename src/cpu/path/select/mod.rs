@@ -10,7 +10,6 @@ mod top_k;
 pub(super) use top_k::{TopK, order};
 
 use super::sequence::widen;
-use super::walk::is_dense;
 use crate::{
     BlockListSpec, Element, Error, HostBlockLists, Result, SelectionInputs, SelectionMethod, SelectionProblem,
 };
@@ -133,11 +132,11 @@ impl<T: Element> Call<'_, T> {
         let seq_len_kv = self.inputs.seq_len_kv(id.batch);
         let start = id.q_block as usize * self.blocks.block_size_q as usize;
         let queries = start..(shape.seq_len_q as usize).min(start + self.blocks.block_size_q as usize);
-        if seq_len_kv == 0 || is_dense(&self.blocks, shape, seq_len_kv, &queries) {
-            return None;
-        }
         let offset = i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
         let [p_min, p_max] = [queries.start, queries.end - 1].map(|i| i as i64 + offset); // positions fit 30 bits
+        if seq_len_kv == 0 || self.blocks.is_dense(p_max) {
+            return None;
+        }
         Some(QueryBlock { queries, seq_len_kv, p_min, p_max })
     }
 

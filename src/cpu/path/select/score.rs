@@ -1,8 +1,7 @@
 //! The largest `q·k` over some queries, key by key, for keys that lie anywhere: they are read in place.
 
-use crate::cpu::path::sequence::as_f32;
+use crate::cpu::path::sequence::{as_f32, widened};
 use crate::cpu::path::simd::{LANES, dot};
-use crate::cpu::path::stream_selected::widened;
 use crate::{Element, LSE_EMPTY};
 use core::ops::Range;
 use pulp::{Simd, WithSimd};

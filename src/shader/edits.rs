@@ -1,0 +1,30 @@
+//! Shaders that are wrong on purpose: `tests/mutations` changes one file of `shaders/` at run time, and a test must fail. Part of no
+//! build but its own, see the feature `shader-edits`.
+
+use std::borrow::Cow;
+
+/// A text with the edit in `$WATTN_SHADER_EDIT`, where it holds the file that is edited: the folder's file `from` is that file's text,
+/// `to` what it becomes.
+#[cfg(feature = "shader-edits")]
+pub(crate) fn edited(text: &str) -> Cow<'_, str> {
+    use std::sync::LazyLock;
+
+    static EDIT: LazyLock<Option<[String; 2]>> = LazyLock::new(|| {
+        let folder = std::path::PathBuf::from(std::env::var_os("WATTN_SHADER_EDIT")?);
+        let read = |name| {
+            let path = folder.join(name);
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        Some(["from", "to"].map(read))
+    });
+    match &*EDIT {
+        Some([from, to]) if text.contains(from) => Cow::Owned(text.replacen(from, to, 1)),
+        _ => Cow::Borrowed(text),
+    }
+}
+
+/// The text as it is.
+#[cfg(not(feature = "shader-edits"))]
+pub(crate) const fn edited(text: &str) -> Cow<'_, str> {
+    Cow::Borrowed(text)
+}

@@ -1,0 +1,119 @@
+//! The list of faults that `bash tests/mutations` writes into shaders and the CPU path still fits them: each text stands once in its file,
+//! what becomes of a shader is valid WGSL, and the test that must fail is there.
+
+#[path = "common/variants.rs"]
+mod variants;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+/// One entry of the list.
+#[derive(Debug, Default)]
+struct Mutation {
+    name: String,
+    file: String,
+    test: String,
+    from: Vec<String>,
+    to: Vec<String>,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn mutations() -> Vec<Mutation> {
+    let mut mutations: Vec<Mutation> = Vec::new();
+    let list = fs::read_to_string(root().join("tests/mutations.list")).unwrap();
+    for line in list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        match line.split_once(' ') {
+            None => mutations.push(Mutation { name: line.to_owned(), ..Mutation::default() }),
+            Some((field, rest)) => {
+                let mutation = mutations.last_mut().unwrap();
+                match field {
+                    "file" => mutation.file = rest.to_owned(),
+                    "test" => mutation.test = rest.to_owned(),
+                    "-" => mutation.from.push(rest.to_owned()),
+                    "+" => mutation.to.push(rest.to_owned()),
+                    _ => panic!("{line}"),
+                }
+            }
+        }
+    }
+    mutations
+}
+
+/// Every file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+impl Mutation {
+    fn is_shader(&self) -> bool {
+        !self.file.starts_with("src/")
+    }
+
+    fn path(&self) -> PathBuf {
+        if !self.is_shader() {
+            return root().join(&self.file);
+        }
+        let stem = |path: &PathBuf| path.file_stem().unwrap().to_str() == Some(&self.file);
+        let found: Vec<_> = files(&root().join("shaders")).into_iter().filter(stem).collect();
+        assert_eq!(found.len(), 1, "{}: shaders/**/{}.wgsl", self.name, self.file);
+        found.into_iter().next().unwrap()
+    }
+
+    /// The file as it is, and as it is with the fault.
+    fn texts(&self) -> (String, String) {
+        let text = fs::read_to_string(self.path()).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        let (from, to) = (self.from.join("\n"), self.to.join("\n"));
+        assert!(!from.is_empty() && from != to, "{}", self.name);
+        assert_eq!(text.matches(&from).count(), 1, "{}: `{from}` in {}", self.name, self.file);
+        let edited = text.replacen(&from, &to, 1);
+        (text, edited)
+    }
+}
+
+#[test]
+fn every_mutation_fits_its_file_and_names_a_test() {
+    let mutations = mutations();
+    let names: BTreeSet<_> = mutations.iter().map(|mutation| &mutation.name).collect();
+    assert_eq!(names.len(), mutations.len(), "a name stands twice");
+    let shaders = mutations.iter().filter(|mutation| mutation.is_shader()).count();
+    println!("{shaders} of shaders, {} of the CPU path", mutations.len() - shaders);
+    assert!(shaders >= 30 && mutations.len() - shaders >= 12);
+    for mutation in &mutations {
+        mutation.texts();
+        let words: Vec<&str> = mutation.test.split(' ').filter(|&word| word != "matrix").collect();
+        let [binary, test] = words[..] else { panic!("{mutation:?}") };
+        let found = [format!("{binary}.rs"), format!("{binary}/main.rs")].map(|file| root().join("tests").join(file));
+        let text = found.iter().find_map(|path| fs::read_to_string(path).ok());
+        let text = text.unwrap_or_else(|| panic!("{}: no test binary {binary}", mutation.name));
+        assert!(text.contains(&format!("fn {test}()")), "{}: no test {test} in {binary}", mutation.name);
+    }
+}
+
+/// A shader that does not compile would be found by every test.
+#[test]
+fn every_shader_with_a_fault_is_valid() {
+    let mut texts: Vec<String> = variants::variants().iter().map(|found| found.specialization.wgsl_rolled()).collect();
+    #[cfg(feature = "lm")]
+    texts.extend(wattn::lm::LmVariant::all().iter().map(|variant| variant.specialization().wgsl_rolled()));
+    for mutation in mutations().into_iter().filter(Mutation::is_shader) {
+        let (text, edited) = mutation.texts();
+        let Some(user) = texts.iter().find(|user| user.contains(&text)) else {
+            assert!(cfg!(not(feature = "lm")) && mutation.test.starts_with("gpu_lm"), "{}: no variant", mutation.name);
+            continue;
+        };
+        let wgsl = user.replacen(&text, &edited, 1);
+        let what = &mutation.name;
+        let module = naga::front::wgsl::parse_str(&wgsl)
+            .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(&wgsl)));
+        Validator::new(ValidationFlags::all(), Capabilities::all())
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(&wgsl)));
+    }
+}
