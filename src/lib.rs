@@ -83,7 +83,8 @@
 //! ```
 //!
 //! On a GPU of your own, [`Selection`] writes its lists into two buffers and [`Attention`] reads them, with nothing read
-//! back: [`AttentionProblem::with_blocks`], [`BoundSelection::encode_step`]. What is lost is told by [`quality`].
+//! back: [`AttentionProblem::with_blocks`], [`BoundSelection::encode_step`]. Selections of other kinds are made of [`Pool`], [`BlockScore`]
+//! and [`TopK`], as the example `quest` is. What is lost is told by [`quality`].
 //!
 //! # Language models
 //!

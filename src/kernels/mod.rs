@@ -7,13 +7,13 @@ mod check_matrices;
 pub(crate) mod find_exponents;
 pub(crate) mod merge_splits;
 pub mod modules;
-pub(crate) mod pool_blocks;
+mod pool_blocks;
 pub(crate) mod sample_queries;
-pub(crate) mod score_blocks;
+mod score_blocks;
 mod score_chunks;
 pub(crate) mod search_tree;
 mod select_chunks;
-pub(crate) mod select_top_k;
+mod select_top_k;
 
 pub use attend_decode::ATTEND_DECODE;
 pub use attend_prefill::ATTEND_PREFILL;

@@ -1,9 +1,9 @@
 //! Scores of blocks of keys by their summaries: `shaders/score_blocks.wgsl`.
 
-use super::{Binding, Kernel, own_kernel, params};
+use super::{Binding, Kernel, own_kernel};
 
 const BINDINGS: &[Binding] = &[
-    Binding::stretch("params", BlockScoreParams::FIELDS),
+    Binding::stretch("params", NUMBERS),
     Binding::read("q"),
     Binding::read("summaries"),
     Binding::read("seq_lens_kv"),
@@ -13,33 +13,11 @@ const BINDINGS: &[Binding] = &[
 /// Scores of blocks of keys by their summaries.
 pub static SCORE_BLOCKS: Kernel = own_kernel!("score_blocks", BINDINGS);
 
-params! {
-    /// The numbers of one call. Offsets and strides of q and of the summaries count vec4 elements, others elements.
-    BlockScoreParams {
-        batch_size: u32,
-        seq_len_q: u32,
-        seq_len_kv: u32,
-        group_size: u32,
-        num_sets: u32,
-        heads_per_set: u32,
-        num_q_blocks: u32,
-        block_size_q: u32,
-        num_blocks: u32,
-        block_size: u32,
-        needed_key: u32,
-        seq_lens_offset: u32,
-        q_offset: u32,
-        q_batch: u32,
-        q_seq: u32,
-        q_head: u32,
-        summaries_offset: u32,
-        summaries_batch: u32,
-        summaries_seq: u32,
-        summaries_head: u32,
-        scores_offset: u32,
-        scores_batch: u32,
-        scores_set: u32,
-        scores_q_block: u32,
-        first_place: u32,
-    }
-}
+/// The numbers of one call. Offsets and strides of q and of the summaries count vec4 elements, others elements.
+#[rustfmt::skip]
+const NUMBERS: &[&str] = &[
+    "batch_size", "seq_len_q", "seq_len_kv", "group_size", "num_sets", "heads_per_set", "num_q_blocks",
+    "block_size_q", "num_blocks", "block_size", "needed_key", "seq_lens_offset", "q_offset", "q_batch", "q_seq",
+    "q_head", "summaries_offset", "summaries_batch", "summaries_seq", "summaries_head", "scores_offset",
+    "scores_batch", "scores_set", "scores_q_block", "first_place",
+];

@@ -2,9 +2,7 @@
 
 use super::bind::{Access, Expect, U32View, check_lens, check_tensor};
 use super::operator::{BindArgs, Call, Operator};
-use super::params::Params;
-use crate::kernels::score_blocks::BlockScoreParams;
-use crate::{BlockScoreProblem, DType, DeviceCaps, Result, Stretch, TensorView, TensorViewMut};
+use crate::{BlockScoreProblem, DType, DeviceCaps, Result, TensorView, TensorViewMut};
 
 /// The compiled pipeline of a [`BlockScorePlan`](crate::BlockScorePlan).
 pub type BlockScore = Operator<BlockScoreProblem>;
@@ -46,44 +44,21 @@ impl BindArgs for BlockScoreProblem {
         let lens = check_lens("seq_lens_kv", args.seq_lens_kv, self.seq_lens_kv, shape.batch_size, caps)?;
         let wanted = Expect { access: Access::Write, ..expect("scores", self.scores_shape(), DType::F32, 1) };
         let scores = check_tensor(args.scores.as_view(), wanted, caps)?;
-        let (q_offset, [q_batch, q_seq, q_head]) = q.in_vec4();
-        let (summaries_offset, [summaries_batch, summaries_seq, summaries_head]) = summaries.in_vec4();
         let [_, num_sets, num_q_blocks, num_blocks] = self.scores_shape();
-        let params = BlockScoreParams {
-            batch_size: shape.batch_size,
-            seq_len_q: shape.seq_len_q,
-            seq_len_kv: shape.seq_len_kv,
-            group_size: shape.group_size(),
-            num_sets,
-            heads_per_set: self.granularity.heads_per_set(shape),
-            num_q_blocks,
-            block_size_q: self.block_size_q,
-            num_blocks,
-            block_size: self.block_size,
-            needed_key: self.needed_key(),
-            seq_lens_offset: lens.as_ref().map_or(0, |lens| lens.offset),
-            q_offset,
-            q_batch,
-            q_seq,
-            q_head,
-            summaries_offset,
-            summaries_batch,
-            summaries_seq,
-            summaries_head,
-            scores_offset: scores.offset,
-            scores_batch: scores.strides[0],
-            scores_set: scores.strides[1],
-            scores_q_block: scores.strides[2],
-            first_place: 0,
-        };
-        let (q, summaries, scores) = (Some(q), Some(summaries), Some(scores));
-        let buffers = vec![("q", q), ("summaries", summaries), ("seq_lens_kv", lens), ("scores", scores)];
-        Ok(Call::new(params, buffers))
-    }
-}
-
-impl Params for BlockScoreParams {
-    fn of(self, stretch: &Stretch) -> Self {
-        Self { first_place: stretch.first, ..self }
+        let call = Call::new(&[
+            ("batch_size", shape.batch_size),
+            ("seq_len_q", shape.seq_len_q),
+            ("seq_len_kv", shape.seq_len_kv),
+            ("group_size", shape.group_size()),
+            ("num_sets", num_sets),
+            ("heads_per_set", self.granularity.heads_per_set(shape)),
+            ("num_q_blocks", num_q_blocks),
+            ("block_size_q", self.block_size_q),
+            ("num_blocks", num_blocks),
+            ("block_size", self.block_size),
+            ("needed_key", self.needed_key()),
+            ("seq_lens_offset", lens.as_ref().map_or(0, |lens| lens.offset)),
+        ]);
+        Ok(call.vec4("q", q).vec4("summaries", summaries).list("seq_lens_kv", lens).scores("scores", scores))
     }
 }

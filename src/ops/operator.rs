@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::bind::{Bound, check_apart};
-use super::params::{Params, step};
 use crate::plan::{OneDispatch, OperatorPlan};
 use crate::shader::BindingKind;
 use crate::slots::Slot;
 use crate::step::{encode_stretch_in, num_stretches};
-use crate::{Context, DeviceCaps, Pipeline, Result, Slots, Step};
+use crate::{Context, DeviceCaps, Pipeline, Result, Slots, Step, Stretch};
 
 /// What a problem's arguments are bound as.
 pub trait BindArgs: OneDispatch {
@@ -20,23 +19,66 @@ pub trait BindArgs: OneDispatch {
     fn bind<'a>(&self, args: Self::Args<'a>, caps: &DeviceCaps) -> Result<Call<'a>>;
 }
 
-/// The checked arguments of a call.
+/// The checked arguments of a call: what is bound, and the numbers of the uniform, each by its name in the kernel's text.
+#[derive(Debug, Default)]
 pub struct Call<'a> {
-    step: Box<StepOf<'a>>,
-    buffers: Buffers<'a>,
+    /// `None`: never touched.
+    buffers: Vec<(&'static str, Option<Bound<'a>>)>,
+    /// A number's name is the first text, and the second if there is one.
+    numbers: Vec<(&'static str, &'static str, u32)>,
 }
 
-type StepOf<'a> = dyn FnOnce(&Context, &Pipeline, &crate::Dispatch, &Slots<'_>) -> Result<Step> + 'a;
-
-/// The buffers of bindings by their names; `None`: never touched.
-pub(super) type Buffers<'a> = Vec<(&'static str, Option<Bound<'a>>)>;
-
 impl<'a> Call<'a> {
-    pub(super) fn new<P: Params>(params: P, buffers: Buffers<'a>) -> Self {
-        let step = move |ctx: &Context, pipeline: &Pipeline, dispatch: &crate::Dispatch, slots: &Slots<'_>| {
-            step(ctx, pipeline, dispatch, &params, slots)
+    pub(super) fn new(numbers: &[(&'static str, u32)]) -> Self {
+        let numbers = numbers.iter().map(|&(name, number)| (name, "", number)).collect();
+        Self { buffers: Vec::new(), numbers }
+    }
+
+    pub(super) fn number(mut self, name: &'static str, number: u32) -> Self {
+        self.numbers.push((name, "", number));
+        self
+    }
+
+    /// Binds a tensor whose numbers count vec4 elements: `name_offset`, `name_batch`, `name_seq`, `name_head`.
+    pub(super) fn vec4(self, name: &'static str, bound: Bound<'a>) -> Self {
+        let (offset, strides) = bound.in_vec4();
+        self.placed(name, ["_offset", "_batch", "_seq", "_head"], (offset, strides), Some(bound))
+    }
+
+    /// The same of scores `[batch, set, q_block, block]`, in elements.
+    pub(super) fn scores(self, name: &'static str, bound: Bound<'a>) -> Self {
+        let place = (bound.offset, bound.strides);
+        self.placed(name, ["_offset", "_batch", "_set", "_q_block"], place, Some(bound))
+    }
+
+    /// A list, or none that is looked at.
+    pub(super) fn list(mut self, name: &'static str, bound: Option<Bound<'a>>) -> Self {
+        self.buffers.push((name, bound));
+        self
+    }
+
+    fn placed(
+        mut self,
+        name: &'static str,
+        ends: [&'static str; 4],
+        (offset, [first, second, third]): (u32, [u32; 3]),
+        bound: Option<Bound<'a>>,
+    ) -> Self {
+        self.numbers.extend(ends.into_iter().zip([offset, first, second, third]).map(|(end, n)| (name, end, n)));
+        self.list(name, bound)
+    }
+
+    /// The uniform of a stretch, in the order of its fields.
+    fn uniform(&self, fields: &[&str], stretch: &Stretch) -> Vec<u8> {
+        let number = |field: &&str| {
+            let named = |(name, end, _): &&(&str, &str, u32)| field.strip_prefix(name) == Some(end);
+            match (*field, self.numbers.iter().find(named)) {
+                ("first_place", _) => stretch.first,
+                (_, Some((.., number))) => *number,
+                (field, None) => panic!("no number for {field}"),
+            }
         };
-        Self { step: Box::new(step), buffers }
+        fields.iter().flat_map(|field| number(field).to_ne_bytes()).collect()
     }
 }
 
@@ -88,25 +130,26 @@ impl<P: BindArgs> Operator<P> {
     /// # Cost
     /// Creates a bind group and a small uniform buffer. Submits nothing.
     pub fn bind(&self, args: P::Args<'_>) -> Result<BoundOperator> {
-        let Call { step, buffers } = self.plan.problem.bind(args, self.ctx.caps())?;
+        let call = self.plan.problem.bind(args, self.ctx.caps())?;
         let mut slots = Slots::new();
-        for (name, bound) in &buffers {
+        for (name, bound) in &call.buffers {
             slots = slots.with(name, bound.as_ref().map_or(Slot::Unused, Bound::slot));
         }
         for written in self.pipeline.bindings().iter().filter(|binding| binding.kind == BindingKind::Write) {
             let of = |wanted: bool| {
-                let named = buffers.iter().filter(move |(name, _)| (*name == written.name) == wanted);
+                let named = call.buffers.iter().filter(move |(name, _)| (*name == written.name) == wanted);
                 named.filter_map(|(name, bound)| bound.as_ref().map(|bound| (*name, bound.buffer)))
             };
             let others: Vec<_> = of(false).collect();
             of(true).try_for_each(|written| check_apart(written, &others))?;
         }
-        let dispatch = self.plan.dispatch();
-        let steps = if dispatch.workgroups.contains(&0) {
-            Vec::new()
-        } else {
-            vec![self.ctx.scoped("binding an operator", || step(&self.ctx, &self.pipeline, dispatch, &slots))??]
-        };
+        let stretches = &self.plan.dispatch().stretches;
+        let fields = self.pipeline.bindings()[0].fields;
+        let uniforms: Vec<_> = stretches.iter().map(|stretch| call.uniform(fields, stretch)).collect();
+        let grids: Vec<_> = stretches.iter().map(|stretch| stretch.workgroups).collect();
+        let bind = || Step::new(&self.ctx, &self.pipeline, &slots, &grids, &uniforms);
+        let is_empty = self.plan.dispatch().workgroups.contains(&0);
+        let steps = if is_empty { Vec::new() } else { vec![self.ctx.scoped("binding an operator", bind)??] };
         Ok(BoundOperator { steps, label: self.pipeline.label() })
     }
 }

@@ -2,9 +2,7 @@
 
 use super::bind::{Access, Expect, U32View, check_lens, check_tensor};
 use super::operator::{BindArgs, Call, Operator};
-use super::params::Params;
-use crate::kernels::pool_blocks::PoolParams;
-use crate::{DType, DeviceCaps, PoolProblem, Result, Stretch, TensorView, TensorViewMut};
+use crate::{DType, DeviceCaps, PoolProblem, Result, TensorView, TensorViewMut};
 
 /// The compiled pipeline of a [`PoolPlan`](crate::PoolPlan).
 pub type Pool = Operator<PoolProblem>;
@@ -41,31 +39,12 @@ impl BindArgs for PoolProblem {
         let lens = check_lens("seq_lens", args.seq_lens, self.seq_lens, self.shape[0], caps)?;
         let wanted = expect("summaries", self.summaries_shape(), DType::F32, Access::Write);
         let summaries = check_tensor(args.summaries.as_view(), wanted, caps)?;
-        let (k_offset, [k_batch, k_seq, k_head]) = k.in_vec4();
-        let (summaries_offset, [summaries_batch, summaries_seq, summaries_head]) = summaries.in_vec4();
-        let params = PoolParams {
-            batch_size: self.shape[0],
-            seq_len_kv: self.shape[1],
-            num_heads: self.shape[2],
-            block_size: self.block_size,
-            num_blocks: self.summaries_shape()[1],
-            seq_lens_offset: lens.as_ref().map_or(0, |lens| lens.offset),
-            k_offset,
-            k_batch,
-            k_seq,
-            k_head,
-            summaries_offset,
-            summaries_batch,
-            summaries_seq,
-            summaries_head,
-            first_place: 0,
-        };
-        Ok(Call::new(params, vec![("k", Some(k)), ("seq_lens_kv", lens), ("summaries", Some(summaries))]))
-    }
-}
-
-impl Params for PoolParams {
-    fn of(self, stretch: &Stretch) -> Self {
-        Self { first_place: stretch.first, ..self }
+        let [batch_size, seq_len_kv, num_heads, _] = self.shape;
+        let num_blocks = self.summaries_shape()[1];
+        let call = Call::new(&[("batch_size", batch_size), ("seq_len_kv", seq_len_kv), ("num_heads", num_heads)])
+            .number("block_size", self.block_size)
+            .number("num_blocks", num_blocks)
+            .number("seq_lens_offset", lens.as_ref().map_or(0, |lens| lens.offset));
+        Ok(call.vec4("k", k).vec4("summaries", summaries).list("seq_lens_kv", lens))
     }
 }

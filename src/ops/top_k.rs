@@ -3,9 +3,7 @@
 use super::BlockListsView;
 use super::bind::{Access, Expect, U32View, check_tensor, check_u32};
 use super::operator::{BindArgs, Call, Operator};
-use super::params::Params;
-use crate::kernels::select_top_k::TopKParams;
-use crate::{DType, DeviceCaps, Error, Result, Stretch, TensorView, TopKProblem};
+use crate::{DType, DeviceCaps, Error, Result, TensorView, TopKProblem};
 
 /// The compiled pipeline of a [`TopKPlan`](crate::TopKPlan).
 pub type TopK = Operator<TopKProblem>;
@@ -43,46 +41,29 @@ impl BindArgs for TopKProblem {
         let scores = check_tensor(args.scores, expect, caps)?;
         let indices = check_u32(args.lists.block_indices, "block_indices", self.num_rows() * u64::from(self.k), caps)?;
         let counts = check_u32(args.lists.block_counts, "block_counts", self.num_rows(), caps)?;
-        let mut buffers = vec![("scores", Some(scores.clone()))];
-        let marks_offset = match (args.marks, self.marks) {
-            (Some(view), true) => {
-                let marks = check_u32(view, "marks", self.num_rows() * u64::from(num_entries), caps)?;
-                let offset = marks.offset;
-                buffers.push(("marks", Some(marks)));
-                offset
-            }
-            (None, false) => 0,
+        let marks = match (args.marks, self.marks) {
+            (Some(view), true) => Some(check_u32(view, "marks", self.num_rows() * u64::from(num_entries), caps)?),
+            (None, false) => None,
             (given, _) => {
                 let rule = if given.is_some() { "is not part of the problem" } else { "is required by the problem" };
                 return Err(Error::Argument { argument: "marks", rule });
             }
         };
-        let params = TopKParams {
-            num_rows: self.num_rows() as u32, // fewer than 2^32 entries in all: validated
-            num_sets,
-            num_q_blocks,
-            num_entries,
-            k: self.k,
-            block_size: self.block_size,
+        let call = Call::new(&[
+            ("num_rows", self.num_rows() as u32), // fewer than 2^32 entries in all: validated
+            ("num_sets", num_sets),
+            ("num_q_blocks", num_q_blocks),
+            ("num_entries", num_entries),
+            ("k", self.k),
+            ("block_size", self.block_size),
             // More than there are is as good as all, and sums stay within 32 bits.
-            forced_first: self.forced_first.min(num_entries),
-            forced_last: self.forced_last.min(num_entries),
-            scores_offset: scores.offset,
-            scores_batch: scores.strides[0],
-            scores_set: scores.strides[1],
-            scores_q_block: scores.strides[2],
-            indices_offset: indices.offset,
-            counts_offset: counts.offset,
-            marks_offset,
-            first_place: 0,
-        };
-        buffers.extend([("block_indices", Some(indices)), ("block_counts", Some(counts))]);
-        Ok(Call::new(params, buffers))
-    }
-}
-
-impl Params for TopKParams {
-    fn of(self, stretch: &Stretch) -> Self {
-        Self { first_place: stretch.first, ..self }
+            ("forced_first", self.forced_first.min(num_entries)),
+            ("forced_last", self.forced_last.min(num_entries)),
+            ("indices_offset", indices.offset),
+            ("counts_offset", counts.offset),
+            ("marks_offset", marks.as_ref().map_or(0, |marks| marks.offset)),
+        ]);
+        let call = call.scores("scores", scores).list("marks", marks);
+        Ok(call.list("block_indices", Some(indices)).list("block_counts", Some(counts)))
     }
 }
