@@ -16,7 +16,7 @@ fn host_overhead(criterion: &mut Criterion) {
         bencher.iter(|| AttentionPlan::new(black_box(case.problem()), &DeviceCaps::BASELINE));
     });
     let targets = common::targets();
-    let gpu = targets.iter().find(|(_, target)| matches!(target, Target::Gpu { .. }));
+    let gpu = targets.iter().find(|(_, target)| matches!(target, Target::Gpu(_)));
     let (_, target) = gpu.expect("a GPU adapter, a software one will do");
     let mut runner = common::runner(target, &case);
     group.bench_function("encode", |bencher| {

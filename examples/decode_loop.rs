@@ -15,7 +15,7 @@ const GROUP: u32 = 4;
 const DIM: u32 = 32;
 
 fn main() -> wattn::Result<()> {
-    let context = Context::request_blocking(&ContextOptions::default().with_software(SoftwareAdapters::Accept))?;
+    let context = Context::request(&ContextOptions::default().with_software(SoftwareAdapters::Accept)).wait()?;
     let (device, queue) = (context.device(), context.queue());
     let shape = AttentionShape {
         batch_size: 1,
@@ -68,7 +68,7 @@ fn main() -> wattn::Result<()> {
         values.extend(new_v);
     }
 
-    let got: HostTensor = context.read_blocking(TensorView::new(&out, DType::F32, row()))?;
+    let got: HostTensor = context.read(TensorView::new(&out, DType::F32, row())).wait()?;
     let problem = AttentionProblem::new(AttentionShape { seq_len_kv: TOKENS, ..shape }, DType::F32);
     let host = |heads, data: Vec<f32>| HostTensor::new([1, data.len() as u32 / heads / DIM, heads, DIM], data);
     let (q, k, v) = (host(HEADS * GROUP, query)?, host(HEADS, keys)?, host(HEADS, values)?);

@@ -22,12 +22,12 @@ fn main() -> wattn::Result<()> {
     let [q, k, v] = [(shape.q(), 7), (shape.k(), 11), (shape.v(), 13)].map(|(shape, step)| waves(shape, step));
     let inputs = HostInputs::new(&q, &k, &v);
 
-    // `Engine::best_blocking()` would pass over software devices, which are slower than the CPU path. Taking them lets
+    // `Engine::best()` would pass over software devices, which are slower than the CPU path. Taking them lets
     // the example show the GPU path on any machine.
     let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
-    let engine = Engine::best_with_blocking(&options)?;
+    let engine = Engine::best_with(&options).wait()?;
     println!("computing on {engine}");
-    let output = engine.attend_blocking(&problem, &inputs)?;
+    let output = engine.attend(&problem, &inputs).wait()?;
 
     let exact = cpu::oracle::attend(&problem, &inputs)?;
     let pairs = output.out.data().iter().zip(exact.out.data());

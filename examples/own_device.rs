@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     drop(pass);
     queue.submit([encoder.finish()]);
 
-    let got: HostTensor = context.read_blocking(packed().as_view())?;
+    let got: HostTensor = context.read(packed().as_view()).wait()?;
     let part = |part: usize| {
         let rows = fused.chunks_exact(3 * row as usize).flat_map(|token| &token[part * row as usize..][..row as usize]);
         HostTensor::new(shape.q(), rows.copied().collect())

@@ -5,8 +5,8 @@
 use wattn::{
     Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BlockListSpec, BlockListsView,
     BlockScore, BlockScoreArgs, BlockScoreProblem, BlockScoring, Context, ContextOptions, DType, HostBlockLists,
-    HostInputs, HostTensor, Layout, Mask, Pool, PoolArgs, PoolProblem, Pooling, Reduction, TensorView, TensorViewMut,
-    TopK, TopKArgs, TopKProblem, U32View, cpu,
+    HostInputs, HostTensor, Layout, Mask, Pool, PoolArgs, PoolProblem, Pooling, Reduction, SoftwareAdapters,
+    TensorView, TensorViewMut, TopK, TopKArgs, TopKProblem, U32View, cpu,
 };
 use wgpu::util::DeviceExt as _;
 
@@ -78,10 +78,10 @@ impl Quest {
         [pool, score, best].iter().for_each(|operator| operator.encode(&mut encoder));
         attend.encode(&mut encoder);
         ctx.queue().submit([encoder.finish()]);
-        let bits = |tensor| ctx.read_blocking::<f32>(read(tensor)).map(|read| read.into_data());
+        let bits = |tensor| ctx.read::<f32>(read(tensor)).wait().map(|read| read.into_data());
         let [indices, counts] =
             [bits(&indices)?, bits(&counts)?].map(|all| all.into_iter().map(f32::to_bits).collect());
-        Ok((HostBlockLists::new(self.best.lists_shape(), indices, counts)?, ctx.read_blocking(read(&out))?))
+        Ok((HostBlockLists::new(self.best.lists_shape(), indices, counts)?, ctx.read(read(&out)).wait()?))
     }
 }
 
@@ -94,7 +94,7 @@ fn write((buffer, layout): &(wgpu::Buffer, Layout)) -> TensorViewMut<'_> {
 }
 
 fn main() -> wattn::Result<()> {
-    let ctx = Context::request_blocking(&ContextOptions::default())?;
+    let ctx = Context::request(&ContextOptions::default().with_software(SoftwareAdapters::Accept)).wait()?;
     for (name, seq_len_q, block_size_q) in [("decoding", 1, 1), ("prompt", 300, 64)] {
         let (batch_size, seq_len_kv, num_q_heads, num_kv_heads, head_dim, head_dim_v) = (1, 2000, 4, 2, 64, 64);
         let shape =

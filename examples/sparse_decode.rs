@@ -23,7 +23,7 @@ fn numbers(count: u32, seed: u32) -> Vec<f32> {
 }
 
 fn main() -> wattn::Result<()> {
-    let context = Context::request_blocking(&ContextOptions::default().with_software(SoftwareAdapters::Accept))?;
+    let context = Context::request(&ContextOptions::default().with_software(SoftwareAdapters::Accept)).wait()?;
     let (device, queue) = (context.device(), context.queue());
     let [batch_size, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads] = [1, 1, CAPACITY, 4 * HEADS, HEADS];
     let [head_dim, head_dim_v] = [DIM; 2];
@@ -68,7 +68,7 @@ fn main() -> wattn::Result<()> {
         queue.submit([encoder.finish()]);
     }
 
-    let got: HostTensor = context.read_blocking(view(&out, row))?;
+    let got: HostTensor = context.read(view(&out, row)).wait()?;
     let q = HostTensor::new(shape.q(), numbers(ROW, 3 + TOKENS - 1))?;
     let (k, v) = (HostTensor::new(shape.k(), keys)?, HostTensor::new(shape.v(), values)?);
     let inputs = HostInputs::new(&q, &k, &v);

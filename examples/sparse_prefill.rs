@@ -23,7 +23,7 @@ fn main() -> wattn::Result<()> {
     let (k, v) = (walk(shape.k(), 2, 0.98), walk(shape.v(), 3, 0.0));
     let inputs = HostInputs::new(&q, &k, &v);
 
-    // With a GPU: `Context::select_blocking` and `Context::attend_blocking` take the same arguments.
+    // With a GPU: `Context::select` and `Context::attend` take the same arguments.
     let selection = SelectionProblem::new(shape, DType::F32, Hip::default());
     let blocks = cpu::select(&selection, &inputs.for_selection())?;
     println!("lists {:?} of blocks of {} keys", blocks.shape(), selection.blocks().block_size);

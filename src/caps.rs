@@ -136,6 +136,8 @@ pub struct DeviceCaps {
     /// What the device's memory and arithmetic do: a guess by the kind of device, or what
     /// [`Context::measure_speed_blocking`](crate::Context::measure_speed_blocking) measured; `None` on software devices.
     pub speed: Option<DeviceSpeed>,
+    /// What [`with_tier`](Self::with_tier) took.
+    pub(crate) tier: Option<Tier>,
     /// What [`with_tuning`](Self::with_tuning) took.
     pub(crate) tuning: Option<Arc<Tuning>>,
     /// What the adapter has. `None`: nothing that these caps do not have.
@@ -163,6 +165,7 @@ impl DeviceCaps {
         software: false,
         budget: DispatchBudget::DEFAULT,
         speed: Some(DeviceSpeed::INTEGRATED),
+        tier: None,
         tuning: None,
         offered: None,
     };
@@ -220,6 +223,7 @@ impl DeviceCaps {
             software: info.device_type == wgpu::DeviceType::Cpu,
             budget: DispatchBudget::of_kind(info.device_type),
             speed: DeviceSpeed::of_kind(info.device_type),
+            tier: None,
             tuning: None,
             offered: Some(Arc::new(Offered::of_device(limits, info))),
         }
@@ -274,6 +278,19 @@ impl DeviceCaps {
     /// and as long for each whatever its width. Tiers without subgroup operations stay plain WGSL.
     pub(crate) const fn loads_wide(&self, tier: Tier) -> bool {
         self.software && self.shader_int64 && tier.subgroup()
+    }
+
+    /// The same device, whose plans take this tier alone, for every problem.
+    #[must_use]
+    pub const fn with_tier(mut self, tier: Tier) -> Self {
+        self.tier = Some(tier);
+        self
+    }
+
+    /// The tier that plans are held to; `None`: each takes the best for its problem.
+    #[must_use]
+    pub const fn tier(&self) -> Option<Tier> {
+        self.tier
     }
 
     /// The tier that plans take on their own: the best that the device offers to any problem. Plans of attention take

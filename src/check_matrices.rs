@@ -2,7 +2,9 @@
 
 use crate::error::one_line;
 use crate::matrix_verdict::{MatrixVerdict, VerdictKey};
-use crate::{Context, ContextOptions, DType, Error, Layout, MatrixCheck, Pipeline, Result, Slots, Step, TensorView};
+use crate::{
+    Context, ContextOptions, DType, Error, Layout, MatrixCheck, Pending, Pipeline, Result, Slots, Step, TensorView,
+};
 
 const LABEL: &str = "wattn.check_matrices";
 
@@ -35,17 +37,8 @@ impl Context {
     ///
     /// [caps-edge]: crate::DeviceCaps::matrix_edge
     /// [caps-fault]: crate::DeviceCaps::matrix_fault
-    pub async fn check_matrices(&self) -> Result<Self> {
-        self.check_matrices_edited(unedited).await
-    }
-
-    /// [`Context::check_matrices`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Context::check_matrices`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn check_matrices_blocking(&self) -> Result<Self> {
-        pollster::block_on(self.check_matrices())
+    pub fn check_matrices(&self) -> Pending<'_, Result<Self>> {
+        Pending::new(self.check_matrices_edited(unedited))
     }
 
     /// [`Context::check_matrices`] with another text. For tests: it makes the product wrong.

@@ -11,15 +11,15 @@ use crate::matrix_verdict::UnsavedVerdict;
 use crate::pipeline::PipelineCache;
 use crate::pipeline_store::{PipelineCacheState, PipelineStore};
 use crate::{
-    ContextOptions, DeviceCaps, DeviceSpeed, DispatchBudget, Error, PassedOver, Result, Tuning, adapters,
-    describe_adapter,
+    ContextOptions, DeviceCaps, DeviceSpeed, DispatchBudget, Error, PassedOver, Pending, Result, Tier, Tuning,
+    adapters, describe_adapter,
 };
 
 /// A wgpu device and queue with the library's state for them. Cheap to clone; clones share everything.
 ///
 /// ```no_run
 /// # fn with_your_own(device: wgpu::Device, queue: wgpu::Queue) -> Result<(), wattn::Error> {
-/// let ours = wattn::Context::request_blocking(&wattn::ContextOptions::default())?; // the best GPU
+/// let ours = wattn::Context::request(&wattn::ContextOptions::default()).wait()?; // the best GPU
 /// let yours = wattn::Context::new(device, queue)?; // the program's own device
 /// println!("{} {:?}", ours.describe(), yours.caps());
 /// # Ok(())
@@ -139,8 +139,8 @@ impl Context {
     ///
     /// # Cost
     /// Loads the graphics drivers, then that of [`Context::open`].
-    pub async fn request(options: &ContextOptions) -> Result<Self> {
-        Self::request_edited(options, unedited).await
+    pub fn request(options: &ContextOptions) -> Pending<'_, Result<Self>> {
+        Pending::new(Self::request_edited(options, unedited))
     }
 
     /// [`Context::request`], with another text for the check of matrices. For tests: it makes them wrong.
@@ -168,17 +168,8 @@ impl Context {
     ///
     /// # Cost
     /// Opens the device. Where it reports matrices, that of [`check_matrices`](Self::check_matrices).
-    pub async fn open(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
-        Self::open_edited(adapter, options, unedited).await
-    }
-
-    /// [`Context::open`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Context::open`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn open_blocking(adapter: &wgpu::Adapter, options: &ContextOptions) -> Result<Self> {
-        pollster::block_on(Self::open(adapter, options))
+    pub fn open<'a>(adapter: &'a wgpu::Adapter, options: &'a ContextOptions) -> Pending<'a, Result<Self>> {
+        Pending::new(Self::open_edited(adapter, options, unedited))
     }
 
     /// Opens a device and does no work on it.
@@ -221,15 +212,6 @@ impl Context {
         Ok(context)
     }
 
-    /// [`Context::request`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Context::request`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn request_blocking(options: &ContextOptions) -> Result<Self> {
-        pollster::block_on(Self::request(options))
-    }
-
     /// The device.
     #[must_use]
     pub fn device(&self) -> &wgpu::Device {
@@ -260,6 +242,13 @@ impl Context {
     #[must_use]
     pub fn with_speed(&self, speed: DeviceSpeed) -> Self {
         self.planning_with(DeviceCaps { speed: Some(speed), ..self.caps().clone() })
+    }
+
+    /// The same device, pipelines and all, with plans that take this tier alone, for every problem. One that the device or a
+    /// problem lacks is an error of the plan.
+    #[must_use]
+    pub fn with_tier(&self, tier: Tier) -> Self {
+        self.planning_with(self.caps().clone().with_tier(tier))
     }
 
     /// The same device, pipelines and all, with plans that take what was measured on it; [`Tuning::new`] takes that away

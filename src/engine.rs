@@ -1,11 +1,14 @@
 //! A GPU if there is one, else the CPU: the choice that most programs want, made once and said aloud.
 
+#[cfg(feature = "cpu")]
+use crate::Error;
 use crate::adapters::name_adapter;
 #[cfg(feature = "cpu")]
 use crate::adapters::why_no_gpu;
-use crate::{AttentionOutput, AttentionProblem, Context, ContextOptions, Element, HostInputs, PassedOver, Result};
-#[cfg(feature = "cpu")]
-use crate::{Error, cpu};
+use crate::{
+    AttentionOutput, AttentionProblem, Context, ContextOptions, Element, HostBlockLists, HostInputs, PassedOver,
+    Pending, Result, SelectionInputs, SelectionProblem, cpu,
+};
 
 /// Where attention on host tensors is computed. Chosen once; a call that fails on the GPU is an error and is not
 /// repeated on the CPU.
@@ -21,9 +24,9 @@ use crate::{Error, cpu};
 /// let k = HostTensor::zeros(shape.k());
 /// let v = HostTensor::new(shape.v(), vec![1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 5.0, 6.0])?;
 ///
-/// let engine = Engine::cpu(); // or `Engine::best_blocking()?`: a GPU if there is one
+/// let engine = Engine::cpu(); // or `Engine::best().wait()?`: a GPU if there is one
 /// let inputs = HostInputs::new(&q, &k, &v);
-/// let output = engine.attend_blocking(&problem, &inputs)?;
+/// let output = engine.attend(&problem, &inputs).wait()?;
 /// assert_eq!(output.out.row(0, 0, 0), [1.0, 2.0, 3.0, 4.0]); // sees itself
 /// assert_eq!(output.out.row(0, 1, 0), [2.0, 3.0, 4.0, 5.0]); // equal scores: the mean of both
 /// println!("{engine}");
@@ -40,6 +43,8 @@ pub enum Engine {
         /// Why there is no GPU; `None` when the CPU was asked for.
         no_gpu: Option<Error>,
     },
+    /// The definition in f64 ([`cpu::oracle`]), one row at a time: what is right, slowly.
+    Oracle,
 }
 
 impl Engine {
@@ -51,8 +56,8 @@ impl Engine {
     ///
     /// # Cost
     /// Loads the graphics drivers.
-    pub async fn best() -> Result<Self> {
-        Self::best_with(&ContextOptions::default()).await
+    pub fn best() -> Pending<'static, Result<Self>> {
+        Pending::new(async { Self::of(Context::request(&ContextOptions::default()).await) })
     }
 
     /// The GPU that `options` describe, else the CPU. To insist on a GPU, use [`Context::request`], which fails instead.
@@ -62,32 +67,19 @@ impl Engine {
     ///
     /// # Cost
     /// Loads the graphics drivers.
-    pub async fn best_with(options: &ContextOptions) -> Result<Self> {
-        match Context::request(options).await {
+    pub fn best_with(options: &ContextOptions) -> Pending<'_, Result<Self>> {
+        let context = Context::request(options);
+        Pending::new(async { Self::of(context.await) })
+    }
+
+    fn of(context: Result<Context>) -> Result<Self> {
+        match context {
             Ok(context) => Ok(Self::Gpu(context)),
             #[cfg(feature = "cpu")]
             Err(error) => Ok(Self::Cpu { no_gpu: Some(error) }),
             #[cfg(not(feature = "cpu"))]
             Err(error) => Err(error),
         }
-    }
-
-    /// [`Engine::best`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Engine::best`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn best_blocking() -> Result<Self> {
-        pollster::block_on(Self::best())
-    }
-
-    /// [`Engine::best_with`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Engine::best`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn best_with_blocking(options: &ContextOptions) -> Result<Self> {
-        pollster::block_on(Self::best_with(options))
     }
 
     /// The CPU, without a look at the GPUs.
@@ -104,42 +96,47 @@ impl Engine {
             Self::Gpu(context) => Some(context),
             #[cfg(feature = "cpu")]
             Self::Cpu { .. } => None,
+            Self::Oracle => None,
         }
     }
 
     /// Attention over tensors in host memory: f32 out, and the lse.
     ///
     /// # Errors
-    /// Those of [`Context::attend`] or of [`cpu::attend`].
+    /// Those of [`Context::attend`], of [`cpu::attend`] or of [`cpu::oracle::attend`].
     ///
     /// # Cost
-    /// That of [`Context::attend`]; on the CPU, the whole computation when the future is first polled.
-    pub async fn attend<T: Element>(
+    /// That of [`Context::attend`]; without a GPU, the whole computation before it returns.
+    pub fn attend<T: Element>(
         &self,
         problem: &AttentionProblem,
         inputs: &HostInputs<'_, T>,
-    ) -> Result<AttentionOutput> {
+    ) -> Pending<'static, Result<AttentionOutput>> {
         match self {
-            Self::Gpu(context) => context.attend(problem, inputs).await,
+            Self::Gpu(context) => context.attend(problem, inputs),
             #[cfg(feature = "cpu")]
-            Self::Cpu { .. } => cpu::attend(problem, inputs),
+            Self::Cpu { .. } => Pending::ready(cpu::attend(problem, inputs)),
+            Self::Oracle => Pending::ready(cpu::oracle::attend(problem, inputs)),
         }
     }
 
-    /// [`Engine::attend`], waiting on this thread.
+    /// Selects blocks of keys over tensors in host memory.
     ///
     /// # Errors
-    /// Those of [`Engine::attend`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn attend_blocking<T: Element>(
+    /// Those of [`Context::select`], of [`cpu::select`] or of [`cpu::oracle::select`].
+    ///
+    /// # Cost
+    /// That of [`Context::select`]; without a GPU, the whole computation before it returns.
+    pub fn select<T: Element>(
         &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-    ) -> Result<AttentionOutput> {
+        problem: &SelectionProblem,
+        inputs: &SelectionInputs<'_, T>,
+    ) -> Pending<'static, Result<HostBlockLists>> {
         match self {
-            Self::Gpu(context) => context.attend_blocking(problem, inputs),
+            Self::Gpu(context) => context.select(problem, inputs),
             #[cfg(feature = "cpu")]
-            Self::Cpu { .. } => cpu::attend(problem, inputs),
+            Self::Cpu { .. } => Pending::ready(cpu::select(problem, inputs)),
+            Self::Oracle => Pending::ready(cpu::oracle::select(problem, inputs)),
         }
     }
 
@@ -161,12 +158,13 @@ impl core::fmt::Display for Engine {
         match self {
             Self::Gpu(context) => {
                 let name = name_adapter(&context.device().adapter_info());
-                write!(f, "{name}, {} tier", context.caps().best_tier())?;
+                write!(f, "{name}, {} tier", context.caps().tier().unwrap_or_else(|| context.caps().best_tier()))?;
                 match context.passed_over() {
                     [] => Ok(()),
                     passed_over => write!(f, " (passed over {})", PassedOver::list(passed_over)),
                 }
             }
+            Self::Oracle => f.write_str("CPU, f64 oracle"),
             #[cfg(feature = "cpu")]
             Self::Cpu { no_gpu: None } => f.write_str("CPU, blockwise"),
             #[cfg(feature = "cpu")]
@@ -181,9 +179,9 @@ mod tests {
 
     #[test]
     fn a_missing_gpu_is_told() {
-        let engine =
-            Engine::best_with_blocking(&ContextOptions::default().with_adapter_name("no adapter is called this"))
-                .expect("the CPU stands in");
+        let engine = Engine::best_with(&ContextOptions::default().with_adapter_name("no adapter is called this"))
+            .wait()
+            .expect("the CPU stands in");
         assert!(engine.context().is_none());
         assert!(engine.describe().starts_with("CPU, blockwise (no GPU adapter named like"), "{engine}");
         assert_eq!(Engine::cpu().describe(), "CPU, blockwise");

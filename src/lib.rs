@@ -28,8 +28,8 @@
 //! let k = HostTensor::new(shape.k(), vec![0.5; 6 * 2 * 8])?;
 //! let v = HostTensor::new(shape.v(), vec![2.0; 6 * 2 * 8])?;
 //!
-//! let engine = Engine::best_blocking()?; // a GPU if there is one, else the CPU; `println!("{engine}")` says which
-//! let output = engine.attend_blocking(&problem, &HostInputs::new(&q, &k, &v))?;
+//! let engine = Engine::best().wait()?; // a GPU if there is one, else the CPU; `println!("{engine}")` says which
+//! let output = engine.attend(&problem, &HostInputs::new(&q, &k, &v)).wait()?;
 //! assert!((output.out.row(0, 3, 1)[0] - 2.0).abs() < 1e-5);
 //! # Ok::<(), wattn::Error>(())
 //! ```
@@ -76,8 +76,8 @@
 //! let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
 //! let selection = SelectionProblem::new(shape, DType::F32, Hip::default()); // or `Preset::ThreeK`
 //! let inputs = HostInputs::new(&q, &k, &v);
-//! let engine = Engine::best_blocking()?;
-//! let sparse = engine.attend_sparse_blocking(&problem, &selection, &inputs, &SparseOptions::default())?;
+//! let engine = Engine::best().wait()?;
+//! let sparse = engine.attend_sparse(&problem, &selection, &inputs, &SparseOptions::default()).wait()?;
 //! println!("{}", sparse.path); // dense: so short a context is faster so
 //! # Ok::<(), wattn::Error>(())
 //! ```
@@ -102,17 +102,20 @@
 //! | [`AttentionPlan::new`], [`SelectionPlan::new`], [`MergePlan::new`] | shapes, limits | | | | |
 //! | [`Context::new`] | limits | | two small buffers | | |
 //! | [`Context::request`], [`Context::open`] | | with matrices, one small shader | two small buffers | with matrices, one workgroup | for the drivers, and that |
-//! | [`Context::check_matrices`] | | one small shader | buffers, for a moment | yes | future |
+//! | [`Context::check_matrices`] | | one small shader | buffers, for a moment | yes | [`Pending`] |
 //! | [`Attention::prepare`], [`Selection::prepare`], [`Merge::prepare`] | features | on a cache miss | | | |
 //! | [`Attention::bind_with`], [`Selection::bind_with`], [`Merge::bind`] | views, usages, sizes | | bind groups, small uniforms | | |
 //! | [`Attention::bind`], [`Selection::bind`] | the same | | and [`Workspace`]s | | |
 //! | [`BoundAttention::encode`], [`BoundSelection::encode_step`], [`BoundMerge::encode`] | | | | | |
 //! | [`Context::calibrate_blocking`], [`Context::measure_speed_blocking`] | | on a cache miss | buffers, for a moment | yes | thread |
 //! | [`Context::save_pipelines`] | | | | | for the disk |
-//! | [`Context::check_blocks`] | the lists | on a cache miss | a small buffer | yes | future |
-//! | [`Context::read`], [`Context::read_blocking`] | the view | | a staging buffer | a copy | future, thread |
-//! | [`Context::attend`], [`Engine::attend`], [`Engine::attend_sparse`] | all | on a cache miss | all | yes | future |
+//! | [`Context::check_blocks`] | the lists | on a cache miss | a small buffer | yes | [`Pending`] |
+//! | [`Context::read`] | the view | | a staging buffer | a copy | [`Pending`] |
+//! | [`Context::attend`], [`Context::select`], [`Engine::attend`], [`Engine::select`], [`Engine::attend_sparse`] | all | on a cache miss | all | yes | [`Pending`] |
 //! | [`cpu::attend`], [`cpu::select`], [`cpu::merge`] | all | | nothing | | thread |
+//!
+//! A [`Pending`] is awaited, or waited for on this thread; its work is under way. Engines without a GPU are done before they
+//! return it.
 //!
 //! # Rules
 //!
@@ -146,6 +149,7 @@ mod matrix_verdict;
 mod measure_speed;
 mod ops;
 mod parallel;
+mod pending;
 mod pipeline;
 mod pipeline_store;
 mod plan;
@@ -177,6 +181,7 @@ pub use ops::{
     BoundOperator, BoundSelection, Merge, MergeArgs, Operator, Pool, PoolArgs, Selection, SelectionArgs,
     SelectionMemory, TopK, TopKArgs, U32View, Workspace,
 };
+pub use pending::Pending;
 pub use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
 pub use plan::{

@@ -2,13 +2,11 @@
 
 use futures::channel::oneshot;
 
+use crate::pending::{Pending, poll_type};
 use crate::{Context, Element, Error, HostTensor, Layout, Result, TensorView};
 
 impl Context {
     /// Copies a tensor into host memory, contiguous in the order of its axes.
-    ///
-    /// Natively a map completes only while somebody polls the device, so the future polls it itself whenever it is
-    /// polled, and asks to be polled again: it needs no help and blocks no executor, but is busy until the GPU is done.
     ///
     /// # Errors
     /// [`Error::DType`], [`Error::OutOfBounds`], [`Error::Usage`] (`COPY_SRC` is needed), [`Error::Map`],
@@ -16,37 +14,25 @@ impl Context {
     ///
     /// # Cost
     /// Allocates a staging buffer, submits a copy, and waits for all work submitted before.
-    pub async fn read<T: Element>(&self, view: TensorView<'_>) -> Result<HostTensor<T>> {
-        let Some(mut download) = self.start_download::<T>(view)? else {
-            return Ok(HostTensor::zeros(view.layout.shape));
-        };
-        let device = self.device();
-        let mapped = futures::future::poll_fn(move |task| {
-            if let Err(error) = device.poll(wgpu::PollType::Poll) {
-                return core::task::Poll::Ready(Err(Error::from(error)));
-            }
-            let state = futures::FutureExt::poll_unpin(&mut download.mapped, task);
-            if state.is_pending() && cfg!(not(target_arch = "wasm32")) {
-                task.waker().wake_by_ref();
-            }
-            state.map(|result| Self::mapped(result).map(|()| core::mem::take(&mut download.staging)))
+    pub fn read<T: Element>(&self, view: TensorView<'_>) -> Pending<'static, Result<HostTensor<T>>> {
+        let download = self.start_download::<T>(view);
+        let (device, layout) = (self.device().clone(), view.layout);
+        Pending::new(async move {
+            let Some(mut download) = download? else { return Ok(HostTensor::zeros(layout.shape)) };
+            // Natively a map completes only while somebody polls the device.
+            let mapped = futures::future::poll_fn(move |task| {
+                if let Err(error) = device.poll(poll_type()) {
+                    return core::task::Poll::Ready(Err(Error::from(error)));
+                }
+                let state = futures::FutureExt::poll_unpin(&mut download.mapped, task);
+                if state.is_pending() && cfg!(not(target_arch = "wasm32")) {
+                    task.waker().wake_by_ref();
+                }
+                state.map(|result| Self::mapped(result).map(|()| core::mem::take(&mut download.staging)))
+            })
+            .await?;
+            gather(mapped, layout)
         })
-        .await?;
-        gather(mapped, view.layout)
-    }
-
-    /// [`Context::read`], waiting on this thread without spinning.
-    ///
-    /// # Errors
-    /// Those of [`Context::read`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn read_blocking<T: Element>(&self, view: TensorView<'_>) -> Result<HostTensor<T>> {
-        let Some(mut download) = self.start_download::<T>(view)? else {
-            return Ok(HostTensor::zeros(view.layout.shape));
-        };
-        self.device().poll(wgpu::PollType::wait_indefinitely())?;
-        Self::mapped(pollster::block_on(&mut download.mapped))?;
-        gather(download.staging, view.layout)
     }
 
     fn mapped(result: Result<Result<(), wgpu::BufferAsyncError>, oneshot::Canceled>) -> Result<()> {

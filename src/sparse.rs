@@ -1,13 +1,11 @@
 //! Selection and block-sparse attention as one call on host tensors, with the dense path where it is the faster one.
 
-#[cfg(feature = "cpu")]
-use crate::cpu;
 use crate::quality::captured_mass;
 #[cfg(feature = "cpu")]
 use crate::quality::{BlockRecall, block_recall};
 use crate::{
     AttentionOutput, AttentionProblem, Context, DeviceCaps, Element, Engine, Error, HostBlockLists, HostInputs,
-    HostTensor, Result, SelectionInputs, SelectionPlan, SelectionProblem,
+    HostTensor, Pending, Result, SelectionPlan, SelectionProblem,
 };
 
 /// Whether a measure of quality is computed. It costs as much as dense attention does.
@@ -199,47 +197,6 @@ fn agree(problem: &AttentionProblem, selection: &SelectionProblem) -> Result<()>
 }
 
 impl Engine {
-    /// Selects blocks of keys over tensors in host memory.
-    ///
-    /// # Errors
-    /// Those of [`Context::select`](crate::Context::select) or of [`cpu::select`].
-    ///
-    /// # Cost
-    /// That of [`Context::select`](crate::Context::select); on the CPU, the whole computation when the future is first
-    /// polled.
-    pub async fn select<T: Element>(
-        &self,
-        problem: &SelectionProblem,
-        inputs: &SelectionInputs<'_, T>,
-    ) -> Result<HostBlockLists> {
-        match self {
-            Self::Gpu(context) => {
-                context.select(problem, inputs, SelectionPlan::best_tier(problem, context.caps())).await
-            }
-            #[cfg(feature = "cpu")]
-            Self::Cpu { .. } => cpu::select(problem, inputs),
-        }
-    }
-
-    /// [`Engine::select`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Engine::select`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn select_blocking<T: Element>(
-        &self,
-        problem: &SelectionProblem,
-        inputs: &SelectionInputs<'_, T>,
-    ) -> Result<HostBlockLists> {
-        match self {
-            Self::Gpu(context) => {
-                context.select_blocking(problem, inputs, SelectionPlan::best_tier(problem, context.caps()))
-            }
-            #[cfg(feature = "cpu")]
-            Self::Cpu { .. } => cpu::select(problem, inputs),
-        }
-    }
-
     /// Selects blocks and attends to them; up to the crossover ([`SparseOptions::with_dense_below`]) it computes dense
     /// attention instead, and says so.
     ///
@@ -249,50 +206,41 @@ impl Engine {
     ///
     /// # Cost
     /// That of the calls that it makes. A measure of quality costs as much as dense attention.
-    pub async fn attend_sparse<T: Element>(
-        &self,
+    pub fn attend_sparse<'a, T: Element>(
+        &'a self,
         problem: &AttentionProblem,
         selection: &SelectionProblem,
-        inputs: &HostInputs<'_, T>,
+        inputs: &HostInputs<'a, T>,
         options: &SparseOptions,
-    ) -> Result<SparseOutput> {
-        let Planned { dense, sparse } =
-            Planned::new(problem, selection, inputs, options, self.context().map(Context::caps))?;
-        let Some((selection, attention)) = sparse else {
-            return Planned::dense_output(self.attend(&dense, inputs).await?, options);
-        };
-        let blocks = self.select(&selection, &inputs.for_selection()).await?;
-        let output = self.attend(&attention, &inputs.with_blocks(&blocks)).await?;
-        let dense = match options.captured_mass {
-            Report::Skip => None,
-            Report::Compute => Some(self.attend(&dense, inputs).await?),
-        };
-        Planned::sparse_output(&selection, inputs, options, (blocks, output), dense.as_ref())
+    ) -> Pending<'a, Result<SparseOutput>> {
+        let (inputs, options) = (*inputs, *options);
+        let planned = Planned::new(problem, selection, &inputs, &options, self.context().map(Context::caps));
+        // What comes first is under way when this returns.
+        let begun = planned.map(|Planned { dense, sparse }| match sparse {
+            None => (dense.clone(), Begun::Dense(self.attend(&dense, &inputs))),
+            Some((selection, attention)) => {
+                let lists = self.select(&selection, &inputs.for_selection());
+                (dense, Begun::Sparse { selection, attention, lists })
+            }
+        });
+        Pending::new(async move {
+            let (dense, begun) = begun?;
+            let (selection, attention, lists) = match begun {
+                Begun::Dense(output) => return Planned::dense_output(output.await?, &options),
+                Begun::Sparse { selection, attention, lists } => (selection, attention, lists.await?),
+            };
+            let output = self.attend(&attention, &inputs.with_blocks(&lists)).await?;
+            let dense = match options.captured_mass {
+                Report::Skip => None,
+                Report::Compute => Some(self.attend(&dense, &inputs).await?),
+            };
+            Planned::sparse_output(&selection, &inputs, &options, (lists, output), dense.as_ref())
+        })
     }
+}
 
-    /// [`Engine::attend_sparse`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Engine::attend_sparse`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn attend_sparse_blocking<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        selection: &SelectionProblem,
-        inputs: &HostInputs<'_, T>,
-        options: &SparseOptions,
-    ) -> Result<SparseOutput> {
-        let Planned { dense, sparse } =
-            Planned::new(problem, selection, inputs, options, self.context().map(Context::caps))?;
-        let Some((selection, attention)) = sparse else {
-            return Planned::dense_output(self.attend_blocking(&dense, inputs)?, options);
-        };
-        let blocks = self.select_blocking(&selection, &inputs.for_selection())?;
-        let output = self.attend_blocking(&attention, &inputs.with_blocks(&blocks))?;
-        let dense = match options.captured_mass {
-            Report::Skip => None,
-            Report::Compute => Some(self.attend_blocking(&dense, inputs)?),
-        };
-        Planned::sparse_output(&selection, inputs, options, (blocks, output), dense.as_ref())
-    }
+/// The first call of several.
+enum Begun {
+    Dense(Pending<'static, Result<AttentionOutput>>),
+    Sparse { selection: SelectionProblem, attention: AttentionProblem, lists: Pending<'static, Result<HostBlockLists>> },
 }

@@ -20,7 +20,7 @@ fn quickly(filter: &str) -> Options {
 /// A device of the test's own: it may be lost.
 fn open_again(ctx: &Context) -> Context {
     let name = ctx.device().adapter_info().name;
-    Context::request_blocking(&ContextOptions::default().with_adapter_name(name)).unwrap()
+    Context::request(&ContextOptions::default().with_adapter_name(name)).wait().unwrap()
 }
 
 fn finish(mut suite: Suite) -> Report {
@@ -64,7 +64,7 @@ fn assert_settled(report: &Report) {
 fn a_run_on_every_adapter() {
     for ctx in common::gpu::contexts() {
         let context = ctx.clone();
-        let open = move || Ok(Target::best(context.clone()));
+        let open = move || Ok(Target::Gpu(context.clone()));
         let report = finish(Suite::new(open, &quickly("sparse-decode/hip-2x1x4096x128")).unwrap());
         assert_eq!((report.schema, report.cases.len(), report.lost_devices), (SCHEMA, 1, 0));
         assert!(report.is_complete() && report.wrong().is_empty());
@@ -131,7 +131,7 @@ fn a_lost_device_is_opened_again_and_the_case_tried_once_more() {
         let open = move || {
             let context = open_again(&ctx);
             all.borrow_mut().push(context.clone());
-            Ok(Target::best(context))
+            Ok(Target::Gpu(context))
         };
         let mut suite = Suite::new(open, &quickly("decode/8x1x4096x128")).unwrap();
         opened.borrow().last().unwrap().device().destroy();
@@ -154,7 +154,7 @@ fn a_device_that_is_lost_twice_fails_the_case_and_not_the_run() {
             context.device().destroy();
         }
         all.borrow_mut().push(context.clone());
-        Ok(Target::best(context))
+        Ok(Target::Gpu(context))
     };
     let mut suite = Suite::new(open, &quickly("gqa/16-4x1x8192x128")).unwrap();
     opened.borrow()[0].device().destroy();
@@ -166,7 +166,7 @@ fn a_device_that_is_lost_twice_fails_the_case_and_not_the_run() {
 
     // Who goes on from that report gets the case that failed.
     let again = ctx.clone();
-    let open = move || Ok(Target::best(again.clone()));
+    let open = move || Ok(Target::Gpu(again.clone()));
     let suite = Suite::resume(open, &quickly("gqa/16-4x1x8192x128"), report).unwrap();
     assert_eq!(suite.num_pending(), 1);
     let report = finish(suite);

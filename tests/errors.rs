@@ -241,7 +241,7 @@ fn buffers_need_their_usages() {
     }
     let call = Call::new();
     let view = TensorView::new(&call.buffers[0], DType::F32, call.layouts[0]);
-    let error = call.ctx.read_blocking::<f32>(view).unwrap_err();
+    let error = call.ctx.read::<f32>(view).wait().unwrap_err();
     assert!(matches!(error, Error::Usage { missing: BufferUsages::COPY_SRC, .. }), "{error}");
     let error = Workspace::from_buffer(buffer(&call.ctx, 16, BufferUsages::COPY_DST)).unwrap_err();
     assert!(matches!(error, Error::Usage { tensor: "workspace", .. }), "{error}");
@@ -391,7 +391,7 @@ fn merges_check_their_views() {
 
 #[test]
 fn an_adapter_that_nobody_has_is_named() {
-    let error = Context::request_blocking(&ContextOptions::default().with_adapter_name("Voodoo 2")).unwrap_err();
+    let error = Context::request(&ContextOptions::default().with_adapter_name("Voodoo 2")).wait().unwrap_err();
     let Error::NoAdapter { wanted, found } = &error else { panic!("{error}") };
     assert_eq!(wanted.as_deref(), Some("Voodoo 2"));
     assert!(error.to_string().contains("Voodoo 2") && error.to_string().contains(found.as_str()));
@@ -402,11 +402,11 @@ fn an_adapter_that_nobody_has_is_named() {
 fn a_lost_device_is_an_error() {
     for ctx in common::gpu::contexts() {
         let name = ctx.device().adapter_info().name;
-        let own = Context::request_blocking(&ContextOptions::default().with_adapter_name(name)).unwrap();
+        let own = Context::request(&ContextOptions::default().with_adapter_name(name)).wait().unwrap();
         let case = common::Case::<f32>::random(shape(1, [3, 9], [1, 1]), Mask::Causal, 1);
-        own.attend_blocking(&case.problem(), &case.inputs()).unwrap();
+        own.attend(&case.problem(), &case.inputs()).wait().unwrap();
         own.device().destroy();
-        let error = own.attend_blocking(&case.problem(), &case.inputs()).unwrap_err();
+        let error = own.attend(&case.problem(), &case.inputs()).wait().unwrap_err();
         assert!(matches!(error, Error::DeviceLost { .. }), "{error}");
     }
 }

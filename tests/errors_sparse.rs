@@ -286,7 +286,7 @@ fn lists_come_exactly_where_the_problem_takes_them() {
         let error = bind(problem, blocks).unwrap_err();
         assert!(matches!(error, Error::Argument { argument: "blocks", .. }), "{error}");
     }
-    let error = ctx.check_blocks_blocking(&dense, view, None).unwrap_err();
+    let error = ctx.check_blocks(&dense, view, None).wait().unwrap_err();
     assert!(matches!(error, Error::Argument { argument: "selected_blocks", .. }), "{error}");
 }
 

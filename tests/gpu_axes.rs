@@ -55,7 +55,7 @@ fn listed_blocks_have_more_places_than_an_axis() {
         let problem = case.problem();
         let plan = AttentionPlan::with_tiling(&problem, caps, tier, tiny_tiling(caps, tier, 1)).unwrap();
         assert!(plan.dispatches()[0].workgroups[1] > 1, "{plan}");
-        let got = ctx.attend_with_tier_blocking(&problem, &case.case.inputs().with_blocks(&case.blocks), tier).unwrap();
+        let got = ctx.with_tier(tier).attend(&problem, &case.case.inputs().with_blocks(&case.blocks)).wait().unwrap();
         let wanted = cpu::attend(&problem, &case.case.inputs().with_blocks(&case.blocks)).unwrap();
         assert_close(got.out.data(), wanted.out.data(), &ctx.describe());
     }
@@ -70,7 +70,7 @@ fn selections_have_more_places_than_an_axis() {
             let case = SelectCase::<f32>::integers("many lists", problem, 8);
             let plan = SelectionPlan::new(&case.problem, ctx.caps()).unwrap();
             println!("{plan}");
-            let got = ctx.select_blocking(&case.problem, &case.inputs(), ctx.caps().best_tier()).unwrap();
+            let got = ctx.with_tier(ctx.caps().best_tier()).select(&case.problem, &case.inputs()).wait().unwrap();
             let wanted = cpu::select(&case.problem, &case.inputs()).unwrap();
             assert_lists_equal(&got, &wanted, &format!("{} {method:?}", ctx.describe()));
         }

@@ -78,7 +78,7 @@ fn run_laid_out<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>,
         let places = places(layout);
         let tensor = HostTensor::new(layout.shape, places.iter().map(|&at| all[at]).collect()).unwrap();
         // The view's own gather agrees.
-        assert_eq!(ctx.read_blocking::<f32>(TensorView::new(buffer, DType::F32, *layout)).unwrap(), tensor);
+        assert_eq!(ctx.read::<f32>(TensorView::new(buffer, DType::F32, *layout)).wait().unwrap(), tensor);
         places.iter().for_each(|&at| all[at] = GUARD);
         assert!(all.iter().all(|&x| x == GUARD), "written between its elements: {layout:?}");
         tensor

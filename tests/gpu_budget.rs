@@ -146,11 +146,11 @@ fn selections() {
         let tier = ctx.caps().best_tier();
         let whole = ctx.with_budget(DispatchBudget::UNLIMITED);
         for (index, case) in cases.iter().enumerate() {
-            let expected = whole.select_blocking(&case.problem, &case.inputs(), tier).unwrap();
+            let expected = whole.with_tier(tier).select(&case.problem, &case.inputs()).wait().unwrap();
             let cut = ctx.with_budget(DispatchBudget::new([1, 300_000][index % 2], 1));
             let plan = SelectionPlan::with_tier(&case.problem, cut.caps(), tier).unwrap();
             cut_grids += plan.dispatches().iter().filter(|dispatch| dispatch.stretches.len() > 1).count();
-            let got = cut.select_blocking(&case.problem, &case.inputs(), tier).unwrap();
+            let got = cut.with_tier(tier).select(&case.problem, &case.inputs()).wait().unwrap();
             assert_eq!(expected, got, "{} {} {plan}", ctx.describe(), case.name);
         }
     }
@@ -206,7 +206,7 @@ fn dispatches_may_be_submitted_apart() {
         }
         let (out, lse) = buffers.read::<f32>(&cut);
         assert_eq!(bits(&wattn::AttentionOutput::new(out, lse)), bits(&expected), "{plan}");
-        let at_once = Engine::from(cut.clone()).attend_blocking(&case.problem(), &case.inputs()).unwrap();
+        let at_once = Engine::from(cut.clone()).attend(&case.problem(), &case.inputs()).wait().unwrap();
         assert_eq!(bits(&at_once), bits(&expected), "{plan}");
     }
 }

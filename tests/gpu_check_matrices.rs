@@ -80,7 +80,7 @@ fn verdicts(folder: &Path) -> Vec<PathBuf> {
 
 fn attends(ctx: &Context) {
     let case = Case::<f16>::random(shape(1, [17, 33], [1, 2]), Mask::Causal, 3);
-    let got = ctx.attend_blocking(&case.problem(), &case.inputs()).unwrap();
+    let got = ctx.attend(&case.problem(), &case.inputs()).wait().unwrap();
     assert!(got.out.data().iter().all(|x| x.is_finite()));
 }
 
@@ -88,7 +88,7 @@ fn attends(ctx: &Context) {
 fn matrices_that_are_right_are_kept() {
     for ctx in contexts() {
         let begin = std::time::Instant::now();
-        let tried = ctx.check_matrices_blocking().unwrap();
+        let tried = ctx.check_matrices().wait().unwrap();
         println!("{}: tried in {:?}", ctx.describe(), begin.elapsed());
         assert_eq!(ctx.caps().matrix_fault, None, "{}", ctx.describe());
         assert_eq!(tried.caps(), ctx.caps(), "{}", ctx.describe());
@@ -108,7 +108,7 @@ fn every_mistake_takes_the_matrices_away() {
         // The context itself is as it was, and a right check gives matrices back.
         assert!(ctx.caps().matrix_edge().is_some());
         let faulty = check_with(ctx, shifted).unwrap();
-        assert_eq!(faulty.check_matrices_blocking().unwrap().caps(), ctx.caps());
+        assert_eq!(faulty.check_matrices().wait().unwrap().caps(), ctx.caps());
     }
 }
 
@@ -175,7 +175,7 @@ fn a_device_that_is_lost_is_opened_again() {
         attends(&opened);
         opened.save_pipelines().unwrap();
         assert!(verdicts(folder.path()).is_empty());
-        let own = Context::request_blocking(&options).unwrap();
+        let own = Context::request(&options).wait().unwrap();
         assert!(matches!(check_with(&own, lose), Err(Error::DeviceLost { .. })));
     }
 }
@@ -217,7 +217,7 @@ fn verdicts_are_kept() {
         std::fs::write(&files[0], &written).unwrap();
         let (opened, kept) = fault(honest);
         assert!(kept.is_some());
-        let tried = opened.check_matrices_blocking().unwrap();
+        let tried = opened.check_matrices().wait().unwrap();
         assert_eq!(tried.caps().matrix_fault, None);
         tried.save_pipelines().unwrap();
         assert_eq!(fault(shifted).1, None);
@@ -235,7 +235,7 @@ fn verdicts_are_kept() {
 fn a_device_of_ones_own_is_tried_when_asked() {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
     for adapter in pollster::block_on(wattn::adapters(&instance)) {
-        let Ok(ours) = Context::open_blocking(&adapter, &ContextOptions::default()) else {
+        let Ok(ours) = Context::open(&adapter, &ContextOptions::default()).wait() else {
             println!("passed over {}", wattn::describe_adapter(&adapter.get_info()));
             continue;
         };

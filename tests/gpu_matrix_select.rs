@@ -136,7 +136,7 @@ fn floats_are_chosen_as_rounding_allows() {
         let cases: Vec<SelectCase<f16>> = float_cases::<f16>().into_iter().filter(is_hip).collect();
         assert!(!cases.is_empty());
         let select = |problem: &SelectionProblem, inputs: &SelectionInputs<'_, f16>| {
-            ctx.select_blocking(problem, inputs, Tier::Matrix)
+            ctx.with_tier(Tier::Matrix).select(problem, inputs).wait()
         };
         certify_all(&select, &cases, &ctx.describe());
     }

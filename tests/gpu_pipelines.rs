@@ -7,7 +7,7 @@ use common::{Case, shape};
 use wattn::{Context, ContextOptions, Mask, PipelineCacheState};
 
 fn open(name: &str, folder: &std::path::Path) -> Context {
-    Context::request_blocking(&ContextOptions::default().with_adapter_name(name).with_pipeline_cache(folder)).unwrap()
+    Context::request(&ContextOptions::default().with_adapter_name(name).with_pipeline_cache(folder)).wait().unwrap()
 }
 
 /// The files of pipelines in a folder, which need not be there. What trying matrices gave lies beside them.
@@ -27,8 +27,8 @@ fn a_second_start_loads_what_the_first_compiled() {
         let folder = tempfile::tempdir().unwrap();
         // A folder that is not there yet.
         let cache = folder.path().join("wattn");
-        let expected = bits(&ctx.attend_blocking(&case.problem(), &case.inputs()).unwrap());
-        let attend = |ctx: &Context| bits(&ctx.attend_blocking(&case.problem(), &case.inputs()).unwrap());
+        let expected = bits(&ctx.attend(&case.problem(), &case.inputs()).wait().unwrap());
+        let attend = |ctx: &Context| bits(&ctx.attend(&case.problem(), &case.inputs()).wait().unwrap());
 
         let first = open(&name, &cache);
         if first.pipeline_cache_state() == PipelineCacheState::Unsupported {

@@ -73,8 +73,9 @@ fn plan_of<T: Element>(ctx: &Context, tier: Tier, case: &SelectCase<T>) -> Selec
 #[test]
 fn the_golden_vectors() {
     everywhere::<f32>(|ctx, tier| {
-        let select =
-            |problem: &SelectionProblem, inputs: &SelectionInputs<'_>| ctx.select_blocking(problem, inputs, tier);
+        let select = |problem: &SelectionProblem, inputs: &SelectionInputs<'_>| {
+            ctx.with_tier(tier).select(problem, inputs).wait()
+        };
         golden::check_selector(&select, &format!("{} {tier}", ctx.describe()));
     });
 }
@@ -298,8 +299,9 @@ fn float_cases_within_rounding() {
     let cases = float_cases::<f32>();
     for ctx in contexts() {
         let tier = ctx.caps().best_tier();
-        let select =
-            |problem: &SelectionProblem, inputs: &SelectionInputs<'_>| ctx.select_blocking(problem, inputs, tier);
+        let select = |problem: &SelectionProblem, inputs: &SelectionInputs<'_>| {
+            ctx.with_tier(tier).select(problem, inputs).wait()
+        };
         let certified = certify_all(&select, &cases, &format!("{} {tier}", ctx.describe()));
         println!("{} {tier}: {certified:?}", ctx.describe());
     }
@@ -343,7 +345,7 @@ fn the_same_lists_on_every_run() {
     for ctx in contexts() {
         let tier = ctx.caps().best_tier();
         for case in float_cases::<f32>().iter().take(8) {
-            let select = |ctx: &Context| ctx.select_blocking(&case.problem, &case.inputs(), tier).unwrap();
+            let select = |ctx: &Context| ctx.with_tier(tier).select(&case.problem, &case.inputs()).wait().unwrap();
             let expected = select(ctx);
             assert_eq!(select(ctx), expected, "{} {}", ctx.describe(), case.name);
             assert_eq!(select(&ctx.with_checked_shaders().unwrap()), expected, "{} {}", ctx.describe(), case.name);

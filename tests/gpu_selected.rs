@@ -78,9 +78,11 @@ fn the_golden_vectors() {
     for ctx in contexts() {
         for tier in tiers(ctx.caps(), &[DType::F32]) {
             for golden in golden::all().iter().filter(|golden| !golden.rows.is_empty()) {
-                let blocks = ctx.select_blocking(&golden.problem, &golden.selection_inputs(), tier).unwrap();
+                let blocks = ctx.with_tier(tier).select(&golden.problem, &golden.selection_inputs()).wait().unwrap();
                 let got = ctx
-                    .attend_with_tier_blocking(&golden.attention(), &golden.inputs().with_blocks(&blocks), tier)
+                    .with_tier(tier)
+                    .attend(&golden.attention(), &golden.inputs().with_blocks(&blocks))
+                    .wait()
                     .unwrap();
                 for row in &golden.rows {
                     let what = format!("{} {tier} {} head {}", ctx.describe(), golden.name, row.q_head);
@@ -163,7 +165,7 @@ fn keeping_everything_is_dense_attention() {
         for ctx in contexts() {
             for tier in tiers(ctx.caps(), &[DType::F32]) {
                 let problem = case.problem().with_blocks(selection);
-                let got = ctx.attend_with_tier_blocking(&problem, &case.inputs().with_blocks(&blocks), tier).unwrap();
+                let got = ctx.with_tier(tier).attend(&problem, &case.inputs().with_blocks(&blocks)).wait().unwrap();
                 let what = format!("{} {tier} {granularity}", ctx.describe());
                 // No tile is smaller.
                 case.check_with(&got, Exp::Gpu(16), &what);
@@ -206,7 +208,7 @@ fn broken_lists_are_found_on_the_device() {
                     U32View::new(&counts, 0, lists.into()),
                 );
                 let on_gpu = on_gpu.as_ref().map(|lens| U32View::new(lens, 0, 2));
-                let got = ctx.check_blocks_blocking(&problem, view, on_gpu);
+                let got = ctx.check_blocks(&problem, view, on_gpu).wait();
                 let text = |result: &Result<(), Error>| result.as_ref().err().map(ToString::to_string);
                 assert_eq!(text(&got), text(&expected), "{what}");
             }

@@ -152,7 +152,7 @@ fn the_one_call() {
         for dense_below in [0, 290, 299, 300] {
             let options = options.with_dense_below(dense_below);
             let run = |engine: &Engine| {
-                engine.attend_sparse_blocking(&case.problem(), &selection, &case.inputs(), &options).unwrap()
+                engine.attend_sparse(&case.problem(), &selection, &case.inputs(), &options).wait().unwrap()
             };
             let (got, expected) = (run(&engine), run(&Engine::cpu()));
             assert_eq!(
@@ -164,7 +164,7 @@ fn the_one_call() {
             for (mass, expected) in mass.data().iter().zip(expected.data()) {
                 assert!((mass - expected).abs() < 1e-5 && *mass <= 1.0 + 1e-5, "{name}: {mass} {expected}");
             }
-            let dense = engine.attend_blocking(&case.problem(), &case.inputs()).unwrap();
+            let dense = engine.attend(&case.problem(), &case.inputs()).wait().unwrap();
             match got.blocks {
                 None => assert_eq!(got.output, dense, "{name}"),
                 Some(blocks) => {
@@ -194,10 +194,10 @@ fn the_one_call_follows_the_speed_of_its_device() {
             assert_eq!(crossover >= 2500, expected == AttentionPath::Dense, "{crossover}");
             let engine = Engine::Gpu(ctx);
             let options = SparseOptions::default();
-            let got = engine.attend_sparse_blocking(&case.problem(), &selection, &case.inputs(), &options).unwrap();
+            let got = engine.attend_sparse(&case.problem(), &selection, &case.inputs(), &options).wait().unwrap();
             assert_eq!(got.path, expected, "{crossover}");
             let options = options.with_dense_below(crossover);
-            let same = engine.attend_sparse_blocking(&case.problem(), &selection, &case.inputs(), &options).unwrap();
+            let same = engine.attend_sparse(&case.problem(), &selection, &case.inputs(), &options).wait().unwrap();
             assert_eq!(got.output, same.output);
         }
     }

@@ -75,7 +75,7 @@ fn what_wins_is_right_and_is_taken() {
         let [q, k, v] = [random::<f32>(SHAPE.q(), 1), random(SHAPE.k(), 2), random(SHAPE.v(), 3)];
         let inputs = HostInputs::new(&q, &k, &v);
         let [problem, ..] = problems();
-        let got = with.attend_blocking(&problem, &inputs).unwrap();
+        let got = with.attend(&problem, &inputs).wait().unwrap();
         let expected = cpu::oracle::attend(&problem, &inputs).unwrap();
         for (got, expected) in got.out.data().iter().zip(expected.out.data()) {
             // Ten times the error that is seen at 150 keys; the exact bound is tested elsewhere.

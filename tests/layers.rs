@@ -11,6 +11,8 @@ const STAGES: &[&str] = &[
     "error",
     "kept_file",
     "setters",
+    "pending",
+    "parallel",
     "tensor",
     "problem",
     "caps",

@@ -19,9 +19,9 @@ pub fn targets() -> Vec<(String, Target)> {
     names.dedup();
     let open = |name: &String| {
         let context =
-            Context::request_blocking(&ContextOptions::default().with_adapter_name(name)).expect("it was there");
+            Context::request(&ContextOptions::default().with_adapter_name(name)).wait().expect("it was there");
         println!("{}", context.describe());
-        (short_name(name), Target::best(context))
+        (short_name(name), Target::Gpu(context))
     };
     [("cpu".to_owned(), Target::Cpu)].into_iter().chain(names.iter().map(open)).collect()
 }
@@ -41,7 +41,7 @@ pub fn cases_of(series: &[Series]) -> Vec<Case> {
 pub fn runner(target: &Target, case: &Case) -> Runner {
     let case = match target {
         Target::Cpu => case.clone(),
-        Target::Gpu { context, .. } => case.fitted(context.caps()),
+        Target::Gpu(context) => case.fitted(context.caps()),
     };
     Runner::new(target, &case).unwrap_or_else(|error| panic!("{}: {error}", case.id()))
 }

@@ -22,7 +22,7 @@ fn main() -> LmResult<()> {
     let text = args.next().unwrap_or_else(|| "# Ownership\n\nOwnership is a set of rules that".to_owned());
 
     let model = Arc::new(Model::open(&folder)?);
-    let engine = Engine::best_blocking()?;
+    let engine = Engine::best().wait()?;
     println!("{engine}");
     let prompt = model.tokenizer().encode_prompt(&text)?;
     let capacity = (prompt.len() + TOKENS) as u32;

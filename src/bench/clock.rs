@@ -244,7 +244,7 @@ impl Timestamps {
     }
 
     fn seconds(&self, ctx: &Context) -> Result<f64> {
-        let words = ctx.read_u32_blocking(&self.resolved)?;
+        let words = ctx.read_u32(&self.resolved).wait()?;
         let tick = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
         // A clock that runs backwards gives 0, which `Timing` takes for what it is.
         Ok(tick(2).saturating_sub(tick(0)) as f64 * self.seconds_per_tick)

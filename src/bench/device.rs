@@ -101,11 +101,11 @@ impl Outputs {
     pub(crate) fn read(&self, ctx: &Context) -> Result<AttentionOutput> {
         let view = TensorView::new(&self.out, self.dtype, seq_major(self.shape.out()));
         let out = match self.dtype {
-            DType::F32 => ctx.read_blocking::<f32>(view)?,
-            DType::F16 => widened(&ctx.read_blocking::<half::f16>(view)?)?,
-            DType::BF16 => widened(&ctx.read_blocking::<half::bf16>(view)?)?,
+            DType::F32 => ctx.read::<f32>(view).wait()?,
+            DType::F16 => widened(&ctx.read::<half::f16>(view).wait()?)?,
+            DType::BF16 => widened(&ctx.read::<half::bf16>(view).wait()?)?,
         };
-        let lse = ctx.read_blocking::<f32>(TensorView::new(&self.lse, DType::F32, seq_major(self.shape.lse())))?;
+        let lse = ctx.read::<f32>(TensorView::new(&self.lse, DType::F32, seq_major(self.shape.lse()))).wait()?;
         Ok(AttentionOutput { out, lse })
     }
 }

@@ -10,7 +10,7 @@ use super::{Case, Part, Rotation};
 use crate::ops::BlockListBuffers;
 use crate::{
     Attention, AttentionOutput, AttentionPlan, AttentionProblem, BlockListsView, BoundAttention, BoundSelection,
-    Context, Error, HostBlockLists, Result, Selection, SelectionArgs, SelectionPlan, SelectionProblem, Tier,
+    Context, Error, HostBlockLists, Result, Selection, SelectionArgs, SelectionPlan, SelectionProblem,
 };
 
 /// Times that encoding is measured, of which the middle one is taken.
@@ -48,27 +48,22 @@ struct Attending {
 }
 
 impl GpuRun {
-    pub(super) fn new(clock: &Clock, tier: Option<Tier>, case: &Case, tensors: &Tensors) -> Result<Self> {
-        Self::with_inputs(clock, tier, case, |ctx| {
+    pub(super) fn new(clock: &Clock, case: &Case, tensors: &Tensors) -> Result<Self> {
+        Self::with_inputs(clock, case, |ctx| {
             let first = Uploaded::new(ctx, *case.problem().shape(), case.problem().dtype(), tensors)?;
             Rotating::new(ctx, first)
         })
     }
 
-    fn with_inputs(
-        clock: &Clock,
-        tier: Option<Tier>,
-        case: &Case,
-        inputs: impl FnOnce(&Context) -> Result<Rotating>,
-    ) -> Result<Self> {
+    fn with_inputs(clock: &Clock, case: &Case, inputs: impl FnOnce(&Context) -> Result<Rotating>) -> Result<Self> {
         let ctx = clock.context();
         // Plans first: a problem that does not fit the device must not reach its memory.
-        let plan = attention_plan(ctx, tier, case.problem())?;
+        let plan = attention_plan(ctx, case.problem())?;
         let inputs = inputs(ctx)?;
         let sparse = case.selection().zip(case.sparse_problem()).map(|(selection, problem)| {
-            let tier_of_selection = tier.unwrap_or_else(|| SelectionPlan::best_tier(selection, ctx.caps()));
-            let selection = SelectionPlan::with_tier(selection, ctx.caps(), tier_of_selection)?;
-            Sparse::new(ctx, selection, attention_plan(ctx, tier, &problem)?, &inputs)
+            let tier = SelectionPlan::best_tier(selection, ctx.caps());
+            let selection = SelectionPlan::with_tier(selection, ctx.caps(), tier)?;
+            Sparse::new(ctx, selection, attention_plan(ctx, &problem)?, &inputs)
         });
         let (dense, sparse) = (Attending::new(ctx, plan, &inputs, None)?, sparse.transpose()?);
         Ok(Self { clock: clock.clone(), cycle: case.cycle(), dense, sparse, inputs, calls: 0, primed: false })
@@ -123,7 +118,7 @@ impl Run for GpuRun {
     }
 
     fn blocks(&mut self) -> Result<HostBlockLists> {
-        self.sparse()?.lists.read_blocking(self.clock.context())
+        self.sparse()?.lists.read(self.clock.context()).wait()
     }
 
     fn plan(&self, part: Part) -> Result<PartPlan> {
@@ -215,9 +210,8 @@ impl Attending {
     }
 }
 
-fn attention_plan(ctx: &Context, tier: Option<Tier>, problem: &AttentionProblem) -> Result<AttentionPlan> {
-    let tier = tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, ctx.caps()));
-    AttentionPlan::with_tier(problem, ctx.caps(), tier)
+fn attention_plan(ctx: &Context, problem: &AttentionProblem) -> Result<AttentionPlan> {
+    AttentionPlan::with_tier(problem, ctx.caps(), AttentionPlan::best_tier(problem, ctx.caps()))
 }
 
 #[cfg(test)]
@@ -231,7 +225,7 @@ mod tests {
     #[test]
     fn calls_take_sets_in_turns_and_each_is_right() {
         let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
-        let ctx = Context::request_blocking(&options).expect("a GPU adapter, a software one will do");
+        let ctx = Context::request(&options).wait().expect("a GPU adapter, a software one will do");
         let clock = Clock::new(&ctx, Stamps::Leave).unwrap();
         // Of whose stages each set keeps something from step to step.
         let case = Case::sparse(Series::SparseDecode, "x", [2, 1, 1, 2048], Preset::Debug);
@@ -241,7 +235,7 @@ mod tests {
             let first = Uploaded::new(ctx, shape, DType::F32, &tensors)?;
             Rotating::with_sets(ctx, first, 3)
         };
-        let mut run = GpuRun::with_inputs(&clock, None, &case, make).unwrap();
+        let mut run = GpuRun::with_inputs(&clock, &case, make).unwrap();
         let of_one = u64::from(shape.num_kv_heads) * 2048 * 128 * 4 * 2 + 2 * 128 * 4;
         assert_eq!(run.rotation(), Rotation { sets: 3, bytes: 3 * of_one });
         let [first, second, third] = run.inputs.sets() else { panic!("three sets") };

@@ -179,7 +179,7 @@ mod tests {
 
     fn context() -> Context {
         let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
-        Context::request_blocking(&options).expect("a GPU adapter, a software one will do")
+        Context::request(&options).wait().expect("a GPU adapter, a software one will do")
     }
 
     impl KeepWarm {

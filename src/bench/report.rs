@@ -93,7 +93,7 @@ impl Machine {
     #[must_use]
     pub fn of(target: &Target) -> Self {
         let (threads, processor) = (rayon::current_num_threads(), processor::name());
-        let Target::Gpu { context, tier } = target else {
+        let Target::Gpu(context) = target else {
             let [adapter, backend, kind] = ["CPU", "cpu", "CPU path"].map(str::to_owned);
             let (driver, tier, caps) = (std::env::consts::ARCH.to_owned(), None, None);
             return Self { adapter, backend, kind, driver, tier, software: false, processor, threads, caps };
@@ -104,7 +104,7 @@ impl Machine {
             backend: info.backend.to_string(),
             kind: format!("{:?}", info.device_type),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-            tier: tier.map(|tier| tier.to_string()),
+            tier: caps.tier().map(|tier| tier.to_string()),
             software: caps.software,
             processor,
             threads,

@@ -14,36 +14,16 @@ use crate::{AttentionPlan, AttentionProblem, Context, DType, HostBlockLists, Res
 pub enum Target {
     /// The CPU path.
     Cpu,
-    /// A device.
-    Gpu {
-        /// The device.
-        context: Context,
-        /// The tier that its kernels are forced to; `None`: for each problem the best.
-        tier: Option<Tier>,
-    },
+    /// A device; [`Context::with_tier`] holds its kernels to a tier.
+    Gpu(Context),
 }
 
 impl Target {
-    /// A device with the best tier for each problem.
-    #[must_use]
-    pub const fn best(context: Context) -> Self {
-        Self::Gpu { context, tier: None }
-    }
-
-    const fn forced_tier(&self) -> Option<Tier> {
-        match self {
-            Self::Cpu => None,
-            Self::Gpu { tier, .. } => *tier,
-        }
-    }
-
     /// The tier of attention; none on the CPU.
     pub(super) fn attention_tier(&self, problem: &AttentionProblem) -> Option<Tier> {
         match self {
             Self::Cpu => None,
-            Self::Gpu { context, tier } => {
-                Some(tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, context.caps())))
-            }
+            Self::Gpu(context) => Some(AttentionPlan::best_tier(problem, context.caps())),
         }
     }
 }
@@ -80,18 +60,18 @@ impl Runner {
     pub fn new(target: &Target, case: &Case) -> Result<Self> {
         let clock = match target {
             Target::Cpu => None,
-            Target::Gpu { context, .. } => Some(Clock::new(context, Stamps::Take)?),
+            Target::Gpu(context) => Some(Clock::new(context, Stamps::Take)?),
         };
-        Self::with_clock(target, case, clock.as_ref())
+        Self::with_clock(case, clock.as_ref())
     }
 
     /// The clock is one of the target's device; none on the CPU.
-    pub(super) fn with_clock(target: &Target, case: &Case, clock: Option<&Clock>) -> Result<Self> {
+    pub(super) fn with_clock(case: &Case, clock: Option<&Clock>) -> Result<Self> {
         let shape = case.problem().shape();
         case.problem().validate()?;
         let tensors = Tensors::random([shape.q(), shape.k(), shape.v()]);
         let run: Box<dyn Run> = match (clock, case.problem().dtype()) {
-            (Some(clock), _) => Box::new(GpuRun::new(clock, target.forced_tier(), case, &tensors)?),
+            (Some(clock), _) => Box::new(GpuRun::new(clock, case, &tensors)?),
             (None, DType::F32) => Box::new(CpuRun::new(case, tensors.narrowed::<f32>())),
             (None, DType::F16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::f16>())),
             (None, DType::BF16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::bf16>())),

@@ -242,7 +242,7 @@ impl Suite {
     fn run_case(&mut self, case: &Case) -> Result<CaseResult> {
         let fitted = match &self.target {
             Target::Cpu => case.clone(),
-            Target::Gpu { context, .. } => case.fitted(context.caps()),
+            Target::Gpu(context) => case.fitted(context.caps()),
         };
         let mut result = CaseResult::new(case, &fitted);
         let too_long: Vec<Option<Outcome>> = fitted.parts().iter().map(|&part| self.too_long(&fitted, part)).collect();
@@ -252,7 +252,7 @@ impl Suite {
             }
             return Ok(result);
         }
-        let mut runner = match Runner::with_clock(&self.target, &fitted, self.clock.as_ref()) {
+        let mut runner = match Runner::with_clock(&fitted, self.clock.as_ref()) {
             Ok(runner) => runner,
             Err(error) => return Ok(without_results(case, &fitted, &refused(error)?)),
         };
@@ -366,7 +366,7 @@ impl core::fmt::Debug for Suite {
 fn timing(target: &Target) -> BenchResult<(Option<Clock>, Timing)> {
     let (stamps, note) = match target {
         Target::Cpu => (Stamps::Leave, "on the CPU nothing is encoded".to_owned()),
-        Target::Gpu { context, .. } => ceilings::stamps_for(context)?,
+        Target::Gpu(context) => ceilings::stamps_for(context)?,
     };
     let method = match stamps {
         Stamps::Take => TimingMethod::Timestamps,
@@ -379,7 +379,7 @@ fn timing(target: &Target) -> BenchResult<(Option<Clock>, Timing)> {
 fn clock(target: &Target, stamps: Stamps) -> Result<Option<Clock>> {
     match target {
         Target::Cpu => Ok(None),
-        Target::Gpu { context, .. } => Ok(Some(Clock::new(context, stamps)?.kept_warm()?)),
+        Target::Gpu(context) => Ok(Some(Clock::new(context, stamps)?.kept_warm()?)),
     }
 }
 

@@ -35,7 +35,7 @@ impl WarmUp {
     #[must_use]
     pub fn of(target: &Target) -> Self {
         match target {
-            Target::Gpu { context, .. } if !context.caps().software => Self::HARDWARE,
+            Target::Gpu(context) if !context.caps().software => Self::HARDWARE,
             _ => Self::PROCESSOR,
         }
     }

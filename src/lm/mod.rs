@@ -10,7 +10,7 @@
 //!
 //! let model = Arc::new(Model::open(Path::new("Qwen3-0.6B"))?);
 //! let options = SessionOptions::new(model.config(), 32768).with_attention(&LayerAttention::select(Hip::decode()), 3);
-//! let mut session = Session::new(&model, &Engine::best_blocking()?, &options)?;
+//! let mut session = Session::new(&model, &Engine::best().wait()?, &options)?;
 //! let prompt = model.tokenizer().encode_prompt("Once upon a time")?;
 //! session.read(&prompt)?;
 //! let mut stream = TextStream::after(model.tokenizer(), &prompt)?;
@@ -35,6 +35,7 @@ mod model;
 mod options;
 mod problems;
 mod rope;
+mod runner;
 mod session;
 mod stream;
 mod tokenizer;
@@ -48,7 +49,8 @@ pub use matrix::{Elements, Matrix};
 pub use model::Model;
 pub use options::{ChunkLists, LayerAttention, ListSource, Sampling, SessionOptions};
 pub use rope::{Rope, RopeScaling};
-pub use session::{Session, Stop};
+pub use runner::Stop;
+pub use session::Session;
 pub use stream::TextStream;
 pub use tokenizer::TextTokenizer;
 

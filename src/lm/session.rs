@@ -2,45 +2,23 @@
 
 use core::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::cpu::{CpuRunner, sample_token};
+use super::cpu::CpuRunner;
 use super::error::{LmError, LmResult};
 use super::gpu::GpuRunner;
 use super::model::Model;
 use super::options::{ChunkLists, Sampling, SessionOptions};
+use super::runner::{OnCpu, Runner, Stop};
 use crate::Engine;
 use crate::quality::MassReport;
-
-#[derive(Debug)]
-enum Runner {
-    Gpu(Box<GpuRunner>),
-    Cpu {
-        runner: Box<CpuRunner>,
-        /// Of the last token.
-        logits: Vec<f32>,
-    },
-}
-
-/// Why [`Session::generate`] came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// All tokens that were asked for are there.
-    Count,
-    /// The model ended the text.
-    EndOfText,
-    /// The caller had enough.
-    Caller,
-    /// The text is as long as [`SessionOptions::with_text_len`] lets it be.
-    TextLength,
-}
 
 /// A model with its cache of keys and values: it reads tokens, tells how likely they were, and writes on.
 #[derive(Debug)]
 pub struct Session {
     model: Arc<Model>,
     options: SessionOptions,
-    runner: Runner,
+    runner: Box<dyn Runner>,
     tokens: Vec<u32>,
     /// The logits at hand are those of another token than the last.
     stale: bool,
@@ -61,9 +39,15 @@ impl Session {
         if let Some(ctx) = engine.context() {
             options.chunk = options.chunk.min(GpuRunner::most_tokens(ctx.caps(), model.config()));
         }
-        let runner = match engine.context() {
-            Some(ctx) => Runner::Gpu(Box::new(GpuRunner::new(ctx, model, &options)?)),
-            None => Runner::Cpu { runner: Box::new(CpuRunner::new(model, &options)?), logits: Vec::new() },
+        let runner: Box<dyn Runner> = match engine {
+            Engine::Gpu(ctx) => Box::new(GpuRunner::new(ctx, model, &options)?),
+            Engine::Cpu { .. } => {
+                Box::new(OnCpu::new(CpuRunner::new(model, &options)?, model.config().vocab_size as usize))
+            }
+            Engine::Oracle => {
+                let rule = "must be a GPU or the CPU: models have no oracle";
+                return Err(LmError::Option { option: "engine", value: engine.to_string(), rule });
+            }
         };
         Ok(Self { model: Arc::clone(model), options, runner, tokens: Vec::new(), stale: false })
     }
@@ -85,14 +69,7 @@ impl Session {
         if len < self.tokens.len() {
             self.tokens.truncate(len);
             self.stale = true;
-            self.restart();
-        }
-    }
-
-    fn restart(&mut self) {
-        match &mut self.runner {
-            Runner::Gpu(runner) => runner.restart(),
-            Runner::Cpu { runner, .. } => runner.restart(),
+            self.runner.restart();
         }
     }
 
@@ -130,18 +107,13 @@ impl Session {
     /// Those of [`Session::read`].
     pub fn read_with(&mut self, tokens: &[u32], mut progress: impl FnMut(usize)) -> LmResult<()> {
         self.check(tokens)?;
-        self.restart();
+        self.runner.restart();
         let mut done = 0;
         for chunk in tokens.chunks(self.options.chunk as usize) {
             let at = self.tokens.len() as u32; // within the capacity
-            match &mut self.runner {
-                Runner::Gpu(runner) => {
-                    runner.read(chunk, at)?;
-                    if tokens.len() > chunk.len() {
-                        runner.finish()?;
-                    }
-                }
-                Runner::Cpu { runner, logits } => *logits = runner.forward(chunk, at, false)?,
+            self.runner.read(chunk, at)?;
+            if tokens.len() > chunk.len() {
+                self.runner.finish()?;
             }
             self.tokens.extend_from_slice(chunk);
             self.stale = false;
@@ -160,10 +132,7 @@ impl Session {
     /// Reads them back and waits.
     pub fn logits(&mut self) -> LmResult<Vec<f32>> {
         self.refresh()?;
-        match &self.runner {
-            Runner::Gpu(runner) => runner.logits(),
-            Runner::Cpu { logits, .. } => Ok(logits.clone()),
-        }
+        self.runner.logits()
     }
 
     /// Makes sure that the logits at hand are those of the last token.
@@ -194,23 +163,13 @@ impl Session {
 
     fn read_rows(&mut self, tokens: &[u32], mut row: impl FnMut(usize, &[f32])) -> LmResult<()> {
         self.check(tokens)?;
-        self.restart();
+        self.runner.restart();
         let vocab_size = self.model.config().vocab_size as usize;
-        let piece = match &self.runner {
-            Runner::Gpu(runner) => runner.most_logits(),
-            Runner::Cpu { .. } => self.options.chunk,
-        };
+        let piece = self.runner.most_logits().unwrap_or(self.options.chunk);
         let mut done = 0;
         for chunk in tokens.chunks(piece as usize) {
             let at = self.tokens.len() as u32; // within the capacity
-            let rows = match &mut self.runner {
-                Runner::Gpu(runner) => runner.read_all(chunk, at)?,
-                Runner::Cpu { runner, logits } => {
-                    let rows = runner.forward(chunk, at, true)?;
-                    *logits = rows[rows.len() - vocab_size..].to_vec();
-                    rows
-                }
-            };
+            let rows = self.runner.read_all(chunk, at)?;
             self.tokens.extend_from_slice(chunk);
             self.stale = false;
             rows.chunks_exact(vocab_size).enumerate().for_each(|(index, logits)| row(done + index, logits));
@@ -255,56 +214,30 @@ impl Session {
         let (count, full) = if count > room { (room, Stop::TextLength) } else { (count, Stop::Count) };
         self.check_room(count)?;
         self.refresh()?;
-        self.restart();
+        self.runner.restart();
         let ends = self.model.config().eos_tokens.clone();
-        let mut take = |tokens: &mut Vec<u32>, token: u32| {
+        let begin = self.tokens.len() as u32; // within the capacity
+        let tokens = &mut self.tokens;
+        let mut take = |token: u32| {
             if ends.contains(&token) {
                 return Some(Stop::EndOfText);
             }
             tokens.push(token);
             told(token).is_break().then_some(Stop::Caller)
         };
-        let begin = self.tokens.len() as u32; // within the capacity
-        match &mut self.runner {
-            Runner::Cpu { runner, logits } => {
-                for _ in 0..count {
-                    let token = sample_token(logits, sampling, self.tokens.len() as u32);
-                    if let Some(stop) = take(&mut self.tokens, token) {
-                        self.stale = self.tokens.last() == Some(&token);
-                        return Ok(stop);
-                    }
-                    *logits = runner.forward(&[token], self.tokens.len() as u32 - 1, false)?;
-                }
+        Ok(match self.runner.generate(sampling, begin, count, &mut take)? {
+            Some(stopped) => {
+                self.stale = stopped.stale;
+                stopped.stop
             }
-            Runner::Gpu(runner) => {
-                runner.begin(sampling, begin)?;
-                let mut pending = std::collections::VecDeque::new();
-                let mut submitted = 0;
-                while submitted < count || !pending.is_empty() {
-                    while submitted < count && pending.len() < 2 {
-                        pending.push_back(runner.next(begin + submitted as u32)?);
-                        submitted += 1;
-                    }
-                    let Some(next) = pending.pop_front() else { break };
-                    let token = runner.wait(next)?;
-                    if let Some(stop) = take(&mut self.tokens, token) {
-                        // What was submitted ahead has moved the state on.
-                        self.stale = true;
-                        return Ok(stop);
-                    }
-                }
-            }
-        }
-        Ok(full)
+            None => full,
+        })
     }
 
     /// Time that attention took so far, selection included; `None` on a GPU, where [`Session::time`] tells.
     #[must_use]
     pub fn attention_time(&self) -> Option<Duration> {
-        match &self.runner {
-            Runner::Cpu { runner, .. } => Some(runner.attention_time),
-            Runner::Gpu(_) => None,
-        }
+        self.runner.attention_time()
     }
 
     /// Times a forward pass of so many tokens at the end of what was read, and how much of it attention takes, selection
@@ -323,26 +256,8 @@ impl Session {
         let part = self.tokens[(len - tokens) as usize..].to_vec();
         let mut best = (Duration::MAX, Duration::MAX);
         for _ in 0..runs.max(1) {
-            let begin = Instant::now();
-            let attention = match &mut self.runner {
-                Runner::Gpu(runner) => {
-                    runner.rerun(tokens, len, false)?;
-                    let without = begin.elapsed();
-                    let begin = Instant::now();
-                    runner.rerun(tokens, len, true)?;
-                    let all = begin.elapsed();
-                    best.0 = best.0.min(all);
-                    all.saturating_sub(without)
-                }
-                Runner::Cpu { runner, logits } => {
-                    runner.restart();
-                    let before = runner.attention_time;
-                    *logits = runner.forward(&part, len - tokens, false)?;
-                    best.0 = best.0.min(begin.elapsed());
-                    runner.attention_time - before
-                }
-            };
-            best.1 = best.1.min(attention);
+            let (all, attention) = self.runner.time(&part, len)?;
+            best = (best.0.min(all), best.1.min(attention));
         }
         // Without attention the cache got garbage; this writes it anew.
         self.tokens.truncate((len - tokens) as usize);
@@ -361,10 +276,7 @@ impl Session {
     /// # Cost
     /// On the GPU reads them back and waits.
     pub fn lists(&self, layer: u32) -> LmResult<Option<ChunkLists>> {
-        match &self.runner {
-            Runner::Gpu(runner) => runner.lists(layer as usize),
-            Runner::Cpu { runner, .. } => Ok(runner.lists(layer as usize)),
-        }
+        self.runner.lists(layer as usize)
     }
 
     /// From now on computes dense attention beside sparse, for [`Session::mass`]. On the CPU only.
@@ -372,13 +284,7 @@ impl Session {
     /// # Errors
     /// [`LmError::Option`] on a GPU.
     pub fn measure_mass(&mut self) -> LmResult<()> {
-        match &mut self.runner {
-            Runner::Cpu { runner, .. } => {
-                runner.measure_mass = true;
-                Ok(())
-            }
-            Runner::Gpu(_) => Err(no_mass_on_a_gpu()),
-        }
+        self.runner.measure_mass()
     }
 
     /// The share of softmax mass that sparse attention captured, by layer.
@@ -386,16 +292,8 @@ impl Session {
     /// # Errors
     /// [`LmError::Option`] on a GPU.
     pub fn mass(&self) -> LmResult<MassReport> {
-        match &self.runner {
-            Runner::Cpu { runner, .. } => runner.mass(),
-            Runner::Gpu(_) => Err(no_mass_on_a_gpu()),
-        }
+        self.runner.mass()
     }
-}
-
-fn no_mass_on_a_gpu() -> LmError {
-    let rule = "captured mass is measured on the CPU";
-    LmError::Option { option: "engine", value: "GPU".to_owned(), rule }
 }
 
 /// `log(sum(exp(logits))) - logits[token]`.

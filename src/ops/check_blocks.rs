@@ -7,8 +7,8 @@ use crate::kernels::check_blocks::CheckParams;
 use crate::plan::check_dispatches;
 use crate::slots::Slot;
 use crate::{
-    AttentionProblem, AttentionShape, BlockListSpec, Context, DType, Error, HostBlockLists, Layout, Pipeline, Result,
-    Slots, Stretch, TensorView,
+    AttentionProblem, AttentionShape, BlockListSpec, Context, DType, Error, HostBlockLists, Layout, Pending, Pipeline,
+    Result, Slots, Stretch, TensorView,
 };
 
 /// A check that was submitted: where its report lies.
@@ -28,31 +28,19 @@ impl Context {
     ///
     /// # Cost
     /// Compiles on a cache miss, allocates a small buffer, submits two dispatches, and reads three words back.
-    pub async fn check_blocks(
+    pub fn check_blocks(
         &self,
         problem: &AttentionProblem,
         blocks: BlockListsView<'_>,
         seq_lens_kv: Option<U32View<'_>>,
-    ) -> Result<()> {
-        let Some(check) = self.start_check(problem, blocks, seq_lens_kv)? else { return Ok(()) };
-        let found = self.read::<f32>(report_view(&check.report)).await?;
-        check.verdict([0, 1, 2].map(|i| found.data()[i].to_bits()))
-    }
-
-    /// [`Context::check_blocks`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Context::check_blocks`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn check_blocks_blocking(
-        &self,
-        problem: &AttentionProblem,
-        blocks: BlockListsView<'_>,
-        seq_lens_kv: Option<U32View<'_>>,
-    ) -> Result<()> {
-        let Some(check) = self.start_check(problem, blocks, seq_lens_kv)? else { return Ok(()) };
-        let found = self.read_blocking::<f32>(report_view(&check.report))?;
-        check.verdict([0, 1, 2].map(|i| found.data()[i].to_bits()))
+    ) -> Pending<'static, Result<()>> {
+        let started = self.start_check(problem, blocks, seq_lens_kv);
+        let started = started.map(|check| check.map(|check| (self.read::<f32>(report_view(&check.report)), check)));
+        Pending::new(async {
+            let Some((read, check)) = started? else { return Ok(()) };
+            let found = read.await?;
+            check.verdict([0, 1, 2].map(|i| found.data()[i].to_bits()))
+        })
     }
 
     /// Submits the check; `None` where there is nothing to look at.

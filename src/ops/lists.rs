@@ -2,7 +2,8 @@
 
 use super::{BlockListsView, U32View};
 use crate::{
-    AttentionShape, BlockListSpec, Context, DType, Error, HostBlockLists, HostTensor, Layout, Result, TensorView,
+    AttentionShape, BlockListSpec, Context, DType, Error, HostBlockLists, HostTensor, Layout, Pending, Result,
+    TensorView,
 };
 
 impl Context {
@@ -23,13 +24,9 @@ impl Context {
     }
 
     /// A list of `u32`, which travels as f32 of the same bits.
-    pub(super) async fn read_u32(&self, buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
-        Ok(bits(self.read::<f32>(words(buffer)).await?))
-    }
-
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn read_u32_blocking(&self, buffer: &wgpu::Buffer) -> Result<Vec<u32>> {
-        Ok(bits(self.read_blocking::<f32>(words(buffer))?))
+    pub(crate) fn read_u32(&self, buffer: &wgpu::Buffer) -> Pending<'static, Result<Vec<u32>>> {
+        let read = self.read::<f32>(words(buffer));
+        Pending::new(async { Ok(bits(read.await?)) })
     }
 }
 
@@ -46,8 +43,8 @@ fn bits(tensor: HostTensor) -> Vec<u32> {
 #[derive(Debug)]
 pub(crate) struct BlockListBuffers {
     shape: [u32; 4],
-    pub(super) indices: wgpu::Buffer,
-    pub(super) counts: wgpu::Buffer,
+    indices: wgpu::Buffer,
+    counts: wgpu::Buffer,
 }
 
 impl BlockListBuffers {
@@ -91,11 +88,16 @@ impl BlockListBuffers {
         }
     }
 
-    pub(super) fn host(&self, mut indices: Vec<u32>, mut counts: Vec<u32>) -> Result<HostBlockLists> {
-        let [num_indices, num_counts] = Self::lengths(self.shape).map(|len| len as usize);
-        indices.truncate(num_indices);
-        counts.truncate(num_counts);
-        HostBlockLists::new(self.shape, indices, counts)
+    /// What the device writes.
+    pub(crate) fn read(&self, ctx: &Context) -> Pending<'static, Result<HostBlockLists>> {
+        let (indices, counts, shape) = (ctx.read_u32(&self.indices), ctx.read_u32(&self.counts), self.shape);
+        Pending::new(async move {
+            let (mut indices, mut counts) = (indices.await?, counts.await?);
+            let [num_indices, num_counts] = Self::lengths(shape).map(|len| len as usize);
+            indices.truncate(num_indices);
+            counts.truncate(num_counts);
+            HostBlockLists::new(shape, indices, counts)
+        })
     }
 
     /// Fills them with numbers that no list may hold, so that what a selection leaves out shows.
@@ -106,11 +108,5 @@ impl BlockListBuffers {
                 ctx.queue().write_buffer(buffer, 0, &vec![0xaa; buffer.size() as usize]);
             }
         })
-    }
-
-    /// What the device wrote, waiting on this thread.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn read_blocking(&self, ctx: &Context) -> Result<HostBlockLists> {
-        self.host(ctx.read_u32_blocking(&self.indices)?, ctx.read_u32_blocking(&self.counts)?)
     }
 }

@@ -3,7 +3,7 @@
 use super::{Attention, AttentionArgs, BlockListBuffers, U32View};
 use crate::{
     AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, Element, Error, HostInputs, HostTensor, Layout,
-    Result, TensorView, TensorViewMut, Tier,
+    Pending, Result, TensorView, TensorViewMut,
 };
 
 impl Context {
@@ -14,26 +14,12 @@ impl Context {
     ///
     /// # Cost
     /// Compiles on a cache miss, allocates all buffers, submits, and reads back.
-    pub async fn attend<T: Element>(
+    pub fn attend<T: Element>(
         &self,
         problem: &AttentionProblem,
         inputs: &HostInputs<'_, T>,
-    ) -> Result<AttentionOutput> {
-        self.attend_with_tier(problem, inputs, AttentionPlan::best_tier(problem, self.caps())).await
-    }
-
-    /// [`Context::attend`] with one tier.
-    ///
-    /// # Errors
-    /// Those of [`Context::attend`] and [`AttentionPlan::with_tier`].
-    pub async fn attend_with_tier<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-        tier: Tier,
-    ) -> Result<AttentionOutput> {
-        let plan = self.one_shot_plan(problem, inputs, tier)?;
-        self.attend_planned(&plan, inputs).await
+    ) -> Pending<'static, Result<AttentionOutput>> {
+        Pending::begun(self.one_shot_plan(problem, inputs).and_then(|plan| self.start(&plan, inputs)))
     }
 
     /// [`Context::attend`] with a plan. Its problem must ask for f32 out, for the lse, and for `seq_lens_kv` exactly when
@@ -41,40 +27,12 @@ impl Context {
     ///
     /// # Errors
     /// Those of [`Context::attend`].
-    pub async fn attend_planned<T: Element>(
+    pub fn attend_planned<T: Element>(
         &self,
         plan: &AttentionPlan,
         inputs: &HostInputs<'_, T>,
-    ) -> Result<AttentionOutput> {
-        self.start(plan, inputs)?.output(self, plan.problem()).await
-    }
-
-    /// [`Context::attend`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Context::attend`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn attend_blocking<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-    ) -> Result<AttentionOutput> {
-        self.attend_with_tier_blocking(problem, inputs, AttentionPlan::best_tier(problem, self.caps()))
-    }
-
-    /// [`Context::attend_with_tier`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Context::attend_with_tier`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn attend_with_tier_blocking<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-        tier: Tier,
-    ) -> Result<AttentionOutput> {
-        let plan = self.one_shot_plan(problem, inputs, tier)?;
-        self.start(&plan, inputs)?.output_blocking(self, problem)
+    ) -> Pending<'static, Result<AttentionOutput>> {
+        Pending::begun(inputs.validate(plan.problem()).and_then(|()| self.start(plan, inputs)))
     }
 
     /// The plan for the caller's problem, with the outputs that a one-shot call gives.
@@ -82,9 +40,9 @@ impl Context {
         &self,
         problem: &AttentionProblem,
         inputs: &HostInputs<'_, T>,
-        tier: Tier,
     ) -> Result<AttentionPlan> {
         inputs.validate(problem)?;
+        let tier = AttentionPlan::best_tier(problem, self.caps());
         let mut problem = problem.clone().with_out_dtype(DType::F32).with_lse();
         if inputs.seq_lens_kv.is_some() {
             problem = problem.with_seq_lens_kv();
@@ -92,10 +50,13 @@ impl Context {
         AttentionPlan::with_tier(&problem, self.caps(), tier)
     }
 
-    /// Uploads, encodes and submits; the results are still on the device.
-    fn start<T: Element>(&self, plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<Buffers> {
+    /// Uploads, encodes and submits what are valid inputs, and begins to read back.
+    fn start<T: Element>(
+        &self,
+        plan: &AttentionPlan,
+        inputs: &HostInputs<'_, T>,
+    ) -> Result<Pending<'static, Result<AttentionOutput>>> {
         let problem = plan.problem();
-        inputs.validate(problem)?;
         let shape = problem.shape();
         let element = problem.dtype().size_bytes();
         for (shape, element) in [
@@ -132,7 +93,7 @@ impl Context {
             .with_lse(view_mut(&buffers.lse, problem.lse_shape())),
         )?;
         self.scoped("submitting attention", || bound.submit(self))?;
-        Ok(buffers)
+        Ok(buffers.output(self, problem))
     }
 }
 
@@ -155,19 +116,10 @@ struct Buffers {
 }
 
 impl Buffers {
-    async fn output(&self, ctx: &Context, problem: &AttentionProblem) -> Result<AttentionOutput> {
-        Ok(AttentionOutput {
-            out: ctx.read(result_view(&self.out, problem.out_shape())).await?,
-            lse: ctx.read(result_view(&self.lse, problem.lse_shape())).await?,
-        })
-    }
-
-    #[cfg(not(target_arch = "wasm32"))]
-    fn output_blocking(&self, ctx: &Context, problem: &AttentionProblem) -> Result<AttentionOutput> {
-        Ok(AttentionOutput {
-            out: ctx.read_blocking(result_view(&self.out, problem.out_shape()))?,
-            lse: ctx.read_blocking(result_view(&self.lse, problem.lse_shape()))?,
-        })
+    fn output(&self, ctx: &Context, problem: &AttentionProblem) -> Pending<'static, Result<AttentionOutput>> {
+        let out = ctx.read(result_view(&self.out, problem.out_shape()));
+        let lse = ctx.read(result_view(&self.lse, problem.lse_shape()));
+        Pending::new(async { Ok(AttentionOutput { out: out.await?, lse: lse.await? }) })
     }
 
     fn new<T: Element>(ctx: &Context, problem: &AttentionProblem, inputs: &HostInputs<'_, T>) -> Self {

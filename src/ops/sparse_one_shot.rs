@@ -2,43 +2,24 @@
 
 use super::{BlockListBuffers, Selection, SelectionArgs, U32View};
 use crate::{
-    Context, Element, HostBlockLists, HostTensor, Layout, Result, SelectionInputs, SelectionPlan, SelectionProblem,
-    TensorView, Tier,
+    Context, Element, HostBlockLists, HostTensor, Layout, Pending, Result, SelectionInputs, SelectionPlan,
+    SelectionProblem, TensorView,
 };
 
 impl Context {
     /// Selects blocks over tensors in host memory.
     ///
     /// # Errors
-    /// Those of [`SelectionInputs::validate`], of [`SelectionPlan::with_tier`], of [`Selection::bind`] and of
-    /// [`Context::read`].
+    /// Those of [`SelectionInputs::validate`], of [`SelectionPlan::new`], of [`Selection::bind`] and of [`Context::read`].
     ///
     /// # Cost
     /// Compiles on a cache miss, allocates all buffers, submits, and reads back.
-    pub async fn select<T: Element>(
+    pub fn select<T: Element>(
         &self,
         problem: &SelectionProblem,
         inputs: &SelectionInputs<'_, T>,
-        tier: Tier,
-    ) -> Result<HostBlockLists> {
-        let lists = self.start_selection(problem, inputs, tier)?;
-        let indices = self.read_u32(&lists.indices).await?;
-        lists.host(indices, self.read_u32(&lists.counts).await?)
-    }
-
-    /// [`Context::select`], waiting on this thread.
-    ///
-    /// # Errors
-    /// Those of [`Context::select`].
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn select_blocking<T: Element>(
-        &self,
-        problem: &SelectionProblem,
-        inputs: &SelectionInputs<'_, T>,
-        tier: Tier,
-    ) -> Result<HostBlockLists> {
-        let lists = self.start_selection(problem, inputs, tier)?;
-        lists.read_blocking(self)
+    ) -> Pending<'static, Result<HostBlockLists>> {
+        Pending::begun(self.start_selection(problem, inputs).map(|lists| lists.read(self)))
     }
 
     /// Uploads, encodes and submits; the lists are still on the device.
@@ -46,9 +27,9 @@ impl Context {
         &self,
         problem: &SelectionProblem,
         inputs: &SelectionInputs<'_, T>,
-        tier: Tier,
     ) -> Result<BlockListBuffers> {
         inputs.validate(problem)?;
+        let tier = SelectionPlan::best_tier(problem, self.caps());
         let mut problem = problem.clone();
         if inputs.seq_lens_kv.is_some() {
             problem = problem.with_seq_lens_kv();

@@ -59,6 +59,9 @@ impl AttentionPlan {
     pub fn new(problem: &AttentionProblem, caps: &DeviceCaps) -> Result<Self> {
         problem.validate()?;
         let plan = Self::with_tier(problem, caps, Self::best_tier(problem, caps))?;
+        if caps.tier.is_some() {
+            return Ok(plan);
+        }
         let as_reported = |caps: &DeviceCaps| Self::best_tier(problem, caps).matrix();
         let f16 = [problem.dtype, problem.out_dtype].contains(&DType::F16);
         let missed = caps.missed(f16, |caps| Self::best_tier(problem, caps));
@@ -67,9 +70,13 @@ impl AttentionPlan {
 
     /// The tier that [`AttentionPlan::new`] takes: [`Tier::Matrix`] for f16 tensors with enough rows to fill matrices, where
     /// the device has them in hardware, and for bf16 where [the problem allows it](AttentionProblem::with_bf16_by_f16_matrices); else
-    /// [`DeviceCaps::best_tier`]. Where one was measured for the problem, that one.
+    /// [`DeviceCaps::best_tier`]. Where one was measured for the problem, that one; where the device is
+    /// [held to a tier](DeviceCaps::with_tier), that.
     #[must_use]
     pub fn best_tier(problem: &AttentionProblem, caps: &DeviceCaps) -> Tier {
+        if let Some(tier) = caps.tier {
+            return tier;
+        }
         let rows = RowSets::of(problem).rows_per_q_block();
         let matrices = caps.matrix_edge().is_some_and(|edge| {
             // A software device multiplies f16 one by one.

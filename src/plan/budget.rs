@@ -6,7 +6,7 @@
 ///
 /// ```no_run
 /// # fn open() -> wattn::Result<()> {
-/// let context = wattn::Context::request_blocking(&wattn::ContextOptions::default())?; // a guess by kind of device
+/// let context = wattn::Context::request(&wattn::ContextOptions::default()).wait()?; // a guess by kind of device
 /// let budget = context.calibrate_blocking()?; // measured, in some 50 ms
 /// let context = context.with_budget(budget);
 /// # Ok(())

@@ -24,7 +24,7 @@ pub struct OperatorPlan<P> {
 }
 
 impl<P: OneDispatch> OperatorPlan<P> {
-    /// Plans with the best tier of the device.
+    /// Plans with the best tier of the device, or the one that it is [held to](DeviceCaps::with_tier).
     ///
     /// # Errors
     /// What the problem's `validate` returns, and [`Error::Limit`](crate::Error::Limit) when the problem passes a limit of the
@@ -33,7 +33,7 @@ impl<P: OneDispatch> OperatorPlan<P> {
     /// # Cost
     /// Arithmetic only.
     pub fn new(problem: &P, caps: &DeviceCaps) -> Result<Self> {
-        Self::with_tier(problem, caps, caps.best_tier())
+        Self::with_tier(problem, caps, caps.tier.unwrap_or_else(|| caps.best_tier()))
     }
 
     /// Plans with one tier.

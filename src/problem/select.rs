@@ -213,7 +213,7 @@ impl SelectionProblem {
         self.scale.unwrap_or_else(|| (1.0 / f64::from(self.shape.head_dim).sqrt()) as f32)
     }
 
-    /// Keys of the window that are candidates too: [`margin`](Self::with_margin), or its default.
+    /// Keys of the window that are candidates too: those that [`with_margin`](Self::with_margin) set, or its default.
     #[must_use]
     pub fn margin(&self) -> u32 {
         let default = match &self.method {

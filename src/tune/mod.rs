@@ -11,7 +11,7 @@
 //! ```no_run
 //! use wattn::{AttentionPlan, AttentionProblem, AttentionShape, Context, ContextOptions, DType, Mask, tune};
 //!
-//! let context = Context::request_blocking(&ContextOptions::default())?;
+//! let context = Context::request(&ContextOptions::default()).wait()?;
 //! let shape = AttentionShape {
 //!     batch_size: 1, seq_len_q: 1, seq_len_kv: 16384,
 //!     num_q_heads: 32, num_kv_heads: 8, head_dim: 128, head_dim_v: 128,

@@ -66,7 +66,7 @@ impl<'a> SelectionSubject<'a> {
         for bound in [bound.first(), bound.last()].into_iter().flatten() {
             stage.lists.spoil(self.ctx)?;
             self.clock.time(|pass| bound.encode_step_in(pass, 0))?;
-            if stage.lists.read_blocking(self.ctx)? != stage.expected {
+            if stage.lists.read(self.ctx).wait()? != stage.expected {
                 return Ok(Some(format!("lists of {of} are not those that they should be")));
             }
         }

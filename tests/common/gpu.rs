@@ -25,7 +25,7 @@ pub fn contexts() -> &'static [Context] {
         let mut adapters = pollster::block_on(wattn::adapters(&instance));
         adapters.retain(|adapter| adapter.get_info().name.to_lowercase().contains(&wanted));
         let name = |adapter: &wgpu::Adapter| adapter.get_info().name;
-        let open = |adapter: &wgpu::Adapter| Context::open_blocking(adapter, &ContextOptions::default());
+        let open = |adapter: &wgpu::Adapter| Context::open(adapter, &ContextOptions::default()).wait();
         let (contexts, passed_over) = open_each(&adapters, name, open);
         for told in &passed_over {
             println!("passed over {told}");
@@ -169,7 +169,7 @@ pub fn buffer<T: bytemuck::Pod>(ctx: &Context, contents: &[T]) -> wgpu::Buffer {
 pub fn read_all<T: Element>(ctx: &Context, buffer: &wgpu::Buffer) -> Vec<T> {
     let len = (buffer.size() / T::DTYPE.size_bytes()) as u32;
     let view = TensorView::new(buffer, T::DTYPE, Layout::seq_major(1, 1, 1, len));
-    ctx.read_blocking::<T>(view).unwrap().into_data()
+    ctx.read::<T>(view).wait().unwrap().into_data()
 }
 
 /// All of a buffer of words.
@@ -240,7 +240,7 @@ impl Buffers {
     /// `out` of any element type, and the lse.
     pub fn read<T: Element>(&self, ctx: &Context) -> (HostTensor<T>, HostTensor) {
         let lse = TensorView::new(&self.lse, DType::F32, packed(self.problem.lse_shape()));
-        (ctx.read_blocking(self.out_view().as_view()).unwrap(), ctx.read_blocking(lse).unwrap())
+        (ctx.read(self.out_view().as_view()).wait().unwrap(), ctx.read(lse).wait().unwrap())
     }
 }
 

@@ -266,7 +266,7 @@ fn lists_with_room_for_all_lose_nothing() {
             .with_dense_below(0)
             .with_captured_mass(Report::Compute)
             .with_recall(Report::Compute);
-        let got = Engine::cpu().attend_sparse_blocking(&case.problem(), &selection, &case.inputs(), &options).unwrap();
+        let got = Engine::cpu().attend_sparse(&case.problem(), &selection, &case.inputs(), &options).wait().unwrap();
         assert_eq!(got.path, AttentionPath::Sparse);
         assert_eq!(got.recall.unwrap().min(), 1.0);
         let mass = MassSummary::new(got.captured_mass.unwrap().into_data());
@@ -303,7 +303,7 @@ fn below_the_crossover_attention_is_dense_to_the_bit() {
     let engine = Engine::cpu();
     let dense = cpu::attend(&case.problem(), &case.inputs()).unwrap();
     let run = |case: &Case<f32>, selection: &SelectionProblem, options: &SparseOptions| {
-        engine.attend_sparse_blocking(&case.problem(), selection, &case.inputs(), options).unwrap()
+        engine.attend_sparse(&case.problem(), selection, &case.inputs(), options).wait().unwrap()
     };
     assert!(case.shape.seq_len_kv < selection.method().crossover(case.shape.seq_len_q));
     let options = SparseOptions::default().with_captured_mass(Report::Compute).with_recall(Report::Compute);
@@ -350,7 +350,7 @@ fn a_selection_of_another_problem_is_an_error() {
     let attempt = |problem: &AttentionProblem, shape: AttentionShape, dtype, mask| {
         let selection = SelectionProblem::new(shape, dtype, small_hip()).with_mask(mask);
         let options = SparseOptions::default();
-        Engine::cpu().attend_sparse_blocking(problem, &selection, &case.inputs(), &options).unwrap_err().to_string()
+        Engine::cpu().attend_sparse(problem, &selection, &case.inputs(), &options).wait().unwrap_err().to_string()
     };
     let (problem, shape) = (case.problem(), case.shape);
     for (other, field) in [

@@ -87,7 +87,7 @@ impl Copying {
 
     /// Every word that was to be copied was.
     fn check(&self, mib: u32) -> BenchResult<()> {
-        let got = self.clock.context().read_u32_blocking(&self.copied)?;
+        let got = self.clock.context().read_u32(&self.copied).wait()?;
         let wrong = (0..mib << 18).zip(&got).find(|&(at, &word)| word != pattern(at));
         match wrong {
             None => Ok(()),
@@ -224,7 +224,7 @@ impl Counting {
 
     /// Every iteration was counted.
     fn check(&self, num_iterations: u32) -> BenchResult<()> {
-        for (at, word) in (0..).zip(self.clock.context().read_u32_blocking(&self.written)?) {
+        for (at, word) in (0..).zip(self.clock.context().read_u32(&self.written).wait()?) {
             let expected = match self.sums {
                 Sums::Vectors(scalar) => RateParams::counting(num_iterations).counted(at / 4, scalar),
                 Sums::Matrices { .. } => MatrixParams { num_iterations }.counted(),
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn work_that_was_left_out_is_told() {
         let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
-        let ctx = Context::request_blocking(&options).expect("a GPU adapter, a software one will do");
+        let ctx = Context::request(&options).wait().expect("a GPU adapter, a software one will do");
         let clock = Clock::new(&ctx, Stamps::Leave).unwrap();
         let copying = Copying::new(&clock).unwrap();
         copying.run(1).unwrap();

@@ -161,7 +161,7 @@ fn adapters(wanted: Option<&str>, measured: bool) -> Result<(Vec<Opened>, Vec<Pa
         (info.name, info.device_pci_bus_id)
     };
     let open = |adapter: &&wgpu::Adapter| -> wattn::Result<Opened> {
-        let context = Context::open_blocking(adapter, &engine::options())?;
+        let context = Context::open(adapter, &engine::options()).wait()?;
         engine::keep_later(&context);
         let (mut row, mut caps) = (row(&adapter.get_info(), context.caps()), context.caps().clone());
         if measured {

@@ -136,14 +136,12 @@ fn open(args: &TuneArgs) -> Result<Context, Failure> {
         ));
     }
     // What is to be measured is not read first.
-    match Engine::open(&EngineArgs { no_tune: true, ..engine.clone() })? {
-        Engine::Gpu { context, .. } => Ok(context),
-        Engine::Cpu { passed_over } => {
-            let reason = passed_over.unwrap_or_default();
-            Err(Failure::Usage(format!("no GPU to tune ({reason}); --backend gpu takes a software device too")))
-        }
-        Engine::Oracle => Err(Failure::Usage("the oracle has nothing to tune".to_owned())),
-    }
+    let Engine { inner, passed_over } = Engine::open(&EngineArgs { no_tune: true, ..engine.clone() })?;
+    let wattn::Engine::Gpu(context) = inner else {
+        let reason = passed_over.unwrap_or_default();
+        return Err(Failure::Usage(format!("no GPU to tune ({reason}); --backend gpu takes a software device too")));
+    };
+    Ok(context)
 }
 
 /// One problem of each class among those that are asked for.

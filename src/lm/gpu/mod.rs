@@ -166,7 +166,7 @@ impl GpuRunner {
 
     fn download(&self, buffer: &wgpu::Buffer, len: u32) -> LmResult<Vec<f32>> {
         let view = TensorView::new(buffer, DType::F32, Layout::seq_major(1, 1, 1, len));
-        Ok(self.ctx().read_blocking::<f32>(view)?.into_data())
+        Ok(self.ctx().read::<f32>(view).wait()?.into_data())
     }
 
     /// The lists of a layer for the last chunk.

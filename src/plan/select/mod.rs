@@ -97,6 +97,9 @@ impl SelectionPlan {
     pub fn new(problem: &SelectionProblem, caps: &DeviceCaps) -> Result<Self> {
         problem.validate()?;
         let plan = Self::with_tier(problem, caps, Self::best_tier(problem, caps))?;
+        if caps.tier.is_some() {
+            return Ok(plan);
+        }
         let as_reported = |caps: &DeviceCaps| Self::best_tier(problem, caps).matrix();
         let missed = caps.missed(problem.dtype == DType::F16, |caps| Self::best_tier(problem, caps));
         Ok(Self { matrix_fault: caps.fault_behind(as_reported), missed, ..plan })
@@ -104,9 +107,12 @@ impl SelectionPlan {
 
     /// The tier that [`SelectionPlan::new`] takes: [`Tier::Matrix`] for HiP over f16 tensors with enough samples to fill
     /// matrices, where the device has them in hardware; else [`DeviceCaps::best_tier`]. Where one was measured for the
-    /// problem, that one.
+    /// problem, that one; where the device is [held to a tier](DeviceCaps::with_tier), that.
     #[must_use]
     pub fn best_tier(problem: &SelectionProblem, caps: &DeviceCaps) -> Tier {
+        if let Some(tier) = caps.tier {
+            return tier;
+        }
         if let Some((tier, ..)) = caps.tuned_selection(problem) {
             return tier;
         }

@@ -130,7 +130,7 @@ impl Job<'_> {
         let start = Instant::now();
         let sparse = match (wanted, listed) {
             (Wanted::Selected(selection), _) => {
-                let blocks = engine.select(&selection, &inputs.for_selection())?;
+                let blocks = engine.inner.select(&selection, &inputs.for_selection()).wait()?;
                 let seconds = start.elapsed().as_secs_f64();
                 Some(Sparse { selection: selection.blocks(), blocks, problem: Some(selection), seconds })
             }
@@ -140,10 +140,10 @@ impl Job<'_> {
             _ => None,
         };
         let output = match &sparse {
-            None => engine.attend(&problem, &inputs)?,
+            None => engine.inner.attend(&problem, &inputs).wait()?,
             Some(sparse) => {
                 let problem = problem.clone().with_blocks(sparse.selection);
-                engine.attend(&problem, &inputs.with_blocks(&sparse.blocks))?
+                engine.inner.attend(&problem, &inputs.with_blocks(&sparse.blocks)).wait()?
             }
         };
         let seconds = start.elapsed().as_secs_f64();
@@ -250,7 +250,7 @@ impl CapturedMass {
         sparse: &AttentionOutput,
     ) -> Result<Self, Failure> {
         let start = Instant::now();
-        let dense = engine.attend(problem, inputs)?;
+        let dense = engine.inner.attend(problem, inputs).wait()?;
         let dense_seconds = start.elapsed().as_secs_f64();
         let mass = |(sparse, dense): (&f32, &f32)| (sparse - dense).exp();
         let rows: Vec<f32> = sparse.lse.data().iter().zip(dense.lse.data()).map(mass).collect();

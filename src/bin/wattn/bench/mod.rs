@@ -109,9 +109,9 @@ fn suite(args: &BenchArgs) -> Result<Suite, Failure> {
 }
 
 fn target(args: &BenchArgs) -> Result<Target, Failure> {
-    Ok(match Engine::open(&args.engine)? {
-        Engine::Gpu { context, tier } => Target::Gpu { context, tier },
-        Engine::Cpu { .. } | Engine::Oracle => Target::Cpu,
+    Ok(match Engine::open(&args.engine)?.inner {
+        wattn::Engine::Gpu(context) => Target::Gpu(context),
+        _ => Target::Cpu,
     })
 }
 

@@ -2,11 +2,11 @@
 
 use wattn::{AttentionOutput, AttentionProblem, AttentionShape, DType, Element, HostInputs, HostTensor, Mask, Result};
 
-use super::{BYTES, Engine};
+use super::BYTES;
 
 /// Keys and values of a text in host memory.
 pub(crate) struct CpuPrefix<'a, T> {
-    engine: &'a Engine,
+    engine: &'a wattn::Engine,
     keys: &'a [HostTensor<T>],
     values: HostTensor<T>,
     softmax_scale: f32,
@@ -14,7 +14,7 @@ pub(crate) struct CpuPrefix<'a, T> {
 
 impl<'a, T: Element> CpuPrefix<'a, T> {
     pub(super) fn new(
-        engine: &'a Engine,
+        engine: &'a wattn::Engine,
         keys: &'a [HostTensor<T>],
         values: HostTensor<T>,
         softmax_scale: f32,
@@ -46,7 +46,7 @@ impl<'a, T: Element> CpuPrefix<'a, T> {
             let rows = (0..len as usize).flat_map(|row| q.row(0, row, head)).copied().collect();
             let q = HostTensor::new([1, len, 1, head_dim], rows)?;
             let inputs = HostInputs::new(&q, k, &self.values).with_seq_lens_kv(&seq_lens_kv);
-            let part = self.engine.attend(&problem, &inputs)?;
+            let part = self.engine.attend(&problem, &inputs).wait()?;
             interleave(whole.out.data_mut(), part.out.data(), head, heads as usize, BYTES as usize);
             interleave(whole.lse.data_mut(), part.lse.data(), head, heads as usize, 1);
         }

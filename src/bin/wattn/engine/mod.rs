@@ -8,10 +8,8 @@ pub(crate) mod tunings;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use wattn::cpu;
 use wattn::{
-    AttentionOutput, AttentionPlan, AttentionProblem, Context, ContextOptions, Element, HostBlockLists, HostInputs,
-    HostTensor, PipelineCacheState, Result, SelectionInputs, SelectionPlan, SelectionProblem, SoftwareAdapters, Tier,
+    AttentionOutput, Context, ContextOptions, Element, HostTensor, PipelineCacheState, Result, SoftwareAdapters, Tier,
 };
 
 use crate::args::{Backend, EngineArgs};
@@ -55,23 +53,26 @@ fn cache_folder() -> Option<PathBuf> {
 /// Width of a one-hot value row: one column for each byte.
 pub(crate) const BYTES: u32 = 256;
 
-/// One way to compute attention, chosen once.
+/// The library's engine, opened as the arguments say.
 #[derive(Debug)]
-pub(crate) enum Engine {
-    /// A device of wgpu, with the tier that its kernels are forced to.
-    Gpu { context: Context, tier: Option<Tier> },
-    /// Blockwise on the CPU. Where a GPU was looked for first, this is what to say of it.
-    Cpu { passed_over: Option<String> },
-    /// The definition in f64, one row at a time.
-    Oracle,
+pub(crate) struct Engine {
+    pub(crate) inner: wattn::Engine,
+    /// Where a GPU was looked for first: what to say of the CPU.
+    pub(crate) passed_over: Option<String>,
+}
+
+impl From<wattn::Engine> for Engine {
+    fn from(inner: wattn::Engine) -> Self {
+        Self { inner, passed_over: None }
+    }
 }
 
 impl Engine {
     pub(crate) fn open(args: &EngineArgs) -> Result<Self, Failure> {
         args.check()?;
         match args.backend {
-            Backend::Cpu => Ok(Self::Cpu { passed_over: None }),
-            Backend::Oracle => Ok(Self::Oracle),
+            Backend::Cpu => Ok(wattn::Engine::cpu().into()),
+            Backend::Oracle => Ok(wattn::Engine::Oracle.into()),
             Backend::Gpu => Self::open_gpu(args, SoftwareAdapters::Accept),
             // A GPU that was named, or kernels that were, must not be replaced by something else.
             Backend::Auto if args.adapter.is_some() || args.tier.is_some() => {
@@ -83,7 +84,7 @@ impl Engine {
                     Failure::Attention(error) => wattn::Engine::Cpu { no_gpu: Some(error) }.describe(),
                     other => format!("CPU, blockwise ({})", other.line()),
                 };
-                Ok(Self::Cpu { passed_over: Some(why) })
+                Ok(Self { inner: wattn::Engine::cpu(), passed_over: Some(why) })
             }),
         }
     }
@@ -93,7 +94,7 @@ impl Engine {
         if let Some(name) = &args.adapter {
             options = options.with_adapter_name(name);
         }
-        let mut context = Context::request_blocking(&options)?;
+        let mut context = Context::request(&options).wait()?;
         for passed_over in context.passed_over() {
             files::note(&format!("note: passed over {passed_over}"));
         }
@@ -105,54 +106,25 @@ impl Engine {
         if !context.caps().software {
             context = context.with_budget(context.calibrate_blocking()?);
         }
-        let context = tunings::apply(context, args)?;
-        let tier = args.tier.map(Tier::from);
-        context.caps().require(tier.unwrap_or(Tier::Baseline))?;
-        Ok(Self::Gpu { context, tier })
+        context = tunings::apply(context, args)?;
+        if let Some(tier) = args.tier {
+            let tier = Tier::from(tier);
+            context.caps().require(tier)?;
+            context = context.with_tier(tier);
+        }
+        Ok(wattn::Engine::from(context).into())
     }
 
     /// Where the work is done and, when that is not what `auto` looks for first, why.
     pub(crate) fn describe(&self) -> String {
-        match self {
-            Self::Gpu { context, tier } => {
-                let name = wattn::name_adapter(&context.device().adapter_info());
-                let tuned = if tier.is_none() && context.caps().tuning().is_some() { ", tuned" } else { "" };
-                format!("{name}, {} tier{tuned}", tier.unwrap_or_else(|| context.caps().best_tier()))
+        match (&self.inner, &self.passed_over) {
+            (wattn::Engine::Gpu(context), _) => {
+                let (name, caps) = (wattn::name_adapter(&context.device().adapter_info()), context.caps());
+                let tuned = if caps.tier().is_none() && caps.tuning().is_some() { ", tuned" } else { "" };
+                format!("{name}, {} tier{tuned}", tier_of(context))
             }
-            Self::Cpu { passed_over } => passed_over.clone().unwrap_or_else(|| "CPU, blockwise".to_owned()),
-            Self::Oracle => "CPU, f64 oracle".to_owned(),
-        }
-    }
-
-    /// Attention on host tensors, in one call.
-    pub(crate) fn attend<T: Element>(
-        &self,
-        problem: &AttentionProblem,
-        inputs: &HostInputs<'_, T>,
-    ) -> Result<AttentionOutput> {
-        match self {
-            Self::Gpu { context, tier } => {
-                let tier = tier.unwrap_or_else(|| AttentionPlan::best_tier(problem, context.caps()));
-                context.attend_with_tier_blocking(problem, inputs, tier)
-            }
-            Self::Cpu { .. } => cpu::attend(problem, inputs),
-            Self::Oracle => cpu::oracle::attend(problem, inputs),
-        }
-    }
-
-    /// Blocks of keys for every query block, in one call.
-    pub(crate) fn select<T: Element>(
-        &self,
-        problem: &SelectionProblem,
-        inputs: &SelectionInputs<'_, T>,
-    ) -> Result<HostBlockLists> {
-        match self {
-            Self::Gpu { context, tier } => {
-                let tier = tier.unwrap_or_else(|| SelectionPlan::best_tier(problem, context.caps()));
-                context.select_blocking(problem, inputs, tier)
-            }
-            Self::Cpu { .. } => cpu::select(problem, inputs),
-            Self::Oracle => cpu::oracle::select(problem, inputs),
+            (_, Some(why)) => why.clone(),
+            (inner, None) => inner.describe(),
         }
     }
 
@@ -167,16 +139,19 @@ impl Engine {
         softmax_scale: f32,
         chunk: u32,
     ) -> Result<PrefixAttention<'a, T>> {
-        Ok(match self {
-            Self::Gpu { context, tier } => {
-                let tier = tier.unwrap_or_else(|| context.caps().best_tier());
+        Ok(match self.inner.context() {
+            Some(context) => {
+                let tier = tier_of(context);
                 PrefixAttention::Gpu(GpuPrefix::new(context, tier, keys, bytes, softmax_scale, chunk)?)
             }
-            Self::Cpu { .. } | Self::Oracle => {
-                PrefixAttention::Cpu(CpuPrefix::new(self, keys, one_hot(bytes)?, softmax_scale))
-            }
+            None => PrefixAttention::Cpu(CpuPrefix::new(&self.inner, keys, one_hot(bytes)?, softmax_scale)),
         })
     }
+}
+
+/// The tier that a device is held to, or else its best.
+fn tier_of(context: &Context) -> Tier {
+    context.caps().tier().unwrap_or_else(|| context.caps().best_tier())
 }
 
 /// Keys and values of a text, ready for causal attention by chunks of queries.

@@ -86,8 +86,11 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
             let selection = problem.blocks().with_granularity(Granularity::QueryHead);
             let heads_of_set = set * heads_per_set..(set + 1) * heads_per_set;
             let set_q = take_heads(q, heads_of_set.clone())?;
-            let blocks =
-                self.engine.select(&problem, &SelectionInputs::new(&set_q, k).with_seq_lens_kv(&seq_lens_kv))?;
+            let blocks = self
+                .engine
+                .inner
+                .select(&problem, &SelectionInputs::new(&set_q, k).with_seq_lens_kv(&seq_lens_kv))
+                .wait()?;
             let problem = AttentionProblem::new(shape, T::DTYPE)
                 .with_out_dtype(DType::F32)
                 .with_mask(Mask::Causal)
@@ -96,7 +99,7 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
             for head in heads_of_set {
                 let q = take_heads(q, head..head + 1)?;
                 let inputs = HostInputs::new(&q, &self.keys[head], &self.values).with_seq_lens_kv(&seq_lens_kv);
-                let part = self.engine.attend(&problem, &inputs.with_blocks(&blocks))?;
+                let part = self.engine.inner.attend(&problem, &inputs.with_blocks(&blocks)).wait()?;
                 interleave(output.out.data_mut(), part.out.data(), head, heads as usize, BYTES as usize);
                 interleave(output.lse.data_mut(), part.lse.data(), head, heads as usize, 1);
             }

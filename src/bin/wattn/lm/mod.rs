@@ -70,10 +70,7 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<(wattn::Engine, String), Failu
     check(args)?;
     let engine = Engine::open(args)?;
     let name = engine.describe();
-    Ok(match engine {
-        Engine::Gpu { context, .. } => (wattn::Engine::from(context), name),
-        _ => (wattn::Engine::cpu(), name),
-    })
+    Ok((engine.inner, name))
 }
 
 /// Share of attention in the time of so many tokens at the end of what a session holds.

@@ -1,0 +1,233 @@
+//! What runs a model, on a GPU or on the CPU: the calls that a session makes.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::cpu::{CpuRunner, sample_token};
+use super::error::{LmError, LmResult};
+use super::gpu::GpuRunner;
+use super::options::{ChunkLists, Sampling};
+use crate::quality::MassReport;
+
+/// Why [`Session::generate`](super::Session::generate) came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// All tokens that were asked for are there.
+    Count,
+    /// The model ended the text.
+    EndOfText,
+    /// The caller had enough.
+    Caller,
+    /// The text is as long as [`SessionOptions::with_text_len`](super::SessionOptions::with_text_len) lets it be.
+    TextLength,
+}
+
+/// Why a run of drawn tokens ended early, and whether the logits at hand are those of another token than the last.
+pub(super) struct Stopped {
+    pub(super) stop: Stop,
+    pub(super) stale: bool,
+}
+
+/// A model and its cache. `at` is the number of tokens in the cache that count.
+pub(super) trait Runner: core::fmt::Debug + Send + Sync {
+    /// Forgets the lists of earlier steps.
+    fn restart(&mut self);
+    /// Reads a chunk; the logits of its last token are kept.
+    fn read(&mut self, tokens: &[u32], at: u32) -> LmResult<()>;
+    /// Waits until what was read is done.
+    fn finish(&self) -> LmResult<()>;
+    /// Tokens of which [`read_all`](Self::read_all) gives the logits at one time; `None`: of any chunk.
+    fn most_logits(&self) -> Option<u32>;
+    /// Reads a chunk and gives the logits of each of its tokens.
+    fn read_all(&mut self, tokens: &[u32], at: u32) -> LmResult<Vec<f32>>;
+    /// The logits that were kept.
+    fn logits(&self) -> LmResult<Vec<f32>>;
+    /// Draws `count` tokens and reads each, unless `take` stops it.
+    fn generate(
+        &mut self,
+        sampling: &Sampling,
+        at: u32,
+        count: usize,
+        take: &mut dyn FnMut(u32) -> Option<Stop>,
+    ) -> LmResult<Option<Stopped>>;
+    /// Time that attention took so far; `None` where [`time`](Self::time) tells.
+    fn attention_time(&self) -> Option<Duration>;
+    /// Times a pass of the last tokens of `len`, and attention in it. What is in the cache for them may be garbage then.
+    fn time(&mut self, tokens: &[u32], len: u32) -> LmResult<(Duration, Duration)>;
+    /// The lists of a layer for the last chunk.
+    fn lists(&self, layer: usize) -> LmResult<Option<ChunkLists>>;
+    /// Measures captured mass from now on.
+    fn measure_mass(&mut self) -> LmResult<()>;
+    /// What was captured.
+    fn mass(&self) -> LmResult<MassReport>;
+}
+
+impl Runner for GpuRunner {
+    fn restart(&mut self) {
+        Self::restart(self);
+    }
+
+    fn read(&mut self, tokens: &[u32], at: u32) -> LmResult<()> {
+        Self::read(self, tokens, at)
+    }
+
+    fn finish(&self) -> LmResult<()> {
+        Self::finish(self)
+    }
+
+    fn most_logits(&self) -> Option<u32> {
+        Some(Self::most_logits(self))
+    }
+
+    fn read_all(&mut self, tokens: &[u32], at: u32) -> LmResult<Vec<f32>> {
+        Self::read_all(self, tokens, at)
+    }
+
+    fn logits(&self) -> LmResult<Vec<f32>> {
+        Self::logits(self)
+    }
+
+    fn generate(
+        &mut self,
+        sampling: &Sampling,
+        at: u32,
+        count: usize,
+        take: &mut dyn FnMut(u32) -> Option<Stop>,
+    ) -> LmResult<Option<Stopped>> {
+        self.begin(sampling, at)?;
+        let mut pending = VecDeque::new();
+        let mut submitted = 0;
+        while submitted < count || !pending.is_empty() {
+            while submitted < count && pending.len() < 2 {
+                pending.push_back(self.next(at + submitted as u32)?);
+                submitted += 1;
+            }
+            let Some(next) = pending.pop_front() else { break };
+            let token = self.wait(next)?;
+            if let Some(stop) = take(token) {
+                // What was submitted ahead has moved the state on.
+                return Ok(Some(Stopped { stop, stale: true }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn attention_time(&self) -> Option<Duration> {
+        None
+    }
+
+    fn time(&mut self, tokens: &[u32], len: u32) -> LmResult<(Duration, Duration)> {
+        let count = tokens.len() as u32; // of `len`
+        let begin = Instant::now();
+        self.rerun(count, len, false)?;
+        let without = begin.elapsed();
+        let begin = Instant::now();
+        self.rerun(count, len, true)?;
+        let all = begin.elapsed();
+        Ok((all, all.saturating_sub(without)))
+    }
+
+    fn lists(&self, layer: usize) -> LmResult<Option<ChunkLists>> {
+        Self::lists(self, layer)
+    }
+
+    fn measure_mass(&mut self) -> LmResult<()> {
+        Err(no_mass_on_a_gpu())
+    }
+
+    fn mass(&self) -> LmResult<MassReport> {
+        Err(no_mass_on_a_gpu())
+    }
+}
+
+fn no_mass_on_a_gpu() -> LmError {
+    let rule = "captured mass is measured on the CPU";
+    LmError::Option { option: "engine", value: "GPU".to_owned(), rule }
+}
+
+/// A model on the CPU.
+#[derive(Debug)]
+pub(super) struct OnCpu {
+    runner: CpuRunner,
+    vocab_size: usize,
+    /// Of the last token.
+    logits: Vec<f32>,
+}
+
+impl OnCpu {
+    pub(super) const fn new(runner: CpuRunner, vocab_size: usize) -> Self {
+        Self { runner, vocab_size, logits: Vec::new() }
+    }
+}
+
+impl Runner for OnCpu {
+    fn restart(&mut self) {
+        self.runner.restart();
+    }
+
+    fn read(&mut self, tokens: &[u32], at: u32) -> LmResult<()> {
+        self.logits = self.runner.forward(tokens, at, false)?;
+        Ok(())
+    }
+
+    fn finish(&self) -> LmResult<()> {
+        Ok(())
+    }
+
+    fn most_logits(&self) -> Option<u32> {
+        None
+    }
+
+    fn read_all(&mut self, tokens: &[u32], at: u32) -> LmResult<Vec<f32>> {
+        let rows = self.runner.forward(tokens, at, true)?;
+        self.logits = rows[rows.len() - self.vocab_size..].to_vec();
+        Ok(rows)
+    }
+
+    fn logits(&self) -> LmResult<Vec<f32>> {
+        Ok(self.logits.clone())
+    }
+
+    fn generate(
+        &mut self,
+        sampling: &Sampling,
+        at: u32,
+        count: usize,
+        take: &mut dyn FnMut(u32) -> Option<Stop>,
+    ) -> LmResult<Option<Stopped>> {
+        for at in (at..).take(count) {
+            let token = sample_token(&self.logits, sampling, at);
+            if let Some(stop) = take(token) {
+                // A token that ends the text is not part of it; one that the caller took was not read.
+                return Ok(Some(Stopped { stop, stale: stop != Stop::EndOfText }));
+            }
+            self.logits = self.runner.forward(&[token], at, false)?;
+        }
+        Ok(None)
+    }
+
+    fn attention_time(&self) -> Option<Duration> {
+        Some(self.runner.attention_time)
+    }
+
+    fn time(&mut self, tokens: &[u32], len: u32) -> LmResult<(Duration, Duration)> {
+        let begin = Instant::now();
+        self.runner.restart();
+        let before = self.runner.attention_time;
+        self.logits = self.runner.forward(tokens, len - tokens.len() as u32, false)?;
+        Ok((begin.elapsed(), self.runner.attention_time - before))
+    }
+
+    fn lists(&self, layer: usize) -> LmResult<Option<ChunkLists>> {
+        Ok(self.runner.lists(layer))
+    }
+
+    fn measure_mass(&mut self) -> LmResult<()> {
+        self.runner.measure_mass = true;
+        Ok(())
+    }
+
+    fn mass(&self) -> LmResult<MassReport> {
+        self.runner.mass()
+    }
+}
