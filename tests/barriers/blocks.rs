@@ -17,9 +17,7 @@ fn launch(dispatch: &Dispatch, subgroup_size: usize, numbers: &[(&str, u32)]) ->
             "first_place" => first,
             field => numbers.iter().find(|(name, _)| *name == field).map_or(0, |(_, number)| *number),
         };
-        let mut words: Vec<u32> = fields.iter().map(value).collect();
-        words.resize(words.len().next_multiple_of(4), 0);
-        words
+        fields.iter().map(value).collect()
     };
     Launch {
         name: dispatch.to_string(),

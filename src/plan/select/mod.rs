@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use super::attend::elem_module;
 use super::tiling_matrix::check_dtype;
-use super::{Dispatch, MethodKind, Sharing, TunedAt};
+use super::{Dispatch, Sharing, TunedAt};
 use crate::kernels::{self, modules, sample_queries};
 use crate::shader::{Arrays, Kernel, Module, Specialization};
 use crate::{DType, DeviceCaps, DispatchBudget, Error, MissedTier, Result, SelectionMethod, SelectionProblem, Tier};
