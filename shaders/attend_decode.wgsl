@@ -1,12 +1,11 @@
 // One workgroup attends TILE_Q query rows of one KV head to one split of their walk, and leaves a partial
 // (out, lse) that merge_splits combines. Meant for few rows: all query heads of a KV head in one pass over its keys.
-@group(0) @binding(0) var<uniform>             params: AttendParams;
-@group(0) @binding(1) var<storage, read>       q: array<Elem4>;               // [batch, seq_len_q, num_q_heads, head_dim / 4]
-@group(0) @binding(2) var<storage, read>       k: array<Chunk>;               // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
-@group(0) @binding(3) var<storage, read>       v: array<Chunk>;               // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
-@group(0) @binding(4) var<storage, read>       seq_lens_kv: array<u32>;       // [batch]
-@group(0) @binding(5) var<storage, read_write> partial_out: array<vec4<f32>>; // [num_splits, batch, seq_len_q, num_q_heads, head_dim_v / 4]
-@group(0) @binding(6) var<storage, read_write> partial_lse: array<f32>;       // [num_splits, batch, seq_len_q, num_q_heads]
+//
+// The workspace begins with the partial out, [num_splits, batch, seq_len_q, num_q_heads, head_dim_v / 4]; partial lse have a vec4 each,
+// since neighbours are written by different workgroups, and a part of a vec4 cannot be written alone.
+@group(0) @binding(Q_BINDING) var<storage, read> q: array<Elem4>; // [batch, seq_len_q, num_q_heads, head_dim / 4]
+@group(0) @binding(K_BINDING) var<storage, read> k: array<Chunk>; // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(V_BINDING) var<storage, read> v: array<Chunk>; // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
 
 fn partial_row(tile: Tile, place: Place) -> u32 {
     let head = tile.heads * params.group_size + place.head;
@@ -15,11 +14,11 @@ fn partial_row(tile: Tile, place: Place) -> u32 {
 }
 
 fn store_out(tile: Tile, place: Place, column: u32, value: vec4<f32>) {
-    partial_out[partial_row(tile, place) * HEAD_DIM_V4 + column] = value;
+    workspace[partial_row(tile, place) * HEAD_DIM_V4 + column] = bitcast<vec4<u32>>(value);
 }
 
 fn store_lse(tile: Tile, place: Place, value: f32) {
-    partial_lse[partial_row(tile, place)] = value;
+    workspace[params.partial_lse_at + partial_row(tile, place)] = vec4<u32>(bitcast<u32>(value), 0u, 0u, 0u);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

@@ -1,12 +1,9 @@
 // One workgroup attends TILE_Q query rows of one KV head to all the keys of their walk. Rows are (query, head of
 // the group) pairs, so the query heads that share a KV head share its tiles.
-@group(0) @binding(0) var<uniform>             params: AttendParams;
-@group(0) @binding(1) var<storage, read>       q: array<Elem4>;           // [batch, seq_len_q, num_q_heads, head_dim / 4]
-@group(0) @binding(2) var<storage, read>       k: array<Chunk>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
-@group(0) @binding(3) var<storage, read>       v: array<Chunk>;           // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
-@group(0) @binding(4) var<storage, read>       seq_lens_kv: array<u32>;   // [batch]
-@group(0) @binding(5) var<storage, read_write> out: array<OutElem4>;      // [batch, seq_len_q, num_q_heads, head_dim_v / 4]
-@group(0) @binding(6) var<storage, read_write> lse: array<f32>;           // [batch, seq_len_q, num_q_heads]
+@group(0) @binding(Q_BINDING)   var<storage, read>       q: array<Elem4>;      // [batch, seq_len_q, num_q_heads, head_dim / 4]
+@group(0) @binding(K_BINDING)   var<storage, read>       k: array<Chunk>;      // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(V_BINDING)   var<storage, read>       v: array<Chunk>;      // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
+@group(0) @binding(OUT_BINDING) var<storage, read_write> out: array<OutElem4>; // [batch, seq_len_q, num_q_heads, head_dim_v / 4]
 
 fn store_out(tile: Tile, place: Place, column: u32, value: vec4<f32>) {
     let head = tile.heads * params.group_size + place.head;
@@ -15,11 +12,7 @@ fn store_out(tile: Tile, place: Place, column: u32, value: vec4<f32>) {
 }
 
 fn store_lse(tile: Tile, place: Place, value: f32) {
-    if WRITE_LSE {
-        let head = tile.heads * params.group_size + place.head;
-        let at = params.lse_offset + tile.batch * params.lse_batch + place.q_index * params.lse_seq;
-        lse[at + head * params.lse_head] = value;
-    }
+    put_lse(tile.batch, place.q_index, tile.heads * params.group_size + place.head, value);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

@@ -1,14 +1,10 @@
 // Finds the first entry of lists of blocks that breaks a rule of block-sparse attention, in two dispatches: one invocation
 // for each entry and one for each count look for it, then a single one says what is there.
-@group(0) @binding(0) var<uniform>             params: CheckParams;
-@group(0) @binding(1) var<storage, read>       block_indices: array<u32>;   // [batch, num_sets, num_q_blocks, max_blocks]
-@group(0) @binding(2) var<storage, read>       block_counts: array<u32>;    // [batch, num_sets, num_q_blocks]
-@group(0) @binding(3) var<storage, read>       seq_lens_kv: array<u32>;     // [batch]
-@group(0) @binding(4) var<storage, read_write> report: array<atomic<u32>>;  // [place, value, rule]
+@group(0) @binding(BLOCK_INDICES_BINDING) var<storage, read>       block_indices: array<u32>;  // [batch, num_sets, num_q_blocks, max_blocks]
+@group(0) @binding(BLOCK_COUNTS_BINDING)  var<storage, read>       block_counts: array<u32>;   // [batch, num_sets, num_q_blocks]
+@group(0) @binding(REPORT_BINDING)        var<storage, read_write> report: array<atomic<u32>>; // [place, value, rule]
 
-const COUNT_RULE = 1u;
-const ORDER_RULE = 2u;
-const RANGE_RULE = 3u;
+// Rules are COUNT_RULE, ORDER_RULE and RANGE_RULE.
 
 struct Finding {
     value: u32,

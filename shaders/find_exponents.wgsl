@@ -1,11 +1,9 @@
 // One workgroup finds the largest exponent in one part of a head of q, k or v, for factors_scaled. Of numbers that are not finite it takes
 // no notice, nor of keys that no query sees: what lies past a sequence's length may be anything.
-@group(0) @binding(0) var<uniform>             params: AttendParams;
-@group(0) @binding(1) var<storage, read>       q: array<Elem4>;         // [batch, seq_len_q, num_q_heads, head_dim / 4]
-@group(0) @binding(2) var<storage, read>       k: array<Elem4>;         // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
-@group(0) @binding(3) var<storage, read>       v: array<Elem4>;         // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
-@group(0) @binding(4) var<storage, read>       seq_lens_kv: array<u32>; // [batch]
-@group(0) @binding(5) var<storage, read_write> exponents: array<u32>;   // [batch, num_q_heads + 2 * num_kv_heads, exponent_parts]
+@group(0) @binding(Q_BINDING)         var<storage, read>       q: array<Elem4>;       // [batch, seq_len_q, num_q_heads, head_dim / 4]
+@group(0) @binding(K_BINDING)         var<storage, read>       k: array<Elem4>;       // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(V_BINDING)         var<storage, read>       v: array<Elem4>;       // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
+@group(0) @binding(EXPONENTS_BINDING) var<storage, read_write> exponents: array<u32>; // [batch, num_q_heads + 2 * num_kv_heads, exponent_parts]
 
 const OF_Q = 0u;
 const OF_K = 1u;
@@ -56,7 +54,7 @@ fn find_exponents(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let place = params.first_place + workgroup.y * num_workgroups.x + workgroup.x;
+    let place = stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x;
     let part = place % params.exponent_parts;
     let num_heads = params.num_q_heads + 2u * (params.num_q_heads / params.group_size);
     let head = place / params.exponent_parts % num_heads;

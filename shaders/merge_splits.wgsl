@@ -1,9 +1,7 @@
 // PART_LANES invocations merge the parts of four columns of one row: (out, lse) pairs over disjoint keys are associative.
-@group(0) @binding(0) var<uniform>             params: MergeParams;
-@group(0) @binding(1) var<storage, read>       partial_out: array<vec4<f32>>; // [num_parts, num_rows, head_dim_v / 4]
-@group(0) @binding(2) var<storage, read>       partial_lse: array<f32>;       // [num_parts, num_rows]
-@group(0) @binding(3) var<storage, read_write> out: array<OutElem4>;          // [batch, seq_len_q, num_q_heads, head_dim_v / 4]
-@group(0) @binding(4) var<storage, read_write> lse: array<f32>;               // [batch, seq_len_q, num_q_heads]
+@group(0) @binding(PARTIAL_OUT_BINDING) var<storage, read>       partial_out: array<vec4<f32>>; // [num_parts, num_rows, head_dim_v / 4]
+@group(0) @binding(PARTIAL_LSE_BINDING) var<storage, read>       partial_lse: array<f32>;       // [num_parts, num_rows], parts_lse_stride apart
+@group(0) @binding(OUT_BINDING)         var<storage, read_write> out: array<OutElem4>;          // [batch, seq_len_q, num_q_heads, head_dim_v / 4]
 
 // Parts of a row, merged. `sum` is that of their weights relative to `max_lse`; SPOILED_SUM where a part's lse is NaN or +infinity.
 struct Merged {
@@ -21,7 +19,7 @@ fn merge_splits(
     // Neighbouring invocations have neighbouring columns.
     let items = WORKGROUP_SIZE / PART_LANES;
     let part_lane = index / items;
-    let item = (params.first_place + workgroup.y * num_workgroups.x + workgroup.x) * items + index % items;
+    let item = (stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x) * items + index % items;
     let row = item / HEAD_DIM_V4;
     let column = item % HEAD_DIM_V4;
 
@@ -41,9 +39,8 @@ fn merge_splits(
     let batch = row / params.num_q_heads / params.seq_len_q;
     let out_at = params.out_offset + batch * params.out_batch + query * params.out_seq + head * params.out_head;
     out[out_at + column] = narrow(nan_if4(spoiled, select(all.out / all.sum, vec4<f32>(), empty)));
-    if WRITE_LSE && column == 0u {
-        lse[params.lse_offset + batch * params.lse_batch + query * params.lse_seq + head * params.lse_head] =
-            nan_if(spoiled, select(all.max_lse + log(all.sum), LSE_EMPTY, empty));
+    if column == 0u {
+        put_lse(batch, query, head, nan_if(spoiled, select(all.max_lse + log(all.sum), LSE_EMPTY, empty)));
     }
 }
 
@@ -52,7 +49,7 @@ fn merge_parts(row: u32, column: u32, first: u32) -> Merged {
     var max_lse = LSE_EMPTY;
     var spoiled = false;
     for (var part = first; part < params.num_parts; part += PART_LANES) {
-        let part_lse = partial_lse[params.parts_lse_offset + part * params.num_rows + row];
+        let part_lse = partial_lse[params.parts_lse_offset + (part * params.num_rows + row) * params.parts_lse_stride];
         spoiled = spoiled || is_nan(part_lse) || is_infinity(part_lse);
         max_lse = max(max_lse, part_lse);
     }
@@ -63,7 +60,7 @@ fn merge_parts(row: u32, column: u32, first: u32) -> Merged {
         var part_out: array<vec4<f32>, PARTS_AT_ONCE>;
         for (var i = 0u; i < PARTS_AT_ONCE; i++) { // unroll
             let part_row = min(part + i * PART_LANES, params.num_parts - 1u) * params.num_rows + row;
-            part_lse[i] = partial_lse[params.parts_lse_offset + part_row];
+            part_lse[i] = partial_lse[params.parts_lse_offset + part_row * params.parts_lse_stride];
             part_out[i] = partial_out[params.parts_out_offset + part_row * HEAD_DIM_V4 + column];
         }
         for (var i = 0u; i < PARTS_AT_ONCE; i++) { // unroll

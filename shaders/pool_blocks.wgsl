@@ -1,8 +1,7 @@
 // One invocation makes four channels of the summary of one block of keys of one head: their mean, their least and largest values.
-@group(0) @binding(0) var<uniform>             params: PoolParams;
-@group(0) @binding(1) var<storage, read>       k: array<Elem4>;             // [batch, seq_len_kv, num_heads, head_dim / 4]
-@group(0) @binding(2) var<storage, read>       seq_lens_kv: array<u32>;     // [batch]
-@group(0) @binding(3) var<storage, read_write> summaries: array<vec4<f32>>; // [batch, num_blocks, num_heads, NUM_VECTORS * head_dim / 4]
+@group(0) @binding(PARAMS_BINDING)    var<uniform>             params: PoolParams;
+@group(0) @binding(K_BINDING)         var<storage, read>       k: array<Elem4>;             // [batch, seq_len_kv, num_heads, head_dim / 4]
+@group(0) @binding(SUMMARIES_BINDING) var<storage, read_write> summaries: array<vec4<f32>>; // [batch, num_blocks, num_heads, NUM_VECTORS * head_dim / 4]
 
 // Offsets and strides of k and of the summaries count vec4 elements.
 struct PoolParams {
@@ -20,7 +19,6 @@ struct PoolParams {
     summaries_batch: u32,
     summaries_seq: u32,
     summaries_head: u32,
-    first_place: u32,
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -30,7 +28,7 @@ fn pool_blocks(
     @builtin(local_invocation_index) index: u32,
 ) {
     // Neighbouring invocations have neighbouring channels.
-    let item = (params.first_place + workgroup.y * num_workgroups.x + workgroup.x) * WORKGROUP_SIZE + index;
+    let item = (stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x) * WORKGROUP_SIZE + index;
     let column = item % HEAD_DIM4;
     let head = item / HEAD_DIM4 % params.num_heads;
     let block = item / HEAD_DIM4 / params.num_heads % params.num_blocks;

@@ -1,8 +1,7 @@
 // One invocation makes four columns of one sample of a query block: the mean of a few neighbouring queries, or one of them,
 // times the scale of the selection.
-@group(0) @binding(0) var<uniform>             params: SelectParams;
-@group(0) @binding(1) var<storage, read>       q: array<Elem4>;           // [batch, seq_len_q, num_q_heads, head_dim / 4]
-@group(0) @binding(2) var<storage, read_write> samples: array<vec4<f32>>; // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
+@group(0) @binding(Q_BINDING)       var<storage, read>       q: array<Elem4>;           // [batch, seq_len_q, num_q_heads, head_dim / 4]
+@group(0) @binding(SAMPLES_BINDING) var<storage, read_write> samples: array<vec4<f32>>; // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn sample_queries(
@@ -10,7 +9,7 @@ fn sample_queries(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let item = (params.first_place + workgroup.y * num_workgroups.x + workgroup.x) * WORKGROUP_SIZE + index;
+    let item = (stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x) * WORKGROUP_SIZE + index;
     let row = item / HEAD_DIM4;
     let q_block = row / params.num_samples % params.num_q_blocks;
     let head = row / params.num_samples / params.num_q_blocks % params.num_q_heads;

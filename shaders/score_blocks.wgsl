@@ -1,10 +1,9 @@
 // A group of LANES invocations scores one block of keys for one query block by the block's summary. Lanes share the channels, and sum
 // up the score of each query of each head of the list; then every lane reduces the scores.
-@group(0) @binding(0) var<uniform>             params: BlockScoreParams;
-@group(0) @binding(1) var<storage, read>       q: array<Elem4>;             // [batch, seq_len_q, num_q_heads, head_dim / 4]
-@group(0) @binding(2) var<storage, read>       summaries: array<vec4<f32>>; // [batch, num_blocks, num_kv_heads, NUM_VECTORS * head_dim / 4]
-@group(0) @binding(3) var<storage, read>       seq_lens_kv: array<u32>;     // [batch]
-@group(0) @binding(4) var<storage, read_write> scores: array<f32>;          // [batch, num_sets, num_q_blocks, num_blocks]
+@group(0) @binding(PARAMS_BINDING)    var<uniform>             params: BlockScoreParams;
+@group(0) @binding(Q_BINDING)         var<storage, read>       q: array<Elem4>;             // [batch, seq_len_q, num_q_heads, head_dim / 4]
+@group(0) @binding(SUMMARIES_BINDING) var<storage, read>       summaries: array<vec4<f32>>; // [batch, num_blocks, num_kv_heads, NUM_VECTORS * head_dim / 4]
+@group(0) @binding(SCORES_BINDING)    var<storage, read_write> scores: array<f32>;          // [batch, num_sets, num_q_blocks, num_blocks]
 
 // Offsets and strides of q and of the summaries count vec4 elements, others elements.
 struct BlockScoreParams {
@@ -33,7 +32,6 @@ struct BlockScoreParams {
     scores_batch: u32,
     scores_set: u32,
     scores_q_block: u32,
-    first_place: u32,
 }
 
 // Scores that are there, reduced.
@@ -58,7 +56,7 @@ fn score_blocks(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
-    let item = (params.first_place + workgroup.y * num_workgroups.x + workgroup.x) * GROUPS + group_of(thread);
+    let item = (stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x) * GROUPS + group_of(thread);
     let block = item % params.num_blocks;
     let list = item / params.num_blocks;
     let q_block = list % params.num_q_blocks;

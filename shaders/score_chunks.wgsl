@@ -1,11 +1,9 @@
 // One owner, a lane or a group, descends into two chunks of keys of one query block, by halving, always into the half whose
 // representative key scores higher, for one query head after the other, and stores the best score that it met (InfiniteHiP, section 3).
-@group(0) @binding(0) var<uniform>             params: SelectParams;
-@group(0) @binding(1) var<storage, read>       samples: array<vec4<f32>>; // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
-@group(0) @binding(2) var<storage, read>       k: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
-@group(0) @binding(3) var<storage, read>       seq_lens_kv: array<u32>;   // [batch]
-@group(0) @binding(4) var<storage, read>       cache: array<u32>;         // the stage before's survivors
-@group(0) @binding(5) var<storage, read_write> scores: array<f32>;        // [batch, num_sets, num_q_blocks, max_chunks]
+@group(0) @binding(SAMPLES_BINDING) var<storage, read>       samples: array<vec4<f32>>; // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
+@group(0) @binding(K_BINDING)       var<storage, read>       k: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(CACHE_BINDING)   var<storage, read>       cache: array<u32>;         // the stage before's survivors
+@group(0) @binding(SCORES_BINDING)  var<storage, read_write> scores: array<f32>;        // [batch, num_sets, num_q_blocks, max_chunks]
 
 // Every probe is one that all samples may score.
 fn last_scored_key(sample: u32) -> i32 {
@@ -19,7 +17,7 @@ fn score_chunks(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
     let tiles = (params.max_chunks + 2u * OWNERS - 1u) / (2u * OWNERS);
-    let item = params.first_place + workgroup.y * num_workgroups.x + workgroup.x;
+    let item = stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x;
     let list = item / tiles;
     if list >= params.batch_size * params.num_sets * params.num_q_blocks {
         return;

@@ -1,14 +1,10 @@
 // One workgroup searches the tree of keys of one query block for its best blocks (HiP, section 3), then that of the next
 // one of its share: each round halves all groups of blocks, scores one block of each half, and keeps the best halves.
-@group(0) @binding(0) var<uniform>             params: SelectParams;
-@group(0) @binding(1) var<storage, read>       samples: array<vec4<f32>>;  // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
-@group(0) @binding(2) var<storage, read>       k: array<Elem4>;            // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
-@group(0) @binding(3) var<storage, read>       seq_lens_kv: array<u32>;    // [batch]
-@group(0) @binding(4) var<storage, read_write> scratch: array<u32>;        // [num_workgroups, words of one search]
-@group(0) @binding(5) var<storage, read_write> block_indices: array<u32>;  // [batch, num_sets, num_q_blocks, max_blocks]
-@group(0) @binding(6) var<storage, read_write> block_counts: array<u32>;   // [batch, num_sets, num_q_blocks]
-
-const PADDING = 0xffffffffu;
+@group(0) @binding(SAMPLES_BINDING)       var<storage, read>       samples: array<vec4<f32>>; // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
+@group(0) @binding(K_BINDING)             var<storage, read>       k: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(SCRATCH_BINDING)       var<storage, read_write> scratch: array<u32>;       // [num_workgroups, words of one search]
+@group(0) @binding(BLOCK_INDICES_BINDING) var<storage, read_write> block_indices: array<u32>; // [batch, num_sets, num_q_blocks, max_blocks]
+@group(0) @binding(BLOCK_COUNTS_BINDING)  var<storage, read_write> block_counts: array<u32>;  // [batch, num_sets, num_q_blocks]
 
 var<private> block: QueryBlock;
 
@@ -81,7 +77,7 @@ fn search_tree(
     let index = group_of(thread) * LANES + lane_of(thread);
     let num_groups = params.num_groups;
     begin_searches(workgroup.x, index);
-    for (var list = params.first_place + workgroup.x; list < params.end_place; list += num_workgroups.x) {
+    for (var list = stretch.first_place + workgroup.x; list < stretch.end_place; list += num_workgroups.x) {
         // What barriers and subgroup operations depend on stays in variables of functions: those of the module count as
         // different for each invocation.
         let place = query_block(list, params.num_sets);

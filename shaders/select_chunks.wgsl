@@ -1,12 +1,8 @@
 // One workgroup keeps the best chunks of one query block: for the next stage, or as its list of blocks.
-@group(0) @binding(0) var<uniform>             params: SelectParams;
-@group(0) @binding(1) var<storage, read>       scores: array<f32>;        // [batch, sets * lists_per_set, num_q_blocks, max_chunks]
-@group(0) @binding(2) var<storage, read>       seq_lens_kv: array<u32>;   // [batch]
-@group(0) @binding(3) var<storage, read_write> cache: array<u32>;         // survivors of all stages
-@group(0) @binding(4) var<storage, read_write> block_indices: array<u32>; // [batch, sets, num_q_blocks, max_blocks]
-@group(0) @binding(5) var<storage, read_write> block_counts: array<u32>;  // [batch, sets, num_q_blocks]
-
-const PADDING = 0xffffffffu;
+@group(0) @binding(SCORES_BINDING)        var<storage, read>       scores: array<f32>;        // [batch, sets * lists_per_set, num_q_blocks, max_chunks]
+@group(0) @binding(CACHE_BINDING)         var<storage, read_write> cache: array<u32>;         // survivors of all stages
+@group(0) @binding(BLOCK_INDICES_BINDING) var<storage, read_write> block_indices: array<u32>; // [batch, sets, num_q_blocks, max_blocks]
+@group(0) @binding(BLOCK_COUNTS_BINDING)  var<storage, read_write> block_counts: array<u32>;  // [batch, sets, num_q_blocks]
 
 var<private> block: QueryBlock;
 // The lists of scores that are looked at: the first one, and how many.
@@ -64,7 +60,7 @@ fn select_chunks(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
     let sets = params.num_sets / params.lists_per_set;
-    let list = params.first_place + workgroup.y * num_workgroups.x + workgroup.x;
+    let list = stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x;
     if list >= params.batch_size * sets * params.num_q_blocks {
         return;
     }

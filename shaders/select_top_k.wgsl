@@ -1,8 +1,8 @@
 // One workgroup keeps the best k of the entries of one row, as an ascending list of blocks.
-@group(0) @binding(0) var<uniform>             params: TopKParams;
-@group(0) @binding(1) var<storage, read>       scores: array<f32>;        // [batch, num_sets, num_q_blocks, num_entries]
-@group(0) @binding(2) var<storage, read_write> block_indices: array<u32>; // [batch, num_sets, num_q_blocks, k]
-@group(0) @binding(3) var<storage, read_write> block_counts: array<u32>;  // [batch, num_sets, num_q_blocks]
+@group(0) @binding(PARAMS_BINDING)        var<uniform>             params: TopKParams;
+@group(0) @binding(SCORES_BINDING)        var<storage, read>       scores: array<f32>;        // [batch, num_sets, num_q_blocks, num_entries]
+@group(0) @binding(BLOCK_INDICES_BINDING) var<storage, read_write> block_indices: array<u32>; // [batch, num_sets, num_q_blocks, k]
+@group(0) @binding(BLOCK_COUNTS_BINDING)  var<storage, read_write> block_counts: array<u32>;  // [batch, num_sets, num_q_blocks]
 
 struct TopKParams {
     num_rows: u32,
@@ -20,7 +20,6 @@ struct TopKParams {
     indices_offset: u32,
     counts_offset: u32,
     marks_offset: u32,
-    first_place: u32,
 }
 
 var<private> row: u32;
@@ -58,7 +57,7 @@ fn select_top_k(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
-    let list = params.first_place + workgroup.y * num_workgroups.x + workgroup.x;
+    let list = stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x;
     if list >= params.num_rows {
         return;
     }

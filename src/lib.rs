@@ -177,9 +177,9 @@ pub use error::{Error, PassedOver, Result};
 #[doc(hidden)]
 pub use matrix_verdict::{pack_kept, unpack_kept};
 pub use ops::{
-    Attention, AttentionArgs, BindArgs, BlockListsView, BlockScore, BlockScoreArgs, BoundAttention, BoundMerge,
-    BoundOperator, BoundSelection, Merge, MergeArgs, Operator, Pool, PoolArgs, Selection, SelectionArgs,
-    SelectionMemory, TopK, TopKArgs, U32View, Workspace,
+    Attention, AttentionArgs, BindArgs, BlockListsView, BlockScore, BlockScoreArgs, Bound, BoundAttention, BoundMerge,
+    BoundSelection, Merge, MergeArgs, Operator, Pool, PoolArgs, Selection, SelectionArgs, SelectionMemory, TopK,
+    TopKArgs, U32View, Workspace,
 };
 pub use pending::Pending;
 pub use pipeline::Pipeline;
@@ -197,7 +197,7 @@ pub use problem::{
     PADDING, PoolProblem, Pooling, Preset, Reduction, Representative, SeenKeys, SelectionInputs, SelectionMethod,
     SelectionProblem, Stage, TopKProblem,
 };
-pub use shader::{Binding, BindingKind, Kernel, Module, Need, Specialization, Trust};
+pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use slots::Slots;
 pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};
 pub use step::Step;

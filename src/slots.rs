@@ -16,8 +16,6 @@ pub(crate) enum Slot<'a> {
     Range(&'a wgpu::Buffer, u64, u64),
     /// The contents of a uniform.
     Bytes(&'a [u8]),
-    /// A binding that the text has, and that is never touched.
-    Unused,
 }
 
 impl<'a> Slots<'a> {
@@ -98,7 +96,6 @@ fn check_slot(kernel: &'static str, binding: &Binding, slot: Slot<'_>) -> Result
     let tensor = binding.name;
     let bytes = 4 * binding.fields.len() as u64; // a handful
     match (slot, binding.kind.is_storage()) {
-        (Slot::Unused, _) => Ok(()),
         (Slot::Bytes(_), true) => {
             Err(Error::Slot { kernel, binding: tensor, rule: "is a storage buffer, not a uniform" })
         }

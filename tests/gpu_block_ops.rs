@@ -6,7 +6,7 @@ use common::block_ops::{PoolCase, ScoreCase, TopKCase, pool_cases, score_cases, 
 use common::gpu::{buffer, contexts, read_all, submit, tiers};
 use half::{bf16, f16};
 use wattn::{
-    BindArgs, BlockListsView, BlockScore, BlockScoreArgs, BlockScorePlan, BoundOperator, Candidates, Context, DType,
+    BindArgs, BlockListsView, BlockScore, BlockScoreArgs, BlockScorePlan, Bound, Candidates, Context, DType,
     DispatchBudget, Element, Error, HostBlockLists, HostTensor, Layout, OneDispatch, Operator, OperatorPlan, Pool,
     PoolArgs, PoolPlan, TensorView, TensorViewMut, TopK, TopKArgs, TopKPlan, U32View,
 };
@@ -43,7 +43,7 @@ fn take(ctx: &Context, from: &wgpu::Buffer, len: usize) -> Vec<f32> {
 }
 
 fn run<P: BindArgs>(ctx: &Context, plan: &OperatorPlan<P>, args: P::Args<'_>) -> wattn::Result<()> {
-    let bound: BoundOperator = Operator::prepare(ctx, plan)?.bind(args)?;
+    let bound: Bound = Operator::prepare(ctx, plan)?.bind(args)?;
     assert!(bound.num_stretches() == plan.dispatch().stretches.len() || plan.dispatch().workgroups.contains(&0));
     submit(ctx, |encoder| bound.encode(encoder));
     Ok(())

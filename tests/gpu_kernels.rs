@@ -66,6 +66,7 @@ fn a_kernel_of_the_crate_is_guarded_where_a_caller_binds_it() {
     for ctx in contexts() {
         let variant = Specialization::new(&kernels::SAMPLE_QUERIES)
             .with_module(&kernels::modules::SELECT_PARAMS)
+            .with_module(&kernels::modules::STRETCH)
             .with_module(&kernels::modules::ELEM_F32)
             .with_module(&kernels::modules::SAMPLING_STRIDE)
             .with_constant("HEAD_DIM4", 1)

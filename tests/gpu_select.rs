@@ -103,6 +103,35 @@ fn integer_cases_exactly() {
     });
 }
 
+/// Integers between 2^23 and 2^23 + 256 differ in the last eight bits of an f32, the last digit of a top-k.
+#[test]
+fn scores_that_differ_in_their_last_bits() {
+    let mut random = common::Random(9);
+    let cases =
+        integer_cases::<f32>().into_iter().filter(|case| ["HiP, prime length", "HiP, decode"].contains(&&*case.name));
+    let cases: Vec<_> = cases
+        .map(|mut case| {
+            let dim = case.q.shape()[3] as usize;
+            case.q.data_mut().chunks_exact_mut(dim).for_each(|row| {
+                row.fill(0.0);
+                row[0] = 1.0;
+            });
+            case.k.data_mut().chunks_exact_mut(dim).for_each(|row| row[0] = (8_388_608 + (random.bits() >> 56)) as f32);
+            case
+        })
+        .collect();
+    assert_eq!(cases.len(), 2);
+    everywhere::<f32>(|ctx, tier| {
+        for case in &cases {
+            let expected = oracle::select(&case.problem, &case.inputs()).unwrap();
+            for plan in plans_of(ctx, tier, case) {
+                let what = format!("{} {tier} {} {}", ctx.describe(), case.name, plan.tiling());
+                assert_lists_equal(&Bound::new(ctx, &plan, case).run(ctx, 0), &expected, &what);
+            }
+        }
+    });
+}
+
 /// Other sizes of workgroups and passes give the same lists.
 #[test]
 fn tiny_workgroups() {

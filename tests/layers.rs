@@ -65,7 +65,6 @@ const PAIRS: &[(&str, &str)] = &[
     ("bench::report", "bench::steady"),
     ("bench::samples", "bench::steady"),
     ("bench::samples", "bench::warm_up"),
-    ("cpu::path::attend", "cpu::path::attend_selected"),
     ("plan::attend", "plan::exponents"),
     ("plan::attend", "plan::merge"),
     ("plan::nearby", "plan::tuned"),

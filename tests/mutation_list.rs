@@ -45,12 +45,6 @@ fn mutations() -> Vec<Mutation> {
     mutations
 }
 
-/// Every file below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
-
 impl Mutation {
     fn is_shader(&self) -> bool {
         !self.file.starts_with("src/")
@@ -60,10 +54,7 @@ impl Mutation {
         if !self.is_shader() {
             return root().join(&self.file);
         }
-        let stem = |path: &PathBuf| path.file_stem().unwrap().to_str() == Some(&self.file);
-        let found: Vec<_> = files(&root().join("shaders")).into_iter().filter(stem).collect();
-        assert_eq!(found.len(), 1, "{}: shaders/**/{}.wgsl", self.name, self.file);
-        found.into_iter().next().unwrap()
+        root().join("shaders").join(&self.file).with_extension("wgsl")
     }
 
     /// The file as it is, and as it is with the fault.

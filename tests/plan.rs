@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use devices::matrix_gpu;
 use proptest::prelude::*;
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, Granularity, HeadReduction, Hip, InfiniteHip,
-    Kernel, Mask, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier, kernels,
+    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, DispatchBudget, Granularity, HeadReduction,
+    Hip, InfiniteHip, Kernel, Mask, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier, kernels,
 };
 
 /// Devices by what they report.
@@ -310,4 +310,49 @@ fn plans_print_as_the_golden_table() {
     }
     let golden = std::fs::read_to_string(path).unwrap();
     assert!(golden == table, "the plans changed; if that was meant, run WATTN_BLESS=1 cargo test --test plan\n{table}");
+}
+
+/// Plain attention takes four storage buffers, and each feature its own. A plan that wants more than there are says what for.
+#[test]
+fn storage_buffers_are_taken_for_what_is_asked_for() {
+    let shape = AttentionShape {
+        batch_size: 1,
+        seq_len_q: 1,
+        seq_len_kv: 4096,
+        num_q_heads: 8,
+        num_kv_heads: 2,
+        head_dim: 64,
+        head_dim_v: 64,
+    };
+    let mut caps = DeviceCaps::BASELINE;
+    caps.budget = DispatchBudget::new(1, 1);
+    let buffers_of = |plan: &AttentionPlan| {
+        let of = |dispatch: &wattn::Dispatch| {
+            dispatch.specialization.bindings().iter().filter(|binding| binding.kind.is_storage()).count()
+        };
+        plan.dispatches().iter().map(of).max().unwrap()
+    };
+    for seq_len_q in [1, 300] {
+        let shape = AttentionShape { seq_len_q, ..shape };
+        let plain = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
+        caps.max_storage_buffers = 4;
+        let plan = AttentionPlan::new(&plain, &caps).unwrap();
+        assert_eq!(buffers_of(&plan), 4, "{plan}");
+        let error = AttentionPlan::new(&plain.clone().with_seq_lens_kv(), &caps).unwrap_err();
+        let expected = "max_storage_buffers_per_shader_stage (key lengths): 5 needed, the device allows 4";
+        assert_eq!(error.to_string(), expected);
+
+        // Lists, lengths and a walk that is cut, on a device with what WebGPU promises.
+        caps.max_storage_buffers = 8;
+        let blocks = SelectionProblem::new(shape, DType::F32, Hip::decode()).blocks();
+        let sparse = plain.with_blocks(blocks).with_seq_lens_kv();
+        let plan = AttentionPlan::new(&sparse, &caps).unwrap();
+        let is_cut = |dispatch: &wattn::Dispatch| dispatch.stretches.iter().any(|stretch| stretch.first_tile > 0);
+        assert!(plan.dispatches().iter().any(is_cut), "{plan}");
+        assert_eq!(buffers_of(&plan), if plan.tiling().num_splits > 1 { 7 } else { 8 }, "{plan}");
+        // With lse there is no room for the state: the walk stays whole.
+        let plan = AttentionPlan::new(&sparse.with_lse(), &caps).unwrap();
+        assert_eq!(plan.dispatches().iter().any(is_cut), plan.tiling().num_splits > 1, "{plan}");
+        assert!(buffers_of(&plan) <= 8, "{plan}");
+    }
 }

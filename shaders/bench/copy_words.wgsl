@@ -3,9 +3,9 @@ struct CopyParams {
     num_vec4: u32,
 }
 
-@group(0) @binding(0) var<uniform>             params: CopyParams;
-@group(0) @binding(1) var<storage, read>       words: array<vec4<u32>>; // [num_vec4]
-@group(0) @binding(2) var<storage, read_write> copied: array<vec4<u32>>;  // [num_vec4]
+@group(0) @binding(PARAMS_BINDING) var<uniform>             params: CopyParams;
+@group(0) @binding(WORDS_BINDING)  var<storage, read>       words: array<vec4<u32>>;  // [num_vec4]
+@group(0) @binding(COPIED_BINDING) var<storage, read_write> copied: array<vec4<u32>>; // [num_vec4]
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn copy_words(

@@ -5,8 +5,8 @@ struct RateParams {
     addend: f32,
 }
 
-@group(0) @binding(0) var<uniform>             params: RateParams;
-@group(0) @binding(1) var<storage, read_write> sums: array<vec4<f32>>; // one an invocation: of its chains
+@group(0) @binding(PARAMS_BINDING) var<uniform>             params: RateParams;
+@group(0) @binding(SUMS_BINDING)   var<storage, read_write> sums: array<vec4<f32>>; // one an invocation: of its chains
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn multiply_add(@builtin(global_invocation_id) invocation: vec3<u32>) {

@@ -4,10 +4,10 @@ struct MatrixParams {
     num_iterations: u32,
 }
 
-@group(0) @binding(0) var<uniform>             params: MatrixParams;
-@group(0) @binding(1) var<storage, read>       a: array<f16>;   // [4, EDGE, EDGE]
-@group(0) @binding(2) var<storage, read>       b: array<f16>;   // [EDGE, EDGE]
-@group(0) @binding(3) var<storage, read_write> sums: array<f32>; // [workgroups, EDGE, EDGE]: of the four products
+@group(0) @binding(PARAMS_BINDING) var<uniform>             params: MatrixParams;
+@group(0) @binding(A_BINDING)      var<storage, read>       a: array<f16>;        // [4, EDGE, EDGE]
+@group(0) @binding(B_BINDING)      var<storage, read>       b: array<f16>;        // [EDGE, EDGE]
+@group(0) @binding(SUMS_BINDING)   var<storage, read_write> sums: array<f32>;     // [workgroups, EDGE, EDGE]: of the four products
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn multiply_matrices(@builtin(workgroup_id) workgroup: vec3<u32>) {

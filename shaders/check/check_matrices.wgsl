@@ -1,7 +1,7 @@
 // Products of small integers on the device's matrix units, through workgroup memory and laid out as in attention: what they
 // give is known beforehand, to the bit. One workgroup; each group, a subgroup, has EDGE rows, and all have the same keys.
-@group(0) @binding(0) var<storage, read>       operands: array<Elem4>;   // q, k, v, weights and first sums, see below
-@group(0) @binding(1) var<storage, read_write> found: array<vec4<f32>>;  // scores, out, out by columns, invocations
+@group(0) @binding(OPERANDS_BINDING) var<storage, read>       operands: array<Elem4>;  // q, k, v, weights and first sums, see below
+@group(0) @binding(FOUND_BINDING)    var<storage, read_write> found: array<vec4<f32>>; // scores, out, out by columns, invocations
 
 // Rows of q, weights and sums are [ROWS]; of keys and values [TILE_KV].
 const Q = 0u;                                    // [row, head_dim / 4]

@@ -7,10 +7,10 @@ struct EmbedParams {
     num_rows: u32,
 }
 
-@group(0) @binding(0) var<uniform>             params: EmbedParams;
-@group(0) @binding(1) var<storage, read>       tokens: array<u32>;       // [num_tokens]
-@group(0) @binding(2) var<storage, read>       embedding: array<Elem4>;  // [num_rows, width / 4]
-@group(0) @binding(3) var<storage, read_write> hidden: array<vec4<f32>>; // [num_tokens, width / 4]
+@group(0) @binding(PARAMS_BINDING)    var<uniform>             params: EmbedParams;
+@group(0) @binding(TOKENS_BINDING)    var<storage, read>       tokens: array<u32>;       // [num_tokens]
+@group(0) @binding(EMBEDDING_BINDING) var<storage, read>       embedding: array<Elem4>;  // [num_rows, width / 4]
+@group(0) @binding(HIDDEN_BINDING)    var<storage, read_write> hidden: array<vec4<f32>>; // [num_tokens, width / 4]
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn embed_tokens(

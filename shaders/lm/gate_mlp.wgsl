@@ -4,9 +4,9 @@ struct GateParams {
     size_vec4: u32, // columns / 4 of the gate, and of what it gates
 }
 
-@group(0) @binding(0) var<uniform>             params: GateParams;
-@group(0) @binding(1) var<storage, read>       gate_up: array<vec4<f32>>; // [num_tokens, gate or up, size / 4]
-@group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;     // [num_tokens, size / 4]
+@group(0) @binding(PARAMS_BINDING)  var<uniform>             params: GateParams;
+@group(0) @binding(GATE_UP_BINDING) var<storage, read>       gate_up: array<vec4<f32>>; // [num_tokens, gate or up, size / 4]
+@group(0) @binding(OUT_BINDING)     var<storage, read_write> out: array<vec4<f32>>;     // [num_tokens, size / 4]
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn gate_mlp(

@@ -1,6 +1,5 @@
-// out = x W^T + bias for many rows x: a workgroup of 16 x 16 invocations computes a tile of 64 tokens and 64 outputs, each
+// out = x W^T + bias for many rows x: a workgroup of 16 x 16 invocations computes a TILE of tokens and of outputs, 64, each
 // invocation 4 x 4 of them, 16 inputs at a time through workgroup memory.
-const TILE = 64u;
 const DEPTH = 16u;
 // One more than a tile, so that what one invocation scatters falls into different banks.
 const PITCH = TILE + 1u;

@@ -7,10 +7,10 @@ struct NormParams {
     scale: f32,      // 1 / columns
 }
 
-@group(0) @binding(0) var<uniform>             params: NormParams;
-@group(0) @binding(1) var<storage, read>       x: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read>       weight: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> out: array<vec4<f32>>;
+@group(0) @binding(PARAMS_BINDING) var<uniform>             params: NormParams;
+@group(0) @binding(X_BINDING)      var<storage, read>       x: array<vec4<f32>>;
+@group(0) @binding(WEIGHT_BINDING) var<storage, read>       weight: array<vec4<f32>>;
+@group(0) @binding(OUT_BINDING)    var<storage, read_write> out: array<vec4<f32>>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn rms_norm(

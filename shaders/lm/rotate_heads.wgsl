@@ -8,14 +8,14 @@ struct HeadParams {
     eps: f32,
 }
 
-@group(0) @binding(0) var<uniform>             params: HeadParams;
-@group(0) @binding(1) var<storage, read>       state: array<u32>;        // [0] tokens so far, [1] position of the first
-@group(0) @binding(2) var<storage, read>       qkv: array<f32>;          // [token, head of q, k or v, head_dim]
-@group(0) @binding(3) var<storage, read>       norms: array<f32>;        // [q or k, head_dim]
-@group(0) @binding(4) var<storage, read>       angles: array<vec2<f32>>; // [position, head_dim / 2], cosine and sine
-@group(0) @binding(5) var<storage, read_write> q: array<f32>;            // [token, num_q_heads, head_dim]
-@group(0) @binding(6) var<storage, read_write> k: array<f32>;            // [position, num_kv_heads, head_dim]
-@group(0) @binding(7) var<storage, read_write> v: array<f32>;            // [position, num_kv_heads, head_dim]
+@group(0) @binding(PARAMS_BINDING) var<uniform>             params: HeadParams;
+@group(0) @binding(STATE_BINDING)  var<storage, read>       state: array<u32>;        // [0] tokens so far, [1] position of the first
+@group(0) @binding(QKV_BINDING)    var<storage, read>       qkv: array<f32>;          // [token, head of q, k or v, head_dim]
+@group(0) @binding(NORMS_BINDING)  var<storage, read>       norms: array<f32>;        // [q or k, head_dim]
+@group(0) @binding(ANGLES_BINDING) var<storage, read>       angles: array<vec2<f32>>; // [position, head_dim / 2], cosine and sine
+@group(0) @binding(Q_BINDING)      var<storage, read_write> q: array<f32>;            // [token, num_q_heads, head_dim]
+@group(0) @binding(K_BINDING)      var<storage, read_write> k: array<f32>;            // [position, num_kv_heads, head_dim]
+@group(0) @binding(V_BINDING)      var<storage, read_write> v: array<f32>;            // [position, num_kv_heads, head_dim]
 
 fn write(token: u32, position: u32, head: u32, column: u32, value: f32) {
     let key_head = head - params.num_q_heads;

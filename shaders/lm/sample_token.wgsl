@@ -9,10 +9,10 @@ struct SampleParams {
     seed: u32,
 }
 
-@group(0) @binding(0) var<uniform>             params: SampleParams;
-@group(0) @binding(1) var<storage, read>       logits: array<f32>; // [vocab_size]
-@group(0) @binding(2) var<storage, read_write> state: array<u32>;  // [0] tokens so far, [1] position of the first
-@group(0) @binding(3) var<storage, read_write> tokens: array<u32>; // [0]: the token drawn
+@group(0) @binding(PARAMS_BINDING) var<uniform>             params: SampleParams;
+@group(0) @binding(LOGITS_BINDING) var<storage, read>       logits: array<f32>;   // [vocab_size]
+@group(0) @binding(STATE_BINDING)  var<storage, read_write> state: array<u32>;    // [0] tokens so far, [1] position of the first
+@group(0) @binding(TOKENS_BINDING) var<storage, read_write> tokens: array<u32>;   // [0]: the token drawn
 
 const NONE = 0xffffffffu;
 

@@ -1,4 +1,5 @@
-// The numbers of one attention call. Offsets and strides of q, k, v and out count vec4 elements, those of lse elements.
+// The numbers of one attention call. Offsets and strides of q, k, v and out count vec4 elements, those of lse elements. What lies
+// in the workspace begins at a vec4 of it.
 struct AttendParams {
     batch_size: u32,
     seq_len_q: u32,
@@ -42,8 +43,10 @@ struct AttendParams {
     sink_size: i32,
     window_size: i32,
     dense_below: i32,
-    first_place: u32,
-    first_tile: u32,
     part_tiles: u32,
     exponent_parts: u32,
+    partial_lse_at: u32,
+    carried_at: u32,
+    exponents_at: u32,
 }
+@group(0) @binding(PARAMS_BINDING) var<uniform> params: AttendParams;

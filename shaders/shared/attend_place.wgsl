@@ -29,7 +29,7 @@ fn row_tile_of(place: WorkgroupPlace) -> u32 {
 
 fn place_of_workgroup(workgroup: vec3<u32>, num_workgroups: vec3<u32>) -> WorkgroupPlace {
     let slot = workgroup.y * num_workgroups.x + workgroup.x;
-    let index = params.first_place + slot;
+    let index = stretch.first_place + slot;
     let row = index / params.num_splits;
     let num_heads = params.num_q_heads / params.group_size;
     let split = index % params.num_splits;

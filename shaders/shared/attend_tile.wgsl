@@ -1,7 +1,6 @@
 // Rows of attention: what a group of invocations works on, and where its rows are.
 
-// Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
-const MASKED = -3.0e38;
+// MASKED stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
 const LN_2 = 0.6931471805599453;
 
 // What a row's sums come to. `sum` is that of its weights, 0 where it saw no key.

@@ -9,3 +9,4 @@ struct CheckParams {
     indices_offset: u32,
     counts_offset: u32,
 }
+@group(0) @binding(PARAMS_BINDING) var<uniform> params: CheckParams;

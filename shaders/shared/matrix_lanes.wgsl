@@ -1,4 +1,4 @@
-// What single lanes do for attend_rows_matrix: they fill tiles, mask scores, move sums that have left their matrices, and store out.
+// What single lanes do for rows/matrix: they fill tiles, mask scores, move sums that have left their matrices, and store out.
 
 // What each row's sums are multiplied by where some move, and in the end parts of the rows' sums.
 var<workgroup> row_factors: array<f32, GROUPS * ROWS * PARTS>;

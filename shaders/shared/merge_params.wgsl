@@ -6,6 +6,7 @@ struct MergeParams {
     num_q_heads: u32,
     parts_out_offset: u32,
     parts_lse_offset: u32,
+    parts_lse_stride: u32,
     out_offset: u32,
     out_batch: u32,
     out_seq: u32,
@@ -14,5 +15,5 @@ struct MergeParams {
     lse_batch: u32,
     lse_seq: u32,
     lse_head: u32,
-    first_place: u32,
 }
+@group(0) @binding(PARAMS_BINDING) var<uniform> params: MergeParams;

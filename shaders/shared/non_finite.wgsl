@@ -1,8 +1,8 @@
 // Rows that saw a NaN, and rows that saw nothing. A NaN need not survive a comparison, a maximum, an exponential or a product, and a
 // compiler may take for granted that there is none: so a row remembers it by bits, and writes NaN by bits at its end.
 
-// The lse of a row that saw no key.
-const LSE_EMPTY = -3.0e38;
+// LSE_EMPTY is the lse of a row that saw no key.
+//
 // Least weight of what a row sees, so that a NaN or an infinity in its value reaches the row however low its score is: the smallest
 // number that no device takes for 0.
 const LEAST_WEIGHT = 1.17549435e-38;

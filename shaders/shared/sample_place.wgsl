@@ -1,7 +1,6 @@
 // Where the samples of query blocks lie, for kernels that score keys with them.
 
-// Stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
-const MASKED = -3.0e38;
+// MASKED stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
 
 // Samples of a query block, from those of a head on.
 struct SamplePlace {

@@ -48,24 +48,16 @@ struct SelectParams {
     lists_per_set: u32,
     max_survivors: u32,
     flags: u32,
-    first_place: u32,
-    end_place: u32,
 }
+@group(0) @binding(PARAMS_BINDING) var<uniform> params: SelectParams;
 
-// Bits of `flags`. Numbers instead of constants: kernels are compiled once for all methods and stages.
-const CAUSAL = 1u;
-const ALIGN_GROUPS = 2u;
-const FIRST_STAGE = 4u;
-const LAST_STAGE = 8u;
-const UNION = 16u;
-
+// Bits of `flags` are CAUSAL, ALIGN_GROUPS, FIRST_STAGE, LAST_STAGE and UNION: numbers instead of constants, since kernels are
+// compiled once for all methods and stages.
 fn has_flag(flag: u32) -> bool {
     return (params.flags & flag) != 0u;
 }
 
-// Values of `representative`.
-const CENTER = 0u;
-const FIRST = 1u;
+// `representative` is CENTER, FIRST or another: the last.
 
 // Queries of a block; the last block may have fewer than the others.
 fn queries_of_block(q_block: u32) -> u32 {

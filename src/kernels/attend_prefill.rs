@@ -2,18 +2,15 @@
 
 use super::{Binding, Kernel, own_kernel, params};
 
-const BINDINGS: &[Binding] = &[
-    Binding::stretch("params", AttendParams::FIELDS),
-    Binding::read("q"),
-    Binding::read("k"),
-    Binding::read("v"),
-    Binding::read("seq_lens_kv"),
-    Binding::write("out"),
-    Binding::write("lse"),
-];
+const BINDINGS: &[Binding] = &[Binding::read("q"), Binding::read("k"), Binding::read("v"), Binding::write("out")];
 
 /// Tiles of query rows against all their keys.
 pub static ATTEND_PREFILL: Kernel = own_kernel!("attend_prefill", BINDINGS);
+
+/// Weights of `rows/matrix` are relative to a reference that lies `SHIFT` below a score of the row; the reference moves when a score
+/// passes that by `SLACK`, all in base 2.
+pub(crate) const SLACK: f32 = 8.0;
+pub(crate) const SHIFT: f32 = 7.0;
 
 params! {
     /// The numbers of one attention call, shared by `attend_prefill`, `attend_decode` and `find_exponents`. Offsets and
@@ -61,9 +58,10 @@ params! {
         sink_size: i32,
         window_size: i32,
         dense_below: i32,
-        first_place: u32,
-        first_tile: u32,
         part_tiles: u32,
         exponent_parts: u32,
+        partial_lse_at: u32,
+        carried_at: u32,
+        exponents_at: u32,
     }
 }

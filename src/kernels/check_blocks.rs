@@ -1,17 +1,21 @@
 //! Check of lists of blocks: `shaders/check_blocks.wgsl`.
 
 use super::{Binding, Kernel, own_kernel, params};
+use crate::shader::Constant;
 
-const BINDINGS: &[Binding] = &[
-    Binding::stretch("params", CheckParams::FIELDS),
-    Binding::read("block_indices"),
-    Binding::read("block_counts"),
-    Binding::read("seq_lens_kv"),
-    Binding::write("report"),
-];
+const BINDINGS: &[Binding] = &[Binding::read("block_indices"), Binding::read("block_counts"), Binding::write("report")];
 
 /// Check of lists of blocks.
-pub static CHECK_BLOCKS: Kernel = own_kernel!("check_blocks", BINDINGS);
+pub static CHECK_BLOCKS: Kernel = own_kernel!("check_blocks", BINDINGS).declaring(&[
+    Constant::u32("COUNT_RULE", COUNT_RULE),
+    Constant::u32("ORDER_RULE", ORDER_RULE),
+    Constant::u32("RANGE_RULE", RANGE_RULE),
+]);
+
+/// Rules that an entry may break; 0 stands for none.
+pub(crate) const COUNT_RULE: u32 = 1;
+pub(crate) const ORDER_RULE: u32 = 2;
+pub(crate) const RANGE_RULE: u32 = 3;
 
 /// Invocations of a workgroup, each with one entry of a list.
 pub(crate) const WORKGROUP_SIZE: u32 = 64;

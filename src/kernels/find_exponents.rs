@@ -1,16 +1,8 @@
 //! Largest exponents of the heads of q, k and v: `shaders/find_exponents.wgsl`. Its uniform is that of `attend_prefill`.
 
-use super::attend_prefill::AttendParams;
 use super::{Binding, Kernel, own_kernel};
 
-const BINDINGS: &[Binding] = &[
-    Binding::stretch("params", AttendParams::FIELDS),
-    Binding::read("q"),
-    Binding::read("k"),
-    Binding::read("v"),
-    Binding::read("seq_lens_kv"),
-    Binding::write("exponents"),
-];
+const BINDINGS: &[Binding] = &[Binding::read("q"), Binding::read("k"), Binding::read("v"), Binding::write("exponents")];
 
 /// Largest exponents of the heads of q, k and v.
 pub static FIND_EXPONENTS: Kernel = own_kernel!("find_exponents", BINDINGS);

@@ -2,13 +2,7 @@
 
 use super::{Binding, Kernel, own_kernel, params};
 
-const BINDINGS: &[Binding] = &[
-    Binding::stretch("params", MergeParams::FIELDS),
-    Binding::read("partial_out"),
-    Binding::read("partial_lse"),
-    Binding::write("out"),
-    Binding::write("lse"),
-];
+const BINDINGS: &[Binding] = &[Binding::read("partial_out"), Binding::read("partial_lse"), Binding::write("out")];
 
 /// Merge of partial (out, lse) pairs.
 pub static MERGE_SPLITS: Kernel = own_kernel!("merge_splits", BINDINGS);
@@ -22,6 +16,7 @@ params! {
         num_q_heads: u32,
         parts_out_offset: u32,
         parts_lse_offset: u32,
+        parts_lse_stride: u32,
         out_offset: u32,
         out_batch: u32,
         out_seq: u32,
@@ -30,6 +25,5 @@ params! {
         lse_batch: u32,
         lse_seq: u32,
         lse_head: u32,
-        first_place: u32,
     }
 }

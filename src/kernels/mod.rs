@@ -14,6 +14,7 @@ mod score_chunks;
 pub(crate) mod search_tree;
 mod select_chunks;
 mod select_top_k;
+pub(crate) mod stretch;
 
 pub use attend_decode::ATTEND_DECODE;
 pub use attend_prefill::ATTEND_PREFILL;

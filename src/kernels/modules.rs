@@ -1,87 +1,125 @@
-//! The crate's own modules, by family: the files of `shaders/shared`.
+//! The crate's own modules, by family: `shaders/<family>/<member>.wgsl`, and what kernels share in `shaders/shared`.
 
 use super::Binding;
-use crate::shader::{Module, Need};
+use super::attend_prefill::{self, AttendParams};
+use super::check_blocks::CheckParams;
+use super::merge_splits::MergeParams;
+use super::sample_queries::{self, SelectParams};
+use super::stretch::StretchRecord;
+use crate::LSE_EMPTY;
+use crate::shader::{Constant, Module, Need};
 
 macro_rules! modules {
-    ($($name:ident = $family:literal, $file:literal $(, $method:ident $argument:expr)*;)*) => {
+    (
+        shared { $($shared:ident = $file:literal $(, $shared_method:ident $shared_argument:expr)*;)* }
+        families { $($name:ident = $family:literal / $member:literal $(, $method:ident $argument:expr)*;)* }
+    ) => {
         $(
             #[doc = concat!("`shaders/shared/", $file, ".wgsl`.")]
-            pub static $name: Module =
-                Module::own($family, $file, include_str!(concat!("../../shaders/shared/", $file, ".wgsl")))$(.$method($argument))*;
+            pub static $shared: Module =
+                Module::own("shared", $file, include_str!(concat!("../../shaders/shared/", $file, ".wgsl")))
+                    $(.$shared_method($shared_argument))*;
+        )*
+        $(
+            #[doc = concat!("`shaders/", $family, "/", $member, ".wgsl`.")]
+            pub static $name: Module = Module::own(
+                $family,
+                concat!($family, "_", $member),
+                include_str!(concat!("../../shaders/", $family, "/", $member, ".wgsl")),
+            )
+            $(.$method($argument))*;
         )*
 
         /// Every one.
-        pub static ALL: &[&Module] = &[$(&$name,)*];
+        pub static ALL: &[&Module] = &[$(&$shared,)* $(&$name,)*];
     };
 }
 
 modules! {
-    ATTEND_PARAMS = "shared", "attend_params";
-    MERGE_PARAMS = "shared", "merge_params";
-    SELECT_PARAMS = "shared", "select_params";
-    CHECK_PARAMS = "shared", "check_params";
-    SEQ_LENS = "shared", "seq_lens";
-    NON_FINITE = "shared", "non_finite";
-    SELECT_PLACE = "shared", "select_place";
-    SAMPLING_STRIDE = "sampling", "sampling_stride";
-    SAMPLING_MEAN = "sampling", "sampling_mean";
-    SAMPLE_PLACE = "shared", "sample_place";
-    BEST_SCORES = "best_scores", "best_scores";
-    BEST_SCORES_COLUMNS = "best_scores", "best_scores_columns";
-    MARKS_NONE = "marks", "marks_none";
-    MARKS_GIVEN = "marks", "marks_given", binding &[Binding::read("marks")];
-    SCORE_KEY = "shared", "score_key";
-    TOP_K = "top_k", "top_k";
-    TOP_K_BUCKETS = "top_k", "top_k_buckets";
-    BEAM_SCRATCH = "beam", "beam_scratch";
-    BEAM_WORKGROUP = "beam", "beam_workgroup";
-    CHUNKS = "shared", "chunks";
-    ATTEND_PLACE = "shared", "attend_place";
-    ATTEND_TILE = "shared", "attend_tile";
-    WALK_RANGE = "walk", "walk_range";
-    WALK_SELECTED = "walk", "walk_selected", binding &[Binding::read("block_indices"), Binding::read("block_counts")];
-    HAND_RANGE = "hand", "hand_range";
-    HAND_SELECTED = "hand", "hand_selected";
-    HAND_STAGED = "hand", "hand_staged";
-    CARRY_NONE = "carry", "carry_none";
-    CARRY_STATE = "carry", "carry_state", binding &[Binding::write("carried")];
-    CHUNK_ONE = "chunk", "chunk_one";
-    CHUNK_PAIR = "chunk", "chunk_pair";
-    JOIN_ALONE = "join", "join_alone";
-    JOIN_LANES = "join", "join_lanes";
-    FOLD_NONE = "fold", "fold_none";
-    FOLD_SUMS = "fold", "fold_sums";
-    FACTORS_STORED = "factors", "factors_stored";
-    FACTORS_SCALED = "factors", "factors_scaled", binding &[Binding::write("exponents")], needing &[Need::F16];
-    ATTEND_ROWS = "rows", "attend_rows";
-    ATTEND_ROWS_COLUMNS = "rows", "attend_rows_columns";
-    MATRIX_LANES = "shared", "matrix_lanes";
-    ATTEND_ROWS_MATRIX = "rows", "attend_rows_matrix";
-    ATTEND_ROWS_STAGED = "rows", "attend_rows_staged";
-    MATRIX_8 = "matrix", "matrix_8", needing &[Need::Matrices];
-    MATRIX_16 = "matrix", "matrix_16", needing &[Need::Matrices];
-    TILES_VEC4 = "tiles", "tiles_vec4";
-    TILES_SCALAR = "tiles", "tiles_scalar";
-    VALUES_VEC4 = "values", "values_vec4";
-    VALUES_SCALAR = "values", "values_scalar";
-    SCORE_LANES = "score", "score_lanes";
-    SCORE_MATRIX = "score", "score_matrix";
-    ELEM_F32 = "elem", "elem_f32";
-    ELEM_F32_WIDE = "elem", "elem_f32_wide", needing &[Need::Int64];
-    ELEM_F16 = "elem", "elem_f16", needing &[Need::F16];
-    ELEM_F16_PACKED = "elem", "elem_f16_packed";
-    ELEM_BF16 = "elem", "elem_bf16";
-    QUERIES_LOADED = "queries", "queries_loaded";
-    QUERIES_KEPT = "queries", "queries_kept";
-    OUT_F32 = "out", "out_f32";
-    OUT_F16 = "out", "out_f16", needing &[Need::F16];
-    OUT_F16_PACKED = "out", "out_f16_packed";
-    OUT_BF16 = "out", "out_bf16";
-    SHARE_WORKGROUP = "share", "share_workgroup";
-    SHARE_SUBGROUP = "share", "share_subgroup", needing &[Need::Subgroups];
-    SHARE_SEGMENT = "share", "share_segment", needing &[Need::Subgroups];
-    REDUCE_WORKGROUP = "reduce", "reduce_workgroup";
-    REDUCE_SUBGROUP = "reduce", "reduce_subgroup", needing &[Need::Subgroups];
-    REDUCE_SEGMENT = "reduce", "reduce_segment", needing &[Need::Subgroups];
+    shared {
+        STRETCH = "stretch", binding &[Binding::stretch("stretch", StretchRecord::FIELDS)];
+        WORKSPACE = "workspace", binding &[Binding::write("workspace")];
+        ATTEND_PARAMS = "attend_params", binding &[Binding::uniform("params", AttendParams::FIELDS)];
+        MERGE_PARAMS = "merge_params", binding &[Binding::uniform("params", MergeParams::FIELDS)];
+        SELECT_PARAMS = "select_params", binding &[Binding::uniform("params", SelectParams::FIELDS)], declaring sample_queries::CONSTANTS;
+        CHECK_PARAMS = "check_params", binding &[Binding::uniform("params", CheckParams::FIELDS)];
+        NON_FINITE = "non_finite", declaring &[Constant::f32("LSE_EMPTY", LSE_EMPTY)];
+        SELECT_PLACE = "select_place";
+        SAMPLE_PLACE = "sample_place", declaring &[Constant::f32("MASKED", LSE_EMPTY)];
+        SCORE_KEY = "score_key";
+        CHUNKS = "chunks";
+        ATTEND_PLACE = "attend_place";
+        ATTEND_TILE = "attend_tile", declaring &[Constant::f32("MASKED", LSE_EMPTY)];
+        MATRIX_LANES = "matrix_lanes";
+    }
+    families {
+        LENGTHS_EQUAL = "lengths" / "equal";
+        LENGTHS_LISTED = "lengths" / "listed", binding &[Binding::read("seq_lens_kv")];
+        LSE_NONE = "lse" / "none";
+        LSE_STORED = "lse" / "stored", binding &[Binding::write("lse")];
+        SAMPLING_STRIDE = "sampling" / "stride";
+        SAMPLING_MEAN = "sampling" / "mean";
+        BEST_SCORES_LANES = "best_scores" / "lanes";
+        BEST_SCORES_COLUMNS = "best_scores" / "columns";
+        MARKS_NONE = "marks" / "none";
+        MARKS_GIVEN = "marks" / "given", binding &[Binding::read("marks")];
+        TOP_K_DIGITS = "top_k" / "digits";
+        TOP_K_BUCKETS = "top_k" / "buckets";
+        BEAM_SCRATCH = "beam" / "scratch";
+        BEAM_WORKGROUP = "beam" / "workgroup";
+        WALK_RANGE = "walk" / "range";
+        WALK_SELECTED = "walk" / "selected", binding &[Binding::read("block_indices"), Binding::read("block_counts")];
+        GATHER_RANGE = "gather" / "range";
+        GATHER_SELECTED = "gather" / "selected";
+        GATHER_STAGED = "gather" / "staged";
+        RESUME_NONE = "resume" / "none";
+        RESUME_STATE = "resume" / "state";
+        CHUNK_ONE = "chunk" / "one";
+        CHUNK_PAIR = "chunk" / "pair";
+        JOIN_ALONE = "join" / "alone";
+        JOIN_LANES = "join" / "lanes";
+        FOLD_NONE = "fold" / "none";
+        FOLD_SUMS = "fold" / "sums";
+        FACTORS_STORED = "factors" / "stored";
+        FACTORS_SCALED = "factors" / "scaled", needing &[Need::F16];
+        ROWS_KEYS = "rows" / "keys";
+        ROWS_COLUMNS = "rows" / "columns";
+        ROWS_MATRIX = "rows" / "matrix", declaring &[Constant::f32("SLACK", attend_prefill::SLACK), Constant::f32("SHIFT", attend_prefill::SHIFT)];
+        ROWS_STAGED = "rows" / "staged";
+        MATRIX_8 = "matrix" / "8", needing &[Need::Matrices];
+        MATRIX_16 = "matrix" / "16", needing &[Need::Matrices];
+        TILES_VEC4 = "tiles" / "vec4";
+        TILES_SCALAR = "tiles" / "scalar";
+        VALUES_VEC4 = "values" / "vec4";
+        VALUES_SCALAR = "values" / "scalar";
+        SCORE_LANES = "score" / "lanes";
+        SCORE_MATRIX = "score" / "matrix", declaring &[Constant::f32("MASKED", LSE_EMPTY)];
+        ELEM_F32 = "elem" / "f32";
+        ELEM_F32_WIDE = "elem" / "f32_wide", needing &[Need::Int64];
+        ELEM_F16 = "elem" / "f16", needing &[Need::F16];
+        ELEM_F16_PACKED = "elem" / "f16_packed";
+        ELEM_BF16 = "elem" / "bf16";
+        Q_STREAMED = "q" / "streamed";
+        Q_CACHED = "q" / "cached";
+        OUT_F32 = "out" / "f32";
+        OUT_F16 = "out" / "f16", needing &[Need::F16];
+        OUT_F16_PACKED = "out" / "f16_packed";
+        OUT_BF16 = "out" / "bf16";
+        SHUFFLE_WORKGROUP = "shuffle" / "workgroup";
+        SHUFFLE_SUBGROUP = "shuffle" / "subgroup", needing &[Need::Subgroups];
+        SHUFFLE_SEGMENT = "shuffle" / "segment", needing &[Need::Subgroups];
+        REDUCE_WORKGROUP = "reduce" / "workgroup";
+        REDUCE_SUBGROUP = "reduce" / "subgroup", needing &[Need::Subgroups];
+        REDUCE_SEGMENT = "reduce" / "segment", needing &[Need::Subgroups];
+    }
+}
+
+/// The member of the family `lengths`.
+pub(crate) const fn lengths(listed: bool) -> &'static Module {
+    if listed { &LENGTHS_LISTED } else { &LENGTHS_EQUAL }
+}
+
+/// The member of the family `lse`.
+pub(crate) const fn lse(stored: bool) -> &'static Module {
+    if stored { &LSE_STORED } else { &LSE_NONE }
 }

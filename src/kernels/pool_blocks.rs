@@ -2,12 +2,7 @@
 
 use super::{Binding, Kernel, own_kernel};
 
-const BINDINGS: &[Binding] = &[
-    Binding::stretch("params", NUMBERS),
-    Binding::read("k"),
-    Binding::read("seq_lens_kv"),
-    Binding::write("summaries"),
-];
+const BINDINGS: &[Binding] = &[Binding::uniform("params", NUMBERS), Binding::read("k"), Binding::write("summaries")];
 
 /// Summaries of blocks of keys.
 pub static POOL_BLOCKS: Kernel = own_kernel!("pool_blocks", BINDINGS);
@@ -16,5 +11,5 @@ pub static POOL_BLOCKS: Kernel = own_kernel!("pool_blocks", BINDINGS);
 #[rustfmt::skip]
 const NUMBERS: &[&str] = &[
     "batch_size", "seq_len_kv", "num_heads", "block_size", "num_blocks", "seq_lens_offset", "k_offset", "k_batch",
-    "k_seq", "k_head", "summaries_offset", "summaries_batch", "summaries_seq", "summaries_head", "first_place",
+    "k_seq", "k_head", "summaries_offset", "summaries_batch", "summaries_seq", "summaries_head",
 ];

@@ -1,9 +1,9 @@
 //! Samples of query blocks: `shaders/sample_queries.wgsl`.
 
 use super::{Binding, Kernel, own_kernel, params};
+use crate::shader::Constant;
 
-const BINDINGS: &[Binding] =
-    &[Binding::stretch("params", SelectParams::FIELDS), Binding::read("q"), Binding::write("samples")];
+const BINDINGS: &[Binding] = &[Binding::read("q"), Binding::write("samples")];
 
 /// Samples of query blocks, for the scores of a selection.
 pub static SAMPLE_QUERIES: Kernel = own_kernel!("sample_queries", BINDINGS);
@@ -17,6 +17,21 @@ pub(crate) const ALIGN_GROUPS: u32 = 2;
 pub(crate) const FIRST_STAGE: u32 = 4;
 pub(crate) const LAST_STAGE: u32 = 8;
 pub(crate) const UNION: u32 = 16;
+
+/// Values of `representative`.
+pub(crate) const CENTER: u32 = 0;
+pub(crate) const FIRST: u32 = 1;
+pub(crate) const LAST: u32 = 2;
+
+pub(super) const CONSTANTS: &[Constant] = &[
+    Constant::u32("CAUSAL", CAUSAL),
+    Constant::u32("ALIGN_GROUPS", ALIGN_GROUPS),
+    Constant::u32("FIRST_STAGE", FIRST_STAGE),
+    Constant::u32("LAST_STAGE", LAST_STAGE),
+    Constant::u32("UNION", UNION),
+    Constant::u32("CENTER", CENTER),
+    Constant::u32("FIRST", FIRST),
+];
 
 params! {
     /// The numbers of one dispatch of a selection, shared by its kernels. Offsets and strides of q and k count vec4
@@ -70,7 +85,5 @@ params! {
         lists_per_set: u32,
         max_survivors: u32,
         flags: u32,
-        first_place: u32,
-        end_place: u32,
     }
 }

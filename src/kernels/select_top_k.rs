@@ -3,7 +3,7 @@
 use super::{Binding, Kernel, own_kernel};
 
 const BINDINGS: &[Binding] = &[
-    Binding::stretch("params", NUMBERS),
+    Binding::uniform("params", NUMBERS),
     Binding::read("scores"),
     Binding::write("block_indices"),
     Binding::write("block_counts"),
@@ -17,5 +17,5 @@ pub static SELECT_TOP_K: Kernel = own_kernel!("select_top_k", BINDINGS);
 const NUMBERS: &[&str] = &[
     "num_rows", "num_sets", "num_q_blocks", "num_entries", "k", "block_size", "forced_first", "forced_last",
     "scores_offset", "scores_batch", "scores_set", "scores_q_block", "indices_offset", "counts_offset",
-    "marks_offset", "first_place",
+    "marks_offset",
 ];

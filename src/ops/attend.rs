@@ -3,16 +3,16 @@
 use core::ops::Range;
 use std::sync::Arc;
 
-use super::bind::{Access, Bound, Expect, U32View, check_apart, check_tensor, check_u32};
-use super::params::{Params, step};
+use super::bind::{Access, BoundTensor, Expect, U32View, check_apart, check_tensor, check_u32};
+use super::bound::{Bound, prepare};
+use super::params::{Uniforms, in_words, step};
 use super::workspace::Workspace;
 use crate::kernels::attend_prefill::AttendParams;
 use crate::kernels::merge_splits::MergeParams;
 use crate::slots::Slot;
-use crate::step::{encode_stretch_in, num_stretches, submit};
 use crate::{
     AttentionPlan, AttentionShape, BlockListSpec, Context, DType, DeviceCaps, Error, Pipeline, Result, Slots, Step,
-    Stretch, TensorView, TensorViewMut, kernels,
+    TensorView, TensorViewMut, kernels,
 };
 
 /// Stands for an open side of a window: past every distance that [`AttentionProblem::validate`] allows, and small enough
@@ -20,6 +20,9 @@ use crate::{
 ///
 /// [`AttentionProblem::validate`]: crate::AttentionProblem::validate
 const OPEN_WINDOW: u32 = 1 << 30;
+
+/// Attention with its buffers bound.
+pub type BoundAttention = Bound;
 
 /// The compiled pipelines of a plan. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -127,11 +130,7 @@ impl Attention {
     pub fn prepare(ctx: &Context, plan: &AttentionPlan) -> Result<Self> {
         // A plan made for another device must not reach this one's driver.
         ctx.caps().require(plan.tier())?;
-        let pipelines = plan
-            .dispatches()
-            .iter()
-            .map(|dispatch| Pipeline::of_operator(ctx, &dispatch.specialization))
-            .collect::<Result<_>>()?;
+        let pipelines = prepare(ctx, plan.dispatches())?;
         Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipelines })
     }
 
@@ -176,7 +175,7 @@ impl Attention {
             check_apart(("workspace", &workspace.buffer), &others)?;
         }
         let steps = self.ctx.scoped("binding attention", || self.steps(&tensors, workspace))??;
-        Ok(BoundAttention { steps })
+        Ok(Bound::new("wattn.attention", steps))
     }
 
     fn check<'a>(&self, args: &AttentionArgs<'a>) -> Result<Tensors<'a>> {
@@ -237,14 +236,16 @@ impl Attention {
             .with("q", tensors.q.slot())
             .with("k", tensors.k.slot())
             .with("v", tensors.v.slot())
-            .with("seq_lens_kv", tensors.seq_lens_kv.as_ref().map_or(Slot::Unused, Bound::slot))
             .with("out", tensors.out.slot())
-            .with("lse", tensors.lse.as_ref().map_or(Slot::Unused, Bound::slot))
             .with("partial_out", in_workspace(plan.partial_out_range()))
             .with("partial_lse", in_workspace(plan.partial_lse_range()))
             .with("exponents", in_workspace(plan.exponents_range()))
-            // Walks that may be cut may turn out to fit one part.
-            .with("carried", in_workspace(plan.carried_range()));
+            .with("workspace", in_workspace(0..plan.workspace_bytes()));
+        for (name, tensor) in [("seq_lens_kv", &tensors.seq_lens_kv), ("lse", &tensors.lse)] {
+            if let Some(tensor) = tensor {
+                slots = slots.with(name, tensor.slot());
+            }
+        }
         if let Some([indices, counts]) = &tensors.blocks {
             slots = slots.with("block_indices", indices.slot()).with("block_counts", counts.slot());
         }
@@ -266,7 +267,7 @@ impl Attention {
     /// The uniforms of a dispatch's stretches over contiguous tensors, in words. For tests that run kernels without a device.
     #[doc(hidden)]
     #[must_use]
-    pub fn uniforms(plan: &AttentionPlan, dispatch: usize) -> Vec<Vec<u32>> {
+    pub fn uniforms(plan: &AttentionPlan, dispatch: usize) -> Vec<Uniforms> {
         let packed = |[_, seq, heads, dim]: [u32; 4]| [seq * heads * dim, heads * dim, dim];
         let in_vec4 = |shape| (0, packed(shape).map(|stride| stride / 4));
         let places = Places {
@@ -281,9 +282,9 @@ impl Attention {
         let params = Self::attend_params(plan, &places);
         let dispatch = &plan.dispatches()[dispatch];
         if dispatch.kernel() == &kernels::MERGE_SPLITS {
-            Self::merge_params(plan, &params).in_words(&dispatch.stretches)
+            in_words(&Self::merge_params(plan, &params), &dispatch.stretches)
         } else {
-            params.in_words(&dispatch.stretches)
+            in_words(&params, &dispatch.stretches)
         }
     }
 
@@ -351,10 +352,12 @@ impl Attention {
             sink_size: sink_size as i32,
             window_size: window_size as i32,
             dense_below: dense_below as i32,
-            first_place: 0,
-            first_tile: 0,
             part_tiles: plan.part_tiles(),
             exponent_parts: plan.exponent_parts(),
+            // The workspace fits a binding, and its vec4 32 bits.
+            partial_lse_at: (plan.partial_lse_range().start / 16) as u32,
+            carried_at: (plan.carried_range().start / 16) as u32,
+            exponents_at: (plan.exponents_range().start / 16) as u32,
         }
     }
 
@@ -366,6 +369,7 @@ impl Attention {
             num_q_heads: plan.problem.shape().num_q_heads,
             parts_out_offset: 0,
             parts_lse_offset: 0,
+            parts_lse_stride: 4,
             out_offset: attend.out_offset,
             out_batch: attend.out_batch,
             out_seq: attend.out_seq,
@@ -374,14 +378,7 @@ impl Attention {
             lse_batch: attend.lse_batch,
             lse_seq: attend.lse_seq,
             lse_head: attend.lse_head,
-            first_place: 0,
         }
-    }
-}
-
-impl Params for AttendParams {
-    fn of(self, stretch: &Stretch) -> Self {
-        Self { first_place: stretch.first, first_tile: stretch.first_tile, ..self }
     }
 }
 
@@ -397,7 +394,7 @@ pub(super) fn check_blocks<'a>(
     blocks: &BlockListSpec,
     shape: &AttentionShape,
     caps: &DeviceCaps,
-) -> Result<[Bound<'a>; 2]> {
+) -> Result<[BoundTensor<'a>; 2]> {
     let num_lists = blocks.num_lists(shape);
     let indices = check_u32(lists.block_indices, "block_indices", num_lists * u64::from(blocks.max_blocks), caps)?;
     Ok([indices, check_u32(lists.block_counts, "block_counts", num_lists, caps)?])
@@ -405,14 +402,14 @@ pub(super) fn check_blocks<'a>(
 
 /// The checked tensors of a call.
 struct Tensors<'a> {
-    q: Bound<'a>,
-    k: Bound<'a>,
-    v: Bound<'a>,
-    seq_lens_kv: Option<Bound<'a>>,
+    q: BoundTensor<'a>,
+    k: BoundTensor<'a>,
+    v: BoundTensor<'a>,
+    seq_lens_kv: Option<BoundTensor<'a>>,
     /// Indices and counts.
-    blocks: Option<[Bound<'a>; 2]>,
-    out: Bound<'a>,
-    lse: Option<Bound<'a>>,
+    blocks: Option<[BoundTensor<'a>; 2]>,
+    out: BoundTensor<'a>,
+    lse: Option<BoundTensor<'a>>,
 }
 
 impl Tensors<'_> {
@@ -439,52 +436,4 @@ struct Places {
     seq_lens_kv: u32,
     /// Indices and counts.
     blocks: [u32; 2],
-}
-
-/// Attention with its buffers bound. Encode it as often as you like; what the buffers hold is read when the GPU runs.
-#[derive(Clone, Debug)]
-pub struct BoundAttention {
-    steps: Vec<Step>,
-}
-
-impl BoundAttention {
-    /// Encodes one compute pass.
-    ///
-    /// # Cost
-    /// Allocates, submits and waits for nothing. Cannot fail.
-    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        let descriptor = wgpu::ComputePassDescriptor { label: Some("wattn.attention"), timestamp_writes: None };
-        self.encode_in(&mut encoder.begin_compute_pass(&descriptor));
-    }
-
-    /// Encodes into the caller's compute pass. Sets its pipeline and bind group 0.
-    ///
-    /// # Cost
-    /// Allocates, submits and waits for nothing. Cannot fail.
-    pub fn encode_in(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for step in &self.steps {
-            step.encode_in(pass);
-        }
-    }
-
-    /// Dispatches that [`encode`](Self::encode) encodes: more than one of a kernel where the plan cut its grid.
-    #[must_use]
-    pub fn num_stretches(&self) -> usize {
-        num_stretches(self.steps.iter())
-    }
-
-    /// Encodes one of the dispatches into the caller's compute pass, for callers who submit them apart: some systems watch
-    /// submissions, not dispatches. All must run, in their order. Does nothing from
-    /// [`num_stretches`](Self::num_stretches) on.
-    ///
-    /// # Cost
-    /// Allocates, submits and waits for nothing. Cannot fail.
-    pub fn encode_stretch_in(&self, pass: &mut wgpu::ComputePass<'_>, index: usize) {
-        encode_stretch_in(self.steps.iter(), pass, index);
-    }
-
-    /// Submits it.
-    pub(crate) fn submit(&self, ctx: &Context) {
-        submit(ctx, "wattn.attention", &self.steps.iter().collect::<Vec<_>>());
-    }
 }

@@ -21,7 +21,7 @@ impl<'a> U32View<'a> {
 
 /// A part of a buffer to bind, and where in it the tensor begins.
 #[derive(Clone, Debug)]
-pub(super) struct Bound<'a> {
+pub(super) struct BoundTensor<'a> {
     pub(super) buffer: &'a wgpu::Buffer,
     pub(super) offset_bytes: u64,
     /// 0 when the tensor has no elements: wgpu has no empty bindings, so a stand-in is bound and never touched.
@@ -32,7 +32,7 @@ pub(super) struct Bound<'a> {
     pub(super) strides: [u32; 3],
 }
 
-impl<'a> Bound<'a> {
+impl<'a> BoundTensor<'a> {
     /// What a kernel's binding gets.
     pub(super) const fn slot(&self) -> Slot<'a> {
         Slot::Range(self.buffer, self.offset_bytes, self.size_bytes)
@@ -62,7 +62,7 @@ pub(super) enum Access {
 }
 
 /// Checks a view against what the problem expects, and finds the binding for it.
-pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &DeviceCaps) -> Result<Bound<'a>> {
+pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &DeviceCaps) -> Result<BoundTensor<'a>> {
     let Expect { tensor, shape, dtype, access, at_a_time } = expect;
     let Layout { shape: actual, strides, offset } = view.layout;
     if actual != shape {
@@ -87,7 +87,7 @@ pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &Devi
         }
     }
     if view.layout.num_elements() == 0 {
-        return Ok(Bound { buffer: view.buffer, offset_bytes: 0, size_bytes: 0, offset: 0, strides: [0; 3] });
+        return Ok(BoundTensor { buffer: view.buffer, offset_bytes: 0, size_bytes: 0, offset: 0, strides: [0; 3] });
     }
     if access == Access::Write {
         check_distinct(tensor, &view.layout)?;
@@ -109,7 +109,7 @@ pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &Devi
             })?;
         }
     }
-    Ok(Bound { offset, strides: fitting, ..bound })
+    Ok(BoundTensor { offset, strides: fitting, ..bound })
 }
 
 /// No two elements of a written tensor share a place: along the axes by growing stride, each must step past all before.
@@ -130,7 +130,12 @@ fn check_distinct(tensor: &'static str, layout: &Layout) -> Result<()> {
 }
 
 /// Checks a list of `u32`.
-pub(super) fn check_u32<'a>(view: U32View<'a>, name: &'static str, len: u64, caps: &DeviceCaps) -> Result<Bound<'a>> {
+pub(super) fn check_u32<'a>(
+    view: U32View<'a>,
+    name: &'static str,
+    len: u64,
+    caps: &DeviceCaps,
+) -> Result<BoundTensor<'a>> {
     if view.len != len {
         return Err(Error::Length { tensor: name, expected: len, actual: view.len });
     }
@@ -138,10 +143,10 @@ pub(super) fn check_u32<'a>(view: U32View<'a>, name: &'static str, len: u64, cap
     let end_bytes = end.ok_or(Error::OutOfBounds { tensor: name, end: u64::MAX, len: view.buffer.size() })?;
     check_buffer(view.buffer, name, end_bytes)?;
     if len == 0 {
-        return Ok(Bound { buffer: view.buffer, offset_bytes: 0, size_bytes: 0, offset: 0, strides: [0; 3] });
+        return Ok(BoundTensor { buffer: view.buffer, offset_bytes: 0, size_bytes: 0, offset: 0, strides: [0; 3] });
     }
     let (bound, offset) = binding(view.buffer, name, view.offset * 4, end_bytes, 4, caps)?;
-    Ok(Bound { offset, ..bound })
+    Ok(BoundTensor { offset, ..bound })
 }
 
 fn check_buffer(buffer: &wgpu::Buffer, tensor: &'static str, end: u64) -> Result<()> {
@@ -160,7 +165,7 @@ fn binding<'a>(
     end_bytes: u64,
     element_bytes: u64,
     caps: &DeviceCaps,
-) -> Result<(Bound<'a>, u32)> {
+) -> Result<(BoundTensor<'a>, u32)> {
     let alignment = u64::from(caps.min_storage_offset_alignment);
     let offset_bytes = begin_bytes / alignment * alignment;
     // wgpu wants whole words; the last one may reach one f16 past the tensor, never past the buffer, whose size wgpu
@@ -179,7 +184,7 @@ fn binding<'a>(
     }
     // Below the alignment, at most 256 on any device.
     let offset = ((begin_bytes - offset_bytes) / element_bytes) as u32;
-    Ok((Bound { buffer, offset_bytes, size_bytes, offset: 0, strides: [0; 3] }, offset))
+    Ok((BoundTensor { buffer, offset_bytes, size_bytes, offset: 0, strides: [0; 3] }, offset))
 }
 
 /// Fails when two of the named tensors share a buffer. wgpu tracks whole buffers, and forbids one to be read and
@@ -201,7 +206,7 @@ pub(super) fn check_lens<'a>(
     wanted: bool,
     batch_size: u32,
     caps: &DeviceCaps,
-) -> Result<Option<Bound<'a>>> {
+) -> Result<Option<BoundTensor<'a>>> {
     match (given, wanted) {
         (Some(view), true) => check_u32(view, name, batch_size.into(), caps).map(Some),
         (None, false) => Ok(None),

@@ -1,14 +1,13 @@
 //! Check of lists of blocks that lie in GPU buffers.
 
 use super::attend::{BlockListsView, check_blocks};
-use super::bind::{Bound, U32View, check_u32};
-use super::params::{Params, step};
-use crate::kernels::check_blocks::CheckParams;
+use super::bind::{BoundTensor, U32View, check_u32};
+use super::params::step;
+use crate::kernels::check_blocks::{COUNT_RULE, CheckParams, ORDER_RULE};
 use crate::plan::check_dispatches;
-use crate::slots::Slot;
 use crate::{
     AttentionProblem, AttentionShape, BlockListSpec, Context, DType, Error, HostBlockLists, Layout, Pending, Pipeline,
-    Result, Slots, Stretch, TensorView,
+    Result, Slots, TensorView,
 };
 
 /// A check that was submitted: where its report lies.
@@ -54,7 +53,7 @@ impl Context {
         let needed = Error::Argument { argument: "selected_blocks", rule: "is required by the problem" };
         let selection = *problem.blocks().ok_or(needed)?;
         let shape = *problem.shape();
-        let lists: [Bound<'_>; 2] = check_blocks(&blocks, &selection, &shape, self.caps())?;
+        let lists: [BoundTensor<'_>; 2] = check_blocks(&blocks, &selection, &shape, self.caps())?;
         let lens = seq_lens_kv.map(|view| check_u32(view, "seq_lens_kv", shape.batch_size.into(), self.caps()));
         let lens = lens.transpose()?;
         let num_lists = selection.num_lists(&shape);
@@ -82,11 +81,13 @@ impl Context {
             let report = self.upload("wattn.report", bytemuck::cast_slice(&[u32::MAX, 0, 0]), usage);
             let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             for (pipeline, dispatch) in pipelines.iter().zip(&dispatches) {
-                let slots = Slots::new()
+                let mut slots = Slots::new()
                     .with("block_indices", lists[0].slot())
                     .with("block_counts", lists[1].slot())
-                    .with("seq_lens_kv", lens.as_ref().map_or(Slot::Unused, Bound::slot))
                     .range("report", &report, 0, 12);
+                if let Some(lens) = &lens {
+                    slots = slots.with("seq_lens_kv", lens.slot());
+                }
                 let step = step(self, pipeline, dispatch, &params, &slots)?;
                 let descriptor =
                     wgpu::ComputePassDescriptor { label: Some("wattn.check_blocks"), timestamp_writes: None };
@@ -99,13 +100,6 @@ impl Context {
     }
 }
 
-impl Params for CheckParams {
-    /// A check is one stretch.
-    fn of(self, _: &Stretch) -> Self {
-        self
-    }
-}
-
 fn report_view(report: &wgpu::Buffer) -> TensorView<'_> {
     // Three words, which travel as f32 of the same bits.
     TensorView::new(report, DType::F32, Layout::seq_major(1, 1, 1, 3))
@@ -115,8 +109,8 @@ impl Check {
     fn verdict(&self, [place, value, rule]: [u32; 3]) -> Result<()> {
         let rule = match rule {
             0 => return Ok(()),
-            1 => HostBlockLists::COUNT_RULE,
-            2 => HostBlockLists::ORDER_RULE,
+            COUNT_RULE => HostBlockLists::COUNT_RULE,
+            ORDER_RULE => HostBlockLists::ORDER_RULE,
             _ => HostBlockLists::RANGE_RULE,
         };
         let [_, num_sets, num_q_blocks, max_blocks] = self.selection.indices_shape(&self.shape);

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::bind::{Access, Expect, check_apart, check_tensor};
-use super::params::{Params, step};
+use super::bound::Bound;
+use super::params::step;
 use crate::kernels::merge_splits::MergeParams;
-use crate::{
-    Context, DType, Error, Layout, MergePlan, Pipeline, Result, Slots, Step, Stretch, TensorView, TensorViewMut,
-};
+use crate::{Context, DType, Error, Layout, MergePlan, Pipeline, Result, Slots, TensorView, TensorViewMut};
+
+/// A merge with its buffers bound.
+pub type BoundMerge = Bound;
 
 /// The compiled pipeline of a [`MergePlan`]. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -85,6 +87,7 @@ impl Merge {
             num_q_heads: 1,
             parts_out_offset: parts_out.in_vec4().0,
             parts_lse_offset: parts_lse.offset,
+            parts_lse_stride: 1,
             out_offset,
             out_batch,
             out_seq,
@@ -93,7 +96,6 @@ impl Merge {
             lse_batch: lse.strides[0],
             lse_seq: lse.strides[1],
             lse_head: lse.strides[2],
-            first_place: 0,
         };
         let slots = Slots::new()
             .with("partial_out", parts_out.slot())
@@ -103,13 +105,7 @@ impl Merge {
         let step = self
             .ctx
             .scoped("binding a merge", || step(&self.ctx, &self.pipeline, &self.plan.dispatch, &params, &slots))??;
-        Ok(BoundMerge { step })
-    }
-}
-
-impl Params for MergeParams {
-    fn of(self, stretch: &Stretch) -> Self {
-        Self { first_place: stretch.first, ..self }
+        Ok(Bound::new("wattn.merge", vec![step]))
     }
 }
 
@@ -124,29 +120,4 @@ fn check_contiguous(tensor: &'static str, layout: &Layout) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A merge with its buffers bound.
-#[derive(Clone, Debug)]
-pub struct BoundMerge {
-    step: Step,
-}
-
-impl BoundMerge {
-    /// Encodes one compute pass.
-    ///
-    /// # Cost
-    /// Allocates, submits and waits for nothing. Cannot fail.
-    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        let descriptor = wgpu::ComputePassDescriptor { label: Some("wattn.merge"), timestamp_writes: None };
-        self.encode_in(&mut encoder.begin_compute_pass(&descriptor));
-    }
-
-    /// Encodes into the caller's compute pass. Sets its pipeline and bind group 0.
-    ///
-    /// # Cost
-    /// Allocates, submits and waits for nothing. Cannot fail.
-    pub fn encode_in(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.step.encode_in(pass);
-    }
 }

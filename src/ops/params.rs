@@ -1,29 +1,46 @@
-//! The uniforms of the operators, one for each stretch of a grid.
+//! Grids of plans as steps, and their uniforms.
 
+use crate::kernels::stretch::StretchRecord;
 use crate::plan::{Dispatch, Stretch};
 use crate::{Context, Pipeline, Result, Slots, Step};
 
-/// The uniform of a kernel.
-pub(super) trait Params: bytemuck::Pod {
-    /// The same for one stretch of the grid.
-    fn of(self, stretch: &Stretch) -> Self;
+/// A name and words for each uniform.
+pub(crate) type Uniforms = Vec<(&'static str, Vec<u32>)>;
 
-    /// Those of some stretches, as words.
-    fn in_words(self, stretches: &[Stretch]) -> Vec<Vec<u32>> {
-        stretches.iter().map(|stretch| bytemuck::pod_collect_to_vec(bytemuck::bytes_of(&self.of(stretch)))).collect()
+impl From<&Stretch> for StretchRecord {
+    fn from(stretch: &Stretch) -> Self {
+        Self { first_place: stretch.first, end_place: stretch.end, first_tile: stretch.first_tile }
     }
 }
 
-/// A grid, with a uniform for each of its stretches.
-pub(super) fn step<P: Params>(
+/// A grid with the numbers of the call, and with a small uniform for each of its stretches.
+pub(super) fn step(
     ctx: &Context,
     pipeline: &Pipeline,
     dispatch: &Dispatch,
-    params: &P,
+    params: &impl bytemuck::Pod,
     slots: &Slots<'_>,
 ) -> Result<Step> {
-    let records: Vec<_> =
-        dispatch.stretches.iter().map(|stretch| bytemuck::bytes_of(&params.of(stretch)).to_vec()).collect();
+    let slots = slots.clone().uniform("params", bytemuck::bytes_of(params));
+    step_of(ctx, pipeline, dispatch, &slots)
+}
+
+/// The same, the numbers of the call among the slots.
+pub(super) fn step_of(ctx: &Context, pipeline: &Pipeline, dispatch: &Dispatch, slots: &Slots<'_>) -> Result<Step> {
+    let records: Vec<_> = dispatch.stretches.iter().map(StretchRecord::from).collect();
+    let records: Vec<&[u8]> = records.iter().map(bytemuck::bytes_of).collect();
     let stretches: Vec<_> = dispatch.stretches.iter().map(|stretch| stretch.workgroups).collect();
     Step::new(ctx, pipeline, slots, &stretches, &records)
+}
+
+/// The same uniforms as words, for tests that run kernels without a device.
+pub(super) fn in_words(params: &impl bytemuck::Pod, stretches: &[Stretch]) -> Vec<Uniforms> {
+    let words = |bytes: &[u8]| bytemuck::pod_collect_to_vec(bytes);
+    let of = |stretch: &Stretch| {
+        vec![
+            ("params", words(bytemuck::bytes_of(params))),
+            ("stretch", words(bytemuck::bytes_of(&StretchRecord::from(stretch)))),
+        ]
+    };
+    stretches.iter().map(of).collect()
 }

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use super::attend::{BlockListsView, check_blocks};
-use super::bind::{Access, Bound, Expect, U32View, check_apart, check_tensor, check_u32};
-use super::params::{Params, step};
+use super::bind::{Access, BoundTensor, Expect, U32View, check_apart, check_tensor, check_u32};
+use super::bound::prepare;
+use super::params::{Uniforms, in_words, step};
 use super::workspace::Workspace;
-use crate::kernels::sample_queries::{ALIGN_GROUPS, CAUSAL, FIRST_STAGE, LAST_STAGE, SelectParams, UNION};
+use crate::kernels::sample_queries::{
+    ALIGN_GROUPS, CAUSAL, CENTER, FIRST, FIRST_STAGE, LAST, LAST_STAGE, SelectParams, UNION,
+};
 use crate::plan::{Samples, SelectStep};
 use crate::slots::Slot;
 use crate::step::{encode_stretch_in, num_stretches, submit};
 use crate::{
     Context, Error, GroupBounds, Mask, Pipeline, Representative, Result, SelectionMethod, SelectionPlan,
-    SelectionProblem, Slots, Step, Stretch, TensorView,
+    SelectionProblem, Slots, Step, TensorView,
 };
 
 /// The compiled pipelines of a [`SelectionPlan`]. Cheap to clone.
@@ -77,11 +80,7 @@ impl Selection {
     pub fn prepare(ctx: &Context, plan: &SelectionPlan) -> Result<Self> {
         // A plan made for another device must not reach this one's driver.
         ctx.caps().require(plan.tier())?;
-        let pipelines = plan
-            .dispatches()
-            .iter()
-            .map(|dispatch| Pipeline::of_operator(ctx, &dispatch.specialization))
-            .collect::<Result<_>>()?;
+        let pipelines = prepare(ctx, plan.dispatches())?;
         Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipelines })
     }
 
@@ -157,15 +156,17 @@ impl Selection {
         let Tensors { q, k, seq_lens_kv, blocks: [indices, counts] } = tensors;
         // wgpu has no empty bindings; a workspace has some bytes always.
         let scratch = Slot::Range(&memory.scratch.buffer, 0, self.plan.scratch_bytes().max(4));
-        let slots = Slots::new()
+        let mut slots = Slots::new()
             .with("q", q.slot())
             .with("k", k.slot())
-            .with("seq_lens_kv", seq_lens_kv.as_ref().map_or(Slot::Unused, Bound::slot))
             .with("scratch", scratch)
             .with("scores", scratch)
             .range("cache", &memory.cache.buffer, 0, self.plan.cache_bytes().max(4))
             .with("block_indices", indices.slot())
             .with("block_counts", counts.slot());
+        if let Some(lens) = seq_lens_kv {
+            slots = slots.with("seq_lens_kv", lens.slot());
+        }
         let mut steps = Vec::with_capacity(self.pipelines.len());
         for ((&what, dispatch), pipeline) in self.plan.steps.iter().zip(self.plan.dispatches()).zip(&self.pipelines) {
             if dispatch.workgroups.contains(&0) {
@@ -184,7 +185,7 @@ impl Selection {
     /// The uniforms of a dispatch's stretches over contiguous tensors, in words. For tests that run kernels without a device.
     #[doc(hidden)]
     #[must_use]
-    pub fn uniforms(plan: &SelectionPlan, dispatch: usize) -> Vec<Vec<u32>> {
+    pub fn uniforms(plan: &SelectionPlan, dispatch: usize) -> Vec<Uniforms> {
         let in_vec4 =
             |[_, seq, heads, dim]: [u32; 4]| (0, [seq * heads * dim, heads * dim, dim].map(|stride| stride / 4));
         let places = Places {
@@ -193,7 +194,7 @@ impl Selection {
             seq_lens_kv: 0,
             blocks: [0; 2],
         };
-        Self::params(plan, plan.steps[dispatch], &places).in_words(&plan.dispatches()[dispatch].stretches)
+        in_words(&Self::params(plan, plan.steps[dispatch], &places), &plan.dispatches()[dispatch].stretches)
     }
 
     fn params(plan: &SelectionPlan, step: SelectStep, places: &Places) -> SelectParams {
@@ -250,9 +251,9 @@ impl Selection {
             SelectionMethod::InfiniteHip(method) => method.representative,
         };
         params.representative = match representative {
-            Representative::Center => 0,
-            Representative::First => 1,
-            Representative::Last => 2,
+            Representative::Center => CENTER,
+            Representative::First => FIRST,
+            Representative::Last => LAST,
         };
         if let SelectStep::Score(index) | SelectStep::Select(index) = step {
             let stage = plan.stages[index];
@@ -291,19 +292,13 @@ impl SelectionPlan {
     }
 }
 
-impl Params for SelectParams {
-    fn of(self, stretch: &Stretch) -> Self {
-        Self { first_place: stretch.first, end_place: stretch.end, ..self }
-    }
-}
-
 /// The checked tensors of a call.
 struct Tensors<'a> {
-    q: Bound<'a>,
-    k: Bound<'a>,
-    seq_lens_kv: Option<Bound<'a>>,
+    q: BoundTensor<'a>,
+    k: BoundTensor<'a>,
+    seq_lens_kv: Option<BoundTensor<'a>>,
     /// Indices and counts.
-    blocks: [Bound<'a>; 2],
+    blocks: [BoundTensor<'a>; 2],
 }
 
 impl Tensors<'_> {

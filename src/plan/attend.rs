@@ -138,11 +138,18 @@ impl AttentionPlan {
         let kernel: &'static Kernel =
             if tiling.num_splits == 1 { &kernels::ATTEND_PREFILL } else { &kernels::ATTEND_DECODE };
         let mut attend = specialize_attend(kernel, problem, tier, tiling, caps);
+        let parts = walks.parts(caps);
+        let mut cut = attend.clone();
+        cut.cut_walks(carried);
         // A device may have no room for one more buffer; then walks stay whole.
-        let fits = attend.num_storage_buffers() < caps.max_storage_buffers;
-        let parts = walks.parts(caps).filter(|_| fits);
+        let parts = parts.filter(|_| cut.num_storage_buffers() <= caps.max_storage_buffers);
         if parts.is_some() {
-            attend.carry_state(carried);
+            attend = cut;
+        }
+        let (needed, available) = (attend.num_storage_buffers(), caps.max_storage_buffers);
+        if needed > available {
+            let limit = storage_buffers_of(problem);
+            return Err(Error::Limit { limit, needed: needed.into(), available: available.into() });
         }
         let stretches = |num_places| walks.costs(num_places, PlaceOrder::of(caps, tier)).cut(parts, caps);
         let exponents = Exponents::of(problem, tier);
@@ -228,7 +235,8 @@ impl AttentionPlan {
     /// Where the partial lse lie in the workspace.
     pub(crate) fn partial_lse_range(&self) -> Range<u64> {
         let begin = self.partial_out_range().end;
-        begin..begin + self.num_partials() * 4
+        // A vec4 each.
+        begin..begin + self.num_partials() * 16
     }
 
     /// Where the state of cut walks lies in the workspace.
@@ -242,6 +250,18 @@ impl AttentionPlan {
                 begin..begin + u64::from(most) * Walks::new(&self.problem, self.tiling, self.carried).carried_bytes()
             }
         }
+    }
+
+    /// What lies in the workspace by the names that kernels bind it by, in bytes. For tests that run kernels without a device.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn workspace_views(&self) -> [(&'static str, Range<u64>); 4] {
+        [
+            ("workspace", 0..self.workspace_bytes()),
+            ("partial_out", self.partial_out_range()),
+            ("partial_lse", self.partial_lse_range()),
+            ("exponents", self.exponents_range()),
+        ]
     }
 
     /// Operations of all workgroups, by the estimate that budgets count in. The merge is not counted.
@@ -306,8 +326,8 @@ fn specialize_attend(
 ) -> Specialization {
     let shape = problem.shape();
     let (walk, hand) = match problem.blocks {
-        Some(_) => (&modules::WALK_SELECTED, &modules::HAND_SELECTED),
-        None => (&modules::WALK_RANGE, &modules::HAND_RANGE),
+        Some(_) => (&modules::WALK_SELECTED, &modules::GATHER_SELECTED),
+        None => (&modules::WALK_RANGE, &modules::GATHER_RANGE),
     };
     let elem = elem_module(problem.dtype, tier, caps);
     let [chunk, elem] = match (caps.edge_of(tier), tiling.sharing) {
@@ -316,7 +336,8 @@ fn specialize_attend(
     };
     let mut modules = vec![
         &modules::ATTEND_PARAMS,
-        &modules::SEQ_LENS,
+        &modules::STRETCH,
+        modules::lengths(problem.seq_lens_kv),
         &modules::ATTEND_PLACE,
         walk,
         elem,
@@ -331,19 +352,19 @@ fn specialize_attend(
             let matrices = MatrixTiling::new(problem, tiling, edge);
             let fold = if matrices.fold_tiles() > 0 { &modules::FOLD_SUMS } else { &modules::FOLD_NONE };
             let factors = if problem.is_scaled(tier) { &modules::FACTORS_SCALED } else { &modules::FACTORS_STORED };
-            modules.extend([values, &modules::SHARE_WORKGROUP, factors, &modules::CARRY_NONE, fold]);
-            modules.extend([&modules::MATRIX_LANES, &modules::ATTEND_ROWS_MATRIX]);
+            modules.extend([values, &modules::SHUFFLE_WORKGROUP, factors, &modules::RESUME_NONE, fold]);
+            modules.extend([&modules::MATRIX_LANES, &modules::ROWS_MATRIX]);
             matrices.constants()
         }
         (None, Sharing::Columns) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
-            modules.extend([share, reduce, &modules::CARRY_NONE, &modules::ATTEND_ROWS_COLUMNS]);
+            modules.extend([share, reduce, &modules::RESUME_NONE, &modules::ROWS_COLUMNS]);
             ColumnsTiling::new(problem, tiling).constants()
         }
         (None, Sharing::Tiles) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
-            let hand = if problem.blocks.is_some() { &modules::HAND_STAGED } else { hand };
-            modules.extend([hand, share, reduce, &modules::CARRY_NONE, &modules::ATTEND_ROWS_STAGED]);
+            let hand = if problem.blocks.is_some() { &modules::GATHER_STAGED } else { hand };
+            modules.extend([hand, share, reduce, &modules::RESUME_NONE, &modules::ROWS_STAGED]);
             let mut constants = scalar_constants(shape, tier, tiling);
             constants.extend(StagedTiling::new(problem, tiling, caps, tier).constants());
             constants
@@ -351,13 +372,12 @@ fn specialize_attend(
         (None, Sharing::Keys | Sharing::Rows) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
             let queries = queries_module(shape, tier, tiling, caps);
-            modules.extend([hand, share, reduce, queries, &modules::CARRY_NONE, &modules::ATTEND_ROWS]);
+            modules.extend([hand, share, reduce, queries, &modules::RESUME_NONE, &modules::ROWS_KEYS]);
             scalar_constants(shape, tier, tiling)
         }
     };
     let order = PlaceOrder::of(caps, tier);
     let mut switches = BTreeMap::from([
-        ("HAS_SEQ_LENS", problem.seq_lens_kv),
         ("LONG_AND_SHORT", order == PlaceOrder::LongAndShort),
         ("HEADS_FIRST", order == PlaceOrder::HeadsFirst),
     ]);
@@ -366,11 +386,28 @@ fn specialize_attend(
         switches.insert("CAUSAL", problem.mask == Mask::Causal);
     }
     if kernel == &kernels::ATTEND_PREFILL {
-        modules.push(out_module(problem.out_dtype, tier));
-        switches.insert("WRITE_LSE", problem.lse);
+        modules.extend([out_module(problem.out_dtype, tier), modules::lse(problem.lse)]);
     }
     let arrays = super::arrays_of(caps);
-    Specialization { kernel, modules, constants, switches, arrays }
+    let mut specialization = Specialization { kernel, modules, constants, switches, arrays };
+    if kernel == &kernels::ATTEND_DECODE || problem.is_scaled(tier) {
+        specialization.add_workspace();
+    }
+    specialization
+}
+
+/// The limit of storage buffers, and what wants more of them than plain attention.
+const fn storage_buffers_of(problem: &AttentionProblem) -> &'static str {
+    match (problem.blocks.is_some(), problem.seq_lens_kv, problem.lse) {
+        (false, false, false) => "max_storage_buffers_per_shader_stage",
+        (true, false, false) => "max_storage_buffers_per_shader_stage (lists of blocks)",
+        (false, true, false) => "max_storage_buffers_per_shader_stage (key lengths)",
+        (false, false, true) => "max_storage_buffers_per_shader_stage (lse)",
+        (true, true, false) => "max_storage_buffers_per_shader_stage (lists of blocks, key lengths)",
+        (true, false, true) => "max_storage_buffers_per_shader_stage (lists of blocks, lse)",
+        (false, true, true) => "max_storage_buffers_per_shader_stage (key lengths, lse)",
+        (true, true, true) => "max_storage_buffers_per_shader_stage (lists of blocks, key lengths, lse)",
+    }
 }
 
 /// Memory that an invocation may take for its queries: WebGPU's limit for all its private variables.
@@ -378,7 +415,7 @@ const MOST_KEPT_BYTES: u32 = 8 << 10;
 
 const fn queries_module(shape: &AttentionShape, tier: Tier, tiling: Tiling, caps: &DeviceCaps) -> &'static Module {
     let kept = tiling.slots(tier) * shape.head_dim * 4;
-    if caps.software && kept <= MOST_KEPT_BYTES { &modules::QUERIES_KEPT } else { &modules::QUERIES_LOADED }
+    if caps.software && kept <= MOST_KEPT_BYTES { &modules::Q_CACHED } else { &modules::Q_STREAMED }
 }
 
 /// The constants of `attend_rows`, and some of those of `attend_rows_staged`.
@@ -408,9 +445,9 @@ pub(super) fn share_modules(lanes: u32, tier: Tier, caps: &DeviceCaps) -> (&'sta
     match (tier.subgroup(), &caps.subgroup_size) {
         // A group is a whole subgroup only where the device can choose no other size.
         (true, Some(size)) if size.start() == size.end() && lanes == *size.start() => {
-            (&modules::SHARE_SUBGROUP, &modules::REDUCE_SUBGROUP)
+            (&modules::SHUFFLE_SUBGROUP, &modules::REDUCE_SUBGROUP)
         }
-        (true, _) => (&modules::SHARE_SEGMENT, &modules::REDUCE_SEGMENT),
-        (false, _) => (&modules::SHARE_WORKGROUP, &modules::REDUCE_WORKGROUP),
+        (true, _) => (&modules::SHUFFLE_SEGMENT, &modules::REDUCE_SEGMENT),
+        (false, _) => (&modules::SHUFFLE_WORKGROUP, &modules::REDUCE_WORKGROUP),
     }
 }

@@ -35,7 +35,14 @@ impl OneDispatch for BlockScoreProblem {
         let (share, reduce) = share_modules(lanes, tier, caps);
         let specialization = Specialization {
             kernel: &kernels::SCORE_BLOCKS,
-            modules: vec![&modules::SEQ_LENS, &modules::NON_FINITE, elem_module(self.dtype, tier, caps), share, reduce],
+            modules: vec![
+                &modules::STRETCH,
+                modules::lengths(self.seq_lens_kv),
+                &modules::NON_FINITE,
+                elem_module(self.dtype, tier, caps),
+                share,
+                reduce,
+            ],
             constants: BTreeMap::from([
                 ("COLS", head_dim4.div_ceil(lanes)),
                 ("GROUPS", groups),
@@ -49,7 +56,6 @@ impl OneDispatch for BlockScoreProblem {
                 ("WORKGROUP_SIZE", lanes * groups),
             ]),
             switches: BTreeMap::from([
-                ("HAS_SEQ_LENS", self.seq_lens_kv),
                 ("CAUSAL_BLOCKS", self.mask == Mask::Causal),
                 ("ROWS_MAX", self.rows == Reduction::Max),
                 ("ROWS_MEAN", self.rows == Reduction::Mean),

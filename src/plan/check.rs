@@ -21,9 +21,9 @@ pub fn check_dispatches(
     }
     let specialization = |report| Specialization {
         kernel: &kernels::CHECK_BLOCKS,
-        modules: vec![&modules::CHECK_PARAMS, &modules::SEQ_LENS],
+        modules: vec![&modules::CHECK_PARAMS, modules::lengths(seq_lens_kv)],
         constants: BTreeMap::from([("WORKGROUP_SIZE", check_blocks::WORKGROUP_SIZE)]),
-        switches: BTreeMap::from([("HAS_SEQ_LENS", seq_lens_kv), ("REPORT", report)]),
+        switches: BTreeMap::from([("REPORT", report)]),
         arrays: Arrays::Memory, // it has none
     };
     // For debugging, and a few words an entry: not cut.

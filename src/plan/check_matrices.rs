@@ -48,7 +48,7 @@ impl MatrixCheck {
         let lanes = *caps.subgroup_size.as_ref()?.start();
         // A second group shows who computes what; some devices have no room for one.
         let groups = (caps.max_invocations_per_workgroup / lanes).clamp(1, 2);
-        let mut chosen = vec![&own::ELEM_F16, &own::SHARE_WORKGROUP];
+        let mut chosen = vec![&own::ELEM_F16, &own::SHUFFLE_WORKGROUP];
         chosen.extend(modules(edge, caps));
         chosen.push(if caps.matrix_from_vec4 { &own::VALUES_VEC4 } else { &own::VALUES_SCALAR });
         Some(Self { edge, lanes, groups, modules: chosen, arrays: super::arrays_of(caps) })

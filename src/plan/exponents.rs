@@ -66,14 +66,19 @@ impl Exponents {
         let size = find_exponents::WORKGROUP_SIZE.min(caps.max_invocations_per_workgroup);
         let specialization = Specialization {
             kernel: &kernels::FIND_EXPONENTS,
-            modules: vec![&modules::ATTEND_PARAMS, &modules::SEQ_LENS, &modules::ELEM_BF16],
+            modules: vec![
+                &modules::ATTEND_PARAMS,
+                &modules::STRETCH,
+                modules::lengths(problem.seq_lens_kv),
+                &modules::ELEM_BF16,
+            ],
             constants: BTreeMap::from([
                 ("AT_ONCE", AT_ONCE),
                 ("HEAD_DIM4", shape.head_dim / 4),
                 ("HEAD_DIM_V4", shape.head_dim_v / 4),
                 ("WORKGROUP_SIZE", size),
             ]),
-            switches: BTreeMap::from([("HAS_SEQ_LENS", problem.seq_lens_kv)]),
+            switches: BTreeMap::new(),
             arrays: super::arrays_of(caps),
         };
         let rows = u64::from(shape.seq_len_q.max(shape.seq_len_kv)).div_ceil(self.parts.into());

@@ -36,14 +36,21 @@ impl Parts {
         let at_once = if caps.software { 1 } else { self.num_parts.clamp(1, PARTS_AT_ONCE) };
         Specialization {
             kernel: &kernels::MERGE_SPLITS,
-            modules: vec![&modules::MERGE_PARAMS, &modules::NON_FINITE, out, join],
+            modules: vec![
+                &modules::MERGE_PARAMS,
+                &modules::STRETCH,
+                &modules::NON_FINITE,
+                out,
+                join,
+                modules::lse(lse),
+            ],
             constants: BTreeMap::from([
                 ("HEAD_DIM_V4", self.head_dim_v / 4),
                 ("PART_LANES", lanes),
                 ("PARTS_AT_ONCE", at_once),
                 ("WORKGROUP_SIZE", workgroup_size.min(caps.max_invocations_per_workgroup)),
             ]),
-            switches: BTreeMap::from([("WRITE_LSE", lse)]),
+            switches: BTreeMap::new(),
             arrays: super::arrays_of(caps),
         }
     }

@@ -25,14 +25,18 @@ impl OneDispatch for PoolProblem {
         let head_dim4 = self.shape[3] / 4;
         let specialization = Specialization {
             kernel: &kernels::POOL_BLOCKS,
-            modules: vec![&modules::SEQ_LENS, &modules::NON_FINITE, elem_module(self.dtype, tier, caps)],
+            modules: vec![
+                &modules::STRETCH,
+                modules::lengths(self.seq_lens),
+                &modules::NON_FINITE,
+                elem_module(self.dtype, tier, caps),
+            ],
             constants: BTreeMap::from([
                 ("HEAD_DIM4", head_dim4),
                 ("NUM_VECTORS", self.pooling.num_vectors()),
                 ("WORKGROUP_SIZE", WORKGROUP_SIZE),
             ]),
             switches: BTreeMap::from([
-                ("HAS_SEQ_LENS", self.seq_lens),
                 ("POOL_MEAN", pools(&[Pooling::Mean])),
                 ("POOL_MIN", pools(&[Pooling::Min, Pooling::MinMax])),
                 ("POOL_MAX", pools(&[Pooling::Max, Pooling::MinMax])),

@@ -48,7 +48,7 @@ fn planned(problem: &TopKProblem, caps: &DeviceCaps, wanted: Candidates) -> Resu
     let marks = if problem.marks { &modules::MARKS_GIVEN } else { &modules::MARKS_NONE };
     let mut specialization = Specialization {
         kernel: &kernels::SELECT_TOP_K,
-        modules: vec![&modules::SCORE_KEY, marks],
+        modules: vec![&modules::STRETCH, &modules::SCORE_KEY, marks],
         constants: BTreeMap::from([
             ("MARK_FORBIDDEN", Mark::Forbidden as u32),
             ("MARK_FORCED", Mark::Forced as u32),

@@ -1,6 +1,7 @@
 //! The host's side of a binding.
 
-/// One entry of bind group 0: the name of its WGSL variable, and what it is bound as.
+/// One entry of bind group 0: the name of its WGSL variable, and what it is bound as. Its number is that of its place among the
+/// bindings of a kernel and its modules, and the text has it as a constant: `x` is declared `@group(0) @binding(X_BINDING)`.
 ///
 /// ```
 /// use wattn::Binding;

@@ -44,6 +44,44 @@ impl Need {
     }
 }
 
+/// A constant that a text takes from the host, which knows it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Constant {
+    name: &'static str,
+    value: Value,
+}
+
+/// By its bits, so that constants compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Value {
+    U32(u32),
+    F32(u32),
+}
+
+impl Constant {
+    /// `const NAME: u32`.
+    #[must_use]
+    pub const fn u32(name: &'static str, value: u32) -> Self {
+        Self { name, value: Value::U32(value) }
+    }
+
+    /// `const NAME: f32`. The value is finite, as constants of WGSL are.
+    #[must_use]
+    pub const fn f32(name: &'static str, value: f32) -> Self {
+        assert!(value.is_finite(), "WGSL has no such constant");
+        Self { name, value: Value::F32(value.to_bits()) }
+    }
+}
+
+impl core::fmt::Display for Constant {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.value {
+            Value::U32(value) => write!(f, "const {}: u32 = {value}u;", self.name),
+            Value::F32(bits) => write!(f, "const {}: f32 = {:e}f;", self.name, f32::from_bits(bits)),
+        }
+    }
+}
+
 /// A part of a text: one member of a family, chosen when a kernel is [specialised](crate::Specialization). A family is a set of
 /// modules that offer the same names, so that one can stand for another.
 ///
@@ -66,6 +104,7 @@ pub struct Module {
     wgsl: &'static str,
     bindings: &'static [Binding],
     needs: &'static [Need],
+    constants: &'static [Constant],
     trust: Trust,
 }
 
@@ -73,7 +112,7 @@ impl Module {
     /// A caller's own.
     #[must_use]
     pub const fn new(family: &'static str, name: &'static str, wgsl: &'static str) -> Self {
-        Self { family, name, wgsl, bindings: &[], needs: &[], trust: Trust::Guarded }
+        Self { family, name, wgsl, bindings: &[], needs: &[], constants: &[], trust: Trust::Guarded }
     }
 
     pub(crate) const fn own(family: &'static str, name: &'static str, wgsl: &'static str) -> Self {
@@ -84,6 +123,12 @@ impl Module {
     #[must_use]
     pub const fn binding(self, bindings: &'static [Binding]) -> Self {
         Self { bindings, ..self }
+    }
+
+    /// The same with constants of the host's. Another text may bring the same.
+    #[must_use]
+    pub const fn declaring(self, constants: &'static [Constant]) -> Self {
+        Self { constants, ..self }
     }
 
     /// The same with needs.
@@ -116,6 +161,12 @@ impl Module {
         self.bindings
     }
 
+    /// What it takes from the host.
+    #[must_use]
+    pub const fn constants(&self) -> &'static [Constant] {
+        self.constants
+    }
+
     /// What it asks of a device.
     #[must_use]
     pub const fn needs(&self) -> &'static [Need] {
@@ -141,6 +192,7 @@ pub struct Kernel {
     wgsl: &'static str,
     bindings: &'static [Binding],
     needs: &'static [Need],
+    constants: &'static [Constant],
     trust: Trust,
 }
 
@@ -148,7 +200,7 @@ impl Kernel {
     /// A caller's own: the name of the entry point, and the text.
     #[must_use]
     pub const fn new(name: &'static str, wgsl: &'static str) -> Self {
-        Self { name, label: name, wgsl, bindings: &[], needs: &[], trust: Trust::Guarded }
+        Self { name, label: name, wgsl, bindings: &[], needs: &[], constants: &[], trust: Trust::Guarded }
     }
 
     pub(crate) const fn own(name: &'static str, label: &'static str, wgsl: &'static str) -> Self {
@@ -159,6 +211,12 @@ impl Kernel {
     #[must_use]
     pub const fn binding(self, bindings: &'static [Binding]) -> Self {
         Self { bindings, ..self }
+    }
+
+    /// The same with constants of the host's. Another text may bring the same.
+    #[must_use]
+    pub const fn declaring(self, constants: &'static [Constant]) -> Self {
+        Self { constants, ..self }
     }
 
     /// The same with needs.
@@ -197,6 +255,12 @@ impl Kernel {
         self.bindings
     }
 
+    /// What it takes from the host.
+    #[must_use]
+    pub const fn constants(&self) -> &'static [Constant] {
+        self.constants
+    }
+
     /// What it asks of a device.
     #[must_use]
     pub const fn needs(&self) -> &'static [Need] {
@@ -230,5 +294,5 @@ macro_rules! compare_by_contents {
     };
 }
 
-compare_by_contents!(Module, [family, name, trust, bindings, needs, wgsl]);
-compare_by_contents!(Kernel, [name, label, trust, bindings, needs, wgsl]);
+compare_by_contents!(Module, [family, name, trust, bindings, needs, constants, wgsl]);
+compare_by_contents!(Kernel, [name, label, trust, bindings, needs, constants, wgsl]);

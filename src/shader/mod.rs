@@ -8,6 +8,6 @@ mod specialization;
 mod unroll;
 
 pub use binding::{Binding, BindingKind};
-pub use kernel::{Kernel, Module, Need, Trust};
+pub use kernel::{Constant, Kernel, Module, Need, Trust};
 pub use specialization::Specialization;
 pub(crate) use unroll::Arrays;

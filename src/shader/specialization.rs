@@ -1,7 +1,7 @@
 //! What distinguishes one pipeline of a kernel from another, and the text that it is compiled from.
 
 use core::fmt::Write as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::edits::edited;
 use super::unroll::unroll;
@@ -102,19 +102,25 @@ impl Specialization {
         if all.all(|trust| trust == Trust::Own) { Trust::Own } else { Trust::Guarded }
     }
 
+    /// Binds the workspace, if it is not bound yet.
+    pub(crate) fn add_workspace(&mut self) {
+        if !self.modules.contains(&&modules::WORKSPACE) {
+            self.modules.push(&modules::WORKSPACE);
+        }
+    }
+
     /// The same kernel with its walks cut into parts.
-    pub(crate) fn carry_state(&mut self, carried: u32) {
+    pub(crate) fn cut_walks(&mut self, carried: u32) {
         self.constants.insert("CARRIED", carried);
         if let Some(columns) = self.constants.get("V_TILES").copied() {
             self.constants.insert("CARRIED_COLUMNS", columns);
         }
-        // After the uniform and all other buffers.
-        self.constants.insert("CARRIED_BINDING", 1 + self.num_storage_buffers());
         for module in &mut self.modules {
-            if *module == &modules::CARRY_NONE {
-                *module = &modules::CARRY_STATE;
+            if *module == &modules::RESUME_NONE {
+                *module = &modules::RESUME_STATE;
             }
         }
+        self.add_workspace();
     }
 
     /// The value of a constant, by its WGSL name.
@@ -152,8 +158,16 @@ impl Specialization {
         for (name, value) in &self.constants {
             let _ = writeln!(source, "const {name}: u32 = {value}u;");
         }
+        let of_modules = self.modules.iter().flat_map(|module| module.constants());
+        let brought: BTreeSet<String> = of_modules.chain(self.kernel.constants()).map(ToString::to_string).collect();
+        for constant in brought {
+            let _ = writeln!(source, "{constant}");
+        }
         for (name, value) in &self.switches {
             let _ = writeln!(source, "const {name}: bool = {value};");
+        }
+        for (at, binding) in self.bindings().iter().enumerate() {
+            let _ = writeln!(source, "const {}_BINDING: u32 = {at}u;", binding.name.to_uppercase());
         }
         let modules = self.modules.iter().map(|module| (module.wgsl(), module.trust()));
         for (text, trust) in modules.chain([(self.kernel.wgsl(), self.kernel.trust())]) {

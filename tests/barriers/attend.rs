@@ -1,5 +1,7 @@
 //! Attention: every module that its kernels are made of, with inputs that reach every barrier.
 
+use core::ops::Range;
+
 use half::{bf16, f16};
 use wattn::cpu::twins;
 use wattn::{
@@ -95,13 +97,19 @@ impl Device {
     /// With walks that are cut at every tile.
     fn cut(mut self) -> Self {
         self.caps.budget = DispatchBudget::new(1, 1);
-        self.caps.max_storage_buffers = 9;
+        self.caps.max_storage_buffers = 9; // for prefill over lists with lengths and lse
         self
     }
 
     fn plan(&self, problem: &AttentionProblem) -> AttentionPlan {
         AttentionPlan::with_tiling(problem, &self.caps, self.tier, self.tiling).unwrap()
     }
+}
+
+/// What is a part of the workspace.
+fn views(plan: &AttentionPlan) -> Vec<(&'static str, Range<usize>)> {
+    let views = plan.workspace_views().into_iter().filter(|(_, range)| !range.is_empty());
+    views.map(|(name, range)| (name, range.start as usize..range.end as usize)).collect()
 }
 
 /// What a plan's kernels are given, and the launches.
@@ -121,11 +129,11 @@ fn parts<T: Element>(
             subgroup_size: device.subgroup_size,
             stretches: grids.zip(uniforms).collect(),
             bound: Vec::new(),
+            views: views(plan),
         }
     });
     let shape = plan.problem().shape();
     let len = |shape: [u32; 4]| shape.iter().map(|&n| u64::from(n)).product::<u64>();
-    let partials = u64::from(plan.tiling().num_splits) * len(shape.lse()) * 4;
     let mut buffers: Vec<(&str, Vec<u8>)> = vec![
         ("q", to_bytes(case.q.data())),
         ("k", to_bytes(case.k.data())),
@@ -133,10 +141,7 @@ fn parts<T: Element>(
         ("seq_lens_kv", case.seq_lens_kv.as_ref().map_or(garbage(4), |lens| to_bytes(lens))),
         ("out", garbage(len(shape.out()) * plan.problem().out_dtype().size_bytes())),
         ("lse", garbage(len(shape.lse()) * 4)),
-        ("partial_lse", garbage(partials)),
-        ("partial_out", garbage(partials * u64::from(shape.head_dim_v))),
-        ("carried", garbage(plan.workspace_bytes())),
-        ("exponents", garbage(plan.workspace_bytes())),
+        ("workspace", garbage(plan.workspace_bytes().max(16))),
     ];
     if let Some(blocks) = blocks {
         buffers.push(("block_indices", to_bytes(blocks.block_indices())));

@@ -11,21 +11,22 @@ use super::launch::{Buffers, Case, Launch, from_bytes, garbage, to_bytes};
 /// A launch whose uniform has these numbers by their names; what is not named is 0.
 fn launch(dispatch: &Dispatch, subgroup_size: usize, numbers: &[(&str, u32)]) -> Launch {
     let fields = dispatch.kernel().bindings()[0].fields;
+    let value = |field: &&str| numbers.iter().find(|(name, _)| name == field).map_or(0, |(_, number)| *number);
     assert!(numbers.iter().all(|(name, _)| fields.contains(name)), "{numbers:?}");
-    let uniform = |first: u32| {
-        let value = |field: &&str| match *field {
-            "first_place" => first,
-            field => numbers.iter().find(|(name, _)| *name == field).map_or(0, |(_, number)| *number),
-        };
-        fields.iter().map(value).collect()
-    };
+    let params: Vec<u32> = fields.iter().map(value).collect();
+    let uniforms = |first, end| vec![("params", params.clone()), ("stretch", vec![first, end, 0])];
     Launch {
         name: dispatch.to_string(),
         rolled: dispatch.specialization.wgsl_rolled(),
         shipped: dispatch.specialization.wgsl(),
         subgroup_size,
-        stretches: dispatch.stretches.iter().map(|stretch| (stretch.workgroups, uniform(stretch.first))).collect(),
+        stretches: dispatch
+            .stretches
+            .iter()
+            .map(|stretch| (stretch.workgroups, uniforms(stretch.first, stretch.end)))
+            .collect(),
         bound: Vec::new(),
+        views: Default::default(),
     }
 }
 

@@ -30,8 +30,9 @@ fn case(
         rolled: text.clone(),
         shipped: text,
         subgroup_size,
-        stretches: vec![(grid, uniform)],
+        stretches: vec![(grid, vec![("params", uniform)])],
         bound: Vec::new(),
+        views: Vec::new(),
     };
     let buffers = buffers.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
     Case { name: name.to_owned(), launches: vec![launch], buffers, check: Box::new(check) }

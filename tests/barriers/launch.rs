@@ -1,10 +1,14 @@
 //! Dispatches with their inputs, and cases made of them.
 
+use core::ops::Range;
 use std::collections::BTreeMap;
 
 use super::lower::lower;
 use super::machine::{self, Ran};
 use super::shadow::Fault;
+
+/// Words of uniforms by name.
+pub(crate) type Uniforms = Vec<(&'static str, Vec<u32>)>;
 
 /// Buffers by name.
 pub(crate) type Buffers = BTreeMap<String, Vec<u8>>;
@@ -17,10 +21,12 @@ pub(crate) struct Launch {
     pub(crate) rolled: String,
     pub(crate) shipped: String,
     pub(crate) subgroup_size: usize,
-    /// Workgroups and the words of the uniform of each.
-    pub(crate) stretches: Vec<([u32; 3], Vec<u32>)>,
+    /// Workgroups and the uniforms of each, by name.
+    pub(crate) stretches: Vec<([u32; 3], Uniforms)>,
     /// The buffers of variables that have another name.
     pub(crate) bound: Vec<(&'static str, String)>,
+    /// Variables that are a part of the buffer `workspace`.
+    pub(crate) views: Vec<(&'static str, Range<usize>)>,
 }
 
 /// Launches that hand buffers on, and what must be in these at the end.
@@ -50,14 +56,19 @@ impl Launch {
         let mut bound = BTreeMap::new();
         for variable in &program.memories {
             let name = variable.name.as_str();
-            if let Some(bytes) = buffers.get(self.buffer_of(name)) {
+            if let Some(range) = self.view(name) {
+                bound.insert(name, buffers["workspace"][range].to_vec());
+            } else if let Some(bytes) = buffers.get(self.buffer_of(name)) {
                 bound.insert(name, bytes.clone());
             }
         }
-        let run = |(grid, uniform): &([u32; 3], Vec<u32>)| machine::run(&program, *grid, uniform, &mut bound);
+        let run = |(grid, uniforms): &([u32; 3], Uniforms)| machine::run(&program, *grid, uniforms, &mut bound);
         let ran = self.stretches.iter().map(run).collect::<Result<Vec<_>, _>>()?;
         for (name, bytes) in bound {
-            buffers.insert(self.buffer_of(name).to_owned(), bytes);
+            match self.view(name) {
+                Some(range) => buffers.get_mut("workspace").unwrap()[range].copy_from_slice(&bytes),
+                None => drop(buffers.insert(self.buffer_of(name).to_owned(), bytes)),
+            }
         }
         Ok(ran)
     }
@@ -68,6 +79,10 @@ impl Launch {
 
     pub(crate) fn shipped(&self) -> &str {
         &self.shipped
+    }
+
+    fn view(&self, variable: &str) -> Option<Range<usize>> {
+        self.views.iter().find(|(name, _)| *name == variable).map(|(_, range)| range.clone())
     }
 
     fn buffer_of<'a>(&'a self, variable: &'a str) -> &'a str {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::launch::Uniforms;
 use super::program::{Function, Given, Index, Node, Place, Program, Root, Slot, Space, Variable};
 use super::shadow::{Access, Conflict, Fault, Word};
 
@@ -88,10 +89,10 @@ pub(crate) struct Ran {
 pub(crate) fn run(
     program: &Program,
     grid: [u32; 3],
-    uniform: &[u32],
+    uniforms: &Uniforms,
     buffers: &mut BTreeMap<&str, Vec<u8>>,
 ) -> Result<Ran, Fault> {
-    let mut machine = Machine::new(program, uniform, buffers);
+    let mut machine = Machine::new(program, uniforms, buffers);
     for z in 0..grid[2] {
         for y in 0..grid[1] {
             for x in 0..grid[0] {
@@ -113,12 +114,14 @@ pub(crate) fn run(
 }
 
 impl<'a> Machine<'a> {
-    fn new(program: &'a Program, uniform: &[u32], buffers: &BTreeMap<&str, Vec<u8>>) -> Self {
+    fn new(program: &'a Program, uniforms: &Uniforms, buffers: &BTreeMap<&str, Vec<u8>>) -> Self {
         let mut memories = Vec::new();
         for variable in &program.memories {
             let data: Vec<u64> = match variable.space {
                 Space::Workgroup => vec![0; variable.size],
                 Space::Uniform => {
+                    let given = uniforms.iter().find(|(name, _)| *name == variable.name);
+                    let (_, uniform) = given.unwrap_or_else(|| panic!("nothing for {}", variable.name));
                     assert_eq!(uniform.len(), variable.size, "words of {}", variable.name);
                     uniform.iter().map(|&word| word.into()).collect()
                 }

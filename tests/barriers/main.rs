@@ -102,7 +102,7 @@ fn no_barrier_is_missing() {
 /// invocation writes and reads it.
 const REDUNDANT: [&str; 1] = [
     // The list is read and the next search's groups are written by the same invocation.
-    "shared/beam_scratch.wgsl: storageBarrier(); // orders the scratch of this search and the next one's",
+    "beam/scratch.wgsl: storageBarrier(); // orders the scratch of this search and the next one's",
 ];
 
 #[test]

@@ -10,7 +10,7 @@ use wattn::{
 use super::common;
 use super::common::bound_selection::run_twins;
 use super::common::select::{SelectCase, assert_lists_equal, integer_cases};
-use super::launch::{Buffers, Case, Launch, from_bytes, garbage, to_bytes};
+use super::launch::{Buffers, Case, Launch, Uniforms, from_bytes, garbage, to_bytes};
 
 /// Workgroups of twice as many invocations as a compaction has parts; several searches for each.
 const TILING: SelectionTiling = SelectionTiling::SMALLEST
@@ -27,7 +27,7 @@ const TILING: SelectionTiling = SelectionTiling::SMALLEST
 const COLUMNS: SelectionTiling =
     TILING.with_rows(1).with_sharing(Sharing::Columns).with_candidates(Candidates::Workgroup);
 
-fn launch(dispatch: &Dispatch, subgroup_size: u32, uniforms: Vec<Vec<u32>>) -> Launch {
+fn launch(dispatch: &Dispatch, subgroup_size: u32, uniforms: Vec<Uniforms>) -> Launch {
     let grids = dispatch.stretches.iter().map(|stretch| stretch.workgroups);
     Launch {
         name: dispatch.to_string(),
@@ -36,6 +36,7 @@ fn launch(dispatch: &Dispatch, subgroup_size: u32, uniforms: Vec<Vec<u32>>) -> L
         subgroup_size: subgroup_size as usize,
         stretches: grids.zip(uniforms).collect(),
         bound: Vec::new(),
+        views: Vec::new(),
     }
 }
 
@@ -62,10 +63,10 @@ fn selection<T: Element>(
     let mut launches = Vec::new();
     for (index, dispatch) in plan.dispatches().iter().enumerate() {
         let uniforms = Selection::uniforms(&plan, index);
-        let fields = dispatch.kernel().bindings()[0].fields;
-        let stride_at = fields.iter().position(|name| *name == "stride_q").unwrap();
+        let params = dispatch.specialization.bindings().into_iter().find(|binding| binding.name == "params").unwrap();
+        let stride_at = params.fields.iter().position(|name| *name == "stride_q").unwrap();
         // Stages that look at the same samples have the same stride.
-        let samples = format!("samples of {}", uniforms[0][stride_at]);
+        let samples = format!("samples of {}", uniforms[0][0].1[stride_at]);
         buffers.push((samples.clone(), garbage(plan.samples_bytes())));
         let bound = vec![("samples", samples), ("scores", "scratch".to_owned())];
         launches.push(Launch { bound, ..launch(dispatch, subgroup_size, uniforms) });
@@ -181,7 +182,8 @@ fn check_of_lists(has_lens: bool) -> Case {
     let num_places = lists * (selection.max_blocks + 1);
     let uniform = vec![40, 0, selection.max_blocks, selection.block_size, lists / shape.batch_size, num_places, 0, 0];
     let dispatches = wattn::check_dispatches(&selection, &shape, has_lens, &DeviceCaps::BASELINE).unwrap();
-    let launches = dispatches.iter().map(|dispatch| launch(dispatch, 4, vec![uniform.clone()])).collect();
+    let launches =
+        dispatches.iter().map(|dispatch| launch(dispatch, 4, vec![vec![("params", uniform.clone())]])).collect();
     let buffers = [
         ("block_indices", to_bytes(blocks.block_indices())),
         ("block_counts", to_bytes(blocks.block_counts())),

@@ -25,7 +25,7 @@ fn run(body: &str) -> Result<(), Fault> {
         }}"
     );
     let mut buffers = BTreeMap::from([("buffer", vec![0; 64])]);
-    machine::run(&lower(&source, 4), [2, 1, 1], &[], &mut buffers).map(|_| ())
+    machine::run(&lower(&source, 4), [2, 1, 1], &Vec::new(), &mut buffers).map(|_| ())
 }
 
 fn assert_race(body: &str) {

@@ -40,20 +40,16 @@ const GRANULARITIES: [Option<Granularity>; 4] =
 /// Sizes of query blocks and blocks, sinks, window, dense beginning.
 const BLOCK_SIZES: [[u32; 5]; 3] = [[5, 8, 3, 6, 0], [4, 3, 0, 0, 0], [16, 16, 2, 9, 20]];
 const NUM_SPLITS: [u32; 2] = [1, 3];
-/// Nothing is cut; every workgroup is a dispatch of its own, every tile is, every tile of some workgroups is.
-const BUDGETS: [DispatchBudget; 4] = [
-    DispatchBudget::UNLIMITED,
-    DispatchBudget::new(1, u64::MAX),
-    DispatchBudget::new(1, 1),
-    DispatchBudget::new(60_000, 1),
-];
+/// Nothing is cut; every tile is a dispatch of its own, every tile of some workgroups is.
+const BUDGETS: [DispatchBudget; 3] =
+    [DispatchBudget::UNLIMITED, DispatchBudget::new(1, 1), DispatchBudget::new(60_000, 1)];
 /// How lanes and groups share, and how many of what.
 const SHARINGS: [&str; 5] = ["keys", "keys of a segment", "columns", "tiles", "rows"];
-const GROUPS: [u32; 3] = [1, 2, 3];
-/// Below a matrix, between two, unequal ones, one that is no multiple of 8.
-const HEAD_DIMS: [[u32; 2]; 3] = [[8, 16], [20, 8], [16, 36]];
-/// `[seq_len_q, seq_len_kv]`: one row, tiles of both, more queries than keys, no keys, several tiles.
-const SIZES: [[u32; 2]; 5] = [[1, 37], [13, 40], [21, 5], [3, 0], [6, 90]];
+const GROUPS: [u32; 2] = [1, 3];
+/// Unequal ones, below a matrix and between two, one that is no multiple of 8; with one column of a lane and several.
+const HEAD_DIMS: [[u32; 2]; 2] = [[8, 16], [12, 20]];
+/// `[seq_len_q, seq_len_kv]`: one row, tiles of both, more queries than keys, no keys.
+const SIZES: [[u32; 2]; 4] = [[1, 37], [13, 70], [21, 5], [3, 0]];
 
 const LEVELS: [usize; 16] = [
     Tier::ALL.len(),

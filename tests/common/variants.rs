@@ -80,7 +80,7 @@ const WIDTHS: [[u32; 2]; 6] = [[4, 4], [20, 36], [64, 64], [128, 128], [256, 256
 fn cut(caps: &DeviceCaps) -> DeviceCaps {
     let mut caps = caps.clone();
     caps.budget = DispatchBudget::new(1, 1);
-    // Walks through lists are cut only where there is a buffer to spare.
+    // Prefill over lists with lengths and lse is cut only where there is a buffer to spare.
     caps.max_storage_buffers = 9;
     caps
 }

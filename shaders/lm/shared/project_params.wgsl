@@ -9,8 +9,8 @@ struct ProjectParams {
     accumulate: u32, // 1: added to what out holds
 }
 
-@group(0) @binding(0) var<uniform>             params: ProjectParams;
-@group(0) @binding(1) var<storage, read>       x: array<vec4<f32>>;   // [num_tokens, cols / 4]
-@group(0) @binding(2) var<storage, read>       weight: array<Elem4>;  // [num_rows, cols / 4]
-@group(0) @binding(3) var<storage, read>       bias: array<f32>;      // [all_rows]
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;       // [num_tokens, all_rows]
+@group(0) @binding(PARAMS_BINDING) var<uniform>             params: ProjectParams;
+@group(0) @binding(X_BINDING)      var<storage, read>       x: array<vec4<f32>>;   // [num_tokens, cols / 4]
+@group(0) @binding(WEIGHT_BINDING) var<storage, read>       weight: array<Elem4>;  // [num_rows, cols / 4]
+@group(0) @binding(BIAS_BINDING)   var<storage, read>       bias: array<f32>;      // [all_rows]
+@group(0) @binding(OUT_BINDING)    var<storage, read_write> out: array<f32>;       // [num_tokens, all_rows]

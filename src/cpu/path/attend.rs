@@ -4,62 +4,11 @@ use super::deal::Deal;
 use super::sequence::{Partial, Sequence};
 use super::stream::attend_stream;
 use super::tile::{RowTile, Scratch, attend_tile};
+use super::tiling::CpuTiling;
 use super::walk::{Part, Walk};
-use crate::{AttentionOutput, AttentionProblem, Element, Error, HostInputs, HostTensor, Result};
+use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, Result};
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
-
-/// Sizes of the pieces that [`attend_with_tiling`] works in. They change the speed and the last bits of the result,
-/// and nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct CpuTiling {
-    /// Query rows of a tile, counted over the query heads of one KV head.
-    pub tile_q: u32,
-    /// Keys of a tile.
-    pub tile_kv: u32,
-    /// Fewest keys that are worth a task of their own.
-    pub split_kv: u32,
-    /// Up to this many query rows for each KV head, k and v are streamed once for all heads.
-    pub stream_rows: u32,
-}
-
-crate::setters::setters!(CpuTiling {
-    with_tile_q(tile_q: u32)
-    with_tile_kv(tile_kv: u32)
-    with_split_kv(split_kv: u32)
-    with_stream_rows(stream_rows: u32)
-});
-
-impl CpuTiling {
-    /// Most pieces that the keys of a sequence are split into. A constant, so that the bits of the result depend
-    /// neither on the number of threads nor on the batch; it bounds the memory of partial results.
-    pub(super) const MAX_SPLITS: usize = 64;
-
-    fn validate(&self) -> Result<()> {
-        for (field, value) in [("tile_q", self.tile_q), ("tile_kv", self.tile_kv), ("split_kv", self.split_kv)] {
-            if value == 0 {
-                return Err(Error::Invalid { field, value: 0, rule: "must be at least 1" });
-            }
-        }
-        Ok(())
-    }
-}
-
-impl CpuTiling {
-    /// What was fastest with 48 KiB of L1 and 1 MiB of L2 cache per core: the scores of a tile fit L1, and `tile_q` is
-    /// a multiple of the lanes of every vector.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { tile_q: 64, tile_kv: 128, split_kv: 512, stream_rows: 4 }
-    }
-}
-
-impl Default for CpuTiling {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// Attention by tiles of rows and keys with an online softmax, accumulated in f32. Where the problem takes lists of blocks,
 /// to these, sinks and window; heads that share a list share its gathered keys and values.
@@ -78,7 +27,7 @@ pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>
     attend_with_tiling(problem, inputs, &CpuTiling::default())
 }
 
-/// [`attend`] with other tile sizes than the default. Those of a call with lists of blocks follow from the lists.
+/// [`attend`] with other tile sizes than the default. Where there are lists of blocks, `tile_q` follows from them.
 ///
 /// # Errors
 /// Those of [`attend`], and [`Error::Invalid`] for a size of 0.

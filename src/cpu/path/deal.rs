@@ -1,7 +1,8 @@
 //! How the rows of a sequence are dealt to tasks.
 
-use super::attend::CpuTiling;
-use super::sequence::{Lists, Sequence};
+use super::lists::Lists;
+use super::sequence::Sequence;
+use super::tiling::CpuTiling;
 use crate::{AttentionShape, Element, Granularity};
 use core::ops::Range;
 

@@ -1,7 +1,8 @@
 //! One sequence of the batch as the blockwise kernels see it, and the partial result they return.
 
+use super::lists::Lists;
 use super::walk::Walk;
-use crate::{AttentionProblem, AttentionShape, BlockListSpec, Element, HostBlockLists, HostInputs, LSE_EMPTY, Mask};
+use crate::{AttentionProblem, AttentionShape, Element, HostInputs, LSE_EMPTY, Mask};
 use core::ops::Range;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -53,29 +54,6 @@ impl<'a, T: Element> Sequence<'a, T> {
             None => Walk::range(self.shape, self.mask, self.seq_len_kv, queries),
             Some(lists) => Walk::listed(lists, self.shape, self.mask, self.seq_len_kv, queries, q_head),
         }
-    }
-}
-
-/// The lists of one sequence.
-#[derive(Clone, Copy)]
-pub(super) struct Lists<'a> {
-    pub(super) selection: &'a BlockListSpec,
-    blocks: &'a HostBlockLists,
-    batch: u32,
-}
-
-impl<'a> Lists<'a> {
-    /// The list of a query and head.
-    pub(super) fn list(&self, shape: &AttentionShape, q_head: u32, query: u32) -> &'a [u32] {
-        let set = self.selection.granularity.set_of_head(shape, q_head);
-        self.blocks.list(self.batch, set, query / self.selection.block_size_q)
-    }
-
-    /// Whether the query's block attends to all keys that the mask leaves.
-    pub(super) fn is_dense(&self, shape: &AttentionShape, seq_len_kv: u32, query: u32) -> bool {
-        let block_end = (query / self.selection.block_size_q + 1).saturating_mul(self.selection.block_size_q);
-        let last = i64::from(shape.seq_len_q.min(block_end)) - 1;
-        self.selection.is_dense(last + i64::from(seq_len_kv) - i64::from(shape.seq_len_q))
     }
 }
 

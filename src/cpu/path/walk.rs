@@ -1,7 +1,7 @@
 //! The keys that rows go through, in the order in which they do, and which queries see each: the one rule of the CPU path.
 
-use super::attend::CpuTiling;
-use super::sequence::Lists;
+use super::lists::Lists;
+use super::tiling::CpuTiling;
 use crate::{AttentionShape, Mask};
 use core::ops::Range;
 

@@ -1,13 +1,10 @@
-//! What `attend_rows_matrix.wgsl` does, for the twins of `attend_prefill` and `attend_decode`.
+//! What `shaders/rows/matrix.wgsl` does, for the twins of `attend_prefill` and `attend_decode`.
 
 use half::f16;
 
 use super::attend_rows::{Call, MASKED, RowTile};
+use crate::kernels::attend_prefill::{SHIFT, SLACK};
 use crate::{Element, LSE_EMPTY, Tiling};
-
-/// The shader's own: how stale a row's reference may be, and how far weights are shifted up, both in bits.
-const SLACK: f32 = 8.0;
-const SHIFT: f32 = 7.0;
 
 impl<T: Element> Call<'_, T> {
     /// One row against the keys that its tile walks through, with weights rounded to f16 for their products with values, sums that

@@ -86,7 +86,7 @@ fn parts(kernel: &Kernel) -> (bool, Option<&'static Module>, &'static [(&'static
         "embed_tokens" => (true, None, &embed_tokens::CONSTANTS),
         "rms_norm" => (false, Some(&SUM_LANES), &rms_norm::CONSTANTS),
         "project_token" => (true, Some(&PROJECT_PARAMS), &project_token::CONSTANTS),
-        "project_tokens" => (true, Some(&PROJECT_PARAMS), &[]),
+        "project_tokens" => (true, Some(&PROJECT_PARAMS), &project_tokens::CONSTANTS),
         "rotate_heads" => (false, Some(&SUM_LANES), &rotate_heads::CONSTANTS),
         "gate_mlp" => (false, None, &gate_mlp::CONSTANTS),
         "sample_token" => (false, None, &sample_token::CONSTANTS),

@@ -11,6 +11,8 @@ pub static PROJECT_TOKENS: Kernel = own_kernel!("lm/", "lm.", "project_tokens", 
 /// Tokens and outputs of a workgroup.
 const TILE: u32 = 64;
 
+pub(super) const CONSTANTS: [(&str, u32); 1] = [("TILE", TILE)];
+
 impl ProjectParams {
     pub(crate) fn workgroups_of_many(&self, caps: &DeviceCaps) -> [u64; 3] {
         let [rows, more, _] = caps.fold_grid(self.num_rows.div_ceil(TILE).into());

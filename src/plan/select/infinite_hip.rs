@@ -93,13 +93,14 @@ impl SelectionPlan {
             kernel: &kernels::SELECT_CHUNKS,
             modules: vec![
                 &modules::SELECT_PARAMS,
-                &modules::SEQ_LENS,
+                &modules::STRETCH,
+                modules::lengths(self.problem.seq_lens_kv),
                 &modules::SELECT_PLACE,
                 &modules::SCORE_KEY,
                 &modules::CHUNKS,
             ],
             constants: BTreeMap::from([("WORKGROUP_SIZE", self.tiling.top_k_size)]),
-            switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
+            switches: BTreeMap::new(),
             arrays: crate::plan::arrays_of(caps),
         };
         add_top_k(&mut selecting, self.chunks_in_workgroup(&stage, caps), self.tiling.top_k_size);

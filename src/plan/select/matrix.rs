@@ -102,7 +102,7 @@ impl MatrixScoring {
     /// Scores by matrices.
     pub(super) fn specialize(&self, tiling: SelectionTiling, caps: &DeviceCaps) -> ModulesAndConstants {
         let keys = tiling.search_groups * self.edge;
-        let mut chosen = vec![&modules::SHARE_WORKGROUP];
+        let mut chosen = vec![&modules::SHUFFLE_WORKGROUP];
         chosen.extend(matrix_modules(self.edge, caps));
         chosen.push(&modules::SCORE_MATRIX);
         let constants = BTreeMap::from([

@@ -35,7 +35,7 @@ pub(super) const fn beam_bytes(candidates: u32) -> u64 {
 
 /// Adds a top-k to a kernel: in workgroup memory over so many candidates, or by digits over any number.
 pub(in crate::plan) fn add_top_k(to: &mut Specialization, candidates: Option<u32>, invocations: u32) {
-    to.modules.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K });
+    to.modules.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K_DIGITS });
     match candidates {
         Some(candidates) => to.constants.extend([
             ("CANDIDATES", room(candidates)),
@@ -75,7 +75,7 @@ impl SelectionPlan {
         }
         let modules = match tiling.sharing {
             Sharing::Keys | Sharing::Rows | Sharing::Tiles => {
-                vec![share, &modules::SAMPLE_PLACE, &modules::BEST_SCORES]
+                vec![share, &modules::SAMPLE_PLACE, &modules::BEST_SCORES_LANES]
             }
             Sharing::Columns => vec![share, reduce, &modules::SAMPLE_PLACE, &modules::BEST_SCORES_COLUMNS],
         };

@@ -207,12 +207,18 @@ impl SelectionPlan {
         caps: &DeviceCaps,
     ) -> Specialization {
         let elem = elem_module(self.problem.dtype, self.tier, caps);
-        let common = [&modules::SELECT_PARAMS, &modules::SEQ_LENS, &modules::SELECT_PLACE, elem];
+        let common = [
+            &modules::SELECT_PARAMS,
+            &modules::STRETCH,
+            modules::lengths(self.problem.seq_lens_kv),
+            &modules::SELECT_PLACE,
+            elem,
+        ];
         Specialization {
             kernel,
             modules: common.into_iter().chain(modules).collect(),
             constants,
-            switches: BTreeMap::from([("HAS_SEQ_LENS", self.problem.seq_lens_kv)]),
+            switches: BTreeMap::new(),
             arrays: crate::plan::arrays_of(caps),
         }
     }
@@ -248,7 +254,12 @@ impl SelectionPlan {
         self.samples.push(Samples { stride_q, num_samples, offset_bytes, size_bytes: items * 16 });
         let specialization = Specialization {
             kernel: &kernels::SAMPLE_QUERIES,
-            modules: vec![&modules::SELECT_PARAMS, elem_module(self.problem.dtype, self.tier, caps), sampling],
+            modules: vec![
+                &modules::SELECT_PARAMS,
+                &modules::STRETCH,
+                elem_module(self.problem.dtype, self.tier, caps),
+                sampling,
+            ],
             constants: BTreeMap::from([
                 ("HEAD_DIM4", shape.head_dim / 4),
                 ("WORKGROUP_SIZE", sample_queries::WORKGROUP_SIZE),

@@ -1,0 +1,6 @@
+// Family `q`: the queries that a lane loads, of which every tile needs all. Here they are loaded again for each tile.
+fn keep_queries(tile: Tile, own: u32) {}
+
+fn query4(slot: u32, begin: u32, d4: u32) -> vec4<f32> {
+    return widen(q[begin + d4]);
+}

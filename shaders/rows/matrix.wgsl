@@ -1,0 +1,328 @@
+// Family `rows`: one group of LANES invocations, a subgroup, attends ROWS query rows to a range of keys with the device's
+// products of EDGE x EDGE matrices. Tiles of keys and values lie in workgroup memory for all groups.
+//
+// A matrix is opaque: single numbers are seen only in workgroup memory, where scores turn into weights. What is
+// accumulated stays in matrices as long as it can: a row's weights are taken relative to a reference that may be stale by
+// SLACK, and only a score that passes it by more makes the row's sums move (as FlashAttention-4 does).
+//
+// A tile takes two barriers. Between the first and the second a lane turns its rows' scores of the tile into weights, and the group
+// multiplies queries by the next tile's keys; after the second it multiplies weights by values, and stores those scores. So either half
+// has products, nothing is read in the half in which it is written, and no array is there twice. The keys of the tile after the next
+// come from storage during the one half, the values of the next tile during the other.
+//
+// No subgroup operations: a driver is known that crashes on a module with both. Nor is the order within a subgroup relied on: WGSL
+// promises none, and subgroupBarrier orders no workgroup memory in naga. Invocations are numbered through the subgroups, which are full.
+
+// References lie SHIFT below the score that they were taken from, so that weights, exp2(score - reference), are at most 2^(SLACK + SHIFT)
+// and within f16, and small ones do not underflow.
+
+// Each group has rows of its own.
+fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
+    return rows.begin + group_of(thread) * ROWS;
+}
+
+// Every group of a workgroup must be given the same `walk`, because of the barriers within.
+fn attend_rows(tile: Tile, walk: Walk) {
+    let part = part_of(walk);
+    if part.is_over {
+        return;
+    }
+    let thread = tile.thread;
+    let lane = lane_of(thread);
+    let first = group_of(thread) * ROWS;
+    let k_begin = first_k(tile);
+    let v_begin = first_v(tile);
+    let first_sums = first * SUMS_STRIDE4;
+    let first_a = first * A_STRIDE4;
+    // PARTS lanes share a row, or a lane has ROWS_EACH rows.
+    let own_row = lane % ROWS;
+    let own_part = lane / ROWS * PART4;
+    prepare_factors(tile, own_row);
+
+    // Queries come in through the place of the weights, tile_a, as many columns at a time as that holds.
+    var queries: array<MatrixA, ROW_TILES * Q_TILES>;
+    for (var chunk = 0u; chunk < Q_TILES / KEY_TILES; chunk++) {
+        put_queries(chunk, first_a, tile, lane);
+        workgroupBarrier(); // orders tile_a: the other lanes' have been written
+        for (var m = 0u; m < Q_TILES / KEY_TILES; m++) { // unroll in registers
+            if m == chunk {
+                for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        queries[r * Q_TILES + m * KEY_TILES + n] =
+                            coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
+                    }
+                }
+            }
+        }
+        workgroupBarrier(); // orders tile_a: all have been read
+    }
+
+    var acc: array<MatrixC, ROW_TILES * V_TILES>;
+    for (var m = 0u; m < ROW_TILES * V_TILES; m++) { // unroll in registers
+        acc[m] = MatrixC();
+    }
+    var row_reference: array<f32, ROWS_EACH>;
+    var row_sum: array<f32, ROWS_EACH>;
+    var row_factor: array<f32, ROWS_EACH>;
+    for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+        row_reference[i] = MASKED;
+        row_sum[i] = 0.0;
+    }
+    // A bit for each of the lane's rows: one of its scores was NaN.
+    var spoiled_rows = 0u;
+    if part.resumes {
+        for (var c = 0u; c < CARRIED_COLUMNS; c++) {
+            for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+                put_sums4(sums_at(first_sums, e), carried4(c * CARRIED_EACH + (e - lane) / LANES, tile));
+            }
+            workgroupBarrier(); // orders sums: they are what the matrices are to be
+            for (var m = 0u; m < CARRIED_COLUMNS; m++) { // unroll in registers
+                if m == c {
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        acc[r * V_TILES + m] =
+                            coopLoadT<MatrixC>(&sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                    }
+                }
+            }
+            workgroupBarrier(); // orders sums: the matrices have been read
+        }
+        resume_folded(CARRIED_SUMS + ROWS_EACH, tile);
+        for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+            let numbers = carried4(CARRIED_SUMS + i, tile);
+            row_reference[i] = numbers.x;
+            row_sum[i] = numbers.y;
+            spoiled_rows |= select(0u, 1u << i, numbers.z != 0.0);
+        }
+    }
+    if thread.index == 0u {
+        atomicStore(&last_tiles[MOVING], 0u);
+        atomicStore(&last_tiles[SPOILED], 0u);
+    }
+
+    // The first tile's scores, as the loop below has those of the next.
+    var k_next: array<Elem4, K_EACH>;
+    var v_next: array<Elem4, V_EACH>;
+    var products: array<MatrixC, ROW_TILES * KEY_TILES>;
+    if part.begin < part.end {
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            put_loaded_k4(i, loaded_k4(i, k_begin, walk, part.begin, thread), thread);
+        }
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            k_next[i] = loaded_k4(i, k_begin, walk, part.begin + TILE_KV, thread);
+        }
+        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+            v_next[i] = loaded_v4(i, v_begin, walk, part.begin, thread);
+        }
+        workgroupBarrier(); // orders tile_k and last_tiles: the other invocations' have been written
+        for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
+            products[m] = MatrixC();
+        }
+        for (var d = 0u; d < K_TILES; d++) { // unroll in registers
+            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
+                }
+            }
+        }
+        workgroupBarrier(); // orders tile_k: it has been read
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                coopStoreT(
+                    products[n * ROW_TILES + r],
+                    &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
+                    SUMS_STRIDE4 * PER_VEC4,
+                );
+            }
+        }
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            put_loaded_k4(i, k_next[i], thread);
+        }
+        workgroupBarrier(); // orders sums and tile_k: scores and keys have been written
+    }
+    var number = (part.begin - walk.begin) / TILE_KV;
+    for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
+        number++;
+        let whole = walk_is_whole(walk, tile_begin);
+        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+            put_loaded_v4(i, v_next[i], number, whole, thread);
+        }
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            k_next[i] = loaded_k4(i, k_begin, walk, tile_begin + 2u * TILE_KV, thread);
+        }
+        for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+            let r = own_row + i * LANES;
+            let row = tile.first_row + r;
+            let scores_at = first_sums + r * SUMS_STRIDE4;
+            let own_at = scores_at + own_part;
+            let weights_at = first_a + r * A_STRIDE4 + own_part;
+            let scale = score_scale(i);
+            var score4: array<vec4<f32>, PART4>;
+            for (var j = 0u; j < PART4; j++) { // unroll in registers
+                score4[j] = sums4(own_at + j) * scale;
+            }
+            if !whole {
+                for (var j = 0u; j < PART4; j++) { // unroll in registers
+                    score4[j] = seen4(score4[j], row, walk, tile_begin + (own_part + j) * 4u);
+                }
+            }
+            var max4 = vec4<f32>(MASKED);
+            var total4 = vec4<f32>();
+            for (var j = 0u; j < PART4; j++) { // unroll in registers
+                max4 = max(max4, score4[j]);
+                total4 += score4[j];
+            }
+            // The other lanes of the row find the same maximum.
+            for (var j = PART4; j < TILE_KV / 4u; j++) {
+                let key4 = (own_part + j) % (TILE_KV / 4u);
+                var other4 = sums4(scores_at + key4) * scale;
+                if !whole {
+                    other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
+                }
+                max4 = max(max4, other4);
+            }
+            // Where one of the scores is NaN their sum is. It is also where there are infinities of either sign; such a row comes out NaN anyhow.
+            spoiled_rows |= select(0u, 1u << i, any_nan(total4));
+            let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
+            let moves = tile_max > row_reference[i] + (SLACK + SHIFT);
+            // Where nothing has been added yet nothing needs to move.
+            if moves && row_reference[i] != MASKED {
+                atomicMax(&last_tiles[MOVING], number);
+            }
+            let reference = select(row_reference[i], tile_max - SHIFT, moves);
+            row_factor[i] = select(1.0, exp2(row_reference[i] - reference), moves);
+            row_reference[i] = reference;
+            var sum4 = vec4<f32>();
+            for (var j = 0u; j < PART4; j++) { // unroll in registers
+                // Nothing for what is masked, and for -infinity.
+                let weight4 = select(vec4<f32>(), exp2(score4[j] - reference), score4[j] > vec4<f32>(MASKED));
+                // As they are: compilers drop a rounding to f16 and back, and the one below falls either way.
+                sum4 += weight4;
+                put_a4(weights_at + j, vec4<f16>(weight4));
+            }
+            row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
+        }
+        // Scores of the next tile. After the last one of the walk its last key is there, and nobody looks at them.
+        for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
+            products[m] = MatrixC();
+        }
+        for (var d = 0u; d < K_TILES; d++) { // unroll in registers
+            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
+                }
+            }
+        }
+        workgroupBarrier(); // orders tile_a, tile_v, last_tiles, sums and tile_k: written by other lanes, and read for the last time
+
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            put_loaded_k4(i, k_next[i], thread);
+        }
+        var own: array<MatrixA, ROW_TILES * KEY_TILES>;
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                own[n * ROW_TILES + r] =
+                    coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
+            }
+        }
+        let spoiled = atomicLoad(&last_tiles[SPOILED]) == number;
+        let folds = is_folded_before(number);
+        if spoiled || folds || atomicLoad(&last_tiles[MOVING]) == number {
+            if own_part == 0u {
+                for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+                    row_factors[first + own_row + i * LANES] = row_factor[i];
+                }
+            }
+            for (var c = 0u; c < V_TILES; c++) {
+                for (var m = 0u; m < V_TILES; m++) { // unroll in registers
+                    if m == c {
+                        for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                            coopStoreT(
+                                acc[r * V_TILES + m],
+                                &sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4],
+                                SUMS_STRIDE4 * PER_VEC4,
+                            );
+                        }
+                    }
+                }
+                workgroupBarrier(); // orders sums and row_factors: the matrices have been written
+                move_sums4(c, Move(tile_begin, spoiled, folds), tile, walk);
+                workgroupBarrier(); // orders sums: they are what the matrices are to be
+                for (var m = 0u; m < V_TILES; m++) { // unroll in registers
+                    if m == c {
+                        for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                            acc[r * V_TILES + m] =
+                                coopLoadT<MatrixC>(&sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                        }
+                    }
+                }
+                workgroupBarrier(); // orders sums: the matrices have been read
+            }
+        }
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                coopStoreT(
+                    products[n * ROW_TILES + r],
+                    &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
+                    SUMS_STRIDE4 * PER_VEC4,
+                );
+            }
+        }
+        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+            v_next[i] = loaded_v4(i, v_begin, walk, tile_begin + TILE_KV, thread);
+        }
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+            for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+                let values = coopLoadT<MatrixB>(&tile_v[(n * EDGE * V_STRIDE4 + c * EDGE / 4u) * PER_VEC4], V_STRIDE4 * PER_VEC4);
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    acc[r * V_TILES + c] = coopMultiplyAdd(own[n * ROW_TILES + r], values, acc[r * V_TILES + c]);
+                }
+            }
+        }
+        workgroupBarrier(); // orders sums, tile_k, tile_v and tile_a: written by other lanes, and read for the last time
+    }
+
+    // Sums leave their matrices column by column: as they are, for the next part of the walk, or divided, for out.
+    let goes_on = part.end < walk.end;
+    for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+        if goes_on {
+            let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((spoiled_rows >> i) & 1u), 0.0);
+            carry4(CARRIED_SUMS + i, numbers, tile);
+        } else {
+            // A score of +infinity leaves its row such a reference. Factors were read only where sums moved, before a barrier; the first
+            // barrier below orders these parts of rows' sums, which all that need them add in the same order.
+            let spoiled = ((spoiled_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
+            row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], SPOILED_SUM, spoiled);
+        }
+    }
+    for (var c = 0u; c < V_TILES; c++) {
+        for (var m = 0u; m < V_TILES; m++) { // unroll in registers
+            if m == c {
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    coopStoreT(acc[r * V_TILES + m], &sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                }
+            }
+        }
+        workgroupBarrier(); // orders sums and row_factors: the matrices have been written
+        if goes_on {
+            for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
+                carry4(c * CARRIED_EACH + (e - lane) / LANES, sums4(sums_at(first_sums, e)), tile);
+            }
+        } else {
+            store_column(c, tile);
+        }
+        workgroupBarrier(); // orders sums: they have been read
+    }
+    if goes_on {
+        carry_folded(CARRIED_SUMS + ROWS_EACH, tile);
+        return;
+    }
+    for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+        let r = own_row + i * LANES;
+        if own_part == 0u && tile.first_row + r < tile.end_row {
+            let sum = sum_of_row(first + r);
+            store_lse(tile, place_of(tile.first_row + r), lse_of(row_reference[i], sum, is_spoiled_sum(sum)));
+        }
+    }
+}

@@ -1,0 +1,321 @@
+// Family `rows`: the groups of a workgroup attend ROWS query rows each to one range of keys, tile by tile, with an online softmax
+// in base 2 (FlashAttention-2, algorithm 1). For many rows: what all groups read is staged in workgroup memory, a few columns of
+// keys and queries at a time, then a few values. Neighbours load neighbouring memory, and what comes next is on its way while the
+// present is computed with. A lane has ROWS x KEYS scores and ROWS x COLS vec4 of out in registers: a vec4 that it reads is
+// multiplied by KEYS, ROWS or COLS others.
+//
+// The kernel's own file stores the result: store_out(tile, place, column, value) and store_lse(tile, place, lse).
+
+// Either SLICE4 columns of the tile's keys, then of the queries from STAGED_Q on; or the weights of 4 * LANES keys, then from STAGED_V
+// on SLICE_KEYS values. Widened once, and read by all groups.
+var<workgroup> staged: array<vec4<f32>, STAGED4>;
+
+// Each group has rows of its own.
+fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
+    return rows.begin + group_of(thread) * ROWS;
+}
+
+fn column_of(thread: Thread, c: u32) -> u32 {
+    return min(lane_of(thread) + c * LANES, HEAD_DIM_V4 - 1u);
+}
+
+fn invocation_of(thread: Thread) -> u32 {
+    return group_of(thread) * LANES + lane_of(thread);
+}
+
+// A lane takes four keys in a row of every 4 * LANES.
+fn key_of(lane: u32, c: u32) -> u32 {
+    return c / 4u * (4u * LANES) + lane * 4u + c % 4u;
+}
+
+// Lanes read one column of LANES keys at a time. Keys lie in that order, without gaps, and their columns change places so that neither
+// eight lanes that read a column nor eight invocations that write neighbouring elements meet on a bank.
+fn swizzle_of(lane: u32) -> u32 {
+    return lane * SWIZZLE / 8u % SWIZZLE;
+}
+
+// Every group of a workgroup must be given the same `walk`, because of the barriers within.
+fn attend_rows(tile: Tile, walk: Walk) {
+    let part = part_of(walk);
+    if part.is_over {
+        return;
+    }
+    let thread = tile.thread;
+    let lane = lane_of(thread);
+    let invocation = invocation_of(thread);
+    let swizzle = swizzle_of(lane);
+    let staged_queries = STAGED_Q + group_of(thread) * ROWS * SLICE4;
+    let staged_weights = group_of(thread) * ROWS * LANES;
+    let k_begin = first_k(tile);
+    let v_begin = first_v(tile);
+    let k_stride = params.k_seq;
+    let v_stride = params.v_seq;
+    // The rows that this invocation stages.
+    var q_at: array<u32, Q_EACH>;
+    for (var i = 0u; i < Q_EACH; i++) { // unroll in registers
+        let row = min((i * WORKGROUP_SIZE + invocation) / SLICE4, TILE_Q - 1u);
+        q_at[i] = q_index(tile, place_of(tile.first_row - group_of(thread) * ROWS + row));
+    }
+
+    var acc: array<array<vec4<f32>, COLS>, ROWS>;
+    var row_max: array<f32, ROWS>;
+    var row_sum: array<f32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+        row_max[r] = MASKED;
+        row_sum[r] = 0.0;
+        for (var c = 0u; c < COLS; c++) { // unroll in registers
+            acc[r][c] = vec4<f32>();
+        }
+    }
+    // A bit for each row: one of this lane's scores was NaN.
+    var spoiled_rows = 0u;
+
+    if part.resumes {
+        // One long loop: some compilers unroll short ones on their own, and choke on what comes out.
+        for (var i = 0u; i < CARRIED; i++) { // unroll in registers
+            let value = carried4(i, tile);
+            if i % (COLS + 1u) == COLS {
+                row_max[i / (COLS + 1u)] = value.x;
+                row_sum[i / (COLS + 1u)] = value.y;
+                spoiled_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
+            } else {
+                acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)] = value;
+            }
+        }
+    }
+
+    for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
+        gather_keys(walk, tile_begin, thread);
+        var k_at: array<u32, K_EACH>;
+        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+            let place = min((i * WORKGROUP_SIZE + invocation) / SLICE4, TILE_KV - 1u);
+            let key = gathered_key_in_range(walk, tile_begin, key_of(place % LANES, place / LANES), thread);
+            k_at[i] = k_begin + key * k_stride;
+        }
+        // What is on its way: of queries and keys the slice that comes next, then the first values.
+        var q_ahead: array<Elem4, Q_EACH>;
+        var k_ahead: array<Elem4, K_EACH>;
+        var v_ahead: array<Elem4, V_EACH>;
+
+        // Scores of this lane's keys.
+        var scores: array<array<f32, KEYS>, ROWS>;
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            for (var c = 0u; c < KEYS; c++) { // unroll in registers
+                scores[r][c] = 0.0;
+            }
+        }
+        for (var slice = 0u; slice <= SLICES; slice++) {
+            if slice > 0u {
+                workgroupBarrier(); // orders staged: what it held has been read
+                for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+                    let at = i * WORKGROUP_SIZE + invocation;
+                    // The first test is a constant.
+                    if (i + 1u) * WORKGROUP_SIZE <= TILE_KV * SLICE4 || at < TILE_KV * SLICE4 {
+                        let place = at / SLICE4;
+                        staged[place * SLICE4 + ((at % SLICE4) ^ swizzle_of(place % LANES))] = widen(k_ahead[i]);
+                    }
+                }
+                for (var i = 0u; i < Q_EACH; i++) { // unroll in registers
+                    let at = i * WORKGROUP_SIZE + invocation;
+                    if (i + 1u) * WORKGROUP_SIZE <= TILE_Q * SLICE4 || at < TILE_Q * SLICE4 {
+                        staged[STAGED_Q + at] = widen(q_ahead[i]);
+                    }
+                }
+                workgroupBarrier(); // orders staged: keys and queries have been written
+            }
+            if slice < SLICES {
+                for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+                    let column = slice * SLICE4 + (i * WORKGROUP_SIZE + invocation) % SLICE4;
+                    k_ahead[i] = k[k_at[i] + min(column, HEAD_DIM4 - 1u)];
+                }
+                for (var i = 0u; i < Q_EACH; i++) { // unroll in registers
+                    let column = slice * SLICE4 + (i * WORKGROUP_SIZE + invocation) % SLICE4;
+                    q_ahead[i] = q[q_at[i] + min(column, HEAD_DIM4 - 1u)];
+                }
+            } else {
+                for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+                    let at = i * WORKGROUP_SIZE + invocation;
+                    let row = min(at / HEAD_DIM_V4, SLICE_KEYS - 1u);
+                    let key = gathered_key_in_range(walk, tile_begin, row, thread);
+                    v_ahead[i] = v[v_begin + key * v_stride + at % HEAD_DIM_V4];
+                }
+            }
+            if slice > 0u {
+                // A constant where slices divide the width.
+                let left = HEAD_DIM4 - (slice - 1u) * SLICE4;
+                let columns = select(SLICE4, min(left, SLICE4), HEAD_DIM4 % SLICE4 != 0u);
+                for (var d4 = 0u; d4 < columns; d4++) {
+                    let k_column = lane * SLICE4 + (d4 ^ swizzle);
+                    var k4: array<vec4<f32>, KEYS>;
+                    for (var c = 0u; c < KEYS; c++) { // unroll in registers
+                        k4[c] = staged[k_column + c * LANES * SLICE4];
+                    }
+                    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                        let q4 = staged[staged_queries + r * SLICE4 + d4];
+                        for (var c = 0u; c < KEYS; c++) { // unroll in registers
+                            scores[r][c] = fma(q4.x, k4[c].x, fma(q4.y, k4[c].y,
+                                fma(q4.z, k4[c].z, fma(q4.w, k4[c].w, scores[r][c]))));
+                        }
+                    }
+                }
+            }
+        }
+
+        // Mask. `whole` is the same for the whole workgroup or not; no barrier depends on it.
+        let whole = walk_is_whole(walk, tile_begin);
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            for (var c = 0u; c < KEYS; c++) { // unroll in registers
+                scores[r][c] *= params.scale_log2;
+            }
+        }
+        if !whole {
+            for (var c = 0u; c < KEYS; c++) { // unroll in registers
+                let rows = walk_rows(walk, tile_begin + key_of(lane, c));
+                for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                    let row = tile.first_row + r;
+                    let sees = row >= rows.begin && row < rows.end;
+                    scores[r][c] = select(MASKED, scores[r][c], sees);
+                }
+            }
+        }
+
+        // Online softmax: rescale what was accumulated to the new maximum; weights take the place of scores.
+        var tile_max: array<f32, ROWS>;
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            tile_max[r] = scores[r][0];
+            for (var c = 1u; c < KEYS; c++) { // unroll in registers
+                tile_max[r] = max(tile_max[r], scores[r][c]);
+            }
+            tile_max[r] = give_max(tile_max[r], r, thread);
+        }
+        join_max(thread);
+        workgroupBarrier(); // orders staged, whose keys and queries have been read, and what join_max writes
+        for (var r = 0u; r < ROWS; r++) { // unroll in registers
+            let new_max = max(row_max[r], take(tile_max[r], r, thread));
+            let rescale = exp2(row_max[r] - new_max);
+            row_max[r] = new_max;
+            row_sum[r] *= rescale;
+            for (var c = 0u; c < COLS; c++) { // unroll in registers
+                acc[r][c] *= rescale;
+            }
+            // A sum keeps a NaN. It has no other: +infinity, which meets -infinity here, spoils its row as well.
+            var total = scores[r][0];
+            for (var c = 1u; c < KEYS; c++) { // unroll in registers
+                total += scores[r][c];
+            }
+            spoiled_rows |= select(0u, 1u << r, is_nan(total));
+            for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll in registers
+                let score4 = vec4<f32>(
+                    scores[r][c4 * 4u], scores[r][c4 * 4u + 1u], scores[r][c4 * 4u + 2u], scores[r][c4 * 4u + 3u]);
+                // Nothing for what is masked, and for -infinity.
+                let weight4 =
+                    select(vec4<f32>(), max(exp2(score4 - new_max), vec4<f32>(LEAST_WEIGHT)), score4 > vec4<f32>(MASKED));
+                row_sum[r] += weight4.x + weight4.y + weight4.z + weight4.w;
+                scores[r][c4 * 4u] = weight4.x;
+                scores[r][c4 * 4u + 1u] = weight4.y;
+                scores[r][c4 * 4u + 2u] = weight4.z;
+                scores[r][c4 * 4u + 3u] = weight4.w;
+            }
+        }
+
+        // Output of this lane's columns.
+        for (var step = 0u; step < STEPS; step++) {
+            if step > 0u {
+                workgroupBarrier(); // orders staged: weights and values have been read
+            }
+            for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll in registers
+                if step == c4 * WEIGHTS_STEPS {
+                    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                        staged[staged_weights + r * LANES + lane] = vec4<f32>(
+                            scores[r][c4 * 4u], scores[r][c4 * 4u + 1u], scores[r][c4 * 4u + 2u], scores[r][c4 * 4u + 3u]);
+                    }
+                }
+            }
+            for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+                let at = i * WORKGROUP_SIZE + invocation;
+                if (i + 1u) * WORKGROUP_SIZE <= SLICE_KEYS * HEAD_DIM_V4 || at < SLICE_KEYS * HEAD_DIM_V4 {
+                    staged[STAGED_V + at] = widen(v_ahead[i]);
+                }
+            }
+            workgroupBarrier(); // orders staged: weights and values have been written
+            if step + 1u < STEPS {
+                for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+                    let at = i * WORKGROUP_SIZE + invocation;
+                    let row = (step + 1u) * SLICE_KEYS + min(at / HEAD_DIM_V4, SLICE_KEYS - 1u);
+                    let key = gathered_key_in_range(walk, tile_begin, row, thread);
+                    v_ahead[i] = v[v_begin + key * v_stride + at % HEAD_DIM_V4];
+                }
+            }
+            let weights_at = staged_weights + step % WEIGHTS_STEPS * (SLICE_KEYS / 4u);
+            if whole {
+                for (var key4 = 0u; key4 < SLICE_KEYS / 4u; key4++) {
+                    var v4: array<array<vec4<f32>, COLS>, 4>;
+                    for (var i = 0u; i < 4u; i++) { // unroll in registers
+                        for (var c = 0u; c < COLS; c++) { // unroll in registers
+                            v4[i][c] = staged[STAGED_V + (key4 * 4u + i) * HEAD_DIM_V4 + column_of(thread, c)];
+                        }
+                    }
+                    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                        let w = staged[weights_at + r * LANES + key4];
+                        for (var c = 0u; c < COLS; c++) { // unroll in registers
+                            acc[r][c] = fma(vec4<f32>(w.x), v4[0][c], fma(vec4<f32>(w.y), v4[1][c],
+                                fma(vec4<f32>(w.z), v4[2][c], fma(vec4<f32>(w.w), v4[3][c], acc[r][c]))));
+                        }
+                    }
+                }
+            } else {
+                // A masked key may hold NaN or infinity, and 0 * NaN is NaN: rows that do not see a key must not touch it.
+                for (var key4 = 0u; key4 < SLICE_KEYS / 4u; key4++) {
+                    var v4: array<array<vec4<f32>, COLS>, 4>;
+                    for (var i = 0u; i < 4u; i++) { // unroll in registers
+                        for (var c = 0u; c < COLS; c++) { // unroll in registers
+                            v4[i][c] = staged[STAGED_V + (key4 * 4u + i) * HEAD_DIM_V4 + column_of(thread, c)];
+                        }
+                    }
+                    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                        let w = staged[weights_at + r * LANES + key4];
+                        for (var i = 0u; i < 4u; i++) { // unroll in registers
+                            for (var c = 0u; c < COLS; c++) { // unroll in registers
+                                let sum = acc[r][c];
+                                acc[r][c] = select(sum, fma(vec4<f32>(w[i]), v4[i][c], sum), w[i] != 0.0);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    if part.end < walk.end {
+        for (var i = 0u; i < CARRIED; i++) { // unroll in registers
+            if i % (COLS + 1u) == COLS {
+                let spoiled = f32((spoiled_rows >> (i / (COLS + 1u))) & 1u);
+                carry4(i, vec4<f32>(row_max[i / (COLS + 1u)], row_sum[i / (COLS + 1u)], spoiled, 0.0), tile);
+            } else {
+                carry4(i, acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)], tile);
+            }
+        }
+        return;
+    }
+    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+        row_sum[r] = give_sum(select(row_sum[r], SPOILED_SUM, ((spoiled_rows >> r) & 1u) == 1u), r, thread);
+    }
+    join_sum(thread);
+    var place = place_of(tile.first_row);
+    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+        if tile.first_row + r < tile.end_row {
+            let sum = take(row_sum[r], r, thread);
+            let spoiled = is_spoiled_sum(sum) || is_infinity(row_max[r]);
+            for (var c = 0u; c < COLS; c++) { // unroll in registers
+                // The first test is a constant: most columns need no other.
+                if (c + 1u) * LANES <= HEAD_DIM_V4 || lane + c * LANES < HEAD_DIM_V4 {
+                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, spoiled));
+                }
+            }
+            if lane == 0u {
+                store_lse(tile, place, lse_of(row_max[r], sum, spoiled));
+            }
+        }
+        place = next_place(place);
+    }
+}

@@ -1,0 +1,23 @@
+// Family `shuffle`: a group is one whole subgroup. Every lane loads another row, and the rows pass from lane to lane.
+
+struct Thread {
+    @builtin(subgroup_id) group: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+}
+
+fn group_of(thread: Thread) -> u32 {
+    return thread.group;
+}
+
+fn lane_of(thread: Thread) -> u32 {
+    return thread.lane;
+}
+
+fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32> {
+    return vec4<f32>(
+        subgroupShuffle(value.x, lane),
+        subgroupShuffle(value.y, lane),
+        subgroupShuffle(value.z, lane),
+        subgroupShuffle(value.w, lane),
+    );
+}

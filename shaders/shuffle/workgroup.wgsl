@@ -1,0 +1,18 @@
+// Family `shuffle`: what the LANES invocations of a group tell one another. Here without subgroup operations: every lane
+// loads every row itself (SHARE is 1).
+
+struct Thread {
+    @builtin(local_invocation_index) index: u32,
+}
+
+fn group_of(thread: Thread) -> u32 {
+    return thread.index / LANES;
+}
+
+fn lane_of(thread: Thread) -> u32 {
+    return thread.index % LANES;
+}
+
+fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32> {
+    return value;
+}
