@@ -27,11 +27,11 @@ impl TopK {
         keep: usize,
     ) -> impl Iterator<Item = usize> + use<K> {
         let (threshold, mut ties) = self.threshold(count, &key, keep);
-        (0..count).filter_map(move |index| {
+        (0..count).filter(move |&index| {
             let key = key(index);
             let tie = key == threshold && ties > 0;
             ties -= usize::from(tie);
-            (key > threshold || tie).then_some(index)
+            key > threshold || tie
         })
     }
 
