@@ -83,7 +83,8 @@
 //! ```
 //!
 //! On a GPU of your own, [`Selection`] writes its lists into two buffers and [`Attention`] reads them, with nothing read
-//! back: [`AttentionProblem::with_blocks`], [`BoundSelection::encode_step`]. What is lost is told by [`quality`].
+//! back: [`AttentionProblem::with_blocks`], [`BoundSelection::encode_step`]. Selections of other kinds are made of [`Pool`], [`BlockScore`]
+//! and [`TopK`], as the example `quest` is. What is lost is told by [`quality`].
 //!
 //! # Language models
 //!
@@ -176,22 +177,25 @@ pub use error::{Error, PassedOver, Result};
 #[doc(hidden)]
 pub use matrix_verdict::{pack_kept, unpack_kept};
 pub use ops::{
-    Attention, AttentionArgs, BlockListsView, Bound, BoundAttention, BoundMerge, BoundSelection, Merge, MergeArgs,
-    Selection, SelectionArgs, SelectionMemory, U32View, Workspace,
+    Attention, AttentionArgs, BindArgs, BlockListsView, BlockScore, BlockScoreArgs, Bound, BoundAttention, BoundMerge,
+    BoundSelection, Merge, MergeArgs, Operator, Pool, PoolArgs, Selection, SelectionArgs, SelectionMemory, TopK,
+    TopKArgs, U32View, Workspace,
 };
 pub use pending::Pending;
 pub use pipeline::Pipeline;
 pub use pipeline_store::PipelineCacheState;
 pub use plan::{
-    AttentionClass, AttentionPlan, Candidates, DeviceSpeed, Dispatch, DispatchBudget, Loads, MaskKind, MergePlan,
-    MethodKind, SelectionClass, SelectionPlan, SelectionTiling, Sharing, Stretch, Tiling, TunedAt, Tuning,
+    AttentionClass, AttentionPlan, BlockScorePlan, Candidates, DeviceSpeed, Dispatch, DispatchBudget, Loads, MaskKind,
+    MergePlan, MethodKind, OneDispatch, OperatorPlan, PoolPlan, SelectionClass, SelectionPlan, SelectionTiling,
+    Sharing, Stretch, Tiling, TopKPlan, TunedAt, Tuning,
 };
 #[doc(hidden)]
 pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::{
-    AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, Granularity, GroupBounds, HeadReduction, Hip,
-    HostBlockLists, HostInputs, InfiniteHip, Mask, MergeProblem, PADDING, Preset, Representative, SeenKeys,
-    SelectionInputs, SelectionMethod, SelectionProblem, Stage,
+    AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, BlockScoreProblem, BlockScoring, Granularity,
+    GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, MASKED_SCORE, Mark, Mask, MergeProblem,
+    PADDING, PoolProblem, Pooling, Preset, Reduction, Representative, SeenKeys, SelectionInputs, SelectionMethod,
+    SelectionProblem, Stage, TopKProblem,
 };
 pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use slots::Slots;

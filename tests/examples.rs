@@ -72,6 +72,11 @@ fn sparse_prefill_captures_most() {
 }
 
 #[test]
+fn quest_takes_the_pages_of_its_definition() {
+    assert!(output("quest").contains("the pages of the definition, on the CPU and"));
+}
+
+#[test]
 fn quality_tells_methods_apart() {
     let hip = told("quality", "HiP keeps", "of the attention");
     let random = told("quality", "random blocks", "");

@@ -7,6 +7,6 @@ mod path;
 pub mod twins;
 
 #[cfg(feature = "cpu")]
-pub use path::{CpuTiling, StageCache, attend, attend_with_tiling, select, select_from};
+pub use path::{CpuTiling, StageCache, attend, attend_with_tiling, block_scores, pool, select, select_from, top_k};
 #[cfg(feature = "cpu")]
 pub use twins::merge_splits as merge;

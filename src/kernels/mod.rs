@@ -7,10 +7,13 @@ mod check_matrices;
 pub(crate) mod find_exponents;
 pub(crate) mod merge_splits;
 pub mod modules;
+mod pool_blocks;
 pub(crate) mod sample_queries;
+mod score_blocks;
 mod score_chunks;
 pub(crate) mod search_tree;
 mod select_chunks;
+mod select_top_k;
 pub(crate) mod stretch;
 
 pub use attend_decode::ATTEND_DECODE;
@@ -19,10 +22,13 @@ pub use check_blocks::CHECK_BLOCKS;
 pub use check_matrices::CHECK_MATRICES;
 pub use find_exponents::FIND_EXPONENTS;
 pub use merge_splits::MERGE_SPLITS;
+pub use pool_blocks::POOL_BLOCKS;
 pub use sample_queries::SAMPLE_QUERIES;
+pub use score_blocks::SCORE_BLOCKS;
 pub use score_chunks::SCORE_CHUNKS;
 pub use search_tree::SEARCH_TREE;
 pub use select_chunks::SELECT_CHUNKS;
+pub use select_top_k::SELECT_TOP_K;
 
 use crate::shader::{Binding, Kernel};
 
@@ -37,6 +43,9 @@ pub static ALL: &[&Kernel] = &[
     &SCORE_CHUNKS,
     &SELECT_CHUNKS,
     &CHECK_BLOCKS,
+    &POOL_BLOCKS,
+    &SCORE_BLOCKS,
+    &SELECT_TOP_K,
 ];
 
 /// A kernel of the crate's own: its stem, below the folder of its text, and its bindings.

@@ -61,6 +61,8 @@ modules! {
         SAMPLING_MEAN = "sampling" / "mean";
         BEST_SCORES_LANES = "best_scores" / "lanes";
         BEST_SCORES_COLUMNS = "best_scores" / "columns";
+        MARKS_NONE = "marks" / "none";
+        MARKS_GIVEN = "marks" / "given", binding &[Binding::read("marks")];
         TOP_K_DIGITS = "top_k" / "digits";
         TOP_K_BUCKETS = "top_k" / "buckets";
         BEAM_SCRATCH = "beam" / "scratch";

@@ -198,3 +198,21 @@ pub(super) fn check_apart(
         None => Ok(()),
     }
 }
+
+/// Checks the lengths of a call's sequences, which are given exactly where the problem has them.
+pub(super) fn check_lens<'a>(
+    name: &'static str,
+    given: Option<U32View<'a>>,
+    wanted: bool,
+    batch_size: u32,
+    caps: &DeviceCaps,
+) -> Result<Option<BoundTensor<'a>>> {
+    match (given, wanted) {
+        (Some(view), true) => check_u32(view, name, batch_size.into(), caps).map(Some),
+        (None, false) => Ok(None),
+        (given, _) => {
+            let rule = if given.is_some() { "is not part of the problem" } else { "is required by the problem" };
+            Err(Error::Argument { argument: name, rule })
+        }
+    }
+}

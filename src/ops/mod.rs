@@ -2,20 +2,28 @@
 
 mod attend;
 mod bind;
+mod block_score;
 mod bound;
 mod check_blocks;
 mod lists;
 mod merge;
 mod one_shot;
+mod operator;
 mod params;
+mod pool;
 mod select;
 mod sparse_one_shot;
+mod top_k;
 mod workspace;
 
 pub use attend::{Attention, AttentionArgs, BlockListsView, BoundAttention};
 pub use bind::U32View;
+pub use block_score::{BlockScore, BlockScoreArgs};
 pub use bound::Bound;
 pub(crate) use lists::BlockListBuffers;
 pub use merge::{BoundMerge, Merge, MergeArgs};
+pub use operator::{BindArgs, Operator};
+pub use pool::{Pool, PoolArgs};
 pub use select::{BoundSelection, Selection, SelectionArgs, SelectionMemory};
+pub use top_k::{TopK, TopKArgs};
 pub use workspace::Workspace;

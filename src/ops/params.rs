@@ -21,11 +21,16 @@ pub(super) fn step(
     params: &impl bytemuck::Pod,
     slots: &Slots<'_>,
 ) -> Result<Step> {
+    let slots = slots.clone().uniform("params", bytemuck::bytes_of(params));
+    step_of(ctx, pipeline, dispatch, &slots)
+}
+
+/// The same, the numbers of the call among the slots.
+pub(super) fn step_of(ctx: &Context, pipeline: &Pipeline, dispatch: &Dispatch, slots: &Slots<'_>) -> Result<Step> {
     let records: Vec<_> = dispatch.stretches.iter().map(StretchRecord::from).collect();
     let records: Vec<&[u8]> = records.iter().map(bytemuck::bytes_of).collect();
     let stretches: Vec<_> = dispatch.stretches.iter().map(|stretch| stretch.workgroups).collect();
-    let slots = slots.clone().uniform("params", bytemuck::bytes_of(params));
-    Step::new(ctx, pipeline, &slots, &stretches, &records)
+    Step::new(ctx, pipeline, slots, &stretches, &records)
 }
 
 /// The same uniforms as words, for tests that run kernels without a device.

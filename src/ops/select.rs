@@ -10,7 +10,7 @@ use super::workspace::Workspace;
 use crate::kernels::sample_queries::{
     ALIGN_GROUPS, CAUSAL, CENTER, FIRST, FIRST_STAGE, LAST, LAST_STAGE, SelectParams, UNION,
 };
-use crate::plan::{Piece, Samples};
+use crate::plan::{Samples, SelectStep};
 use crate::slots::Slot;
 use crate::step::{encode_stretch_in, num_stretches, submit};
 use crate::{
@@ -168,15 +168,15 @@ impl Selection {
             slots = slots.with("seq_lens_kv", lens.slot());
         }
         let mut steps = Vec::with_capacity(self.pipelines.len());
-        for ((&piece, dispatch), pipeline) in self.plan.pieces.iter().zip(self.plan.dispatches()).zip(&self.pipelines) {
+        for ((&what, dispatch), pipeline) in self.plan.steps.iter().zip(self.plan.dispatches()).zip(&self.pipelines) {
             if dispatch.workgroups.contains(&0) {
                 steps.push(None);
                 continue;
             }
-            let samples = self.plan.samples_of(piece);
+            let samples = self.plan.samples_of(what);
             let slots =
                 slots.clone().range("samples", &memory.samples.buffer, samples.offset_bytes, samples.size_bytes);
-            let params = Self::params(&self.plan, piece, &tensors.places());
+            let params = Self::params(&self.plan, what, &tensors.places());
             steps.push(Some(step(&self.ctx, pipeline, dispatch, &params, &slots)?));
         }
         Ok(steps)
@@ -194,15 +194,15 @@ impl Selection {
             seq_lens_kv: 0,
             blocks: [0; 2],
         };
-        in_words(&Self::params(plan, plan.pieces[dispatch], &places), &plan.dispatches()[dispatch].stretches)
+        in_words(&Self::params(plan, plan.steps[dispatch], &places), &plan.dispatches()[dispatch].stretches)
     }
 
-    fn params(plan: &SelectionPlan, piece: Piece, places: &Places) -> SelectParams {
+    fn params(plan: &SelectionPlan, step: SelectStep, places: &Places) -> SelectParams {
         let problem: &SelectionProblem = &plan.problem;
         let (shape, blocks) = (problem.shape(), problem.blocks());
         let (q_offset, [q_batch, q_seq, q_head]) = places.q;
         let (k_offset, [k_batch, k_seq, k_head]) = places.k;
-        let samples = plan.samples_of(piece);
+        let samples = plan.samples_of(step);
         let lists_per_set = plan.lists_per_set();
         let mut params = SelectParams {
             batch_size: shape.batch_size,
@@ -255,7 +255,7 @@ impl Selection {
             Representative::First => FIRST,
             Representative::Last => LAST,
         };
-        if let Piece::Score(index) | Piece::Select(index) = piece {
+        if let SelectStep::Score(index) | SelectStep::Select(index) = step {
             let stage = plan.stages[index];
             // The cache fits a binding, and its offsets in words 32 bits.
             let word = |at: u64| at as u32;
@@ -283,11 +283,11 @@ impl Selection {
 
 impl SelectionPlan {
     /// The samples that a dispatch writes or reads.
-    fn samples_of(&self, piece: Piece) -> Samples {
-        match piece {
-            Piece::Sample(index) => self.samples[index],
-            Piece::Search => self.samples[0],
-            Piece::Score(stage) | Piece::Select(stage) => self.samples[self.stages[stage].samples],
+    fn samples_of(&self, step: SelectStep) -> Samples {
+        match step {
+            SelectStep::Sample(index) => self.samples[index],
+            SelectStep::Search => self.samples[0],
+            SelectStep::Score(stage) | SelectStep::Select(stage) => self.samples[self.stages[stage].samples],
         }
     }
 }
@@ -378,7 +378,7 @@ impl BoundSelection {
         let first_stage = self.plan.problem.first_stage(step);
         first_stage
             .into_iter()
-            .flat_map(|stage| self.plan.pieces_from(stage))
+            .flat_map(|stage| self.plan.steps_from(stage))
             .filter_map(|index| self.steps[index].as_ref())
     }
 

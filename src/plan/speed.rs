@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::rows::RowSets;
-use super::{AttentionPlan, Candidates, Piece, SelectionPlan, Sharing, StagePlan};
+use super::{AttentionPlan, Candidates, SelectStep, SelectionPlan, Sharing, StagePlan};
 use crate::{Hip, SelectionMethod};
 
 /// A GPU in six numbers. [`Context::measure_speed_blocking`](crate::Context::measure_speed_blocking) finds them. They say which of
@@ -180,13 +180,13 @@ impl SelectionPlan {
     /// 340, with the tilings of that time.
     #[must_use]
     pub fn estimated_time(&self, speed: &DeviceSpeed) -> Duration {
-        let of = |piece: Piece| match (piece, &self.problem.method) {
-            (Piece::Search, SelectionMethod::Hip(hip)) => self.search_ns(hip, speed),
-            (Piece::Score(stage), _) => self.score_ns(&self.stages[stage], speed),
-            (Piece::Select(_), _) => (self.ranking_trips() * speed.trip_ns) as f64,
-            (Piece::Sample(_) | Piece::Search, _) => 0.0,
+        let of = |step: SelectStep| match (step, &self.problem.method) {
+            (SelectStep::Search, SelectionMethod::Hip(hip)) => self.search_ns(hip, speed),
+            (SelectStep::Score(stage), _) => self.score_ns(&self.stages[stage], speed),
+            (SelectStep::Select(_), _) => (self.ranking_trips() * speed.trip_ns) as f64,
+            (SelectStep::Sample(_) | SelectStep::Search, _) => 0.0,
         };
-        duration(self.pieces.iter().map(|&piece| of(piece) + speed.dispatch_ns as f64).sum())
+        duration(self.steps.iter().map(|&step| of(step) + speed.dispatch_ns as f64).sum())
     }
 
     fn ranking_trips(&self) -> u64 {

@@ -189,14 +189,18 @@ impl<T: Element> SelectionInputs<'_, T> {
 
 /// Checks the key lengths of a call.
 pub(crate) fn validate_seq_lens(seq_lens_kv: Option<&[u32]>, shape: &AttentionShape) -> Result<()> {
-    let Some(lens) = seq_lens_kv else { return Ok(()) };
-    if lens.len() != shape.batch_size as usize {
-        let (expected, actual) = (shape.batch_size.into(), lens.len() as u64);
-        return Err(Error::Length { tensor: "seq_lens_kv", expected, actual });
+    check_lens("seq_lens_kv", seq_lens_kv, shape.batch_size, shape.seq_len_kv)
+}
+
+/// Checks the lengths of some sequences, each `most` at the most.
+pub(crate) fn check_lens(name: &'static str, lens: Option<&[u32]>, batch_size: u32, most: u32) -> Result<()> {
+    let Some(lens) = lens else { return Ok(()) };
+    if lens.len() != batch_size as usize {
+        let (expected, actual) = (batch_size.into(), lens.len() as u64);
+        return Err(Error::Length { tensor: name, expected, actual });
     }
-    if let Some(&len) = lens.iter().find(|&&len| len > shape.seq_len_kv) {
-        let rule = "must be at most seq_len_kv";
-        return Err(Error::Invalid { field: "seq_lens_kv", value: len.into(), rule });
+    if let Some(&len) = lens.iter().find(|&&len| len > most) {
+        return Err(Error::Invalid { field: name, value: len.into(), rule: "must be at most seq_len_kv" });
     }
     Ok(())
 }

@@ -5,20 +5,26 @@
 //! list of blocks.
 
 mod attend;
+mod block_score;
 mod blocks;
 mod hip;
 mod infinite_hip;
 mod inputs;
 mod merge;
+mod pool;
 mod select;
+mod top_k;
 mod visibility;
 
 pub use attend::{AttentionProblem, AttentionShape, Mask};
+pub use block_score::{BlockScoreProblem, BlockScoring, Reduction};
 pub use blocks::{BlockListSpec, Granularity, HostBlockLists, PADDING};
 pub use hip::{GroupBounds, Hip, Representative};
 pub use infinite_hip::{HeadReduction, InfiniteHip, Preset, Stage};
-pub(crate) use inputs::validate_seq_lens;
 pub use inputs::{AttentionOutput, HostInputs, SelectionInputs};
+pub(crate) use inputs::{check_lens, validate_seq_lens};
 pub use merge::MergeProblem;
+pub use pool::{PoolProblem, Pooling};
 pub use select::{SelectionMethod, SelectionProblem};
+pub use top_k::{MASKED_SCORE, Mark, TopKProblem};
 pub use visibility::SeenKeys;

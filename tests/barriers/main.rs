@@ -10,6 +10,7 @@ mod common;
 mod arith;
 mod attend;
 mod banks;
+mod blocks;
 mod exprs;
 mod language;
 mod launch;
@@ -30,6 +31,7 @@ use shadow::Fault;
 fn cases() -> Vec<Case> {
     let mut cases = attend::cases();
     cases.extend(select::cases());
+    cases.extend(blocks::cases());
     cases.extend(language::cases());
     cases
 }

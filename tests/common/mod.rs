@@ -9,6 +9,7 @@ use wattn::{
 
 pub mod bad_scores;
 pub mod bad_values;
+pub mod block_ops;
 pub mod bound_selection;
 pub mod certificate;
 pub mod combinations;

@@ -10,9 +10,10 @@ use std::collections::HashSet;
 use covering::{Factors, Rule};
 
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, DType, DeviceCaps, DispatchBudget, Error, Granularity,
-    HeadReduction, Hip, InfiniteHip, Mask, MatrixTile, MergePlan, MergeProblem, Preset, Representative, SelectionPlan,
-    SelectionProblem, Specialization, Tier, Tiling, kernels,
+    AttentionPlan, AttentionProblem, AttentionShape, BlockScorePlan, BlockScoreProblem, BlockScoring, Candidates,
+    DType, DeviceCaps, DispatchBudget, Error, Granularity, HeadReduction, Hip, InfiniteHip, Mask, MatrixTile,
+    MergePlan, MergeProblem, PoolPlan, PoolProblem, Pooling, Preset, Reduction, Representative, SelectionPlan,
+    SelectionProblem, Specialization, Tier, Tiling, TopKPlan, TopKProblem, kernels,
 };
 
 /// The subgroups that devices have: none, one size (software, most NVIDIA), a range (Intel, AMD, phones).
@@ -154,6 +155,7 @@ pub fn variants_of(devices: &[(DeviceCaps, Tier)]) -> Vec<Variant> {
         folded_variants(device, &mut found);
         aligned_variants(device, &mut found);
         selected_variants(device, &mut found);
+        block_op_variants(device, &mut found);
     }
     let baseline = (DeviceCaps::BASELINE, Tier::Baseline);
     for seq_lens_kv in [false, true] {
@@ -244,6 +246,47 @@ fn selected_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
                 let cut = AttentionPlan::with_tier(&attention, &cut(caps), *tier).unwrap();
                 found.add_attention(&cut, index % 2, device);
             }
+        }
+    }
+}
+
+/// Summaries and scores of blocks, and a top-k: for what selects a module or a constant there.
+fn block_op_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
+    let (caps, tier) = device;
+    if tier.matrix() {
+        return;
+    }
+    for (index, shape) in shapes([20, 36]).into_iter().chain(shapes([256, 4])).enumerate() {
+        for dtype in DType::ALL {
+            for pooling in Pooling::ALL {
+                let problem = PoolProblem::new(shape.k(), dtype, 16, pooling);
+                let problem = if index % 2 == 0 { problem } else { problem.with_seq_lens() };
+                let plan = PoolPlan::with_tier(&problem, caps, *tier).unwrap();
+                found.add(&plan.dispatch().specialization, device, None, None);
+            }
+            for (scoring, reduction) in [
+                (BlockScoring::Dot, Reduction::Mean),
+                (BlockScoring::Bound, Reduction::Max),
+                (BlockScoring::Dot, Reduction::Sum),
+            ] {
+                let problem = BlockScoreProblem::new(shape, dtype, 16, scoring);
+                let problem = problem.with_query_blocks(64, reduction).with_granularity(Granularity::Layer);
+                let problem = problem.with_head_reduction(if index == 2 { Reduction::Max } else { reduction });
+                let problem = if index % 2 == 0 { problem } else { problem.with_seq_lens_kv().with_mask(Mask::Full) };
+                let plan = BlockScorePlan::with_tier(&problem, caps, *tier).unwrap();
+                let specialization = &plan.dispatch().specialization;
+                let constant = |name| u64::from(specialization.constant(name).unwrap());
+                // Sums over lanes, where no shuffle adds them up.
+                let bytes = 4 * constant("GROUPS") * (constant("REDUCE_STRIDE") + 1) + 32;
+                found.add(specialization, device, None, (!tier.subgroup()).then_some(bytes));
+            }
+        }
+    }
+    for (n, candidates) in [(2000, Candidates::Workgroup), (2000, Candidates::Scratch), (5000, Candidates::Workgroup)] {
+        let problem = TopKProblem::new([1, 2, 3, n], 7);
+        for problem in [problem, problem.with_forced_last(1), problem.with_marks()] {
+            let plan = TopKPlan::with_candidates(&problem, caps, candidates).unwrap();
+            found.add(&plan.dispatch().specialization, device, None, Some(16 << 10));
         }
     }
 }

@@ -11,6 +11,8 @@ mod gpu_attend;
 mod gpu_axes;
 #[path = "../gpu_bind.rs"]
 mod gpu_bind;
+#[path = "../gpu_block_ops.rs"]
+mod gpu_block_ops;
 #[path = "../gpu_budget.rs"]
 mod gpu_budget;
 #[path = "../gpu_calibrate.rs"]

@@ -1,8 +1,10 @@
 //! What is *right*: naive attention in f64, straight from the definition. Shares no code with anything it checks.
 
+mod blocks;
 mod sees;
 mod select;
 
+pub use blocks::{block_scores, pool, top_k};
 pub use sees::attended_keys;
 pub use select::{Trace, select, select_from, select_traced};
 

@@ -7,6 +7,8 @@ mod score;
 mod tests;
 mod top_k;
 
+pub(super) use top_k::{TopK, order};
+
 use super::sequence::widen;
 use crate::{
     BlockListSpec, Element, Error, HostBlockLists, Result, SelectionInputs, SelectionMethod, SelectionProblem,

@@ -1,14 +1,14 @@
 //! The best of many scores.
 
 /// A number whose order is that of scores; -0 equals +0.
-fn order(score: f32) -> u32 {
+pub(in crate::cpu) fn order(score: f32) -> u32 {
     let bits = if score == 0.0 { 0 } else { score.to_bits() };
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
 /// Room for [`top_k`].
 #[derive(Debug, Default)]
-pub(super) struct TopK {
+pub(in crate::cpu) struct TopK {
     keys: Vec<u32>,
 }
 
@@ -16,26 +16,36 @@ impl TopK {
     /// Indices of the `keep` largest scores, ascending; of equal scores the first ones are kept. All when there are no
     /// more than `keep`. Linear in the number of scores.
     pub(super) fn indices<'a>(&mut self, scores: &'a [f32], keep: usize) -> impl Iterator<Item = usize> + use<'a> {
-        let (threshold, mut ties) = self.threshold(scores, keep);
-        scores.iter().enumerate().filter_map(move |(index, &score)| {
-            let key = order(score);
+        self.indices_by(scores.len(), |index| order(scores[index]), keep)
+    }
+
+    /// The same of `count` numbers that rank as they are.
+    pub(in crate::cpu) fn indices_by<K: Fn(usize) -> u32>(
+        &mut self,
+        count: usize,
+        key: K,
+        keep: usize,
+    ) -> impl Iterator<Item = usize> + use<K> {
+        let (threshold, mut ties) = self.threshold(count, &key, keep);
+        (0..count).filter(move |&index| {
+            let key = key(index);
             let tie = key == threshold && ties > 0;
             ties -= usize::from(tie);
-            (key > threshold || tie).then_some(index)
+            key > threshold || tie
         })
     }
 
     /// The smallest key that is kept, and how many of that key are.
-    fn threshold(&mut self, scores: &[f32], keep: usize) -> (u32, usize) {
-        if keep == 0 || scores.is_empty() {
+    fn threshold(&mut self, count: usize, key: impl Fn(usize) -> u32, keep: usize) -> (u32, usize) {
+        if keep == 0 || count == 0 {
             return (u32::MAX, 0);
         }
-        if keep >= scores.len() {
+        if keep >= count {
             return (0, usize::MAX);
         }
         self.keys.clear();
-        self.keys.extend(scores.iter().map(|&score| order(score)));
-        let (_, &mut threshold, above) = self.keys.select_nth_unstable(scores.len() - keep);
+        self.keys.extend((0..count).map(key));
+        let (_, &mut threshold, above) = self.keys.select_nth_unstable(count - keep);
         (threshold, keep - above.iter().filter(|&&key| key > threshold).count())
     }
 }

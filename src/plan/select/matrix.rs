@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules};
 use super::{Candidates, SelectionTiling, Sharing};
 use crate::kernels::modules;
+use crate::plan::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules as matrix_modules};
 use crate::shader::Module;
 use crate::{DType, DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
 
@@ -13,7 +13,7 @@ pub(super) type ModulesAndConstants = (Vec<&'static Module>, BTreeMap<&'static s
 
 /// How `score_matrix.wgsl` scores the candidates of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MatrixScoring {
+pub(in crate::plan) struct MatrixScoring {
     edge: u32,
     lanes: u32,
     head_dim: u32,
@@ -103,7 +103,7 @@ impl MatrixScoring {
     pub(super) fn specialize(&self, tiling: SelectionTiling, caps: &DeviceCaps) -> ModulesAndConstants {
         let keys = tiling.search_groups * self.edge;
         let mut chosen = vec![&modules::SHUFFLE_WORKGROUP];
-        chosen.extend(modules(self.edge, caps));
+        chosen.extend(matrix_modules(self.edge, caps));
         chosen.push(&modules::SCORE_MATRIX);
         let constants = BTreeMap::from([
             ("EDGE", self.edge),

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::attend::share_modules;
-use super::select_matrix::ModulesAndConstants;
-use super::select_tiling::digit_bytes;
-use super::tiling_columns::{chunk, columns};
-use super::{Candidates, SelectionPlan, Sharing, StagePlan};
+use super::matrix::ModulesAndConstants;
+use super::tiling::digit_bytes;
+use super::{Candidates, SelectionPlan, Sharing};
+use crate::DeviceCaps;
 use crate::kernels::{self, modules};
+use crate::plan::attend::share_modules;
+use crate::plan::tiling_columns::{chunk, columns};
 use crate::shader::Specialization;
-use crate::{DeviceCaps, SelectionMethod};
 
 /// Buckets that a top-k counts: more than candidates of the usual sizes, so that few share one.
 const BUCKETS: u32 = 1024;
@@ -23,14 +23,28 @@ const fn room(candidates: u32) -> u32 {
 }
 
 /// Workgroup memory of a top-k by buckets over so many candidates, by arrays, each in whole vec4.
-const fn bucket_bytes(candidates: u32) -> u64 {
+pub(in crate::plan) const fn bucket_bytes(candidates: u32) -> u64 {
     let candidates = room(candidates) as u64;
     4 * candidates + 16 + 4 * (BUCKETS + BUCKETS / 32) as u64 + 16 + 2 * (candidates / 8).next_multiple_of(16)
 }
 
 /// Workgroup memory of the groups of a beam, twice.
-const fn beam_bytes(candidates: u32) -> u64 {
+pub(super) const fn beam_bytes(candidates: u32) -> u64 {
     8 * room(candidates) as u64
+}
+
+/// Adds a top-k to a kernel: in workgroup memory over so many candidates, or by digits over any number.
+pub(in crate::plan) fn add_top_k(to: &mut Specialization, candidates: Option<u32>, invocations: u32) {
+    to.modules.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K_DIGITS });
+    match candidates {
+        Some(candidates) => to.constants.extend([
+            ("CANDIDATES", room(candidates)),
+            ("BUCKETS", BUCKETS),
+            ("BUCKET_BITS", BUCKETS.ilog2()),
+            ("PARENTS", BUCKETS / 32),
+        ]),
+        None => drop(to.constants.insert("PARTS", invocations.min(16))),
+    }
 }
 
 impl SelectionPlan {
@@ -68,50 +82,13 @@ impl SelectionPlan {
         (modules, constants)
     }
 
-    /// The candidates of a search, where its beam lies in workgroup memory.
-    pub(super) fn beam(&self, caps: &DeviceCaps) -> Option<u32> {
-        let SelectionMethod::Hip(hip) = &self.problem.method else { return None };
-        let candidates = hip.max_blocks().checked_mul(2)?;
-        let scores = self.score_bytes(self.tiling.search_groups);
-        self.fits(
-            candidates,
-            bucket_bytes(candidates.min(1 << 20)) + beam_bytes(candidates.min(1 << 20)) + scores,
-            caps,
-        )
-    }
-
-    /// The candidates of a stage, where its top-k lies in workgroup memory.
-    pub(super) fn chunks_in_workgroup(&self, stage: &StagePlan, caps: &DeviceCaps) -> Option<u32> {
-        let chunks = stage.max_chunks;
-        self.fits(chunks, bucket_bytes(chunks.min(1 << 20)) + 32, caps)
-    }
-
-    fn fits(&self, candidates: u32, bytes: u64, caps: &DeviceCaps) -> Option<u32> {
+    pub(super) fn fits(&self, candidates: u32, bytes: u64, caps: &DeviceCaps) -> Option<u32> {
         let few = candidates <= Candidates::MOST_IN_WORKGROUP && bytes <= caps.max_workgroup_storage_bytes.into();
         (few && self.tiling.candidates == Candidates::Workgroup).then_some(candidates)
     }
 
-    /// Adds the top-k of a kernel, and where it is a search the place of its groups.
-    pub(super) fn add_top_k(&self, to: &mut Specialization, candidates: Option<u32>, invocations: u32) {
-        let is_search = matches!(self.problem.method, SelectionMethod::Hip(_));
-        let beams = [&modules::BEAM_SCRATCH, &modules::BEAM_WORKGROUP];
-        to.modules.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K_DIGITS });
-        if is_search {
-            to.modules.push(beams[usize::from(candidates.is_some())]);
-        }
-        match candidates {
-            Some(candidates) => to.constants.extend([
-                ("CANDIDATES", room(candidates)),
-                ("BUCKETS", BUCKETS),
-                ("BUCKET_BITS", BUCKETS.ilog2()),
-                ("PARENTS", BUCKETS / 32),
-            ]),
-            None => drop(to.constants.insert("PARTS", invocations.min(16))),
-        }
-    }
-
     /// Workgroup memory of scores: sums over lanes where there are no subgroups, or what matrices take.
-    fn score_bytes(&self, groups: u32) -> u64 {
+    pub(super) fn score_bytes(&self, groups: u32) -> u64 {
         let sums = match self.tiling.sharing {
             Sharing::Columns if !self.tier.subgroup() => {
                 u64::from(groups * REDUCED) * 4 * u64::from(self.tiling.lanes + 2)

@@ -1,7 +1,7 @@
 //! Sizes of a selection's workgroups: the table of heuristics, each with its reason.
 
 use super::Sharing;
-use super::select_matrix::MatrixScoring;
+use super::matrix::MatrixScoring;
 use crate::{DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
 
 /// Where the candidates of a top-k lie, and how the best of them are found.
@@ -85,7 +85,7 @@ impl SelectionTiling {
     };
 
     /// Who has keys of their own in a workgroup of so many groups.
-    pub(super) const fn owners(&self, groups: u32) -> u32 {
+    pub(in crate::plan) const fn owners(&self, groups: u32) -> u32 {
         match self.sharing {
             Sharing::Keys | Sharing::Rows | Sharing::Tiles => self.lanes * groups,
             Sharing::Columns => groups,
@@ -169,7 +169,7 @@ impl SelectionTiling {
     }
 
     /// Samples that a key is scored with at a time.
-    pub(super) fn num_samples(problem: &SelectionProblem) -> u32 {
+    pub(in crate::plan) fn num_samples(problem: &SelectionProblem) -> u32 {
         let queries = problem.blocks().block_size_q.min(problem.shape.seq_len_q).max(1);
         match &problem.method {
             // The heads of a KV head look at a key together.
@@ -185,7 +185,7 @@ impl SelectionTiling {
     }
 
     /// Checks a tiling that a caller forces.
-    pub(super) fn validate(&self, caps: &DeviceCaps, tier: Tier) -> Result<()> {
+    pub(in crate::plan) fn validate(&self, caps: &DeviceCaps, tier: Tier) -> Result<()> {
         let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
         if !self.lanes.is_power_of_two() || self.lanes < 4 || self.lanes > 128 {
             return invalid("lanes", self.lanes, "must be a power of two from 4 to 128");

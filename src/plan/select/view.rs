@@ -1,6 +1,7 @@
 //! What a plan of a selection says of itself, how it prints, and where in its memory tests find what its stages computed.
 
-use super::{Dispatch, MethodKind, SelectionPlan, SelectionTiling, TunedAt};
+use super::{Dispatch, SelectionPlan, SelectionTiling, TunedAt};
+use crate::plan::MethodKind;
 use crate::{SelectionProblem, Tier};
 
 impl SelectionPlan {
@@ -46,7 +47,7 @@ impl SelectionPlan {
     #[doc(hidden)]
     #[must_use]
     pub fn with_constant(mut self, name: &'static str, value: u32) -> Self {
-        super::replace_constant(&mut self.dispatches, name, value);
+        crate::plan::replace_constant(&mut self.dispatches, name, value);
         self
     }
 

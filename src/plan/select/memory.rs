@@ -1,8 +1,6 @@
 //! The memory that a selection needs.
 
 use super::SelectionPlan;
-use crate::SelectionMethod;
-use crate::kernels::search_tree;
 
 const ALIGNMENT: u64 = 256; // the largest that a device may ask for
 
@@ -22,28 +20,14 @@ impl SelectionPlan {
 
     /// Bytes of scratch memory: scores, and the groups of running searches. Calls encoded one after another may share it.
     #[must_use]
-    pub fn scratch_bytes(&self) -> u64 {
-        match &self.problem.method {
-            SelectionMethod::Hip(hip) => {
-                let keys_per_block = u64::from(hip.block_size_k / hip.stride_k);
-                let words = search_tree::scratch_words(hip.max_blocks().into(), keys_per_block);
-                // Beams in workgroup memory need none.
-                let in_workgroup =
-                    self.dispatches.iter().any(|search| search.specialization.constant("CANDIDATES").is_some());
-                if in_workgroup { 0 } else { 4 * u64::from(self.num_searches) * words }
-            }
-            SelectionMethod::InfiniteHip(_) => {
-                let chunks = self.stages.iter().map(|stage| u64::from(stage.max_chunks)).max().unwrap_or(0);
-                4 * self.num_lists() * u64::from(self.lists_per_set) * chunks
-            }
-        }
+    pub const fn scratch_bytes(&self) -> u64 {
+        self.scratch_bytes
     }
 
     /// Bytes of memory for what the stages keep. Its contents are used by later steps that compute later stages only, so
     /// that each layer needs its own.
     #[must_use]
-    pub fn cache_bytes(&self) -> u64 {
-        let marks = if self.is_union() { self.num_lists() } else { 0 };
-        self.stages.last().map_or(0, |last| 4 * (last.marks + marks * u64::from(last.max_chunks)))
+    pub const fn cache_bytes(&self) -> u64 {
+        self.cache_bytes
     }
 }

@@ -1,0 +1,152 @@
+//! Operators of one kernel on the GPU: prepare, bind, encode. An operator says what its arguments are bound as.
+
+use std::sync::Arc;
+
+use super::bind::{BoundTensor, check_apart};
+use super::bound::Bound;
+use super::params::step_of;
+use crate::plan::{OneDispatch, OperatorPlan};
+use crate::shader::BindingKind;
+use crate::{Context, DeviceCaps, Pipeline, Result, Slots};
+
+/// What a problem's arguments are bound as.
+pub trait BindArgs: OneDispatch {
+    /// The tensors of a call.
+    type Args<'a>;
+
+    /// Checks the views of a call. Offsets, strides and sizes become the kernel's uniform.
+    #[doc(hidden)]
+    fn bind<'a>(&self, args: Self::Args<'a>, caps: &DeviceCaps) -> Result<Call<'a>>;
+}
+
+/// The checked arguments of a call: what is bound, and the numbers of the uniform, each by its name in the kernel's text.
+#[derive(Debug, Default)]
+pub struct Call<'a> {
+    /// `None`: never touched.
+    buffers: Vec<(&'static str, Option<BoundTensor<'a>>)>,
+    /// A number's name is the first text, and the second if there is one.
+    numbers: Vec<(&'static str, &'static str, u32)>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(numbers: &[(&'static str, u32)]) -> Self {
+        let numbers = numbers.iter().map(|&(name, number)| (name, "", number)).collect();
+        Self { buffers: Vec::new(), numbers }
+    }
+
+    pub(super) fn number(mut self, name: &'static str, number: u32) -> Self {
+        self.numbers.push((name, "", number));
+        self
+    }
+
+    /// Binds a tensor whose numbers count vec4 elements: `name_offset`, `name_batch`, `name_seq`, `name_head`.
+    pub(super) fn vec4(self, name: &'static str, bound: BoundTensor<'a>) -> Self {
+        let (offset, strides) = bound.in_vec4();
+        self.placed(name, ["_offset", "_batch", "_seq", "_head"], (offset, strides), Some(bound))
+    }
+
+    /// The same of scores `[batch, set, q_block, block]`, in elements.
+    pub(super) fn scores(self, name: &'static str, bound: BoundTensor<'a>) -> Self {
+        let place = (bound.offset, bound.strides);
+        self.placed(name, ["_offset", "_batch", "_set", "_q_block"], place, Some(bound))
+    }
+
+    /// A list, or none that is looked at.
+    pub(super) fn list(mut self, name: &'static str, bound: Option<BoundTensor<'a>>) -> Self {
+        self.buffers.push((name, bound));
+        self
+    }
+
+    fn placed(
+        mut self,
+        name: &'static str,
+        ends: [&'static str; 4],
+        (offset, [first, second, third]): (u32, [u32; 3]),
+        bound: Option<BoundTensor<'a>>,
+    ) -> Self {
+        self.numbers.extend(ends.into_iter().zip([offset, first, second, third]).map(|(end, n)| (name, end, n)));
+        self.list(name, bound)
+    }
+
+    /// The uniform, in the order of its fields.
+    fn uniform(&self, fields: &[&str]) -> Vec<u8> {
+        let number = |field: &&str| {
+            let named = |(name, end, _): &&(&str, &str, u32)| field.strip_prefix(name) == Some(end);
+            self.numbers.iter().find(named).unwrap_or_else(|| panic!("no number for {field}")).2
+        };
+        fields.iter().flat_map(|field| number(field).to_ne_bytes()).collect()
+    }
+}
+
+/// The compiled pipeline of an [`OperatorPlan`]. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Operator<P> {
+    ctx: Context,
+    plan: Arc<OperatorPlan<P>>,
+    pipeline: Pipeline,
+}
+
+impl<P: BindArgs> Operator<P> {
+    /// Plans a problem for the context's device, and compiles its kernel.
+    ///
+    /// # Errors
+    /// Those of [`OperatorPlan::new`] and [`Operator::prepare`].
+    ///
+    /// # Cost
+    /// That of [`Operator::prepare`].
+    pub fn new(ctx: &Context, problem: &P) -> Result<Self> {
+        Self::prepare(ctx, &OperatorPlan::new(problem, ctx.caps())?)
+    }
+
+    /// Compiles the kernel of a plan, or finds it in the context's cache.
+    ///
+    /// # Errors
+    /// [`Error::Validation`](crate::Error::Validation) when the driver refuses the shader, and its like.
+    ///
+    /// # Cost
+    /// Compiles on a cache miss. Submits nothing.
+    pub fn prepare(ctx: &Context, plan: &OperatorPlan<P>) -> Result<Self> {
+        // A plan made for another device must not reach this one's driver.
+        ctx.caps().require(plan.tier())?;
+        let pipeline = Pipeline::of_operator(ctx, &plan.dispatch().specialization)?;
+        Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipeline })
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &OperatorPlan<P> {
+        &self.plan
+    }
+
+    /// Checks the views and binds their buffers for any number of `encode` calls.
+    ///
+    /// # Errors
+    /// An error that names the tensor, as those of [`Attention::bind_with`](crate::Attention::bind_with).
+    ///
+    /// # Cost
+    /// Creates a bind group and a small uniform buffer. Submits nothing.
+    pub fn bind(&self, args: P::Args<'_>) -> Result<Bound> {
+        let call = self.plan.problem.bind(args, self.ctx.caps())?;
+        let params = self.pipeline.bindings().iter().find(|binding| binding.kind == BindingKind::Uniform);
+        let uniform = call.uniform(params.map_or(&[], |params| params.fields));
+        let mut slots = Slots::new().uniform("params", &uniform);
+        for (name, bound) in &call.buffers {
+            if let Some(bound) = bound {
+                slots = slots.with(name, bound.slot());
+            }
+        }
+        for written in self.pipeline.bindings().iter().filter(|binding| binding.kind == BindingKind::Write) {
+            let of = |wanted: bool| {
+                let named = call.buffers.iter().filter(move |(name, _)| (*name == written.name) == wanted);
+                named.filter_map(|(name, bound)| bound.as_ref().map(|bound| (*name, bound.buffer)))
+            };
+            let others: Vec<_> = of(false).collect();
+            of(true).try_for_each(|written| check_apart(written, &others))?;
+        }
+        let dispatch = self.plan.dispatch();
+        let bind = || step_of(&self.ctx, &self.pipeline, dispatch, &slots);
+        let is_empty = dispatch.workgroups.contains(&0);
+        let steps = if is_empty { Vec::new() } else { vec![self.ctx.scoped("binding an operator", bind)??] };
+        Ok(Bound::new(self.pipeline.label(), steps))
+    }
+}
