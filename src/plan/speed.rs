@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::rows::RowSets;
 use super::{AttentionPlan, Candidates, SelectStep, SelectionPlan, Sharing, StagePlan};
-use crate::{Hip, SelectionMethod};
+use crate::Hip;
 
 /// A GPU in six numbers. [`Context::measure_speed_blocking`](crate::Context::measure_speed_blocking) finds them. They say which of
 /// two ways is the faster one ([`SelectionPlan::crossover`]); no kernel and no tiling is chosen by them, so that bits
@@ -180,11 +180,11 @@ impl SelectionPlan {
     /// 340, with the tilings of that time.
     #[must_use]
     pub fn estimated_time(&self, speed: &DeviceSpeed) -> Duration {
-        let of = |step: SelectStep| match (step, &self.problem.method) {
-            (SelectStep::Search, SelectionMethod::Hip(hip)) => self.search_ns(hip, speed),
-            (SelectStep::Score(stage), _) => self.score_ns(&self.stages[stage], speed),
-            (SelectStep::Select(_), _) => (self.ranking_trips() * speed.trip_ns) as f64,
-            (SelectStep::Sample(_) | SelectStep::Search, _) => 0.0,
+        let of = |step: SelectStep| match step {
+            SelectStep::Search(hip) => self.search_ns(&hip, speed),
+            SelectStep::Score(stage) => self.score_ns(&self.stages[stage], speed),
+            SelectStep::Select(_) => (self.ranking_trips() * speed.trip_ns) as f64,
+            SelectStep::Sample(_) => 0.0,
         };
         duration(self.steps.iter().map(|&step| of(step) + speed.dispatch_ns as f64).sum())
     }

@@ -16,7 +16,10 @@ use super::tiling_matrix::check_dtype;
 use super::{Dispatch, Sharing, TunedAt};
 use crate::kernels::{self, modules, sample_queries};
 use crate::shader::{Arrays, Kernel, Module, Specialization};
-use crate::{DType, DeviceCaps, DispatchBudget, Error, MissedTier, Result, SelectionMethod, SelectionProblem, Tier};
+use crate::{
+    DType, DeviceCaps, DispatchBudget, Error, Hip, MissedTier, Representative, Result, SelectionMethod,
+    SelectionProblem, Tier,
+};
 pub(super) use cost::top_k_operations;
 pub(crate) use infinite_hip::StagePlan;
 use matrix::{MatrixScoring, ModulesAndConstants};
@@ -58,6 +61,9 @@ pub struct SelectionPlan {
     /// Workgroups that search trees, each with scratch memory of its own.
     pub(super) num_searches: u32,
     pub(super) max_rounds: u32,
+    pub(crate) representative: Representative,
+    /// Whether each list of scores keeps chunks of its own.
+    pub(super) is_union: bool,
     /// Lists of scores for each list of blocks.
     pub(super) lists_per_set: u32,
     /// Why [`Tier::Matrix`] was not taken though the device reports what it needs.
@@ -72,7 +78,7 @@ pub struct SelectionPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SelectStep {
     Sample(usize),
-    Search,
+    Search(Hip),
     Score(usize),
     Select(usize),
 }
@@ -164,6 +170,8 @@ impl SelectionPlan {
             stages: Vec::new(),
             num_searches: 0,
             max_rounds: u32::MAX,
+            representative: Representative::default(),
+            is_union: false,
             lists_per_set: 1,
             matrix_fault: None,
             missed: None,
