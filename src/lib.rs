@@ -191,11 +191,13 @@ pub use plan::{
 };
 #[doc(hidden)]
 pub use plan::{MatrixCheck, check_dispatches};
+#[doc(hidden)]
+pub use problem::AnySelector;
 pub use problem::{
     AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, BlockScoreProblem, BlockScoring, Granularity,
-    GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, MASKED_SCORE, Mark, Mask, MergeProblem,
-    PADDING, PoolProblem, Pooling, Preset, Reduction, Representative, SeenKeys, SelectionInputs, SelectionMethod,
-    SelectionProblem, Stage, TopKProblem,
+    GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, MASKED_SCORE, Margin, Mark, Mask,
+    MergeProblem, PADDING, PoolProblem, Pooling, Preset, QuerySampling, Reduction, Representative, SeenKeys,
+    SelectionInputs, SelectionMethod, SelectionProblem, Selector, SelectorStep, Stage, TopKProblem,
 };
 pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use slots::Slots;

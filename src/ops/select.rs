@@ -6,6 +6,7 @@ use super::attend::{BlockListsView, check_blocks};
 use super::bind::{Access, BoundTensor, Expect, U32View, check_apart, check_tensor, check_u32};
 use super::bound::prepare;
 use super::params::{Uniforms, numbers_in_words, step_of};
+use super::select_operators::bind_operator;
 use super::select_params::{Places, numbers};
 use super::workspace::Workspace;
 use crate::plan::{Samples, SelectStep};
@@ -108,7 +109,7 @@ impl Selection {
     /// Creates a bind group and a small uniform buffer for each dispatch. Submits nothing.
     pub fn bind_with(&self, args: SelectionArgs<'_>, memory: SelectionMemory<'_>) -> Result<BoundSelection> {
         let tensors = self.check(&args, memory)?;
-        let steps = self.ctx.scoped("binding a selection", || self.steps(&tensors, memory))??;
+        let steps = self.ctx.scoped("binding a selection", || self.steps(&tensors, (&args, memory)))??;
         Ok(BoundSelection { plan: Arc::clone(&self.plan), steps })
     }
 
@@ -147,7 +148,11 @@ impl Selection {
         })
     }
 
-    fn steps(&self, tensors: &Tensors<'_>, memory: SelectionMemory<'_>) -> Result<Vec<Option<Step>>> {
+    fn steps(
+        &self,
+        tensors: &Tensors<'_>,
+        (args, memory): (&SelectionArgs<'_>, SelectionMemory<'_>),
+    ) -> Result<Vec<Option<Step>>> {
         let Tensors { q, k, seq_lens_kv, blocks: [indices, counts] } = tensors;
         // wgpu has no empty bindings; a workspace has some bytes always.
         let scratch = Slot::Range(&memory.scratch.buffer, 0, self.plan.scratch_bytes().max(4));
@@ -166,6 +171,10 @@ impl Selection {
         for ((&what, dispatch), pipeline) in self.plan.steps.iter().zip(self.plan.dispatches()).zip(&self.pipelines) {
             if dispatch.workgroups.contains(&0) {
                 steps.push(None);
+                continue;
+            }
+            if let SelectStep::Operator(index) = what {
+                steps.push(bind_operator(&self.ctx, &self.plan, index, (pipeline, dispatch), (args, memory))?);
                 continue;
             }
             let samples = self.plan.samples_of(what);
@@ -199,7 +208,8 @@ impl SelectionPlan {
     pub(super) fn samples_of(&self, step: SelectStep) -> Samples {
         match step {
             SelectStep::Sample(index) => self.samples[index],
-            SelectStep::Search(_) => self.samples[0],
+            // An operator has none: its summaries lie there.
+            SelectStep::Search(_) | SelectStep::Operator(_) => self.samples[0],
             SelectStep::Score(stage) | SelectStep::Select(stage) => self.samples[self.stages[stage].samples],
         }
     }

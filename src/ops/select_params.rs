@@ -20,7 +20,7 @@ pub(super) struct Places {
 pub(super) fn numbers(plan: &SelectionPlan, step: SelectStep, places: &Places) -> Numbers {
     let mut numbers = vec![("params", bytemuck::bytes_of(&shared(plan, step, places)).to_vec())];
     match step {
-        SelectStep::Sample(_) => {}
+        SelectStep::Sample(_) | SelectStep::Operator(_) => {}
         SelectStep::Search(hip) => numbers.push(("hip", bytemuck::bytes_of(&of_search(plan, &hip)).to_vec())),
         SelectStep::Score(index) | SelectStep::Select(index) => {
             numbers.push(("stage", bytemuck::bytes_of(&of_stage(plan, index)).to_vec()));

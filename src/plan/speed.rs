@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::rows::RowSets;
 use super::{AttentionPlan, Candidates, SelectStep, SelectionPlan, Sharing, StagePlan};
-use crate::Hip;
+use crate::{Hip, SelectorStep};
 
 /// A GPU in six numbers. [`Context::measure_speed_blocking`](crate::Context::measure_speed_blocking) finds them. They say which of
 /// two ways is the faster one ([`SelectionPlan::crossover`]); no kernel and no tiling is chosen by them, so that bits
@@ -185,8 +185,20 @@ impl SelectionPlan {
             SelectStep::Score(stage) => self.score_ns(&self.stages[stage], speed),
             SelectStep::Select(_) => (self.ranking_trips() * speed.trip_ns) as f64,
             SelectStep::Sample(_) => 0.0,
+            SelectStep::Operator(index) => self.operator_ns(index, speed),
         };
         duration(self.steps.iter().map(|&step| of(step) + speed.dispatch_ns as f64).sum())
+    }
+
+    /// What an operator reads, at the speed of memory.
+    fn operator_ns(&self, index: usize, speed: &DeviceSpeed) -> f64 {
+        let bytes = |shape: [u32; 4], size: u64| shape.iter().map(|&axis| u64::from(axis)).product::<u64>() * size;
+        let read = match &self.operators[index] {
+            SelectorStep::Pool { problem, .. } => bytes(problem.shape(), problem.dtype().size_bytes()),
+            SelectorStep::Score { problem, .. } => bytes(problem.summaries_shape(), 4),
+            SelectorStep::TopK { problem, .. } => bytes(problem.shape(), 4),
+        };
+        read as f64 * 1000.0 / speed.bytes_per_us.max(1) as f64
     }
 
     fn ranking_trips(&self) -> u64 {

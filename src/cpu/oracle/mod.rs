@@ -1,6 +1,7 @@
 //! What is *right*: naive attention in f64, straight from the definition. Shares no code with anything it checks.
 
 mod blocks;
+mod operators;
 mod sees;
 mod select;
 

@@ -2,7 +2,7 @@
 
 use super::SelectionPlan;
 
-const ALIGNMENT: u64 = 256; // the largest that a device may ask for
+pub(super) const ALIGNMENT: u64 = 256; // the largest that a device may ask for
 
 impl SelectionPlan {
     /// What samples are multiplied by. Matrices take queries as they are, which f16 holds, or the other way round: only the sign of the
@@ -12,10 +12,12 @@ impl SelectionPlan {
         if self.matrix.is_none() || scale == 0.0 { scale } else { 1.0f32.copysign(scale) }
     }
 
-    /// Bytes of memory for samples of the queries. Calls encoded one after another may share it.
+    /// Bytes of memory for samples of the queries, or for summaries of keys. Calls encoded one after another may share it.
     #[must_use]
     pub fn samples_bytes(&self) -> u64 {
-        self.samples.last().map_or(0, |last| (last.offset_bytes + last.size_bytes).next_multiple_of(ALIGNMENT))
+        self.samples
+            .last()
+            .map_or(self.summaries_bytes, |last| (last.offset_bytes + last.size_bytes).next_multiple_of(ALIGNMENT))
     }
 
     /// Bytes of scratch memory: scores, and the groups of running searches. Calls encoded one after another may share it.

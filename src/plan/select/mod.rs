@@ -6,6 +6,7 @@ mod infinite_hip;
 mod matrix;
 mod members;
 mod memory;
+mod operators;
 mod tiling;
 mod view;
 
@@ -18,12 +19,13 @@ use crate::kernels::{self, modules, sample_queries};
 use crate::shader::{Arrays, Kernel, Module, Specialization};
 use crate::{
     DType, DeviceCaps, DispatchBudget, Error, Hip, MissedTier, Representative, Result, SelectionMethod,
-    SelectionProblem, Tier,
+    SelectionProblem, SelectorStep, Tier,
 };
 pub(super) use cost::top_k_operations;
 pub(crate) use infinite_hip::StagePlan;
 use matrix::{MatrixScoring, ModulesAndConstants};
 pub(super) use members::{add_top_k, bucket_bytes};
+pub(crate) use operators::Region;
 pub use tiling::{Candidates, SelectionTiling};
 
 /// The dispatches that compute a [`SelectionProblem`] on a device, and the memory they need. A value, as
@@ -54,10 +56,16 @@ pub struct SelectionPlan {
     /// The last stage that needs each dispatch: the schedule of refreshes.
     pub(super) last_stages: Vec<usize>,
     pub(super) scratch_bytes: u64,
+    /// Of summaries, which lie where other methods have their samples.
+    pub(super) summaries_bytes: u64,
     pub(super) cache_bytes: u64,
     /// Samples that the steps look at, in the order of their place in memory.
     pub(crate) samples: Vec<Samples>,
     pub(crate) stages: Vec<StagePlan>,
+    /// Of a method that is made of operators.
+    pub(crate) operators: Vec<SelectorStep>,
+    /// Where their tensors are: summaries in the memory of samples, scores in scratch memory.
+    pub(crate) regions: Vec<Region>,
     /// Workgroups that search trees, each with scratch memory of its own.
     pub(super) num_searches: u32,
     pub(super) max_rounds: u32,
@@ -81,6 +89,8 @@ pub(crate) enum SelectStep {
     Search(Hip),
     Score(usize),
     Select(usize),
+    /// An operator of a method that is made of them.
+    Operator(usize),
 }
 
 /// How the queries of a block are sampled.
@@ -165,9 +175,12 @@ impl SelectionPlan {
             steps: Vec::new(),
             last_stages: Vec::new(),
             scratch_bytes: 0,
+            summaries_bytes: 0,
             cache_bytes: 0,
             samples: Vec::new(),
             stages: Vec::new(),
+            operators: Vec::new(),
+            regions: Vec::new(),
             num_searches: 0,
             max_rounds: u32::MAX,
             representative: Representative::default(),
@@ -180,6 +193,7 @@ impl SelectionPlan {
         match problem.method() {
             SelectionMethod::Hip(hip) => plan.plan_hip(hip, caps)?,
             SelectionMethod::InfiniteHip(method) => plan.plan_infinite(method, caps)?,
+            SelectionMethod::Other(method) => plan.plan_operators(&**method, caps)?,
         }
         // Kernels bind one stage's samples at a time, and the rest in whole.
         let samples = plan.samples.iter().map(|samples| samples.size_bytes).max().unwrap_or(0);
