@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wattn::kernels;
 
 /// Families, the signatures of their functions, and their types.
-const FAMILIES: [(&str, &[&str], &[&str]); 24] = [
+const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
     ("lengths", &["fn seq_len_kv_of(batch: u32) -> u32"], &[]),
     ("lse", &["fn put_lse(batch: u32, query: u32, head: u32, value: f32)"], &[]),
     ("sampling", &["fn sampled_queries(q_block: u32, sample: u32) -> SampledQueries"], &["SampledQueries"]),
@@ -18,6 +18,7 @@ const FAMILIES: [(&str, &[&str], &[&str]); 24] = [
         ],
         &[],
     ),
+    ("marks", &["fn mark_of(i: u32) -> u32"], &[]),
     (
         "top_k",
         &[
