@@ -22,7 +22,7 @@ impl Context {
         Pending::begun(self.start_selection(problem, inputs).map(|lists| lists.read(self)))
     }
 
-    /// Uploads, encodes and submits; the lists are still on the device.
+    /// Uploads, encodes and submits; the lists stay on the device.
     fn start_selection<T: Element>(
         &self,
         problem: &SelectionProblem,

@@ -3,11 +3,11 @@
 use super::pool::fits_words;
 use crate::{AttentionProblem, Error, HostTensor, Result};
 
-/// The score of an entry that is not there: of a block that no query sees, say. A top-k takes no entry of this score, nor of a
-/// lower one.
+/// The score of an entry that does not exist, such as a block that no query sees. A top-k takes no entry with this score or a lower
+/// one.
 pub const MASKED_SCORE: f32 = -3.0e38;
 
-/// What a caller says of one entry.
+/// A caller's instruction for one entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u32)]

@@ -1,4 +1,4 @@
-//! The vector parts of the CPU path, dispatched at run time to what the processor has.
+//! The vector code of the CPU path, compiled for several instruction sets and chosen at run time.
 
 use pulp::{Simd, WithSimd};
 

@@ -37,7 +37,7 @@ fn end(scores: &[f32]) -> usize {
     scores.iter().rposition(|&score| score != MASKED_SCORE).map_or(0, |last| last + 1)
 }
 
-/// What an entry ranks by: 0 where it is not taken, the largest of all where it is forced.
+/// The integer that an entry ranks by: 0 if it is not taken, the largest of all if it is forced.
 fn key(problem: &TopKProblem, scores: &[f32], marks: Option<&[Mark]>, end: usize, index: usize) -> u32 {
     let (score, mark) = (scores[index], marks.map_or(Mark::Free, |marks| marks[index]));
     if score == MASKED_SCORE || mark == Mark::Forbidden {

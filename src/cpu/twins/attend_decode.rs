@@ -4,12 +4,12 @@ use super::attend_rows::{Call, RowTile};
 use super::find_exponents::Scaled;
 use crate::{AttentionPlan, Element, HostInputs, LSE_EMPTY, Result};
 
-/// What `attend_decode` leaves for `merge_splits`.
+/// The partial results that `attend_decode` leaves for `merge_splits`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Partials {
     /// `[num_splits, batch, seq_len_q, num_q_heads, head_dim_v]`.
     pub out: Vec<f32>,
-    /// `[num_splits, batch, seq_len_q, num_q_heads]`, natural log; [`LSE_EMPTY`] in splits of which a row sees no key.
+    /// `[num_splits, batch, seq_len_q, num_q_heads]`, natural log; [`LSE_EMPTY`] in splits whose keys a row does not see.
     pub lse: Vec<f32>,
 }
 

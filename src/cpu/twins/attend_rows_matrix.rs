@@ -7,9 +7,8 @@ use crate::kernels::attend_prefill::{SHIFT, SLACK};
 use crate::{Element, LSE_EMPTY, Tiling};
 
 impl<T: Element> Call<'_, T> {
-    /// One row against the keys that its tile walks through, with weights rounded to f16 for their products with values, sums that
-    /// move only when a score passes the row's reference by [`SLACK`], and that are folded every few tiles. A matrix product adds
-    /// in an order of its own.
+    /// One row against the walk of its tile. Weights are rounded to f16 before they are multiplied by values; sums are rescaled only when a
+    /// score passes the row's reference by [`SLACK`], and are folded every few tiles. A matrix product adds in an order of its own.
     pub(super) fn attend_row_matrix(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         let tiling: Tiling = self.tiling();
         let (tile_kv, parts) = (tiling.tile_kv(), (tiling.lanes / tiling.rows).max(1));

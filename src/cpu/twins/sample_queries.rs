@@ -37,7 +37,7 @@ pub fn sample_queries<T: Element>(plan: &SelectionPlan, inputs: &SelectionInputs
     Ok(plan.samples.iter().map(make).collect())
 }
 
-/// The queries whose mean a sample is.
+/// The queries whose mean is a sample.
 pub(super) fn sampled_queries(plan: &SelectionPlan, samples: &Samples, q_block: u32, sample: u32) -> Range<u32> {
     let block_size_q = plan.problem().blocks().block_size_q;
     let begin = q_block * block_size_q;
