@@ -16,7 +16,7 @@ fn merge_splits(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    // Neighbouring invocations have neighbouring columns.
+    // Neighbouring invocations take neighbouring columns.
     let items = WORKGROUP_SIZE / PART_LANES;
     let part_lane = index / items;
     let item = (stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x) * items + index % items;
@@ -44,7 +44,7 @@ fn merge_splits(
     }
 }
 
-// Every PART_LANES-th part, from `first` on.
+// Merges every PART_LANES-th part, from `first` on.
 fn merge_parts(row: u32, column: u32, first: u32) -> Merged {
     var max_lse = LSE_EMPTY;
     var spoiled = false;
@@ -64,7 +64,7 @@ fn merge_parts(row: u32, column: u32, first: u32) -> Merged {
             part_out[i] = partial_out[params.parts_out_offset + part_row * HEAD_DIM_V4 + column];
         }
         for (var i = 0u; i < PARTS_AT_ONCE; i++) { // unroll
-            // Parts that saw no key take no part: their lse is LSE_EMPTY, or -infinity as others write it.
+            // Parts that saw no key are left out: their lse is LSE_EMPTY, or -infinity in results of other programs.
             if part + i * PART_LANES < params.num_parts && part_lse[i] > LSE_EMPTY {
                 let weight = max(exp(part_lse[i] - max_lse), LEAST_WEIGHT);
                 sum += weight;

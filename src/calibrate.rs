@@ -28,7 +28,7 @@ impl Context {
     /// which costs little; results never depend on it.
     ///
     /// # Errors
-    /// Those of [`Attention::prepare`] and [`Attention::bind`].
+    /// The errors of [`Attention::prepare`] and [`Attention::bind`].
     ///
     /// # Cost
     /// Compiles three pipelines on a cache miss, allocates up to 64 MiB for a moment, submits, and waits: for some 50 ms

@@ -82,7 +82,7 @@ impl Context {
     /// are trusted until [`check_matrices`](Self::check_matrices) tries them.
     ///
     /// # Errors
-    /// Those of [`Context::new`].
+    /// The errors of [`Context::new`].
     pub fn with_adapter(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
         let caps = DeviceCaps::of(&device).with_adapter(adapter);
         Self::with_caps(device, queue, caps, ShaderChecks::Trusted)
@@ -162,7 +162,7 @@ impl Context {
     /// [`ContextOptions::with_pipeline_cache`] holds the verdict for this device and driver. Nothing else of `options` is used.
     ///
     /// # Errors
-    /// [`Error::RequestDevice`], and those of [`Context::new`].
+    /// [`Error::RequestDevice`], and of [`Context::new`].
     ///
     /// # Cost
     /// Opens the device. Where it reports matrices, the cost of [`check_matrices`](Self::check_matrices).

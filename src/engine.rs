@@ -63,7 +63,7 @@ impl Engine {
     /// The GPU that `options` describe, else the CPU. To insist on a GPU, use [`Context::request`], which fails instead.
     ///
     /// # Errors
-    /// Those of [`Engine::best`].
+    /// The errors of [`Engine::best`].
     ///
     /// # Cost
     /// Loads the graphics drivers.

@@ -1,4 +1,4 @@
-// Family `factors`: elements of q, k and v as factors of matrix products. Here as they are stored.
+// Family `factors`: elements of q, k and v as factors of matrix products. Here unchanged.
 fn prepare_factors(tile: Tile, own_row: u32) {}
 
 fn factor_q(elem: Elem4, tile: Tile, head: u32) -> vec4<f16> {

@@ -53,7 +53,7 @@ impl Runner {
     /// Makes inputs, compiles and binds.
     ///
     /// # Errors
-    /// Those of the plans, of `prepare` and of `bind`: [`Error::Limit`](crate::Error::Limit) where the device is too small.
+    /// The errors of the plans, of `prepare` and of `bind`: [`Error::Limit`](crate::Error::Limit) where the device is too small.
     ///
     /// # Cost
     /// Allocates inputs and outputs, on the host and on the device; compiles on a cache miss.
@@ -109,7 +109,7 @@ impl Runner {
     /// Runs a part once and compares with the f64 oracle: sampled rows of attention, the last query block's lists.
     ///
     /// # Errors
-    /// Those of [`Runner::run`], and [`Error::Blocks`](crate::Error::Blocks) for lists that break a rule.
+    /// The errors of [`Runner::run`], and [`Error::Blocks`](crate::Error::Blocks) for lists that break a rule.
     pub fn check(&mut self, part: Part) -> Result<Check> {
         self.run(part, 1)?;
         match (part, self.case.selection()) {

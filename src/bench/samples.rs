@@ -98,7 +98,7 @@ pub(crate) fn sample_rounds(meter: &mut dyn Meter, calls: &[u32], seconds: f64) 
 /// calls are repeated within a sample. `run` is given a part and a number of calls, and returns seconds for all of them.
 ///
 /// # Errors
-/// Those of `run`.
+/// The errors of `run`.
 pub fn sample_in_turns(
     num_parts: usize,
     seconds: f64,

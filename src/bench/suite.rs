@@ -124,7 +124,7 @@ impl Suite {
     /// Goes on from a report: with the cases that it does not have, or that failed in it. Ceilings are those of the report.
     ///
     /// # Errors
-    /// [`BenchError::Resume`] for a report of another version, machine or choice of cases, and those of [`Suite::new`].
+    /// [`BenchError::Resume`] for a report of another version, machine or choice of cases, and of [`Suite::new`].
     pub fn resume(
         open: impl FnMut() -> Result<Target> + 'static,
         options: &Options,

@@ -127,7 +127,7 @@ impl Checkpoint {
     /// Reads a vector, widened.
     ///
     /// # Errors
-    /// Those of [`Checkpoint::matrix`].
+    /// The errors of [`Checkpoint::matrix`].
     pub fn vector(&self, tensor: &str, len: u32) -> LmResult<Vec<f32>> {
         Ok(self.elements(tensor, &[len as usize])?.to_f32())
     }

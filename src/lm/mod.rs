@@ -66,7 +66,7 @@ pub mod twins {
 /// tests.
 ///
 /// # Errors
-/// Those of the device.
+/// The errors of the device.
 #[doc(hidden)]
 pub fn run_kernel(
     ctx: &crate::Context,

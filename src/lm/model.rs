@@ -23,7 +23,7 @@ impl Model {
     /// text from `generation_config.json`, where there is one that names any.
     ///
     /// # Errors
-    /// [`LmError::File`](super::LmError::File), and those of [`LmConfig::from_json`] and [`Checkpoint`], which name the field or the tensor.
+    /// [`LmError::File`](super::LmError::File), and of [`LmConfig::from_json`] and [`Checkpoint`], which name the field or the tensor.
     ///
     /// # Cost
     /// Reads all weights into host memory, as they are stored.
@@ -34,7 +34,7 @@ impl Model {
     /// [`Model::open`], telling after each layer how many of how many are loaded.
     ///
     /// # Errors
-    /// Those of [`Model::open`].
+    /// The errors of [`Model::open`].
     pub fn open_with(folder: &Path, mut progress: impl FnMut(u32, u32)) -> LmResult<Self> {
         let mut config = LmConfig::from_json(&files::text(&folder.join("config.json"), files::MOST_JSON)?)?;
         let generation = folder.join("generation_config.json");
@@ -51,7 +51,7 @@ impl Model {
     /// The same from files in memory.
     ///
     /// # Errors
-    /// Those of [`Model::open`].
+    /// The errors of [`Model::open`].
     pub fn from_static(config: &str, tokenizer: &str, safetensors: &'static [u8]) -> LmResult<Self> {
         let (config, tokenizer) = (LmConfig::from_json(config)?, TextTokenizer::from_json(tokenizer)?);
         Self::new(config, tokenizer, &Checkpoint::from_static(safetensors)?, &mut |_, _| ())

@@ -93,7 +93,7 @@ impl Session {
     /// Reads tokens, chunk by chunk.
     ///
     /// # Errors
-    /// [`LmError::Token`], [`LmError::TextLength`], [`LmError::Capacity`], before anything is read; those of the device.
+    /// [`LmError::Token`], [`LmError::TextLength`], [`LmError::Capacity`], before anything is read; errors of the device.
     ///
     /// # Cost
     /// On the GPU one submission a chunk, and no wait. The first chunk of a length binds it.
@@ -104,7 +104,7 @@ impl Session {
     /// [`Session::read`], telling after each chunk how many tokens are read. On the GPU it waits for the chunk to say so.
     ///
     /// # Errors
-    /// Those of [`Session::read`].
+    /// The errors of [`Session::read`].
     pub fn read_with(&mut self, tokens: &[u32], mut progress: impl FnMut(usize)) -> LmResult<()> {
         self.check(tokens)?;
         self.runner.restart();
@@ -126,7 +126,7 @@ impl Session {
     /// The logits after the last token.
     ///
     /// # Errors
-    /// [`LmError::Option`] when nothing was read; those of the device.
+    /// [`LmError::Option`] when nothing was read; errors of the device.
     ///
     /// # Cost
     /// Reads them back and waits.
@@ -151,7 +151,7 @@ impl Session {
     /// Reads tokens and gives the logits after each, `[tokens, vocab_size]`.
     ///
     /// # Errors
-    /// Those of [`Session::read`].
+    /// The errors of [`Session::read`].
     ///
     /// # Cost
     /// Reads back and waits, once for each piece of a chunk that gives 64 MiB of logits.
@@ -181,10 +181,10 @@ impl Session {
     /// Reads tokens and gives the negative log-likelihood, in nats, of each but the first.
     ///
     /// # Errors
-    /// Those of [`Session::read`].
+    /// The errors of [`Session::read`].
     ///
     /// # Cost
-    /// That of [`Session::read_logits`], without holding them all.
+    /// The cost of [`Session::read_logits`], without holding them all.
     pub fn score(&mut self, tokens: &[u32]) -> LmResult<Vec<f64>> {
         let mut nats = Vec::with_capacity(tokens.len());
         self.read_rows(tokens, |index, logits| {
@@ -199,7 +199,7 @@ impl Session {
     /// caller breaks. The caller hears of each token as soon as it is known; one that ends the text is not told.
     ///
     /// # Errors
-    /// [`LmError::Option`], [`LmError::Capacity`], before the first token; those of the device.
+    /// [`LmError::Option`], [`LmError::Capacity`], before the first token; errors of the device.
     ///
     /// # Cost
     /// On the GPU one submission a token, two of them under way at a time.
@@ -244,7 +244,7 @@ impl Session {
     /// included; the best of `runs`. The cache is as before.
     ///
     /// # Errors
-    /// [`LmError::Capacity`] when fewer were read; those of the device.
+    /// [`LmError::Capacity`] when fewer were read; errors of the device.
     ///
     /// # Cost
     /// Runs the model `2 * runs` times on the GPU, `runs` times on the CPU, and waits.
@@ -268,7 +268,7 @@ impl Session {
     /// The lists of a layer for the last chunk that was read; `None` where the layer is dense.
     ///
     /// # Errors
-    /// Those of the device.
+    /// The errors of the device.
     ///
     /// # Panics
     /// When there is no such layer.

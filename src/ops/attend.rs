@@ -143,7 +143,7 @@ impl Attention {
     /// Binds buffers, with a workspace of our own where the plan needs one.
     ///
     /// # Errors
-    /// Those of [`Attention::bind_with`], and those of [`Workspace::new`].
+    /// The errors of [`Attention::bind_with`], and of [`Workspace::new`].
     ///
     /// # Cost
     /// The cost of [`Attention::bind_with`], and a workspace.

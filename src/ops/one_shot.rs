@@ -10,7 +10,7 @@ impl Context {
     /// Attention over tensors in host memory. `out` is read back as f32, and the lse always.
     ///
     /// # Errors
-    /// Those of [`HostInputs::validate`], of [`AttentionPlan::new`], of [`Attention::bind`] and of [`Context::read`].
+    /// The errors of [`HostInputs::validate`], [`AttentionPlan::new`], [`Attention::bind`] and [`Context::read`].
     ///
     /// # Cost
     /// Compiles on a cache miss, allocates all buffers, submits, and reads back.
@@ -26,7 +26,7 @@ impl Context {
     /// they are given.
     ///
     /// # Errors
-    /// Those of [`Context::attend`].
+    /// The errors of [`Context::attend`].
     pub fn attend_planned<T: Element>(
         &self,
         plan: &AttentionPlan,

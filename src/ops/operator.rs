@@ -90,10 +90,10 @@ impl<P: BindArgs> Operator<P> {
     /// Plans a problem for the context's device, and compiles its kernel.
     ///
     /// # Errors
-    /// Those of [`OperatorPlan::new`] and [`Operator::prepare`].
+    /// The errors of [`OperatorPlan::new`] and [`Operator::prepare`].
     ///
     /// # Cost
-    /// That of [`Operator::prepare`].
+    /// The cost of [`Operator::prepare`].
     pub fn new(ctx: &Context, problem: &P) -> Result<Self> {
         Self::prepare(ctx, &OperatorPlan::new(problem, ctx.caps())?)
     }

@@ -93,7 +93,7 @@ impl Selection {
     /// Binds buffers, with memory of our own.
     ///
     /// # Errors
-    /// Those of [`Selection::bind_with`], and those of [`Workspace::new`].
+    /// The errors of [`Selection::bind_with`], and of [`Workspace::new`].
     ///
     /// # Cost
     /// The cost of [`Selection::bind_with`], and three buffers.

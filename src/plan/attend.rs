@@ -52,7 +52,7 @@ impl AttentionPlan {
     /// Plans with the best tier that the device offers for the problem.
     ///
     /// # Errors
-    /// What [`AttentionProblem::validate`] returns, and [`Error::Limit`] when the problem passes a limit of the device.
+    /// The errors of [`AttentionProblem::validate`], and [`Error::Limit`] when the problem passes a limit of the device.
     ///
     /// # Cost
     /// Arithmetic only.
@@ -93,7 +93,7 @@ impl AttentionPlan {
     /// Plans with one tier.
     ///
     /// # Errors
-    /// Those of [`AttentionPlan::new`], [`Error::MissingFeature`] when the device lacks the tier, and
+    /// The errors of [`AttentionPlan::new`], [`Error::MissingFeature`] when the device lacks the tier, and
     /// [`Error::FaultyFeature`] when it was tried and does not work.
     pub fn with_tier(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         problem.validate()?;
@@ -106,7 +106,7 @@ impl AttentionPlan {
     /// Plans with one tier and one tiling, for tests and tuning.
     ///
     /// # Errors
-    /// Those of [`AttentionPlan::with_tier`], and [`Error::Invalid`] when the tiling breaks a rule.
+    /// The errors of [`AttentionPlan::with_tier`], and [`Error::Invalid`] when the tiling breaks a rule.
     pub fn with_tiling(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, tiling: Tiling) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;

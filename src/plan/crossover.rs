@@ -18,7 +18,7 @@ impl SelectionPlan {
     /// [`AttentionProblem::MAX_SEQ_LEN`] where dense attention is never slower.
     ///
     /// # Errors
-    /// Those of [`SelectionPlan::new`] and [`AttentionPlan::new`] for the shortest length.
+    /// The errors of [`SelectionPlan::new`] and [`AttentionPlan::new`] for the shortest length.
     ///
     /// # Cost
     /// Arithmetic: some forty plans.

@@ -78,7 +78,7 @@ impl MergePlan {
     /// Plans the merge. Parts and results are f32.
     ///
     /// # Errors
-    /// What [`MergeProblem::validate`] returns, and [`Error::Limit`] when the parts pass a limit of the device.
+    /// The errors of [`MergeProblem::validate`], and [`Error::Limit`] when the parts pass a limit of the device.
     ///
     /// # Cost
     /// Arithmetic only.

@@ -38,7 +38,7 @@ impl<P: OneDispatch> OperatorPlan<P> {
     /// Plans with one tier.
     ///
     /// # Errors
-    /// Those of [`OperatorPlan::new`], and [`Error::MissingFeature`](crate::Error::MissingFeature) when the device lacks the tier.
+    /// The errors of [`OperatorPlan::new`], and [`Error::MissingFeature`](crate::Error::MissingFeature) when the device lacks the tier.
     pub fn with_tier(problem: &P, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         caps.require(tier)?;
         Ok(Self { problem: problem.clone(), tier, dispatch: problem.dispatch(caps, tier)? })

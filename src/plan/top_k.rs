@@ -30,7 +30,7 @@ impl TopKPlan {
     /// Plans with the candidates in the given place, if it has room for them, for tests and tuning. The place changes no result.
     ///
     /// # Errors
-    /// Those of [`TopKPlan::new`].
+    /// The errors of [`TopKPlan::new`].
     pub fn with_candidates(problem: &TopKProblem, caps: &DeviceCaps, candidates: Candidates) -> Result<Self> {
         Ok(Self { dispatch: planned(problem, caps, candidates)?, ..Self::new(problem, caps)? })
     }

@@ -176,6 +176,7 @@ fn log2_up(n: u64) -> u32 {
 /// differs in sizes alone: rows, keys and sets, by powers of two. Decoding (up to 16 rows) takes nothing from prompts, nor prompts from
 /// decoding, and no group gets more rows than there are. Where keys or sets differ, the rules set the number of splits. If nothing fits,
 /// the plan follows the rules.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tuning {
     attention: HashMap<AttentionClass, (Tier, Tiling)>,
     selection: HashMap<SelectionClass, (Tier, SelectionTiling)>,

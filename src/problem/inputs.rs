@@ -84,7 +84,7 @@ impl<T: Element> HostInputs<'_, T> {
     /// Checks the tensors, the lengths and the lists against the problem.
     ///
     /// # Errors
-    /// What [`AttentionProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
+    /// The errors of [`AttentionProblem::validate`]; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
     /// [`Error::Invalid`] naming the tensor; the errors of [`HostBlockLists::validate`], and [`Error::Argument`] for lists that the problem
     /// does not take, or missing lists that it takes.
     pub fn validate(&self, problem: &AttentionProblem) -> Result<()> {
@@ -164,7 +164,7 @@ impl<T: Element> SelectionInputs<'_, T> {
     /// Checks the tensors against the problem.
     ///
     /// # Errors
-    /// What [`SelectionProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
+    /// The errors of [`SelectionProblem::validate`]; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
     /// [`Error::Invalid`] naming the tensor.
     pub fn validate(&self, problem: &SelectionProblem) -> Result<()> {
         problem.validate()?;

@@ -8,7 +8,7 @@ use crate::{HostBlockLists, Result, SelectionProblem, parallel};
 /// give. The same for the same seed.
 ///
 /// # Errors
-/// Those of [`SelectionProblem::validate`] and of key lengths, as in
+/// The errors of [`SelectionProblem::validate`] and of key lengths, as in
 /// [`SelectionInputs::validate`](crate::SelectionInputs::validate).
 ///
 /// # Cost

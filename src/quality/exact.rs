@@ -22,10 +22,10 @@ const TILE_KV: usize = 1024;
 /// are listed as there is room for. Blocks that no query may see are not listed.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`].
+/// The errors of [`SelectionInputs::validate`].
 ///
 /// # Cost
-/// That of the scores of dense attention, on all processors.
+/// The cost of the scores of dense attention, on all processors.
 pub fn exact_blocks<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     inputs.validate(problem)?;
     let indices_shape = problem.blocks().indices_shape(problem.shape());
@@ -98,10 +98,10 @@ impl core::fmt::Display for BlockRecall {
 /// The share of the [`exact_blocks`] that each list of `blocks` holds.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`] and [`HostBlockLists::validate`].
+/// The errors of [`SelectionInputs::validate`] and [`HostBlockLists::validate`].
 ///
 /// # Cost
-/// That of [`exact_blocks`].
+/// The cost of [`exact_blocks`].
 pub fn block_recall<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,

@@ -24,7 +24,7 @@ pub struct Quality {
 /// Compares block-sparse attention to `blocks` with dense attention, which the caller computed once, on the CPU.
 ///
 /// # Errors
-/// Those of [`cpu::attend`] and [`block_recall`].
+/// The errors of [`cpu::attend`] and [`block_recall`].
 ///
 /// # Cost
 /// Block-sparse attention, and the scores of dense attention.
@@ -85,7 +85,7 @@ impl fmt::Display for QualityTable {
 /// and window alone. The selections have the shape of the problem.
 ///
 /// # Errors
-/// Those of [`compare`].
+/// The errors of [`compare`].
 ///
 /// # Cost
 /// Dense attention for every pattern, and the scores of dense attention a few times for each selection.

@@ -146,7 +146,7 @@ impl<C, T> Tuned<C, T> {
 /// some.
 ///
 /// # Errors
-/// Those of [`AttentionPlan::new`](crate::AttentionPlan::new); [`Error::Invalid`](crate::Error::Invalid) for a problem
+/// The errors of [`AttentionPlan::new`](crate::AttentionPlan::new); [`Error::Invalid`](crate::Error::Invalid) for a problem
 /// without rows or keys; [`TuneError::Wrong`] where the plan without tuning is wrong already, and [`TuneError::Lost`].
 ///
 /// # Cost
@@ -164,10 +164,10 @@ pub fn attention(
 /// Finds the fastest tiling of a selection whose every stage is computed. Lists are compared with the oracle's, entry by entry.
 ///
 /// # Errors
-/// Those of [`attention`], with [`SelectionPlan::new`](crate::SelectionPlan::new) in place of attention's.
+/// The errors of [`attention`], with [`SelectionPlan::new`](crate::SelectionPlan::new) in place of attention's.
 ///
 /// # Cost
-/// That of [`attention`].
+/// The cost of [`attention`].
 pub fn selection(
     ctx: &Context,
     problem: &SelectionProblem,

@@ -14,7 +14,7 @@ use sees::Sight;
 /// Attention by its definition, every sum in f64. Time and memory of one score row at a time; single-threaded.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`].
+/// The errors of [`HostInputs::validate`].
 pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>) -> Result<AttentionOutput> {
     inputs.validate(problem)?;
     let shape = problem.shape();

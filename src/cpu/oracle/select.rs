@@ -28,7 +28,7 @@ pub struct Trace {
 /// Selection by its definition.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`].
+/// The errors of [`SelectionInputs::validate`].
 pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     Ok(select_traced(problem, inputs)?.0)
 }
@@ -36,7 +36,7 @@ pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'
 /// [`select`], with the trace of each list, `[batch, set, q_block]`. Lists are independent and run in parallel.
 ///
 /// # Errors
-/// Those of [`select`].
+/// The errors of [`select`].
 pub fn select_traced<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,

@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 /// or v affect the rows that see them and no others. A score beyond the range of f32 counts as infinite.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`].
+/// The errors of [`HostInputs::validate`].
 ///
 /// # Cost
 /// Blocks until done, on all threads of the current rayon pool. Allocates the result and a tile of scores for each thread, never a
@@ -29,10 +29,10 @@ pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>
 /// [`attend`] with given tile sizes. Where there are lists of blocks, `tile_q` follows from them.
 ///
 /// # Errors
-/// Those of [`attend`], and [`Error::Invalid`] for a size of 0.
+/// The errors of [`attend`], and [`Error::Invalid`] for a size of 0.
 ///
 /// # Cost
-/// That of [`attend`].
+/// The cost of [`attend`].
 pub fn attend_with_tiling<T: Element>(
     problem: &AttentionProblem,
     inputs: &HostInputs<'_, T>,

@@ -8,7 +8,7 @@ use crate::{HostBlockLists, HostTensor, MASKED_SCORE, Mark, Result, TopKProblem}
 /// The best entries of each row of scores. `marks`: one for each score, where the problem has them.
 ///
 /// # Errors
-/// What [`TopKProblem::validate`] returns; [`Error::Shape`](crate::Error), [`Error::Length`](crate::Error) or
+/// The errors of [`TopKProblem::validate`]; [`Error::Shape`](crate::Error), [`Error::Length`](crate::Error) or
 /// [`Error::Argument`](crate::Error) where scores or marks do not fit the problem.
 pub fn top_k(problem: &TopKProblem, scores: &HostTensor, marks: Option<&[Mark]>) -> Result<HostBlockLists> {
     problem.validate_inputs(scores, marks)?;

@@ -16,7 +16,7 @@ pub struct Partials {
 /// CPU twin of the kernel `attend_decode`: each split of the keys by itself.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`].
+/// The errors of [`HostInputs::validate`].
 pub fn attend_decode<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<Partials> {
     let call = Call::new(plan, inputs)?;
     let Some(scaled) = Scaled::new(plan, inputs)? else { return Ok(attend(&call)) };

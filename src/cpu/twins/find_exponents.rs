@@ -9,7 +9,7 @@ use crate::{AttentionPlan, Element, HostInputs, HostTensor, Result};
 /// k and v, `[batch, num_q_heads + 2 * num_kv_heads, parts]`. Empty where the plan scales nothing.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`].
+/// The errors of [`HostInputs::validate`].
 pub fn find_exponents<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<Vec<u32>> {
     inputs.validate(plan.problem())?;
     let shape = plan.problem().shape();

@@ -9,7 +9,7 @@ use crate::{Error, LSE_EMPTY, MergeProblem, Result, parallel};
 /// gives zeros and [`LSE_EMPTY`]; a row with an lse of NaN or +infinity gives NaN.
 ///
 /// # Errors
-/// What [`MergeProblem::validate`] returns, and [`Error::Length`] when a slice does not fit the problem.
+/// The errors of [`MergeProblem::validate`], and [`Error::Length`] when a slice does not fit the problem.
 ///
 /// # Cost
 /// Reads every part once, on all threads of the current rayon pool (feature `cpu`). Allocates the result.

@@ -9,7 +9,7 @@ use crate::{Element, Result, SelectionInputs, SelectionMethod, SelectionPlan};
 /// `[batch, num_q_heads, num_q_blocks, num_samples, head_dim]`.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`].
+/// The errors of [`SelectionInputs::validate`].
 pub fn sample_queries<T: Element>(plan: &SelectionPlan, inputs: &SelectionInputs<'_, T>) -> Result<Vec<Vec<f32>>> {
     inputs.validate(plan.problem())?;
     let (shape, scale) = (plan.problem().shape(), plan.sample_scale());

@@ -15,7 +15,7 @@ pub type Survivors = Vec<Vec<u32>>;
 /// least score.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`], and [`Error::Argument`] for a plan of another method.
+/// The errors of [`SelectionInputs::validate`], and [`Error::Argument`] for a plan of another method.
 pub fn score_chunks<T: Element>(
     plan: &SelectionPlan,
     inputs: &SelectionInputs<'_, T>,

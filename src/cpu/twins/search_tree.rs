@@ -13,7 +13,7 @@ pub(super) const MASKED: f32 = LSE_EMPTY;
 /// CPU twin of the kernel `search_tree`, for a plan of HiP.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`], and [`Error::Argument`] for a plan of another method.
+/// The errors of [`SelectionInputs::validate`], and [`Error::Argument`] for a plan of another method.
 pub fn search_tree<T: Element>(plan: &SelectionPlan, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     let problem = plan.problem();
     let SelectionMethod::Hip(hip) = problem.method() else {

@@ -39,7 +39,7 @@ pub fn select_chunks(plan: &SelectionPlan, stage: usize, scored: &[Vec<(u32, f32
 /// All stages in the order of the kernels: the lists, and the survivors of each stage.
 ///
 /// # Errors
-/// Those of [`score_chunks`].
+/// The errors of [`score_chunks`].
 pub fn select_stages<T: Element>(
     plan: &SelectionPlan,
     inputs: &SelectionInputs<'_, T>,

@@ -90,7 +90,7 @@ impl SelectionPlan {
     /// Plans with the best tier that the device offers.
     ///
     /// # Errors
-    /// What [`SelectionProblem::validate`] returns, and [`Error::Limit`] when the problem passes a limit of the device.
+    /// The errors of [`SelectionProblem::validate`], and [`Error::Limit`] when the problem passes a limit of the device.
     ///
     /// # Cost
     /// Arithmetic only.
@@ -125,7 +125,7 @@ impl SelectionPlan {
     /// Plans with one tier.
     ///
     /// # Errors
-    /// Those of [`SelectionPlan::new`], [`Error::MissingFeature`] when the device lacks the tier, and
+    /// The errors of [`SelectionPlan::new`], [`Error::MissingFeature`] when the device lacks the tier, and
     /// [`Error::FaultyFeature`] when it was tried and does not work.
     pub fn with_tier(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         problem.validate()?;
@@ -137,7 +137,7 @@ impl SelectionPlan {
     /// Plans with one tier and one tiling, for tests and tuning. The tiling changes no result.
     ///
     /// # Errors
-    /// Those of [`SelectionPlan::with_tier`], and [`Error::Invalid`] when the tiling breaks a rule.
+    /// The errors of [`SelectionPlan::with_tier`], and [`Error::Invalid`] when the tiling breaks a rule.
     pub fn with_tiling(
         problem: &SelectionProblem,
         caps: &DeviceCaps,

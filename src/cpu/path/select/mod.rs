@@ -36,7 +36,7 @@ struct CacheKey {
 /// in f32.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`].
+/// The errors of [`SelectionInputs::validate`].
 ///
 /// # Cost
 /// Blocks until done, on all threads of the current rayon pool. HiP: `O(seq_len_q log seq_len_kv)` time and memory for
@@ -53,7 +53,7 @@ pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'
 /// the cache was not filled by this method for as many lists.
 ///
 /// # Cost
-/// That of [`select`] without the stages before.
+/// The cost of [`select`] without the stages before.
 pub fn select_from<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
