@@ -43,10 +43,10 @@ fn pool_blocks(
     var least = vec4<f32>();
     var largest = vec4<f32>();
     // A NaN need not survive a sum or a maximum, so it is remembered apart.
-    var is_spoiled = vec4<bool>();
+    var has_nan = vec4<bool>();
     for (var key = first; key < end; key++) {
         let value = widen(k[at]);
-        is_spoiled = is_spoiled | ((bitcast<vec4<u32>>(value) & vec4<u32>(0x7fffffffu)) > vec4<u32>(INFINITY_BITS));
+        has_nan = has_nan | ((bitcast<vec4<u32>>(value) & vec4<u32>(0x7fffffffu)) > vec4<u32>(INFINITY_BITS));
         sum += value;
         least = select(min(least, value), value, key == first);
         largest = select(max(largest, value), value, key == first);
@@ -59,17 +59,17 @@ fn pool_blocks(
         let count = vec4<f32>(f32(max(end, first + 1u) - first));
         let mean = sum / count;
         let is_finite = (bitcast<vec4<u32>>(mean) & vec4<u32>(INFINITY_BITS)) != vec4<u32>(INFINITY_BITS);
-        summaries[to] = nan_where(is_spoiled, select(mean, mean + fma(-mean, count, sum) / count, is_finite));
+        summaries[to] = nan_where(has_nan, select(mean, mean + fma(-mean, count, sum) / count, is_finite));
     }
     if POOL_MIN {
-        summaries[to] = nan_where(is_spoiled, least);
+        summaries[to] = nan_where(has_nan, least);
     }
     if POOL_MAX {
         // The last vector of the summary.
-        summaries[to + (NUM_VECTORS - 1u) * HEAD_DIM4] = nan_where(is_spoiled, largest);
+        summaries[to + (NUM_VECTORS - 1u) * HEAD_DIM4] = nan_where(has_nan, largest);
     }
 }
 
-fn nan_where(is_spoiled: vec4<bool>, value: vec4<f32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(select(bitcast<vec4<u32>>(value), vec4<u32>(NAN_BITS), is_spoiled));
+fn nan_where(has_nan: vec4<bool>, value: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(select(bitcast<vec4<u32>>(value), vec4<u32>(NAN_BITS), has_nan));
 }

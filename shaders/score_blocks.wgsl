@@ -124,6 +124,6 @@ fn score_blocks(
 // A NaN need not survive a maximum, but it does survive a sum.
 fn larger_or_nan(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     let magnitude = max(bitcast<vec4<u32>>(a) & vec4<u32>(0x7fffffffu), bitcast<vec4<u32>>(b) & vec4<u32>(0x7fffffffu));
-    let is_spoiled = magnitude > vec4<u32>(INFINITY_BITS);
-    return bitcast<vec4<f32>>(select(bitcast<vec4<u32>>(max(a, b)), vec4<u32>(NAN_BITS), is_spoiled));
+    let has_nan = magnitude > vec4<u32>(INFINITY_BITS);
+    return bitcast<vec4<f32>>(select(bitcast<vec4<u32>>(max(a, b)), vec4<u32>(NAN_BITS), has_nan));
 }

@@ -95,7 +95,7 @@ const FAMILIES: [(&str, &[&str], &[&str]); 24] = [
             "fn factor_k(elem: Elem4) -> vec4<f16>",
             "fn factor_v(elem: Elem4) -> vec4<f16>",
             "fn score_scale(i: u32) -> f32",
-            "fn unscaled4(mean: vec4<f32>, spoiled: bool) -> vec4<f32>",
+            "fn unscaled4(mean: vec4<f32>, non_finite: bool) -> vec4<f32>",
         ],
         &[],
     ),

@@ -78,6 +78,6 @@ fn score_scale(i: u32) -> f32 {
     return row_scales[i];
 }
 
-fn unscaled4(mean: vec4<f32>, spoiled: bool) -> vec4<f32> {
-    return nan_if4(spoiled, mean * inverse_of(v_power));
+fn unscaled4(mean: vec4<f32>, non_finite: bool) -> vec4<f32> {
+    return nan_if4(non_finite, mean * inverse_of(v_power));
 }

@@ -17,6 +17,6 @@ fn score_scale(i: u32) -> f32 {
     return params.scale_log2;
 }
 
-fn unscaled4(mean: vec4<f32>, spoiled: bool) -> vec4<f32> {
+fn unscaled4(mean: vec4<f32>, non_finite: bool) -> vec4<f32> {
     return mean;
 }

@@ -16,15 +16,15 @@ fn join_parts(own: Merged, index: u32) -> Merged {
     for (var at = first; at < WORKGROUP_SIZE; at += items) {
         all.max_lse = max(all.max_lse, joined_max[at]);
     }
-    var spoiled = false;
+    var non_finite = false;
     for (var at = first; at < WORKGROUP_SIZE; at += items) {
         let sum = joined_sum[at];
-        spoiled = spoiled || is_spoiled_sum(sum);
+        non_finite = non_finite || is_non_finite_sum(sum);
         // A lane whose parts saw no key has sums of 0.
         let weight = max(exp(joined_max[at] - all.max_lse), LEAST_WEIGHT);
         all.sum += sum * weight;
         all.out = fma(vec4<f32>(weight), joined_out[at], all.out);
     }
-    all.sum = select(all.sum, SPOILED_SUM, spoiled);
+    all.sum = select(all.sum, NON_FINITE_SUM, non_finite);
     return all;
 }

@@ -53,7 +53,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
     // One bit for each row: one of the group's scores was NaN.
-    var spoiled_rows = 0u;
+    var non_finite_rows = 0u;
 
     if part.resumes {
         // One long loop: some compilers unroll short loops on their own, and take very long over the result.
@@ -62,7 +62,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             if i % (COLS + 1u) == COLS {
                 row_max[i / (COLS + 1u)] = value.x;
                 row_sum[i / (COLS + 1u)] = value.y;
-                spoiled_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
+                non_finite_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
             } else {
                 acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)] = value;
             }
@@ -138,7 +138,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 new_max = max(new_max, scores[r][i]);
                 total += scores[r][i];
             }
-            spoiled_rows |= select(0u, 1u << r, is_nan(total));
+            non_finite_rows |= select(0u, 1u << r, is_nan(total));
             let rescale = max(exp2(row_max[r] - new_max), LEAST_WEIGHT);
             row_max[r] = new_max;
             row_sum[r] *= rescale;
@@ -180,7 +180,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         for (var i = 0u; i < CARRIED; i++) { // unroll in registers
             if i % (COLS + 1u) == COLS {
                 let r = i / (COLS + 1u);
-                carry4(i, vec4<f32>(row_max[r], row_sum[r], f32((spoiled_rows >> r) & 1u), 0.0), tile);
+                carry4(i, vec4<f32>(row_max[r], row_sum[r], f32((non_finite_rows >> r) & 1u), 0.0), tile);
             } else {
                 carry4(i, acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)], tile);
             }
@@ -196,8 +196,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         if lane == 0u {
             group_max[group] = row_max[r];
-            let spoiled = ((spoiled_rows >> r) & 1u) == 1u || is_infinity(row_max[r]);
-            group_sum[group] = select(row_sum[r], SPOILED_SUM, spoiled);
+            let non_finite = ((non_finite_rows >> r) & 1u) == 1u || is_infinity(row_max[r]);
+            group_sum[group] = select(row_sum[r], NON_FINITE_SUM, non_finite);
         }
         workgroupBarrier(); // orders group_out, group_max and group_sum: the other groups' have been written
         if tile.first_row + r < tile.end_row {
@@ -212,10 +212,10 @@ fn store_row(tile: Tile, place: Place, index: u32) {
     for (var g = 0u; g < GROUPS; g++) {
         all_max = max(all_max, group_max[g]);
     }
-    var spoiled = false;
+    var non_finite = false;
     var sum = 0.0;
     for (var g = 0u; g < GROUPS; g++) {
-        spoiled = spoiled || is_spoiled_sum(group_sum[g]);
+        non_finite = non_finite || is_non_finite_sum(group_sum[g]);
         sum += group_sum[g] * share_of(g, all_max);
     }
     for (var column = index; column < HEAD_DIM_V4; column += WORKGROUP_SIZE) {
@@ -223,10 +223,10 @@ fn store_row(tile: Tile, place: Place, index: u32) {
         for (var g = 0u; g < GROUPS; g++) {
             value = fma(vec4<f32>(share_of(g, all_max)), group_out[g * HEAD_DIM_V4 + column], value);
         }
-        store_out(tile, place, column, mean4(value, sum, spoiled));
+        store_out(tile, place, column, mean4(value, sum, non_finite));
     }
     if index == 0u {
-        store_lse(tile, place, lse_of(all_max, sum, spoiled));
+        store_lse(tile, place, lse_of(all_max, sum, non_finite));
     }
 }
 

@@ -48,7 +48,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
     // One bit for each row: one of this lane's scores was NaN.
-    var spoiled_rows = 0u;
+    var non_finite_rows = 0u;
 
     if part.resumes {
         // One long loop: some compilers unroll short loops on their own, and take very long over the result.
@@ -57,7 +57,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             if i % (COLS + 1u) == COLS {
                 row_max[i / (COLS + 1u)] = value.x;
                 row_sum[i / (COLS + 1u)] = value.y;
-                spoiled_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
+                non_finite_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
             } else {
                 acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)] = value;
             }
@@ -137,7 +137,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var c = 1u; c < KEYS; c++) { // unroll in registers
                 total += scores[r][c];
             }
-            spoiled_rows |= select(0u, 1u << r, is_nan(total));
+            non_finite_rows |= select(0u, 1u << r, is_nan(total));
             for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll in registers
                 let score4 = vec4<f32>(
                     scores[r][c4 * 4u], scores[r][c4 * 4u + 1u], scores[r][c4 * 4u + 2u], scores[r][c4 * 4u + 3u]);
@@ -201,7 +201,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         for (var i = 0u; i < CARRIED; i++) { // unroll in registers
             if i % (COLS + 1u) == COLS {
                 let r = i / (COLS + 1u);
-                carry4(i, vec4<f32>(row_max[r], row_sum[r], f32((spoiled_rows >> r) & 1u), 0.0), tile);
+                carry4(i, vec4<f32>(row_max[r], row_sum[r], f32((non_finite_rows >> r) & 1u), 0.0), tile);
             } else {
                 carry4(i, acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)], tile);
             }
@@ -209,22 +209,22 @@ fn attend_rows(tile: Tile, walk: Walk) {
         return;
     }
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
-        row_sum[r] = give_sum(select(row_sum[r], SPOILED_SUM, ((spoiled_rows >> r) & 1u) == 1u), r, thread);
+        row_sum[r] = give_sum(select(row_sum[r], NON_FINITE_SUM, ((non_finite_rows >> r) & 1u) == 1u), r, thread);
     }
     join_sum(thread);
     var place = place_of(tile.first_row);
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
         if tile.first_row + r < tile.end_row {
             let sum = take(row_sum[r], r, thread);
-            let spoiled = is_spoiled_sum(sum) || is_infinity(row_max[r]);
+            let non_finite = is_non_finite_sum(sum) || is_infinity(row_max[r]);
             for (var c = 0u; c < COLS; c++) { // unroll in registers
                 // The first condition is constant: most columns need no other.
                 if (c + 1u) * LANES <= HEAD_DIM_V4 || lane + c * LANES < HEAD_DIM_V4 {
-                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, spoiled));
+                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, non_finite));
                 }
             }
             if lane == 0u {
-                store_lse(tile, place, lse_of(row_max[r], sum, spoiled));
+                store_lse(tile, place, lse_of(row_max[r], sum, non_finite));
             }
         }
         place = next_place(place);

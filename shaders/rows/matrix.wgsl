@@ -69,7 +69,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         row_sum[i] = 0.0;
     }
     // One bit for each of the lane's rows: one of its scores was NaN.
-    var spoiled_rows = 0u;
+    var non_finite_rows = 0u;
     if part.resumes {
         for (var c = 0u; c < CARRIED_COLUMNS; c++) {
             for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
@@ -91,12 +91,12 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let numbers = carried4(CARRIED_SUMS + i, tile);
             row_reference[i] = numbers.x;
             row_sum[i] = numbers.y;
-            spoiled_rows |= select(0u, 1u << i, numbers.z != 0.0);
+            non_finite_rows |= select(0u, 1u << i, numbers.z != 0.0);
         }
     }
     if thread.index == 0u {
         atomicStore(&last_tiles[MOVING], 0u);
-        atomicStore(&last_tiles[SPOILED], 0u);
+        atomicStore(&last_tiles[NON_FINITE], 0u);
     }
 
     // The first tile's scores; the loop below computes those of each next tile.
@@ -182,7 +182,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 max4 = max(max4, other4);
             }
             // If one of the scores is NaN, so is their sum. Infinities of both signs also give NaN; such a row's result is NaN anyway.
-            spoiled_rows |= select(0u, 1u << i, any_nan(total4));
+            non_finite_rows |= select(0u, 1u << i, any_nan(total4));
             let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
             let moves = tile_max > row_reference[i] + (SLACK + SHIFT);
             // Before anything has been added, there is nothing to rescale.
@@ -226,9 +226,9 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
             }
         }
-        let spoiled = atomicLoad(&last_tiles[SPOILED]) == number;
+        let non_finite = atomicLoad(&last_tiles[NON_FINITE]) == number;
         let folds = is_folded_before(number);
-        if spoiled || folds || atomicLoad(&last_tiles[MOVING]) == number {
+        if non_finite || folds || atomicLoad(&last_tiles[MOVING]) == number {
             if own_part == 0u {
                 for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
                     row_factors[first + own_row + i * LANES] = row_factor[i];
@@ -247,7 +247,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     }
                 }
                 workgroupBarrier(); // orders sums and row_factors: the matrices have been written
-                move_sums4(c, Move(tile_begin, spoiled, folds), tile, walk);
+                move_sums4(c, Move(tile_begin, non_finite, folds), tile, walk);
                 workgroupBarrier(); // orders sums: they are what the matrices are to be
                 for (var m = 0u; m < V_TILES; m++) { // unroll in registers
                     if m == c {
@@ -287,13 +287,13 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let goes_on = part.end < walk.end;
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
         if goes_on {
-            let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((spoiled_rows >> i) & 1u), 0.0);
+            let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((non_finite_rows >> i) & 1u), 0.0);
             carry4(CARRIED_SUMS + i, numbers, tile);
         } else {
             // A score of +infinity gives its row such a reference. Factors were read only where sums were rescaled, before a barrier; the first
             // barrier below orders these partial sums of rows, which every reader adds in the same order.
-            let spoiled = ((spoiled_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
-            row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], SPOILED_SUM, spoiled);
+            let non_finite = ((non_finite_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
+            row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], NON_FINITE_SUM, non_finite);
         }
     }
     for (var c = 0u; c < V_TILES; c++) {
@@ -322,7 +322,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         let r = own_row + i * LANES;
         if own_part == 0u && tile.first_row + r < tile.end_row {
             let sum = sum_of_row(first + r);
-            store_lse(tile, place_of(tile.first_row + r), lse_of(row_reference[i], sum, is_spoiled_sum(sum)));
+            store_lse(tile, place_of(tile.first_row + r), lse_of(row_reference[i], sum, is_non_finite_sum(sum)));
         }
     }
 }

@@ -4,13 +4,13 @@
 const LN_2 = 0.6931471805599453;
 
 // A row's result. `sum` is the sum of its weights, 0 where it saw no key.
-fn mean4(acc: vec4<f32>, sum: f32, spoiled: bool) -> vec4<f32> {
-    return nan_if4(spoiled, select(acc / sum, vec4<f32>(), sum == 0.0));
+fn mean4(acc: vec4<f32>, sum: f32, non_finite: bool) -> vec4<f32> {
+    return nan_if4(non_finite, select(acc / sum, vec4<f32>(), sum == 0.0));
 }
 
 // `reference` is the score, in base 2, that weights are relative to.
-fn lse_of(reference: f32, sum: f32, spoiled: bool) -> f32 {
-    return nan_if(spoiled, select((reference + log2(sum)) * LN_2, LSE_EMPTY, sum == 0.0));
+fn lse_of(reference: f32, sum: f32, non_finite: bool) -> f32 {
+    return nan_if(non_finite, select((reference + log2(sum)) * LN_2, LSE_EMPTY, sum == 0.0));
 }
 
 // The work of one group. `heads` numbers the sets of query heads whose rows go together: the heads of a KV head, or single heads where

@@ -2,15 +2,15 @@
 
 // Factors on each row's sums where some are rescaled, and at the end parts of the rows' sums.
 var<workgroup> row_factors: array<f32, GROUPS * ROWS * PARTS>;
-// The last tile, counted from 1, in which some row's sums are rescaled (MOVING), and in which some value is not finite (SPOILED). Drivers
+// The last tile, counted from 1, in which some row's sums are rescaled (MOVING), and in which some value is not finite (NON_FINITE). Drivers
 // place an array at the alignment of its elements, but matrices are loaded only from multiples of 16 bytes: so the size of every array of
 // workgroup memory is a multiple of 16, and their order does not matter.
 var<workgroup> last_tiles: array<atomic<u32>, 4>;
 const MOVING = 0u;
-const SPOILED = 1u;
+const NON_FINITE = 1u;
 
 // By bits: a compiler may assume that numbers are finite.
-fn is_spoiled(value: Elem4) -> vec4<bool> {
+fn is_non_finite(value: Elem4) -> vec4<bool> {
     return (bitcast<vec4<u32>>(widen(value)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
 }
 
@@ -44,11 +44,11 @@ fn put_loaded_v4(i: u32, loaded: Elem4, number: u32, whole: bool, thread: Thread
     if at.x < TILE_KV {
         var value = select(vec4<f16>(), factor_v(loaded), at.y < HEAD_DIM_V4);
         if !whole {
-            let spoiled = is_spoiled(loaded);
-            if any(spoiled) {
-                atomicMax(&last_tiles[SPOILED], number);
+            let non_finite = is_non_finite(loaded);
+            if any(non_finite) {
+                atomicMax(&last_tiles[NON_FINITE], number);
             }
-            value = select(value, vec4<f16>(), spoiled);
+            value = select(value, vec4<f16>(), non_finite);
         }
         put_v4(at.x * V_STRIDE4 + at.y, value);
     }
@@ -84,7 +84,7 @@ fn put_queries(chunk: u32, first_a: u32, tile: Tile, lane: u32) {
 struct Move {
     tile_begin: u32,
     // Some value of the tile is not finite.
-    spoiled: bool,
+    non_finite: bool,
     // The sums so far leave the matrices.
     folds: bool,
 }
@@ -107,11 +107,11 @@ fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
         sum *= factor;
         scale_folded(own_share, factor);
         let column = c * EDGE / 4u + e % (EDGE / 4u);
-        if move_by.spoiled && column < HEAD_DIM_V4 {
+        if move_by.non_finite && column < HEAD_DIM_V4 {
             for (var key = 0u; key < TILE_KV; key++) {
                 let weight = max(f32(a4((first + r) * A_STRIDE4 + key / 4u)[key % 4u]), LEAST_WEIGHT);
                 let value = v[first_v(tile) + walk_key(walk, move_by.tile_begin + key) * params.v_seq + column];
-                let added = select(vec4<f32>(), weight * widen(value), is_spoiled(value));
+                let added = select(vec4<f32>(), weight * widen(value), is_non_finite(value));
                 let rows = walk_rows(walk, move_by.tile_begin + key);
                 let sees = tile.first_row + r >= rows.begin && tile.first_row + r < rows.end;
                 sum = select(sum, sum + added, sees);
@@ -131,8 +131,8 @@ fn store_column(c: u32, tile: Tile) {
         if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
             let sum = sum_of_row(first + r);
             let value = sums4(sums_at(first * SUMS_STRIDE4, e)) + folded4(c * CARRIED_EACH + (e - lane) / LANES);
-            let spoiled = is_spoiled_sum(sum);
-            store_out(tile, place_of(tile.first_row + r), column, unscaled4(mean4(value, sum, spoiled), spoiled));
+            let non_finite = is_non_finite_sum(sum);
+            store_out(tile, place_of(tile.first_row + r), column, unscaled4(mean4(value, sum, non_finite), non_finite));
         }
     }
 }

@@ -96,7 +96,7 @@ impl<'a, T: Element> Call<'a, T> {
         let row = self.row(tile, row);
 
         out.fill(0.0);
-        let mut spoiled = false;
+        let mut non_finite = false;
         let mut row_max = MASKED;
         let mut lane_sums = vec![0.0f32; lanes as usize];
         for tile_begin in tile.walk.places.clone().step_by((lanes * keys) as usize) {
@@ -108,7 +108,7 @@ impl<'a, T: Element> Call<'a, T> {
             };
             let scores = row.scores(tile_begin..tile_begin + lanes * keys);
 
-            spoiled |= scores.iter().any(|score| score.is_nan());
+            non_finite |= scores.iter().any(|score| score.is_nan());
             let new_max = scores.iter().fold(row_max, |max, &score| max.max(score));
             let rescale = (row_max - new_max).exp2();
             row_max = new_max;
@@ -137,7 +137,7 @@ impl<'a, T: Element> Call<'a, T> {
         }
 
         let sum: f32 = lane_sums.iter().sum();
-        if spoiled || row_max == f32::INFINITY {
+        if non_finite || row_max == f32::INFINITY {
             out.fill(f32::NAN);
             return f32::NAN;
         }

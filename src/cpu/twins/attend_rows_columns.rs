@@ -17,7 +17,7 @@ impl<T: Element> Call<'_, T> {
     pub(super) fn attend_row_columns(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         let tiling = self.tiling();
         let row = self.row(tile, row);
-        let mut spoiled = false;
+        let mut non_finite = false;
         let mut groups: Vec<Group> =
             (0..tiling.groups).map(|_| Group { max: MASKED, sum: 0.0, out: vec![0.0; out.len()] }).collect();
         for tile_begin in tile.walk.places.clone().step_by(tiling.tile_kv() as usize) {
@@ -28,7 +28,7 @@ impl<T: Element> Call<'_, T> {
                 TileClass::Full => true,
             };
             let scores = row.scores(tile_begin..tile_begin + tiling.tile_kv());
-            spoiled |= scores.iter().any(|score| score.is_nan());
+            non_finite |= scores.iter().any(|score| score.is_nan());
             for (g, group) in groups.iter_mut().enumerate() {
                 let own = || scores.iter().enumerate().skip(g).step_by(tiling.groups as usize);
                 let new_max = own().fold(group.max, |max, (_, &score)| max.max(score));
@@ -53,7 +53,7 @@ impl<T: Element> Call<'_, T> {
         // The sums of a group that saw no key are 0.
         let share = |group: &Group| (group.max - max).exp2().max(f32::MIN_POSITIVE);
         let sum: f32 = groups.iter().map(|group| group.sum * share(group)).sum();
-        if spoiled || max == f32::INFINITY {
+        if non_finite || max == f32::INFINITY {
             out.fill(f32::NAN);
             return f32::NAN;
         }
