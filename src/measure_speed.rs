@@ -23,7 +23,8 @@ impl Context {
     /// numbers where results must be the same on every run.
     ///
     /// # Errors
-    /// The errors of [`Attention::prepare`](crate::Attention::prepare), [`Attention::bind`](crate::Attention::bind), [`Selection::prepare`] and [`Selection::bind`].
+    /// The errors of [`Attention::prepare`](crate::Attention::prepare), [`Attention::bind`](crate::Attention::bind),
+    /// [`Selection::prepare`] and [`Selection::bind`].
     ///
     /// # Cost
     /// Compiles up to eight pipelines on a cache miss, allocates up to 260 MiB for a moment, submits, and waits: for some 100

@@ -10,7 +10,7 @@ use crate::{
 
 /// Whether a measure of quality is computed. It costs as much as dense attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Report {
+pub enum Measure {
     /// No.
     #[default]
     Skip,
@@ -22,9 +22,9 @@ pub enum Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SparseOptions {
     dense_below: Option<u32>,
-    captured_mass: Report,
+    captured_mass: Measure,
     #[cfg(feature = "cpu")]
-    recall: Report,
+    recall: Measure,
 }
 
 impl SparseOptions {
@@ -39,16 +39,16 @@ impl SparseOptions {
 
     /// Sets whether to compute the captured mass of each row, by dense attention on the same device.
     #[must_use]
-    pub const fn with_captured_mass(mut self, report: Report) -> Self {
-        self.captured_mass = report;
+    pub const fn with_captured_mass(mut self, measure: Measure) -> Self {
+        self.captured_mass = measure;
         self
     }
 
     /// Sets whether to compute the share of the truly best blocks that the lists hold, on the CPU.
     #[cfg(feature = "cpu")]
     #[must_use]
-    pub const fn with_recall(mut self, report: Report) -> Self {
-        self.recall = report;
+    pub const fn with_recall(mut self, measure: Measure) -> Self {
+        self.recall = measure;
         self
     }
 }
@@ -126,8 +126,8 @@ impl Planned {
     /// The result of the dense path.
     fn dense_output(output: AttentionOutput, options: &SparseOptions) -> Result<SparseOutput> {
         let captured_mass = match options.captured_mass {
-            Report::Skip => None,
-            Report::Compute => Some(captured_mass(&output.lse, &output.lse)?),
+            Measure::Skip => None,
+            Measure::Compute => Some(captured_mass(&output.lse, &output.lse)?),
         };
         Ok(SparseOutput {
             output,
@@ -151,8 +151,8 @@ impl Planned {
         let captured_mass = dense.map(|dense| captured_mass(&output.lse, &dense.lse)).transpose()?;
         #[cfg(feature = "cpu")]
         let recall = match options.recall {
-            Report::Skip => None,
-            Report::Compute => Some(block_recall(selection, &inputs.for_selection(), &blocks)?),
+            Measure::Skip => None,
+            Measure::Compute => Some(block_recall(selection, &inputs.for_selection(), &blocks)?),
         };
         Ok(SparseOutput {
             output,
@@ -231,8 +231,8 @@ impl Engine {
             };
             let output = self.attend(&attention, &inputs.with_blocks(&lists)).await?;
             let dense = match options.captured_mass {
-                Report::Skip => None,
-                Report::Compute => Some(self.attend(&dense, &inputs).await?),
+                Measure::Skip => None,
+                Measure::Compute => Some(self.attend(&dense, &inputs).await?),
             };
             Planned::sparse_output(&selection, &inputs, &options, (lists, output), dense.as_ref())
         })

@@ -290,7 +290,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((non_finite_rows >> i) & 1u), 0.0);
             carry4(CARRIED_SUMS + i, numbers, tile);
         } else {
-            // A score of +infinity gives its row such a reference. Factors were read only where sums were rescaled, before a barrier; the first
+            // A score of +infinity gives its row such a reference. Factors were read only where sums were rescaled, before a barrier;
+            // the first
             // barrier below orders these partial sums of rows, which every reader adds in the same order.
             let non_finite = ((non_finite_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
             row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], NON_FINITE_SUM, non_finite);

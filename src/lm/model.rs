@@ -31,7 +31,7 @@ impl Model {
         Self::open_with(folder, |_, _| ())
     }
 
-    /// [`Model::open`], telling after each layer how many of how many are loaded.
+    /// [`Model::open`], which reports after each layer how many of how many are loaded.
     ///
     /// # Errors
     /// The errors of [`Model::open`].
@@ -41,7 +41,7 @@ impl Model {
         if generation.exists() {
             config.read_generation(&files::text(&generation, files::MOST_JSON)?)?;
         }
-        // Headers are small, so that what is wrong with them is told before the tokenizer is read.
+        // Headers are small, and their errors are reported before the tokenizer is read.
         let checkpoint = Checkpoint::open(folder)?;
         let tokenizer = files::text(&folder.join("tokenizer.json"), files::MOST_TOKENIZER)?;
         let tokenizer = TextTokenizer::from_json(&tokenizer)?;

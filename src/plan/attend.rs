@@ -69,7 +69,8 @@ impl AttentionPlan {
     }
 
     /// The tier of [`AttentionPlan::new`]: [`Tier::Matrix`] for f16 tensors, and for bf16 where
-    /// [the problem allows it](AttentionProblem::with_bf16_by_f16_matrices), if there are enough rows to fill matrices and the device has them
+    /// [the problem allows it](AttentionProblem::with_bf16_by_f16_matrices), if there are enough rows to fill matrices and the device
+    /// has them
     /// in hardware; else [`DeviceCaps::best_tier`]. A tier that was measured for the problem comes first, and before that the one that the
     /// device is [held to](DeviceCaps::with_tier).
     #[must_use]

@@ -183,7 +183,7 @@ impl core::fmt::Display for Mask {
 ///     num_q_heads: 8, num_kv_heads: 2, head_dim: 64, head_dim_v: 64,
 /// };
 /// let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
-/// assert_eq!(problem.scale(), 0.125);
+/// assert_eq!(problem.softmax_scale(), 0.125);
 /// problem.validate()?;
 /// # Ok::<(), wattn::Error>(())
 /// ```

@@ -22,7 +22,7 @@ pub enum Mark {
 }
 
 /// The `k` best of each row's `n` scores, as ascending lists that
-/// [`AttentionProblem::selected_blocks`](crate::AttentionProblem::selected_blocks) takes: entry `i` is written as
+/// [`AttentionProblem::with_blocks`](crate::AttentionProblem::with_blocks) takes: entry `i` is written as
 /// `i * block_size`, the first key of block `i`.
 ///
 /// Entries rank by score, then by index, the lower one first; zeros of either sign tie. An entry that scores

@@ -143,7 +143,7 @@ impl Module {
         self.family
     }
 
-    /// Its name within the family.
+    /// Its name, unique among the modules of a text: `family_member` for modules of families in the crate.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name

@@ -32,7 +32,8 @@ pub(crate) enum LmCommand {
 /// The model and where it runs.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ModelArgs {
-    /// Folder of config.json, tokenizer.json, *.safetensors and perhaps generation_config.json [default: the small model that comes with the program]
+    /// Folder of config.json, tokenizer.json, *.safetensors and perhaps generation_config.json [default: the small model that comes with
+    /// the program]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Tokens of a prompt that are computed at a time
