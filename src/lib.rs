@@ -101,8 +101,7 @@
 //! |---|---|---|---|---|---|
 //! | [`AttentionPlan::new`], [`SelectionPlan::new`], [`MergePlan::new`] | shapes, limits | | | | |
 //! | [`Context::new`] | limits | | two small buffers | | |
-//! | [`Context::request`], [`Context::open`] | | with matrices, one small shader | two small buffers | with matrices, one workgroup |
-//! for the drivers, and that |
+//! | [`Context::request`], [`Context::open`] | | with matrices, one small shader | two small buffers | with matrices, one workgroup | for the drivers, and that |
 //! | [`Context::check_matrices`] | | one small shader | buffers, for a moment | yes | [`Pending`] |
 //! | [`Attention::prepare`], [`Selection::prepare`], [`Merge::prepare`] | features | on a cache miss | | | |
 //! | [`Attention::bind_with`], [`Selection::bind_with`], [`Merge::bind`] | views, usages, sizes | | bind groups, small uniforms | | |
@@ -112,8 +111,7 @@
 //! | [`Context::save_pipelines`] | | | | | for the disk |
 //! | [`Context::check_blocks`] | the lists | on a cache miss | a small buffer | yes | [`Pending`] |
 //! | [`Context::read`] | the view | | a staging buffer | a copy | [`Pending`] |
-//! | [`Context::attend`], [`Context::select`], [`Engine::attend`], [`Engine::select`], [`Engine::attend_sparse`] | all | on a cache miss
-//! | all | yes | [`Pending`] |
+//! | [`Context::attend`], [`Context::select`], [`Engine::attend`], [`Engine::select`], [`Engine::attend_sparse`] | all | on a cache miss | all | yes | [`Pending`] |
 //! | [`cpu::attend`], [`cpu::select`], [`cpu::merge`] | all | | nothing | | thread |
 //!
 //! A [`Pending`] is awaited, or waited for on this thread; its work has been submitted. Engines without a GPU finish before they

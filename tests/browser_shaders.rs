@@ -1,5 +1,5 @@
-//! What a browser's compiler gets: which variants it cannot take is a fact of the tier, and no plan for a browser has one.
-//! `tests/tint` has Chrome's compiler read all the others. Needs no GPU.
+//! The texts for a browser's compiler: a tier decides which variants it cannot take, and no plan for a browser has one. `tests/tint` feeds
+//! all others to Chrome's compiler. Needs no GPU.
 
 #[path = "common/variants.rs"]
 mod variants;

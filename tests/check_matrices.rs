@@ -1,5 +1,5 @@
-//! The check of a device's matrices, as text: valid WGSL, translatable, and laid out as the host believes and as attention
-//! lays out its tiles; and what plans make of a device that failed it. Needs no GPU.
+//! The check of a device's matrices, as text: valid WGSL, translatable, laid out as the host expects and as attention's tiles are; and plans
+//! for a device that failed it. Needs no GPU.
 
 #[path = "common/devices.rs"]
 mod devices;

@@ -1,4 +1,4 @@
-//! `wattn bench`: its table, its files, what it goes on from, and what it refuses.
+//! `wattn bench`: its table, its files, resuming, and refusals.
 
 #[path = "common/cli.rs"]
 mod program;

@@ -1,4 +1,4 @@
-//! `wattn lm` and `wattn lm eval`: what they write, what they take, and what they refuse.
+//! `wattn lm` and `wattn lm eval`: their output, their options, and their refusals.
 
 #[path = "common/cli.rs"]
 mod program;

@@ -1,5 +1,5 @@
-//! Everything that a caller may ask of attention, pairwise, without a GPU: plans for devices of several kinds, the twins of their kernels
-//! and the CPU path against the f64 oracle. What is refused is refused by name. `gpu_combinations.rs` runs the kernels.
+//! All options of attention, pairwise, without a GPU: plans for devices of several kinds, the twins of their kernels and the CPU path
+//! against the f64 oracle. Refusals have the right name. `gpu_combinations.rs` runs the kernels.
 
 mod common;
 #[path = "common/devices.rs"]

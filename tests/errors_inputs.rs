@@ -1,4 +1,4 @@
-//! What inputs, builders and engines refuse, and that getters read what setters set.
+//! Refusals of inputs, builders and engines; and getters read the values that setters set.
 
 use wattn::{
     AttentionProblem, AttentionShape, BlockListSpec, Context, ContextOptions, DType, Engine, Error, Granularity, Hip,

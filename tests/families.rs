@@ -1,4 +1,4 @@
-//! What each family of modules offers: every member has these functions and types, and a kernel may call no others. Needs no GPU.
+//! The functions and types of each family of modules: every member has them, and a kernel may call no others. Needs no GPU.
 
 use std::collections::{BTreeMap, BTreeSet};
 

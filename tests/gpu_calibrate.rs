@@ -1,4 +1,4 @@
-//! Calibration, and what it is for: no dispatch takes long. In a file of its own, so that no other test runs beside it.
+//! Calibration and its purpose: no dispatch takes long. In a file of its own, so that no other test runs beside it.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! bf16 attention by matrix products of f16, on every adapter that has them: heads of any size beside each other, numbers that are lost
-//! within what the bound allows, against the f64 oracle and the kernels' twins. What it shares with f16 is in `gpu_matrix.rs`.
+//! bf16 attention by matrix products of f16, on every adapter that has them: heads of any magnitude beside each other, numbers lost within
+//! the bound, against the f64 oracle and the kernels' twins. `gpu_matrix.rs` has the part shared with f16.
 
 mod common;
 

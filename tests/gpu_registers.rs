@@ -1,5 +1,5 @@
-//! The shaders as GPUs get them, with small arrays unrolled into registers, on whatever device is there. A software
-//! device would otherwise never run this text.
+//! The shaders as GPUs get them, with small arrays unrolled into registers, on every device. A software device would otherwise never run
+//! this text.
 
 mod common;
 

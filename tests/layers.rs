@@ -1,5 +1,5 @@
-//! Data flows one way, and a stage imports only earlier ones (architecture.md): read off the `use` lines and paths of `src`. What breaks
-//! the rule today stands in lists here, from which an entry must go as soon as nothing needs it.
+//! Data flows one way, and a stage imports only earlier ones (architecture.md): read from the `use` lines and paths of `src`. Exceptions
+//! stand in lists here, and an entry must go as soon as nothing needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

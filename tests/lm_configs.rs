@@ -1,4 +1,4 @@
-//! Configurations and files around the same weights: what transformers makes of each, and the fields themselves.
+//! Configurations and files around the same weights: the results of transformers for each, and the fields themselves.
 
 mod common;
 

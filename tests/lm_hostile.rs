@@ -1,4 +1,4 @@
-//! Checkpoints that are broken, by accident or on purpose: an error that names what is wrong, and nothing else.
+//! Checkpoints broken by accident or on purpose: an error that names the fault, and nothing else.
 
 mod common;
 

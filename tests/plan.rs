@@ -1,4 +1,4 @@
-//! Plans are pure: what holds of all of them, for any problem and device, and what they look like for a few. No GPU.
+//! Plans are pure: properties of all plans, for any problem and device, and the full tables of a few. No GPU.
 //!
 //! After a deliberate change, `WATTN_BLESS=1 cargo test --test plan` writes the golden table anew.
 

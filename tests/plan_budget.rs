@@ -1,4 +1,4 @@
-//! Grids are cut by what they cost: every place once, in order, and no dispatch past the budget. No GPU.
+//! Grids are cut by their cost: every place once, in order, and no dispatch past the budget. No GPU.
 
 use std::collections::{BTreeMap, VecDeque};
 

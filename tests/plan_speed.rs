@@ -1,4 +1,4 @@
-//! Times that plans estimate, beside what an H100 took, and where they put the crossover between dense and sparse attention. No GPU.
+//! Estimated times of plans beside measurements on an H100, and the crossover between dense and sparse attention. No GPU.
 
 #[path = "common/devices.rs"]
 mod devices;

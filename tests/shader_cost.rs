@@ -1,5 +1,5 @@
-//! What kernels cost, read off their text as GPUs get it: how many products a tile takes, what is loaded for them, that whatever should
-//! be in registers is indexed by constants, what a round of a search waits for. Needs no GPU.
+//! Costs of kernels, counted in their text as GPUs get it: products and loads of a tile, constant indices of arrays that belong in
+//! registers, dependent waits of a round of a search. Needs no GPU.
 
 #[path = "common/counts.rs"]
 mod counts;

@@ -1,4 +1,4 @@
-//! What is tried, what is kept of it, and what plans take of that. Needs no device.
+//! Candidates, the table of winners, and plans that use it. Needs no device.
 
 #[path = "common/devices.rs"]
 mod devices;

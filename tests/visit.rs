@@ -1,5 +1,5 @@
-//! The kit that measures a GPU in one visit, with programs that only pretend: what a killed run keeps, how the next goes on, and what
-//! the page says of hardware. Needs python3.
+//! The kit that measures a GPU in one visit, tested with stand-in programs: the results a killed run keeps, how the next one resumes, and
+//! the page of hardware results. Needs python3.
 
 #![cfg(unix)]
 

@@ -41,7 +41,7 @@ impl Series {
         Self::SparseDecode,
     ];
 
-    /// The name, as [`Case::id`] has it.
+    /// The name, as in [`Case::id`].
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

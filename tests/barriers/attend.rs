@@ -1,4 +1,4 @@
-//! Attention: every module that its kernels are made of, with inputs that reach every barrier.
+//! Attention: every module of its kernels, with inputs that reach every barrier.
 
 use core::ops::Range;
 
@@ -341,7 +341,7 @@ fn matrix_cases() -> Vec<Case> {
     // Two rows and columns of matrices; queries that come in two portions.
     let large = |device: Device| device.tiled(|tiling| (tiling.rows, tiling.keys) = (2 * tiling.rows, 2 * tiling.keys));
     let many = |device: Device| device.tiled(|tiling| (tiling.rows, tiling.groups) = (2 * tiling.rows, 8));
-    // So many keys that sums are folded, in few tiles, and scores that rise by some bits from tile to tile.
+    // Enough keys for sums to be folded, in few tiles, and scores that rise by some bits from tile to tile.
     let long = |device: Device| device.tiled(|tiling| (tiling.keys, tiling.groups) = (128, 1));
     let folded = || {
         let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..common::shape(1, [8, 8300], [1, 1]) };

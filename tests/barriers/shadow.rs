@@ -1,4 +1,4 @@
-//! Who touched each word since the last barrier.
+//! Records accesses to each word since the last barrier.
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! Selections whose queries or keys have numbers that are none, and infinities: what they do is defined.
+//! Selections with NaN and infinities in queries or keys, whose results are defined.
 
 use wattn::Element;
 

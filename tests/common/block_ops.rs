@@ -1,4 +1,4 @@
-//! Cases of the operators on blocks of keys, and what their results are held to.
+//! Cases of the operators on blocks of keys, and checks of their results.
 
 use wattn::cpu::oracle;
 use wattn::{

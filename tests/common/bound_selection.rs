@@ -1,4 +1,4 @@
-//! A selection with its tensors in buffers, and what the twins of its kernels give.
+//! A selection with its tensors in buffers, and the results of its kernels' twins.
 
 use wattn::cpu::twins;
 use wattn::{

@@ -1,5 +1,4 @@
-//! Combinations of everything that a caller may ask of attention, pairwise: each two choices meet in some call, and each way to break a
-//! rule is refused by name.
+//! All options of attention, pairwise: each two choices occur together in some call, and each way to break a rule is refused by name.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 

@@ -1,5 +1,5 @@
-//! Pairwise covering arrays: few combinations of many factors in which every pair of levels occurs that may occur. Most faults that need
-//! more than one option to show need two.
+//! Pairwise covering arrays: few combinations of many factors in which every allowed pair of levels occurs. Most faults that need more than
+//! one option to show need two.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 

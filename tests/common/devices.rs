@@ -1,4 +1,4 @@
-//! Devices that tests plan for without having them.
+//! Devices to plan for that no machine here has.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 

@@ -1,4 +1,4 @@
-//! What the tests of the CPU path share: inputs, a naive f32 implementation, and the error that arithmetic allows.
+//! Helpers of the tests of the CPU path: inputs, a naive f32 implementation, and the error that arithmetic allows.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 

@@ -46,7 +46,7 @@ next:
   wattn info                                the GPUs of this machine
 ";
 
-/// What one kind of attention made of the page.
+/// The results of one kind of attention on the page.
 struct Run {
     name: String,
     bits_per_byte: f64,
@@ -191,7 +191,7 @@ fn table(runs: &[Run]) -> String {
     text
 }
 
-/// Texts side by side, each so many characters wide.
+/// Texts side by side, each `width` characters wide.
 fn columns(texts: &[&str], width: usize) -> String {
     let wrapped: Vec<Vec<String>> = texts.iter().map(|text| wrap(text, width)).collect();
     let rows = wrapped.iter().map(Vec::len).max().unwrap_or(0);

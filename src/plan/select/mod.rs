@@ -274,7 +274,7 @@ impl SelectionPlan {
         Ok(self.samples.len() - 1)
     }
 
-    /// Dispatches of a decode step, as [`SelectionProblem::first_stage`] has it.
+    /// The number of dispatches of a decode step, by [`SelectionProblem::first_stage`].
     #[must_use]
     pub fn num_dispatches(&self, step: u64) -> usize {
         self.problem.first_stage(step).map_or(0, |stage| self.steps_from(stage).count())

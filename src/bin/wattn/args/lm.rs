@@ -62,7 +62,7 @@ pub(crate) struct WriteArgs {
     /// Divisor of the logits; 0 takes the best token, always
     #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true)]
     temperature: f32,
-    /// Draw from so many best tokens; 0: all
+    /// Draw from this many of the best tokens; 0: all
     #[arg(long, value_name = "N", default_value_t = 40)]
     top_k: u32,
     /// Draw from the best tokens that have this share of the probability

@@ -268,7 +268,7 @@ impl AttendArgs {
 
     /// The selection to make; `None` where there is none to make.
     pub(crate) fn selector(&self, mask: Mask) -> Result<Option<Selector>, Failure> {
-        // Who asks for sparse attention here wants to see its lists.
+        // Callers who ask for sparse attention here want to see its lists.
         self.sparse.selector(self.attention, mask, |_| 0)
     }
 

@@ -1,4 +1,4 @@
-//! Where attention is computed. The only place of the program that knows of more than one way.
+//! Opens the engine: the one place where the program chooses between GPU, CPU and oracle.
 
 mod cpu_prefix;
 mod gpu_prefix;
@@ -57,7 +57,7 @@ pub(crate) const BYTES: u32 = 256;
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) inner: wattn::Engine,
-    /// Where a GPU was looked for first: what to say of the CPU.
+    /// The reason for the CPU, where a GPU was looked for first.
     pub(crate) passed_over: Option<String>,
 }
 
@@ -74,7 +74,7 @@ impl Engine {
             Backend::Cpu => Ok(wattn::Engine::cpu().into()),
             Backend::Oracle => Ok(wattn::Engine::Oracle.into()),
             Backend::Gpu => Self::open_gpu(args, SoftwareAdapters::Accept),
-            // A GPU that was named, or kernels that were, must not be replaced by something else.
+            // A GPU that was named, or kernels that were forced, must not be replaced by something else.
             Backend::Auto if args.adapter.is_some() || args.tier.is_some() => {
                 Self::open_gpu(args, SoftwareAdapters::Accept)
             }
@@ -115,7 +115,7 @@ impl Engine {
         Ok(wattn::Engine::from(context).into())
     }
 
-    /// Where the work is done and, when that is not what `auto` looks for first, why.
+    /// Where the work is done and, if that is not the first choice of `auto`, why.
     pub(crate) fn describe(&self) -> String {
         match (&self.inner, &self.passed_over) {
             (wattn::Engine::Gpu(context), _) => {

@@ -1,4 +1,4 @@
-//! Kinds of attention that read as many keys for a query as each other.
+//! Kinds of attention that read equally many keys for a query.
 
 use wattn::lm::{LayerAttention, ListSource};
 use wattn::{GroupBounds, Hip, InfiniteHip, Preset, Stage};

@@ -73,7 +73,7 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<(wattn::Engine, String), Failu
     Ok((engine.inner, name))
 }
 
-/// Share of attention in the time of so many tokens at the end of what a session holds.
+/// Share of attention in the time of the last `tokens` tokens of a session.
 pub(crate) fn attention_share(session: &mut Session, tokens: u32) -> LmResult<f64> {
     let (all, attention) = session.time(tokens, 3)?;
     Ok(attention.as_secs_f64() / all.as_secs_f64())

@@ -35,7 +35,7 @@ use report::{Report, Settings, Timing};
 const SAMPLE: &[u8] = include_bytes!("../sample.txt");
 const SAMPLE_NAME: &str = "part of \"The Rust Programming Language\"";
 
-/// One text to predict, and where to put what comes out besides the report on stdout.
+/// One text to predict, and where to write the results besides the report on stdout.
 pub(crate) struct Job {
     pub(crate) name: String,
     pub(crate) text: Vec<u8>,
@@ -126,7 +126,7 @@ fn recall<T: Element>(job: &Job, engine: &Engine) -> Result<(), Failure> {
     report.verdict()
 }
 
-/// What came out, byte by byte.
+/// The results, byte by byte.
 pub(crate) struct Predicted {
     /// Cost of each byte in bits; the first one has nothing to go by and costs 8.
     bits: Vec<f32>,
