@@ -220,14 +220,17 @@ impl Engine {
             None => (dense.clone(), Begun::Dense(self.attend(&dense, &inputs))),
             Some((selection, attention)) => {
                 let lists = self.select(&selection, &inputs.for_selection());
-                (dense, Begun::Sparse { selection, attention, lists })
+                (dense, Begun::Sparse(Box::new((selection, attention)), lists))
             }
         });
         Pending::new(async move {
             let (dense, begun) = begun?;
             let (selection, attention, lists) = match begun {
                 Begun::Dense(output) => return Planned::dense_output(output.await?, &options),
-                Begun::Sparse { selection, attention, lists } => (selection, attention, lists.await?),
+                Begun::Sparse(problems, lists) => {
+                    let (selection, attention) = *problems;
+                    (selection, attention, lists.await?)
+                }
             };
             let output = self.attend(&attention, &inputs.with_blocks(&lists)).await?;
             let dense = match options.captured_mass {
@@ -242,5 +245,5 @@ impl Engine {
 /// The first of several calls.
 enum Begun {
     Dense(Pending<'static, Result<AttentionOutput>>),
-    Sparse { selection: SelectionProblem, attention: AttentionProblem, lists: Pending<'static, Result<HostBlockLists>> },
+    Sparse(Box<(SelectionProblem, AttentionProblem)>, Pending<'static, Result<HostBlockLists>>),
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::attend_cost::{PlaceOrder, Walks};
 use super::exponents::Exponents;
+use super::modules::{elem_module, out_module, share_modules};
 use super::rows::RowSets;
 use super::tiling_columns::ColumnsTiling;
 use super::tiling_matrix::MatrixTiling;
@@ -299,25 +300,6 @@ impl AttentionPlan {
     }
 }
 
-pub(super) const fn elem_module(dtype: DType, tier: Tier, caps: &DeviceCaps) -> &'static Module {
-    match dtype {
-        DType::F32 if caps.loads_wide(tier) => &modules::ELEM_F32_WIDE,
-        DType::F32 => &modules::ELEM_F32,
-        DType::F16 if tier.shader_f16() => &modules::ELEM_F16,
-        DType::F16 => &modules::ELEM_F16_PACKED,
-        DType::BF16 => &modules::ELEM_BF16,
-    }
-}
-
-pub(super) const fn out_module(dtype: DType, tier: Tier) -> &'static Module {
-    match dtype {
-        DType::F32 => &modules::OUT_F32,
-        DType::F16 if tier.shader_f16() => &modules::OUT_F16,
-        DType::F16 => &modules::OUT_F16_PACKED,
-        DType::BF16 => &modules::OUT_BF16,
-    }
-}
-
 fn specialize_attend(
     kernel: &'static Kernel,
     problem: &AttentionProblem,
@@ -439,16 +421,4 @@ fn scalar_constants(shape: &AttentionShape, tier: Tier, tiling: Tiling) -> BTree
         ("HEAD_DIM_V4", shape.head_dim_v / 4),
         ("CARRIED", 0),
     ])
-}
-
-/// How `lanes` invocations exchange data: the modules of the families `shuffle` and `reduce`.
-pub(super) fn share_modules(lanes: u32, tier: Tier, caps: &DeviceCaps) -> (&'static Module, &'static Module) {
-    match (tier.subgroup(), &caps.subgroup_size) {
-        // A group is a whole subgroup only where subgroups have one size.
-        (true, Some(size)) if size.start() == size.end() && lanes == *size.start() => {
-            (&modules::SHUFFLE_SUBGROUP, &modules::REDUCE_SUBGROUP)
-        }
-        (true, _) => (&modules::SHUFFLE_SEGMENT, &modules::REDUCE_SEGMENT),
-        (false, _) => (&modules::SHUFFLE_WORKGROUP, &modules::REDUCE_WORKGROUP),
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attend::{elem_module, share_modules};
+use super::modules::{elem_module, share_modules};
 use super::operator::{OneDispatch, fit_bindings};
 use super::{Dispatch, OperatorPlan};
 use crate::kernels::{self, modules};

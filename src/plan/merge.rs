@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Dispatch;
-use super::attend::out_module;
+use super::modules::out_module;
 use crate::kernels::{self, modules};
 use crate::shader::{Module, Specialization};
 use crate::{DType, DeviceCaps, DispatchBudget, Error, MergeProblem, Result};

@@ -11,6 +11,7 @@ mod crossover;
 mod exponents;
 mod loads;
 mod merge;
+mod modules;
 mod nearby;
 mod operator;
 mod pool;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attend::elem_module;
+use super::modules::elem_module;
 use super::operator::{OneDispatch, fit_bindings};
 use super::{Dispatch, OperatorPlan};
 use crate::kernels::{self, modules};

@@ -169,7 +169,7 @@ impl<T: Element> ScoreCase<T> {
         let terms = f64::from(shape.head_dim) * f64::from(shape.seq_len_q.max(1) * shape.num_q_heads);
         let bound = if self.exact { 0.0 } else { roundings * UNIT * terms };
         for (i, (&got, expected)) in got.data().iter().zip(expected).enumerate() {
-            let masked = expected == f64::from(MASKED_SCORE as f64);
+            let masked = expected == f64::from(MASKED_SCORE);
             let same = (got.is_nan() && expected.is_nan())
                 || if masked { got == MASKED_SCORE } else { f64::from(got) == expected };
             let near = !masked && (f64::from(got) - expected).abs() <= bound;

@@ -9,7 +9,7 @@ use wattn::{
     Element, Error, Granularity, HostInputs, HostTensor, Mask, MergeProblem, Result, Sharing, Tier, Tiling,
 };
 
-use super::covering::{Factors, Rule};
+use super::covering::{Broken, Factors, Rule};
 use super::gpu::{columns_tilings, segment_tiling, staged_tilings, tiny_tiling};
 use super::selected::SelectedCase;
 use super::{Case, Exp, shape};
@@ -105,7 +105,7 @@ fn rules(caps: &DeviceCaps) -> Vec<(Stage, String, Rule<'_>)> {
     let listed = |lists: usize| GRANULARITIES[lists].is_some();
     let near = |blocks: usize| BLOCK_SIZES[blocks][2] + BLOCK_SIZES[blocks][3] > 0;
     let mut rules: Vec<(Stage, String, Rule<'_>)> = Vec::new();
-    let mut rule = |stage, name: &str, factors, broken: Box<dyn Fn(&[usize]) -> bool>| {
+    let mut rule = |stage, name: &str, factors, broken: Broken<'static>| {
         rules.push((stage, name.to_owned(), Rule { factors, broken }));
     };
     for (level, tier) in Tier::ALL.into_iter().enumerate() {

@@ -3,12 +3,15 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+/// Whether the levels of some factors cannot go together.
+pub type Broken<'a> = Box<dyn Fn(&[usize]) -> bool + 'a>;
+
 /// What cannot go together, by the levels of some factors.
 pub struct Rule<'a> {
     /// The factors that it looks at.
     pub factors: &'static [usize],
     /// Whether it is broken by their levels, which come in the order of `factors`.
-    pub broken: Box<dyn Fn(&[usize]) -> bool + 'a>,
+    pub broken: Broken<'a>,
 }
 
 impl Rule<'_> {

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 #[path = "covering.rs"]
+#[allow(clippy::duplicate_mod, reason = "a test may take this file with and without the common ones")]
 mod covering;
 
 use std::collections::HashSet;

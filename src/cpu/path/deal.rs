@@ -48,7 +48,7 @@ impl Deal {
         if seq_len_q.saturating_mul(group) <= tiling.stream_rows as usize {
             let all = usize::MAX;
             return Self {
-                queries: vec![0..seq_len_q],
+                queries: core::iter::once(0..seq_len_q).collect(),
                 heads_per_walk: group,
                 heads_per_task: num_q_heads,
                 tile_rows: all,

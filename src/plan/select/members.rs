@@ -7,7 +7,7 @@ use super::tiling::digit_bytes;
 use super::{Candidates, SelectionPlan, Sharing};
 use crate::DeviceCaps;
 use crate::kernels::{self, modules};
-use crate::plan::attend::share_modules;
+use crate::plan::modules::share_modules;
 use crate::plan::tiling_columns::{chunk, columns};
 use crate::shader::Specialization;
 

@@ -11,7 +11,7 @@ mod view;
 
 use std::collections::BTreeMap;
 
-use super::attend::elem_module;
+use super::modules::elem_module;
 use super::tiling_matrix::check_dtype;
 use super::{Dispatch, Sharing, TunedAt};
 use crate::kernels::{self, modules, sample_queries};
