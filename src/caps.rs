@@ -145,7 +145,7 @@ pub struct DeviceCaps {
 }
 
 impl DeviceCaps {
-    /// What every WebGPU device offers: the default limits and no optional feature.
+    /// The caps of every WebGPU device: the default limits and no optional feature.
     pub const BASELINE: Self = Self {
         max_workgroup_storage_bytes: 16 << 10,
         max_invocations_per_workgroup: 256,

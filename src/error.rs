@@ -13,7 +13,7 @@ pub enum Error {
         tensor: &'static str,
         /// What the problem asks for: `[batch, seq, head, dim]`.
         expected: [u32; 4],
-        /// What was given.
+        /// The given one.
         actual: [u32; 4],
     },
     /// A host slice has another length than its shape needs.
@@ -63,7 +63,7 @@ pub enum Error {
         tensor: &'static str,
         /// What the plan was made for.
         expected: DType,
-        /// What was given.
+        /// The given one.
         actual: DType,
     },
     /// A buffer was created without a usage that the call needs.
@@ -77,7 +77,7 @@ pub enum Error {
     /// The plan needs a device feature that the device was created without.
     #[error("{needed_for} needs the device feature {feature}; request it when creating the device")]
     MissingFeature {
-        /// What needs it.
+        /// The part that needs it.
         needed_for: &'static str,
         /// The feature, by its name in wgpu.
         feature: &'static str,
@@ -85,11 +85,11 @@ pub enum Error {
     /// The plan needs a device feature that the device has, but that was tried and does not work.
     #[error("{needed_for} needs the device feature {feature}, which does not work here: {reason}")]
     FaultyFeature {
-        /// What needs it.
+        /// The part that needs it.
         needed_for: &'static str,
         /// The feature, by its name in wgpu.
         feature: &'static str,
-        /// What was seen when it was tried.
+        /// The fault that the trial found.
         reason: String,
     },
     /// The problem is larger than a limit of the device.
@@ -157,9 +157,9 @@ pub enum Error {
         kernel: &'static str,
         /// The number of the binding.
         binding: u32,
-        /// What the descriptor says.
+        /// The descriptor's declaration.
         declared: String,
-        /// What the text says.
+        /// The text's declaration.
         found: String,
     },
     /// The fields that a kernel or one of its modules declares for a uniform differ from the struct in the text.
@@ -169,9 +169,9 @@ pub enum Error {
         kernel: &'static str,
         /// The uniform.
         binding: &'static str,
-        /// What the descriptor says.
+        /// The descriptor's declaration.
         declared: String,
-        /// What the text says.
+        /// The text's declaration.
         found: String,
     },
     /// The buffer or numbers given for a kernel's binding do not fit it, or the kernel has no such binding.
@@ -229,7 +229,7 @@ pub enum Error {
     RequestDevice {
         /// The adapter.
         adapter: String,
-        /// What wgpu said.
+        /// wgpu's message.
         reason: String,
     },
     /// wgpu rejected a call; the message is wgpu's own. Passing a buffer of another device ends here.
@@ -262,7 +262,7 @@ pub enum Error {
     File {
         /// The file.
         path: std::path::PathBuf,
-        /// What the system says.
+        /// The system's message.
         message: String,
     },
     /// Mapping a staging buffer failed.

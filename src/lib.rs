@@ -37,7 +37,7 @@
 //! # In a program that has a device
 //!
 //! Open it with [`wanted_features`] and [`wanted_limits`]: without them kernels stay within WebGPU's defaults, which may take twice as
-//! long. A plan says what was missed.
+//! long. A plan names the better tier that it missed.
 //!
 //! ```no_run
 //! # use wattn::*;

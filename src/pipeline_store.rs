@@ -28,7 +28,7 @@ pub enum PipelineCacheState {
     Ignored {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
 }

@@ -24,7 +24,7 @@ pub enum Series {
     Selection,
     /// A prompt's queries: dense attention, selection, attention to the selected blocks.
     SparsePrefill,
-    /// The same for decoding.
+    /// The same parts for decoding.
     SparseDecode,
 }
 
@@ -296,7 +296,7 @@ fn dense_cases(scope: Scope) -> Vec<Case> {
         if full || dtype == DType::F16 {
             of([32, 32, 4096, 4096]);
         }
-        // Those of `benches/peers/torch_attention.py`.
+        // The cases of `benches/peers/torch_attention.py`.
         if full && dtype == DType::F16 {
             [8192, 16_384, 32_768].into_iter().for_each(|len| of([32, 32, len, len]));
             [4096, 16_384, 65_536].into_iter().for_each(|len| of([32, 32, 1, len]));

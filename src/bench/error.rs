@@ -12,7 +12,7 @@ pub enum BenchError {
     /// A report was written by a version of the format that is not read.
     #[error("the report has schema {found}, this version reads up to {expected}")]
     Schema {
-        /// What it says.
+        /// The report's version.
         found: u64,
         /// The newest version that is read.
         expected: u32,

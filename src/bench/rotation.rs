@@ -28,13 +28,13 @@ pub(crate) struct Rotating {
 }
 
 impl Rotating {
-    /// As many sets as [`num_sets`] says.
+    /// [`num_sets`] sets.
     pub(crate) fn new(ctx: &Context, first: Uploaded) -> Result<Self> {
         let wanted = num_sets(first.bytes(), ctx.caps());
         Self::with_sets(ctx, first, wanted)
     }
 
-    /// As many sets as [`num_sets`] says, of one.
+    /// [`num_sets`] sets, made from one.
     #[cfg(feature = "tune")]
     pub(crate) fn in_turns(mut self, ctx: &Context) -> Result<Self> {
         self.sets.truncate(1);

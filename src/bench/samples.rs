@@ -28,7 +28,7 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Of at least one sample.
+    /// The statistics of at least one sample.
     #[must_use]
     pub fn new(seconds: Vec<f64>, calls: u32) -> Self {
         let mut sorted = seconds.clone();
@@ -149,7 +149,7 @@ pub struct Noise {
 }
 
 impl Noise {
-    /// Of all timings, of the drift of the ceilings, and of the clocks beside all cases.
+    /// The noise of all timings, of the ceilings and of the clocks.
     #[must_use]
     pub fn new(timings: &[&Samples], drift: f64, clocks: &[Clocks]) -> Self {
         let median = |of: fn(&Samples) -> f64| {

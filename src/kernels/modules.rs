@@ -1,4 +1,4 @@
-//! The crate's own modules, by family: `shaders/<family>/<member>.wgsl`, and what kernels share in `shaders/shared`.
+//! The crate's own modules, by family: `shaders/<family>/<member>.wgsl`, and shared modules in `shaders/shared`.
 
 use super::Binding;
 use super::attend_prefill::{self, AttendParams};

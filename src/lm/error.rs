@@ -19,7 +19,7 @@ pub enum LmError {
     Format {
         /// The file, or its stand-in.
         file: String,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
     /// A file is longer than any valid one.
@@ -67,7 +67,7 @@ pub enum LmError {
         tensor: String,
         /// The file that the index names.
         file: String,
-        /// What is wrong.
+        /// The fault.
         reason: &'static str,
     },
     /// A tensor has another shape than the configuration gives it.

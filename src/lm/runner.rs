@@ -150,7 +150,7 @@ fn no_mass_on_a_gpu() -> LmError {
 pub(super) struct OnCpu {
     runner: CpuRunner,
     vocab_size: usize,
-    /// Of the last token.
+    /// The logits of the last token.
     logits: Vec<f32>,
 }
 

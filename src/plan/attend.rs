@@ -43,7 +43,7 @@ pub struct AttentionPlan {
     parts: Option<Parts>,
     /// The class whose measured tiling was taken, if any.
     pub(super) tuned: Option<TunedAt>,
-    /// Why [`Tier::Matrix`] was not taken though the device reports what it needs.
+    /// Why [`Tier::Matrix`] was not taken although the device reports its features.
     pub(super) matrix_fault: Option<String>,
     /// The better tier that the device could have if it were opened with its features.
     pub(super) missed: Option<MissedTier>,

@@ -161,7 +161,7 @@ impl MatrixTiling {
         2 * (self.tiling.tile_kv() * columns4 / 2).div_ceil(self.tiling.workgroup_size())
     }
 
-    /// Registers of 32 bits that an invocation needs, counted over what is live at the same time. Sums and queries always are; in turn come
+    /// Registers of 32 bits that an invocation needs, counted over values that are live at the same time. Sums and queries always are; in turn come
     /// the scores of a row with the keys in flight, the matrices of a product with these, the next tile's scores with this one's weights,
     /// and in products with values the weights with the values in flight. An H100 ran tilings counted as 243 without spilling, and tilings
     /// counted above 255 at half the speed.

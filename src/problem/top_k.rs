@@ -26,7 +26,7 @@ pub enum Mark {
 /// `i * block_size`, the first key of block `i`.
 ///
 /// Entries rank by score, then by index, the lower one first; zeros of either sign tie. An entry that scores
-/// [`MASKED_SCORE`] exactly is not there and never taken; NaN, -infinity and what lies below `MASKED_SCORE` are taken only
+/// [`MASKED_SCORE`] exactly does not exist and is never taken; NaN, -infinity and scores below `MASKED_SCORE` are taken only
 /// where they are forced. Forced entries count in `k`: they come first, those of lower index before others. A row has fewer than `k`
 /// entries where fewer can be taken, none where none can.
 ///

@@ -14,7 +14,7 @@ pub enum TuneError {
     Wrong {
         /// The tier and the tiling.
         candidate: String,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
     /// One call takes longer than [`Options::with_longest_call`](super::Options::with_longest_call) allows.

@@ -39,7 +39,7 @@ pub enum Outcome {
     },
     /// Its result is wrong, or differs between runs: it cannot win.
     Vetoed {
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
     /// The device does not take it.

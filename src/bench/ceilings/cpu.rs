@@ -126,7 +126,7 @@ struct MultiplyAdd {
 struct Multiplied {
     /// Lanes of a vector.
     lanes: usize,
-    /// Of all chains and lanes.
+    /// The sum over all chains and lanes.
     sum: f32,
 }
 

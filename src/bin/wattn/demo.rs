@@ -148,7 +148,7 @@ impl Demo {
         })
     }
 
-    /// Draws what every layer selects; gives the keys that a query of theirs reads.
+    /// Draws the blocks that every layer selects; returns the number of keys that a query reads.
     fn draw(&self, method: &Method, path: &std::path::Path) -> Result<f64, Failure> {
         let mut session = self.session(method, CHUNK)?;
         let layers = DENSE_LAYERS..self.model.config().num_layers;

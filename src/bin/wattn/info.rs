@@ -23,7 +23,7 @@ struct AdapterRow {
     kind: String,
     driver: String,
     best_tier: &'static str,
-    /// Better tiers, each with what it lacks.
+    /// Better tiers, each with the reason why it is missing.
     missed_tiers: Vec<String>,
     shader_f16: bool,
     subgroup_size: Option<[u32; 2]>,

@@ -20,7 +20,7 @@ const MOST_LOSSES: usize = 3;
 /// Seconds of the longest call, with `--quick`.
 const LONGEST_CALL: f64 = 0.5;
 
-/// What there is to tune.
+/// A problem to tune.
 enum Job {
     Attention(AttentionProblem),
     Selection(SelectionProblem),
@@ -70,7 +70,7 @@ fn counted(entries: &DeviceEntries) -> String {
     format!("{}: {} classes\n", entries.key, entries.attention.len() + entries.selection.len())
 }
 
-/// Measures what is asked for, and keeps the table after every case.
+/// Tunes the requested problems, and saves the table after every one.
 fn measure(args: &TuneArgs, table: &mut TuningTable, stored: Option<&PathBuf>) -> Result<(), Failure> {
     let begin = Instant::now();
     let left = || args.seconds.map_or(f64::INFINITY, |seconds| seconds - begin.elapsed().as_secs_f64());

@@ -37,7 +37,7 @@ struct LayerCache {
     one_token: LayerProblems,
     k: HostTensor,
     v: HostTensor,
-    /// Of the last chunk.
+    /// The lists of the last chunk.
     lists: Option<ChunkLists>,
     stages: StageCache,
     /// Captured mass, `[token, head]`.

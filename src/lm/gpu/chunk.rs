@@ -24,7 +24,7 @@ pub(in crate::lm) struct Shared {
     /// `[0]` tokens so far, with those of this chunk; `[1]` position of the chunk's first.
     pub(in crate::lm) state: wgpu::Buffer,
     pub(in crate::lm) tokens: wgpu::Buffer,
-    /// Of the last token.
+    /// The logits of the last token.
     pub(in crate::lm) logits: wgpu::Buffer,
     /// Stands in for tensors that a variant does not read.
     pub(in crate::lm) nothing: wgpu::Buffer,

@@ -46,7 +46,7 @@ pub struct SelectionPlan {
     pub(super) tiling: SelectionTiling,
     pub(super) matrix: Option<MatrixScoring>,
     pub(super) dispatches: Vec<Dispatch>,
-    /// What each dispatch does.
+    /// The kind of each dispatch.
     pub(crate) steps: Vec<SelectStep>,
     /// For each dispatch the last stage that needs it: the schedule of refreshes.
     pub(super) last_stages: Vec<usize>,
@@ -60,7 +60,7 @@ pub struct SelectionPlan {
     pub(super) max_rounds: u32,
     /// Lists of scores for each list of blocks.
     pub(super) lists_per_set: u32,
-    /// Why [`Tier::Matrix`] was not taken though the device reports what it needs.
+    /// Why [`Tier::Matrix`] was not taken although the device reports its features.
     pub(super) matrix_fault: Option<String>,
     /// The better tier that the device could have if it were opened with its features.
     pub(super) missed: Option<MissedTier>,

@@ -89,7 +89,7 @@ pub(crate) struct WriteArgs {
     /// Write counts, seconds and rates for machines
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    // Last, because its headings would hold for what follows.
+    // Last, because its headings would apply to all later options.
     #[command(flatten)]
     sparse: SparseArgs,
 }

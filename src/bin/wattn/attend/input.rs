@@ -94,7 +94,7 @@ impl<'a> Input<'a> {
         HostTensor::new(shape, data).map_err(|error| Failure::content(self.path, error))
     }
 
-    /// Reads the lengths, if there are any.
+    /// Reads the lengths, if the file has them.
     pub(super) fn load_lengths(&mut self) -> Result<(), Failure> {
         if self.file.info("seq_lens_kv").is_some() {
             let most = self.shape.seq_len_kv;

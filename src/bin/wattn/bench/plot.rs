@@ -166,7 +166,7 @@ fn title<B: DrawingBackend>(root: &DrawingArea<B, Shift>, text: &str) -> Drawn {
     write(root, text, (28, 32), (PROSE, 28), INK, LEFT)
 }
 
-/// A colour and what it stands for.
+/// A colour and its meaning.
 fn legend<B: DrawingBackend>(root: &DrawingArea<B, Shift>, at: (i32, i32), entries: &[(&str, RGBColor)]) -> Drawn {
     for (index, (name, color)) in (0..).zip(entries) {
         let y = at.1 + 28 * index;

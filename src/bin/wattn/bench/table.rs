@@ -1,4 +1,4 @@
-//! The report for people: a head, a row for each part as it is done, and what it all amounts to.
+//! The report for people: a head, a row for each part as it is done, and a summary.
 
 use core::fmt::Write as _;
 

@@ -23,7 +23,7 @@ pub(crate) struct GpuPrefix {
     q: wgpu::Buffer,
     /// Keys up to the end of the piece, in its own segment.
     causal_len: wgpu::Buffer,
-    /// Two partial results: what was merged so far, and the next segment's.
+    /// Two partial results: the merged one so far, and the next segment's.
     parts: Results,
     merged: Results,
     merge: BoundMerge,

@@ -22,7 +22,7 @@ pub(crate) use sparse_prefix::{SetLists, SparsePrefix};
 /// The devices that this run opened.
 static OPENED: Mutex<Vec<Context>> = Mutex::new(Vec::new());
 
-/// Keeps what was compiled for the next run, and closes the devices. A cache that cannot be written spoils no result.
+/// Saves compiled pipelines for the next run, and closes the devices. A cache that cannot be written is no error.
 pub(crate) fn keep_pipelines() {
     for context in OPENED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         if let Err(error) = context.save_pipelines() {
@@ -36,7 +36,7 @@ pub(crate) fn keep_later(context: &Context) {
     OPENED.lock().unwrap_or_else(PoisonError::into_inner).push(context.clone());
 }
 
-/// Devices are opened with what is kept in the user's cache folder.
+/// Devices are opened with the pipelines and verdicts in the user's cache folder.
 pub(crate) fn options() -> ContextOptions {
     let options = ContextOptions::default();
     match cache_folder() {

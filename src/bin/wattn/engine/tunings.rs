@@ -35,7 +35,7 @@ pub(crate) fn read_stored() -> TuningTable {
     })
 }
 
-/// The device, with plans that take what was measured on it.
+/// The device, with plans that take the tilings measured on it.
 pub(super) fn apply(context: Context, args: &EngineArgs) -> Result<Context, Failure> {
     let table = match &args.tuning {
         Some(path) => read(path)?,

@@ -133,9 +133,9 @@ pub(crate) struct Predicted {
     /// Whether the most likely byte was the right one.
     hits: Vec<bool>,
     samples: Vec<Sample>,
-    /// Of every row but the last one's, all heads side by side.
+    /// The lse of every row but the last, all heads side by side.
     lse: Vec<f32>,
-    /// Of the heads at the end, and last that of the byte frequency.
+    /// The final weights of the heads, and last the weight of the byte frequency.
     weights: Vec<f32>,
     attention: Duration,
     mixing: Duration,

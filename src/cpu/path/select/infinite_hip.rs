@@ -12,7 +12,7 @@ const CHUNKS_PER_TASK: usize = 64;
 /// Number of query blocks whose queries are averaged together: neighbours probe nearly the same keys.
 const BLOCKS_PER_WAVE: usize = 16;
 
-/// Writes the lists, and to `survivors` `[list][stage]` what every stage but the last kept. Stages before `first_stage` are read from
+/// Writes the lists, and to `survivors` `[list][stage]` the chunks that every stage but the last kept. Stages before `first_stage` are read from
 /// there.
 pub(super) fn select<T: Element>(
     call: &Call<'_, T>,
