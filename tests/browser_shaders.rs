@@ -25,7 +25,7 @@ fn has_word(wgsl: &str, is_meant: impl Fn(&str) -> bool) -> bool {
     code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_')).any(is_meant)
 }
 
-/// What the text has that no browser offers.
+/// Features in the text that no browser offers.
 fn beyond_browsers(wgsl: &str) -> Option<&'static str> {
     if has_word(wgsl, |word| word == "u64" || word == "i64") {
         return Some("u64");

@@ -73,7 +73,7 @@ impl Visitor for RefusedOnCpu<'_> {
     }
 }
 
-/// What the problem refuses is refused on every path; what one device refuses is not the CPU's business.
+/// A refusal of the problem holds on every path; a refusal of one device does not concern the CPU.
 #[test]
 fn refusals_name_what_is_wrong() {
     for caps in small_devices() {

@@ -193,7 +193,7 @@ fn every_member_offers_what_its_family_does() {
     assert!(members.values().all(|&number| number > 1), "a family has two members at least: {members:?}");
 }
 
-/// What only one member has is its own business: no kernel and no other module calls it.
+/// Functions of only one member are private: no kernel and no other module calls them.
 #[test]
 fn nobody_calls_what_a_family_does_not_offer() {
     let offered: BTreeSet<String> = FAMILIES

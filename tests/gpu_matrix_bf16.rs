@@ -93,7 +93,7 @@ fn widths_and_texts() {
                 check(ctx, &plan_of(&case, &caps, tiny_tiling(&caps, Tier::Matrix, 1)), &case);
             }
         }
-        // What plans choose.
+        // The tiling of plans.
         for lengths in [[150, 150], [40, 300]] {
             let shape = AttentionShape { head_dim: 64, head_dim_v: 64, ..shape(1, lengths, [1, 2]) };
             let case = Case::random(shape, Mask::Causal, 4);

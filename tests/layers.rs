@@ -42,13 +42,13 @@ const STAGES: &[&str] = &[
     "tune",
 ];
 
-/// Those of the program, in the order in which they may import.
+/// The stages of the program, in the order in which they may import.
 const PROGRAM: &[&str] =
     &["failure", "files", "progress", "args", "engine", "info", "attend", "recall", "lm", "bench", "tune", "demo"];
 
 /// Imports that break the rule: from, to. To become fewer.
 const EXCEPTIONS: &[(&str, &str)] = &[
-    // What was tuned and calibrated travels in the caps.
+    // Tuning and calibration travel in the caps.
     ("caps", "plan"),
     ("caps", "wanted"),
     // The module that carries a walk's state takes the place of the one that does not.

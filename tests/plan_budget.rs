@@ -166,7 +166,7 @@ proptest! {
     }
 }
 
-/// What a calibration finds must not choose between variants of a kernel: those might round differently.
+/// A calibration must not choose between variants of a kernel: they might round differently.
 #[test]
 fn kernels_do_not_depend_on_a_clock() {
     let least = DispatchBudget::LEAST_WORKGROUP;

@@ -28,7 +28,7 @@ fn word(x: i32) -> u64 {
     (x as u32).into()
 }
 
-/// What tells scalars apart here.
+/// The scalar types that matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Bool,

@@ -106,13 +106,13 @@ impl Device {
     }
 }
 
-/// What is a part of the workspace.
+/// A part of the workspace.
 fn views(plan: &AttentionPlan) -> Vec<(&'static str, Range<usize>)> {
     let views = plan.workspace_views().into_iter().filter(|(_, range)| !range.is_empty());
     views.map(|(name, range)| (name, range.start as usize..range.end as usize)).collect()
 }
 
-/// What a plan's kernels are given, and the launches.
+/// The bindings of a plan's kernels, and their launches.
 fn parts<T: Element>(
     device: &Device,
     plan: &AttentionPlan,
@@ -351,7 +351,7 @@ fn matrix_cases() -> Vec<Case> {
         case
     };
     let portions = common::Case::<f16>::random(wide(36, 12, [11, 45]), Mask::Causal, 33);
-    // What lies past a sequence is so large that nothing is left of a head that is scaled by it.
+    // Memory past a sequence holds numbers so large that scaling a head by them would leave nothing of it.
     let scaled = |lens: [u32; 2], seed| {
         let mut case = common::Case::<bf16>::random(shape(lens), Mask::Causal, seed);
         case.seq_lens_kv = Some(vec![lens[1], 20]);

@@ -78,7 +78,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) banks: BTreeMap<(u32, usize), usize>,
 }
 
-/// What a dispatch took.
+/// The cost of a dispatch.
 pub(crate) struct Ran {
     pub(crate) steps: u64,
     /// Lines of workgroup memory, each with the number of lanes that met on a bank.

@@ -24,7 +24,7 @@ pub enum Rounding {
     F32,
 }
 
-/// What a replay allows of one list.
+/// The lists that a replay allows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Allowed {
     /// Blocks that must be listed, ascending.
@@ -125,7 +125,7 @@ impl Candidate {
     }
 }
 
-/// Those that may be among the `keep` best.
+/// The candidates that may be among the `keep` best.
 fn best(candidates: &[Candidate], keep: usize) -> Vec<Candidate> {
     let kept = candidates.iter().filter_map(|one| {
         let others = || candidates.iter().filter(|other| other.at != one.at);

@@ -6,7 +6,7 @@
 /// Whether the levels of some factors cannot go together.
 pub type Broken<'a> = Box<dyn Fn(&[usize]) -> bool + 'a>;
 
-/// What cannot go together, by the levels of some factors.
+/// A combination of levels that is not allowed.
 pub struct Rule<'a> {
     /// The factors that it looks at.
     pub factors: &'static [usize],

@@ -4,7 +4,7 @@
 
 use wattn::{Candidates, DeviceCaps, MatrixTile, SelectionTiling, Sharing};
 
-/// What a large GPU reports: matrices of 16, subgroups of 32, 48 KiB.
+/// The caps of a large GPU: matrices of 16, subgroups of 32, 48 KiB.
 pub fn matrix_gpu() -> DeviceCaps {
     let mut caps = DeviceCaps::BASELINE;
     caps.shader_f16 = true;

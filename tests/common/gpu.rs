@@ -257,7 +257,7 @@ pub fn run<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>) -> A
     AttentionOutput::new(out, lse)
 }
 
-/// What the twins of a plan's kernels give.
+/// The results of the twins of a plan's kernels.
 pub fn run_twins<T: Element>(plan: &AttentionPlan, case: &Case<T>) -> AttentionOutput {
     let (shape, num_parts) = (&case.shape, plan.tiling().num_splits);
     if num_parts == 1 {

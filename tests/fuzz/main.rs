@@ -38,7 +38,7 @@ struct Target {
     read: Reader,
 }
 
-/// What the program and the library read, but for language models.
+/// The files that the program and the library read, except language models.
 fn files() -> Vec<Target> {
     let mut targets = vec![tuning(), report(), kept()];
     targets.extend(attend_arguments().into_iter().map(|(name, more)| attend(name, more)));

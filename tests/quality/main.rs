@@ -328,7 +328,7 @@ fn below_the_crossover_attention_is_dense_to_the_bit() {
         assert_eq!(got.blocks.is_some(), expected == AttentionPath::Sparse);
         assert_eq!((&got.captured_mass, &got.recall), (&None, &None));
     }
-    // What counts is the longest sequence that there is.
+    // The longest actual sequence counts.
     case.seq_lens_kv = Some(vec![100, 120]);
     assert_eq!(run(&case, &selection, &SparseOptions::default().with_dense_below(120)).path, AttentionPath::Dense);
 
