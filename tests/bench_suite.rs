@@ -1,4 +1,4 @@
-//! The suite as a library: checks, ceilings, resuming, and a device that is lost on the way.
+//! The suite as a library: checks, ceilings, resuming, and a device that is lost during a run.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -165,7 +165,7 @@ fn a_device_that_is_lost_twice_fails_the_case_and_not_the_run() {
     let report = finish(suite);
     assert_eq!((report.lost_devices, report.cases.len()), (2, 1));
 
-    // Who goes on from that report gets the case that failed.
+    // A run resumed from that report repeats the failed case.
     let again = ctx.clone();
     let open = move || Ok(Target::Gpu(again.clone()));
     let suite = Suite::resume(open, &quickly("gqa/16-4x1x8192x128"), report).unwrap();

@@ -1,5 +1,5 @@
-//! Everything that a caller may ask of attention, pairwise, without a GPU: plans for devices of several kinds, the twins of their kernels
-//! and the CPU path against the f64 oracle. What is refused is refused by name. `gpu_combinations.rs` runs the kernels.
+//! All options of attention, pairwise, without a GPU: plans for devices of several kinds, the twins of their kernels and the CPU path
+//! against the f64 oracle. Refusals have the right name. `gpu_combinations.rs` runs the kernels.
 
 mod common;
 #[path = "common/devices.rs"]
@@ -75,7 +75,7 @@ impl Visitor for RefusedOnCpu<'_> {
     }
 }
 
-/// What the problem refuses is refused on every path; what one device refuses is not the CPU's business.
+/// A refusal of the problem holds on every path; a refusal of one device does not concern the CPU.
 #[test]
 fn refusals_name_what_is_wrong() {
     for caps in small_devices() {

@@ -1,6 +1,6 @@
-// The chunks of a stage: of the first one all that a sequence has, of a later one the children of those that survived.
+// The chunks of a stage: in the first stage all of a sequence, later the children of the survivors.
 
-// The number of the survivors' list, where a list of scores is a query head's and one of survivors a set's.
+// Index of the survivors' list, where lists of scores belong to query heads and lists of survivors to sets.
 fn survivor_list(block: QueryBlock) -> u32 {
     let sets = params.num_sets / params.lists_per_set;
     return (block.batch * sets + block.set_index / params.lists_per_set) * params.num_q_blocks + block.q_block;
@@ -8,7 +8,7 @@ fn survivor_list(block: QueryBlock) -> u32 {
 
 fn num_chunks(block: QueryBlock, survivors: u32) -> u32 {
     if has_flag(FIRST_STAGE) {
-        // In steps, none of which goes below 0.
+        // In steps, so that no difference goes below 0.
         let past_sinks = block.seq_len_kv - min(block.seq_len_kv, u32(params.sink_size));
         let keys = past_sinks - min(past_sinks, params.first_window);
         return (keys + params.chunk_size - 1u) / params.chunk_size;

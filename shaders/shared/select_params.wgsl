@@ -51,13 +51,13 @@ struct SelectParams {
 }
 @group(0) @binding(PARAMS_BINDING) var<uniform> params: SelectParams;
 
-// Bits of `flags` are CAUSAL, ALIGN_GROUPS, FIRST_STAGE, LAST_STAGE and UNION: numbers instead of constants, since kernels are
-// compiled once for all methods and stages.
+// Bits of `flags` are CAUSAL, ALIGN_GROUPS, FIRST_STAGE, LAST_STAGE and UNION. They are run-time numbers so that kernels are compiled
+// once for all methods and stages.
 fn has_flag(flag: u32) -> bool {
     return (params.flags & flag) != 0u;
 }
 
-// `representative` is CENTER, FIRST or another: the last.
+// `representative` is CENTER, FIRST, or another number for the last key.
 
 // Queries of a block; the last block may have fewer than the others.
 fn queries_of_block(q_block: u32) -> u32 {

@@ -15,8 +15,8 @@ const BINDINGS: &[Binding] = &[
 /// HiP's beam search through the tree of keys.
 pub static SEARCH_TREE: Kernel = own_kernel!("search_tree", BINDINGS).declaring(&[Constant::u32("PADDING", PADDING)]);
 
-/// Words of scratch memory of one search: two lists of groups (first block, size), the keys of their halves, and the scores
-/// of all keys of those.
+/// Words of scratch memory of one search: two lists of groups (first block, size), the keys of their halves, and the scores of all
+/// these keys.
 pub(crate) const fn scratch_words(num_groups: u64, keys_per_block: u64) -> u64 {
     num_groups * (6 + 2 * keys_per_block)
 }
