@@ -66,7 +66,6 @@ const PAIRS: &[(&str, &str)] = &[
     ("bench::samples", "bench::steady"),
     ("bench::samples", "bench::warm_up"),
     ("plan::attend", "plan::exponents"),
-    ("plan::attend", "plan::merge"),
     ("plan::nearby", "plan::tuned"),
     ("plan::rows", "plan::tiling"),
     ("plan::select::matrix", "plan::select::tiling"),

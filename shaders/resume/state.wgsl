@@ -18,14 +18,14 @@ fn part_of(walk: Walk) -> Part {
     return Part(begin, min(begin + params.part_tiles * TILE_KV, walk.end), resumes, resumes && begin == walk.end);
 }
 
-fn carried_at(i: u32, tile: Tile) -> u32 {
+fn state_at(i: u32, tile: Tile) -> u32 {
     return params.carried_at + (tile.slot * CARRIED + i) * WORKGROUP_SIZE + group_of(tile.thread) * LANES + lane_of(tile.thread);
 }
 
 fn carried4(i: u32, tile: Tile) -> vec4<f32> {
-    return bitcast<vec4<f32>>(workspace[carried_at(i, tile)]);
+    return bitcast<vec4<f32>>(workspace[state_at(i, tile)]);
 }
 
 fn carry4(i: u32, value: vec4<f32>, tile: Tile) {
-    workspace[carried_at(i, tile)] = bitcast<vec4<u32>>(value);
+    workspace[state_at(i, tile)] = bitcast<vec4<u32>>(value);
 }
