@@ -50,7 +50,7 @@ const SCALE: f32 = 0.5;
 
 fn main() -> Result<(), Error> {
     let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
-    let ctx = Context::request_blocking(&options)?;
+    let ctx = Context::request(&options).wait()?;
     println!("on {}", ctx.describe());
     let x: Vec<f32> = (0..1000u16).map(|i| f32::from(i) / 8.0 - 20.0).collect();
     let weights = [1.0f32, 2.0, 3.0, 4.0];
@@ -93,7 +93,7 @@ fn check(
     ctx.queue().submit([encoder.finish()]);
 
     let layout = wattn::Layout::seq_major(1, 1, 1, x.len() as u32);
-    let found = ctx.read_blocking::<f32>(wattn::TensorView::new(&y_buffer, wattn::DType::F32, layout))?;
+    let found = ctx.read::<f32>(wattn::TensorView::new(&y_buffer, wattn::DType::F32, layout)).wait()?;
     for (at, (&x, &found)) in x.iter().zip(found.data()).enumerate() {
         let expected = expected(at, x);
         assert!(
