@@ -1,10 +1,10 @@
-//! What sparse attention loses on inputs of known structure: captured attention mass, recall of the best blocks, and
-//! the error of the output, for HiP and InfiniteHiP, beside the best and random blocks of the same budget.
+//! The losses of sparse attention on inputs of known structure: captured attention mass, recall of the best blocks, and the error of the
+//! output, for HiP and InfiniteHiP, beside the best and random blocks of the same budget.
 //!
 //! `cargo run --release --example quality`
 //!
-//! A tree search finds what its neighbours announce: correlated keys and wide needles, and diagonals, where a block of
-//! queries looks for a run of keys. Needles of one key and strides among unrelated keys it misses.
+//! A tree search finds keys whose neighbours are alike: correlated keys, wide needles, and diagonals, where a block of queries looks for a
+//! run of keys. It misses needles of one key and strides among unrelated keys.
 
 use wattn::quality::synthetic::Pattern;
 use wattn::quality::{QualityTable, synthetic_table};

@@ -1,6 +1,6 @@
-//! Quest (*Query-Aware Sparsity for Efficient Long-Context LLM Inference*) from public operators alone: the least and the
-//! largest value of each channel of a page of keys bound the score of any key in it, and attention reads the pages of the
-//! largest bounds. Decoding as published; a prompt over blocks of 64 queries, a page's bound the largest over the block's.
+//! Quest (*Query-Aware Sparsity for Efficient Long-Context LLM Inference*) made of public operators: the smallest and the largest value of
+//! each channel of a page of keys bound the score of every key in it, and attention reads the pages with the largest bounds. Decoding as
+//! published; a prompt in blocks of 64 queries, where a page's bound is the largest over the block's rows.
 
 use wattn::{
     Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BlockListSpec, BlockListsView,

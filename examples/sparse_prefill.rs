@@ -1,5 +1,5 @@
-//! A chunk of a long prompt: HiP selects blocks of keys, attention reads those, the first keys and the last ones. How
-//! much of the weight of dense attention that captures comes from the two lse values.
+//! A chunk of a long prompt: HiP selects blocks of keys, and attention reads these, the first keys and the last ones. The two lse values
+//! give the captured share of dense attention's weight.
 //!
 //! `cargo run --release --example sparse_prefill`
 

@@ -1,8 +1,8 @@
 // One workgroup attends TILE_Q query rows of one KV head to one split of their walk, and leaves a partial
 // (out, lse) that merge_splits combines. Meant for few rows: all query heads of a KV head in one pass over its keys.
 //
-// The workspace begins with the partial out, [num_splits, batch, seq_len_q, num_q_heads, head_dim_v / 4]; partial lse have a vec4 each,
-// since neighbours are written by different workgroups, and a part of a vec4 cannot be written alone.
+// The workspace begins with the partial out, [num_splits, batch, seq_len_q, num_q_heads, head_dim_v / 4]. Each partial lse takes a vec4,
+// since different workgroups write neighbouring ones, and a part of a vec4 cannot be written alone.
 @group(0) @binding(Q_BINDING) var<storage, read> q: array<Elem4>; // [batch, seq_len_q, num_q_heads, head_dim / 4]
 @group(0) @binding(K_BINDING) var<storage, read> k: array<Chunk>; // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
 @group(0) @binding(V_BINDING) var<storage, read> v: array<Chunk>; // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
@@ -37,8 +37,8 @@ fn attend_decode(
     }
     var walk = walk_of(place, rows);
 
-    // Splits are whole tiles, as even as they can be, of the walk that there is: a split may be empty, and leaves
-    // LSE_EMPTY then.
+    // Splits consist of whole tiles and are as even as possible, given the actual length of the walk. A split may be empty, and then leaves
+    // LSE_EMPTY.
     let num_tiles = (walk.end - walk.begin + TILE_KV - 1u) / TILE_KV;
     let begin = walk.begin;
     walk.begin = begin + num_tiles * place.split / params.num_splits * TILE_KV;

@@ -1,5 +1,5 @@
-// Finds the first entry of lists of blocks that breaks a rule of block-sparse attention, in two dispatches: one invocation
-// for each entry and one for each count look for it, then a single one says what is there.
+// Finds the first entry of lists of blocks that breaks a rule of block-sparse attention, in two dispatches: one invocation for each entry
+// and each count checks it, then a single invocation reports the first fault.
 @group(0) @binding(BLOCK_INDICES_BINDING) var<storage, read>       block_indices: array<u32>;  // [batch, num_sets, num_q_blocks, max_blocks]
 @group(0) @binding(BLOCK_COUNTS_BINDING)  var<storage, read>       block_counts: array<u32>;   // [batch, num_sets, num_q_blocks]
 @group(0) @binding(REPORT_BINDING)        var<storage, read_write> report: array<atomic<u32>>; // [place, value, rule]
@@ -24,7 +24,7 @@ fn look_at(place: u32) -> Finding {
     }
     let at = params.indices_offset + list * params.max_blocks + entry - 1u;
     let first = block_indices[at];
-    // Written so that nothing passes 32 bits: first - previous is taken only where it is not negative.
+    // No difference leaves 32 bits: first - previous is computed only where it is not negative.
     if entry > 1u {
         let previous = block_indices[at - 1u];
         if first < previous || first - previous < params.block_size {

@@ -1,5 +1,5 @@
-// One workgroup finds the largest exponent in one part of a head of q, k or v, for factors_scaled. Of numbers that are not finite it takes
-// no notice, nor of keys that no query sees: what lies past a sequence's length may be anything.
+// One workgroup finds the largest exponent in one part of a head of q, k or v, for factors/scaled. It skips non-finite numbers, and keys
+// that no query sees: memory past a sequence's length may hold anything.
 @group(0) @binding(Q_BINDING)         var<storage, read>       q: array<Elem4>;       // [batch, seq_len_q, num_q_heads, head_dim / 4]
 @group(0) @binding(K_BINDING)         var<storage, read>       k: array<Elem4>;       // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
 @group(0) @binding(V_BINDING)         var<storage, read>       v: array<Elem4>;       // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
@@ -21,13 +21,13 @@ struct Slice {
     end: u32,
 }
 
-// Heads of q come first, then those of k, then those of v.
+// Heads of q come first, then heads of k, then heads of v.
 fn whole_head(batch: u32, head: u32) -> Slice {
     if head < params.num_q_heads {
         let first = params.q_offset + batch * params.q_batch + head * params.q_head;
         return Slice(OF_Q, first, params.q_seq, HEAD_DIM4, 0u, params.seq_len_q);
     }
-    // The last query sits on the last key. Of those before and after, the first query and the last one see those that no other does.
+    // The last query sits on the last key. The keys seen by any query begin with the first query's and end with the last query's.
     let length = i32(seq_len_kv_of(batch));
     let begin = u32(clamp(length - i32(params.seq_len_q) - params.window_left, 0, length));
     let end = max(begin, u32(clamp(length + params.window_right, 0, length)));
@@ -41,7 +41,7 @@ fn whole_head(batch: u32, head: u32) -> Slice {
     return Slice(OF_V, first, params.v_seq, HEAD_DIM_V4, begin, end);
 }
 
-// The bits of the largest magnitude of four elements; 0 for one that is not finite.
+// The bits of the largest finite magnitude of four elements; 0 if there is none.
 fn magnitude_bits(elem: Elem4) -> u32 {
     let bits = bitcast<vec4<u32>>(widen(elem)) & vec4<u32>(0x7fffffffu);
     let finite = select(vec4<u32>(), bits, bits < vec4<u32>(0x7f800000u));
@@ -67,14 +67,14 @@ fn find_exponents(
     slice.begin = min(slice.begin + part * rows_each, slice.end);
     slice.end = min(slice.begin + rows_each, slice.end);
 
-    // Neighbours take neighbouring columns.
+    // Neighbouring invocations take neighbouring columns.
     var row = slice.begin + index / slice.columns;
     var column = index % slice.columns;
     var found = 0u;
     while row < slice.end {
         var at: array<u32, AT_ONCE>;
         for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
-            // Past the end the last row once more.
+            // Past the end the last row is read again.
             at[i] = slice.first + min(row, slice.end - 1u) * slice.stride + column;
             row += WORKGROUP_SIZE / slice.columns;
             column += WORKGROUP_SIZE % slice.columns;

@@ -3,7 +3,7 @@
 @group(0) @binding(PARTIAL_LSE_BINDING) var<storage, read>       partial_lse: array<f32>;       // [num_parts, num_rows], parts_lse_stride apart
 @group(0) @binding(OUT_BINDING)         var<storage, read_write> out: array<OutElem4>;          // [batch, seq_len_q, num_q_heads, head_dim_v / 4]
 
-// Parts of a row, merged. `sum` is that of their weights relative to `max_lse`; SPOILED_SUM where a part's lse is NaN or +infinity.
+// Parts of a row, merged. `sum` is that of their weights relative to `max_lse`; NON_FINITE_SUM where a part's lse is NaN or +infinity.
 struct Merged {
     out: vec4<f32>,
     max_lse: f32,
@@ -16,7 +16,7 @@ fn merge_splits(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    // Neighbouring invocations have neighbouring columns.
+    // Neighbouring invocations take neighbouring columns.
     let items = WORKGROUP_SIZE / PART_LANES;
     let part_lane = index / items;
     let item = (stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x) * items + index % items;
@@ -32,25 +32,25 @@ fn merge_splits(
         return;
     }
 
-    let spoiled = is_spoiled_sum(all.sum);
+    let non_finite = is_non_finite_sum(all.sum);
     let empty = all.sum == 0.0;
     let head = row % params.num_q_heads;
     let query = row / params.num_q_heads % params.seq_len_q;
     let batch = row / params.num_q_heads / params.seq_len_q;
     let out_at = params.out_offset + batch * params.out_batch + query * params.out_seq + head * params.out_head;
-    out[out_at + column] = narrow(nan_if4(spoiled, select(all.out / all.sum, vec4<f32>(), empty)));
+    out[out_at + column] = narrow(nan_if4(non_finite, select(all.out / all.sum, vec4<f32>(), empty)));
     if column == 0u {
-        put_lse(batch, query, head, nan_if(spoiled, select(all.max_lse + log(all.sum), LSE_EMPTY, empty)));
+        put_lse(batch, query, head, nan_if(non_finite, select(all.max_lse + log(all.sum), LSE_EMPTY, empty)));
     }
 }
 
-// Every PART_LANES-th part, from `first` on.
+// Merges every PART_LANES-th part, from `first` on.
 fn merge_parts(row: u32, column: u32, first: u32) -> Merged {
     var max_lse = LSE_EMPTY;
-    var spoiled = false;
+    var non_finite = false;
     for (var part = first; part < params.num_parts; part += PART_LANES) {
         let part_lse = partial_lse[params.parts_lse_offset + (part * params.num_rows + row) * params.parts_lse_stride];
-        spoiled = spoiled || is_nan(part_lse) || is_infinity(part_lse);
+        non_finite = non_finite || is_nan(part_lse) || is_infinity(part_lse);
         max_lse = max(max_lse, part_lse);
     }
     var sum = 0.0;
@@ -64,7 +64,7 @@ fn merge_parts(row: u32, column: u32, first: u32) -> Merged {
             part_out[i] = partial_out[params.parts_out_offset + part_row * HEAD_DIM_V4 + column];
         }
         for (var i = 0u; i < PARTS_AT_ONCE; i++) { // unroll
-            // Parts that saw no key take no part: their lse is LSE_EMPTY, or -infinity as others write it.
+            // Parts that saw no key are left out: their lse is LSE_EMPTY, or -infinity in results of other programs.
             if part + i * PART_LANES < params.num_parts && part_lse[i] > LSE_EMPTY {
                 let weight = max(exp(part_lse[i] - max_lse), LEAST_WEIGHT);
                 sum += weight;
@@ -72,5 +72,5 @@ fn merge_parts(row: u32, column: u32, first: u32) -> Merged {
             }
         }
     }
-    return Merged(acc, max_lse, select(sum, SPOILED_SUM, spoiled));
+    return Merged(acc, max_lse, select(sum, NON_FINITE_SUM, non_finite));
 }

@@ -1,4 +1,4 @@
-// One invocation makes four channels of the summary of one block of keys of one head: their mean, their least and largest values.
+// One invocation computes four channels of the summary of one block of keys of one head: their mean, smallest or largest values.
 @group(0) @binding(PARAMS_BINDING)    var<uniform>             params: PoolParams;
 @group(0) @binding(K_BINDING)         var<storage, read>       k: array<Elem4>;             // [batch, seq_len_kv, num_heads, head_dim / 4]
 @group(0) @binding(SUMMARIES_BINDING) var<storage, read_write> summaries: array<vec4<f32>>; // [batch, num_blocks, num_heads, NUM_VECTORS * head_dim / 4]
@@ -27,7 +27,7 @@ fn pool_blocks(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    // Neighbouring invocations have neighbouring channels.
+    // Neighbouring invocations take neighbouring channels.
     let item = (stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x) * WORKGROUP_SIZE + index;
     let column = item % HEAD_DIM4;
     let head = item / HEAD_DIM4 % params.num_heads;
@@ -42,11 +42,11 @@ fn pool_blocks(
     var sum = vec4<f32>();
     var least = vec4<f32>();
     var largest = vec4<f32>();
-    // A NaN need not survive a sum or a maximum.
-    var is_spoiled = vec4<bool>();
+    // A NaN need not survive a sum or a maximum, so it is remembered apart.
+    var has_nan = vec4<bool>();
     for (var key = first; key < end; key++) {
         let value = widen(k[at]);
-        is_spoiled = is_spoiled | ((bitcast<vec4<u32>>(value) & vec4<u32>(0x7fffffffu)) > vec4<u32>(INFINITY_BITS));
+        has_nan = has_nan | ((bitcast<vec4<u32>>(value) & vec4<u32>(0x7fffffffu)) > vec4<u32>(INFINITY_BITS));
         sum += value;
         least = select(min(least, value), value, key == first);
         largest = select(max(largest, value), value, key == first);
@@ -55,21 +55,21 @@ fn pool_blocks(
     let to = params.summaries_offset + batch * params.summaries_batch + block * params.summaries_seq
         + head * params.summaries_head + column;
     if POOL_MEAN {
-        // With the remainder added, means that are exact come out exact, whatever the device's division does.
+        // Adding the remainder makes representable means exact, whatever the device's division does.
         let count = vec4<f32>(f32(max(end, first + 1u) - first));
         let mean = sum / count;
         let is_finite = (bitcast<vec4<u32>>(mean) & vec4<u32>(INFINITY_BITS)) != vec4<u32>(INFINITY_BITS);
-        summaries[to] = nan_where(is_spoiled, select(mean, mean + fma(-mean, count, sum) / count, is_finite));
+        summaries[to] = nan_where(has_nan, select(mean, mean + fma(-mean, count, sum) / count, is_finite));
     }
     if POOL_MIN {
-        summaries[to] = nan_where(is_spoiled, least);
+        summaries[to] = nan_where(has_nan, least);
     }
     if POOL_MAX {
-        // The last of the vectors.
-        summaries[to + (NUM_VECTORS - 1u) * HEAD_DIM4] = nan_where(is_spoiled, largest);
+        // The last vector of the summary.
+        summaries[to + (NUM_VECTORS - 1u) * HEAD_DIM4] = nan_where(has_nan, largest);
     }
 }
 
-fn nan_where(is_spoiled: vec4<bool>, value: vec4<f32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(select(bitcast<vec4<u32>>(value), vec4<u32>(NAN_BITS), is_spoiled));
+fn nan_where(has_nan: vec4<bool>, value: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(select(bitcast<vec4<u32>>(value), vec4<u32>(NAN_BITS), has_nan));
 }

@@ -1,5 +1,5 @@
-// One invocation makes four columns of one sample of a query block: the mean of a few neighbouring queries, or one of them,
-// times the scale of the selection.
+// One invocation computes four columns of one sample of a query block: the mean of a few neighbouring queries, or one of them, times the
+// scale of the selection.
 @group(0) @binding(Q_BINDING)       var<storage, read>       q: array<Elem4>;           // [batch, seq_len_q, num_q_heads, head_dim / 4]
 @group(0) @binding(SAMPLES_BINDING) var<storage, read_write> samples: array<vec4<f32>>; // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
 
@@ -25,10 +25,10 @@ fn sample_queries(
         sum += widen(q[at]);
         at += params.q_seq;
     }
-    // A device's division may be off in the last bits; with the remainder added, means that are exact come out exact.
+    // A device's division may be off in the last bits; adding the remainder makes representable means exact.
     let count = vec4<f32>(f32(sampled.count));
     let mean = sum / count;
-    // Of an infinity there is none: inf - inf.
+    // For an infinity the remainder would be inf - inf.
     let is_finite = (bitcast<vec4<u32>>(mean) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
     samples[item] = select(mean, mean + fma(-mean, count, sum) / count, is_finite) * params.scale;
 }

@@ -1,5 +1,5 @@
-// A group of LANES invocations scores one block of keys for one query block by the block's summary. Lanes share the channels, and sum
-// up the score of each query of each head of the list; then every lane reduces the scores.
+// A group of LANES invocations scores one block of keys for one query block by the block's summary. Lanes share the channels, and sum up
+// the score of each query of each head of the list; then every lane reduces the scores.
 @group(0) @binding(PARAMS_BINDING)    var<uniform>             params: BlockScoreParams;
 @group(0) @binding(Q_BINDING)         var<storage, read>       q: array<Elem4>;             // [batch, seq_len_q, num_q_heads, head_dim / 4]
 @group(0) @binding(SUMMARIES_BINDING) var<storage, read>       summaries: array<vec4<f32>>; // [batch, num_blocks, num_kv_heads, NUM_VECTORS * head_dim / 4]
@@ -17,7 +17,7 @@ struct BlockScoreParams {
     block_size_q: u32,
     num_blocks: u32,
     block_size: u32,
-    // The key of a block, from its first, that a query must see.
+    // Index in a block of the key that a query must see.
     needed_key: u32,
     seq_lens_offset: u32,
     q_offset: u32,
@@ -34,13 +34,13 @@ struct BlockScoreParams {
     scores_q_block: u32,
 }
 
-// Scores that are there, reduced.
+// A reduction of scores: the number of scores so far, and their largest or their sum.
 struct Tally {
     value: f32,
     count: u32,
 }
 
-// One more score, to the largest of them, or to their sum.
+// Adds one more score to a reduction.
 fn add_score(tally: Tally, score: f32, is_max: bool) -> Tally {
     let largest = select(max(tally.value, score), score, tally.count == 0u);
     return Tally(select(tally.value + score, largest, is_max), tally.count + 1u);
@@ -61,7 +61,7 @@ fn score_blocks(
     let list = item / params.num_blocks;
     let q_block = list % params.num_q_blocks;
     let set_index = list / params.num_q_blocks % params.num_sets;
-    // Groups past the last list compute with it, since all must come to the barriers, and store nothing.
+    // Groups past the last list compute along, since all must reach the barriers, and store nothing.
     let is_there = list < params.batch_size * params.num_sets * params.num_q_blocks;
     let batch = min(list / params.num_q_blocks / params.num_sets, params.batch_size - 1u);
     let seq_len = seq_len_kv_of(batch);
@@ -95,7 +95,7 @@ fn score_blocks(
                 if NUM_VECTORS == 2u {
                     products = larger_or_nan(products, q4 * high[c]);
                 }
-                // Columns past the row's end count nothing, whatever lies there.
+                // Columns past the row's end count as 0, whatever was loaded.
                 sums += select(vec4<f32>(), products, column < HEAD_DIM4);
             }
             let given = give_sum(sums.x + sums.y + sums.z + sums.w, 0u, thread);
@@ -121,9 +121,9 @@ fn score_blocks(
     }
 }
 
-// A NaN need not survive a maximum: it does in a sum with the other.
+// A NaN need not survive a maximum, but it does survive a sum.
 fn larger_or_nan(a: vec4<f32>, b: vec4<f32>) -> vec4<f32> {
     let magnitude = max(bitcast<vec4<u32>>(a) & vec4<u32>(0x7fffffffu), bitcast<vec4<u32>>(b) & vec4<u32>(0x7fffffffu));
-    let is_spoiled = magnitude > vec4<u32>(INFINITY_BITS);
-    return bitcast<vec4<f32>>(select(bitcast<vec4<u32>>(max(a, b)), vec4<u32>(NAN_BITS), is_spoiled));
+    let has_nan = magnitude > vec4<u32>(INFINITY_BITS);
+    return bitcast<vec4<f32>>(select(bitcast<vec4<u32>>(max(a, b)), vec4<u32>(NAN_BITS), has_nan));
 }

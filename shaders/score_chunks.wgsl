@@ -1,11 +1,11 @@
-// One owner, a lane or a group, descends into two chunks of keys of one query block, by halving, always into the half whose
-// representative key scores higher, for one query head after the other, and stores the best score that it met (InfiniteHiP, section 3).
+// One owner, a lane or a group, descends into two chunks of keys of one query block by halving, always into the half whose representative
+// key scores higher, for one query head after the other, and stores the best score on the way (InfiniteHiP, section 3).
 @group(0) @binding(SAMPLES_BINDING) var<storage, read>       samples: array<vec4<f32>>; // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
 @group(0) @binding(K_BINDING)       var<storage, read>       k: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
-@group(0) @binding(CACHE_BINDING)   var<storage, read>       cache: array<u32>;         // the stage before's survivors
+@group(0) @binding(CACHE_BINDING)   var<storage, read>       cache: array<u32>;         // survivors of the stage before
 @group(0) @binding(SCORES_BINDING)  var<storage, read_write> scores: array<f32>;        // [batch, num_sets, num_q_blocks, max_chunks]
 
-// Every probe is one that all samples may score.
+// All samples may score every probe.
 fn last_scored_key(sample: u32) -> i32 {
     return 0;
 }
@@ -23,11 +23,11 @@ fn score_chunks(
         return;
     }
     let block = query_block(list, params.num_sets);
-    // The list of survivors is the set's, where scores are a query head's.
+    // The list of survivors belongs to the set, where lists of scores belong to query heads.
     let survivors = survivor_list(block);
     let count = num_chunks(block, survivors);
     let first = item % tiles * 2u * OWNERS;
-    // Where all are kept, nobody asks for scores.
+    // If all chunks are kept, their scores are not needed.
     if first >= count || count <= stage.keep || is_dense(block) {
         return;
     }
@@ -36,7 +36,7 @@ fn score_chunks(
     let begin = vec2<u32>(chunk_begin(at.x, survivors), chunk_begin(at.y, survivors));
     var end = begin + stage.chunk_size;
     if stage.is_first != 0u {
-        // T > W' where there is a chunk.
+        // There is a chunk only if T > W'.
         end = min(end, vec2<u32>(block.seq_len_kv - u32(params.candidate_window)));
     }
     let last_probe = vec2<u32>(u32(max(block.p_min, 0)));
@@ -60,7 +60,7 @@ fn score_chunks(
             let rows = vec4<u32>(k_begin) + keys * params.k_seq;
             let samples_of = SamplePlace(block.batch, head, block.q_block);
             let probed = best_scores(rows, vec4<i32>(keys), samples_of, 1u, thread);
-            // A tie goes right.
+            // A tie goes to the right half.
             let goes_left = probed.xy > probed.zw;
             let winner = select(probed.zw, probed.xy, goes_left);
             right = select(right, middle, goes_left);

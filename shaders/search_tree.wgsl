@@ -1,5 +1,5 @@
-// One workgroup searches the tree of keys of one query block for its best blocks (HiP, section 3), then that of the next
-// one of its share: each round halves all groups of blocks, scores one block of each half, and keeps the best halves.
+// One workgroup searches the tree of keys for the best blocks of one query block (HiP, section 3), then of the next one of its share: each
+// round halves all groups of blocks, scores one block of each half, and keeps the best halves.
 @group(0) @binding(SAMPLES_BINDING)       var<storage, read>       samples: array<vec4<f32>>; // [batch, num_q_heads, num_q_blocks, num_samples, head_dim / 4]
 @group(0) @binding(K_BINDING)             var<storage, read>       k: array<Elem4>;           // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
 @group(0) @binding(SCRATCH_BINDING)       var<storage, read_write> scratch: array<u32>;       // [num_workgroups, words of one search]
@@ -34,7 +34,7 @@ fn half_of(candidate: u32, first: u32, size: u32) -> Branch {
     return Branch(first + half, size - half);
 }
 
-// Pairs nearer than the window of candidates are not scored.
+// Pairs closer than the window of candidates are not scored.
 fn last_scored_key(sample: u32) -> i32 {
     if hip.is_causal == 0u {
         return i32(block.seq_len_kv) - 1;
@@ -54,7 +54,7 @@ fn probed_key(candidate: u32, i: u32) -> u32 {
     return u32(params.sink_size) + representative * hip.block_size + (i + 1u) * hip.stride_k - 1u;
 }
 
-// Where group j of the first round begins, of num_blocks in all. The product of both may pass 32 bits.
+// First block of group j in the first round, of num_blocks in all. Their product may exceed 32 bits.
 fn group_begin(j: u32, num_blocks: u32, alignment: u32) -> u32 {
     let whole = num_blocks / hip.num_groups * j;
     let part = num_blocks % hip.num_groups;
@@ -90,8 +90,7 @@ fn search_tree(
     let num_groups = hip.num_groups;
     begin_searches(workgroup.x, index);
     for (var list = stretch.first_place + workgroup.x; list < stretch.end_place; list += num_workgroups.x) {
-        // What barriers and subgroup operations depend on stays in variables of functions: those of the module count as
-        // different for each invocation.
+        // Conditions of barriers and subgroup operations are kept in function variables: module variables count as non-uniform.
         let place = query_block(list, params.num_sets);
         block = place;
         begin_search();
@@ -107,7 +106,7 @@ fn search_tree(
             continue;
         }
 
-        // The largest power of two up to num_blocks, over num_groups, rounded up.
+        // The largest power of two up to num_blocks, divided by num_groups, rounded up.
         let power = 1u << firstLeadingBit(num_blocks);
         let alignment = select(1u, (power + num_groups - 1u) / num_groups, hip.align_groups != 0u);
         for (var j = index; j < num_groups; j += WORKGROUP_SIZE) {

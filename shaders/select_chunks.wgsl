@@ -1,14 +1,14 @@
-// One workgroup keeps the best chunks of one query block: for the next stage, or as its list of blocks.
+// One workgroup keeps the best chunks of one query block, for the next stage or as its list of blocks.
 @group(0) @binding(SCORES_BINDING)        var<storage, read>       scores: array<f32>;        // [batch, sets * lists_per_set, num_q_blocks, max_chunks]
 @group(0) @binding(CACHE_BINDING)         var<storage, read_write> cache: array<u32>;         // survivors of all stages
 @group(0) @binding(BLOCK_INDICES_BINDING) var<storage, read_write> block_indices: array<u32>; // [batch, sets, num_q_blocks, max_blocks]
 @group(0) @binding(BLOCK_COUNTS_BINDING)  var<storage, read_write> block_counts: array<u32>;  // [batch, sets, num_q_blocks]
 
 var<private> block: QueryBlock;
-// The lists of scores that are looked at: the first one, and how many.
+// The lists of scores to read: the first one, and how many.
 var<private> scores_at: u32;
 var<private> num_scores: u32;
-// Candidates are chunks by their scores, or those that some head marked.
+// Candidates are chunks by their scores, or the chunks that some head marked.
 var<private> by_marks: bool;
 
 var<workgroup> shared_count: u32;
@@ -22,7 +22,7 @@ fn candidate_key(i: u32) -> u32 {
     if by_marks {
         return cache[mark_at(i)];
     }
-    // Of each list of scores that counts, the best.
+    // The best of the scores in these lists.
     var key = 0u;
     for (var list = 0u; list < num_scores; list++) {
         key = max(key, key_of_score(scores[scores_at + list * params.num_q_blocks * stage.max_chunks + i]));
@@ -39,7 +39,7 @@ fn keep_candidate(i: u32, place: u32) {
     if stage.is_last == 0u {
         cache[stage.survivors_offset + block.list * stage.max_survivors + place] = begin;
     } else if i32(begin) < block.p_min + i32(params.block_size_q) && begin < block.seq_len_kv {
-        // Lists are ascending, so that only their ends fall away.
+        // Lists ascend, so invalid entries are at their ends.
         block_indices[params.indices_offset + block.list * params.max_blocks + place] = begin;
         atomicAdd(&num_written, 1u);
     }
@@ -70,13 +70,13 @@ fn select_chunks(
         shared_count = select(min(num_chunks(block, list), stage.max_chunks), 0u, is_dense(block));
         atomicStore(&num_written, 0u);
     }
-    // The same for all, also where the compiler cannot see it.
+    // Uniform, also for a compiler that cannot see it.
     let count = workgroupUniformLoad(&shared_count);
 
     var kept: u32;
     let first_row = (block.batch * params.num_sets + block.set_index * stage.lists_per_set) * params.num_q_blocks;
     if count <= stage.keep {
-        by_marks = true; // of which none is needed
+        by_marks = true; // and none of them is needed
         kept = count;
         for (var i = index; i < count; i += WORKGROUP_SIZE) {
             keep_candidate(i, i);
@@ -94,7 +94,7 @@ fn select_chunks(
             kept = keep_best(count, stage.keep, index);
             workgroupBarrier(); // orders what the top-k looks at: that of the next head
         }
-        // Of marks every invocation looks at those that it made: each top-k gives it the same candidates.
+        // Each invocation reads only marks that it made: every top-k gives it the same candidates.
         by_marks = true;
         put_candidates(count, index);
         kept = keep_all(count, index);

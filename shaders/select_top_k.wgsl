@@ -24,12 +24,12 @@ struct TopKParams {
 
 var<private> row: u32;
 var<private> scores_at: u32;
-// One past the last entry that is there.
+// One past the last entry that exists.
 var<private> end: u32;
 
 var<workgroup> row_end: atomic<u32>;
 
-// Entries rank as their keys do: 0 is not taken, the largest of all is forced.
+// Entries rank by their keys: 0 is not taken, the largest of all is forced.
 fn candidate_key(i: u32) -> u32 {
     let score = scores[scores_at + i];
     let mark = mark_of(i);

@@ -1,18 +1,18 @@
-//! The adapters of a machine: which there are, and the first of those asked for that opens.
+//! Lists a machine's adapters and opens the first one that fits the options and works.
 
 use std::path::PathBuf;
 
 use crate::{Error, PassedOver, Result};
 
-/// Which adapter [`Context::request`](crate::Context::request) opens.
+/// The options of [`Context::request`](crate::Context::request).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ContextOptions {
     /// Part of the adapter's name, in any case; `None`: the best GPU.
     pub adapter_name: Option<String>,
-    /// Whether a software device will do when there is no GPU. One that is named always will.
+    /// What to do with software devices. An adapter that is asked for by name is never passed over.
     pub software: SoftwareAdapters,
-    /// Folder for compiled pipelines and for what trying the device's matrices gave; `None`: nothing is kept.
+    /// Folder for compiled pipelines and for the result of trying the device's matrices; `None`: nothing is kept.
     pub pipeline_cache: Option<PathBuf>,
 }
 
@@ -34,8 +34,8 @@ impl ContextOptions {
         self
     }
 
-    /// Takes compiled pipelines from a file in this folder, where the back end hands them out (Vulkan), and whether matrix
-    /// products are right from another. [`Context::save_pipelines`](crate::Context::save_pipelines) writes them.
+    /// Keeps compiled pipelines, where the back end hands them out (Vulkan), and the result of trying the device's matrices in files of
+    /// this folder. [`Context::save_pipelines`](crate::Context::save_pipelines) writes them.
     #[must_use]
     pub fn with_pipeline_cache(mut self, folder: impl Into<PathBuf>) -> Self {
         self.pipeline_cache = Some(folder.into());
@@ -74,7 +74,7 @@ const fn kind_of(info: &wgpu::AdapterInfo) -> &'static str {
     }
 }
 
-/// Adapters in few words, each once: a device may be there through several back ends.
+/// Short descriptions of adapters without duplicates: several back ends may list the same device.
 fn list_adapters(infos: impl Iterator<Item = wgpu::AdapterInfo>) -> String {
     let mut names: Vec<String> = Vec::new();
     for name in infos.map(|info| name_adapter(&info)) {
@@ -85,7 +85,7 @@ fn list_adapters(infos: impl Iterator<Item = wgpu::AdapterInfo>) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// Why there is no GPU, in few words.
+/// Why there is no GPU, in a few words.
 #[cfg(feature = "cpu")]
 pub(crate) fn why_no_gpu(error: &Error) -> String {
     match error {
@@ -113,13 +113,13 @@ pub async fn adapters(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
             wgpu::DeviceType::Other => 3,
             wgpu::DeviceType::Cpu => 4,
         };
-        // The same GPU may be there through several back ends; OpenGL is the last resort.
+        // Several back ends may list the same GPU; OpenGL is the last resort.
         (kind, info.backend == wgpu::Backend::Gl)
     });
     adapters
 }
 
-/// Those that `options` ask for, best first, at least one.
+/// The adapters that fit `options`, best first, at least one.
 pub(crate) fn candidates<'a>(
     adapters: &'a [wgpu::Adapter],
     options: &ContextOptions,
@@ -140,8 +140,8 @@ pub(crate) fn candidates<'a>(
     Err(Error::NoAdapter { wanted: options.adapter_name.clone(), found })
 }
 
-/// Opens the first of the candidates, at least one, that opens; with it come those before it, which do not. The error of
-/// one alone is its own.
+/// Opens the first candidate that opens, and returns it with the candidates before it, which failed. A single candidate that fails
+/// gives its own error; there is at least one.
 pub(crate) async fn first_that_opens<A: Copy, T, F: Future<Output = Result<T>>>(
     candidates: &[A],
     wanted: Option<&str>,

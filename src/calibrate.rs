@@ -1,4 +1,4 @@
-//! How fast a device is, by running small attention on it: enough to say what fits a dispatch.
+//! Measures how fast a device computes, with small attention calls: enough to bound what one dispatch may hold.
 
 use std::time::{Duration, Instant};
 
@@ -7,28 +7,28 @@ use crate::{
     DispatchBudget, Layout, Result, TensorView, TensorViewMut, Tiling, Tuning,
 };
 
-/// What a dispatch should take at the most: half of what an estimate may be wrong by.
+/// Target time of a dispatch: half the limit, since the estimate may be wrong by a factor of two.
 const TARGET: Duration = Duration::from_millis(100);
 
-/// What a workgroup should take at the most when it is alone on the device. Beside as many others as a core takes, it is
-/// up to about four times as slow.
+/// Target time of a workgroup that has the device to itself. With as many others beside it as a core holds, it is up to about four
+/// times as slow.
 const WORKGROUP_TARGET: Duration = Duration::from_millis(25);
 
-/// Long enough to say how fast a device is, beside what a submission costs.
+/// A measurement this long is precise: the cost of a submission is small beside it.
 const ENOUGH: Duration = Duration::from_millis(6);
 
-/// No number of the calibration is measured for longer, whatever came out.
+/// Each measurement stops growing its load after this long.
 const AT_MOST: Duration = Duration::from_millis(15);
 
-/// Of heads: wide enough for whole loads, narrow enough to compile fast.
+/// Head width: wide enough for whole loads, narrow enough to compile fast.
 const WIDTH: u32 = 64;
 
 impl Context {
-    /// Measures what the device computes in 100 ms: for [`Context::with_budget`]. Another program that computes at the same
-    /// time makes the budget smaller, which costs little; results never depend on it.
+    /// Measures what the device computes in 100 ms, for [`Context::with_budget`]. Another program on the device makes the budget smaller,
+    /// which costs little; results never depend on it.
     ///
     /// # Errors
-    /// Those of [`Attention::prepare`] and [`Attention::bind`].
+    /// The errors of [`Attention::prepare`] and [`Attention::bind`].
     ///
     /// # Cost
     /// Compiles three pipelines on a cache miss, allocates up to 64 MiB for a moment, submits, and waits: for some 50 ms
@@ -48,20 +48,20 @@ impl Context {
         Ok(DispatchBudget::measured(dispatch, operations_in(alone, WORKGROUP_TARGET)))
     }
 
-    /// The tiling of a load at its largest. All sizes have the same, so that they run the same pipelines.
+    /// The tiling of the largest load. Every load uses it, so that all run the same pipelines.
     fn tiling(&self, load: &Load) -> Result<Tiling> {
         Ok(AttentionPlan::new(&load.problem_of(1, load.most_keys), self.caps())?.tiling())
     }
 
-    /// Operations a second, the best of a load that grows until it takes long enough.
+    /// Operations a second: the best rate of a load that grows until it takes long enough.
     fn rate(&self, load: &mut Load, tiling: Tiling) -> Result<f64> {
-        // The first run loads code into the device, and on some compiles it.
+        // The first run loads code into the device, and on some devices compiles it.
         self.run(load, tiling)?;
         let begin = Instant::now();
         let mut rate = 0.0f64;
         loop {
             let (operations, seconds) = self.run(load, tiling)?;
-            // What else the machine does makes runs slower, never faster.
+            // Other work on the machine makes runs slower, never faster.
             rate = rate.max(operations / seconds);
             if seconds >= ENOUGH.as_secs_f64() || begin.elapsed() >= AT_MOST || !load.grow() {
                 return Ok(rate);
@@ -69,12 +69,12 @@ impl Context {
         }
     }
 
-    /// Operations of one run, and its seconds.
+    /// Operations of one run, and the seconds it took.
     fn run(&self, load: &Load, tiling: Tiling) -> Result<(f64, f64)> {
         let problem = load.problem_of(load.batch_size, load.seq_len_kv);
         let plan = AttentionPlan::with_tiling(&problem, self.caps(), self.caps().best_tier(), tiling)?;
         let bound = self.bind_zeros(&plan)?;
-        // Uploads and cleared buffers come first.
+        // Uploads and cleared buffers are finished first.
         self.queue().submit([]);
         self.device().poll(wgpu::PollType::wait_indefinitely())?;
         let begin = Instant::now();
@@ -83,7 +83,7 @@ impl Context {
         Ok((plan.operations() as f64, begin.elapsed().as_secs_f64()))
     }
 
-    /// A plan's attention over buffers of zeros, which wgpu makes sure of. All sequences read the same ones.
+    /// Attention by this plan over buffers of zeros (wgpu clears new buffers). All sequences read the same tensors.
     pub(crate) fn bind_zeros(&self, plan: &AttentionPlan) -> Result<BoundAttention> {
         let (shape, dtype) = (plan.problem().shape(), plan.problem().dtype());
         let one = |[_, seq, heads, dim]: [u32; 4]| self.zeros([1, seq, heads, dim], dtype);
@@ -122,7 +122,7 @@ fn operations_in(rate: f64, time: Duration) -> u64 {
     (rate * time.as_secs_f64()) as u64
 }
 
-/// Queries of one head width against keys, in sequences that share them.
+/// Queries of one head width against keys that all sequences share.
 struct Load {
     seq_len_q: u32,
     num_heads: u32,
@@ -132,7 +132,7 @@ struct Load {
 }
 
 impl Load {
-    /// Most sequences: 16 MiB of out under 64 queries of 8 heads.
+    /// Limit on sequences: 16 MiB of out for 64 queries of 8 heads.
     const MOST_BATCHES: u32 = 128;
 
     fn new([seq_len_q, num_heads]: [u32; 2], [seq_len_kv, most_keys]: [u32; 2]) -> Self {
@@ -152,7 +152,7 @@ impl Load {
         AttentionProblem::new(shape, DType::F32)
     }
 
-    /// Doubles it: keys first, then sequences. False when it is at its largest.
+    /// Doubles the keys, then the sequences. False when both are at their limits.
     fn grow(&mut self) -> bool {
         if self.seq_len_kv < self.most_keys {
             self.seq_len_kv *= 2;

@@ -6,22 +6,22 @@ use std::sync::Arc;
 use crate::wanted::Offered;
 use crate::{DeviceSpeed, DispatchBudget, Error, Result, Tuning};
 
-/// Optional parts of a device that kernels may use, best last. Chosen by what the device reports, never by its name;
-/// [`AttentionPlan::with_tier`](crate::AttentionPlan::with_tier) forces one.
+/// Groups of optional device features that kernels use, best last. A plan takes the best tier that the device reports, and never looks
+/// at its name; [`AttentionPlan::with_tier`](crate::AttentionPlan::with_tier) forces one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Tier {
-    /// Plain WGSL within WebGPU's default limits. Every device has it; f16 is unpacked from `u32`.
+    /// Plain WGSL within WebGPU's default limits, on every device; f16 is unpacked from `u32`.
     Baseline,
     /// Adds `SHADER_F16`: f16 tensors are loaded as `vec4<f16>`.
     F16,
     /// Adds subgroup operations: sums across invocations need no workgroup memory.
     Subgroup,
-    /// Adds both.
+    /// Adds both features.
     SubgroupF16,
-    /// `SHADER_F16` and cooperative matrices: f16 tensors are multiplied in hardware, tile by tile, and accumulated in f32.
-    /// No subgroup operations: a driver is known that crashes on a shader with both.
+    /// `SHADER_F16` and cooperative matrices: f16 tensors are multiplied by matrix units and accumulated in f32. No subgroup operations:
+    /// one known driver crashes on a shader with both.
     Matrix,
 }
 
@@ -66,7 +66,7 @@ impl core::fmt::Display for Tier {
     }
 }
 
-/// One shape of matrix product that the device multiplies in hardware: `c[m, n] += a[m, k] b[k, n]`.
+/// A shape of matrix product that the device has in hardware: `c[m, n] += a[m, k] b[k, n]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatrixTile {
     /// Rows of a and c.
@@ -82,7 +82,7 @@ pub struct MatrixTile {
 }
 
 impl MatrixTile {
-    /// Square, of f16 factors and f32 sums: what kernels multiply.
+    /// The products that kernels use: square, f16 factors, f32 sums.
     #[must_use]
     pub const fn square(edge: u32) -> Self {
         let (ab, c) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
@@ -90,7 +90,7 @@ impl MatrixTile {
     }
 }
 
-/// The limits and features that planning looks at.
+/// The limits and features that plans depend on.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct DeviceCaps {
@@ -110,42 +110,42 @@ pub struct DeviceCaps {
     pub min_storage_offset_alignment: u32,
     /// The WGSL type `f16`.
     pub shader_f16: bool,
-    /// The WGSL type `u64`, which kernels for software devices load f32 as, two at a time.
+    /// The WGSL type `u64`: kernels for software devices load two f32 as one.
     pub shader_int64: bool,
-    /// Sizes that a subgroup may have, where subgroup operations are there.
+    /// Range of subgroup sizes; `None` without subgroup operations.
     pub subgroup_size: Option<RangeInclusive<u32>>,
     /// The device has `EXPERIMENTAL_COOPERATIVE_MATRIX`.
     pub cooperative_matrix: bool,
     /// Matrix products in hardware. Empty on a [`Context`](crate::Context) made from a device alone, since only the adapter
     /// knows them, and on a device made without `EXPERIMENTAL_COOPERATIVE_MATRIX`.
     pub matrix_tiles: Vec<MatrixTile>,
-    /// Whether matrices may be loaded from arrays of vec4, as SPIR-V has it; Metal wants arrays of scalars.
+    /// Whether matrices may be loaded from arrays of vec4, as SPIR-V allows; Metal wants arrays of scalars.
     pub matrix_from_vec4: bool,
-    /// Why matrices are not used though the device reports them: their products were tried and are wrong, or could not be
-    /// tried. Set by [`Context::request`](crate::Context::request) and
-    /// [`Context::check_matrices`](crate::Context::check_matrices); [`matrix_edge`](Self::matrix_edge) is then `None`.
+    /// Why matrices are not used although the device reports them: a trial gave wrong products or failed. Set by
+    /// [`Context::request`](crate::Context::request) and [`Context::check_matrices`](crate::Context::check_matrices);
+    /// [`matrix_edge`](Self::matrix_edge) is then `None`.
     pub matrix_fault: Option<String>,
     /// GPU timestamps at the borders of a compute pass.
     pub timestamps: bool,
-    /// The device computes on the CPU's own cores (a software driver): no wide memory to hide latencies of, and one
-    /// invocation after the other within a subgroup's lanes.
+    /// The device is a software driver on the CPU's cores: it hides no latency of memory, and runs the lanes of a subgroup one after
+    /// the other.
     pub software: bool,
     /// What one dispatch may compute: a guess by the kind of device, or what
     /// [`Context::calibrate_blocking`](crate::Context::calibrate_blocking) measured.
     pub budget: DispatchBudget,
-    /// What the device's memory and arithmetic do: a guess by the kind of device, or what
+    /// Rates of the device's memory and arithmetic: a guess by the kind of device, or what
     /// [`Context::measure_speed_blocking`](crate::Context::measure_speed_blocking) measured; `None` on software devices.
     pub speed: Option<DeviceSpeed>,
-    /// What [`with_tier`](Self::with_tier) took.
+    /// The tier that [`with_tier`](Self::with_tier) set.
     pub(crate) tier: Option<Tier>,
-    /// What [`with_tuning`](Self::with_tuning) took.
+    /// The tilings that [`with_tuning`](Self::with_tuning) set.
     pub(crate) tuning: Option<Arc<Tuning>>,
-    /// What the adapter has. `None`: nothing that these caps do not have.
+    /// What the adapter offers; `None`: nothing beyond these caps.
     pub(crate) offered: Option<Arc<Offered>>,
 }
 
 impl DeviceCaps {
-    /// What every WebGPU device offers: the default limits and no optional feature.
+    /// The caps of every WebGPU device: the default limits and no optional feature.
     pub const BASELINE: Self = Self {
         max_workgroup_storage_bytes: 16 << 10,
         max_invocations_per_workgroup: 256,
@@ -170,7 +170,7 @@ impl DeviceCaps {
         offered: None,
     };
 
-    /// A grid of one dimension, folded into two where one axis does not hold it. Kernels pass over what lies past the end.
+    /// A grid of one dimension, folded into two where one axis does not hold it. Workgroups past the end do nothing.
     pub(crate) fn fold_grid(&self, workgroups: u64) -> [u64; 3] {
         let y = workgroups.div_ceil(u64::from(self.max_workgroups_per_dimension)).max(1);
         [workgroups.div_ceil(y), y, 1]
@@ -185,13 +185,13 @@ impl DeviceCaps {
         }
     }
 
-    /// What `device` was created with. Never more than was requested from the adapter.
+    /// The limits and features that `device` was created with, which may be fewer than its adapter offers.
     #[must_use]
     pub fn of(device: &wgpu::Device) -> Self {
         Self::from_parts(&device.limits(), device.features(), &device.adapter_info())
     }
 
-    /// What a device opened with all limits and features of `adapter` has, as [`Context::request`] opens it. Opens none.
+    /// The caps of a device opened with all limits and features of `adapter`, as [`Context::request`] opens it. Opens nothing.
     ///
     /// [`Context::request`]: crate::Context::request
     #[must_use]
@@ -229,7 +229,7 @@ impl DeviceCaps {
         }
     }
 
-    /// Adds what only the adapter knows: the matrix products in hardware, where the device has them among its features.
+    /// Adds the shapes of matrix products, which only the adapter reports, where the device has the feature.
     #[must_use]
     pub fn with_adapter(mut self, adapter: &wgpu::Adapter) -> Self {
         let tile = |p: wgpu::CooperativeMatrixProperties| MatrixTile {
@@ -247,56 +247,55 @@ impl DeviceCaps {
         self
     }
 
-    /// Edge of the square matrices that kernels multiply: f16 factors, f32 sums, the larger one where there are two. `None`
-    /// where the device lacks them, where they were [found faulty](Self::matrix_fault), or where subgroups vary in size, so
-    /// that nobody knows who holds a matrix.
+    /// Edge of the square matrices that kernels multiply (f16 factors, f32 sums), the larger of two. `None` where the device lacks them,
+    /// where they were [found faulty](Self::matrix_fault), or where the size of subgroups varies: a matrix belongs to a subgroup, whose
+    /// lanes must then be known.
     #[must_use]
     pub fn matrix_edge(&self) -> Option<u32> {
         self.reported_edge().filter(|_| self.matrix_fault.is_none())
     }
 
-    /// [`matrix_edge`](Self::matrix_edge), whether or not the products were found faulty.
+    /// [`matrix_edge`](Self::matrix_edge) of the reported shapes, found faulty or not.
     pub(crate) fn reported_edge(&self) -> Option<u32> {
         let fixed = self.subgroup_size.as_ref().is_some_and(|size| size.start() == size.end());
-        // The types that WGSL has, and exactly these: devices also report shapes that it has no type for.
+        // Only shapes that WGSL has a type for: devices report others too.
         let has = |edge: u32| self.matrix_tiles.contains(&MatrixTile::square(edge));
         [16, 8].into_iter().find(|&edge| fixed && self.shader_f16 && has(edge))
     }
 
-    /// Why a plan does without matrices though it would take them if the device's were right.
+    /// The fault that keeps a plan from taking matrices, if that is the only reason.
     pub(crate) fn fault_behind(&self, takes_matrices: impl Fn(&Self) -> bool) -> Option<String> {
         let reason = self.matrix_fault.as_ref()?;
         (!takes_matrices(self) && takes_matrices(&Self { matrix_fault: None, ..self.clone() })).then(|| reason.clone())
     }
 
-    /// [`matrix_edge`](Self::matrix_edge), of the tier that multiplies matrices.
+    /// [`matrix_edge`](Self::matrix_edge); the tier is one that multiplies matrices.
     pub(crate) fn edge_of(&self, tier: Tier) -> Option<u32> {
         self.matrix_edge().filter(|_| tier.matrix())
     }
 
-    /// Whether f32 are loaded in pairs, as u64. A GPU loads four at once as it is; a software device takes one element after the other,
-    /// and as long for each whatever its width. Tiers without subgroup operations stay plain WGSL.
+    /// Whether f32 are loaded in pairs, as u64. A GPU loads a vec4 at once; a software device loads one element after the other, a wide
+    /// one as fast as a narrow one. Tiers without subgroup operations stay plain WGSL.
     pub(crate) const fn loads_wide(&self, tier: Tier) -> bool {
         self.software && self.shader_int64 && tier.subgroup()
     }
 
-    /// The same device, whose plans take this tier alone, for every problem.
+    /// The same caps, with every plan held to this tier.
     #[must_use]
     pub const fn with_tier(mut self, tier: Tier) -> Self {
         self.tier = Some(tier);
         self
     }
 
-    /// The tier that plans are held to; `None`: each takes the best for its problem.
+    /// The tier that plans are held to; `None`: each plan takes the best for its problem.
     #[must_use]
     pub const fn tier(&self) -> Option<Tier> {
         self.tier
     }
 
-    /// The tier that plans take on their own: the best that the device offers to any problem. Plans of attention take
-    /// [`Tier::Matrix`] besides, see [`AttentionPlan::best_tier`](crate::AttentionPlan::best_tier). Where the subgroup size is left to the
-    /// driver and may be tiny, as Metal reports it, groups would have to be as small, and plain workgroup memory serves
-    /// larger ones better.
+    /// The best tier that the device offers to every problem. Attention plans may take [`Tier::Matrix`] instead, see
+    /// [`AttentionPlan::best_tier`](crate::AttentionPlan::best_tier). Where the driver chooses the subgroup size and it may be tiny, as
+    /// Metal reports, groups would have to be as small; larger groups that use workgroup memory are faster.
     #[must_use]
     pub fn best_tier(&self) -> Tier {
         let subgroup = self.subgroup_size.as_ref().is_some_and(|size| size.start() == size.end() || *size.start() >= 8);
@@ -311,8 +310,8 @@ impl DeviceCaps {
     /// Checks that the device offers `tier`.
     ///
     /// # Errors
-    /// [`Error::MissingFeature`] naming the feature that the device was created without; [`Error::FaultyFeature`] naming one
-    /// that was tried and does not work.
+    /// [`Error::MissingFeature`] with the feature that the device was created without; [`Error::FaultyFeature`] with a feature that
+    /// failed its trial.
     pub fn require(&self, tier: Tier) -> Result<()> {
         let missing = |feature| Err(Error::MissingFeature { needed_for: tier.name(), feature });
         if tier.shader_f16() && !self.shader_f16 {

@@ -1,4 +1,4 @@
-//! A device's matrices are tried before they are used.
+//! The trial of a device's matrices before their first use.
 
 use crate::error::one_line;
 use crate::matrix_verdict::{MatrixVerdict, VerdictKey};
@@ -8,32 +8,31 @@ use crate::{
 
 const LABEL: &str = "wattn.check_matrices";
 
-/// What tests make of the check's text, on the device that it runs on.
+/// An edit of the check's text for the device that runs it, used by tests.
 #[doc(hidden)]
 pub type Edit = fn(&wgpu::Device, String) -> String;
 
-/// The text as it is.
+/// The text unchanged.
 pub(crate) fn unedited(_: &wgpu::Device, text: String) -> String {
     text
 }
 
 impl Context {
-    /// Tries the device's matrix products: multiplies whole numbers through workgroup memory, as attention does, and compares
-    /// the result with what it must be. The context that comes back has the same device, pipelines and all. If the result is
-    /// wrong or the driver refuses the shader, its caps have [no matrices][caps-edge] and
-    /// [say why][caps-fault], so that plans take the next tier; if not, they have what the device reports,
-    /// whatever was found before.
+    /// Tries the device's matrix products: multiplies whole numbers through workgroup memory, as attention does, and compares the result
+    /// with the known product. The returned context shares device and pipelines. If the result is wrong or the driver refuses the shader,
+    /// its caps have [no matrices][caps-edge] and [say why][caps-fault], so that plans take the next tier; otherwise they have what the
+    /// device reports, whatever an earlier trial found.
     ///
-    /// [`Context::request`] and [`Context::open`] do this themselves. A context made of a program's own device runs nothing
-    /// on it unasked; call this once and keep what it returns.
+    /// [`Context::request`] and [`Context::open`] do this themselves. A context made from a program's own device runs nothing on it
+    /// unasked; call this once and keep the returned context.
     ///
     /// # Errors
     /// [`Error::DeviceLost`], [`Error::OutOfMemory`], [`Error::Poll`], [`Error::Map`].
     ///
     /// # Cost
-    /// Nothing where the device reports no matrices that kernels would use. Else compiles one small shader, allocates 36 KiB
-    /// for a moment, submits one workgroup and waits for it. The compiler is most of it: lavapipe takes 1.4 s of one core the
-    /// first time, and 0.05 s once the driver has kept the shader.
+    /// Nothing where the device reports no matrices that kernels would use. Otherwise compiles one small shader, allocates 36 KiB for a
+    /// moment, submits one workgroup and waits for it. Compilation dominates: on lavapipe 1.4 s of one core the first time, and 0.05 s once
+    /// the driver has kept the shader.
     ///
     /// [caps-edge]: crate::DeviceCaps::matrix_edge
     /// [caps-fault]: crate::DeviceCaps::matrix_fault
@@ -41,7 +40,7 @@ impl Context {
         Pending::new(self.check_matrices_edited(unedited))
     }
 
-    /// [`Context::check_matrices`] with another text. For tests: it makes the product wrong.
+    /// [`Context::check_matrices`] with an edited text. For tests that make the product wrong.
     #[doc(hidden)]
     pub async fn check_matrices_edited(&self, edit: Edit) -> Result<Self> {
         let Some(check) = MatrixCheck::of(self.caps()) else { return Ok(self.clone()) };
@@ -50,7 +49,7 @@ impl Context {
             Err(Error::Validation { message, .. }) => {
                 MatrixVerdict::Faulty(format!("the shader that tries it is refused: {}", one_line(&message)))
             }
-            // May be passing: says nothing about the matrices, and is not kept.
+            // The error may pass: it says nothing about the matrices, and no verdict is kept.
             Err(error) => return Err(error),
         };
         if let Some(folder) = self.kept_folder() {
@@ -59,7 +58,7 @@ impl Context {
         Ok(self.with_matrix_fault(verdict.fault()))
     }
 
-    /// Opens a device and tries its matrices, unless it is known what that gives.
+    /// Opens a device and tries its matrices, unless a kept verdict gives the answer.
     pub(crate) async fn open_edited(adapter: &wgpu::Adapter, options: &ContextOptions, edit: Edit) -> Result<Self> {
         let context = Self::open_untried(adapter, options).await?;
         let Some(check) = MatrixCheck::of(context.caps()) else { return Ok(context) };
@@ -72,12 +71,12 @@ impl Context {
             Err(error) => error,
         };
         let fault = Some(format!("it could not be tried: {}", one_line(&error.to_string())));
-        // A lost device does not come back, another one may.
+        // A lost device does not come back, but another one may work.
         let usable = if context.check_lost().is_err() { Self::open_untried(adapter, options).await? } else { context };
         Ok(usable.with_matrix_fault(fault))
     }
 
-    /// What the device makes of the check, with a text that `edit` may have changed.
+    /// Runs the check on the device, with a text that `edit` may have changed.
     async fn multiply(&self, check: &MatrixCheck, edit: Edit) -> Result<Vec<f32>> {
         let len = check.expected().len();
         let variant = check.specialization();
@@ -99,7 +98,7 @@ impl Context {
             self.queue().submit([encoder.finish()]);
             Ok::<_, Error>(found)
         })??;
-        let view = TensorView::new(&found, DType::F32, Layout::seq_major(1, 1, 1, len as u32)); // some thousands
+        let view = TensorView::new(&found, DType::F32, Layout::seq_major(1, 1, 1, len as u32)); // a few thousand
         Ok(self.read::<f32>(view).await?.into_data())
     }
 }

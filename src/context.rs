@@ -37,7 +37,7 @@ struct Inner {
     queue: wgpu::Queue,
     checks: ShaderChecks,
     pipelines: PipelineCache,
-    /// Stand in for bindings that a problem does not use: one to read, one to write, since wgpu forbids both at once.
+    /// Stand-ins for bindings that a problem does not use: one to read, one to write, since wgpu forbids both at once.
     unused_read: wgpu::Buffer,
     unused_write: wgpu::Buffer,
     lost: Arc<OnceLock<String>>,
@@ -47,7 +47,7 @@ struct Inner {
     /// What [`Context::save_pipelines`] is to write.
     verdict: Mutex<Option<UnsavedVerdict>>,
     passed_over: OnceLock<Vec<PassedOver>>,
-    /// Error scopes are a stack for each thread; the lock keeps the stacks of one device from interleaving on the web.
+    /// Each thread has its own stack of error scopes; the lock keeps calls on one device from interleaving on the web.
     scopes: Mutex<()>,
 }
 
@@ -62,7 +62,7 @@ impl Context {
     /// Wraps the caller's own device and queue. Their error and loss callbacks stay the caller's.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the device allows fewer storage buffers a kernel than ours bind,
+    /// [`Error::Limit`] when the device allows fewer storage buffers per kernel than the crate's kernels bind,
     /// [`Error::OutOfMemory`] or [`Error::DeviceLost`].
     ///
     /// # Cost
@@ -72,25 +72,24 @@ impl Context {
         Self::with_caps(device, queue, caps, ShaderChecks::Trusted)
     }
 
-    /// The same device with pipelines of its own, whose shaders wgpu guards with bounds checks. For tests: both variants
-    /// must give the same bits.
+    /// The same device with separate pipelines, compiled with wgpu's bounds checks. For tests: both variants must give the same bits.
     #[doc(hidden)]
     pub fn with_checked_shaders(&self) -> Result<Self> {
         Self::with_caps(self.device().clone(), self.queue().clone(), self.caps().clone(), ShaderChecks::Checked)
     }
 
-    /// [`Context::new`], with the adapter at hand: it alone knows the device's matrix products. Runs nothing on the device, so
-    /// the products are taken for right: [`check_matrices`](Self::check_matrices) tries them.
+    /// [`Context::new`] with the adapter, which alone reports the device's matrix products. Runs nothing on the device, so the products
+    /// are trusted until [`check_matrices`](Self::check_matrices) tries them.
     ///
     /// # Errors
-    /// Those of [`Context::new`].
+    /// The errors of [`Context::new`].
     pub fn with_adapter(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Self> {
         let caps = DeviceCaps::of(&device).with_adapter(adapter);
         Self::with_caps(device, queue, caps, ShaderChecks::Trusted)
     }
 
     fn with_caps(device: wgpu::Device, queue: wgpu::Queue, caps: DeviceCaps, checks: ShaderChecks) -> Result<Self> {
-        // As many as WebGPU promises.
+        // WebGPU's guaranteed number.
         let needed = 8;
         if caps.max_storage_buffers < needed {
             return Err(Error::Limit {
@@ -130,20 +129,20 @@ impl Context {
         Ok(Self { inner: Arc::new(inner), caps: Arc::new(caps) })
     }
 
-    /// Opens a device of our own on the best adapter that `options` ask for and that [opens](Self::open). Those that do not
-    /// are passed over, and told by [`passed_over`](Self::passed_over).
+    /// Opens a device on the best adapter that fits `options` and that [opens](Self::open). Adapters that do not open are passed over;
+    /// [`passed_over`](Self::passed_over) lists them.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] listing what there is, [`Error::NoneOpens`] listing what does not open and why, or where one
-    /// adapter alone would do, its own: [`Error::RequestDevice`].
+    /// [`Error::NoAdapter`] with the adapters that exist, [`Error::NoneOpens`] with those that fit but do not open and why; where only
+    /// one adapter fits, its own [`Error::RequestDevice`].
     ///
     /// # Cost
-    /// Loads the graphics drivers, then that of [`Context::open`].
+    /// Loads the graphics drivers, then the cost of [`Context::open`].
     pub fn request(options: &ContextOptions) -> Pending<'_, Result<Self>> {
         Pending::new(Self::request_edited(options, unedited))
     }
 
-    /// [`Context::request`], with another text for the check of matrices. For tests: it makes them wrong.
+    /// [`Context::request`] with an edited text of the matrix check. For tests that make the product wrong.
     #[doc(hidden)]
     pub async fn request_edited(options: &ContextOptions, edit: Edit) -> Result<Self> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
@@ -158,16 +157,15 @@ impl Context {
         Ok(context)
     }
 
-    /// Opens a device of our own on this adapter: all limits and all stable features that it has, and cooperative matrices,
-    /// which wgpu counts as experimental. Matrices are tried before they are used, as
-    /// [`check_matrices`](Self::check_matrices) does it, unless the folder of [`ContextOptions::with_pipeline_cache`] tells what
-    /// that gave on this device with this driver. Of `options`, only that folder counts.
+    /// Opens a device on this adapter with all its limits and stable features, and with cooperative matrices, which wgpu counts as
+    /// experimental. Tries the matrices before their first use, as [`check_matrices`](Self::check_matrices) does, unless the folder of
+    /// [`ContextOptions::with_pipeline_cache`] holds the verdict for this device and driver. Nothing else of `options` is used.
     ///
     /// # Errors
-    /// [`Error::RequestDevice`], and those of [`Context::new`].
+    /// [`Error::RequestDevice`], and of [`Context::new`].
     ///
     /// # Cost
-    /// Opens the device. Where it reports matrices, that of [`check_matrices`](Self::check_matrices).
+    /// Opens the device. Where it reports matrices, the cost of [`check_matrices`](Self::check_matrices).
     pub fn open<'a>(adapter: &'a wgpu::Adapter, options: &'a ContextOptions) -> Pending<'a, Result<Self>> {
         Pending::new(Self::open_edited(adapter, options, unedited))
     }
@@ -185,9 +183,8 @@ impl Context {
             experimental_features: if matrices.is_empty() {
                 wgpu::ExperimentalFeatures::disabled()
             } else {
-                // SAFETY: what wgpu cannot check of cooperative matrices our shaders keep to: shapes and types come from
-                // the adapter's own list, every matrix lies within a workgroup's arrays, and every invocation of a
-                // subgroup reaches every operation.
+                // SAFETY: wgpu cannot check cooperative matrices. The crate's shaders take shapes and types from the adapter's own list, keep
+                // every matrix within a workgroup's arrays, and reach every matrix operation with all invocations of a subgroup.
                 unsafe { wgpu::ExperimentalFeatures::enabled() }
             },
             ..Default::default()
@@ -197,7 +194,7 @@ impl Context {
             .await
             .map_err(|error| Error::RequestDevice { adapter: adapter.get_info().name, reason: error.to_string() })?;
         let context = Self::with_adapter(adapter, device, queue)?;
-        // Nobody else has the context yet: what is set here was not.
+        // Nobody else has the context yet, so `set` cannot fail.
         if let Some(folder) = &options.pipeline_cache {
             let store =
                 context.scoped("opening the pipeline cache", || PipelineStore::open(context.device(), folder))?;
@@ -206,7 +203,7 @@ impl Context {
         }
         let lost = Arc::clone(&context.inner.lost);
         context.device().set_device_lost_callback(move |reason, message| {
-            // The first loss is the one to report; the device never comes back.
+            // The first loss is the one to report; a lost device never comes back.
             let _ = lost.set(format!("{reason:?}: {message}"));
         });
         Ok(context)
@@ -224,41 +221,40 @@ impl Context {
         &self.inner.queue
     }
 
-    /// What the device can do.
+    /// The device's limits and features.
     #[must_use]
     pub fn caps(&self) -> &DeviceCaps {
         &self.caps
     }
 
-    /// The same device, pipelines and all, with plans cut for another budget: one that
-    /// [`calibrate_blocking`](Self::calibrate_blocking) gave, or a number.
+    /// The same device and pipelines with another budget: one from [`calibrate_blocking`](Self::calibrate_blocking), or a known number.
+    /// Plans cut their grids by it.
     #[must_use]
     pub fn with_budget(&self, budget: DispatchBudget) -> Self {
         self.planning_with(DeviceCaps { budget, ..self.caps().clone() })
     }
 
-    /// The same device, pipelines and all, whose [crossovers](crate::SelectionPlan::crossover) follow another speed: one that
-    /// [`measure_speed_blocking`](Self::measure_speed_blocking) gave, or one that is known.
+    /// The same device and pipelines with another speed, which [crossovers](crate::SelectionPlan::crossover) depend on: one from
+    /// [`measure_speed_blocking`](Self::measure_speed_blocking), or a known one.
     #[must_use]
     pub fn with_speed(&self, speed: DeviceSpeed) -> Self {
         self.planning_with(DeviceCaps { speed: Some(speed), ..self.caps().clone() })
     }
 
-    /// The same device, pipelines and all, with plans that take this tier alone, for every problem. One that the device or a
-    /// problem lacks is an error of the plan.
+    /// The same device and pipelines, with every plan held to this tier. A tier that the device or a problem lacks is an error of the
+    /// plan.
     #[must_use]
     pub fn with_tier(&self, tier: Tier) -> Self {
         self.planning_with(self.caps().clone().with_tier(tier))
     }
 
-    /// The same device, pipelines and all, with plans that take what was measured on it; [`Tuning::new`] takes that away
-    /// again.
+    /// The same device and pipelines, with plans that take measured tilings; [`Tuning::new`] removes them again.
     #[must_use]
     pub fn with_tuning(&self, tuning: Tuning) -> Self {
         self.planning_with(self.caps().clone().with_tuning(tuning))
     }
 
-    /// The same device, whose matrices were found faulty or not.
+    /// The same device with another verdict on its matrices.
     pub(crate) fn with_matrix_fault(&self, fault: Option<String>) -> Self {
         self.planning_with(DeviceCaps { matrix_fault: fault, ..self.caps().clone() })
     }
@@ -273,20 +269,19 @@ impl Context {
         self.inner.store.get().map_or(PipelineCacheState::Off, |(_, state)| state.clone())
     }
 
-    /// Writes what was compiled, and what [`check_matrices`](Self::check_matrices) found, into files of
-    /// [`ContextOptions::with_pipeline_cache`], each whole or not at all; does nothing where there is no such folder, or nothing
-    /// new.
+    /// Writes compiled pipelines and the verdict of [`check_matrices`](Self::check_matrices) into files of the folder of
+    /// [`ContextOptions::with_pipeline_cache`], each whole or not at all; does nothing without such a folder or without news.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn save_pipelines(&self) -> Result<()> {
         self.pipeline_store().map_or(Ok(()), PipelineStore::save)?;
-        // Poisoned or not, it holds one verdict or none.
+        // The value is whole even if the lock is poisoned: one verdict or none.
         let verdict = self.inner.verdict.lock().unwrap_or_else(PoisonError::into_inner).clone();
         verdict.map_or(Ok(()), |verdict| verdict.save())
     }
 
-    /// The adapters that [`Context::request`] was asked for before this one, and that do not open.
+    /// The adapters that fit the options of [`Context::request`] better than this one, but did not open.
     #[must_use]
     pub fn passed_over(&self) -> &[PassedOver] {
         self.inner.passed_over.get().map_or(&[], Vec::as_slice)
@@ -327,7 +322,7 @@ impl Context {
         &self.inner.unused_write
     }
 
-    /// Fails when the device is known to be lost. A device of the caller's own tells only its owner.
+    /// Fails when the device is known to be lost. The loss of a caller's own device is reported to the caller only.
     pub(crate) fn check_lost(&self) -> Result<()> {
         match self.inner.lost.get() {
             Some(message) => Err(Error::DeviceLost { message: message.clone() }),
@@ -335,9 +330,8 @@ impl Context {
         }
     }
 
-    /// Runs `work` and turns what wgpu reports about it into our error: for the caller's own calls on the device, whose
-    /// errors would otherwise go to the device's handler, by default a panic. (In a browser errors arrive later, and
-    /// still go there.)
+    /// Runs `work` and returns wgpu's reports about it as an error, for the caller's own calls on the device: wgpu would otherwise pass
+    /// them to the device's handler, which panics by default. (In a browser errors arrive later, and still go to the handler.)
     ///
     /// # Errors
     /// [`Error::Validation`], [`Error::OutOfMemory`], [`Error::DeviceLost`]; `during` is repeated in the message.
@@ -347,15 +341,14 @@ impl Context {
         let _one_at_a_time = self.inner.scopes.lock().unwrap_or_else(PoisonError::into_inner);
         let result = scoped(self.device(), during, work);
         if result.is_err() {
-            // Work on a lost device fails with an error about whatever it made; the loss itself is told when polled.
+            // Work on a lost device fails with an error about the object it made; polling reports the loss itself.
             let _ = self.device().poll(wgpu::PollType::Poll);
             self.check_lost()?;
         }
         result
     }
 
-    /// A buffer that holds `contents` from the next submission on. (wgpu's own `create_buffer_init` panics on a lost
-    /// device.)
+    /// A buffer that holds `contents` from the next submission on. (wgpu's own `create_buffer_init` panics on a lost device.)
     pub(crate) fn upload(&self, label: &str, contents: &[u8], usage: wgpu::BufferUsages) -> wgpu::Buffer {
         let buffer = self.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),

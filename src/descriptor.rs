@@ -1,4 +1,4 @@
-//! Whether a caller's text is what its descriptor says.
+//! Checks that a caller's text fits its descriptor.
 
 #[cfg(not(target_arch = "wasm32"))]
 use crate::Error;
@@ -100,7 +100,7 @@ fn kind_in_text(space: naga::AddressSpace) -> &'static str {
     }
 }
 
-/// A browser's compiler parses it, and says what it finds.
+/// The browser's own compiler parses the text and reports errors.
 #[cfg(target_arch = "wasm32")]
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it may fail")]
 pub(crate) fn check_text(_: &'static str, _: &[Binding], _: &str) -> Result<()> {

@@ -28,7 +28,7 @@ impl DType {
         }
     }
 
-    /// Half the distance from 1 to the next representable number: the relative error of one rounding.
+    /// Half the distance from 1 to the next representable number: the largest relative error of one rounding.
     #[must_use]
     pub const fn unit_roundoff(self) -> f64 {
         match self {
@@ -38,7 +38,7 @@ impl DType {
         }
     }
 
-    /// `value` rounded to this type and widened again: what a tensor of this type holds after a store.
+    /// `value` rounded to this type and widened again, as a store and a load leave it.
     #[must_use]
     pub fn round(self, value: f32) -> f32 {
         match self {

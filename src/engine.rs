@@ -1,4 +1,4 @@
-//! A GPU if there is one, else the CPU: the choice that most programs want, made once and said aloud.
+//! A GPU if there is one, else the CPU: decided once, and reported.
 
 #[cfg(feature = "cpu")]
 use crate::Error;
@@ -10,7 +10,7 @@ use crate::{
     Pending, Result, SelectionInputs, SelectionProblem, cpu,
 };
 
-/// Where attention on host tensors is computed. Chosen once; a call that fails on the GPU is an error and is not
+/// The place where attention on host tensors is computed. It is chosen once; a call that fails on the GPU returns the error and is not
 /// repeated on the CPU.
 ///
 /// ```
@@ -35,7 +35,7 @@ use crate::{
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Engine {
-    /// A device of wgpu.
+    /// A wgpu device.
     Gpu(Context),
     /// The blockwise CPU path, with the feature `cpu`.
     #[cfg(feature = "cpu")]
@@ -43,16 +43,16 @@ pub enum Engine {
         /// Why there is no GPU; `None` when the CPU was asked for.
         no_gpu: Option<Error>,
     },
-    /// The definition in f64 ([`cpu::oracle`]), one row at a time: what is right, slowly.
+    /// The definition in f64 ([`cpu::oracle`]), one row at a time: exact and slow.
     Oracle,
 }
 
 impl Engine {
-    /// The best GPU that opens, else the CPU. Software devices count as none: the CPU path is faster than they are.
+    /// The best GPU that opens, else the CPU. Software devices do not count: the CPU path is faster.
     ///
     /// # Errors
-    /// None with the feature `cpu`; without it those of [`Context::request`], [`Error::NoAdapter`](crate::Error::NoAdapter) where there is
-    /// no GPU.
+    /// None with the feature `cpu`; without it the errors of [`Context::request`], such as
+    /// [`Error::NoAdapter`](crate::Error::NoAdapter) where there is no GPU.
     ///
     /// # Cost
     /// Loads the graphics drivers.
@@ -63,7 +63,7 @@ impl Engine {
     /// The GPU that `options` describe, else the CPU. To insist on a GPU, use [`Context::request`], which fails instead.
     ///
     /// # Errors
-    /// Those of [`Engine::best`].
+    /// The errors of [`Engine::best`].
     ///
     /// # Cost
     /// Loads the graphics drivers.
@@ -82,7 +82,7 @@ impl Engine {
         }
     }
 
-    /// The CPU, without a look at the GPUs.
+    /// The CPU; GPUs are not looked for.
     #[cfg(feature = "cpu")]
     #[must_use]
     pub const fn cpu() -> Self {
@@ -103,10 +103,10 @@ impl Engine {
     /// Attention over tensors in host memory: f32 out, and the lse.
     ///
     /// # Errors
-    /// Those of [`Context::attend`], of [`cpu::attend`] or of [`cpu::oracle::attend`].
+    /// The errors of [`Context::attend`], [`cpu::attend`] or [`cpu::oracle::attend`].
     ///
     /// # Cost
-    /// That of [`Context::attend`]; without a GPU, the whole computation before it returns.
+    /// The cost of [`Context::attend`]; without a GPU, the whole computation before the call returns.
     pub fn attend<T: Element>(
         &self,
         problem: &AttentionProblem,
@@ -123,10 +123,10 @@ impl Engine {
     /// Selects blocks of keys over tensors in host memory.
     ///
     /// # Errors
-    /// Those of [`Context::select`], of [`cpu::select`] or of [`cpu::oracle::select`].
+    /// The errors of [`Context::select`], [`cpu::select`] or [`cpu::oracle::select`].
     ///
     /// # Cost
-    /// That of [`Context::select`]; without a GPU, the whole computation before it returns.
+    /// The cost of [`Context::select`]; without a GPU, the whole computation before the call returns.
     pub fn select<T: Element>(
         &self,
         problem: &SelectionProblem,
@@ -140,7 +140,7 @@ impl Engine {
         }
     }
 
-    /// Which engine it is, and why, on one line.
+    /// The engine and the reason for it, on one line.
     #[must_use]
     pub fn describe(&self) -> String {
         self.to_string()

@@ -13,10 +13,10 @@ pub enum Error {
         tensor: &'static str,
         /// What the problem asks for: `[batch, seq, head, dim]`.
         expected: [u32; 4],
-        /// What was given.
+        /// The given one.
         actual: [u32; 4],
     },
-    /// A host slice does not hold as many elements as its shape says.
+    /// A host slice has another length than its shape needs.
     #[error("`{tensor}` holds {actual} elements, its shape needs {expected}")]
     Length {
         /// The offending tensor.
@@ -63,7 +63,7 @@ pub enum Error {
         tensor: &'static str,
         /// What the plan was made for.
         expected: DType,
-        /// What was given.
+        /// The given one.
         actual: DType,
     },
     /// A buffer was created without a usage that the call needs.
@@ -77,7 +77,7 @@ pub enum Error {
     /// The plan needs a device feature that the device was created without.
     #[error("{needed_for} needs the device feature {feature}; request it when creating the device")]
     MissingFeature {
-        /// What needs it.
+        /// The part that needs it.
         needed_for: &'static str,
         /// The feature, by its name in wgpu.
         feature: &'static str,
@@ -85,11 +85,11 @@ pub enum Error {
     /// The plan needs a device feature that the device has, but that was tried and does not work.
     #[error("{needed_for} needs the device feature {feature}, which does not work here: {reason}")]
     FaultyFeature {
-        /// What needs it.
+        /// The part that needs it.
         needed_for: &'static str,
         /// The feature, by its name in wgpu.
         feature: &'static str,
-        /// What was seen when it was tried.
+        /// The fault that the trial found.
         reason: String,
     },
     /// The problem is larger than a limit of the device.
@@ -102,10 +102,10 @@ pub enum Error {
         /// What the device allows.
         available: u64,
     },
-    /// The problem is larger than any device's kernels, or any memory, can hold.
+    /// The problem is larger than kernels of any device, or any memory, can hold.
     #[error("{what}: {needed} needed, at most {available}")]
     TooLarge {
-        /// What there is too much of.
+        /// The quantity that is too large.
         what: &'static str,
         /// What the problem needs.
         needed: u64,
@@ -134,7 +134,7 @@ pub enum Error {
         /// The value given.
         value: f32,
     },
-    /// The WGSL of a kernel that is not the crate's own is none.
+    /// The text of a kernel that is not the crate's own is not valid WGSL.
     #[error("the text of kernel `{kernel}` is no WGSL: {message}")]
     Wgsl {
         /// The kernel.
@@ -147,34 +147,34 @@ pub enum Error {
     EntryPoint {
         /// The kernel.
         kernel: &'static str,
-        /// The entry points that there are, comma separated.
+        /// The entry points of the text, comma separated.
         found: String,
     },
-    /// What a kernel or one of its modules declares as bound is not what the text binds.
+    /// A binding that a kernel or one of its modules declares differs from the binding in the text.
     #[error("kernel `{kernel}`, binding {binding}: the descriptor declares {declared}, the text has {found}")]
     Binding {
         /// The kernel.
         kernel: &'static str,
         /// The number of the binding.
         binding: u32,
-        /// What the descriptor says.
+        /// The descriptor's declaration.
         declared: String,
-        /// What the text says.
+        /// The text's declaration.
         found: String,
     },
-    /// The fields that a kernel or one of its modules declares for a uniform are not those of its struct in the text.
+    /// The fields that a kernel or one of its modules declares for a uniform differ from the struct in the text.
     #[error("kernel `{kernel}`, uniform `{binding}`: the descriptor declares {declared}, the text has {found}")]
     Uniform {
         /// The kernel.
         kernel: &'static str,
         /// The uniform.
         binding: &'static str,
-        /// What the descriptor says.
+        /// The descriptor's declaration.
         declared: String,
-        /// What the text says.
+        /// The text's declaration.
         found: String,
     },
-    /// What was given for a kernel's binding does not fit it, or there is no such binding.
+    /// The buffer or numbers given for a kernel's binding do not fit it, or the kernel has no such binding.
     #[error("kernel `{kernel}`, binding `{binding}`: {rule}")]
     Slot {
         /// The kernel.
@@ -184,23 +184,23 @@ pub enum Error {
         /// The rule.
         rule: &'static str,
     },
-    /// A list of selected blocks breaks a rule that block-sparse attention relies on.
+    /// A list of blocks breaks a rule that block-sparse attention relies on.
     #[error("blocks of sequence {batch}, set {set}, query block {q_block}: entry {entry} = {value}: {rule}")]
     Blocks {
         /// The sequence.
         batch: u32,
-        /// The query head, KV head or layer that the list belongs to.
+        /// The query head, KV head or layer whose list it is.
         set: u32,
         /// The query block.
         q_block: u32,
         /// Index into the list; 0 for a count.
         entry: u32,
-        /// What it holds.
+        /// The entry's or count's value.
         value: u32,
         /// The rule.
         rule: &'static str,
     },
-    /// An argument is required by the problem and missing, or given and not part of it.
+    /// An argument that the problem requires is missing, or one that it does not take is given.
     #[error("`{argument}`: {rule}")]
     Argument {
         /// The argument.
@@ -208,20 +208,20 @@ pub enum Error {
         /// The rule.
         rule: &'static str,
     },
-    /// No adapter is there, or none has the requested name.
+    /// There is no adapter, or none has the requested name.
     #[error("no GPU adapter{}; found: {found}", named(wanted))]
     NoAdapter {
         /// The name asked for, if any.
         wanted: Option<String>,
-        /// The adapters that there are, comma separated.
+        /// The adapters that exist, comma separated.
         found: String,
     },
-    /// Several adapters would do, and none of them opens.
+    /// Several adapters fit, and none of them opens.
     #[error("no GPU adapter{} opens: {}", named(wanted), PassedOver::list(passed_over))]
     NoneOpens {
         /// The name asked for, if any.
         wanted: Option<String>,
-        /// The adapters, best first, each with what kept it from opening.
+        /// The adapters, best first, each with its error.
         passed_over: Vec<PassedOver>,
     },
     /// The adapter refused to open a device.
@@ -229,13 +229,13 @@ pub enum Error {
     RequestDevice {
         /// The adapter.
         adapter: String,
-        /// What wgpu said.
+        /// wgpu's message.
         reason: String,
     },
     /// wgpu rejected a call; the message is wgpu's own. Passing a buffer of another device ends here.
     #[error("wgpu rejected {during}: {message}")]
     Validation {
-        /// What was being done.
+        /// The call or step that failed.
         during: &'static str,
         /// wgpu's message.
         message: String,
@@ -243,7 +243,7 @@ pub enum Error {
     /// The device ran out of memory.
     #[error("the device is out of memory during {during}: {message}")]
     OutOfMemory {
-        /// What was being done.
+        /// The call or step that failed.
         during: &'static str,
         /// wgpu's message.
         message: String,
@@ -262,7 +262,7 @@ pub enum Error {
     File {
         /// The file.
         path: std::path::PathBuf,
-        /// What the system says.
+        /// The system's message.
         message: String,
     },
     /// Mapping a staging buffer failed.
@@ -277,13 +277,13 @@ fn named(wanted: &Option<String>) -> String {
 /// `Result` with the crate's [`Error`].
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// An adapter that was asked for and did not open, so that another one was taken.
+/// An adapter that fits the options but did not open, so that another one was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PassedOver {
-    /// [`describe_adapter`] of it.
+    /// Its description, by [`describe_adapter`].
     pub adapter: String,
-    /// What kept it from opening.
+    /// Its error.
     pub reason: String,
 }
 
@@ -292,7 +292,7 @@ impl PassedOver {
     #[must_use]
     pub fn new(adapter: impl Into<String>, error: &Error) -> Self {
         let reason = match error {
-            // The name stands beside it.
+            // The adapter's name stands beside the message.
             Error::RequestDevice { reason, .. } => reason.clone(),
             other => other.to_string(),
         };
@@ -310,7 +310,7 @@ impl core::fmt::Display for PassedOver {
     }
 }
 
-/// Messages of drivers and of wgpu go over several lines.
+/// Messages of drivers and wgpu span several lines.
 pub(crate) fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! Files that the library keeps for its own later starts: written whole or not at all, and read only if they are whole.
+//! Files that the library keeps for later starts: written whole or not at all, read only if they are whole.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -11,7 +11,7 @@ pub(crate) type Magic = [u8; 16];
 /// Bytes before the data: magic, length, checksum.
 const HEADER: usize = 32;
 
-/// FNV-1a: against files that broke, not against people.
+/// FNV-1a: detects damaged files, not tampering.
 pub(crate) fn checksum(data: &[u8]) -> u64 {
     data.iter().fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
@@ -21,10 +21,10 @@ pub(crate) fn pack(magic: &Magic, data: &[u8]) -> Vec<u8> {
     [magic.as_slice(), &length.to_le_bytes(), &checksum(data).to_le_bytes(), data].concat()
 }
 
-/// Bytes of data that a file may have: compiled pipelines of hundreds of variants are some MiB.
+/// Limit on a file's data: compiled pipelines of hundreds of variants take a few MiB.
 const MOST_DATA: u64 = 256 << 20;
 
-/// The data in the file of a path, of which only the beginning is read unless it is a whole file of ours.
+/// The data of the file at a path. Reads only the beginning unless the file is whole and ours.
 pub(crate) fn read(magic: &Magic, path: &Path) -> io::Result<core::result::Result<Vec<u8>, &'static str>> {
     let mut file = std::fs::File::open(path)?;
     let length = file.metadata()?.len();
@@ -55,7 +55,7 @@ pub(crate) fn unpack(magic: &Magic, file: &[u8]) -> core::result::Result<Vec<u8>
     Ok(data.to_vec())
 }
 
-/// Writes a file whole or not at all, with its folder; leaves one that holds the same as it is.
+/// Writes a file whole or not at all, and makes its folder; a file that already holds this data is left alone.
 pub(crate) fn write(path: &Path, packed: &[u8]) -> Result<()> {
     let failed = |error: std::io::Error| Error::File { path: path.to_owned(), message: error.to_string() };
     let as_long = std::fs::metadata(path).is_ok_and(|old| old.is_file() && old.len() == packed.len() as u64);
@@ -93,7 +93,7 @@ mod tests {
             damaged[at] ^= 4;
             assert!(unpack(&MAGIC, &damaged).is_err(), "byte {at}");
         }
-        // From a path likewise; a file with holes is not read to find that it is none.
+        // The same through a path; a file with holes is rejected before its data is read.
         let file = tempfile::NamedTempFile::new().unwrap();
         for length in [0, 16, 32, packed.len() - 1, packed.len()] {
             std::fs::write(file.path(), &packed[..length]).unwrap();

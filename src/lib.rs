@@ -37,7 +37,7 @@
 //! # In a program that has a device
 //!
 //! Open it with [`wanted_features`] and [`wanted_limits`]: without them kernels stay within WebGPU's defaults, which may take twice as
-//! long. A plan says what was missed.
+//! long. A plan names the better tier that it missed.
 //!
 //! ```no_run
 //! # use wattn::*;
@@ -78,13 +78,13 @@
 //! let inputs = HostInputs::new(&q, &k, &v);
 //! let engine = Engine::best().wait()?;
 //! let sparse = engine.attend_sparse(&problem, &selection, &inputs, &SparseOptions::default()).wait()?;
-//! println!("{}", sparse.path); // dense: so short a context is faster so
+//! println!("{}", sparse.path); // dense: at this length selection does not pay
 //! # Ok::<(), wattn::Error>(())
 //! ```
 //!
 //! On a GPU of your own, [`Selection`] writes its lists into two buffers and [`Attention`] reads them, with nothing read
-//! back: [`AttentionProblem::with_blocks`], [`BoundSelection::encode_step`]. Selections of other kinds are made of [`Pool`], [`BlockScore`]
-//! and [`TopK`], as the example `quest` is. What is lost is told by [`quality`].
+//! back: [`AttentionProblem::with_blocks`], [`BoundSelection::encode_step`]. [`Pool`], [`BlockScore`] and [`TopK`] make up other kinds
+//! of selection, as in the example `quest`. [`quality`] measures what a selection loses.
 //!
 //! # Language models
 //!
@@ -93,7 +93,7 @@
 //! # Benchmarks
 //!
 //! With the feature `bench`, `wattn::bench` measures what a device can do and how much of it these operators reach.
-//! With the feature `tune`, `wattn::tune` finds the fastest tilings of a device by trying them, right ones only.
+//! With the feature `tune`, `wattn::tune` times the tilings that a device accepts and keeps the fastest whose results are correct.
 //!
 //! # What a call costs
 //!
@@ -114,7 +114,7 @@
 //! | [`Context::attend`], [`Context::select`], [`Engine::attend`], [`Engine::select`], [`Engine::attend_sparse`] | all | on a cache miss | all | yes | [`Pending`] |
 //! | [`cpu::attend`], [`cpu::select`], [`cpu::merge`] | all | | nothing | | thread |
 //!
-//! A [`Pending`] is awaited, or waited for on this thread; its work is under way. Engines without a GPU are done before they
+//! A [`Pending`] is awaited, or waited for on this thread; its work has been submitted. Engines without a GPU finish before they
 //! return it.
 //!
 //! # Rules
@@ -122,8 +122,8 @@
 //! - Head widths are multiples of 4 up to 256; `num_q_heads` is a multiple of `num_kv_heads`.
 //! - Query `i` sits at position `i + seq_len_kv - seq_len_q`: the last query on the last key.
 //! - A row that sees no key gives zeros and [`LSE_EMPTY`].
-//! - What a device cannot do is an [`Error`] with names and numbers; nothing falls back in silence. The CPU is used where
-//!   it was asked for, and by [`Engine::best`], which keeps the reason.
+//! - A problem that a device cannot compute is an [`Error`] with names and numbers; nothing falls back in silence. The CPU is used
+//!   where the caller asks for it, and by [`Engine::best`], which keeps the reason.
 //!
 //! More: [`docs::architecture`], [`docs::numerics`], [`docs::performance`], [`docs::decisions`].
 
@@ -201,7 +201,7 @@ pub use problem::{
 };
 pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use slots::Slots;
-pub use sparse::{AttentionPath, Report, SparseOptions, SparseOutput};
+pub use sparse::{AttentionPath, Measure, SparseOptions, SparseOutput};
 pub use step::Step;
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
 pub use wanted::{MissedTier, wanted_features, wanted_limits};

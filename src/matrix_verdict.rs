@@ -1,4 +1,4 @@
-//! What trying a device's matrices gave, in a file beside the pipelines: the next start need not try them again.
+//! The verdict of trying a device's matrices, in a file beside the pipelines, so that the next start need not try them again.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,11 @@ use crate::{MatrixCheck, Result};
 /// Marks a file of ours, and its format.
 pub(crate) const MAGIC: Magic = *b"wattn matrices 1";
 
-/// What the device answered.
+/// The device's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MatrixVerdict {
     Right,
-    /// What is wrong.
+    /// The fault.
     Faulty(String),
 }
 
@@ -25,7 +25,7 @@ impl MatrixVerdict {
     }
 }
 
-/// What a verdict holds for: one device, one driver, one check of one version of the crate.
+/// The key of a verdict: one device, one driver, one check of one version of the crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VerdictKey {
     file_name: String,
@@ -35,7 +35,7 @@ pub(crate) struct VerdictKey {
 impl VerdictKey {
     pub(crate) fn new(info: &wgpu::AdapterInfo, check: &MatrixCheck) -> Self {
         let wgpu::AdapterInfo { name, vendor, device, backend, driver, driver_info, .. } = info;
-        // Another version of the driver replaces the file; another driver of the same device has its own.
+        // A new version of the driver replaces the file; another driver of the same device has its own file.
         let whose = format!("{name}\n{vendor} {device}\n{backend}\n{driver}");
         let file_name = format!("wattn_matrices_{backend}_{:016x}", checksum(whose.as_bytes()));
         let shader = checksum(check.wgsl().as_bytes());
@@ -43,7 +43,7 @@ impl VerdictKey {
         Self { file_name, text }
     }
 
-    /// The verdict in this folder; `None` where there is none, or none that can be used.
+    /// The verdict in this folder; `None` where there is no usable one.
     pub(crate) fn read(&self, folder: &Path) -> Option<MatrixVerdict> {
         let data = read(&MAGIC, &folder.join(&self.file_name)).ok()?.ok()?;
         let verdict = core::str::from_utf8(&data).ok()?.strip_prefix(&self.text)?;
@@ -54,7 +54,7 @@ impl VerdictKey {
         }
     }
 
-    /// The verdict as a file of this folder, which [`UnsavedVerdict::save`] writes.
+    /// The verdict as a file of this folder; [`UnsavedVerdict::save`] writes it.
     pub(crate) fn unsaved(&self, folder: &Path, verdict: &MatrixVerdict) -> UnsavedVerdict {
         let verdict = match verdict {
             MatrixVerdict::Right => "right\n".to_owned(),
@@ -78,7 +78,7 @@ impl UnsavedVerdict {
     }
 }
 
-/// What files of ours hold, pipelines or a verdict on matrices. For tests: it meets all kinds of files.
+/// The data in a kept file of pipelines or of a verdict. For tests, which feed it files of all kinds.
 #[doc(hidden)]
 pub fn unpack_kept(file: &[u8]) -> core::result::Result<Vec<u8>, &'static str> {
     unpack(&crate::pipeline_store::MAGIC, file).or_else(|_| unpack(&MAGIC, file))

@@ -1,4 +1,4 @@
-//! A device's memory, arithmetic and waits, by running small attention and a small selection on it.
+//! Measures a device's memory, arithmetic and latencies, with small attention calls and a small selection.
 
 use std::time::Instant;
 
@@ -7,23 +7,24 @@ use crate::{
     Layout, Result, Selection, SelectionArgs, SelectionPlan, SelectionProblem, TensorView, Tiling, Tuning, U32View,
 };
 
-/// Long enough to say what one of many takes.
+/// Runs that take this long together give the time of one.
 const ENOUGH_NS: f64 = 4e6;
 
 /// Runs of one submission at the most.
 const MOST_RUNS: u32 = 1024;
 
-/// Of heads.
+/// Head width.
 const WIDTH: u32 = 64;
 
 impl Context {
     /// Measures the device for [`Context::with_speed`], so that [`SelectionPlan::crossover`] and
-    /// [`Engine::attend_sparse`](crate::Engine::attend_sparse) know from which length on a selection pays there. Numbers have
-    /// two digits. Another program that computes at the same time makes them worse; then a crossover moves, and with it which
-    /// calls are dense: keep what was measured where results must be the same on every run.
+    /// [`Engine::attend_sparse`](crate::Engine::attend_sparse) know the length from which selection pays there. Numbers have two digits.
+    /// Another program on the device makes them worse, which moves the crossover and with it which calls are dense: keep the measured
+    /// numbers where results must be the same on every run.
     ///
     /// # Errors
-    /// Those of [`Attention::prepare`](crate::Attention::prepare), [`Attention::bind`](crate::Attention::bind), [`Selection::prepare`] and [`Selection::bind`].
+    /// The errors of [`Attention::prepare`](crate::Attention::prepare), [`Attention::bind`](crate::Attention::bind),
+    /// [`Selection::prepare`] and [`Selection::bind`].
     ///
     /// # Cost
     /// Compiles up to eight pipelines on a cache miss, allocates up to 260 MiB for a moment, submits, and waits: for some 100
@@ -31,7 +32,7 @@ impl Context {
     pub fn measure_speed_blocking(&self) -> Result<DeviceSpeed> {
         let ctx = &self.with_budget(DispatchBudget::UNLIMITED).with_tuning(Tuning::new());
         let most = ctx.caps().max_storage_binding_bytes.min(ctx.caps().max_buffer_bytes).min(128 << 20);
-        // Eight heads whose keys, and whose values, take so many bytes. A software device has caches only, and is slow.
+        // Eight heads, whose keys and values take this many bytes each. A software device is slow and has caches only.
         let most = if ctx.caps().software { most >> 5 } else { most };
         let long = (most / u64::from(8 * WIDTH * 4)) as u32; // at most 2^16
         let one_dispatch = |plan: &AttentionPlan, ns: f64| ns / plan.dispatches().len() as f64;
@@ -71,7 +72,7 @@ impl Context {
         };
         let trips = selection.estimated_time(&trips_only).as_secs_f64() * 1e6;
         let dispatches = selection.dispatches().len() as f64 * dispatch_ns;
-        // A search waits for most of its time, whatever the noise of the two says.
+        // Most of a search's time is latency, even if the noise of the two measurements says otherwise.
         let searching = ctx.selection_ns(&selection)?;
         let trip_ns = (searching - dispatches).max(searching / 2.0) / trips;
         Ok(DeviceSpeed {
@@ -112,8 +113,8 @@ impl Context {
         self.ns_of(|encoder| bound.encode(encoder))
     }
 
-    /// Nanoseconds of one of many runs that depend on one another: as many as take long enough, and twice as many, and the
-    /// difference; the shortest of three.
+    /// Nanoseconds of one run among dependent ones: the difference between twice as many runs and as many as take long enough; the
+    /// smallest of three.
     fn ns_of(&self, encode: impl Fn(&mut wgpu::CommandEncoder)) -> Result<f64> {
         let time = |runs: u32| -> Result<f64> {
             let descriptor = wgpu::CommandEncoderDescriptor { label: Some("wattn.measuring") };
@@ -132,7 +133,7 @@ impl Context {
         let mut least = f64::INFINITY;
         for _ in 0..3 {
             let (once, twice) = (time(runs)?, time(2 * runs)?);
-            // What else the machine does makes runs slower, never faster; a difference that it turned around says nothing.
+            // Other work on the machine makes runs slower, never faster; a negative difference says nothing.
             let one = (twice - once) / f64::from(runs);
             least = least.min(if one > 0.0 { one } else { twice / f64::from(2 * runs) });
         }
@@ -140,7 +141,7 @@ impl Context {
     }
 }
 
-/// Queries, heads, keys.
+/// Queries, heads and keys.
 const fn shape_of([seq_len_q, num_heads, seq_len_kv]: [u32; 3]) -> AttentionShape {
     AttentionShape {
         batch_size: 1,
@@ -157,7 +158,7 @@ const fn layout([batch, seq, heads, dim]: [u32; 4]) -> Layout {
     Layout::seq_major(batch, seq, heads, dim)
 }
 
-/// A positive number, rounded to two digits: what two measurements share.
+/// A positive number rounded to two digits, which repeated measurements agree in.
 fn two_digits(value: f64) -> u64 {
     let unit = 10f64.powf(value.max(1.0).log10().floor() - 1.0).max(1.0);
     // Saturates.

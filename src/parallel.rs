@@ -3,7 +3,7 @@
 #[cfg(feature = "cpu")]
 use rayon::prelude::*;
 
-/// `f` of each item and its index, in their order.
+/// `f` of each item and its index, in order.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], f: impl Fn(usize, &T) -> R + Send + Sync) -> Vec<R> {
     #[cfg(feature = "cpu")]
     let items = items.par_iter();

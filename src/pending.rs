@@ -1,4 +1,4 @@
-//! Work under way, and the two ways to wait for it.
+//! Submitted work, and the two ways to wait for it.
 
 use core::future::Future;
 use core::pin::Pin;
@@ -23,7 +23,7 @@ pub(crate) use boxed::Portable;
 
 /// Work that has begun. `.await` it, or `wait()` for it on this thread, which the web does not allow.
 ///
-/// The call that gives it has checked its arguments and submitted its first work. An error of either comes out here, too.
+/// The call that returns it has checked its arguments and submitted its first work. Errors of both are returned here, too.
 ///
 /// A future that is polled by an executor polls the device itself and asks to be polled again: it needs no help, and is
 /// busy until the device is done. `wait` sleeps in the driver.
@@ -54,7 +54,7 @@ impl<'a, T: 'a> Pending<'a, T> {
         Self { future: Box::pin(future) }
     }
 
-    /// Work that is done.
+    /// Work that is already done.
     pub(crate) fn ready(result: T) -> Self
     where
         T: Portable,
@@ -71,7 +71,7 @@ impl<'a, T: 'a> Pending<'a, T> {
 }
 
 impl<'a, T: 'a> Pending<'a, crate::Result<T>> {
-    /// Work whose beginning may have failed.
+    /// Work whose submission may have failed.
     pub(crate) fn begun<F>(begun: crate::Result<F>) -> Self
     where
         F: Future<Output = crate::Result<T>> + Portable + 'a,
@@ -94,7 +94,7 @@ impl<T> core::fmt::Debug for Pending<'_, T> {
     }
 }
 
-/// How a future that is polled on this thread may poll the device: until the work is done under [`Pending::wait`], else once.
+/// How a future polled on this thread polls the device: until the work is done inside [`Pending::wait`], else once.
 pub(crate) fn poll_type() -> wgpu::PollType {
     #[cfg(not(target_arch = "wasm32"))]
     if waiting::is_set() {
@@ -108,7 +108,7 @@ mod waiting {
     use core::cell::Cell;
 
     thread_local! {
-        /// This thread is inside [`Pending::wait`](super::Pending::wait).
+        /// Whether this thread is inside [`Pending::wait`](super::Pending::wait).
         static WAITING: Cell<bool> = const { Cell::new(false) };
     }
 
@@ -116,7 +116,7 @@ mod waiting {
         WAITING.get()
     }
 
-    /// Sets the mark, and when dropped what it was before.
+    /// Sets the mark, and restores its former value when dropped.
     pub(super) struct Mark(bool);
 
     impl Mark {

@@ -1,4 +1,4 @@
-//! Compiled pipelines, one for each specialisation.
+//! Compiled pipelines, one for each specialization.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,14 +24,14 @@ struct Compiled {
     label: &'static str,
 }
 
-/// Pipelines by what they were compiled from, unchecked and guarded ones apart.
+/// Pipelines by specialization, unchecked and guarded ones apart.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
     pipelines: [Mutex<HashMap<Specialization, Pipeline>>; 2],
 }
 
 impl PipelineCache {
-    /// The pipeline of a specialisation, compiled on first use.
+    /// The pipeline of a specialization, compiled on first use.
     fn get(&self, ctx: &Context, specialization: &Specialization, trust: Trust) -> Result<Pipeline> {
         // A panic while the lock is held leaves the map whole: insertion is its only change.
         let pipelines = &self.pipelines[usize::from(trust == Trust::Guarded)];
@@ -46,14 +46,14 @@ impl PipelineCache {
 }
 
 impl Pipeline {
-    /// Compiles a variant, or finds it in the context's cache. wgpu's bounds checks guard it, whoever wrote it: what is bound
-    /// to it, and with which numbers, is up to the caller.
+    /// Compiles a variant, or finds it in the context's cache. wgpu's bounds checks guard it even if the text is the crate's own, since
+    /// the caller chooses the buffers and numbers that are bound.
     ///
     /// # Errors
-    /// [`Error::MissingFeature`] for what a text [needs](crate::Need). Where a text is not the crate's own: [`Error::Wgsl`]
-    /// when it is none, [`Error::EntryPoint`], [`Error::Binding`] and [`Error::Uniform`] when it does not fit its
-    /// descriptor. (In a browser, where no parser is at hand, these are left to the browser.) [`Error::Validation`] when the
-    /// driver refuses the shader, [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    /// [`Error::MissingFeature`] for a feature that a text [needs](crate::Need). For texts that are not the crate's own: [`Error::Wgsl`]
+    /// for invalid WGSL; [`Error::EntryPoint`], [`Error::Binding`] and [`Error::Uniform`] for a text that does not fit its descriptor. (In a
+    /// browser no parser is at hand, and its own compiler reports these.) [`Error::Validation`] when the driver refuses the shader,
+    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
     ///
     /// # Cost
     /// Compiles on a cache miss. Submits nothing.
@@ -61,17 +61,17 @@ impl Pipeline {
         ctx.pipelines().get(ctx, specialization, Trust::Guarded)
     }
 
-    /// The same for operators, which see to it that no index leaves a buffer: unchecked where all texts are the crate's.
+    /// The same for operators, which make sure that no index leaves a buffer: unchecked where all texts are the crate's own.
     pub(crate) fn of_operator(ctx: &Context, specialization: &Specialization) -> Result<Self> {
         ctx.pipelines().get(ctx, specialization, specialization.trust())
     }
 
-    /// One whose text was edited, which no cache must hold.
+    /// A pipeline of an edited text, which is not cached.
     pub(crate) fn edited(ctx: &Context, specialization: &Specialization, wgsl: String) -> Result<Self> {
         compile(ctx, specialization, wgsl, specialization.trust())
     }
 
-    /// Bind group 0.
+    /// Layout of bind group 0.
     #[must_use]
     pub fn bindings(&self) -> &[Binding] {
         &self.compiled.bindings
@@ -134,7 +134,7 @@ fn create(
         module: &module,
         entry_point: Some(kernel.name()),
         compilation_options: wgpu::PipelineCompilationOptions {
-            // The crate's own write every workgroup array before they read it.
+            // The crate's own kernels write every workgroup array before they read it.
             zero_initialize_workgroup_memory: specialization.trust() == Trust::Guarded,
             ..Default::default()
         },
@@ -143,7 +143,7 @@ fn create(
     Pipeline { compiled: Arc::new(Compiled { pipeline, layout, bindings, name: kernel.name(), label: kernel.label() }) }
 }
 
-/// A shader, without wgpu's bounds checks where it is trusted and the context does not want them.
+/// A shader; without wgpu's bounds checks where the text is trusted and the context does not ask for them.
 fn module(ctx: &Context, label: &'static str, wgsl: String, trust: Trust) -> wgpu::ShaderModule {
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(wgsl.into()) };
     match (ctx.shader_checks(), trust) {

@@ -18,7 +18,7 @@ pub enum PipelineCacheState {
     Unsupported,
     /// There was no file yet.
     New,
-    /// So many bytes were handed to the driver, which takes them if they are its own.
+    /// The driver was given this many bytes, and uses them if they are its own.
     Loaded {
         /// Bytes of the driver's data.
         bytes: usize,
@@ -28,7 +28,7 @@ pub enum PipelineCacheState {
     Ignored {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
 }
@@ -59,9 +59,9 @@ impl PipelineStore {
         };
         let descriptor =
             wgpu::PipelineCacheDescriptor { label: Some("wattn.pipelines"), data: data.as_deref(), fallback: true };
-        // SAFETY: the data is what `get_data` gave to `save`, under a name that is the adapter's key: `read` saw our mark
-        // before it, its whole length, and its checksum. wgpu compares its own header with the adapter, and the driver its
-        // own with its version. Who can write to the user's cache folder could run programs as the user anyway.
+        // SAFETY: `save` wrote this data, which came from `get_data`, under a name that is the adapter's key; `read` checked the mark, the
+        // length and the checksum. wgpu compares its own header with the adapter, and the driver its header with its version. Anyone who can
+        // write to the user's cache folder could run programs as the user anyway.
         let cache = unsafe { device.create_pipeline_cache(&descriptor) };
         (Some(Self { cache, path }), state)
     }

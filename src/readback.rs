@@ -1,4 +1,4 @@
-//! Buffers of the GPU into host memory.
+//! Copies GPU buffers into host memory.
 
 use futures::channel::oneshot;
 
@@ -19,7 +19,7 @@ impl Context {
         let (device, layout) = (self.device().clone(), view.layout);
         Pending::new(async move {
             let Some(mut download) = download? else { return Ok(HostTensor::zeros(layout.shape)) };
-            // Natively a map completes only while somebody polls the device.
+            // Natively a map completes only while something polls the device.
             let mapped = futures::future::poll_fn(move |task| {
                 if let Err(error) = device.poll(poll_type()) {
                     return core::task::Poll::Ready(Err(Error::from(error)));
@@ -80,7 +80,7 @@ impl Context {
             self.queue().submit([encoder.finish()]);
             let (sender, mapped) = oneshot::channel();
             staging.map_async(wgpu::MapMode::Read, .., move |result| {
-                // A reader that went away wants no answer.
+                // The reader may have dropped its end, and then wants no answer.
                 let _ = sender.send(result);
             });
             Some(Download { staging: Some(staging), mapped })

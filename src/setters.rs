@@ -1,4 +1,4 @@
-//! Setters of structs with public fields that may become more: what a caller outside writes instead of a literal.
+//! Setters for structs with public fields under `#[non_exhaustive]`: callers outside the crate use them instead of a literal.
 
 macro_rules! setters {
     ($type:ty { $($with:ident($field:ident: $kind:ty))+ }) => {

@@ -1,4 +1,4 @@
-//! What is bound to a kernel, by the names of its bindings.
+//! The buffers and uniforms bound to a kernel, by the names of its bindings.
 
 use crate::shader::{Binding, BindingKind};
 use crate::{Context, Error, Pipeline, Result};
@@ -9,7 +9,7 @@ pub struct Slots<'a> {
     slots: Vec<(&'static str, Slot<'a>)>,
 }
 
-/// What one binding gets.
+/// The resource of one binding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Slot<'a> {
     /// Buffer, offset and size in bytes.
@@ -19,7 +19,7 @@ pub(crate) enum Slot<'a> {
 }
 
 impl<'a> Slots<'a> {
-    /// None yet.
+    /// No slots yet.
     #[must_use]
     pub const fn new() -> Self {
         Self { slots: Vec::new() }
@@ -37,7 +37,7 @@ impl<'a> Slots<'a> {
         self.with(name, Slot::Range(buffer, offset, size))
     }
 
-    /// A uniform's contents, which are copied when it is bound.
+    /// A uniform's contents, copied when it is bound.
     #[must_use]
     pub fn uniform(self, name: &'static str, bytes: &'a [u8]) -> Self {
         self.with(name, Slot::Bytes(bytes))
@@ -48,12 +48,12 @@ impl<'a> Slots<'a> {
         self
     }
 
-    /// What a binding gets. There are a handful.
+    /// The resource for a binding. There are only a few.
     pub(crate) fn get(&self, name: &str) -> Option<Slot<'a>> {
         self.slots.iter().find(|(given, _)| *given == name).map(|(_, slot)| *slot)
     }
 
-    /// Fails where these are not the bindings of the pipeline, each once and with what it takes.
+    /// Fails unless these are the pipeline's bindings, each once and of the right kind.
     pub(crate) fn check(&self, pipeline: &Pipeline) -> Result<()> {
         let (kernel, bindings) = (pipeline.name(), pipeline.bindings());
         let wrong = |binding, rule| Err(Error::Slot { kernel, binding, rule });
@@ -74,7 +74,7 @@ impl<'a> Slots<'a> {
         self.check_apart(bindings)
     }
 
-    /// wgpu tracks whole buffers, and forbids one to be read and written in one dispatch even where the ranges differ.
+    /// wgpu tracks whole buffers, and forbids reading and writing one in the same dispatch even where the ranges differ.
     fn check_apart(&self, bindings: &[Binding]) -> Result<()> {
         let buffer = |binding: &Binding| match self.get(binding.name) {
             Some(Slot::Range(buffer, ..)) => Some(buffer),
@@ -94,7 +94,7 @@ impl<'a> Slots<'a> {
 
 fn check_slot(kernel: &'static str, binding: &Binding, slot: Slot<'_>) -> Result<()> {
     let tensor = binding.name;
-    let bytes = 4 * binding.fields.len() as u64; // a handful
+    let bytes = 4 * binding.fields.len() as u64; // only a few
     match (slot, binding.kind.is_storage()) {
         (Slot::Bytes(_), true) => {
             Err(Error::Slot { kernel, binding: tensor, rule: "is a storage buffer, not a uniform" })
@@ -119,7 +119,7 @@ fn check_slot(kernel: &'static str, binding: &Binding, slot: Slot<'_>) -> Result
     }
 }
 
-/// What stands in for a binding that is never touched: wgpu has no empty bindings, and forbids one buffer to be read and written at once.
+/// A stand-in for a binding that is never touched: wgpu has no empty bindings, and forbids reading and writing one buffer at once.
 pub(crate) fn unused(ctx: &Context, kind: BindingKind) -> &wgpu::Buffer {
     match kind {
         BindingKind::Write => ctx.unused_write(),

@@ -1,4 +1,4 @@
-//! Selection and block-sparse attention as one call on host tensors, with the dense path where it is the faster one.
+//! Selection and block-sparse attention in one call on host tensors, with dense attention where it is faster.
 
 use crate::quality::captured_mass;
 #[cfg(feature = "cpu")]
@@ -8,9 +8,9 @@ use crate::{
     HostTensor, Pending, Result, SelectionPlan, SelectionProblem,
 };
 
-/// Whether a measure of quality is computed. It costs as much as dense attention does.
+/// Whether a measure of quality is computed. It costs as much as dense attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Report {
+pub enum Measure {
     /// No.
     #[default]
     Skip,
@@ -18,19 +18,19 @@ pub enum Report {
     Compute,
 }
 
-/// How [`Engine::attend_sparse`] goes about it.
+/// Options of [`Engine::attend_sparse`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SparseOptions {
     dense_below: Option<u32>,
-    captured_mass: Report,
+    captured_mass: Measure,
     #[cfg(feature = "cpu")]
-    recall: Report,
+    recall: Measure,
 }
 
 impl SparseOptions {
-    /// Sets the crossover: up to so many keys the call is dense, and in longer ones the query blocks that see no more
-    /// than these; 0 always selects [default: that of the selection if it has one, else on GPUs
-    /// [`SelectionPlan::crossover`], and on the CPU the method's [`crossover`](crate::SelectionMethod::crossover)].
+    /// Sets the crossover: calls with at most this many keys are dense; in longer ones, query blocks that see at most this many keys are.
+    /// 0 always selects [default: the selection's own if it has one, else on GPUs [`SelectionPlan::crossover`], and on the CPU the method's
+    /// [`crossover`](crate::SelectionMethod::crossover)].
     #[must_use]
     pub const fn with_dense_below(mut self, keys: u32) -> Self {
         self.dense_below = Some(keys);
@@ -39,26 +39,26 @@ impl SparseOptions {
 
     /// Sets whether to compute the captured mass of each row, by dense attention on the same device.
     #[must_use]
-    pub const fn with_captured_mass(mut self, report: Report) -> Self {
-        self.captured_mass = report;
+    pub const fn with_captured_mass(mut self, measure: Measure) -> Self {
+        self.captured_mass = measure;
         self
     }
 
-    /// Sets whether to compute the share of the best blocks that the lists hold, on the CPU.
+    /// Sets whether to compute the share of the truly best blocks that the lists hold, on the CPU.
     #[cfg(feature = "cpu")]
     #[must_use]
-    pub const fn with_recall(mut self, report: Report) -> Self {
-        self.recall = report;
+    pub const fn with_recall(mut self, measure: Measure) -> Self {
+        self.recall = measure;
         self
     }
 }
 
-/// What [`Engine::attend_sparse`] computed.
+/// How [`Engine::attend_sparse`] computed its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttentionPath {
-    /// Dense attention: there were at most so many keys as the crossover says.
+    /// By dense attention: there were at most as many keys as the crossover.
     Dense,
-    /// Selection, then attention to what was selected.
+    /// By a selection, then attention to the selected blocks.
     Sparse,
 }
 
@@ -71,7 +71,7 @@ impl core::fmt::Display for AttentionPath {
     }
 }
 
-/// What [`Engine::attend_sparse`] gives.
+/// The result of [`Engine::attend_sparse`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SparseOutput {
@@ -79,16 +79,16 @@ pub struct SparseOutput {
     pub output: AttentionOutput,
     /// The selected blocks; `None` on the dense path.
     pub blocks: Option<HostBlockLists>,
-    /// Captured mass, `[batch, seq, head, 1]`, if it was asked for; 1 throughout on the dense path.
+    /// Captured mass, `[batch, seq, head, 1]`, if requested; 1 throughout on the dense path.
     pub captured_mass: Option<HostTensor>,
-    /// Recall of the lists, if it was asked for; `None` on the dense path, which has no lists.
+    /// Recall of the lists, if requested; `None` on the dense path, which has no lists.
     #[cfg(feature = "cpu")]
     pub recall: Option<BlockRecall>,
-    /// What was computed.
+    /// How it was computed.
     pub path: AttentionPath,
 }
 
-/// A checked call: the dense problem, and where it is not dense, what takes its place.
+/// A checked call: the dense problem, and unless it is computed densely, the sparse problems in its place.
 struct Planned {
     dense: AttentionProblem,
     sparse: Option<(SelectionProblem, AttentionProblem)>,
@@ -126,8 +126,8 @@ impl Planned {
     /// The result of the dense path.
     fn dense_output(output: AttentionOutput, options: &SparseOptions) -> Result<SparseOutput> {
         let captured_mass = match options.captured_mass {
-            Report::Skip => None,
-            Report::Compute => Some(captured_mass(&output.lse, &output.lse)?),
+            Measure::Skip => None,
+            Measure::Compute => Some(captured_mass(&output.lse, &output.lse)?),
         };
         Ok(SparseOutput {
             output,
@@ -139,7 +139,7 @@ impl Planned {
         })
     }
 
-    /// The result of the sparse path; `dense` when the captured mass was asked for.
+    /// The result of the sparse path; `dense` is given when the captured mass was requested.
     #[cfg_attr(not(feature = "cpu"), expect(unused_variables, reason = "the recall alone looks at the inputs again"))]
     fn sparse_output<T: Element>(
         selection: &SelectionProblem,
@@ -151,8 +151,8 @@ impl Planned {
         let captured_mass = dense.map(|dense| captured_mass(&output.lse, &dense.lse)).transpose()?;
         #[cfg(feature = "cpu")]
         let recall = match options.recall {
-            Report::Skip => None,
-            Report::Compute => Some(block_recall(selection, &inputs.for_selection(), &blocks)?),
+            Measure::Skip => None,
+            Measure::Compute => Some(block_recall(selection, &inputs.for_selection(), &blocks)?),
         };
         Ok(SparseOutput {
             output,
@@ -165,7 +165,7 @@ impl Planned {
     }
 }
 
-/// Checks that the selection is one for this attention.
+/// Checks that the selection fits this attention problem.
 fn agree(problem: &AttentionProblem, selection: &SelectionProblem) -> Result<()> {
     let (ours, theirs) = (problem.shape(), selection.shape());
     for (field, ours, theirs) in [
@@ -197,15 +197,15 @@ fn agree(problem: &AttentionProblem, selection: &SelectionProblem) -> Result<()>
 }
 
 impl Engine {
-    /// Selects blocks and attends to them; up to the crossover ([`SparseOptions::with_dense_below`]) it computes dense
-    /// attention instead, and says so.
+    /// Selects blocks and attends to them; up to the crossover ([`SparseOptions::with_dense_below`]) it computes dense attention instead,
+    /// and [`SparseOutput::path`] says so.
     ///
     /// # Errors
-    /// [`Error::Invalid`] or [`Error::Argument`] naming what the selection has otherwise than the attention problem; those
-    /// of [`Engine::select`] and [`Engine::attend`].
+    /// [`Error::Invalid`] or [`Error::Argument`] naming where the selection differs from the attention problem; the errors of
+    /// [`Engine::select`] and [`Engine::attend`].
     ///
     /// # Cost
-    /// That of the calls that it makes. A measure of quality costs as much as dense attention.
+    /// The cost of the calls that it makes. A measure of quality costs as much as dense attention.
     pub fn attend_sparse<'a, T: Element>(
         &'a self,
         problem: &AttentionProblem,
@@ -215,7 +215,7 @@ impl Engine {
     ) -> Pending<'a, Result<SparseOutput>> {
         let (inputs, options) = (*inputs, *options);
         let planned = Planned::new(problem, selection, &inputs, &options, self.context().map(Context::caps));
-        // What comes first is under way when this returns.
+        // The first call's work is submitted before this returns.
         let begun = planned.map(|Planned { dense, sparse }| match sparse {
             None => (dense.clone(), Begun::Dense(self.attend(&dense, &inputs))),
             Some((selection, attention)) => {
@@ -234,15 +234,15 @@ impl Engine {
             };
             let output = self.attend(&attention, &inputs.with_blocks(&lists)).await?;
             let dense = match options.captured_mass {
-                Report::Skip => None,
-                Report::Compute => Some(self.attend(&dense, &inputs).await?),
+                Measure::Skip => None,
+                Measure::Compute => Some(self.attend(&dense, &inputs).await?),
             };
             Planned::sparse_output(&selection, &inputs, &options, (lists, output), dense.as_ref())
         })
     }
 }
 
-/// The first call of several.
+/// The first of several calls.
 enum Begun {
     Dense(Pending<'static, Result<AttentionOutput>>),
     Sparse(Box<(SelectionProblem, AttentionProblem)>, Pending<'static, Result<HostBlockLists>>),

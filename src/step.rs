@@ -8,7 +8,7 @@ use crate::shader::BindingKind;
 use crate::slots::{Slot, unused};
 use crate::{Context, Error, Pipeline, Result, Slots};
 
-/// Bytes from one uniform to the next: the largest alignment that a device may ask for.
+/// Distance in bytes from one uniform to the next: the largest alignment that a device may ask for.
 const UNIFORM_STRIDE: usize = 256;
 
 /// One grid of a kernel with its buffers bound, ready to be encoded any number of times.
@@ -45,7 +45,7 @@ impl Pipeline {
 }
 
 impl Step {
-    /// A grid, cut into stretches, each with the contents of its own uniform if the kernel has one for stretches.
+    /// A grid cut into stretches, each with the contents of its own uniform if the kernel has one for stretches.
     pub(crate) fn new(
         ctx: &Context,
         pipeline: &Pipeline,
@@ -56,7 +56,7 @@ impl Step {
         let label = pipeline.label();
         let uniforms = Uniforms::new(pipeline, slots, records);
         let needed = uniforms.contents.len() as u64;
-        // Offsets of uniforms are 32 bits.
+        // wgpu takes offsets of uniforms in 32 bits.
         let available = ctx.caps().max_buffer_bytes.min(u32::MAX.into());
         if needed > available {
             return Err(Error::Limit { limit: "max_buffer_size (uniforms of all stretches)", needed, available });
@@ -78,7 +78,7 @@ impl Step {
         let entries: Vec<_> =
             (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
         let descriptor = wgpu::BindGroupDescriptor { label: Some(label), layout: pipeline.layout(), entries: &entries };
-        // A buffer of another device is a validation error, but for one of another instance wgpu panics.
+        // wgpu reports a buffer of another device as a validation error, but panics for one of another instance.
         let bind_group =
             catch_unwind(AssertUnwindSafe(|| ctx.device().create_bind_group(&descriptor))).map_err(|_| {
                 let message = "a buffer belongs to another wgpu instance".to_owned();
@@ -109,11 +109,11 @@ impl Step {
         self.encode_stretches_in(pass, 0..self.num_stretches());
     }
 
-    /// Some of the stretches, in their order.
+    /// Some of the stretches, in order.
     pub(crate) fn encode_stretches_in(&self, pass: &mut wgpu::ComputePass<'_>, stretches: Range<usize>) {
         pass.set_pipeline(self.pipeline.pipeline());
         for (index, [x, y, z]) in stretches.clone().zip(&self.stretches[stretches]) {
-            // The buffer, and so every offset in it, was seen to fit 32 bits.
+            // The buffer's size, and so every offset in it, fits 32 bits: checked above.
             let offset = [(index * UNIFORM_STRIDE) as u32];
             pass.set_bind_group(0, &self.bind_group, if self.dynamic { &offset } else { &[] });
             pass.dispatch_workgroups(*x, *y, *z);
@@ -124,7 +124,7 @@ impl Step {
 /// All uniforms of a step in one buffer.
 struct Uniforms {
     contents: Vec<u8>,
-    /// Of each binding: where its bytes lie, the first where there is one for each stretch.
+    /// For each binding the offset of its bytes; for stretches that of the first.
     places: Vec<Option<Range<u64>>>,
 }
 
@@ -148,7 +148,7 @@ impl Uniforms {
                         assert!(size <= UNIFORM_STRIDE, "{}: {}", pipeline.name(), binding.name);
                         push(bytes)
                     });
-                    // A grid of no places encodes nothing, and has a uniform to bind all the same.
+                    // An empty grid encodes nothing, but still needs a uniform to bind.
                     let first = each.reduce(|first, _| first);
                     Some(first.unwrap_or_else(|| push(&vec![0; size])))
                 }
@@ -164,12 +164,12 @@ impl Uniforms {
     }
 }
 
-/// Dispatches of some grids.
+/// The number of dispatches of several grids.
 pub(crate) fn num_stretches<'a>(steps: impl Iterator<Item = &'a Step>) -> usize {
     steps.map(Step::num_stretches).sum()
 }
 
-/// Encodes one dispatch of some grids, by its number among those of all.
+/// Encodes one dispatch, numbered over all grids.
 pub(crate) fn encode_stretch_in<'a>(
     steps: impl Iterator<Item = &'a Step>,
     pass: &mut wgpu::ComputePass<'_>,
@@ -185,8 +185,8 @@ pub(crate) fn encode_stretch_in<'a>(
     }
 }
 
-/// Submits some grids: together, or where one of them is cut, each dispatch on its own, since watchdogs of some systems
-/// watch submissions.
+/// Submits grids: together, or, where one of them is cut, each dispatch on its own, since the watchdogs of some systems time each
+/// submission.
 pub(crate) fn submit(ctx: &Context, label: &'static str, steps: &[&Step]) {
     let submit = |encode: &mut dyn FnMut(&mut wgpu::ComputePass<'_>)| {
         let descriptor = wgpu::CommandEncoderDescriptor { label: Some(label) };

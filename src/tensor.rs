@@ -33,7 +33,7 @@ impl Layout {
         Self { shape: [batch, seq, heads, dim], strides: [head * heads as u64, token, head], offset: 0 }
     }
 
-    /// The same layout, `offset` elements further on.
+    /// The same layout, `offset` elements further.
     #[must_use]
     pub const fn with_offset(mut self, offset: u64) -> Self {
         self.offset = offset;
@@ -70,7 +70,7 @@ pub struct TensorView<'a> {
 }
 
 impl<'a> TensorView<'a> {
-    /// Looks at `buffer` as a tensor. Nothing is checked before `bind` or `read`, which return the errors.
+    /// Interprets `buffer` as a tensor. Errors are found by `bind` or `read`.
     #[must_use]
     pub const fn new(buffer: &'a wgpu::Buffer, dtype: DType, layout: Layout) -> Self {
         Self { buffer, dtype, layout }
@@ -89,7 +89,7 @@ impl<'a> TensorView<'a> {
     }
 }
 
-/// A tensor that the GPU writes. Not `Copy`, so that one view is not handed to two writers by accident.
+/// A tensor that the GPU writes. Not `Copy`, so that one view is not given to two writers by accident.
 #[derive(Debug)]
 pub struct TensorViewMut<'a> {
     pub(crate) buffer: &'a wgpu::Buffer,
@@ -98,7 +98,7 @@ pub struct TensorViewMut<'a> {
 }
 
 impl<'a> TensorViewMut<'a> {
-    /// Looks at `buffer` as a tensor to be written. Nothing is checked before `bind`, which returns the errors.
+    /// Interprets `buffer` as a tensor to be written. Errors are found by `bind`.
     #[must_use]
     pub const fn new(buffer: &'a wgpu::Buffer, dtype: DType, layout: Layout) -> Self {
         Self { buffer, dtype, layout }

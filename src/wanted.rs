@@ -1,14 +1,14 @@
-//! What a device of the caller's own should be opened with, and what was missed where it was not.
+//! The features and limits that a caller's own device should be opened with, and the better tier missed without them.
 
 use core::ops::RangeInclusive;
 
 use crate::{DeviceCaps, MatrixTile, Tier};
 
-/// Features that make kernels faster and that wgpu calls stable, those of them that `adapter` has: f16 and subgroup operations in
-/// shaders, u64 (on software devices), and compiled pipelines in a file. Add your own.
+/// The stable wgpu features of `adapter` that make kernels faster: f16 and subgroup operations in shaders, u64 (on software devices),
+/// and compiled pipelines in a file. Add your own.
 ///
-/// Cooperative matrices are experimental in wgpu: who wants [`Tier::Matrix`] adds
-/// [`EXPERIMENTAL_COOPERATIVE_MATRIX`](wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) and says so in
+/// Cooperative matrices are experimental in wgpu: callers who want [`Tier::Matrix`] add
+/// [`EXPERIMENTAL_COOPERATIVE_MATRIX`](wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) and say so in
 /// [`experimental_features`](wgpu::DeviceDescriptor::experimental_features).
 ///
 /// ```no_run
@@ -33,8 +33,8 @@ pub fn wanted_features(adapter: &wgpu::Adapter) -> wgpu::Features {
     wanted & adapter.features()
 }
 
-/// WebGPU's default limits, but for those that plans look at: as large as `adapter` has them. A binding holds one tensor, so that its
-/// size is what a problem meets first.
+/// WebGPU's default limits, except those that plans depend on, which are as large as `adapter` allows. A binding holds one tensor, so
+/// the binding size is the first limit that a large problem meets.
 #[must_use]
 pub fn wanted_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
     let (defaults, there) = (wgpu::Limits::default(), adapter.limits());
@@ -51,10 +51,10 @@ pub fn wanted_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
     .or_better_values_from(&defaults)
 }
 
-/// What an adapter has, whatever the device was opened with.
+/// The features of an adapter, whatever the device was opened with.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Offered {
-    /// `None`: the device alone is known, and it does not tell.
+    /// `None`: only the device is known, and it does not report them.
     features: Option<wgpu::Features>,
     subgroup_size: RangeInclusive<u32>,
     workgroup_storage_bytes: u32,
@@ -62,7 +62,7 @@ pub(crate) struct Offered {
 }
 
 impl Offered {
-    /// What a device tells of its adapter.
+    /// What a device reports about its adapter.
     pub(crate) fn of_device(limits: &wgpu::Limits, info: &wgpu::AdapterInfo) -> Self {
         Self {
             features: None,
@@ -82,13 +82,13 @@ impl Offered {
     }
 }
 
-/// A better tier than a device has, and why it has it not.
+/// A tier better than the one that a device has, and why it is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissedTier {
     /// The tier.
     pub tier: Tier,
-    /// What is in the way.
+    /// The reason.
     pub reason: String,
 }
 
@@ -99,7 +99,7 @@ impl core::fmt::Display for MissedTier {
 }
 
 impl DeviceCaps {
-    /// The tiers beyond [`best_tier`](Self::best_tier), and [`Tier::Matrix`] where plans take none: each with what it lacks.
+    /// The tiers beyond [`best_tier`](Self::best_tier), and [`Tier::Matrix`] where plans do not take it, each with the reason.
     #[must_use]
     pub fn missed_tiers(&self) -> Vec<MissedTier> {
         let better = Tier::ALL.into_iter().filter(|&tier| tier > self.best_tier());
@@ -119,16 +119,16 @@ impl DeviceCaps {
         lacking.collect()
     }
 
-    /// The better tier that `best` would take, had the device been opened with what its adapter has.
+    /// The better tier that `best` would take if the device had been opened with all that its adapter has.
     pub(crate) fn missed(&self, f16: bool, best: impl Fn(&Self) -> Tier) -> Option<MissedTier> {
         let offered = self.offered.as_ref()?;
         let mut caps = Self { offered: None, ..self.clone() };
-        // Tensors of other types gain nothing by it.
+        // Tensors of other types gain nothing from matrices.
         caps.shader_f16 |= f16 && offered.has(wgpu::Features::SHADER_F16);
         if caps.subgroup_size.is_none() && offered.has(wgpu::Features::SUBGROUP) {
             caps.subgroup_size = Some(offered.subgroup_size.clone());
         }
-        // Which products there are, only the adapter knows.
+        // Only the adapter reports the shapes of products.
         caps.matrix_tiles.clone_from(&offered.matrix_tiles);
         caps.cooperative_matrix |= !offered.matrix_tiles.is_empty();
         caps.max_workgroup_storage_bytes = offered.workgroup_storage_bytes.max(caps.max_workgroup_storage_bytes);
@@ -162,7 +162,7 @@ impl DeviceCaps {
         needed.into_iter().filter(|(.., lacking)| *lacking).map(|(name, feature, _)| (name, feature)).collect()
     }
 
-    /// Who is to blame for features that are lacking.
+    /// Whether the adapter lacks the features, or the device was opened without them.
     fn reason(&self, lacks: &[(&'static str, wgpu::Features)]) -> String {
         let names = |lacks: &[(&'static str, wgpu::Features)]| {
             lacks.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")

@@ -1,4 +1,4 @@
-//! The suite as a library: checks, ceilings, resuming, and a device that is lost on the way.
+//! The suite as a library: checks, ceilings, resuming, and a device that is lost during a run.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -90,13 +90,14 @@ fn a_run_on_every_adapter() {
             assert!(!ceiling.note.is_empty(), "{ceiling:?}");
         }
         // What measures a device for plans measures the same device: bytes, and operations, two to a multiply-add. It is shorter and asks
-        // less, and the machine does other things at the same time.
+        // less, and the machine does other things at the same time. On software devices most of its time is that of starting work.
+        let most = if ctx.caps().software { 100.0 } else { 10.0 };
         let speed = ctx.measure_speed_blocking().unwrap();
         for (kind, known) in
             [(CeilingKind::Copy, speed.bytes_per_us), (CeilingKind::F32, 2 * speed.multiply_adds_per_us)]
         {
             let (rate, known) = (report.ceiling(kind).unwrap(), known as f64 * 1e6);
-            assert!((0.1..10.0).contains(&(rate / known)), "{kind:?}: {rate:e} a second, {known:e} by {speed:?}");
+            assert!((0.1..most).contains(&(rate / known)), "{kind:?}: {rate:e} a second, {known:e} by {speed:?}");
         }
         if report.timing.method == TimingMethod::Timestamps {
             assert!(ctx.caps().timestamps);
@@ -164,7 +165,7 @@ fn a_device_that_is_lost_twice_fails_the_case_and_not_the_run() {
     let report = finish(suite);
     assert_eq!((report.lost_devices, report.cases.len()), (2, 1));
 
-    // Who goes on from that report gets the case that failed.
+    // A run resumed from that report repeats the failed case.
     let again = ctx.clone();
     let open = move || Ok(Target::Gpu(again.clone()));
     let suite = Suite::resume(open, &quickly("gqa/16-4x1x8192x128"), report).unwrap();

@@ -1,5 +1,5 @@
-//! What a browser's compiler gets: which variants it cannot take is a fact of the tier, and no plan for a browser has one.
-//! `tests/tint` has Chrome's compiler read all the others. Needs no GPU.
+//! The texts for a browser's compiler: a tier decides which variants it cannot take, and no plan for a browser has one. `tests/tint` feeds
+//! all others to Chrome's compiler. Needs no GPU.
 
 #[path = "common/variants.rs"]
 mod variants;
@@ -25,7 +25,7 @@ fn has_word(wgsl: &str, is_meant: impl Fn(&str) -> bool) -> bool {
     code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_')).any(is_meant)
 }
 
-/// What the text has that no browser offers.
+/// Features in the text that no browser offers.
 fn beyond_browsers(wgsl: &str) -> Option<&'static str> {
     if has_word(wgsl, |word| word == "u64" || word == "i64") {
         return Some("u64");

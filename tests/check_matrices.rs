@@ -1,5 +1,5 @@
-//! The check of a device's matrices, as text: valid WGSL, translatable, and laid out as the host believes and as attention
-//! lays out its tiles; and what plans make of a device that failed it. Needs no GPU.
+//! The check of a device's matrices, as text: valid WGSL, translatable, laid out as the host expects and as attention's tiles are; and plans
+//! for a device that failed it. Needs no GPU.
 
 #[path = "common/devices.rs"]
 mod devices;
@@ -101,7 +101,7 @@ fn plans_do_without_faulty_matrices_and_say_why() {
     assert_eq!((with.tier(), without.tier()), (Tier::Matrix, Tier::SubgroupF16));
     assert!(!with.to_string().contains("not taken") && without.to_string().contains(line), "{without}");
 
-    // What is forced to do without, or never multiplies matrices, has nothing to say about them.
+    // Plans that are forced to do without matrices, or never use them, have nothing to report.
     let forced = AttentionPlan::with_tier(&attention, &faulty, Tier::Baseline).unwrap();
     assert!(!forced.to_string().contains("not taken"), "{forced}");
     let f32 = AttentionPlan::new(&AttentionProblem::new(shape(), DType::F32), &faulty).unwrap();
@@ -126,7 +126,7 @@ fn a_faulty_tier_cannot_be_forced() {
              columns"
         );
     }
-    // What is not there is missing, not faulty.
+    // Missing matrices are missing, not faulty.
     faulty.matrix_tiles.clear();
     assert!(matches!(faulty.require(Tier::Matrix), Err(Error::MissingFeature { .. })));
 }

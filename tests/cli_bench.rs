@@ -1,4 +1,4 @@
-//! `wattn bench`: its table, its files, what it goes on from, and what it refuses.
+//! `wattn bench`: its table, its files, resuming, and refusals.
 
 #[path = "common/cli.rs"]
 mod program;
@@ -115,7 +115,7 @@ fn check_page(page: &str, report: &Value) {
     }
 }
 
-/// What was measured of a case. Its share of a ceiling changes when the ceiling is measured again.
+/// The measurements of a case. Its share of a ceiling changes when the ceiling is measured again.
 fn without_rates(mut case: Value) -> Value {
     case["parts"].as_array_mut().unwrap().iter_mut().for_each(|part| part["rate"] = Value::Null);
     case

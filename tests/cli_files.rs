@@ -1,4 +1,4 @@
-//! The files of the `wattn` command: what it refuses before it reads or writes, and how it writes.
+//! The files of the `wattn` command: refusals before anything is read or written, and how files are written.
 
 #[path = "common/cli.rs"]
 mod program;
@@ -41,7 +41,7 @@ fn wattn_reading(args: &[&str], stdin: &[u8]) -> Output {
     command.args(args).env("XDG_CACHE_HOME", cache);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // Who is refused early reads no further.
+    // A run that is refused early reads no further.
     let _ = child.stdin.take().unwrap().write_all(stdin);
     child.wait_with_output().unwrap()
 }

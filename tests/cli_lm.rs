@@ -1,4 +1,4 @@
-//! `wattn lm` and `wattn lm eval`: what they write, what they take, and what they refuse.
+//! `wattn lm` and `wattn lm eval`: their output, their options, and their refusals.
 
 #[path = "common/cli.rs"]
 mod program;
@@ -182,7 +182,7 @@ fn an_evaluation_has_all_its_tables() {
     assert_eq!(rows.len(), 6);
     let cost = |row: usize, context: usize| rows[row]["bits_per_byte"][context].as_f64().unwrap();
     for context in 0..2 {
-        // Of equal budgets the selection is the best.
+        // Among equal budgets the selection is the best.
         assert!(cost(1, context) < cost(3, context) && cost(1, context) < cost(4, context), "{stdout}");
         assert!(cost(0, context) > 0.3 && cost(0, context) < 4.0, "{stdout}");
     }

@@ -93,7 +93,7 @@ const G1_HIP_LISTS: [[i32; 32]; 2] = [
     ],
 ];
 
-/// What `attend` wrote.
+/// The output of `attend`.
 struct Written {
     out: Vec<f32>,
     lse: Vec<f32>,
@@ -338,7 +338,7 @@ fn hostile_lists_give_one_clear_line() {
         println!("{name}");
         refuses(&with(shape, &indices, &counts), &G1_BLOCKS, part);
     }
-    // What lies past a count is never read.
+    // Entries past a count are never read.
     attend(&with(shape, &[16, 20, 20, 40, -1, 30], &[2, 1]), "cpu", &G1_BLOCKS);
 
     let good = with([1, 2, 1, 1], &[16, 20], &[1, 1]);

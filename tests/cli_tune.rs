@@ -1,4 +1,4 @@
-//! `wattn tune`: what it keeps, what other commands take of it, and what it refuses.
+//! `wattn tune`: the kept table, its use by other commands, and refusals.
 
 #[path = "common/cli.rs"]
 mod program;

@@ -1,4 +1,4 @@
-//! The covering arrays that other tests take their combinations from, by brute force.
+//! The covering arrays of other tests, checked by brute force.
 
 #[path = "common/covering.rs"]
 mod covering;

@@ -179,7 +179,7 @@ fn promised_rows_must_be_aligned() {
             assert!(error.to_string().contains("multiple of 8"), "{error}");
         }
     }
-    // What is written is stored by fours.
+    // Outputs are stored four elements at a time.
     bind(3, "offset").unwrap();
 }
 

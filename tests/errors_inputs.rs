@@ -1,4 +1,4 @@
-//! What inputs, builders and engines refuse, and that getters read what setters set.
+//! Refusals of inputs, builders and engines; and getters read the values that setters set.
 
 use wattn::{
     AttentionProblem, AttentionShape, BlockListSpec, Context, ContextOptions, DType, Engine, Error, Granularity, Hip,
@@ -164,7 +164,7 @@ fn getters_read_what_setters_set() {
     assert_eq!(inputs.for_selection().seq_lens_kv(), Some(&[1, 2][..]));
 }
 
-/// What a constructor leaves out is what its documentation says.
+/// Constructors have the documented defaults.
 #[test]
 fn constructors_have_their_defaults() {
     let spec = BlockListSpec::new(64, 16, 8);

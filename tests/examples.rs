@@ -19,7 +19,7 @@ fn example(name: &str) -> PathBuf {
     path
 }
 
-/// What an example prints, which must end well.
+/// The output of an example, which must succeed.
 #[track_caller]
 fn output(name: &str) -> String {
     let output = Command::new(example(name)).output().expect("the example starts");

@@ -1,4 +1,4 @@
-//! What each family of modules offers: every member has these functions and types, and a kernel may call no others. Needs no GPU.
+//! The functions and types of each family of modules: every member has them, and a kernel may call no others. Needs no GPU.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -96,7 +96,7 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
             "fn factor_k(elem: Elem4) -> vec4<f16>",
             "fn factor_v(elem: Elem4) -> vec4<f16>",
             "fn score_scale(i: u32) -> f32",
-            "fn unscaled4(mean: vec4<f32>, spoiled: bool) -> vec4<f32>",
+            "fn unscaled4(mean: vec4<f32>, non_finite: bool) -> vec4<f32>",
         ],
         &[],
     ),
@@ -194,7 +194,7 @@ fn every_member_offers_what_its_family_does() {
     assert!(members.values().all(|&number| number > 1), "a family has two members at least: {members:?}");
 }
 
-/// What only one member has is its own business: no kernel and no other module calls it.
+/// Functions of only one member are private: no kernel and no other module calls them.
 #[test]
 fn nobody_calls_what_a_family_does_not_offer() {
     let offered: BTreeSet<String> = FAMILIES

@@ -66,7 +66,7 @@ fn plans<P: OneDispatch>(ctx: &Context, problem: &P, dtype: DType) -> Vec<Operat
     plans
 }
 
-/// Of other types than f32, which differ in how they are loaded only, every seventh case.
+/// Other types than f32 differ only in their loads: every seventh case.
 fn few<C>(cases: Vec<C>, dtype: DType) -> impl Iterator<Item = C> {
     cases.into_iter().step_by(if dtype == DType::F32 { 1 } else { 7 })
 }

@@ -1,5 +1,4 @@
-//! However a device's work is cut, results are the same to the bit: every kernel, on every adapter. Walks of matrices are cut in
-//! `gpu_matrix.rs`.
+//! However a device's work is cut, results are the same to the bit: every kernel, on every adapter. `gpu_matrix.rs` cuts walks of matrices.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Calibration, and what it is for: no dispatch takes long. In a file of its own, so that no other test runs beside it.
+//! Calibration and its purpose: no dispatch takes long. In a file of its own, so that no other test runs beside it.
 
 mod common;
 
@@ -69,7 +69,7 @@ fn calibrations_stand_alone() {
     }
 }
 
-/// A second measurement finds about the same, as far as other programs on the machine let it, and no result is affected: crossovers are, of whoever asks for them.
+/// A second measurement gives about the same, as far as other programs on the machine allow, and no result depends on it, only crossovers.
 fn speed_is_repeatable() {
     for ctx in contexts() {
         let [_, first, second] = [(); 3].map(|()| ctx.measure_speed_blocking().unwrap());
@@ -94,7 +94,7 @@ fn speed_is_repeatable() {
 /// Seconds of each dispatch, in a pass of its own.
 fn timed(ctx: &Context, bound: &BoundAttention) -> Vec<f64> {
     let (device, count) = (ctx.device(), bound.num_stretches());
-    // What code costs that is loaded for the first time is not the dispatch's.
+    // The cost of loading code for the first time does not belong to the dispatch.
     submit(ctx, |encoder| bound.encode_stretch_in(&mut encoder.begin_compute_pass(&Default::default()), 0));
     let mut seconds = Vec::new();
     for index in 0..count {

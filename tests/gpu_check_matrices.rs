@@ -59,7 +59,7 @@ const WRONG: [(&str, Edit); 14] = [
     }),
 ];
 
-/// What the edited check makes of a device.
+/// The verdict of the edited check on a device.
 fn check_with(ctx: &Context, edit: Edit) -> wattn::Result<Context> {
     pollster::block_on(ctx.check_matrices_edited(edit))
 }

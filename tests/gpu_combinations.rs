@@ -1,5 +1,5 @@
-//! Everything that a caller may ask of attention, pairwise, on every adapter: each two choices meet in some call, which the f64 oracle and
-//! the kernels' twins check. What is refused is refused by name. `combinations.rs` does the same without a GPU.
+//! All options of attention, pairwise, on every adapter: each two choices occur together in some call, which the f64 oracle and the kernels'
+//! twins check. Refusals have the right name. `combinations.rs` does the same without a GPU.
 
 mod common;
 

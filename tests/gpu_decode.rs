@@ -14,7 +14,7 @@ use wattn::{
     Attention, AttentionOutput, AttentionPlan, AttentionShape, Context, DType, LSE_EMPTY, Mask, Tier, Tiling, Workspace,
 };
 
-/// Small tiles with so many splits: lanes that take keys, and lanes that share the rows of keys.
+/// Small tiles with this many splits: lanes that take keys, and lanes that share the rows of keys.
 fn split_tilings(ctx: &Context, tier: Tier, num_splits: u32) -> impl Iterator<Item = Tiling> {
     let columns = columns_tilings(ctx.caps(), tier).into_iter();
     [tiny_tiling(ctx.caps(), tier, 1)].into_iter().chain(columns).map(move |tiling| tiling.with_num_splits(num_splits))
@@ -39,7 +39,7 @@ fn every_number_of_splits() {
     }
 }
 
-/// What the kernel leaves in the workspace is what `twins::attend_decode` gives, empty splits included.
+/// The kernel's partial results in the workspace equal those of `twins::attend_decode`, empty splits included.
 #[test]
 fn partial_results_are_the_twins() {
     for (seed, mask) in (1..).zip(MASKS) {

@@ -1,4 +1,4 @@
-//! A caller's own kernels: what they compute, and what is said of descriptors and slots that do not fit.
+//! A caller's own kernels: their results, and errors of descriptors and slots that do not fit.
 
 mod common;
 

@@ -199,7 +199,7 @@ fn sample_token_of_logits_that_are_no_numbers() {
     for ctx in contexts() {
         for vocab in [1usize, 3, 256, 1000] {
             for of_nan in [1, 2, 5] {
-                // Of NaN of either sign, the others alike or infinite.
+                // NaN of either sign; the others equal or infinite.
                 for other in [2.5, f32::INFINITY, f32::NEG_INFINITY] {
                     let is_nan = |i: usize| i.is_multiple_of(of_nan);
                     let nan = |i: usize| if i.is_multiple_of(4) { -f32::NAN } else { f32::NAN };

@@ -1,5 +1,5 @@
-//! bf16 attention by matrix products of f16, on every adapter that has them: heads of any size beside each other, numbers that are lost
-//! within what the bound allows, against the f64 oracle and the kernels' twins. What it shares with f16 is in `gpu_matrix.rs`.
+//! bf16 attention by matrix products of f16, on every adapter that has them: heads of any magnitude beside each other, numbers lost within
+//! the bound, against the f64 oracle and the kernels' twins. `gpu_matrix.rs` has the part shared with f16.
 
 mod common;
 
@@ -93,7 +93,7 @@ fn widths_and_texts() {
                 check(ctx, &plan_of(&case, &caps, tiny_tiling(&caps, Tier::Matrix, 1)), &case);
             }
         }
-        // What plans choose.
+        // The tiling of plans.
         for lengths in [[150, 150], [40, 300]] {
             let shape = AttentionShape { head_dim: 64, head_dim_v: 64, ..shape(1, lengths, [1, 2]) };
             let case = Case::random(shape, Mask::Causal, 4);

@@ -111,7 +111,7 @@ fn every_shape_of_samples() {
     }
 }
 
-/// What the groups begin with after each round.
+/// The first blocks of the groups after each round.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_round() {

@@ -59,7 +59,7 @@ fn run(ctx: &Context, parts: &Parts, offset: usize) -> (Vec<f32>, Vec<f32>) {
     run_planned(ctx, ctx.caps(), parts, offset)
 }
 
-/// The same as a device of these caps has it.
+/// The same for a device with these caps.
 fn run_planned(ctx: &Context, caps: &DeviceCaps, parts: &Parts, offset: usize) -> (Vec<f32>, Vec<f32>) {
     let MergeProblem { num_parts, num_rows, head_dim_v } = parts.problem;
     let guarded = |data: &[f32]| [vec![7.0; offset], data.to_vec(), vec![7.0; 5]].concat();
@@ -87,7 +87,7 @@ fn run_planned(ctx: &Context, caps: &DeviceCaps, parts: &Parts, offset: usize) -
     (unguarded(&out, out_len), unguarded(&lse, lse_len))
 }
 
-/// Few parts, which an invocation merges alone, and so many that some share them, as on GPUs.
+/// Few parts, which an invocation merges alone, and many, which several share, as on GPUs.
 #[test]
 fn merges_as_defined() {
     for ctx in contexts() {

@@ -1,4 +1,4 @@
-//! A device of the program's own: what it is opened with decides how fast it is, and plans say what was left out.
+//! A device of the program's own: its features decide how fast it is, and plans name the missing ones.
 
 mod common;
 

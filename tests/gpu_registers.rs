@@ -1,5 +1,5 @@
-//! The shaders as GPUs get them, with small arrays unrolled into registers, on whatever device is there. A software
-//! device would otherwise never run this text.
+//! The shaders as GPUs get them, with small arrays unrolled into registers, on every device. A software device would otherwise never run
+//! this text.
 
 mod common;
 
@@ -65,7 +65,7 @@ fn decoding_as_gpus_plan_it() {
     }
 }
 
-/// What a GPU would take for a prompt: 8 x 8 scores and sums a lane.
+/// A GPU's tiling for a prompt: 8 x 8 scores and sums in a lane.
 #[test]
 fn prompts_in_staged_tiles() {
     for ctx in contexts() {

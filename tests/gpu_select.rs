@@ -56,7 +56,7 @@ fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<SelectionTiling> {
     vec![tiny, in_workgroup(tiny), in_workgroup(columns), large]
 }
 
-/// What the plan takes by itself, and what a GPU's would.
+/// The plan's own tiling, and a GPU's.
 fn plans_of<T: Element>(ctx: &Context, tier: Tier, case: &SelectCase<T>) -> Vec<SelectionPlan> {
     let mut plans = vec![plan_of(ctx, tier, case)];
     let tiling = tilings(ctx.caps(), tier)[2].with_candidates(Candidates::Workgroup);

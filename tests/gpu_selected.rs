@@ -216,7 +216,7 @@ fn broken_lists_are_found_on_the_device() {
     }
 }
 
-/// What the lists must not hold gives wrong numbers at worst: no device is lost, and rows elsewhere keep their bits.
+/// Invalid lists give wrong numbers at worst: no device is lost, and other rows keep their bits.
 #[test]
 fn hostile_lists_stay_in_their_rows() {
     let case = Case::<f32>::random(shape(1, [8, 60], [1, 2]), Mask::Causal, 3);

@@ -6,7 +6,7 @@ use common::gpu::contexts;
 use half::f16;
 use wattn::{
     AttentionPath, AttentionProblem, AttentionShape, BlockListSpec, BlockScoreProblem, BlockScoring, DType, Element,
-    Engine, Error, Granularity, Hip, HostInputs, HostTensor, Mask, PoolProblem, Pooling, Reduction, Report,
+    Engine, Error, Granularity, Hip, HostInputs, HostTensor, Mask, Measure, PoolProblem, Pooling, Reduction,
     SelectionInputs, SelectionMethod, SelectionPlan, SelectionProblem, Selector, SelectorStep, SparseOptions,
     TopKProblem, cpu,
 };
@@ -95,7 +95,7 @@ fn check<T: Element>(
 
     let attention = AttentionProblem::new(shape, T::DTYPE).with_mask(Mask::Causal);
     let options =
-        SparseOptions::default().with_dense_below(0).with_captured_mass(Report::Compute).with_recall(Report::Compute);
+        SparseOptions::default().with_dense_below(0).with_captured_mass(Measure::Compute).with_recall(Measure::Compute);
     let exact =
         cpu::oracle::attend(&attention.clone().with_blocks(selection.blocks()), &inputs.with_blocks(&lists)).unwrap();
     let got = engine.attend_sparse(&attention, &selection, &inputs, &options).wait().unwrap();

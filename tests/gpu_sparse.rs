@@ -9,7 +9,7 @@ use common::{Case, Exp};
 use wattn::quality::captured_mass;
 use wattn::{
     AttentionOutput, AttentionPath, AttentionPlan, AttentionShape, BlockListsView, BoundAttention, BoundSelection,
-    Context, DType, DeviceSpeed, Engine, Granularity, HostBlockLists, HostTensor, Mask, Report, Selection,
+    Context, DType, DeviceSpeed, Engine, Granularity, HostBlockLists, HostTensor, Mask, Measure, Selection,
     SelectionArgs, SelectionMethod, SelectionPlan, SelectionProblem, SparseOptions, Tier, U32View, cpu,
 };
 
@@ -146,7 +146,7 @@ fn decoding_is_the_end_of_the_prompt() {
 fn the_one_call() {
     let case = integers(shape(1, [20, 300], [2, 2], 16), 12);
     let selection = SelectionProblem::new(case.shape, DType::F32, HIP).with_selection_scale(1.0);
-    let options = SparseOptions::default().with_captured_mass(Report::Compute).with_recall(Report::Compute);
+    let options = SparseOptions::default().with_captured_mass(Measure::Compute).with_recall(Measure::Compute);
     for ctx in contexts() {
         let (engine, name) = (Engine::Gpu(ctx.clone()), ctx.describe());
         for dense_below in [0, 290, 299, 300] {

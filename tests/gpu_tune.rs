@@ -1,4 +1,4 @@
-//! Tuning on every device: what wins is right and is taken, and what is broken on purpose never wins.
+//! Tuning on every device: the winner is right and is used, and a candidate broken on purpose never wins.
 
 mod common;
 
@@ -20,7 +20,7 @@ const SHAPE: AttentionShape = AttentionShape {
     head_dim_v: 16,
 };
 
-/// So many plans, the one without tuning among them, and no time for them: clocks are not what is tested here, and software
+/// Few candidates, the plan without tuning among them, and no time for them: clocks are not what is tested here, and software
 /// drivers compile for seconds.
 fn options(most: usize) -> Options {
     Options::default().with_seconds(0.0).with_most_candidates(most)

@@ -1,5 +1,5 @@
-//! Data flows one way, and a stage imports only earlier ones (architecture.md): read off the `use` lines and paths of `src`. What breaks
-//! the rule today stands in lists here, from which an entry must go as soon as nothing needs it.
+//! Data flows one way, and a stage imports only earlier ones (architecture.md): read from the `use` lines and paths of `src`. Exceptions
+//! stand in lists here, and an entry must go as soon as nothing needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -42,13 +42,13 @@ const STAGES: &[&str] = &[
     "tune",
 ];
 
-/// Those of the program, in the order in which they may import.
+/// The stages of the program, in the order in which they may import.
 const PROGRAM: &[&str] =
     &["failure", "files", "progress", "args", "engine", "info", "attend", "recall", "lm", "bench", "tune", "demo"];
 
 /// Imports that break the rule: from, to. To become fewer.
 const EXCEPTIONS: &[(&str, &str)] = &[
-    // What was tuned and calibrated travels in the caps.
+    // Tuning and calibration travel in the caps.
     ("caps", "plan"),
     ("caps", "wanted"),
     // The module that carries a walk's state takes the place of the one that does not.

@@ -1,4 +1,4 @@
-//! Configurations and files around the same weights: what transformers makes of each, and the fields themselves.
+//! Configurations and files around the same weights: the results of transformers for each, and the fields themselves.
 
 mod common;
 
@@ -32,7 +32,7 @@ fn take_tensors(folder: &Path) -> Vec<(String, Vec<u8>, Vec<usize>, safetensors:
     all
 }
 
-/// What `make_configs.py` does to the tensors of a folder.
+/// The edits of `make_configs.py` to the tensors of a folder.
 fn change_tensors(folder: &Path, what: &str) {
     const EMBEDDING: &str = "model.embed_tokens.weight";
     let mut all = take_tensors(folder);
@@ -209,7 +209,7 @@ fn windows_that_are_named_must_be_given() {
     }
 }
 
-/// Those of `generation_config.json` count where it names any.
+/// The end tokens of `generation_config.json` count if it names any.
 #[test]
 fn end_tokens_come_from_the_generation_config() {
     for (in_config, in_generation, wanted) in [

@@ -1,4 +1,4 @@
-//! Checkpoints that are broken, by accident or on purpose: an error that names what is wrong, and nothing else.
+//! Checkpoints broken by accident or on purpose: an error that names the fault, and nothing else.
 
 mod common;
 
@@ -161,7 +161,7 @@ fn tensors_are_believed_before_an_index() {
     edit(&folder.path().join("model.safetensors.index.json"), elsewhere);
     let model = Model::open(folder.path()).unwrap();
     assert_eq!(model.size_bytes(), whole.size_bytes());
-    // What is nowhere is missing, though the index has it.
+    // A tensor that no file has is missing, even if the index lists it.
     for entry in fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
         if entry.to_string_lossy().ends_with(".safetensors") && entry.file_name().unwrap() != "golden.safetensors" {
             edit_header(&entry, |header| {

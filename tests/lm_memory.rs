@@ -1,5 +1,5 @@
-//! Checkpoints whose files are larger than memory, or without an end: refused before they are read. One test, since it looks at the
-//! memory of the whole process.
+//! Checkpoints whose files are larger than memory, or without an end: refused before they are read. One test, since it measures the memory
+//! of the whole process.
 #![cfg(target_os = "linux")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Every variant of the kernels of language models, as text: valid WGSL within WebGPU's default limits, translatable to
-//! SPIR-V, MSL and HLSL, and laid out as the host believes. Needs no GPU.
+//! Every variant of the kernels of language models, as text: valid WGSL within WebGPU's default limits, translatable to SPIR-V, MSL and
+//! HLSL, and laid out as the host expects. Needs no GPU.
 
 #[path = "common/wgsl.rs"]
 mod wgsl;

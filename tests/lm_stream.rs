@@ -93,7 +93,7 @@ fn half_characters_are_shown_at_the_end() {
     // Nonsense is shown before the end.
     let (_, pieces) = streamed(TextStream::new(&tokenizer), &[byte(0xff); 40]);
     assert!(pieces[..39].concat().chars().count() > 20, "{pieces:?}");
-    // What was told is not taken back where a byte behind it makes nonsense of all.
+    // Returned text is not taken back where a later byte turns all of it into nonsense.
     let tokens: Vec<u32> = "中".bytes().map(byte).chain([byte(0xff), hello]).collect();
     assert_eq!(streamed(TextStream::new(&tokenizer), &tokens).0, "中\u{fffd} hello");
     let tokenizer = bytes();
@@ -142,7 +142,7 @@ fn contradictions_are_errors() {
     }
 }
 
-/// What a token is made of, and the tokens.
+/// The bytes of a token, and the tokens.
 fn piece() -> impl Strategy<Value = Vec<u32>> {
     let characters = prop::sample::select(vec!["中", "é", "🦀", "a"]);
     prop_oneof![

@@ -1,5 +1,5 @@
-//! What the sums of a matrix unit lose that cuts off instead of rounding, in walks as long as plans let them grow. A model of an H100's
-//! units (measured, see `src/docs/devices.md`), since software devices round.
+//! The loss in sums of a matrix unit that truncates instead of rounding, in walks as long as plans allow. A model of an H100's units
+//! (measured, see `src/docs/devices.md`), since software devices round.
 
 mod common;
 
@@ -50,7 +50,7 @@ fn loss(num_keys: usize, run: usize) -> f64 {
 fn a_walk_of_any_length_loses_little() {
     let shape = |seq_len_kv| AttentionShape {
         batch_size: 1,
-        seq_len_q: 4096, // so many rows that walks are not split
+        seq_len_q: 4096, // many rows, so that walks are not split
         seq_len_kv,
         num_q_heads: 32,
         num_kv_heads: 32,

@@ -1,5 +1,5 @@
-//! The list of faults that `bash tests/mutations` writes into shaders and the CPU path still fits them: each text stands once in its file,
-//! what becomes of a shader is valid WGSL, and the test that must fail is there.
+//! The list of faults that `bash tests/mutations` writes into shaders and the CPU path still fits them: each text occurs once in its file,
+//! an edited shader is valid WGSL, and the test that must fail exists.
 
 #[path = "common/variants.rs"]
 mod variants;

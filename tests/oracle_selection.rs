@@ -1,4 +1,4 @@
-//! The oracle of selection against what a selection keeps to, and against the replay that certifies other paths.
+//! The oracle of selection against the rules of lists, and against the replay that certifies other paths.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Plans are pure: what holds of all of them, for any problem and device, and what they look like for a few. No GPU.
+//! Plans are pure: properties of all plans, for any problem and device, and the full tables of a few. No GPU.
 //!
 //! After a deliberate change, `WATTN_BLESS=1 cargo test --test plan` writes the golden table anew.
 
@@ -166,7 +166,7 @@ proptest! {
     #[test]
     fn every_selection_fits_its_device(shape in shapes(), device in 0usize..9, method in 0usize..10, sets in 0usize..3) {
         let (name, caps) = &devices()[device];
-        // What needs more than a binding is an error that says so; most of these do not.
+        // Tensors larger than a binding are an error that says so; most of these are not.
         let shape = AttentionShape { seq_len_q: shape.seq_len_q.min(2000), ..shape };
         let problem = SelectionProblem::new(shape, DType::F16, methods()[method].clone())
             .with_granularity(Granularity::ALL[sets]);

@@ -1,4 +1,4 @@
-//! Grids are cut by what they cost: every place once, in order, and no dispatch past the budget. No GPU.
+//! Grids are cut by their cost: every place once, in order, and no dispatch past the budget. No GPU.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -166,7 +166,7 @@ proptest! {
     }
 }
 
-/// What a calibration finds must not choose between variants of a kernel: those might round differently.
+/// A calibration must not choose between variants of a kernel: they might round differently.
 #[test]
 fn kernels_do_not_depend_on_a_clock() {
     let least = DispatchBudget::LEAST_WORKGROUP;

@@ -1,4 +1,4 @@
-//! Times that plans estimate, beside what an H100 took, and where they put the crossover between dense and sparse attention. No GPU.
+//! Estimated times of plans beside measurements on an H100, and the crossover between dense and sparse attention. No GPU.
 
 #[path = "common/devices.rs"]
 mod devices;
@@ -45,7 +45,7 @@ fn searches_take_what_they_took() {
         let of = |tiling| SelectionPlan::with_tiling(&problem, &h100(), Tier::SubgroupF16, tiling).unwrap();
         let estimate = us(of(FIRST_SEARCHES).estimated_time(&DeviceSpeed::H100));
         assert!((estimate / took - 1.0).abs() < 0.05, "{keys} keys: {estimate} us, {took} were measured");
-        // What the issue of these kernels is about.
+        // The gain of these kernels.
         let now = us(SelectionPlan::new(&problem, &h100()).unwrap().estimated_time(&DeviceSpeed::H100));
         assert!(now < 60.0, "{keys} keys: {now} us");
     }

@@ -1,5 +1,5 @@
-//! What kernels cost, read off their text as GPUs get it: how many products a tile takes, what is loaded for them, that whatever should
-//! be in registers is indexed by constants, what a round of a search waits for. Needs no GPU.
+//! Costs of kernels, counted in their text as GPUs get it: products and loads of a tile, constant indices of arrays that belong in
+//! registers, dependent waits of a round of a search. Needs no GPU.
 
 #[path = "common/counts.rs"]
 mod counts;
@@ -101,7 +101,7 @@ fn prompt(head_dim: u32) -> AttentionShape {
     }
 }
 
-/// What finds the exponents of bf16 has four loads of an invocation under way, of neighbouring columns, and two barriers in all.
+/// The kernel that finds the exponents of bf16 has four loads of an invocation in flight, of neighbouring columns, and two barriers in all.
 #[test]
 fn exponents_of_heads() {
     let shape = prompt(128);
@@ -264,7 +264,7 @@ fn scores_of_hip() {
     assert_eq!(found.iter().sum::<usize>(), 128 / 16);
 }
 
-/// What one round of a search, or of a descent, waits for.
+/// The waits of one round of a search, or of a descent.
 #[derive(Debug, PartialEq)]
 struct Round {
     /// Keys that a lane's loads are of at a time, the bytes of them that are under way, and how often it waits for some.

@@ -1,5 +1,5 @@
-//! Every variant of every kernel, as text: valid WGSL for the features of its tier, translatable to SPIR-V, MSL and
-//! HLSL, and laid out as the host believes. Needs no GPU.
+//! Every variant of every kernel, as text: valid WGSL for the features of its tier, translatable to SPIR-V, MSL and HLSL, and laid out as
+//! the host expects. Needs no GPU.
 
 #[path = "common/variants.rs"]
 mod variants;

@@ -1,4 +1,4 @@
-//! What is tried, what is kept of it, and what plans take of that. Needs no device.
+//! Candidates, the table of winners, and plans that use it. Needs no device.
 
 #[path = "common/devices.rs"]
 mod devices;
@@ -108,7 +108,7 @@ fn candidates_are_what_the_device_takes_each_once() {
             }
         }
     }
-    // What hardware will want to try first with matrices: one row of them and two, four groups and eight; then longer and shorter tiles.
+    // The first candidates for hardware with matrices: one row of them and two, four groups and eight; then longer and shorter tiles.
     let mut caps = matrix_gpu();
     caps.max_workgroup_storage_bytes = 100 << 10;
     let mut starts = attention_starts(&problem(512, 4096), &caps);
@@ -242,7 +242,7 @@ fn what_a_neighbour_does_not_fit_goes_to_the_next_one() {
     let mut tuning = Tuning::new();
     tuning.set_attention(AttentionClass::of(&wide), Tier::Baseline, few(1));
     assert_eq!(one_of_two(&tuning), Some(few(1)));
-    // What the device does not take is none.
+    // A tiling that the device does not take is no candidate.
     tuning.set_attention(AttentionClass::of(&wide), Tier::Baseline, few(1).with_lanes(3));
     assert_eq!(one_of_two(&tuning), None);
 }
@@ -293,7 +293,7 @@ fn tables_are_kept_by_device_and_merge() {
 
     let text = table.to_json().unwrap();
     assert_eq!(TuningTable::from_json(text.as_bytes()).unwrap(), table);
-    // What there was no time for is to be measured again, and taken meanwhile.
+    // Classes that time did not suffice for are measured again, and used meanwhile.
     assert!(table.has_attention(&key("a"), class) && !text.contains("left_out"));
     let mut cut = table.clone();
     cut.set_attention(&key("a"), Entry { left_out: 3, ..entry(class, Tier::Baseline, tiling) });

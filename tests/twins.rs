@@ -1,5 +1,4 @@
-//! The CPU twins of the kernels against the f64 oracle: the kernels' tiles, order of sums and splits are right before
-//! any GPU comes in.
+//! The CPU twins of the kernels against the f64 oracle: shows that the kernels' tiles, order of sums and splits are right, without a GPU.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! The kit that measures a GPU in one visit, with programs that only pretend: what a killed run keeps, how the next goes on, and what
-//! the page says of hardware. Needs python3.
+//! The kit that measures a GPU in one visit, tested with stand-in programs: the results a killed run keeps, how the next one resumes, and
+//! the page of hardware results. Needs python3.
 
 #![cfg(unix)]
 
@@ -83,7 +83,7 @@ impl Kit {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// What the last line of a step says of it.
+    /// The outcome in the last line of a step.
     fn status(&self, step: &str) -> (String, String) {
         let lines = self.lines();
         let last =
@@ -132,7 +132,7 @@ fn a_killed_run_loses_no_more_than_the_step_under_way() {
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("{text}{{\"step\": \"spa")).unwrap();
     fs::remove_file(kit.path("hang")).unwrap();
-    // Of the first run, only its results come along.
+    // Only the results of the first run are carried over.
     fs::remove_dir_all(kit.path("out/work")).unwrap();
 
     let (code, said) = ended(kit.run(300, &[]));
@@ -144,7 +144,7 @@ fn a_killed_run_loses_no_more_than_the_step_under_way() {
     assert_eq!((kit.calls(DENSE), kit.calls("--resume")), (2, 1));
     assert!(kit.calls("--tuning") == 1 && kit.calls("gpu_attend") == 0);
 
-    // What is missing is left out by name.
+    // Missing results are left out by name.
     for (step, reason) in [
         ("tier/matrix", "matrix_edge"),
         ("torch", "torch"),

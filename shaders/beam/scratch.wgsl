@@ -1,11 +1,11 @@
-// Family `beam`: where a search keeps its groups, and how it keeps the best of their halves. Here in scratch memory: any number
-// of groups.
+// Family `beam`: where a search keeps its groups, and how it keeps the best of their halves. Here in scratch memory, any number of
+// groups.
 
-// Where the search of this workgroup keeps its groups: num_groups first blocks, then as many sizes. Candidate 2 g is the
-// left half of group g, 2 g + 1 its right half. The groups that survive are written beside those they come from.
+// The groups of this workgroup's search: num_groups first blocks, then as many sizes. Candidate 2 g is the left half of group g, 2 g + 1
+// its right half. Surviving groups are written to the second of two places, which then becomes the first.
 var<private> groups_at: u32;
 var<private> survivors_at: u32;
-// Keys of the candidates' scores, then the scores of all their keys.
+// Keys of the candidates' scores, then the scores of all the candidates' keys.
 var<private> candidates_at: u32;
 var<private> scores_at: u32;
 var<private> scratch_begin: u32;
@@ -56,7 +56,7 @@ fn keep_candidate(i: u32, place: u32) {
     scratch[survivors_at + hip.num_groups + place] = kept.size;
 }
 
-// A block scores as its best key does; a half of nothing is no candidate.
+// A block's score is that of its best key; an empty half is no candidate.
 fn rank_candidates(index: u32) {
     for (var i = index; i < 2u * hip.num_groups; i += WORKGROUP_SIZE) {
         var key = 0u;
@@ -69,7 +69,7 @@ fn rank_candidates(index: u32) {
     }
 }
 
-// The best halves become the groups. Returns how many those are.
+// Makes the best halves the groups and returns their number.
 fn keep_best_halves(index: u32) -> u32 {
     storageBarrier(); // orders the scores
     rank_candidates(index);

@@ -1,8 +1,8 @@
-// Family `beam`: where a search keeps its groups, and how it keeps the best of their halves. Here in workgroup memory, as the keys
-// of their scores are: at most CANDIDATES halves.
+// Family `beam`: where a search keeps its groups, and how it keeps the best of their halves. Here in workgroup memory, like the keys of
+// their scores: at most CANDIDATES halves.
 
-// First blocks and sizes, twice. Candidate 2 g is the left half of group g, 2 g + 1 its right half. The groups that survive are
-// written beside those they come from.
+// First blocks and sizes, twice. Candidate 2 g is the left half of group g, 2 g + 1 its right half. Surviving groups are written to the
+// half of the array that is not in use.
 var<workgroup> groups: array<vec2<u32>, CANDIDATES>;
 // 0 or CANDIDATES / 2.
 var<private> groups_at: u32;
@@ -15,7 +15,7 @@ fn begin_search() {
     groups_at = 0u;
 }
 
-// The next search writes where the same invocation has read the list, or where the groups before the last ones were.
+// The next search writes only where the same invocation has read the list, or where groups before the last ones were.
 fn end_search() {}
 
 fn put_group(i: u32, first: u32, size: u32) {
@@ -35,7 +35,7 @@ fn branch(candidate: u32) -> Branch {
     return half_of(candidate, group.x, group.y);
 }
 
-// A block scores as its best key does; a half of nothing is no candidate.
+// A block's score is that of its best key; an empty half is no candidate.
 fn put_score(i: u32, score: f32) {
     let candidate = i / hip.keys_per_block;
     if branch(candidate).size > 0u {
@@ -48,7 +48,7 @@ fn keep_candidate(i: u32, place: u32) {
     groups[CANDIDATES / 2u - groups_at + place] = vec2<u32>(kept.first, kept.size);
 }
 
-// The best halves become the groups. Returns how many those are.
+// Makes the best halves the groups and returns their number.
 fn keep_best_halves(index: u32) -> u32 {
     let count = keep_best(2u * hip.num_groups, hip.num_groups, index);
     for (var i = count + index; i < hip.num_groups; i += WORKGROUP_SIZE) {

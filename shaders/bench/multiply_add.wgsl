@@ -12,7 +12,7 @@ struct RateParams {
 fn multiply_add(@builtin(global_invocation_id) invocation: vec3<u32>) {
     let factor = vec4<Scalar>(Scalar(params.factor));
     let addend = vec4<Scalar>(Scalar(params.addend));
-    // Lanes differ, so that no compiler computes one for all.
+    // Lanes differ, so that no compiler computes one result for all.
     let start = vec4<Scalar>(Scalar(invocation.x % 4u));
     var x0 = start + vec4<Scalar>(0.0);
     var x1 = start + vec4<Scalar>(1.0);

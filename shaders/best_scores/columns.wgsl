@@ -1,32 +1,31 @@
-// Family `best_scores`: the best score of each of four keys over the samples of some query heads of one KV head. Here the keys
-// are a group's, whose LANES lanes share their rows: a lane takes CHUNK neighbouring vec4 of a row, 16 bytes of memory, then
-// those LANES * CHUNK further on. So neighbouring lanes read neighbouring memory, and all loads of the four keys are under
-// way at a time. For few samples, whose time is that of waiting for keys.
+// Family `best_scores`: the best score of each of four keys over the samples of some query heads of one KV head. Here the LANES lanes of
+// a group share the rows of its four keys: a lane takes CHUNK neighbouring vec4 of a row, 16 bytes of memory, then the CHUNK vec4 that
+// lie LANES * CHUNK further. So neighbouring lanes read neighbouring memory, and the loads of all four keys are in flight at once. For
+// few samples, which are limited by the latency of keys.
 //
-// The kernel's own file says which keys a sample may score: last_scored_key(sample). A score that is NaN counts as one that
-// is not there. Only what compares as greater is taken: max may give either of a number and a NaN.
+// The kernel's own file says which keys a sample may score: last_scored_key(sample). A NaN score counts as absent. A score replaces
+// another only if it compares as greater: max may return either of a number and a NaN.
 
-// Who has four keys: OWNERS of them in a workgroup.
+// The owner of four keys: one of OWNERS in a workgroup.
 fn owner_of(thread: Thread) -> u32 {
     return group_of(thread);
 }
 
-// Whether a lane stores the result for the c-th key of its owner. All lanes of a group have it.
+// Whether a lane stores the result for the c-th key of its owner. All lanes of a group have the result.
 fn stores(c: u32, thread: Thread) -> bool {
     return lane_of(thread) == c;
 }
 
-// The c-th of the vec4 that a lane takes of a row.
+// The c-th vec4 that a lane takes of a row.
 fn column_of(lane: u32, c: u32) -> u32 {
     return (c / CHUNK * LANES + lane) * CHUNK + c % CHUNK;
 }
 
-// k_at: where the keys begin in k. keys: their positions, looked at where MASK_PAIRS is on.
-// place: which samples, those of num_heads heads.
+// k_at: where the keys begin in k. keys: their positions, used only if MASK_PAIRS. place: the first of the samples, of num_heads heads.
 fn best_scores(k_at: vec4<u32>, keys: vec4<i32>, place: SamplePlace, num_heads: u32, thread: Thread) -> vec4<f32> {
     let lane = lane_of(thread);
     let num_rows = params.num_samples * num_heads;
-    // All loads, before anything waits for one.
+    // Issues all loads before anything waits for one.
     var k4: array<array<Elem4, COLS>, 4>;
     for (var i = 0u; i < 4u; i++) { // unroll in registers
         for (var c = 0u; c < COLS; c++) { // unroll in registers
@@ -38,7 +37,7 @@ fn best_scores(k_at: vec4<u32>, keys: vec4<i32>, place: SamplePlace, num_heads: 
         let q_at = sample_at(place, row) * HEAD_DIM4;
         var scores = vec4<f32>();
         for (var c = 0u; c < COLS; c++) { // unroll in registers
-            // Columns past the row's end count nothing, whatever lies there.
+            // Columns past the row's end count as 0, whatever was loaded.
             let counts = COLS * LANES == HEAD_DIM4 || column_of(lane, c) < HEAD_DIM4;
             let q4 = select(vec4<f32>(), samples[q_at + min(column_of(lane, c), HEAD_DIM4 - 1u)], counts);
             for (var i = 0u; i < 4u; i++) { // unroll in registers

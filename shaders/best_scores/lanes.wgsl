@@ -1,10 +1,10 @@
-// Family `best_scores`: the best score of each of four keys over the samples of some query heads of one KV head. Here each
-// lane has keys of its own, and the lanes share the samples: of every SHARE of them each lane loads one. For many samples.
+// Family `best_scores`: the best score of each of four keys over the samples of some query heads of one KV head. Here each lane has four
+// keys of its own, and lanes share the loads of samples: each lane loads one of every SHARE. For many samples.
 //
-// The kernel's own file says which keys a sample may score: last_scored_key(sample). A score that is NaN counts as one that
-// is not there. Only what compares as greater is taken: max may give either of a number and a NaN.
+// The kernel's own file says which keys a sample may score: last_scored_key(sample). A NaN score counts as absent. A score replaces
+// another only if it compares as greater: max may return either of a number and a NaN.
 
-// Who has four keys: OWNERS of them in a workgroup.
+// The owner of four keys: one of OWNERS in a workgroup.
 fn owner_of(thread: Thread) -> u32 {
     return group_of(thread) * LANES + lane_of(thread);
 }
@@ -14,8 +14,7 @@ fn stores(c: u32, thread: Thread) -> bool {
     return true;
 }
 
-// k_at: where the keys begin in k. keys: their positions, looked at where MASK_PAIRS is on.
-// place: which samples, those of num_heads heads.
+// k_at: where the keys begin in k. keys: their positions, used only if MASK_PAIRS. place: the first of the samples, of num_heads heads.
 fn best_scores(k_at: vec4<u32>, keys: vec4<i32>, place: SamplePlace, num_heads: u32, thread: Thread) -> vec4<f32> {
     let own = lane_of(thread) % SHARE;
     let num_rows = params.num_samples * num_heads;

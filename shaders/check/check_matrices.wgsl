@@ -1,5 +1,5 @@
-// Products of small integers on the device's matrix units, through workgroup memory and laid out as in attention: what they
-// give is known beforehand, to the bit. One workgroup; each group, a subgroup, has EDGE rows, and all have the same keys.
+// Products of small integers on the device's matrix units, through workgroup memory and laid out as in attention, with results known to
+// the bit. One workgroup; each group is a subgroup with EDGE rows, and all groups have the same keys.
 @group(0) @binding(OPERANDS_BINDING) var<storage, read>       operands: array<Elem4>;  // q, k, v, weights and first sums, see below
 @group(0) @binding(FOUND_BINDING)    var<storage, read_write> found: array<vec4<f32>>; // scores, out, out by columns, invocations
 
@@ -14,10 +14,10 @@ const OUT = ROWS * TILE_KV / 4u;                     // [row, head_dim_v / 4], a
 const OUT_BY_COLUMNS = OUT + ROWS * V_COLUMNS4;      // [head_dim_v, row / 4]
 const INVOCATIONS = OUT_BY_COLUMNS + V_COLUMNS4 * ROWS;
 
-// Small, as the flags of attention are, so that the arrays beside it do not begin where the memory does.
+// Small, like the flags of attention, so that the other arrays do not begin at the start of workgroup memory.
 var<workgroup> arrived: array<atomic<u32>, 4>;
 
-// Where the e-th vec4 of a group's EDGE rows of matrices is in sums.
+// Index in sums of the e-th vec4 of a group's EDGE rows of matrices.
 fn sums_at(first_sums: u32, e: u32) -> u32 {
     return first_sums + e / (EDGE / 4u) * SUMS_STRIDE4 + e % (EDGE / 4u);
 }
@@ -32,7 +32,7 @@ fn check_matrices(thread: Thread) {
         atomicStore(&arrived[thread.index], 0u);
     }
 
-    // As carried sums come back.
+    // As sums that were kept between parts are loaded again.
     var acc: array<MatrixC, V_TILES>;
     for (var c = 0u; c < V_TILES; c++) { // unroll in registers
         for (var e = lane; e < EDGE * EDGE / 4u; e += LANES) {
@@ -46,7 +46,7 @@ fn check_matrices(thread: Thread) {
     }
     atomicAdd(&arrived[thread.index % 4u], 1u);
 
-    // Queries come in through tile_a, which is as wide as they are. It is written again behind other barriers.
+    // Queries come in through tile_a, which is as wide as they are. It is written again only after later barriers.
     var queries: array<MatrixA, K_TILES>;
     for (var e = lane; e < EDGE * K_COLUMNS4; e += LANES) {
         let row = e / K_COLUMNS4;
@@ -103,7 +103,7 @@ fn check_matrices(thread: Thread) {
             found[OUT + (first + e / (EDGE / 4u)) * V_COLUMNS4 + column] = sums4(sums_at(first_sums, e));
         }
         workgroupBarrier(); // orders sums: they have been read
-        // A column's numbers lie side by side, as those of a key in a search.
+        // By columns: the numbers of a column lie side by side, like a key's scores in a search.
         coopStore(acc[c], &sums[first_sums * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
         workgroupBarrier(); // orders sums: the matrix has been written
         for (var e = lane; e < EDGE * EDGE / 4u; e += LANES) {

@@ -1,4 +1,4 @@
-// Family `elem`: f32 as pairs in u64, for software devices: they load one element after the other, whatever its width.
+// Family `elem`: f32 as pairs in u64, for software devices: they load one element after the other, a wide one as fast as a narrow one.
 alias Elem4 = vec2<u64>;
 
 fn widen(elem: Elem4) -> vec4<f32> {

@@ -1,21 +1,21 @@
-// Family `factors`: elements of q, k and v as factors of matrix products. Here bf16, whose range f16 does not have: all of a head are
-// multiplied by a power of two, with which the largest is at least 2^14 and below 2^15, and what comes of the products by its inverse.
+// Family `factors`: elements of q, k and v as factors of matrix products. Here bf16, whose range f16 does not have: all elements of a head
+// are multiplied by a power of two that takes the largest to [2^14, 2^15), and the products by its inverse.
 //
-// The exponents lie in the workspace from params.exponents_at on: [batch, num_q_heads + 2 * num_kv_heads, exponent_parts]. Nobody
-// writes them meanwhile.
+// The exponents lie in the workspace from params.exponents_at on: [batch, num_q_heads + 2 * num_kv_heads, exponent_parts]. This dispatch
+// does not write them.
 
-// Exponents are those of f32, biased by 127. Below this one the inverse of a power would be no normal number.
+// Exponents are those of f32, biased by 127. A smaller one would make the inverse of its power subnormal or infinite.
 const LEAST_EXPONENT = 15u;
 
 var<private> k_power: f32;
 var<private> v_power: f32;
-// Of the head of q that was asked for last.
+// Exponent of the head of q that was used last.
 var<private> q_head: u32;
 var<private> q_power: f32;
-// What each of the lane's rows multiplies its scores by.
+// Factors on the scores of each of the lane's rows.
 var<private> row_scales: array<f32, ROWS_EACH>;
 
-// The largest of a head; heads are numbered as in find_exponents.
+// The largest exponent of a head; heads are numbered as in find_exponents.
 fn exponent_of(batch: u32, head: u32) -> u32 {
     let num_heads = params.num_q_heads + 2u * (params.num_q_heads / params.group_size);
     let first = (batch * num_heads + head) * params.exponent_parts;
@@ -27,7 +27,7 @@ fn exponent_of(batch: u32, head: u32) -> u32 {
     return exponent;
 }
 
-// 2^14 for the exponent of 1.
+// 2^14 for the given exponent of 1.
 fn power_for(exponent: u32) -> f32 {
     return bitcast<f32>((268u - exponent) << 23u);
 }
@@ -36,7 +36,7 @@ fn inverse_of(power: f32) -> f32 {
     return bitcast<f32>(0x7f000000u - bitcast<u32>(power));
 }
 
-// value * 2^n by its bits, since 2^n need be no number; the least or the largest exponent where the product is none.
+// value * 2^n by its bits, since 2^n need not be a number; a result out of range gets the smallest or largest exponent.
 fn times_power(value: f32, n: i32) -> f32 {
     let bits = bitcast<u32>(value);
     let exponent = i32((bits >> 23u) & 0xffu);
@@ -52,12 +52,12 @@ fn prepare_factors(tile: Tile, own_row: u32) {
     q_head = params.num_q_heads;
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
         let head = tile.heads * params.group_size + place_of(tile.first_row + own_row + i * LANES).head;
-        // 2^(14 - e) of either factor, of which e is biased.
+        // 2^(14 - e) for either factor; e is biased.
         row_scales[i] = times_power(params.scale_log2, i32(exponent_of(tile.batch, head) + k_exponent) - 282);
     }
 }
 
-// `head` is that within the tile's heads.
+// `head` is an index into the tile's heads.
 fn factor_q(elem: Elem4, tile: Tile, head: u32) -> vec4<f16> {
     if head != q_head {
         q_head = head;
@@ -78,6 +78,6 @@ fn score_scale(i: u32) -> f32 {
     return row_scales[i];
 }
 
-fn unscaled4(mean: vec4<f32>, spoiled: bool) -> vec4<f32> {
-    return nan_if4(spoiled, mean * inverse_of(v_power));
+fn unscaled4(mean: vec4<f32>, non_finite: bool) -> vec4<f32> {
+    return nan_if4(non_finite, mean * inverse_of(v_power));
 }

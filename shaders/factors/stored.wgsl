@@ -1,4 +1,4 @@
-// Family `factors`: elements of q, k and v as factors of matrix products. Here as they are stored.
+// Family `factors`: elements of q, k and v as factors of matrix products. Here unchanged.
 fn prepare_factors(tile: Tile, own_row: u32) {}
 
 fn factor_q(elem: Elem4, tile: Tile, head: u32) -> vec4<f16> {
@@ -17,6 +17,6 @@ fn score_scale(i: u32) -> f32 {
     return params.scale_log2;
 }
 
-fn unscaled4(mean: vec4<f32>, spoiled: bool) -> vec4<f32> {
+fn unscaled4(mean: vec4<f32>, non_finite: bool) -> vec4<f32> {
     return mean;
 }

@@ -1,4 +1,4 @@
-// Family `fold`: where the sums of a long walk go that must not stay in matrices. Here they stay.
+// Family `fold`: how long walks keep their sums accurate. Here the sums stay in matrices.
 
 fn is_folded_before(number: u32) -> bool {
     return false;

@@ -1,8 +1,8 @@
-// Family `fold`: where the sums of a long walk go that must not stay in matrices. Matrix units may cut sums off, always towards 0, which
-// would add up: every FOLD_TILES tiles the sums are added to what this lane keeps of them, in f32, and begin again at 0.
+// Family `fold`: how long walks keep their sums accurate. Matrix units may truncate sums, always towards 0, and the error adds up: here,
+// every FOLD_TILES tiles, this lane adds them to its own f32 sums, and they begin again at 0.
 var<private> folded: array<vec4<f32>, FOLDED>; // this lane's share of each column of matrices
 
-// Tiles are counted from 1, from the begin of the walk, so that they are the same however it is cut.
+// Tiles are counted from 1 at the beginning of the walk, so that folds do not depend on how it is cut.
 fn is_folded_before(number: u32) -> bool {
     return number > 1u && (number - 1u) % FOLD_TILES == 0u;
 }

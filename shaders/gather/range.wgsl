@@ -1,4 +1,4 @@
-// Family `gather`: the keys of a tile change hands where finding them is work. Here it is none.
+// Family `gather`: how the lanes that share a tile learn its keys. Here each lane computes them.
 fn gather_keys(walk: Walk, tile_begin: u32, thread: Thread) {}
 
 fn gathered_key(walk: Walk, tile_begin: u32, index: u32, thread: Thread) -> u32 {

@@ -1,4 +1,4 @@
-// Family `gather`: the keys of a tile, found once and handed to all lanes of a group.
+// Family `gather`: how the lanes that share a tile learn its keys. Here a group finds them once, for all its lanes.
 var<workgroup> tile_keys: array<u32, GROUPS * TILE_KV>;
 
 fn gather_keys(walk: Walk, tile_begin: u32, thread: Thread) {

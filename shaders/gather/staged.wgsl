@@ -1,4 +1,4 @@
-// Family `gather`: the keys of a tile, found once and handed to all groups of a workgroup, which share the tile.
+// Family `gather`: how the lanes that share a tile learn its keys. Here a workgroup finds them once, for all its groups.
 var<workgroup> tile_keys: array<u32, TILE_KV>;
 
 fn gather_keys(walk: Walk, tile_begin: u32, thread: Thread) {

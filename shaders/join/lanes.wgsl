@@ -1,5 +1,5 @@
-// Family `join`: how the invocations that share a row's parts come together. Here PART_LANES of them, WORKGROUP_SIZE / PART_LANES apart,
-// through workgroup memory; the first of them adds up in the order of the others.
+// Family `join`: how the invocations that share a row's parts combine. Here PART_LANES invocations, WORKGROUP_SIZE / PART_LANES apart,
+// exchange results through workgroup memory; the first one adds them in order.
 var<workgroup> joined_out: array<vec4<f32>, WORKGROUP_SIZE>;
 var<workgroup> joined_max: array<f32, WORKGROUP_SIZE>;
 var<workgroup> joined_sum: array<f32, WORKGROUP_SIZE>;
@@ -16,15 +16,15 @@ fn join_parts(own: Merged, index: u32) -> Merged {
     for (var at = first; at < WORKGROUP_SIZE; at += items) {
         all.max_lse = max(all.max_lse, joined_max[at]);
     }
-    var spoiled = false;
+    var non_finite = false;
     for (var at = first; at < WORKGROUP_SIZE; at += items) {
         let sum = joined_sum[at];
-        spoiled = spoiled || is_spoiled_sum(sum);
-        // Sums are 0 where no part saw a key.
+        non_finite = non_finite || is_non_finite_sum(sum);
+        // A lane whose parts saw no key has sums of 0.
         let weight = max(exp(joined_max[at] - all.max_lse), LEAST_WEIGHT);
         all.sum += sum * weight;
         all.out = fma(vec4<f32>(weight), joined_out[at], all.out);
     }
-    all.sum = select(all.sum, SPOILED_SUM, spoiled);
+    all.sum = select(all.sum, NON_FINITE_SUM, non_finite);
     return all;
 }

@@ -1,5 +1,5 @@
-// One invocation copies four columns of one token's row of the embedding. A large embedding is in several buffers; each
-// dispatch serves the tokens whose rows it has.
+// One invocation copies four columns of one token's row of the embedding. A large embedding is split over several buffers; each dispatch
+// copies the tokens whose rows are in its buffer.
 struct EmbedParams {
     num_tokens: u32,
     width_vec4: u32, // columns / 4
@@ -23,7 +23,7 @@ fn embed_tokens(
     if token >= params.num_tokens {
         return;
     }
-    // Rows before the first wrap around to large numbers.
+    // Indices of rows before the buffer's first wrap around to large numbers.
     let row = tokens[token] - params.first_row;
     if row < params.num_rows {
         hidden[item] = widen(embedding[row * params.width_vec4 + item % params.width_vec4]);

@@ -1,5 +1,5 @@
-// out = x W^T + bias for one row x: each output is computed by a team of LANES invocations, which read its row of weights
-// side by side. A large matrix is in several buffers, each a dispatch of its own.
+// out = x W^T + bias for one row x: a team of LANES invocations computes each output and reads its row of weights side by side. A large
+// matrix is split over several buffers, one dispatch each.
 var<workgroup> sums: array<f32, LANES * TEAMS>;
 
 @compute @workgroup_size(LANES * TEAMS)

@@ -1,7 +1,7 @@
-// out = x W^T + bias for many rows x: a workgroup of 16 x 16 invocations computes a TILE of tokens and of outputs, 64, each
+// out = x W^T + bias for many rows x: a workgroup of 16 x 16 invocations computes a tile of TILE tokens by TILE outputs (TILE is 64), each
 // invocation 4 x 4 of them, 16 inputs at a time through workgroup memory.
 const DEPTH = 16u;
-// One more than a tile, so that what one invocation scatters falls into different banks.
+// One more than a tile, so that the values that one invocation scatters fall into different banks.
 const PITCH = TILE + 1u;
 
 var<workgroup> tile_x: array<f32, DEPTH * PITCH>;
@@ -14,12 +14,12 @@ fn project_tokens(
     @builtin(local_invocation_index) index: u32,
 ) {
     let first_row = (workgroup.z * num_workgroups.x + workgroup.x) * TILE;
-    // Each invocation loads four inputs of one token and four of one output, turned so that inputs come first.
+    // Each invocation loads four inputs of one token and four of one output, and stores them transposed.
     let quarter = index % 4u;
     let loaded = index / 4u;
     let token = workgroup.y * TILE + loaded;
     let row = first_row + loaded;
-    // It computes outputs `right + 16 i` of tokens `down + 16 j`: neighbours write neighbours.
+    // It computes outputs `right + 16 i` of tokens `down + 16 j`, so that neighbouring invocations write neighbouring outputs.
     let right = index % 16u;
     let down = index / 16u;
 

@@ -1,5 +1,5 @@
-// One workgroup takes one head of one token from the projection to attention: heads of q and k are normed (NORM) and turned
-// by the angles of their position, k and v go into the cache.
+// One workgroup takes one head of one token from the projection to attention: heads of q and k are normed (NORM) and rotated by the
+// angles of their position, heads of k and v are stored in the cache.
 struct HeadParams {
     num_q_heads: u32,
     num_kv_heads: u32,

@@ -1,6 +1,6 @@
-// One workgroup draws the next token from the logits of the last, and moves the state on by one token. Thresholds of top-k
-// and top-p are found by bisection over the bits of the logits, from the highest bit down. A logit that is NaN is drawn by
-// nobody; where all are, the token is 0.
+// One workgroup draws the next token from the logits of the last, and advances the state by one token. It finds the thresholds of top-k
+// and top-p by bisection over the bits of the logits, from the highest bit down. A NaN logit is never drawn; if all are NaN, the token
+// is 0.
 struct SampleParams {
     vocab_size: u32,
     top_k: u32,         // 0: all
@@ -24,16 +24,16 @@ fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// Integers of the same order as the floats; 0 of NaN alone.
+// Integers that order as the floats do; only NaN gives 0.
 fn ordered(x: f32) -> u32 {
     let bits = bitcast<u32>(x);
     return select(select(bits | 0x80000000u, ~bits, bits >> 31u == 1u), 0u, is_nan(x));
 }
 
-// Of a logit that is not NaN, beside the best one. Infinities have no difference, and are equal all the same.
+// Weight of a logit that is not NaN, relative to the best one. Infinities have no difference, but are equal.
 fn weight_of(x: f32, best: f32) -> f32 {
     let exponent = select((x - best) / params.temperature, 0.0, x == best);
-    // A weight of 0, without an infinity.
+    // Gives a weight of 0 without computing with an infinity.
     return exp(max(exponent, -200.0));
 }
 
@@ -43,8 +43,8 @@ fn mix(x: u32) -> u32 {
     return (word >> 22u) ^ word;
 }
 
-// The sum over the workgroup, the same in every invocation, added in the order of the lanes. `floats` may be written again
-// at once: workgroupUniformLoad is a barrier before and after.
+// The sum over the workgroup, the same in every invocation, added in the order of the lanes. `floats` may be reused at once:
+// workgroupUniformLoad is a barrier before and after.
 fn sum_floats(lane: u32, value: f32) -> f32 {
     floats[lane] = value;
     workgroupBarrier(); // orders floats
@@ -73,7 +73,7 @@ fn count_above(lane: u32, key: u32) -> u32 {
     return workgroupUniformLoad(&words[0]);
 }
 
-// Weight of this lane's tokens from a threshold up.
+// Weight of this lane's tokens at or above a threshold.
 fn lane_mass(lane: u32, key: u32, best: f32) -> f32 {
     var sum = 0.0;
     for (var token = lane; token < params.vocab_size; token += WORKGROUP_SIZE) {
@@ -87,7 +87,7 @@ fn lane_mass(lane: u32, key: u32, best: f32) -> f32 {
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn sample_token(@builtin(local_invocation_index) lane: u32) {
-    // The best, the first of equals.
+    // The best token, the first of equals.
     var best_key = 0u;
     var best_token = NONE;
     for (var token = lane; token < params.vocab_size; token += WORKGROUP_SIZE) {

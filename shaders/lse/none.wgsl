@@ -1,2 +1,2 @@
-// Family `lse`: the log-sum-exp of a row's scores. Here nobody asked for it.
+// Family `lse`: the log-sum-exp of a row's scores. Here it is not stored.
 fn put_lse(batch: u32, query: u32, head: u32, value: f32) {}

@@ -1,4 +1,4 @@
-// Family `marks`: what a caller says of an entry. Here nothing.
+// Family `marks`: the caller's instruction for an entry. Here there is none.
 
 fn mark_of(i: u32) -> u32 {
     return 0u;

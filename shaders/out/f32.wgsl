@@ -1,4 +1,4 @@
-// Family `out`: four f32 values as they are stored in `out`.
+// Family `out`: four f32 values as stored in `out`. Here unchanged.
 alias OutElem4 = vec4<f32>;
 
 fn narrow(value: vec4<f32>) -> OutElem4 {

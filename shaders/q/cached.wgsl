@@ -1,9 +1,9 @@
-// Family `q`: the queries that a lane loads, of which every tile needs all. Here they stay in the lane's own memory, which a
-// software device reads faster than it loads, as that tests each element for its place in the buffer.
+// Family `q`: how a lane gets the queries, all of which every tile needs. Here it keeps them in its own memory. A software device reads
+// that faster than a buffer, where it checks the bounds of each element.
 var<private> kept_queries: array<vec4<f32>, SLOTS * HEAD_DIM4>;
 
 fn keep_queries(tile: Tile, own: u32) {
-    // One long loop: some compilers unroll short ones on their own, and choke on what comes out.
+    // One long loop: some compilers unroll short loops on their own, and take very long over the result.
     for (var i = 0u; i < SLOTS * HEAD_DIM4; i++) {
         let place = place_of(tile.first_row + i / HEAD_DIM4 * SHARE + own);
         kept_queries[i] = widen(q[q_index(tile, place) + i % HEAD_DIM4]);

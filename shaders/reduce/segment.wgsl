@@ -1,6 +1,6 @@
 // Family `reduce`: a maximum or a sum over the LANES invocations of a group, for each of several values of a group, in three steps:
-// every lane gives its values, all come together, every lane takes the results. Here a group is a segment of a subgroup,
-// and shuffles within it do it all in the first step.
+// every lane gives its values, they are combined, every lane takes the results. Here a group is a segment of a subgroup, and shuffles
+// within it do everything in the first step.
 
 fn give_max(value: f32, r: u32, thread: Thread) -> f32 {
     var result = value;

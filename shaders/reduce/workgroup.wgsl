@@ -1,16 +1,16 @@
 // Family `reduce`: a maximum or a sum over the LANES invocations of a group, for each of REDUCED values of a group, in three steps:
-// every lane gives its values, all come together, every lane takes the results. Here through workgroup memory.
+// every lane gives its values, they are combined, every lane takes the results. Here through workgroup memory.
 
 var<workgroup> reduce_lanes: array<f32, GROUPS * REDUCED * REDUCE_STRIDE>;
 var<workgroup> reduced: array<f32, GROUPS * REDUCED>;
 
-// The arrays are written again only past a barrier: for maxima the two around `weights`, for sums the second of join_sum.
+// The arrays are written again only after another barrier: after a maximum the two around `weights`, after a sum the second of join_sum.
 fn give_max(value: f32, r: u32, thread: Thread) -> f32 {
     reduce_lanes[(group_of(thread) * REDUCED + r) * REDUCE_STRIDE + lane_of(thread)] = value;
     return value;
 }
 
-// No barrier at the end: the rows pass one, that of `weights`, before they take the results.
+// No barrier at the end: the rows pass the barrier of `weights` before they take the results.
 fn join_max(thread: Thread) {
     let first = group_of(thread) * REDUCED;
     workgroupBarrier(); // orders reduce_lanes

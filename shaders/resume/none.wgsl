@@ -1,4 +1,4 @@
-// Family `resume`: how the walk of a workgroup is cut into parts, each a dispatch's. Here not at all.
+// Family `resume`: how a workgroup's walk is cut into parts, one dispatch each. Here it is not cut.
 
 struct Part {
     begin: u32,

@@ -1,12 +1,12 @@
-// Family `rows`: all GROUPS groups of a workgroup attend the same ROWS query rows, each to keys of its own, with an online softmax in
-// base 2 (FlashAttention-2, algorithm 1). The LANES invocations of a group share the row of a key: a lane takes CHUNK neighbouring
-// vec4 of it, 16 bytes of memory, then those LANES * CHUNK further on. So neighbouring lanes read neighbouring memory, and neighbouring
-// groups neighbouring keys; the loads of KEYS keys and of their values are under way at a time. Groups meet at the end.
+// Family `rows`: all GROUPS groups of a workgroup attend the same ROWS query rows, each group to keys of its own, with an online softmax
+// in base 2 (FlashAttention-2, algorithm 1). The LANES invocations of a group share the row of a key: a lane takes CHUNK neighbouring vec4
+// of it, 16 bytes of memory, then the CHUNK vec4 that lie LANES * CHUNK further. So neighbouring lanes and groups read neighbouring
+// memory; the loads of KEYS keys and of their values are in flight at once. The groups' results are combined at the end.
 //
-// For few rows, whose time is that of reading k and v. The kernel's own file stores the result: store_out(tile, place, column, value)
-// and store_lse(tile, place, lse).
+// For few rows, which are limited by reading k and v. The kernel's own file stores the result: store_out(tile, place, column, value) and
+// store_lse(tile, place, lse).
 
-// What the groups have summed up of one row.
+// One group's sums for one row.
 var<workgroup> group_out: array<vec4<f32>, GROUPS * HEAD_DIM_V4>;
 var<workgroup> group_max: array<f32, GROUPS>;
 var<workgroup> group_sum: array<f32, GROUPS>;
@@ -16,12 +16,12 @@ fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
     return rows.begin;
 }
 
-// The c-th of the vec4 that a lane takes of a row.
+// The c-th vec4 that a lane takes of a row.
 fn column_of(lane: u32, c: u32) -> u32 {
     return (c / CHUNK * LANES + lane) * CHUNK + c % CHUNK;
 }
 
-// Where the i-th key of a group stands in the walk.
+// The place in the walk of a group's i-th key.
 fn place_of_key(tile_begin: u32, i: u32, thread: Thread) -> u32 {
     return tile_begin + i * GROUPS + group_of(thread);
 }
@@ -52,17 +52,17 @@ fn attend_rows(tile: Tile, walk: Walk) {
             acc[r][c] = vec4<f32>();
         }
     }
-    // A bit for each row: one of the group's scores was NaN.
-    var spoiled_rows = 0u;
+    // One bit for each row: one of the group's scores was NaN.
+    var non_finite_rows = 0u;
 
     if part.resumes {
-        // One long loop: some compilers unroll short ones on their own, and choke on what comes out.
+        // One long loop: some compilers unroll short loops on their own, and take very long over the result.
         for (var i = 0u; i < CARRIED; i++) { // unroll in registers
             let value = carried4(i, tile);
             if i % (COLS + 1u) == COLS {
                 row_max[i / (COLS + 1u)] = value.x;
                 row_sum[i / (COLS + 1u)] = value.y;
-                spoiled_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
+                non_finite_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
             } else {
                 acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)] = value;
             }
@@ -70,7 +70,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
-        // All loads of the group's keys and values, before anything waits for one.
+        // Issues all loads of the group's keys and values before anything waits for one.
         var keys: array<u32, KEYS>;
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
             keys[i] = walk_key(walk, place_of_key(tile_begin, i, thread));
@@ -97,7 +97,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 scores[r][i] = 0.0;
             }
             for (var c = 0u; c < K_COLS; c++) { // unroll in registers
-                // Columns past the row's end count nothing, whatever lies there.
+                // Columns past the row's end count as 0, whatever was loaded.
                 let counts = K_COLS * LANES == HEAD_DIM4 || column_of(lane, c) < HEAD_DIM4;
                 let key4 = select(vec4<f32>(), widen_part(k4[i][c / PER_LOAD], c % PER_LOAD), counts);
                 for (var r = 0u; r < ROWS; r++) { // unroll in registers
@@ -128,16 +128,17 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
 
-        // Online softmax: what was accumulated is rescaled to the new maximum, and scores become weights.
+        // Online softmax: rescale the sums to the new maximum, and turn scores into weights.
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             var new_max = row_max[r];
-            // A sum keeps a NaN. It has no other: +infinity, which meets -infinity here, spoils its row as well.
+            // A NaN score survives in this sum. Otherwise only +infinity meeting -infinity makes the sum NaN, and the row
+            // is NaN then as well.
             var total = 0.0;
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
                 new_max = max(new_max, scores[r][i]);
                 total += scores[r][i];
             }
-            spoiled_rows |= select(0u, 1u << r, is_nan(total));
+            non_finite_rows |= select(0u, 1u << r, is_nan(total));
             let rescale = max(exp2(row_max[r] - new_max), LEAST_WEIGHT);
             row_max[r] = new_max;
             row_sum[r] *= rescale;
@@ -145,7 +146,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 acc[r][c] *= rescale;
             }
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
-                // Nothing for what is masked, and for -infinity.
+                // A weight of 0 for masked keys, and for -infinity.
                 scores[r][i] = select(0.0, max(exp2(scores[r][i] - new_max), LEAST_WEIGHT), scores[r][i] > MASKED);
                 row_sum[r] += scores[r][i];
             }
@@ -162,7 +163,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 }
             }
         } else {
-            // A masked key may hold NaN or infinity, and 0 * NaN is NaN: rows that do not see a key must not touch it.
+            // A masked key may hold NaN or infinity, and 0 * NaN is NaN, so rows that do not see a key must not multiply by it.
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
                 for (var c = 0u; c < COLS; c++) { // unroll in registers
                     let value4 = widen_part(v4[i][c / PER_LOAD], c % PER_LOAD);
@@ -179,7 +180,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         for (var i = 0u; i < CARRIED; i++) { // unroll in registers
             if i % (COLS + 1u) == COLS {
                 let r = i / (COLS + 1u);
-                carry4(i, vec4<f32>(row_max[r], row_sum[r], f32((spoiled_rows >> r) & 1u), 0.0), tile);
+                carry4(i, vec4<f32>(row_max[r], row_sum[r], f32((non_finite_rows >> r) & 1u), 0.0), tile);
             } else {
                 carry4(i, acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)], tile);
             }
@@ -195,8 +196,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         if lane == 0u {
             group_max[group] = row_max[r];
-            let spoiled = ((spoiled_rows >> r) & 1u) == 1u || is_infinity(row_max[r]);
-            group_sum[group] = select(row_sum[r], SPOILED_SUM, spoiled);
+            let non_finite = ((non_finite_rows >> r) & 1u) == 1u || is_infinity(row_max[r]);
+            group_sum[group] = select(row_sum[r], NON_FINITE_SUM, non_finite);
         }
         workgroupBarrier(); // orders group_out, group_max and group_sum: the other groups' have been written
         if tile.first_row + r < tile.end_row {
@@ -205,16 +206,16 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 }
 
-// Adds up what the groups have of a row, in their order, and stores it; `index` numbers the invocations of the workgroup.
+// Adds up the groups' sums of a row, in order, and stores the result; `index` numbers the invocations of the workgroup.
 fn store_row(tile: Tile, place: Place, index: u32) {
     var all_max = MASKED;
     for (var g = 0u; g < GROUPS; g++) {
         all_max = max(all_max, group_max[g]);
     }
-    var spoiled = false;
+    var non_finite = false;
     var sum = 0.0;
     for (var g = 0u; g < GROUPS; g++) {
-        spoiled = spoiled || is_spoiled_sum(group_sum[g]);
+        non_finite = non_finite || is_non_finite_sum(group_sum[g]);
         sum += group_sum[g] * share_of(g, all_max);
     }
     for (var column = index; column < HEAD_DIM_V4; column += WORKGROUP_SIZE) {
@@ -222,14 +223,14 @@ fn store_row(tile: Tile, place: Place, index: u32) {
         for (var g = 0u; g < GROUPS; g++) {
             value = fma(vec4<f32>(share_of(g, all_max)), group_out[g * HEAD_DIM_V4 + column], value);
         }
-        store_out(tile, place, column, mean4(value, sum, spoiled));
+        store_out(tile, place, column, mean4(value, sum, non_finite));
     }
     if index == 0u {
-        store_lse(tile, place, lse_of(all_max, sum, spoiled));
+        store_lse(tile, place, lse_of(all_max, sum, non_finite));
     }
 }
 
-// What a group's sums count for. Those of a group that saw no key are 0.
+// The factor on a group's sums. The sums of a group that saw no key are 0.
 fn share_of(g: u32, all_max: f32) -> f32 {
     return max(exp2(group_max[g] - all_max), LEAST_WEIGHT);
 }

@@ -4,7 +4,7 @@
 //
 // The kernel's own file stores the result: store_out(tile, place, column, value) and store_lse(tile, place, lse).
 
-// The softmax weights of a tile, four keys to an element: what the lanes hand over between scores and output.
+// The softmax weights of a tile, four keys in an element: lanes exchange them between scores and output.
 var<workgroup> weights: array<vec4<f32>, GROUPS * ROWS * WEIGHTS_STRIDE>;
 
 // Each group has rows of its own.
@@ -16,7 +16,7 @@ fn column_of(thread: Thread, c: u32) -> u32 {
     return min(lane_of(thread) + c * LANES, HEAD_DIM_V4 - 1u);
 }
 
-// Every group of a workgroup must be given the same `walk`, because of the barriers within.
+// Every group of a workgroup must be given the same `walk`, since this function has barriers.
 fn attend_rows(tile: Tile, walk: Walk) {
     let part = part_of(walk);
     if part.is_over {
@@ -29,7 +29,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let v_begin = first_v(tile);
     let k_stride = params.k_seq;
     let v_stride = params.v_seq;
-    // Of every SHARE rows this lane loads one; the others come from the other lanes.
+    // This lane loads one of every SHARE rows and gets the others from other lanes.
     let own = lane % SHARE;
     var q_at: array<u32, SLOTS>;
     for (var slot = 0u; slot < SLOTS; slot++) { // unroll
@@ -47,17 +47,17 @@ fn attend_rows(tile: Tile, walk: Walk) {
             acc[r][c] = vec4<f32>();
         }
     }
-    // A bit for each row: one of this lane's scores was NaN.
-    var spoiled_rows = 0u;
+    // One bit for each row: one of this lane's scores was NaN.
+    var non_finite_rows = 0u;
 
     if part.resumes {
-        // One long loop: some compilers unroll short ones on their own, and choke on what comes out.
+        // One long loop: some compilers unroll short loops on their own, and take very long over the result.
         for (var i = 0u; i < CARRIED; i++) { // unroll in registers
             let value = carried4(i, tile);
             if i % (COLS + 1u) == COLS {
                 row_max[i / (COLS + 1u)] = value.x;
                 row_sum[i / (COLS + 1u)] = value.y;
-                spoiled_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
+                non_finite_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
             } else {
                 acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)] = value;
             }
@@ -93,7 +93,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
 
-        // Mask. `whole` is the same for the whole workgroup or not; no barrier depends on it.
+        // Mask. `whole` may or may not be uniform in the workgroup; no barrier depends on it.
         let whole = walk_is_whole(walk, tile_begin);
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             for (var c = 0u; c < KEYS; c++) { // unroll in registers
@@ -111,7 +111,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
 
-        // Online softmax: rescale what was accumulated to the new maximum, and hand the weights over.
+        // Online softmax: rescale the sums to the new maximum, and write the weights for the other lanes.
         var tile_max: array<f32, ROWS>;
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             tile_max[r] = scores[r][0];
@@ -131,16 +131,17 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var c = 0u; c < COLS; c++) { // unroll in registers
                 acc[r][c] *= rescale;
             }
-            // A sum keeps a NaN. It has no other: +infinity, which meets -infinity here, spoils its row as well.
+            // A NaN score survives in this sum. Otherwise only +infinity meeting -infinity makes the sum NaN, and the row
+            // is NaN then as well.
             var total = scores[r][0];
             for (var c = 1u; c < KEYS; c++) { // unroll in registers
                 total += scores[r][c];
             }
-            spoiled_rows |= select(0u, 1u << r, is_nan(total));
+            non_finite_rows |= select(0u, 1u << r, is_nan(total));
             for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll in registers
                 let score4 = vec4<f32>(
                     scores[r][c4 * 4u], scores[r][c4 * 4u + 1u], scores[r][c4 * 4u + 2u], scores[r][c4 * 4u + 3u]);
-                // Nothing for what is masked, and for -infinity.
+                // A weight of 0 for masked keys, and for -infinity.
                 let weight4 =
                     select(vec4<f32>(), max(exp2(score4 - new_max), vec4<f32>(LEAST_WEIGHT)), score4 > vec4<f32>(MASKED));
                 row_sum[r] += weight4.x + weight4.y + weight4.z + weight4.w;
@@ -171,7 +172,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 }
             }
         } else {
-            // A masked key may hold NaN or infinity, and 0 * NaN is NaN: rows that do not see a key must not touch it.
+            // A masked key may hold NaN or infinity, and 0 * NaN is NaN, so rows that do not see a key must not multiply by it.
             for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
                 var v4: array<array<vec4<f32>, COLS>, 4>;
                 for (var i = 0u; i < 4u; i++) { // unroll in registers
@@ -200,7 +201,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         for (var i = 0u; i < CARRIED; i++) { // unroll in registers
             if i % (COLS + 1u) == COLS {
                 let r = i / (COLS + 1u);
-                carry4(i, vec4<f32>(row_max[r], row_sum[r], f32((spoiled_rows >> r) & 1u), 0.0), tile);
+                carry4(i, vec4<f32>(row_max[r], row_sum[r], f32((non_finite_rows >> r) & 1u), 0.0), tile);
             } else {
                 carry4(i, acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)], tile);
             }
@@ -208,22 +209,22 @@ fn attend_rows(tile: Tile, walk: Walk) {
         return;
     }
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
-        row_sum[r] = give_sum(select(row_sum[r], SPOILED_SUM, ((spoiled_rows >> r) & 1u) == 1u), r, thread);
+        row_sum[r] = give_sum(select(row_sum[r], NON_FINITE_SUM, ((non_finite_rows >> r) & 1u) == 1u), r, thread);
     }
     join_sum(thread);
     var place = place_of(tile.first_row);
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
         if tile.first_row + r < tile.end_row {
             let sum = take(row_sum[r], r, thread);
-            let spoiled = is_spoiled_sum(sum) || is_infinity(row_max[r]);
+            let non_finite = is_non_finite_sum(sum) || is_infinity(row_max[r]);
             for (var c = 0u; c < COLS; c++) { // unroll in registers
-                // The first test is a constant: most columns need no other.
+                // The first condition is constant: most columns need no other.
                 if (c + 1u) * LANES <= HEAD_DIM_V4 || lane + c * LANES < HEAD_DIM_V4 {
-                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, spoiled));
+                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, non_finite));
                 }
             }
             if lane == 0u {
-                store_lse(tile, place, lse_of(row_max[r], sum, spoiled));
+                store_lse(tile, place, lse_of(row_max[r], sum, non_finite));
             }
         }
         place = next_place(place);

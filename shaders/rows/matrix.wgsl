@@ -1,27 +1,27 @@
 // Family `rows`: one group of LANES invocations, a subgroup, attends ROWS query rows to a range of keys with the device's
 // products of EDGE x EDGE matrices. Tiles of keys and values lie in workgroup memory for all groups.
 //
-// A matrix is opaque: single numbers are seen only in workgroup memory, where scores turn into weights. What is
-// accumulated stays in matrices as long as it can: a row's weights are taken relative to a reference that may be stale by
-// SLACK, and only a score that passes it by more makes the row's sums move (as FlashAttention-4 does).
+// The elements of a matrix can be accessed only in workgroup memory, where scores turn into weights. Sums stay in matrices as long as
+// possible: a row's weights are relative to a reference that may lag behind its maximum by SLACK, and the row's sums are rescaled only
+// when a score passes the reference by more (as in FlashAttention-4).
 //
 // A tile takes two barriers. Between the first and the second a lane turns its rows' scores of the tile into weights, and the group
-// multiplies queries by the next tile's keys; after the second it multiplies weights by values, and stores those scores. So either half
-// has products, nothing is read in the half in which it is written, and no array is there twice. The keys of the tile after the next
-// come from storage during the one half, the values of the next tile during the other.
+// multiplies queries by the next tile's keys; after the second it multiplies weights by values, and stores those scores. So both halves
+// have products, no half reads what it writes, and no array is needed twice. The keys of the tile after the next are loaded from storage
+// during the first half, the values of the next tile during the second.
 //
-// No subgroup operations: a driver is known that crashes on a module with both. Nor is the order within a subgroup relied on: WGSL
-// promises none, and subgroupBarrier orders no workgroup memory in naga. Invocations are numbered through the subgroups, which are full.
+// No subgroup operations: one known driver crashes on a module with both. Nor does the code rely on an order within a subgroup: WGSL
+// guarantees none, and subgroupBarrier orders no workgroup memory in naga. Invocations are numbered through the subgroups, which are full.
 
-// References lie SHIFT below the score that they were taken from, so that weights, exp2(score - reference), are at most 2^(SLACK + SHIFT)
-// and within f16, and small ones do not underflow.
+// A reference lies SHIFT below the score that set it, so that weights, exp2(score - reference), are at most 2^(SLACK + SHIFT), which f16
+// holds, and small ones do not underflow.
 
 // Each group has rows of its own.
 fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
     return rows.begin + group_of(thread) * ROWS;
 }
 
-// Every group of a workgroup must be given the same `walk`, because of the barriers within.
+// Every group of a workgroup must be given the same `walk`, since this function has barriers.
 fn attend_rows(tile: Tile, walk: Walk) {
     let part = part_of(walk);
     if part.is_over {
@@ -39,7 +39,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let own_part = lane / ROWS * PART4;
     prepare_factors(tile, own_row);
 
-    // Queries come in through the place of the weights, tile_a, as many columns at a time as that holds.
+    // Queries come in through tile_a, later the weights' array, as many columns at a time as it holds.
     var queries: array<MatrixA, ROW_TILES * Q_TILES>;
     for (var chunk = 0u; chunk < Q_TILES / KEY_TILES; chunk++) {
         put_queries(chunk, first_a, tile, lane);
@@ -68,8 +68,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
         row_reference[i] = MASKED;
         row_sum[i] = 0.0;
     }
-    // A bit for each of the lane's rows: one of its scores was NaN.
-    var spoiled_rows = 0u;
+    // One bit for each of the lane's rows: one of its scores was NaN.
+    var non_finite_rows = 0u;
     if part.resumes {
         for (var c = 0u; c < CARRIED_COLUMNS; c++) {
             for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
@@ -91,15 +91,15 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let numbers = carried4(CARRIED_SUMS + i, tile);
             row_reference[i] = numbers.x;
             row_sum[i] = numbers.y;
-            spoiled_rows |= select(0u, 1u << i, numbers.z != 0.0);
+            non_finite_rows |= select(0u, 1u << i, numbers.z != 0.0);
         }
     }
     if thread.index == 0u {
         atomicStore(&last_tiles[MOVING], 0u);
-        atomicStore(&last_tiles[SPOILED], 0u);
+        atomicStore(&last_tiles[NON_FINITE], 0u);
     }
 
-    // The first tile's scores, as the loop below has those of the next.
+    // The first tile's scores; the loop below computes those of each next tile.
     var k_next: array<Elem4, K_EACH>;
     var v_next: array<Elem4, V_EACH>;
     var products: array<MatrixC, ROW_TILES * KEY_TILES>;
@@ -181,11 +181,11 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 }
                 max4 = max(max4, other4);
             }
-            // Where one of the scores is NaN their sum is. It is also where there are infinities of either sign; such a row comes out NaN anyhow.
-            spoiled_rows |= select(0u, 1u << i, any_nan(total4));
+            // If one of the scores is NaN, so is their sum. Infinities of both signs also give NaN; such a row's result is NaN anyway.
+            non_finite_rows |= select(0u, 1u << i, any_nan(total4));
             let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
             let moves = tile_max > row_reference[i] + (SLACK + SHIFT);
-            // Where nothing has been added yet nothing needs to move.
+            // Before anything has been added, there is nothing to rescale.
             if moves && row_reference[i] != MASKED {
                 atomicMax(&last_tiles[MOVING], number);
             }
@@ -194,15 +194,15 @@ fn attend_rows(tile: Tile, walk: Walk) {
             row_reference[i] = reference;
             var sum4 = vec4<f32>();
             for (var j = 0u; j < PART4; j++) { // unroll in registers
-                // Nothing for what is masked, and for -infinity.
+                // A weight of 0 for masked keys, and for -infinity.
                 let weight4 = select(vec4<f32>(), exp2(score4[j] - reference), score4[j] > vec4<f32>(MASKED));
-                // As they are: compilers drop a rounding to f16 and back, and the one below falls either way.
+                // The unrounded weights: compilers drop a rounding to f16 and back, and the rounding below may go either way.
                 sum4 += weight4;
                 put_a4(weights_at + j, vec4<f16>(weight4));
             }
             row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
         }
-        // Scores of the next tile. After the last one of the walk its last key is there, and nobody looks at them.
+        // Scores of the next tile. After the last tile of the walk its last key is loaded again, and the scores are not used.
         for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
             products[m] = MatrixC();
         }
@@ -226,9 +226,9 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
             }
         }
-        let spoiled = atomicLoad(&last_tiles[SPOILED]) == number;
+        let non_finite = atomicLoad(&last_tiles[NON_FINITE]) == number;
         let folds = is_folded_before(number);
-        if spoiled || folds || atomicLoad(&last_tiles[MOVING]) == number {
+        if non_finite || folds || atomicLoad(&last_tiles[MOVING]) == number {
             if own_part == 0u {
                 for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
                     row_factors[first + own_row + i * LANES] = row_factor[i];
@@ -247,7 +247,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     }
                 }
                 workgroupBarrier(); // orders sums and row_factors: the matrices have been written
-                move_sums4(c, Move(tile_begin, spoiled, folds), tile, walk);
+                move_sums4(c, Move(tile_begin, non_finite, folds), tile, walk);
                 workgroupBarrier(); // orders sums: they are what the matrices are to be
                 for (var m = 0u; m < V_TILES; m++) { // unroll in registers
                     if m == c {
@@ -283,17 +283,18 @@ fn attend_rows(tile: Tile, walk: Walk) {
         workgroupBarrier(); // orders sums, tile_k, tile_v and tile_a: written by other lanes, and read for the last time
     }
 
-    // Sums leave their matrices column by column: as they are, for the next part of the walk, or divided, for out.
+    // Sums leave their matrices column by column: unchanged for the next part of the walk, or divided for out.
     let goes_on = part.end < walk.end;
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
         if goes_on {
-            let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((spoiled_rows >> i) & 1u), 0.0);
+            let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((non_finite_rows >> i) & 1u), 0.0);
             carry4(CARRIED_SUMS + i, numbers, tile);
         } else {
-            // A score of +infinity leaves its row such a reference. Factors were read only where sums moved, before a barrier; the first
-            // barrier below orders these parts of rows' sums, which all that need them add in the same order.
-            let spoiled = ((spoiled_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
-            row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], SPOILED_SUM, spoiled);
+            // A score of +infinity gives its row such a reference. Factors were read only where sums were rescaled, before a barrier;
+            // the first
+            // barrier below orders these partial sums of rows, which every reader adds in the same order.
+            let non_finite = ((non_finite_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
+            row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], NON_FINITE_SUM, non_finite);
         }
     }
     for (var c = 0u; c < V_TILES; c++) {
@@ -322,7 +323,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         let r = own_row + i * LANES;
         if own_part == 0u && tile.first_row + r < tile.end_row {
             let sum = sum_of_row(first + r);
-            store_lse(tile, place_of(tile.first_row + r), lse_of(row_reference[i], sum, is_spoiled_sum(sum)));
+            store_lse(tile, place_of(tile.first_row + r), lse_of(row_reference[i], sum, is_non_finite_sum(sum)));
         }
     }
 }

@@ -1,13 +1,13 @@
-// Family `rows`: the groups of a workgroup attend ROWS query rows each to one range of keys, tile by tile, with an online softmax
-// in base 2 (FlashAttention-2, algorithm 1). For many rows: what all groups read is staged in workgroup memory, a few columns of
-// keys and queries at a time, then a few values. Neighbours load neighbouring memory, and what comes next is on its way while the
-// present is computed with. A lane has ROWS x KEYS scores and ROWS x COLS vec4 of out in registers: a vec4 that it reads is
-// multiplied by KEYS, ROWS or COLS others.
+// Family `rows`: the groups of a workgroup attend ROWS query rows each to one range of keys, tile by tile, with an online softmax in base
+// 2 (FlashAttention-2, algorithm 1). For many rows: the workgroup stages in its memory what all groups read, a few columns of keys and
+// queries at a time, then a few values. Neighbours load neighbouring memory, and the next slice is in flight during the computation on
+// this one. A lane has ROWS x KEYS scores and ROWS x COLS vec4 of out in registers, and multiplies each vec4 that it reads by KEYS, ROWS
+// or COLS others.
 //
 // The kernel's own file stores the result: store_out(tile, place, column, value) and store_lse(tile, place, lse).
 
-// Either SLICE4 columns of the tile's keys, then of the queries from STAGED_Q on; or the weights of 4 * LANES keys, then from STAGED_V
-// on SLICE_KEYS values. Widened once, and read by all groups.
+// Holds either SLICE4 columns of the tile's keys, and from STAGED_Q on of the queries; or the weights of 4 * LANES keys, and from
+// STAGED_V on SLICE_KEYS values. Widened once, and read by all groups.
 var<workgroup> staged: array<vec4<f32>, STAGED4>;
 
 // Each group has rows of its own.
@@ -23,18 +23,18 @@ fn invocation_of(thread: Thread) -> u32 {
     return group_of(thread) * LANES + lane_of(thread);
 }
 
-// A lane takes four keys in a row of every 4 * LANES.
+// A lane takes four consecutive keys out of every 4 * LANES.
 fn key_of(lane: u32, c: u32) -> u32 {
     return c / 4u * (4u * LANES) + lane * 4u + c % 4u;
 }
 
-// Lanes read one column of LANES keys at a time. Keys lie in that order, without gaps, and their columns change places so that neither
-// eight lanes that read a column nor eight invocations that write neighbouring elements meet on a bank.
+// Lanes read one column of LANES keys at a time. Keys lie in that order, without gaps. Their columns are swizzled so that eight lanes
+// that read a column use different banks, and so do eight invocations that write neighbouring elements.
 fn swizzle_of(lane: u32) -> u32 {
     return lane * SWIZZLE / 8u % SWIZZLE;
 }
 
-// Every group of a workgroup must be given the same `walk`, because of the barriers within.
+// Every group of a workgroup must be given the same `walk`, since this function has barriers.
 fn attend_rows(tile: Tile, walk: Walk) {
     let part = part_of(walk);
     if part.is_over {
@@ -67,17 +67,17 @@ fn attend_rows(tile: Tile, walk: Walk) {
             acc[r][c] = vec4<f32>();
         }
     }
-    // A bit for each row: one of this lane's scores was NaN.
-    var spoiled_rows = 0u;
+    // One bit for each row: one of this lane's scores was NaN.
+    var non_finite_rows = 0u;
 
     if part.resumes {
-        // One long loop: some compilers unroll short ones on their own, and choke on what comes out.
+        // One long loop: some compilers unroll short loops on their own, and take very long over the result.
         for (var i = 0u; i < CARRIED; i++) { // unroll in registers
             let value = carried4(i, tile);
             if i % (COLS + 1u) == COLS {
                 row_max[i / (COLS + 1u)] = value.x;
                 row_sum[i / (COLS + 1u)] = value.y;
-                spoiled_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
+                non_finite_rows |= select(0u, 1u << (i / (COLS + 1u)), value.z != 0.0);
             } else {
                 acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)] = value;
             }
@@ -92,7 +92,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let key = gathered_key_in_range(walk, tile_begin, key_of(place % LANES, place / LANES), thread);
             k_at[i] = k_begin + key * k_stride;
         }
-        // What is on its way: of queries and keys the slice that comes next, then the first values.
+        // Loads in flight: the next slice of queries and keys, then the first values.
         var q_ahead: array<Elem4, Q_EACH>;
         var k_ahead: array<Elem4, K_EACH>;
         var v_ahead: array<Elem4, V_EACH>;
@@ -109,7 +109,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 workgroupBarrier(); // orders staged: what it held has been read
                 for (var i = 0u; i < K_EACH; i++) { // unroll in registers
                     let at = i * WORKGROUP_SIZE + invocation;
-                    // The first test is a constant.
+                    // The first condition is constant.
                     if (i + 1u) * WORKGROUP_SIZE <= TILE_KV * SLICE4 || at < TILE_KV * SLICE4 {
                         let place = at / SLICE4;
                         staged[place * SLICE4 + ((at % SLICE4) ^ swizzle_of(place % LANES))] = widen(k_ahead[i]);
@@ -161,7 +161,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
 
-        // Mask. `whole` is the same for the whole workgroup or not; no barrier depends on it.
+        // Mask. `whole` may or may not be uniform in the workgroup; no barrier depends on it.
         let whole = walk_is_whole(walk, tile_begin);
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             for (var c = 0u; c < KEYS; c++) { // unroll in registers
@@ -179,7 +179,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
 
-        // Online softmax: rescale what was accumulated to the new maximum; weights take the place of scores.
+        // Online softmax: rescale the sums to the new maximum; weights replace scores.
         var tile_max: array<f32, ROWS>;
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             tile_max[r] = scores[r][0];
@@ -198,16 +198,17 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var c = 0u; c < COLS; c++) { // unroll in registers
                 acc[r][c] *= rescale;
             }
-            // A sum keeps a NaN. It has no other: +infinity, which meets -infinity here, spoils its row as well.
+            // A NaN score survives in this sum. Otherwise only +infinity meeting -infinity makes the sum NaN, and the row
+            // is NaN then as well.
             var total = scores[r][0];
             for (var c = 1u; c < KEYS; c++) { // unroll in registers
                 total += scores[r][c];
             }
-            spoiled_rows |= select(0u, 1u << r, is_nan(total));
+            non_finite_rows |= select(0u, 1u << r, is_nan(total));
             for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll in registers
                 let score4 = vec4<f32>(
                     scores[r][c4 * 4u], scores[r][c4 * 4u + 1u], scores[r][c4 * 4u + 2u], scores[r][c4 * 4u + 3u]);
-                // Nothing for what is masked, and for -infinity.
+                // A weight of 0 for masked keys, and for -infinity.
                 let weight4 =
                     select(vec4<f32>(), max(exp2(score4 - new_max), vec4<f32>(LEAST_WEIGHT)), score4 > vec4<f32>(MASKED));
                 row_sum[r] += weight4.x + weight4.y + weight4.z + weight4.w;
@@ -264,7 +265,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     }
                 }
             } else {
-                // A masked key may hold NaN or infinity, and 0 * NaN is NaN: rows that do not see a key must not touch it.
+                // A masked key may hold NaN or infinity, and 0 * NaN is NaN, so rows that do not see a key must not multiply by it.
                 for (var key4 = 0u; key4 < SLICE_KEYS / 4u; key4++) {
                     var v4: array<array<vec4<f32>, COLS>, 4>;
                     for (var i = 0u; i < 4u; i++) { // unroll in registers
@@ -289,8 +290,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     if part.end < walk.end {
         for (var i = 0u; i < CARRIED; i++) { // unroll in registers
             if i % (COLS + 1u) == COLS {
-                let spoiled = f32((spoiled_rows >> (i / (COLS + 1u))) & 1u);
-                carry4(i, vec4<f32>(row_max[i / (COLS + 1u)], row_sum[i / (COLS + 1u)], spoiled, 0.0), tile);
+                let non_finite = f32((non_finite_rows >> (i / (COLS + 1u))) & 1u);
+                carry4(i, vec4<f32>(row_max[i / (COLS + 1u)], row_sum[i / (COLS + 1u)], non_finite, 0.0), tile);
             } else {
                 carry4(i, acc[i / (COLS + 1u)][min(i % (COLS + 1u), COLS - 1u)], tile);
             }
@@ -298,22 +299,22 @@ fn attend_rows(tile: Tile, walk: Walk) {
         return;
     }
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
-        row_sum[r] = give_sum(select(row_sum[r], SPOILED_SUM, ((spoiled_rows >> r) & 1u) == 1u), r, thread);
+        row_sum[r] = give_sum(select(row_sum[r], NON_FINITE_SUM, ((non_finite_rows >> r) & 1u) == 1u), r, thread);
     }
     join_sum(thread);
     var place = place_of(tile.first_row);
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
         if tile.first_row + r < tile.end_row {
             let sum = take(row_sum[r], r, thread);
-            let spoiled = is_spoiled_sum(sum) || is_infinity(row_max[r]);
+            let non_finite = is_non_finite_sum(sum) || is_infinity(row_max[r]);
             for (var c = 0u; c < COLS; c++) { // unroll in registers
-                // The first test is a constant: most columns need no other.
+                // The first condition is constant: most columns need no other.
                 if (c + 1u) * LANES <= HEAD_DIM_V4 || lane + c * LANES < HEAD_DIM_V4 {
-                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, spoiled));
+                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, non_finite));
                 }
             }
             if lane == 0u {
-                store_lse(tile, place, lse_of(row_max[r], sum, spoiled));
+                store_lse(tile, place, lse_of(row_max[r], sum, non_finite));
             }
         }
         place = next_place(place);

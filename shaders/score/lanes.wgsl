@@ -1,10 +1,10 @@
-// Family `score`: the scores of all keys that stand for the candidates of a search. Here each owner, a lane or a group, scores four
-// keys at a time (best_scores).
+// Family `score`: the scores of all keys that represent a search's candidates. Here each owner, a lane or a group, scores four keys at a
+// time (best_scores).
 
 fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
     let count = 2u * hip.num_groups * hip.keys_per_block;
     let first_head = place.set_index * params.heads_per_set;
-    // Lanes past the end work along: subgroup operations need them.
+    // Lanes past the end compute along, since subgroup operations need them.
     for (var begin = 0u; begin < count; begin += 4u * OWNERS) {
         let first = begin + 4u * owner_of(thread);
         let at = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
@@ -14,7 +14,7 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
         }
         let rows = min(keys, vec4<u32>(place.seq_len_kv - 1u)) * params.k_seq;
         var best = vec4<f32>(MASKED);
-        // The heads of a KV head look at a key together.
+        // The heads of a KV head score a key together.
         let heads = min(params.heads_per_set, params.group_size);
         for (var head = first_head; head < first_head + params.heads_per_set; head += heads) {
             let k_begin = params.k_offset + place.batch * params.k_batch + head / params.group_size * params.k_head;

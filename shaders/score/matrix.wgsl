@@ -1,13 +1,13 @@
-// Family `score`: the scores of all keys that stand for the candidates of a search. Here by products of EDGE x EDGE matrices:
-// samples times keys, of which each group, a subgroup, takes EDGE at a time. Only the best score of a key leaves workgroup
-// memory. Samples are queries, not scaled, so that f16 holds them as they are; a scale would change no order.
+// Family `score`: the scores of all keys that represent a search's candidates. Here by products of EDGE x EDGE matrices: samples times
+// keys, EDGE keys at a time for each group, which is a subgroup. Only the best score of a key leaves workgroup memory. Samples are
+// unscaled queries, so that f16 holds them exactly; a positive scale would not change the order.
 
-// MASKED stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
+// MASKED stands for minus infinity, which WGSL does not guarantee to exist. No finite score reaches it.
 
-// The best scores of a group's keys, of each lane that looks at one.
+// The best score of each of a group's keys, by each lane that scans it.
 var<workgroup> best_of_lanes: array<f32, WORKGROUP_SIZE>;
 
-// Samples of the heads of a KV head are rows: those of the first head, then those of the next one.
+// Samples of the heads of a KV head are rows: all of the first head, then all of the next.
 fn put_samples(first_head: u32, num_rows: u32, first_row: u32, index: u32) {
     for (var e = index; e < EDGE * K_COLUMNS4; e += WORKGROUP_SIZE) {
         let row = min(first_row + e / K_COLUMNS4, num_rows - 1u);
@@ -36,12 +36,12 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
     let lane = lane_of(thread);
     let first_of_group = group_of(thread) * EDGE;
     for (var first = 0u; first < count; first += TILE_KEYS) {
-        // This lane looks at one key, and where there are more lanes than keys at some of its samples.
+        // This lane scans one key; where there are more lanes than keys, some of its samples only.
         let own = first + first_of_group + lane % EDGE;
         let at = min(own, count - 1u);
         let key = i32(probed_key(at / hip.keys_per_block, at % hip.keys_per_block));
         var best = MASKED;
-        // The heads of a KV head look at a key together.
+        // The heads of a KV head score a key together.
         for (var each = 0u; each < params.heads_per_set; each += heads) {
             let head = place.set_index * params.heads_per_set + each;
             put_keys(params.k_offset + place.batch * params.k_batch + head / params.group_size * params.k_head, first, count, index);
@@ -54,14 +54,14 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
                     let keys_at = first_of_group * K_STRIDE4 + d * EDGE / 4u;
                     products = coopMultiplyAdd(rows, coopLoad<MatrixB>(&tile_k[keys_at * PER_VEC4], K_STRIDE4 * PER_VEC4), products);
                 }
-                // Stored by columns: those of a key lie side by side.
+                // Stored by columns: a key's scores lie side by side.
                 coopStore(products, &sums[first_of_group * SUMS_STRIDE4 * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
                 workgroupBarrier(); // orders sums, tile_a and tile_k: written by other lanes, and read for the last time
                 for (var i4 = lane / EDGE; i4 < EDGE / 4u; i4 += PARTS_OF_KEY) {
                     let score4 = sums4((first_of_group + lane % EDGE) * SUMS_STRIDE4 + i4);
                     for (var i = 0u; i < 4u; i++) { // unroll
                         let sample = min(row + i4 * 4u + i, num_rows - 1u) % params.num_samples;
-                        // Of NaN neither is greater: such a score is not there.
+                        // A comparison with NaN is false: a NaN score is skipped.
                         best = select(best, score4[i], score4[i] > best && key <= last_scored_key(sample));
                     }
                 }

@@ -1,5 +1,5 @@
-// The numbers of one attention call. Offsets and strides of q, k, v and out count vec4 elements, those of lse elements. What lies
-// in the workspace begins at a vec4 of it.
+// The numbers of one attention call. Offsets and strides of q, k, v and out count vec4 elements, those of lse elements, and offsets into
+// the workspace its vec4.
 struct AttendParams {
     batch_size: u32,
     seq_len_q: u32,

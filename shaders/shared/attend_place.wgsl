@@ -1,12 +1,12 @@
-// What a workgroup works on. The grid is one line of (batch, heads, row tile, split), the last fastest, or where HEADS_FIRST says so of
-// (row tile, batch, heads, split). A dispatch is a stretch of it, folded into two axes where one is too short; the workgroups past
-// the grid's end have a batch that is not there.
+// A workgroup's share of the work. The grid is one line of (batch, heads, row tile, split), the last fastest, or with HEADS_FIRST of
+// (row tile, batch, heads, split). A dispatch is a stretch of it, folded into two axes where one is too short; workgroups past the grid's
+// end get a batch that does not exist.
 struct WorkgroupPlace {
     batch: u32,
     heads: u32,
     row_tile: u32,
     split: u32,
-    // Number of the workgroup in its dispatch.
+    // Index of the workgroup in its dispatch.
     slot: u32,
 }
 
@@ -16,9 +16,9 @@ struct RowTile {
     end: u32,
 }
 
-// Tiles of rows in the order in which they start. Under a causal mask the last rows see the most keys: they start first, so that none
-// of them runs alone at the end, with HEADS_FIRST those of all heads. Where every core is given a run of neighbours beforehand, long ones
-// and short ones take turns.
+// Tiles of rows in the order in which they start. Under a causal mask the last rows see the most keys and start first, so that none of
+// them runs alone at the end; with HEADS_FIRST, those of all heads. Where every core gets a run of neighbours, LONG_AND_SHORT alternates
+// long and short tiles.
 fn row_tile_of(place: WorkgroupPlace) -> u32 {
     let last = params.row_tiles - 1u;
     if !LONG_AND_SHORT {

@@ -1,20 +1,20 @@
-// Rows of attention: what a group of invocations works on, and where its rows are.
+// Rows of attention: the work of a group of invocations, and where its rows are in memory.
 
-// MASKED stands for minus infinity, which WGSL does not promise to have. No finite score reaches it.
+// MASKED stands for minus infinity, which WGSL does not guarantee to exist. No finite score reaches it.
 const LN_2 = 0.6931471805599453;
 
-// What a row's sums come to. `sum` is that of its weights, 0 where it saw no key.
-fn mean4(acc: vec4<f32>, sum: f32, spoiled: bool) -> vec4<f32> {
-    return nan_if4(spoiled, select(acc / sum, vec4<f32>(), sum == 0.0));
+// A row's result. `sum` is the sum of its weights, 0 where it saw no key.
+fn mean4(acc: vec4<f32>, sum: f32, non_finite: bool) -> vec4<f32> {
+    return nan_if4(non_finite, select(acc / sum, vec4<f32>(), sum == 0.0));
 }
 
-// `reference` is the score, in base 2, that its weights are relative to.
-fn lse_of(reference: f32, sum: f32, spoiled: bool) -> f32 {
-    return nan_if(spoiled, select((reference + log2(sum)) * LN_2, LSE_EMPTY, sum == 0.0));
+// `reference` is the score, in base 2, that weights are relative to.
+fn lse_of(reference: f32, sum: f32, non_finite: bool) -> f32 {
+    return nan_if(non_finite, select((reference + log2(sum)) * LN_2, LSE_EMPTY, sum == 0.0));
 }
 
-// What one group works on. `heads` numbers the sets of query heads whose rows go together: the heads of a KV head, or
-// single heads where each selects keys of its own.
+// The work of one group. `heads` numbers the sets of query heads whose rows go together: the heads of a KV head, or single heads where
+// each selects keys of its own.
 struct Tile {
     batch: u32,
     heads: u32,
@@ -25,7 +25,7 @@ struct Tile {
     thread: Thread,
 }
 
-// Which query and which head of its group a row is.
+// The query of a row, and its head within the group.
 struct Place {
     q_index: u32,
     head: u32,
@@ -40,7 +40,7 @@ fn next_place(place: Place) -> Place {
     return Place(place.q_index + select(0u, 1u, wraps), select(place.head + 1u, 0u, wraps));
 }
 
-// Rows past the last one are computed from its q and not stored.
+// Rows past the last one are computed with its q and not stored.
 fn q_index(tile: Tile, place: Place) -> u32 {
     let head = tile.heads * params.group_size + place.head;
     let query = min(place.q_index, params.seq_len_q - 1u);

@@ -1,7 +1,7 @@
-// The chunks of a stage: of the first one all that a sequence has, of a later one the children of those that survived.
+// The chunks of a stage: in the first stage all of a sequence, later the children of the survivors.
 
-// What one stage of InfiniteHiP alone has. Offsets count elements of the cache. `is_first`, `is_last` and `is_union` are 0
-// or 1: kernels are compiled once for all stages.
+// The numbers of one stage of InfiniteHiP. Offsets count elements of the cache. `is_first`, `is_last` and `is_union` are 0 or 1, at run
+// time, so that kernels are compiled once for all stages.
 struct StageParams {
     chunk_size: u32,
     first_window: u32,
@@ -23,7 +23,7 @@ struct StageParams {
 }
 @group(0) @binding(STAGE_BINDING) var<uniform> stage: StageParams;
 
-// The number of the survivors' list, where a list of scores is a query head's and one of survivors a set's.
+// Index of the survivors' list, where lists of scores belong to query heads and lists of survivors to sets.
 fn survivor_list(block: QueryBlock) -> u32 {
     let sets = params.num_sets / stage.lists_per_set;
     return (block.batch * sets + block.set_index / stage.lists_per_set) * params.num_q_blocks + block.q_block;
@@ -31,7 +31,7 @@ fn survivor_list(block: QueryBlock) -> u32 {
 
 fn num_chunks(block: QueryBlock, survivors: u32) -> u32 {
     if stage.is_first != 0u {
-        // In steps, none of which goes below 0.
+        // In steps, so that no difference goes below 0.
         let past_sinks = block.seq_len_kv - min(block.seq_len_kv, u32(params.sink_size));
         let keys = past_sinks - min(past_sinks, stage.first_window);
         return (keys + stage.chunk_size - 1u) / stage.chunk_size;

@@ -1,20 +1,20 @@
-// What single lanes do for rows/matrix: they fill tiles, mask scores, move sums that have left their matrices, and store out.
+// The scalar work of rows/matrix: lanes fill tiles, mask scores, rescale sums that have left their matrices, and store out.
 
-// What each row's sums are multiplied by where some move, and in the end parts of the rows' sums.
+// Factors on each row's sums where some are rescaled, and at the end parts of the rows' sums.
 var<workgroup> row_factors: array<f32, GROUPS * ROWS * PARTS>;
-// The last tile, counted from 1, in which some row's sums move (MOVING), and in which some value is not finite (SPOILED). Drivers
-// place an array at the alignment of its elements, and matrices are loaded from multiples of 16 bytes only: so every array of
-// workgroup memory takes a multiple of 16, whatever order they come in.
+// The last tile, counted from 1, in which some row's sums are rescaled (MOVING), and in which some value is not finite (NON_FINITE). Drivers
+// place an array at the alignment of its elements, but matrices are loaded only from multiples of 16 bytes: so the size of every array of
+// workgroup memory is a multiple of 16, and their order does not matter.
 var<workgroup> last_tiles: array<atomic<u32>, 4>;
 const MOVING = 0u;
-const SPOILED = 1u;
+const NON_FINITE = 1u;
 
-// By their bits: a compiler may take for granted that numbers are finite.
-fn is_spoiled(value: Elem4) -> vec4<bool> {
+// By bits: a compiler may assume that numbers are finite.
+fn is_non_finite(value: Elem4) -> vec4<bool> {
     return (bitcast<vec4<u32>>(widen(value)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
 }
 
-// Where the i-th vec4 that an invocation loads of a tile goes: key of the tile, column. It loads two neighbours at a time, 16 bytes.
+// Position in a tile of the i-th vec4 that an invocation loads: key, column. It loads two neighbours at a time, 16 bytes.
 fn loaded_at(i: u32, columns: u32, thread: Thread) -> vec2<u32> {
     let pair = thread.index + i / 2u * WORKGROUP_SIZE;
     return vec2<u32>(pair / (columns / 2u), pair % (columns / 2u) * 2u + i % 2u);
@@ -37,29 +37,29 @@ fn put_loaded_k4(i: u32, loaded: Elem4, thread: Thread) {
     }
 }
 
-// A masked key's value may be NaN or infinity, and 0 * NaN is NaN: the product gets 0 for it, and the rows that see the key get the
-// value itself (move_sums4).
+// A masked key's value may be NaN or infinity, and 0 * NaN is NaN: the product gets 0 for it, and rows that see the key get the value
+// itself (move_sums4).
 fn put_loaded_v4(i: u32, loaded: Elem4, number: u32, whole: bool, thread: Thread) {
     let at = loaded_at(i, V_COLUMNS4, thread);
     if at.x < TILE_KV {
         var value = select(vec4<f16>(), factor_v(loaded), at.y < HEAD_DIM_V4);
         if !whole {
-            let spoiled = is_spoiled(loaded);
-            if any(spoiled) {
-                atomicMax(&last_tiles[SPOILED], number);
+            let non_finite = is_non_finite(loaded);
+            if any(non_finite) {
+                atomicMax(&last_tiles[NON_FINITE], number);
             }
-            value = select(value, vec4<f16>(), spoiled);
+            value = select(value, vec4<f16>(), non_finite);
         }
         put_v4(at.x * V_STRIDE4 + at.y, value);
     }
 }
 
-// The e-th vec4 of a column of matrices, in sums: rows of EDGE / 4.
+// Index in sums of the e-th vec4 of a column of matrices: rows of EDGE / 4.
 fn sums_at(first_sums: u32, e: u32) -> u32 {
     return first_sums + e / (EDGE / 4u) * SUMS_STRIDE4 + e % (EDGE / 4u);
 }
 
-// Four scores of a row, from key `at` of the walk on, or MASKED for keys that the row does not see.
+// Four scores of a row, from place `at` of the walk on, or MASKED for keys that the row does not see.
 fn seen4(score4: vec4<f32>, row: u32, walk: Walk, at: u32) -> vec4<f32> {
     var seen = score4;
     for (var c = 0u; c < 4u; c++) { // unroll
@@ -69,7 +69,7 @@ fn seen4(score4: vec4<f32>, row: u32, walk: Walk, at: u32) -> vec4<f32> {
     return seen;
 }
 
-// Portion `chunk` of the queries, to the place of the weights.
+// Loads portion `chunk` of the queries into the array of the weights.
 fn put_queries(chunk: u32, first_a: u32, tile: Tile, lane: u32) {
     for (var e = lane; e < ROWS * TILE_KV / 4u; e += LANES) {
         let row = e / (TILE_KV / 4u);
@@ -80,17 +80,17 @@ fn put_queries(chunk: u32, first_a: u32, tile: Tile, lane: u32) {
     }
 }
 
-// What is done to a column of matrices between two tiles.
+// Work on a column of matrices between two tiles.
 struct Move {
     tile_begin: u32,
     // Some value of the tile is not finite.
-    spoiled: bool,
+    non_finite: bool,
     // The sums so far leave the matrices.
     folds: bool,
 }
 
-// Column c of matrices lies in sums: folds it, scales each row by its factor, adds values that are not finite to the rows that see
-// them, and leaves there what the matrices are to be.
+// Column c of matrices lies in sums: folds it, scales each row by its factor, adds non-finite values to the rows that see them, and
+// leaves the new contents of the matrices.
 fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
     let lane = lane_of(tile.thread);
     let first = group_of(tile.thread) * ROWS;
@@ -107,11 +107,11 @@ fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
         sum *= factor;
         scale_folded(own_share, factor);
         let column = c * EDGE / 4u + e % (EDGE / 4u);
-        if move_by.spoiled && column < HEAD_DIM_V4 {
+        if move_by.non_finite && column < HEAD_DIM_V4 {
             for (var key = 0u; key < TILE_KV; key++) {
                 let weight = max(f32(a4((first + r) * A_STRIDE4 + key / 4u)[key % 4u]), LEAST_WEIGHT);
                 let value = v[first_v(tile) + walk_key(walk, move_by.tile_begin + key) * params.v_seq + column];
-                let added = select(vec4<f32>(), weight * widen(value), is_spoiled(value));
+                let added = select(vec4<f32>(), weight * widen(value), is_non_finite(value));
                 let rows = walk_rows(walk, move_by.tile_begin + key);
                 let sees = tile.first_row + r >= rows.begin && tile.first_row + r < rows.end;
                 sum = select(sum, sum + added, sees);
@@ -121,7 +121,7 @@ fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
     }
 }
 
-// Column c of matrices lies in sums: out of it, a row's sums divided by the sum of its weights.
+// Column c of matrices lies in sums: stores out, a row's sums divided by the sum of its weights.
 fn store_column(c: u32, tile: Tile) {
     let lane = lane_of(tile.thread);
     let first = group_of(tile.thread) * ROWS;
@@ -131,8 +131,8 @@ fn store_column(c: u32, tile: Tile) {
         if tile.first_row + r < tile.end_row && column < HEAD_DIM_V4 {
             let sum = sum_of_row(first + r);
             let value = sums4(sums_at(first * SUMS_STRIDE4, e)) + folded4(c * CARRIED_EACH + (e - lane) / LANES);
-            let spoiled = is_spoiled_sum(sum);
-            store_out(tile, place_of(tile.first_row + r), column, unscaled4(mean4(value, sum, spoiled), spoiled));
+            let non_finite = is_non_finite_sum(sum);
+            store_out(tile, place_of(tile.first_row + r), column, unscaled4(mean4(value, sum, non_finite), non_finite));
         }
     }
 }

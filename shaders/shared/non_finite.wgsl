@@ -1,15 +1,15 @@
 // Rows that saw a NaN, and rows that saw nothing. A NaN need not survive a comparison, a maximum, an exponential or a product, and a
-// compiler may take for granted that there is none: so a row remembers it by bits, and writes NaN by bits at its end.
+// compiler may assume that there is none: so a row keeps a bit for it, and writes NaN by bits at the end.
 
 // LSE_EMPTY is the lse of a row that saw no key.
 //
-// Least weight of what a row sees, so that a NaN or an infinity in its value reaches the row however low its score is: the smallest
-// number that no device takes for 0.
+// Smallest weight of a seen key, so that a NaN or an infinity in its value reaches the row however low the score: the smallest number
+// that no device flushes to 0.
 const LEAST_WEIGHT = 1.17549435e-38;
 const INFINITY_BITS = 0x7f800000u;
 const NAN_BITS = 0x7fc00000u;
-// Stands for a sum of weights with a NaN among them: no other is negative, and whatever is added leaves it so.
-const SPOILED_SUM = -3.0e38;
+// Stands for a sum of weights with a NaN among them: no other sum is negative, and adding weights leaves it negative.
+const NON_FINITE_SUM = -3.0e38;
 
 fn is_nan(value: f32) -> bool {
     return (bitcast<u32>(value) & 0x7fffffffu) > INFINITY_BITS;
@@ -24,16 +24,16 @@ fn is_infinity(value: f32) -> bool {
     return bitcast<u32>(value) == INFINITY_BITS;
 }
 
-// Whether a sum of weights had a NaN among them: it is negative, infinite or NaN.
-fn is_spoiled_sum(sum: f32) -> bool {
+// Whether a sum of weights had a NaN among them: then it is negative, infinite or NaN.
+fn is_non_finite_sum(sum: f32) -> bool {
     return bitcast<u32>(sum) >= INFINITY_BITS;
 }
 
-// The value, or NaN in its place.
-fn nan_if(spoiled: bool, value: f32) -> f32 {
-    return bitcast<f32>(select(bitcast<u32>(value), NAN_BITS, spoiled));
+// The value, or NaN if there was one.
+fn nan_if(non_finite: bool, value: f32) -> f32 {
+    return bitcast<f32>(select(bitcast<u32>(value), NAN_BITS, non_finite));
 }
 
-fn nan_if4(spoiled: bool, value: vec4<f32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(select(bitcast<vec4<u32>>(value), vec4<u32>(NAN_BITS), spoiled));
+fn nan_if4(non_finite: bool, value: vec4<f32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(select(bitcast<vec4<u32>>(value), vec4<u32>(NAN_BITS), non_finite));
 }

@@ -1,7 +1,7 @@
-// Scores as integers that rank as they do.
+// Scores as integers of the same order.
 
-// Keys of numbers compare as the numbers do. -0 is 0; no number has the key 0. Scores are none of NaN; should a device make
-// one of them, it ranks below all numbers, and is still there.
+// Keys compare as their numbers do. -0 is 0; no number has the key 0. Scores are never NaN; should a device produce one, it ranks below
+// all numbers, and still counts as a candidate.
 fn key_of_score(score: f32) -> u32 {
     let magnitude = bitcast<u32>(score) & 0x7fffffffu;
     let bits = select(bitcast<u32>(score), 0u, magnitude == 0u);

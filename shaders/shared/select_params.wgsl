@@ -31,7 +31,7 @@ struct SelectParams {
 }
 @group(0) @binding(PARAMS_BINDING) var<uniform> params: SelectParams;
 
-// `representative` is CENTER, FIRST or another: the last.
+// `representative` is CENTER, FIRST, or another number for the last key.
 
 // Queries of a block; the last block may have fewer than the others.
 fn queries_of_block(q_block: u32) -> u32 {

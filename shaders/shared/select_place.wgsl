@@ -1,9 +1,9 @@
-// Which query block of which heads a workgroup selects for, and where that block lies.
+// The query block and heads that a workgroup selects for, and the block's positions.
 struct QueryBlock {
     batch: u32,
     set_index: u32,
     q_block: u32,
-    // Number of the list: [batch, num_sets, num_q_blocks].
+    // Index of the list: [batch, num_sets, num_q_blocks].
     list: u32,
     seq_len_kv: u32,
     // Positions of the block's first and last query.

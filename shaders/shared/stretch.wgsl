@@ -1,4 +1,4 @@
-// What is different in each stretch of a grid: its places, and of walks that are cut into parts the first tile.
+// The numbers that differ from stretch to stretch of a grid: its places, and the first tile where walks are cut into parts.
 struct Stretch {
     first_place: u32,
     end_place: u32,

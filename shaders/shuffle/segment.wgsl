@@ -1,5 +1,5 @@
-// Family `shuffle`: a group is a segment of LANES lanes of a subgroup whose size is not known beforehand, but is a
-// multiple of LANES. Rows pass from lane to lane within the segment.
+// Family `shuffle`: how the LANES invocations of a group exchange values. Here a group is a segment of LANES lanes of a subgroup, whose
+// size is not known in advance but is a multiple of LANES. Rows pass from lane to lane within the segment.
 
 struct Thread {
     @builtin(subgroup_id) subgroup: u32,

@@ -1,4 +1,4 @@
-// Family `shuffle`: a group is one whole subgroup. Every lane loads another row, and the rows pass from lane to lane.
+// Family `shuffle`: how the LANES invocations of a group exchange values. Here a group is a subgroup: each lane loads one row for all.
 
 struct Thread {
     @builtin(subgroup_id) group: u32,

@@ -1,5 +1,5 @@
-// Family `shuffle`: what the LANES invocations of a group tell one another. Here without subgroup operations: every lane
-// loads every row itself (SHARE is 1).
+// Family `shuffle`: how the LANES invocations of a group exchange values. Here without subgroup operations: every lane loads every row
+// itself (SHARE is 1).
 
 struct Thread {
     @builtin(local_invocation_index) index: u32,

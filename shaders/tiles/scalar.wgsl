@@ -1,5 +1,5 @@
-// Family `tiles`: what a workgroup hands to its matrix products and takes from them. Here in arrays of scalars, the only
-// ones that every back end loads matrices from.
+// Family `tiles`: the operands and results of a workgroup's matrix products. Here in arrays of scalars, which every back end can load
+// matrices from.
 const PER_VEC4 = 4u; // elements of the arrays
 
 var<workgroup> tile_a: array<f16, TILE_A4 * 4u>; // [row, column]: queries, weights

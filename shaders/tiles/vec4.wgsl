@@ -1,5 +1,5 @@
-// Family `tiles`: what a workgroup hands to its matrix products and takes from them. Here in arrays of vec4, which Vulkan
-// loads matrices from; copies are then four elements wide.
+// Family `tiles`: the operands and results of a workgroup's matrix products. Here in arrays of vec4, which Vulkan can load matrices from;
+// copies are then four elements wide.
 const PER_VEC4 = 1u; // elements of the arrays
 
 var<workgroup> tile_a: array<vec4<f16>, TILE_A4>; // [row, column]: queries, weights

@@ -1,25 +1,25 @@
-// Family `top_k`: the best `keep` of a workgroup's candidates, in the order in which they stand. Of candidates with the same
-// key the first ones are kept. No sort; the same result whatever the order in which invocations run. Here keys lie in workgroup
-// memory, CANDIDATES at the most. One count of BUCKETS buckets, equal parts of what lies between the least and the largest key,
-// finds the bucket of the keep-th largest one; the few candidates in there are compared with one another.
+// Family `top_k`: the best `keep` of a workgroup's candidates, in the candidates' order. Among equal keys the first candidates are kept.
+// No sort; the result does not depend on the order in which invocations run. Here keys lie in workgroup memory, at most CANDIDATES. One
+// histogram of BUCKETS equal intervals between the smallest and the largest key gives the bucket of the keep-th largest; the few
+// candidates in this bucket are compared with one another.
 //
-// The kernel's own file has keep_candidate(i, place).
+// The kernel's own file defines keep_candidate(i, place).
 
-// 0 for a candidate that is not there.
+// 0 for a candidate that does not exist.
 var<workgroup> candidate_keys: array<atomic<u32>, CANDIDATES>;
-// The largest key, and the largest of all complements.
+// The largest key, and the largest complement of a key.
 var<workgroup> key_range: array<atomic<u32>, 4>;
-// Candidates of each bucket, then of each parent of 32 buckets.
+// Candidates in each bucket, then in each parent of 32 buckets.
 var<workgroup> counts: array<atomic<u32>, BUCKETS + PARENTS>;
 // The bucket of the keep-th largest key, and how many of its candidates are kept.
 var<workgroup> found: vec4<u32>;
-// A bit for each candidate: it is in that bucket; it is kept.
+// Two bits for each candidate: it is in that bucket; it is kept.
 var<workgroup> in_bucket: array<atomic<u32>, CANDIDATES / 32u>;
 var<workgroup> kept: array<atomic<u32>, CANDIDATES / 32u>;
 
 const KEYS_ARE_PUT = true;
 
-// Once, before the first keys are put; keep_best leaves everything as it was.
+// Runs once, before the first keys are put; keep_best restores this state.
 fn begin_top_k(index: u32) {
     for (var i = index; i < CANDIDATES; i += WORKGROUP_SIZE) {
         atomicStore(&candidate_keys[i], 0u);
@@ -32,23 +32,23 @@ fn begin_top_k(index: u32) {
     }
 }
 
-// A candidate has the largest of the keys that are put for it.
+// If several keys are put for a candidate, the largest counts.
 fn put_key(i: u32, key: u32) {
     atomicMax(&candidate_keys[i], key);
     atomicMax(&key_range[0], key);
     atomicMax(&key_range[1], ~key);
 }
 
-// Whether the word of a candidate has its bit.
+// Whether a candidate's bit is set.
 fn has_bit(word: u32, i: u32) -> bool {
     return ((word >> (i % 32u)) & 1u) == 1u;
 }
 
-// Calls keep_candidate for each that is kept, and returns how many those are. All keys have been put.
+// Calls keep_candidate for each kept candidate, and returns their number. All keys have been put.
 fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
     workgroupBarrier(); // orders candidate_keys and key_range
     let least = ~atomicLoad(&key_range[1]);
-    // As many bits as tell the buckets apart.
+    // Enough bits to number the buckets.
     let shift = max(firstLeadingBit(atomicLoad(&key_range[0]) - least) + 1u, BUCKET_BITS) - BUCKET_BITS;
     for (var i = index; i < CANDIDATES / 32u; i += WORKGROUP_SIZE) {
         atomicStore(&in_bucket[i], 0u);
@@ -68,7 +68,7 @@ fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
         for (var i = 0u; i < PARENTS; i++) { // unroll in registers
             above += select(0u, atomicLoad(&counts[BUCKETS + i]), i > parent);
         }
-        // One parent has the key; where there are fewer candidates than are kept, the first one.
+        // One parent has the key; where there are fewer candidates than `keep`, the first one.
         if above < keep && (parent == 0u || above + atomicLoad(&counts[BUCKETS + parent]) >= keep) {
             var bucket = parent * 32u + 31u;
             while bucket > parent * 32u && above + atomicLoad(&counts[bucket]) < keep {
@@ -122,12 +122,12 @@ fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
     return total;
 }
 
-// Calls keep_candidate for each that is there, and returns how many those are.
+// Calls keep_candidate for each candidate that exists, and returns their number.
 fn keep_all(count: u32, index: u32) -> u32 {
     return keep_best(count, count, index);
 }
 
-// Candidates of the bucket that are kept before this one.
+// Kept candidates of the bucket before this one.
 fn num_ahead(i: u32) -> u32 {
     let key = atomicLoad(&candidate_keys[i]);
     var ahead = 0u;

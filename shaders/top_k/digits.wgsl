@@ -1,16 +1,16 @@
-// Family `top_k`: the best `keep` of a workgroup's candidates, in the order in which they stand. Of candidates with the same
-// key the first ones are kept. No sort; the same result whatever the order in which invocations run. Here a radix select of
-// the keep-th largest key, eight bits at a time, then a compaction: any number of candidates, wherever their keys are.
+// Family `top_k`: the best `keep` of a workgroup's candidates, in the candidates' order. Among equal keys the first candidates are kept.
+// No sort; the result does not depend on the order in which invocations run. Here a radix select of the keep-th largest key, eight bits at
+// a time, then a compaction: any number of candidates, wherever their keys are.
 //
-// The kernel's own file has candidate_key(i), 0 for one that is not there, and keep_candidate(i, place).
+// The kernel's own file defines candidate_key(i), 0 for one that does not exist, and keep_candidate(i, place).
 
-// For each of four digits, how many candidates have each value of it, and of its upper half.
+// For each of four digits the number of candidates with each value of it, and with each value of its upper half.
 const DIGIT = 272u;
 var<workgroup> histogram: array<atomic<u32>, 1088>;
 
 struct Threshold {
     key: u32,
-    // Candidates with that very key to keep.
+    // Number of candidates with exactly this key to keep.
     num_equal: u32,
 }
 
@@ -23,7 +23,7 @@ fn find_threshold(count: u32, keep: u32, index: u32) -> Threshold {
     for (var digit = 0u; digit < 4u; digit++) {
         let shift = 24u - 8u * digit;
         let begin = digit * DIGIT;
-        // Of the upper digits, which are found.
+        // Mask of the upper digits, which are known.
         let fixed = select(0xffffffffu << (shift + 8u), 0u, digit == 0u);
         for (var i = index; i < count; i += WORKGROUP_SIZE) {
             let key = candidate_key(i);
@@ -50,11 +50,11 @@ fn find_threshold(count: u32, keep: u32, index: u32) -> Threshold {
     return found;
 }
 
-// (above the threshold, at it) of each invocation's candidates, and of PARTS parts of the invocations.
+// Numbers (above the threshold, at it) of each invocation's candidates, and of PARTS parts of the invocations.
 var<workgroup> tallies: array<vec2<u32>, WORKGROUP_SIZE>;
 var<workgroup> part_tallies: array<vec2<u32>, PARTS>;
 
-// Calls keep_candidate for each that is kept, and returns how many those are.
+// Calls keep_candidate for each kept candidate, and returns their number.
 fn compact(count: u32, threshold: Threshold, index: u32) -> u32 {
     let each = (count + WORKGROUP_SIZE - 1u) / WORKGROUP_SIZE;
     let begin = min(index * each, count);
@@ -105,12 +105,12 @@ fn begin_top_k(index: u32) {}
 
 fn put_key(i: u32, key: u32) {}
 
-// Calls keep_candidate for each that is there, and returns how many those are.
+// Calls keep_candidate for each candidate that exists, and returns their number.
 fn keep_all(count: u32, index: u32) -> u32 {
     return compact(count, Threshold(0u, 0u), index);
 }
 
-// Calls keep_candidate for each that is kept, and returns how many those are.
+// Calls keep_candidate for each kept candidate, and returns their number.
 fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
     return compact(count, find_threshold(count, keep, index), index);
 }

@@ -1,4 +1,4 @@
-// Family `tiles`, of attention: the values of a tile. Here in an array of scalars.
+// Family `values`: the values of a tile. Here in an array of scalars.
 var<workgroup> tile_v: array<f16, TILE_V4 * 4u>; // [key, column]
 
 fn put_v4(at: u32, value: vec4<f16>) {

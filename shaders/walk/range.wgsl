@@ -1,4 +1,4 @@
-// Family `walk`: the keys that the rows of a workgroup go through, tile by tile. Here all keys that any of them sees.
+// Family `walk`: the keys that the rows of a workgroup go through, tile by tile. Here all keys that any row sees.
 //
 // A row is one (query, query head of the group) pair: row = q_index * group_size + head. Query q_index sits at position
 // q_index + seq_len_kv - seq_len_q; it sees the keys from position - window_left to position + window_right.
@@ -16,7 +16,7 @@ fn visible_keys(row: u32, seq_len_kv: u32) -> KeyRange {
     return KeyRange(u32(begin), u32(end));
 }
 
-// The same from the key's side: the rows that see it. Cheaper where many rows are tested, since it needs no division.
+// The same from the key's side: the rows that see it. Cheaper for many rows, since it needs no division.
 struct RowRange {
     begin: u32,
     end: u32,
@@ -31,10 +31,10 @@ fn seeing_rows(key: u32, seq_len_kv: u32) -> RowRange {
 }
 
 struct Walk {
-    // Keys to go through.
+    // The keys of the walk.
     begin: u32,
     end: u32,
-    // Keys that all rows see.
+    // The keys that all rows see.
     shared_begin: u32,
     shared_end: u32,
     seq_len_kv: u32,
@@ -47,13 +47,13 @@ fn rows_of_workgroup(place: WorkgroupPlace) -> RowTile {
 
 fn walk_of(place: WorkgroupPlace, rows: RowTile) -> Walk {
     let seq_len_kv = seq_len_kv_of(place.batch);
-    // Both borders of what a row sees move up with the row, so the first and the last row bound all between.
+    // Both borders of a row's range move up with the row, so the first and the last row bound all others.
     let first = visible_keys(rows.begin, seq_len_kv);
     let last = visible_keys(min(rows.begin + TILE_Q, rows.end) - 1u, seq_len_kv);
     return Walk(first.begin, last.end, last.begin, first.end, seq_len_kv);
 }
 
-// The key at a place of the walk; the last one past its end.
+// The key at a place of the walk; past its end the last key.
 fn walk_key(walk: Walk, at: u32) -> u32 {
     return min(at, walk.end - 1u);
 }

@@ -1,17 +1,17 @@
-// Family `walk`: the keys that the rows of a workgroup go through, tile by tile. Here those of the listed blocks, then
-// the sinks, then the window; for the first positions, all keys.
+// Family `walk`: the keys that the rows of a workgroup go through, tile by tile. Here the keys of the listed blocks, then the sinks, then
+// the window; for the first positions, all keys.
 //
 // A row is one (query, query head of the set) pair: row = q_index * group_size + head. Query q_index sits at position
-// p = q_index + seq_len_kv - seq_len_q. A key u <= p counts once: as one of the window if p - u < window_size, else as a
-// sink if u < sink_size, else as one of a listed block. Without CAUSAL every query sees the keys of its blocks.
+// p = q_index + seq_len_kv - seq_len_q. A key u <= p counts once: as a key of the window if p - u < window_size, else as a sink if
+// u < sink_size, else as a key of a listed block. Without CAUSAL every query sees the keys of its blocks.
 @group(0) @binding(BLOCK_INDICES_BINDING) var<storage, read> block_indices: array<u32>; // [batch, num_sets, num_q_blocks, max_blocks]
 @group(0) @binding(BLOCK_COUNTS_BINDING)  var<storage, read> block_counts: array<u32>;  // [batch, num_sets, num_q_blocks]
 
-// Wide enough for every position, and small enough that a position plus it fits.
+// Larger than every position, and small enough that its sum with a position fits.
 const ALL_KEYS = 1 << 30;
 
 struct Walk {
-    // Places to go through: [0, listed_end) are keys of blocks, [.., sinks_end) sinks, [.., end of the walk) the window.
+    // Places of the walk: [0, listed_end) are keys of blocks, [.., sinks_end) sinks, [.., end of the walk) the window.
     begin: u32,
     end: u32,
     listed_end: u32,
@@ -32,7 +32,7 @@ struct RowRange {
     end: u32,
 }
 
-// Tiles of rows lie within query blocks.
+// A tile of rows lies within one query block.
 fn rows_of_workgroup(place: WorkgroupPlace) -> RowTile {
     let row_tile = row_tile_of(place);
     let q_block = row_tile / params.tiles_per_q_block;
@@ -62,7 +62,7 @@ fn walk_of(place: WorkgroupPlace, rows: RowTile) -> Walk {
     var window_begin = 0;
     var window_end = 0;
     if CAUSAL {
-        // Sinks that some row sees outside its window, and the keys in the window of any row.
+        // Sinks that some row sees outside its window, and the keys in any row's window.
         num_sinks = clamp(p_max + 1 - window_size, 0, params.sink_size);
         window_end = max(p_max + 1, 0);
         window_begin = clamp(p_min + 1 - window_size, 0, window_end);
@@ -81,12 +81,12 @@ fn walk_of(place: WorkgroupPlace, rows: RowTile) -> Walk {
     return Walk(0u, end, listed, sinks_end, u32(window_begin), window_size, begins_at, seq_len_kv, p_min, p_max);
 }
 
-// A key of a listed block. Past the sequence where the block reaches past it, or the list holds what it must not.
+// A key of a listed block. It lies past the sequence where the block does, or where a list is invalid.
 fn listed_key(walk: Walk, at: u32) -> u32 {
     return min(block_indices[walk.list + at / BLOCK_SIZE], walk.seq_len_kv) + at % BLOCK_SIZE;
 }
 
-// The key at a place of the walk, within the sequence; what does not count is masked by walk_rows.
+// The key at a place of the walk, within the sequence; walk_rows masks keys that do not count.
 fn walk_key(walk: Walk, at: u32) -> u32 {
     let inside = min(at, walk.end - 1u);
     if inside < walk.listed_end {
@@ -99,7 +99,7 @@ fn walk_key(walk: Walk, at: u32) -> u32 {
 fn walk_is_whole(walk: Walk, tile_begin: u32) -> bool {
     let last = tile_begin + TILE_KV - 1u;
     if last < walk.listed_end {
-        // Lists are ascending.
+        // Lists ascend.
         let last_key = listed_key(walk, last);
         let far = i32(last_key) + walk.window_size <= walk.p_min && listed_key(walk, tile_begin) >= u32(params.sink_size);
         return last_key < walk.seq_len_kv && (far || !CAUSAL);

@@ -5,12 +5,12 @@ use crate::{
     SelectionProblem,
 };
 
-/// What a group of cases varies.
+/// The quantity that varies in a group of cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Series {
-    /// Many query rows against as many keys.
+    /// Many query rows against equally many keys.
     Prefill,
     /// One query row against many keys.
     Decode,
@@ -22,9 +22,9 @@ pub enum Series {
     Storage,
     /// Selection alone, a block of queries or one, up to a million keys.
     Selection,
-    /// Queries of a prompt: dense attention, selection, attention to what was selected.
+    /// A prompt's queries: dense attention, selection, attention to the selected blocks.
     SparsePrefill,
-    /// The same for decoding.
+    /// The same parts for decoding.
     SparseDecode,
 }
 
@@ -41,7 +41,7 @@ impl Series {
         Self::SparseDecode,
     ];
 
-    /// The name, as [`Case::id`] has it.
+    /// The name, as in [`Case::id`].
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl Series {
     }
 }
 
-/// What is timed of a case.
+/// A timed part of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -66,7 +66,7 @@ pub enum Part {
     Dense,
     /// A selection, all stages.
     Select,
-    /// Attention to what was selected.
+    /// Attention to the selected blocks.
     Attend,
     /// Selection and attention to it.
     Sparse,
@@ -87,13 +87,13 @@ impl Part {
         }
     }
 
-    /// Whether there must be lists before it runs.
+    /// Whether it needs lists before it runs.
     pub(super) const fn reads_lists(self) -> bool {
         matches!(self, Self::Attend)
     }
 }
 
-/// How many cases there are.
+/// The number of cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
@@ -103,7 +103,7 @@ pub enum Scope {
     Full,
 }
 
-/// A problem of the list: causal, one sequence, with lse.
+/// One of these problems: causal, one sequence, with lse.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
     series: Series,
@@ -116,7 +116,7 @@ pub struct Case {
 type Sizes = [u32; 4];
 
 impl Case {
-    /// Dense attention, of tensors as dense as can be: widths are multiples of 8, and so are all strides.
+    /// Dense attention over contiguous tensors: widths are multiples of 8, and so are all strides.
     #[must_use]
     pub fn dense(series: Series, sizes: Sizes, width: u32, dtype: DType) -> Self {
         let shape = shape(sizes, width);
@@ -131,7 +131,7 @@ impl Case {
         Self::sparse_of(series, method_name, sizes, method, DType::F32)
     }
 
-    /// The same in another type.
+    /// The same case in another type.
     fn sparse_of(
         series: Series,
         method_name: &str,
@@ -145,14 +145,14 @@ impl Case {
         Self { name: format!("{method_name}-{}", dense.name), selection: Some(scaled(selection)), ..dense }
     }
 
-    /// The same with lists that the query heads of a KV head share.
+    /// The same case with lists shared by the query heads of a KV head.
     #[must_use]
     fn shared(mut self) -> Self {
         self.selection = self.selection.map(|selection| selection.with_granularity(Granularity::KvHead));
         self
     }
 
-    /// What it belongs to.
+    /// The series it belongs to.
     #[must_use]
     pub const fn series(&self) -> Series {
         self.series
@@ -182,19 +182,19 @@ impl Case {
         self.selection.as_ref()
     }
 
-    /// Attention to what the selection gives.
+    /// Attention to the selected blocks.
     #[must_use]
     pub fn sparse_problem(&self) -> Option<AttentionProblem> {
         self.selection.as_ref().map(|selection| self.problem.clone().with_blocks(selection.blocks()))
     }
 
-    /// What is timed, in the order in which it is.
+    /// The timed parts, in order.
     #[must_use]
     pub fn parts(&self) -> &'static [Part] {
         match (self.series, &self.selection) {
             (_, None) => &[Part::Dense],
             (Series::Selection, _) => &[Part::Select],
-            // Lists live for more than one step where one query at a time is decoded.
+            // Lists live for more than one step only where single queries are decoded.
             (Series::SparseDecode, _) => &[Part::Dense, Part::Select, Part::Attend, Part::Sparse, Part::Step],
             _ => &[Part::Dense, Part::Select, Part::Attend, Part::Sparse],
         }
@@ -206,7 +206,7 @@ impl Case {
         self.selection.as_ref().map_or(1, SelectionProblem::refresh_interval).max(1)
     }
 
-    /// The same with narrower heads, and that in its name, where k or v would not fit into one binding of the device.
+    /// The same case with narrower heads, named accordingly, where k or v would exceed the device's binding limit.
     #[must_use]
     pub fn fitted(&self, caps: &DeviceCaps) -> Self {
         let shape = *self.problem.shape();
@@ -231,8 +231,8 @@ impl Case {
     }
 }
 
-/// A power of two as scale: it ranks candidates as any other does, and keeps scores exact, so that every device must
-/// give the very lists that the oracle gives.
+/// A power of two as scale ranks candidates like any other scale, and keeps scores exact, so that every device must give exactly the
+/// oracle's lists.
 fn scaled(selection: SelectionProblem) -> SelectionProblem {
     selection.with_selection_scale(0.125)
 }
@@ -242,7 +242,7 @@ const fn shape([num_q_heads, num_kv_heads, seq_len_q, seq_len_kv]: Sizes, width:
     AttentionShape { batch_size: 1, seq_len_q, seq_len_kv, num_q_heads, num_kv_heads, head_dim, head_dim_v }
 }
 
-/// The part of a name that says the sizes.
+/// The sizes, as part of a name.
 pub(super) fn size_name(shape: &AttentionShape) -> String {
     let AttentionShape { num_q_heads, num_kv_heads, seq_len_q, seq_len_kv, head_dim, .. } = *shape;
     let heads =
@@ -296,7 +296,7 @@ fn dense_cases(scope: Scope) -> Vec<Case> {
         if full || dtype == DType::F16 {
             of([32, 32, 4096, 4096]);
         }
-        // Those of `benches/peers/torch_attention.py`.
+        // The cases of `benches/peers/torch_attention.py`.
         if full && dtype == DType::F16 {
             [8192, 16_384, 32_768].into_iter().for_each(|len| of([32, 32, len, len]));
             [4096, 16_384, 65_536].into_iter().for_each(|len| of([32, 32, 1, len]));
@@ -336,10 +336,10 @@ fn sparse_cases(scope: Scope) -> Vec<Case> {
         }
     }
     if scope == Scope::Full {
-        // Dense attention reads the keys of a KV head once for all its query heads; lists of their own make them read apart.
+        // Dense attention reads the keys of a KV head once for all its query heads; with separate lists each head reads its own.
         let of = |name| Case::sparse(SparseDecode, name, [4, 1, 1, 131_072], Hip::decode());
         cases.extend([of("hip"), of("hip-list-per-kv-head").shared()]);
-        // Where a step with new lists is to be faster than the dense one of a whole layer.
+        // The length at which a step with new lists is to be faster than the dense step of a whole layer.
         let layer = |keys| Case::sparse_of(SparseDecode, "hip", [32, 32, 1, keys], Hip::decode(), DType::F16);
         cases.extend([layer(32_768), layer(131_072)]);
     }

@@ -1,4 +1,4 @@
-//! Results against the f64 oracle, before anything is timed.
+//! Comparison with the f64 oracle, before anything is timed.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,14 +9,14 @@ use crate::{
     SelectionInputs, SelectionProblem, cpu,
 };
 
-/// How far a result is from the oracle's.
+/// The distance of a result from the oracle's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
     /// Rows, or lists, that were compared.
     pub compared: u64,
     /// The largest error of an element of out or of an lse; for lists, how many differ.
     pub error: f64,
-    /// The largest that is accepted.
+    /// The largest accepted value.
     pub bound: f64,
 }
 
@@ -28,7 +28,7 @@ impl Check {
     }
 }
 
-/// Rows of attention, `[batch, q_index, q_head]`, as the definition has them.
+/// Rows of attention, `[batch, q_index, q_head]`, by the definition.
 #[derive(Clone, Debug)]
 pub(crate) struct OracleRows {
     bound: f64,
@@ -48,7 +48,7 @@ impl OracleRows {
         Self { bound: bound(problem), rows: rows.map(of_row).collect() }
     }
 
-    /// Compares a result with them.
+    /// Compares a result with these rows.
     pub(crate) fn check(&self, got: &AttentionOutput) -> Check {
         let mut check = Check { compared: self.rows.len() as u64, error: 0.0, bound: self.bound };
         for (row, expected, lse) in &self.rows {
@@ -88,15 +88,15 @@ pub(super) fn check_attention(
     OracleRows::of(problem, &inputs, sampled_rows(problem.shape())).check(got)
 }
 
-/// Ten times the error that was seen in f32, with |out| below 1 and lse about 10; the tests hold the exact bound. 16 bits
-/// add a rounding of each weight, which kernels on matrix units make, and one of out; |v| is at most 1.
+/// Ten times the observed error in f32, with |out| below 1 and lse about 10; the tests check the exact bound. 16 bits add a rounding of
+/// each weight (kernels on matrix units) and one of out; |v| is at most 1.
 pub(crate) fn bound(problem: &AttentionProblem) -> f64 {
     let rounding = |dtype: DType| if dtype == DType::F32 { 0.0 } else { 2.0 * dtype.unit_roundoff() };
     5e-6 + rounding(problem.dtype()).max(rounding(problem.out_dtype()))
 }
 
-/// The lists of the last query block against the oracle's, to the letter: scores are exact, see [`Tensors`]. All lists
-/// against the rules that attention relies on.
+/// The lists of the last query block must equal the oracle's exactly, since scores are exact (see [`Tensors`]). All lists must keep the
+/// rules of attention.
 pub(super) fn check_lists(selection: &SelectionProblem, tensors: &Tensors, got: &HostBlockLists) -> Result<Check> {
     let shape = selection.shape();
     got.validate(&selection.blocks(), shape, None)?;
@@ -109,7 +109,7 @@ pub(super) fn check_lists(selection: &SelectionProblem, tensors: &Tensors, got: 
     Ok(Check { compared: num_sets.into(), error: differ.count() as f64, bound: 0.0 })
 }
 
-/// The problem of the queries from `first` on, which sit at the same positions: the last query is on the last key.
+/// The problem of the queries from `first` on, at the same positions: the last query sits on the last key.
 fn last_queries(selection: &SelectionProblem, tensors: &Tensors, first: u32) -> Result<(SelectionProblem, HostTensor)> {
     let shape = *selection.shape();
     let last = AttentionShape { seq_len_q: shape.seq_len_q - first, ..shape };

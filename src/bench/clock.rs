@@ -1,4 +1,4 @@
-//! Time on a device.
+//! The time of work on a device.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -11,7 +11,7 @@ use crate::{Context, Result};
 /// Time of one submission.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Elapsed {
-    /// Seconds from before the first call was encoded to the end of the last.
+    /// Seconds from the start of encoding the first call to the end of the last.
     pub wall: f64,
     /// Seconds between the borders of the compute pass, where they are measured.
     pub device: Option<f64>,
@@ -24,7 +24,7 @@ impl Elapsed {
         self.device.unwrap_or(self.wall)
     }
 
-    /// Of a call on this thread.
+    /// The time of a call on this thread.
     pub(super) fn of(run: impl FnOnce()) -> Self {
         let begin = Instant::now();
         run();
@@ -32,7 +32,7 @@ impl Elapsed {
     }
 }
 
-/// Whether a clock looks at the device's timestamps.
+/// Whether a clock uses the device's timestamps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stamps {
     Take,
@@ -58,12 +58,12 @@ struct Parts {
     timed: Mutex<Vec<[Instant; 2]>>,
 }
 
-/// What the device does, on the clock's own time.
+/// The device's recent work, by the clock's own time.
 #[derive(Debug, Default)]
 struct Activity {
     streak: Streak,
     pauses: u32,
-    /// Since when it was last kept warm without a pause.
+    /// When it was last idle before its present run of work.
     warm_since: f64,
 }
 
@@ -74,11 +74,11 @@ struct Timestamps {
     seconds_per_tick: f64,
 }
 
-/// While it is there the device does nothing that is not asked for.
+/// While this exists, the device does only requested work.
 pub(crate) struct Quiet<'a>(&'a Clock);
 
 impl Clock {
-    /// Looks at timestamps where the device has them and they are wanted.
+    /// Uses timestamps where the device has them and `wanted` says so.
     pub(crate) fn new(ctx: &Context, stamps: Stamps) -> Result<Self> {
         let wanted = stamps == Stamps::Take && ctx.caps().timestamps;
         let stamps = wanted.then(|| ctx.scoped("preparing timestamps", || Timestamps::new(ctx))).transpose()?;
@@ -94,8 +94,8 @@ impl Clock {
         Ok(Self { of: parts.into(), warm: None })
     }
 
-    /// Keeps the device busy from now on wherever nothing is timed, until the last clone is gone. A software device would take the
-    /// cores of the very work that it waits for, and has no clocks of its own: there this does nothing.
+    /// Keeps the device busy from now on whenever nothing is timed, until the last clone is dropped. Does nothing for software devices, which
+    /// would take cores from the work and have no clocks of their own.
     pub(crate) fn kept_warm(self) -> Result<Self> {
         if self.context().caps().software { Ok(self) } else { self.kept_warm_even_if_software() }
     }
@@ -126,7 +126,7 @@ impl Clock {
         self.of.begin.elapsed().as_secs_f64()
     }
 
-    /// For how long something is to be run before its time counts, now.
+    /// For how long something must run before its time counts, at this moment.
     pub(crate) fn warm_up(&self) -> WarmUp {
         if self.context().caps().software {
             return WarmUp::PROCESSOR;
@@ -134,7 +134,7 @@ impl Clock {
         WarmUp::HARDWARE.after(self.activity().streak.seconds(self.now()))
     }
 
-    /// Operations a second of a short fixed piece of work, as fast as the device's clocks are now.
+    /// Operations a second of a short fixed piece of work: shows the device's present clocks.
     pub(super) fn reference(&self) -> Result<f64> {
         self.pulse()?.rate(self)
     }
@@ -151,8 +151,8 @@ impl Clock {
         self.of.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the device does nothing but what is asked for, and sees that it stays so. Every timing does; who takes many in a
-    /// row holds one over all of them, so that nothing comes between.
+    /// Waits until the device does only requested work, and keeps it so. Every timing holds one; a caller with many timings in a row holds
+    /// one over all of them, so that nothing comes between.
     pub(crate) fn quiet(&self) -> Quiet<'_> {
         if let Some(warm) = &self.warm {
             warm.pause();
@@ -246,7 +246,7 @@ impl Timestamps {
     fn seconds(&self, ctx: &Context) -> Result<f64> {
         let words = ctx.read_u32(&self.resolved).wait()?;
         let tick = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
-        // A clock that runs backwards gives 0, which `Timing` takes for what it is.
+        // A clock that runs backwards gives 0, which `Timing` handles.
         Ok(tick(2).saturating_sub(tick(0)) as f64 * self.seconds_per_tick)
     }
 }

@@ -3,7 +3,7 @@
 use super::report::Report;
 use super::{Part, Samples};
 
-/// What a ratio says.
+/// The meaning of a ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Less than the spreads of both.
@@ -39,22 +39,22 @@ pub struct Compared {
     pub spreads: [f64; 2],
     /// The first time over the second: above 1 the second is faster.
     pub ratio: f64,
-    /// What that says.
+    /// The meaning of the ratio.
     pub verdict: Verdict,
 }
 
 /// Two reports side by side.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Comparison {
-    /// What both timed, in the order of the first.
+    /// Parts that both reports timed, in the order of the first.
     pub rows: Vec<Compared>,
-    /// What one of them alone timed: `first`, `second`, and the case and part.
+    /// Parts that only one of them timed: `first` or `second`, with case and part.
     pub unmatched: Vec<(&'static str, String)>,
-    /// What makes the numbers hard to compare: another device, another clock, noise.
+    /// Reasons why the numbers are hard to compare: another device, another clock, noise.
     pub warnings: Vec<String>,
 }
 
-/// Ratios below this are no news, however small the spreads are.
+/// Ratios below this mean nothing, however small the spreads are.
 const LEAST: f64 = 0.02;
 
 /// Puts the cases of two reports side by side.

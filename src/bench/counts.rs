@@ -1,9 +1,9 @@
-//! Bytes and operations of a part: what the problem asks for, whatever a kernel does.
+//! Bytes and operations of a part, as the problem requires them, independent of kernels.
 
 use super::{Case, Part};
 use crate::{AttentionProblem, AttentionShape, BlockListSpec, HostBlockLists, SelectionProblem};
 
-/// What a part must move and compute at the least.
+/// The least that a part must move and compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Every input that is needed, once, and every output, once.
@@ -13,7 +13,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Of one part of a case. Attention to lists counts their keys; without lists, as many as they have room for.
+    /// Counts of one part of a case. Attention to lists counts the keys in them; without lists, as many as they have room for.
     #[must_use]
     pub fn new(case: &Case, part: Part, blocks: Option<&HostBlockLists>) -> Self {
         let problem = case.problem();
@@ -26,8 +26,7 @@ impl Counts {
             Part::Attend => attend(),
             Part::Sparse => select() + attend(),
             Part::Step => {
-                // A step without a refresh selects nothing; one that refreshes late stages only, part of it, which is
-                // counted as nothing too.
+                // A step without a refresh selects nothing; a step that refreshes late stages only is counted as nothing too.
                 let cycle = u64::from(case.cycle());
                 let Self { bytes, operations } = select();
                 Self { bytes: bytes / cycle, operations: operations / cycle } + attend()

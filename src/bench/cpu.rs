@@ -16,7 +16,7 @@ pub(super) struct CpuRun<T> {
     dense: AttentionProblem,
     sparse: Option<(SelectionProblem, AttentionProblem)>,
     cycle: u32,
-    /// What the stages keep for the next steps.
+    /// The stages' survivors for the next steps.
     cache: cpu::StageCache,
     blocks: Option<HostBlockLists>,
     output: Option<AttentionOutput>,
@@ -54,7 +54,7 @@ impl<T: Element> CpuRun<T> {
         Ok(())
     }
 
-    /// What a step of decoding selects anew.
+    /// The stages that a decode step computes.
     fn select(&mut self, step: u64) -> Result<()> {
         let (selection, _) = self.sparse.as_ref().ok_or(NO_SELECTION)?;
         if let Some(stage) = selection.first_stage(step) {

@@ -6,18 +6,18 @@ use super::case::size_name;
 use super::{CaseResult, Part, Series};
 use crate::AttentionShape;
 
-/// Of one method and one number of queries, over the lengths that were run.
+/// The crossover of one method and number of queries, over the measured lengths.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Crossover {
     /// [`Line::of`].
     pub of: String,
-    /// Keys at which both take as long, between two lengths that were run; none where they do not meet.
+    /// Keys at which both take equally long, interpolated between two measured lengths; none where they do not cross.
     pub keys: Option<f64>,
-    /// The longest context at which both were timed, and dense attention's time there over that of sparse attention.
+    /// The longest context at which both were timed, and there the time of dense attention over that of sparse attention.
     pub longest: Option<(u32, f64)>,
 }
 
-/// A line of points: what varies is the number of keys.
+/// A line of points, which differ in the number of keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line<'a> {
     /// Method, heads and queries.
@@ -26,7 +26,7 @@ pub struct Line<'a> {
     pub cases: Vec<&'a CaseResult>,
 }
 
-/// The cases with a selection, by what they have in common besides the number of keys.
+/// The cases with a selection, grouped by everything except the number of keys.
 #[must_use]
 pub fn lines(cases: &[CaseResult]) -> Vec<Line<'_>> {
     let mut lines: Vec<Line<'_>> = Vec::new();
@@ -43,7 +43,7 @@ pub fn lines(cases: &[CaseResult]) -> Vec<Line<'_>> {
     lines
 }
 
-/// What a case has in common with others of its line.
+/// The part of a case's sizes that its line shares.
 fn family(case: &CaseResult) -> String {
     let AttentionShape { seq_len_q, num_q_heads, num_kv_heads, head_dim, .. } = case.shape;
     let sizes = format!("-{}", size_name(&case.shape));
@@ -54,7 +54,7 @@ fn family(case: &CaseResult) -> String {
     format!("{method}, {heads} heads of {head_dim}, {queries}")
 }
 
-/// One for each line of at least two lengths.
+/// A crossover for each line of at least two lengths.
 pub(super) fn crossovers(cases: &[CaseResult]) -> Vec<Crossover> {
     lines(cases).into_iter().filter(|line| line.cases.len() > 1).map(|line| crossover(&line)).collect()
 }
@@ -65,7 +65,7 @@ fn crossover(line: &Line<'_>) -> Crossover {
         Some((case.shape.seq_len_kv, ratio))
     };
     let points: Vec<(u32, f64)> = line.cases.iter().filter_map(ratio).collect();
-    // The last pair of lengths between which sparse attention overtakes; logarithms of both, as ratios follow powers.
+    // The last pair of lengths between which sparse attention overtakes; interpolated in logarithms, since ratios follow powers.
     let pair = points.windows(2).rev().find(|pair| pair[0].1 < 1.0 && pair[1].1 >= 1.0);
     let keys = pair.map(|pair| {
         let [(from, below), (to, above)] = [pair[0], pair[1]];

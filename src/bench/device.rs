@@ -77,7 +77,7 @@ impl Outputs {
         Ok(Self { shape, dtype, out, lse })
     }
 
-    /// What a call takes.
+    /// The arguments of a call.
     pub(crate) fn args<'a>(
         &'a self,
         [q, k, v]: [TensorView<'a>; 3],
@@ -88,7 +88,7 @@ impl Outputs {
             .with_lse(TensorViewMut::new(&self.lse, DType::F32, seq_major(self.shape.lse())))
     }
 
-    /// Fills both with NaN, so that what a call leaves out shows.
+    /// Fills both with NaN, so that elements a call does not write are noticed.
     #[cfg(any(feature = "tune", test))]
     pub(crate) fn spoil(&self, ctx: &Context) -> Result<()> {
         ctx.scoped("spoiling outputs", || {
@@ -136,7 +136,7 @@ fn stored(tensor: &HostTensor, dtype: DType) -> Vec<u8> {
     }
 }
 
-/// The same tensor as KV caches hold it, in ours and in ONNX Runtime: `[batch, head, seq, dim]` in memory.
+/// The same tensor as in KV caches, ours and ONNX Runtime's: `[batch, head, seq, dim]` in memory.
 fn heads_outermost(tensor: &HostTensor) -> Result<HostTensor> {
     let [batch, seq, heads, _] = tensor.shape();
     let rows = (0..batch as usize)

@@ -1,49 +1,49 @@
-//! What stops a benchmark.
+//! Errors of benchmarks.
 
 use crate::Error;
 
-/// Everything that can go wrong besides what the library itself refuses.
+/// Everything that can go wrong besides the library's own errors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BenchError {
-    /// The library refused, or the device did.
+    /// An error of the library or the device.
     #[error(transparent)]
     Library(#[from] Error),
     /// A report was written by a version of the format that is not read.
     #[error("the report has schema {found}, this version reads up to {expected}")]
     Schema {
-        /// What it says.
+        /// The report's version.
         found: u64,
-        /// The newest that is read.
+        /// The newest version that is read.
         expected: u32,
     },
     /// A text is no report.
     #[error("no benchmark report: {0}")]
     Json(#[from] serde_json::Error),
-    /// A run cannot go on from a report of another one.
+    /// A run cannot resume from the report of another run.
     #[error("the report cannot be gone on from: its {field} is {recorded}, this run's {now}")]
     Resume {
-        /// What differs.
+        /// The difference.
         field: &'static str,
-        /// What the report says.
+        /// The report's value.
         recorded: String,
-        /// What it would have to say.
+        /// The value that it should have.
         now: String,
     },
     /// No case is left.
     #[error("no case has {filter:?} in its name")]
     NoCase {
-        /// What was asked for.
+        /// The requested cases.
         filter: String,
     },
-    /// A kernel that measures a ceiling gave a wrong result, so that its rate means nothing.
+    /// A kernel that measures a ceiling gave a wrong result, so its rate means nothing.
     #[error("{kernel} gave {got} where {expected} was right")]
     Ceiling {
         /// The kernel.
         kernel: &'static str,
         /// Its result.
         got: f32,
-        /// The right one.
+        /// The right result.
         expected: f32,
     },
 }

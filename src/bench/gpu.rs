@@ -13,7 +13,7 @@ use crate::{
     Context, Error, HostBlockLists, Result, Selection, SelectionArgs, SelectionPlan, SelectionProblem,
 };
 
-/// Times that encoding is measured, of which the middle one is taken.
+/// Number of times that encoding is measured; the median counts.
 const ENCODINGS: usize = 15;
 
 #[derive(Debug)]
@@ -25,11 +25,11 @@ pub(super) struct GpuRun {
     inputs: Rotating,
     /// Calls so far: each takes the next set of inputs.
     calls: usize,
-    /// Every set has been selected from, so that steps find what stages kept of theirs.
+    /// Whether every set has been selected from, so that steps find the survivors of their set.
     primed: bool,
 }
 
-/// What a selection and attention to its lists need.
+/// The buffers of a selection and of attention to its lists.
 #[derive(Debug)]
 struct Sparse {
     plan: SelectionPlan,
@@ -57,7 +57,7 @@ impl GpuRun {
 
     fn with_inputs(clock: &Clock, case: &Case, inputs: impl FnOnce(&Context) -> Result<Rotating>) -> Result<Self> {
         let ctx = clock.context();
-        // Plans first: a problem that does not fit the device must not reach its memory.
+        // Plans first: a problem that does not fit the device must not allocate its memory.
         let plan = attention_plan(ctx, case.problem())?;
         let inputs = inputs(ctx)?;
         let sparse = case.selection().zip(case.sparse_problem()).map(|(selection, problem)| {
@@ -73,7 +73,7 @@ impl GpuRun {
         self.sparse.as_ref().ok_or(Error::Argument { argument: "part", rule: "the case has no selection" })
     }
 
-    /// One call of a part, which is the call of this number; and steps of decoding are calls too. The number of the next one.
+    /// Runs call number `call` of a part; steps of decoding count as calls. Returns the next number.
     fn encode(&self, part: Part, pass: &mut wgpu::ComputePass<'_>, call: usize) -> usize {
         let sparse = match &self.sparse {
             Some(sparse) if part != Part::Dense => sparse,
@@ -227,7 +227,7 @@ mod tests {
         let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
         let ctx = Context::request(&options).wait().expect("a GPU adapter, a software one will do");
         let clock = Clock::new(&ctx, Stamps::Leave).unwrap();
-        // Of whose stages each set keeps something from step to step.
+        // Each set keeps its survivors from step to step.
         let case = Case::sparse(Series::SparseDecode, "x", [2, 1, 1, 2048], Preset::Debug);
         let shape = *case.problem().shape();
         let tensors = Tensors::random([shape.q(), shape.k(), shape.v()]);
@@ -242,14 +242,14 @@ mod tests {
         for ([a, b], at) in [[first, second], [second, third], [first, third]].into_iter().zip(0..) {
             assert!(a.views().iter().zip(b.views()).all(|(a, b)| a.buffer != b.buffer), "{at}");
         }
-        // One call, or one step of a cycle, a set; each set in its turn gives what the oracle gives.
+        // One call, or one step of a cycle, for each set; each must give the oracle's result.
         for call in 1..=3 {
             run.run(Part::Dense, 1).unwrap();
             assert_eq!(run.calls, call);
             assert!(check_attention(&case, &tensors, None, &run.output(Part::Dense).unwrap()).passed());
             run.dense.outputs.spoil(&ctx).unwrap();
         }
-        // A mistake of one set would show: its keys are another's.
+        // A mix-up of sets would show: their keys differ.
         for call in 0..3 {
             run.run(Part::Select, 1).unwrap();
             let blocks = run.blocks().unwrap();
@@ -266,7 +266,7 @@ mod tests {
         assert!(check_lists(case.selection().unwrap(), &tensors, &blocks).unwrap().passed());
         assert!(check_attention(&case, &tensors, Some(&blocks), &got).passed());
         assert!(Counts::new(&case, Part::Dense, None).bytes < run.rotation().bytes);
-        // Other values in one of the sets show in every third call.
+        // Wrong values in one of the sets show in every third call.
         let [_, _, v] = run.inputs.sets()[1].views();
         ctx.queue().write_buffer(v.buffer, 0, &vec![0x3f; v.buffer.size() as usize]);
         let mut right = |part: Part, blocks: Option<&HostBlockLists>| {

@@ -1,9 +1,9 @@
-//! Inputs of which every sum of products is exact.
+//! Inputs whose sums of products are exact.
 
 use crate::{Element, HostInputs, HostTensor};
 
-/// q, k and v: independent multiples of 1/64 from -1 to 1. f16 and bf16 hold them exactly, and so does f32 the products and
-/// sums of heads of any width: scores do not depend on the order of a device's sums, nor do the blocks that they select.
+/// q, k and v: independent multiples of 1/64 from -1 to 1. f16 and bf16 hold them exactly, and f32 their products and the sums over heads
+/// of any width: scores do not depend on the order of a device's sums, nor do the selected blocks.
 #[derive(Debug)]
 pub(crate) struct Tensors<T = f32>([HostTensor<T>; 3]);
 
@@ -38,7 +38,7 @@ fn random(shape: [u32; 4], seed: u64) -> HostTensor {
     let mut tensor = HostTensor::zeros(shape);
     for x in tensor.data_mut() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        // 128 values from -64 to 63 in the upper bits, which are the random ones.
+        // 128 values from -64 to 63, from the upper bits, which are the random ones.
         *x = ((state >> 57) as f32 - 64.0) / 64.0;
     }
     tensor

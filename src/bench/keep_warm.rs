@@ -1,4 +1,4 @@
-//! Work for a device while the CPU makes inputs, compiles and checks, so that its clocks do not fall meanwhile.
+//! Keeps a device busy while the CPU makes inputs, compiles and checks, so that its clocks do not fall.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ pub(super) struct KeepWarm {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// Pulses that were submitted, and that have ended.
+    /// Number of submitted pulses, and of finished ones.
     submitted: AtomicU64,
     finished: AtomicU64,
     #[cfg(test)]
@@ -28,13 +28,13 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Who wants it quiet.
+    /// Number of callers who want it quiet.
     pauses: u32,
-    /// Nothing of it is on the device, and nothing will be while somebody wants it quiet.
+    /// The device has none of its work, and gets none while a caller wants it quiet.
     idle: bool,
-    /// It is to end.
+    /// Whether it should end.
     stop: bool,
-    /// It ended: when it was told to, or with an error of the device's.
+    /// Whether it has ended, on request or by an error of the device.
     ended: bool,
 }
 
@@ -50,14 +50,14 @@ impl Shared {
 }
 
 impl KeepWarm {
-    /// Starts at once. Where there is no thread to be had the device is not kept warm.
+    /// Starts at once. If no thread can be made, the device is not kept warm.
     pub(super) fn start(ctx: &Context, pulse: Arc<Pulse>) -> Self {
         let shared = Arc::new(Shared::default());
         let (for_thread, ctx) = (Arc::clone(&shared), ctx.clone());
         let builder = std::thread::Builder::new().name("wattn.keep_warm".to_owned());
         let thread = builder.spawn(move || {
             let end = End(for_thread);
-            // An error is the device's: whoever uses it next is told.
+            // The device's error will reach its next user.
             let _ = keep(&end.0, &ctx, &pulse);
         });
         if thread.is_err() {
@@ -66,7 +66,7 @@ impl KeepWarm {
         Self { shared, thread: thread.ok() }
     }
 
-    /// Waits until nothing of it is on the device. Each pause wants a [`resume`](Self::resume).
+    /// Waits until the device has none of its work. Each pause needs a [`resume`](Self::resume).
     pub(super) fn pause(&self) {
         let mut state = self.shared.lock();
         state.pauses += 1;
@@ -81,7 +81,7 @@ impl KeepWarm {
         self.shared.changed.notify_all();
     }
 
-    /// Whether it still works where nobody pauses it.
+    /// Whether it still works when nobody pauses it.
     pub(super) fn is_alive(&self) -> bool {
         !self.shared.lock().ended
     }
@@ -92,13 +92,13 @@ impl Drop for KeepWarm {
         self.shared.lock().stop = true;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // It panics nowhere; if it did, it has ended all the same.
+            // It should not panic; if it does, it has ended as well.
             let _ = thread.join();
         }
     }
 }
 
-/// Says that the thread ended, however it did.
+/// Records the end of the thread, however it ends.
 struct End(Arc<Shared>);
 
 impl Drop for End {
@@ -135,7 +135,7 @@ fn keep(shared: &Shared, ctx: &Context, pulse: &Pulse) -> Result<()> {
         }
         drop(state);
         let next = Some(fly(shared, ctx, pulse)?);
-        // The next one is already there when one ends; more are never.
+        // When one pulse ends the next is already submitted; there are never more.
         land(shared, ctx, std::mem::replace(&mut before, next))?;
     }
 }
@@ -187,7 +187,7 @@ mod tests {
             self.shared.submitted.load(Ordering::Relaxed)
         }
 
-        /// Waits for so many more pulses.
+        /// Waits for this many more pulses.
         fn wait_for(&self, more: u64) {
             let (from, begin) = (self.submitted(), Instant::now());
             while self.submitted() < from + more {

@@ -1,9 +1,9 @@
-//! A device's own ceilings, and the operators beside them: the cases of `wattn bench` and of the criterion benches.
+//! A device's ceilings, and the operators compared with them: the cases of `wattn bench` and of the criterion benches.
 //!
-//! A [`Suite`] measures how fast the machine copies and multiplies, then runs [`cases`] one by one: each result is compared
-//! with the f64 oracle before it is timed, and the time beside the ceiling that it would meet first. Hardware is kept busy
-//! while the CPU works, and everything is run until its rate holds before it counts ([`WarmUp`]); [`Clocks`] tell whether that
-//! was enough. The caller drives it, and may write [`Suite::report`] away after each case.
+//! A [`Suite`] measures how fast the machine copies and multiplies, then runs [`cases`] one by one: each result is compared with the f64
+//! oracle before it is timed, and its time with the ceiling that limits it most. Hardware is kept busy while the CPU works, and everything
+//! runs until its rate holds before it counts ([`WarmUp`]); [`Clocks`] show whether that was enough. The caller drives it, and may save
+//! [`Suite::report`] after each case.
 //!
 //! ```
 //! use wattn::bench::{Options, Scope, Suite, Target};
@@ -46,7 +46,7 @@ mod suite;
 mod timing;
 mod warm_up;
 
-/// What tuning shares.
+/// Items that tuning shares.
 #[cfg(feature = "tune")]
 pub(crate) mod tools {
     pub(crate) use super::check::{OracleRows, bound, sampled_rows};

@@ -1,4 +1,4 @@
-//! What runs the parts of a case, on the CPU or on a device.
+//! The trait that runs the parts of a case, on the CPU or on a device.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,21 +11,21 @@ use crate::{AttentionOutput, HostBlockLists, Result};
 pub struct PartPlan {
     /// The tier of the kernels; none on the CPU.
     pub tier: Option<String>,
-    /// How attention is cut.
+    /// The tile sizes of attention.
     pub tiling: Option<String>,
-    /// Dispatches of a call; of a step of decoding, their mean over a cycle. None on the CPU.
+    /// Dispatches of a call; for a decode step their mean over a cycle. None on the CPU.
     pub dispatches: f64,
-    /// Memory of the call's own.
+    /// Memory that the call itself needs.
     pub workspace_bytes: u64,
 }
 
 /// The calls of a case on the CPU or on a device.
 pub(super) trait Run {
-    /// Runs a part so many times, one after the other, and waits.
+    /// Runs a part `calls` times, one after the other, and waits.
     fn run(&mut self, part: Part, calls: u32) -> Result<Elapsed>;
-    /// What attention gave last.
+    /// The last result of attention.
     fn output(&mut self, part: Part) -> Result<AttentionOutput>;
-    /// What was selected last.
+    /// The last selected lists.
     fn blocks(&mut self) -> Result<HostBlockLists>;
     fn plan(&self, part: Part) -> Result<PartPlan>;
     /// Seconds that the host needs to encode a call; none where nothing is encoded.

@@ -1,4 +1,4 @@
-//! A kernel of a ceiling, ready to run.
+//! A kernel of a ceiling with its buffers, ready to run.
 
 use super::clock::{Clock, Elapsed};
 use super::kernels::BenchKernel;
@@ -15,7 +15,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn new(ctx: &Context, kernel: BenchKernel) -> Result<Self> {
-        // Every index is bounded by the number of workgroups, which goes with the buffers.
+        // Every index is bounded by the number of workgroups, for which the buffers were made.
         let pipeline = Pipeline::of_operator(ctx, &kernel.specialization())?;
         Ok(Self { ctx: ctx.clone(), kernel, pipeline, buffers: Vec::new() })
     }
@@ -41,14 +41,14 @@ impl Prepared {
         })
     }
 
-    /// The kernel's parameters and buffers, and a grid of so many workgroups.
+    /// The kernel with its parameters and buffers, and a grid of this many workgroups.
     pub(super) fn bind(&self, params: &[u8], workgroups: u32) -> Result<Step> {
         let slots = self
             .buffers
             .iter()
             .fold(Slots::new().uniform("params", params), |slots, (name, buffer)| slots.buffer(name, buffer));
         let step = self.pipeline.bind(&self.ctx, &slots, [workgroups, 1, 1])?;
-        // What was written for this run must not be copied within its time.
+        // Writes for this run must not be copied within its time.
         self.ctx.scoped("uploading operands", || self.ctx.queue().submit([]))?;
         Ok(step)
     }

@@ -1,6 +1,6 @@
-//! The name of the host's processor, as its system has it.
+//! The name of the host's processor, as its system reports it.
 
-/// `None` where nobody tells.
+/// `None` where the system does not report it.
 pub(super) fn name() -> Option<String> {
     let told = if cfg!(target_os = "linux") {
         of_cpuinfo(&std::fs::read_to_string("/proc/cpuinfo").ok()?)

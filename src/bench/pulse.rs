@@ -1,4 +1,4 @@
-//! A short fixed piece of arithmetic: what keeps a device's clocks up, and what tells where they are.
+//! A short fixed piece of arithmetic that keeps a device's clocks up and shows their present rate.
 
 use super::clock::Clock;
 use super::kernels::multiply_add::{MAX_ITERATIONS, OPERATIONS, RateParams};
@@ -6,13 +6,13 @@ use super::kernels::{BenchKernel, Scalar};
 use super::prepared::Prepared;
 use crate::{Result, Step};
 
-/// Seconds that it takes, about; less where the clocks were low when it was fitted.
+/// Target seconds of a pulse; less where the clocks were low when it was fitted.
 const SECONDS: f64 = 0.002;
 
-/// Workgroups: enough for every core of most devices, and few enough to leave room for other work and to draw little power.
+/// Number of workgroups: enough for every core of most devices, and few enough to leave room for other work and draw little power.
 const WORKGROUPS: u32 = 64;
 
-/// Pulses of which the fastest tells the rate.
+/// Number of pulses of which the fastest gives the rate.
 const PULSES: usize = 3;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    /// Compiles it, and finds out how much of it takes long enough.
+    /// Compiles it, and finds how much work takes long enough.
     pub(super) fn new(clock: &Clock) -> Result<Self> {
         let kernel = BenchKernel::MultiplyAdd(Scalar::F32);
         let prepared = Prepared::new(clock.context(), kernel)?;
@@ -45,7 +45,7 @@ impl Pulse {
         self.step.encode_in(pass);
     }
 
-    /// Operations a second, as fast as it is now.
+    /// Present rate, operations a second.
     pub(super) fn rate(&self, clock: &Clock) -> Result<f64> {
         let invocations = u64::from(WORKGROUPS * self.kernel.kernel.workgroup_size());
         let operations = OPERATIONS * invocations * u64::from(self.num_iterations);

@@ -1,4 +1,4 @@
-//! What a run of the suite amounts to, for machines.
+//! The report of a run of the suite, for machines.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +9,8 @@ use super::samples::{Noise, Samples};
 use super::{BenchError, BenchResult, Case, Check, Clocks, Counts, Crossover, Part, Rotation, Scope, Series, Target};
 use crate::{AttentionShape, Tier};
 
-/// Version of the format of reports. Those of version 1 are read too: they were measured without a warm-up that waits for clocks, and on
-/// one set of tensors, so that no run goes on from them.
+/// Version of the format of reports. Version 1 is read too; its numbers were measured without waiting for clocks and on one set of tensors,
+/// so that no run resumes from them.
 pub const SCHEMA: u32 = 2;
 
 /// The oldest version that is read.
@@ -25,27 +25,27 @@ pub struct Report {
     pub version: String,
     /// The build's commit, where it is known.
     pub commit: Option<String>,
-    /// How many cases there were to run.
+    /// The scope of cases.
     pub scope: Scope,
-    /// Which of them were asked for: those with one of these in their name; all where there is none.
+    /// The filter: cases with one of these texts in their name; all cases where it is empty.
     pub filter: Vec<String>,
-    /// Where it ran.
+    /// The machine and device.
     pub machine: Machine,
-    /// How time was taken.
+    /// How time was measured.
     pub timing: Timing,
-    /// What the machine can do at the most.
+    /// The ceilings of the machine.
     pub ceilings: Vec<Ceiling>,
-    /// The cases that are done, in their order.
+    /// The finished cases, in order.
     pub cases: Vec<CaseResult>,
     /// Times that the device was lost and opened again.
     pub lost_devices: u32,
-    /// Where sparse attention becomes the faster one; once the run is complete.
+    /// Where sparse attention becomes faster, once the run is complete.
     pub crossovers: Vec<Crossover>,
-    /// Whether the numbers can be expected to come out again; once the run is complete.
+    /// Whether the numbers are repeatable, once the run is complete.
     pub noise: Option<Noise>,
 }
 
-/// Where a run was made.
+/// The machine and device of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// Name of the adapter, or `CPU`.
@@ -56,7 +56,7 @@ pub struct Machine {
     pub kind: String,
     /// Driver and its version.
     pub driver: String,
-    /// Tier that the kernels are forced to; none where each problem has the best, and on the CPU.
+    /// Tier that the kernels are forced to; none where each problem takes the best, and on the CPU.
     pub tier: Option<String>,
     /// The device computes on the CPU's cores.
     pub software: bool,
@@ -65,7 +65,7 @@ pub struct Machine {
     pub processor: Option<String>,
     /// Threads of the host that the CPU path uses.
     pub threads: usize,
-    /// Limits and features that matter here.
+    /// The relevant limits and features.
     pub caps: Option<Caps>,
 }
 
@@ -89,7 +89,7 @@ pub struct Caps {
 }
 
 impl Machine {
-    /// Where a target is.
+    /// The place of a target.
     #[must_use]
     pub fn of(target: &Target) -> Self {
         let (threads, processor) = (rayon::current_num_threads(), processor::name());
@@ -136,16 +136,16 @@ impl Machine {
     }
 }
 
-/// How time was taken.
+/// How time was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
-    /// By what.
+    /// The clock.
     pub method: TimingMethod,
-    /// What that means here, or why it is not another.
+    /// What that means here, or why not another clock.
     pub note: String,
 }
 
-/// By what time is taken.
+/// A clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -174,7 +174,7 @@ pub struct CaseResult {
     pub id: String,
     /// [`Case::name`] of the case as it ran: heads are narrower where keys did not fit the device.
     pub name: String,
-    /// What it belongs to.
+    /// The series it belongs to.
     pub series: Series,
     /// The sizes.
     pub shape: AttentionShape,
@@ -184,9 +184,9 @@ pub struct CaseResult {
     pub mask: String,
     /// The selection: `HiP`, `InfiniteHiP`; none where there is none.
     pub method: Option<String>,
-    /// What came of its parts.
+    /// The outcomes of its parts.
     pub parts: Vec<PartResult>,
-    /// Where the clocks were beside its timings; none where nothing was timed.
+    /// The clocks around its timings; none where nothing was timed.
     #[serde(default)]
     pub clocks: Option<Clocks>,
     /// The tensors that it was timed on; none where nothing was timed.
@@ -199,11 +199,11 @@ pub struct CaseResult {
 pub struct PartResult {
     /// The part.
     pub part: Part,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// How it was computed, where it was.
+    /// How it was computed, if it was.
     pub plan: Option<PartPlan>,
-    /// How far its result is from the oracle's.
+    /// The distance of its result from the oracle's.
     pub check: Option<Check>,
     /// Bytes that it must move at the least.
     pub bytes: u64,
@@ -211,13 +211,13 @@ pub struct PartResult {
     pub operations: u64,
     /// Its timings.
     pub samples: Option<Samples>,
-    /// What its time amounts to.
+    /// The rates that follow from its time.
     pub rate: Option<Rate>,
     /// Seconds that the host needs to encode a call; none where nothing is encoded.
     pub host_encode_seconds: Option<f64>,
 }
 
-/// What came of a part.
+/// The outcome of a part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", content = "reason", rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -228,7 +228,7 @@ pub enum Outcome {
     Checked(String),
     /// Not run.
     Skipped(String),
-    /// Not run: the run took as long as it may.
+    /// Not run: the run's time was used up.
     OutOfTime(String),
     /// Wrong; not timed.
     Wrong(String),
@@ -237,7 +237,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Why it was not timed.
+    /// The reason why it was not timed.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self {
@@ -251,16 +251,16 @@ impl Outcome {
     }
 }
 
-/// What the time of a part amounts to.
+/// The rates that follow from a part's time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     /// Operations a second.
     pub operations_per_second: f64,
     /// Bytes a second.
     pub bytes_per_second: f64,
-    /// Time that the ceilings would allow, over the time it took; none where a ceiling is not known.
+    /// The time that the ceilings would allow over the actual time; none where a ceiling is not known.
     pub share: Option<f64>,
-    /// The ceiling that it would meet first.
+    /// The ceiling that limits it most.
     pub ceiling: Option<CeilingKind>,
 }
 
@@ -312,14 +312,14 @@ impl CaseResult {
         self.part(part)?.samples.as_ref().map(|samples| samples.median)
     }
 
-    /// Seconds of selection and attention to it: together where that was timed, else one and the other.
+    /// Seconds of selection and attention to its lists: of both together where that was timed, else the sum of the two.
     #[must_use]
     pub fn sparse_seconds(&self) -> Option<f64> {
         let apart = || Some(self.seconds(Part::Select)? + self.seconds(Part::Attend)?);
         self.seconds(Part::Sparse).or_else(apart)
     }
 
-    /// Whether a run that goes on must do it again.
+    /// Whether a resumed run must do it again.
     #[must_use]
     pub fn unfinished(&self) -> bool {
         self.parts.iter().any(|part| matches!(part.outcome, Outcome::Failed(_) | Outcome::OutOfTime(_)))
@@ -370,7 +370,7 @@ impl Report {
         Ok(serde_json::from_slice(text)?)
     }
 
-    /// Rates of all timings beside the ceilings as they are now.
+    /// Recomputes the rates of all timings with the present ceilings.
     pub(super) fn settle(&mut self) {
         let [copy, f32, matrix] =
             [CeilingKind::Copy, CeilingKind::F32, CeilingKind::Matrix].map(|kind| self.ceiling(kind));
@@ -385,7 +385,7 @@ impl Report {
         }
     }
 
-    /// A ceiling's rate: no part of any case was faster.
+    /// The rate of a ceiling that no part of any case exceeded.
     #[must_use]
     pub fn ceiling(&self, kind: CeilingKind) -> Option<f64> {
         self.ceilings.iter().find(|ceiling| ceiling.kind == kind)?.rate
@@ -401,7 +401,7 @@ impl Report {
         self.cases.iter().flat_map(of).collect()
     }
 
-    /// Whether all of its cases are done.
+    /// Whether all cases are done.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
         self.noise.is_some()

@@ -1,18 +1,18 @@
-//! Copies of a problem's tensors that calls take in turns: what a cache still holds of the last call is no speed of memory.
+//! Copies of a problem's tensors that calls take in turns, so that cached data of the last call does not count as the speed of memory.
 
 use super::device::Uploaded;
 use super::steady::Rotation;
 use crate::{Context, DeviceCaps, Error, Result};
 
-/// The largest last level of a cache that a device is thought to have.
+/// The largest last-level cache that a device is assumed to have.
 const CACHE_BYTES: u64 = 128 << 20;
 
-/// Copies at the most: each is bound on its own.
+/// Limit on copies: each is bound separately.
 const MOST_SETS: u64 = 64;
 
-/// Copies of tensors of so many bytes. Together they are twice what a cache holds, since caches do not forget in strict order, and below
-/// four times that in all. On a software device it is one: its tensors are compared with the CPU path and with other libraries on the CPU,
-/// which have the same ones each time, and most cases pass the 32 MiB or so of a processor's cache by themselves.
+/// Number of copies of tensors of this many bytes. Together they are twice the size of a cache, since caches do not evict in strict order,
+/// and at most four times. On a software device it is one: its numbers are compared with the CPU path and with other libraries on the CPU,
+/// which use the same tensors each time, and most cases exceed the 32 MiB or so of a processor's cache anyway.
 pub(crate) const fn num_sets(bytes: u64, caps: &DeviceCaps) -> u32 {
     if caps.software || bytes == 0 {
         return 1;
@@ -21,20 +21,20 @@ pub(crate) const fn num_sets(bytes: u64, caps: &DeviceCaps) -> u32 {
     (if wanted < MOST_SETS { wanted } else { MOST_SETS }) as u32 // at most 64
 }
 
-/// q, k and v, as often as is wanted.
+/// q, k and v, in several copies.
 #[derive(Debug)]
 pub(crate) struct Rotating {
     sets: Vec<Uploaded>,
 }
 
 impl Rotating {
-    /// As many sets as [`num_sets`] says.
+    /// [`num_sets`] sets.
     pub(crate) fn new(ctx: &Context, first: Uploaded) -> Result<Self> {
         let wanted = num_sets(first.bytes(), ctx.caps());
         Self::with_sets(ctx, first, wanted)
     }
 
-    /// As many sets as [`num_sets`] says, of one.
+    /// [`num_sets`] sets, made from one.
     #[cfg(feature = "tune")]
     pub(crate) fn in_turns(mut self, ctx: &Context) -> Result<Self> {
         self.sets.truncate(1);
@@ -44,14 +44,14 @@ impl Rotating {
         }
     }
 
-    /// So many, or fewer where the device has no more memory.
+    /// This many copies, or fewer if the device runs out of memory.
     pub(crate) fn with_sets(ctx: &Context, first: Uploaded, num_sets: u32) -> Result<Self> {
         let mut sets = vec![first];
         for _ in 1..num_sets {
             match sets[0].copied(ctx) {
                 Ok(copy) => sets.push(copy),
                 Err(Error::OutOfMemory { .. }) => {
-                    // Room for what is bound to them.
+                    // Leaves room for the buffers bound with them.
                     sets.truncate(sets.len().div_ceil(2));
                     break;
                 }

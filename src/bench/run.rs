@@ -1,4 +1,4 @@
-//! A case, ready to run where it was asked for.
+//! A case with its inputs, ready to run.
 
 use super::check::{Check, check_attention, check_lists};
 use super::clock::{Clock, Elapsed, Stamps};
@@ -53,7 +53,7 @@ impl Runner {
     /// Makes inputs, compiles and binds.
     ///
     /// # Errors
-    /// Those of the plans, of `prepare` and of `bind`: [`Error::Limit`](crate::Error::Limit) where the device is too small.
+    /// The errors of the plans, of `prepare` and of `bind`: [`Error::Limit`](crate::Error::Limit) where the device is too small.
     ///
     /// # Cost
     /// Allocates inputs and outputs, on the host and on the device; compiles on a cache miss.
@@ -85,8 +85,8 @@ impl Runner {
         &self.case
     }
 
-    /// Runs a part so many times, one after the other, and waits. Attention to lists finds those of the last selection;
-    /// before there is one, it selects first, outside the time. On hardware each call takes the next of [`Runner::rotation`]'s tensors.
+    /// Runs a part `calls` times, one after the other, and waits. Attention to lists uses those of the last selection; if there is none, it
+    /// selects first, which is not timed. On hardware each call takes the next of [`Runner::rotation`]'s tensors.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) for a part that the case does not have, and what the device reports.
@@ -109,7 +109,7 @@ impl Runner {
     /// Runs a part once and compares with the f64 oracle: sampled rows of attention, the last query block's lists.
     ///
     /// # Errors
-    /// Those of [`Runner::run`], and [`Error::Blocks`](crate::Error::Blocks) for lists that break a rule.
+    /// The errors of [`Runner::run`], and [`Error::Blocks`](crate::Error::Blocks) for lists that break a rule.
     pub fn check(&mut self, part: Part) -> Result<Check> {
         self.run(part, 1)?;
         match (part, self.case.selection()) {
@@ -137,7 +137,7 @@ impl Runner {
         self.run.plan(part)
     }
 
-    /// What a part must move and compute.
+    /// The least that a part must move and compute.
     #[must_use]
     pub fn counts(&self, part: Part) -> Counts {
         Counts::new(&self.case, part, self.blocks.as_ref())

@@ -1,4 +1,4 @@
-//! What repeated timings amount to.
+//! Statistics of repeated timings.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -21,14 +21,14 @@ pub struct Samples {
     pub calls: u32,
     /// The middle one.
     pub median: f64,
-    /// The fastest, to which nothing else on the machine added.
+    /// The fastest, which other work on the machine disturbed least.
     pub min: f64,
-    /// Distance of the quartiles over the median: half of all samples lie within so much of each other.
+    /// Interquartile range over the median: half of all samples lie within this fraction of each other.
     pub spread: f64,
 }
 
 impl Samples {
-    /// Of at least one sample.
+    /// The statistics of at least one sample.
     #[must_use]
     pub fn new(seconds: Vec<f64>, calls: u32) -> Self {
         let mut sorted = seconds.clone();
@@ -39,8 +39,8 @@ impl Samples {
         Self { seconds, calls, median, min, spread }
     }
 
-    /// How much of a difference says nothing: the spread, or the distance of the middle from the best where that is more, as where half
-    /// of the samples were taken at other clocks.
+    /// Differences below this mean nothing: the spread, or the distance of the median from the best where that is larger, as when half of the
+    /// samples were taken at other clocks.
     #[must_use]
     pub fn noise(&self) -> f64 {
         let gap = if self.median > 0.0 { (self.median - self.min) / self.median } else { 0.0 };
@@ -54,20 +54,20 @@ impl Samples {
     }
 }
 
-/// Rounds at the least, where calls are slow; else at the least; and at the most.
+/// Fewest rounds where calls are slow; fewest otherwise; most.
 const ROUNDS: [usize; 3] = [3, 5, 60];
 
 /// Parts that can be timed.
 pub(crate) trait Meter {
-    /// Runs a part so many times; seconds for all of them.
+    /// Runs a part `calls` times; returns the seconds for all of them.
     fn run(&mut self, part: usize, calls: u32) -> Result<f64>;
     /// Seconds on any clock.
     fn now(&self) -> f64;
-    /// For how long a part is to be run before it counts, now.
+    /// For how long a part must run before it counts, at this moment.
     fn warm_up(&self) -> WarmUp;
 }
 
-/// Runs parts one after the other until the rate of each holds. Calls of a sample, for each.
+/// Runs parts one after the other until the rate of each holds. Returns the calls of a sample for each.
 pub(crate) fn warm_parts(meter: &mut dyn Meter, num_parts: usize) -> Result<Vec<u32>> {
     let mut calls = Vec::with_capacity(num_parts);
     for part in 0..num_parts {
@@ -94,11 +94,11 @@ pub(crate) fn sample_rounds(meter: &mut dyn Meter, calls: &[u32], seconds: f64) 
     Ok(samples.into_iter().zip(calls).map(|(seconds, &calls)| Samples::new(seconds, calls)).collect())
 }
 
-/// Samples of parts that take turns, so that none has a machine's slow phases to itself, each run beforehand until its rate holds; short
-/// calls are repeated within a sample. `run` is given a part and a number of calls, and returns seconds for all of them.
+/// Samples of parts taken in turns, so that slow phases of the machine hit all of them, after each part has run until its rate holds;
+/// short calls are repeated within a sample. `run` gets a part and a number of calls, and returns the seconds for all of them.
 ///
 /// # Errors
-/// Those of `run`.
+/// The errors of `run`.
 pub fn sample_in_turns(
     num_parts: usize,
     seconds: f64,
@@ -132,24 +132,24 @@ pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     below + (above - below) * place.fract()
 }
 
-/// Whether the numbers of a report can be expected to come out again.
+/// Whether the numbers of a report are repeatable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Noise {
     /// Median of the spreads of all timings.
     pub spread: f64,
     /// Timings that are not quiet, by [`Samples::is_quiet`], and timings in all.
     pub unsteady: [usize; 2],
-    /// How much slower a ceiling was when it was measured again at the end, of all ceilings the one that changed most; negative: faster.
+    /// How much slower a ceiling was at the end of the run, for the ceiling that changed most; negative: faster.
     pub drift: f64,
-    /// How much slower than at its fastest the clock was at its slowest, beside any case: see [`Clocks`].
+    /// How much slower the clock was at its slowest than at its fastest, around any case: see [`Clocks`].
     #[serde(default)]
     pub clocks: f64,
-    /// Whether all of them are small; single timings may be unsteady all the same.
+    /// Whether all of them are small; single timings may still be unsteady.
     pub quiet: bool,
 }
 
 impl Noise {
-    /// Of all timings, of the drift of the ceilings, and of the clocks beside all cases.
+    /// The noise of all timings, of the ceilings and of the clocks.
     #[must_use]
     pub fn new(timings: &[&Samples], drift: f64, clocks: &[Clocks]) -> Self {
         let median = |of: fn(&Samples) -> f64| {

@@ -1,4 +1,4 @@
-//! Whether clocks held still beside a case.
+//! Whether clocks were steady around a case.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use super::{CaseResult, Part, QUIET};
 /// Rates of a short fixed piece of arithmetic around the timings of a case, operations a second: they follow the device's clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Clocks {
-    /// Before the first timing, after the parts were warm.
+    /// Before the first timing, after warming up.
     pub before: f64,
     /// After the last.
     pub after: f64,
@@ -26,7 +26,7 @@ impl Clocks {
         self.change().abs() > QUIET
     }
 
-    /// How much slower the slowest was than the fastest; 0 of none.
+    /// How much slower the slowest was than the fastest; 0 without any.
     pub(super) fn range(all: &[Self]) -> f64 {
         let rates = || all.iter().flat_map(|clocks| [clocks.before, clocks.after]);
         let fastest = rates().fold(0.0, f64::max);
@@ -37,7 +37,7 @@ impl Clocks {
 /// The tensors that a case was timed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotation {
-    /// Copies of q, k and v that calls take in turns, so that none finds its own in a cache; 1: the same for every call.
+    /// Copies of q, k and v that calls take in turns, so that no call finds its own in a cache; 1: every call takes the same.
     pub sets: u32,
     /// Bytes of all of them.
     pub bytes: u64,
@@ -50,7 +50,7 @@ impl core::fmt::Display for Rotation {
 }
 
 impl CaseResult {
-    /// Why the timing of a part should not be trusted, if there is a reason: its samples lie apart, or clocks moved beside it.
+    /// Why a part's timing should not be trusted, if there is a reason: its samples disagree, or clocks changed.
     #[must_use]
     pub fn unsteady(&self, part: Part) -> Option<String> {
         let samples = self.part(part)?.samples.as_ref()?;

@@ -1,4 +1,4 @@
-//! The cases one by one, with a budget, and on through a loss of the device.
+//! Runs the cases one by one within a budget, and continues after a loss of the device.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use super::timing::time_parts;
 use super::{BenchError, BenchResult, Case, Counts, Part, Runner, Scope, Series, Target, cases};
 use crate::{DType, Error, Result, Tier};
 
-/// What a run of the suite does.
+/// Options of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     scope: Scope,
@@ -41,28 +41,28 @@ impl Options {
         self
     }
 
-    /// Seconds that timing a case should take.
+    /// Target seconds for timing a case.
     #[must_use]
     pub const fn with_seconds_per_case(mut self, seconds: f64) -> Self {
         self.seconds_per_case = seconds;
         self
     }
 
-    /// Parts of which a single call would take longer are skipped, and say so.
+    /// Limit on a single call: longer parts are skipped, with that reason.
     #[must_use]
     pub const fn with_longest_call(mut self, seconds: f64) -> Self {
         self.longest_call = seconds;
         self
     }
 
-    /// Seconds after which no further case is begun: those that are left say so, and a run that goes on does them.
+    /// Seconds after which no further case is begun: the remaining ones are reported as such, and a resumed run does them.
     #[must_use]
     pub const fn with_longest_run(mut self, seconds: f64) -> Self {
         self.longest_run = Some(seconds);
         self
     }
 
-    /// What the report gives as the build's commit.
+    /// The build's commit in the report.
     #[must_use]
     pub fn with_commit(mut self, commit: impl Into<String>) -> Self {
         self.commit = Some(commit.into());
@@ -78,21 +78,22 @@ pub struct Suite {
     clock: Option<Clock>,
     options: Options,
     pending: VecDeque<Case>,
-    /// By series and part: time over what the ceilings would allow, as last seen.
+    /// By series and part: the actual time over the time that the ceilings would allow, as last seen.
     pace: HashMap<(Series, Part), f64>,
     begin: Instant,
     report: Report,
 }
 
-/// Time over what the ceilings would allow, where none was seen yet: low, so that something is tried.
+/// The same where none was seen yet: low, so that the part is tried.
 const FIRST_PACE: f64 = 3.0;
 
-/// Calls may take so many times as long as was expected of them.
+/// Calls may take this many times the expected time.
 const TOLERATED: f64 = 2.0;
 
 impl Suite {
     /// Opens the target and measures its ceilings. A device that is lost later is opened again. Hardware is kept busy from here until
-    /// the suite is gone.
+    /// the suite
+    /// is dropped.
     ///
     /// # Errors
     /// What `open` returns; [`BenchError::NoCase`]; [`BenchError::Ceiling`] where a device computes wrong results.
@@ -121,10 +122,10 @@ impl Suite {
         Ok(Self { open, target, clock, options: options.clone(), pending, pace: HashMap::new(), begin, report })
     }
 
-    /// Goes on from a report: with the cases that it does not have, or that failed in it. Ceilings are those of the report.
+    /// Resumes a report: runs the cases that it lacks, or that failed in it. Ceilings are those of the report.
     ///
     /// # Errors
-    /// [`BenchError::Resume`] for a report of another version, machine or choice of cases, and those of [`Suite::new`].
+    /// [`BenchError::Resume`] for a report of another version, machine or choice of cases, and of [`Suite::new`].
     pub fn resume(
         open: impl FnMut() -> Result<Target> + 'static,
         options: &Options,
@@ -154,20 +155,20 @@ impl Suite {
         self.pending.front()
     }
 
-    /// Cases that are left.
+    /// Number of remaining cases.
     #[must_use]
     pub fn num_pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// What is known so far.
+    /// The report so far.
     #[must_use]
     pub const fn report(&self) -> &Report {
         &self.report
     }
 
-    /// Checks and times the next case. Where the device is lost it is opened again and the case tried once more; lost twice,
-    /// the case fails in the report. None when all are done.
+    /// Checks and times the next case. If the device is lost, opens it again and repeats the case once; if it is lost again, the case fails
+    /// in the report. `None` when all are done.
     ///
     /// # Errors
     /// What opening the device again returns. The case is then still pending.
@@ -198,7 +199,7 @@ impl Suite {
         Ok(self.report.cases.last())
     }
 
-    /// Measures all ceilings once more and closes the report. Cases that are still pending are not in it.
+    /// Measures all ceilings once more and completes the report. It lacks cases that are still pending.
     ///
     /// # Errors
     /// What the device reports.
@@ -219,13 +220,13 @@ impl Suite {
         Ok(self.report)
     }
 
-    /// Opens the device again that was lost, and returns what was said about the loss. Any other error is the run's.
+    /// Opens a lost device again, and returns the message about the loss. Any other error is the run's.
     fn reopen(&mut self, error: Error) -> BenchResult<String> {
         if !is_loss(&error) {
             return Err(error.into());
         }
         self.report.lost_devices += 1;
-        // The thread that keeps the device busy ends before there is another device.
+        // The thread that keeps the device busy must end before there is another device.
         self.clock = None;
         self.target = (self.open)()?;
         agree("machine", &self.report.machine, &Machine::of(&self.target))?;
@@ -238,7 +239,7 @@ impl Suite {
         Ok(error.to_string())
     }
 
-    /// Fails where the device is lost, or refuses what it did before.
+    /// Fails if the device is lost, or refuses work that it accepted before.
     fn run_case(&mut self, case: &Case) -> Result<CaseResult> {
         let fitted = match &self.target {
             Target::Cpu => case.clone(),
@@ -270,10 +271,10 @@ impl Suite {
         Ok(result)
     }
 
-    /// Whether a call would take longer than it may, by what the last case of the series took.
+    /// Whether a call would probably exceed the limit, judging by the last case of the series.
     fn too_long(&self, case: &Case, part: Part) -> Option<Outcome> {
         let bound = self.bound(case, Counts::new(case, part, None));
-        // Dense attention of one series says something about that of another.
+        // Dense attention of one series allows an estimate for another.
         let elsewhere = || self.pace.iter().filter(|((_, of), _)| *of == part).map(|(_, &pace)| pace).reduce(f64::min);
         let pace = self.pace.get(&(case.series(), part)).copied().or_else(elsewhere).unwrap_or(FIRST_PACE);
         let (expected, allowed) = (bound * pace, self.options.longest_call);
@@ -345,7 +346,7 @@ impl Suite {
         Ok(())
     }
 
-    /// No ceiling is below what a part reached at its best.
+    /// A ceiling is never below the best rate of a part.
     fn reach(&mut self, id: &str, part: &PartResult, counts: Counts, seconds: f64) {
         let by = || format!("{id}: {}", part.part.name());
         let reached = [(CeilingKind::Copy, counts.bytes), (part.arithmetic(), counts.operations)];
@@ -404,12 +405,12 @@ const fn is_loss(error: &Error) -> bool {
     matches!(error, Error::DeviceLost { .. } | Error::Poll(_) | Error::Map(_))
 }
 
-/// What an error makes of a part; a loss of the device is not the part's.
+/// The outcome of a part after an error; a loss of the device is not the part's fault.
 fn refused(error: Error) -> Result<Outcome> {
     match error {
         lost if is_loss(&lost) => Err(lost),
         Error::Limit { .. } | Error::OutOfMemory { .. } => Ok(Outcome::Skipped(error.to_string())),
-        // The one that is forced is not for this problem.
+        // The forced tier does not take this problem.
         Error::Argument { argument: "tier", .. } => Ok(Outcome::Skipped(error.to_string())),
         Error::Blocks { .. } => Ok(Outcome::Wrong(error.to_string())),
         _ => Ok(Outcome::Failed(error.to_string())),

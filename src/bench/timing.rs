@@ -8,7 +8,7 @@ use super::samples::{Meter, sample_rounds, warm_parts};
 use super::{Clocks, Part, Runner, Samples, WarmUp};
 use crate::Result;
 
-/// Samples of each part, with nothing else on the device, and where its clocks were before and after. No clock on the CPU.
+/// Samples of each part with nothing else on the device, and its clocks before and after. No clock on the CPU.
 pub(super) fn time_parts(
     runner: &mut Runner,
     parts: &[Part],

@@ -1,34 +1,34 @@
-//! When a rate holds. The clocks of hardware fall within a second without work and take half a second to rise.
+//! When a rate holds. The clocks of hardware fall within a second of idling and take half a second of work to rise.
 
 use super::Target;
 use super::samples::quantile;
 
-/// For how long something is run before its time counts.
+/// For how long something must run before its time counts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WarmUp {
-    /// Seconds of work at the least.
+    /// Fewest seconds of work.
     least: f64,
     /// The last seconds of work, in which the rate must hold.
     window: f64,
-    /// Seconds after which it counts as it is.
+    /// Seconds after which the rate counts even if it does not hold.
     most: f64,
 }
 
-/// How far the rate of the newer half of a window may be from that of the older one.
+/// Largest difference between the rates of the newer and the older half of a window.
 const TOLERANCE: f64 = 0.02;
 
-/// Seconds that a sample spans at the least.
+/// Fewest seconds of a sample.
 const LEAST_SAMPLE: f64 = 0.005;
 
-/// Calls of a sample at the most.
+/// Most calls of a sample.
 const MOST_CALLS: f64 = 1000.0;
 
 impl WarmUp {
     /// For a device with clocks of its own.
     pub const HARDWARE: Self = Self { least: 0.6, window: 0.1, most: 3.0 };
 
-    /// For a processor that the host keeps busy anyway: the CPU, and software devices on it. Where the rate holds from the start this is
-    /// over after 20 ms.
+    /// For a processor that the host keeps busy anyway: the CPU, and software devices on it. If the rate holds from the start, this
+    /// takes 20 ms.
     pub const PROCESSOR: Self = Self { least: 0.02, window: 0.01, most: 0.06 };
 
     /// For a target.
@@ -40,8 +40,8 @@ impl WarmUp {
         }
     }
 
-    /// What is left of it where the device did other work for so many seconds before, without a pause: a look at the rate at the least,
-    /// since that work may have been light.
+    /// The part of it that remains after this many seconds of other work without a pause: at least a look at the rate, since that work may
+    /// have been light.
     #[must_use]
     pub(crate) fn after(self, busy: f64) -> Self {
         Self { least: (self.least - busy).max(1.5 * self.window).min(self.least), ..self }
@@ -57,7 +57,7 @@ pub(super) struct Warm {
     pub(super) held: bool,
 }
 
-/// Runs samples of something until their rate holds. `run` gets a number of calls and gives their seconds, `now` is any clock.
+/// Runs samples until their rate holds. `run` gets a number of calls and returns their seconds, `now` is any clock.
 pub(super) fn warm_up<E>(
     rules: WarmUp,
     now: impl Fn() -> f64,
@@ -79,7 +79,7 @@ pub(super) fn warm_up<E>(
 
 /// Calls of a sample, by the seconds of one.
 fn calls_of_sample(seconds: f64) -> u32 {
-    // A time of 0 is that of a clock too coarse for one call.
+    // A time of 0 means that the clock is too coarse for one call.
     (LEAST_SAMPLE / seconds.max(1e-9)).ceil().clamp(1.0, MOST_CALLS) as u32
 }
 
@@ -89,7 +89,7 @@ struct Sample {
     seconds: f64,
 }
 
-/// Whether the last samples, of so many seconds in all and two at the least, agree: the median of the older ones with that of the newer.
+/// Whether the last samples, at least two and spanning `seconds`, agree: the median of the older ones with the median of the newer.
 fn holds(samples: &[Sample], window: f64) -> bool {
     let (mut seconds, mut from) = (0.0, samples.len());
     while from > 0 && (seconds < window || samples.len() - from < 2) {
@@ -109,7 +109,7 @@ fn holds(samples: &[Sample], window: f64) -> bool {
     (newer - older).abs() <= TOLERANCE * older
 }
 
-/// For how long a device has been at work without a pause that lets its clocks fall.
+/// How long a device has been working without a pause that lets its clocks fall.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Streak {
     begin: f64,
@@ -145,7 +145,7 @@ pub(super) mod tests {
     /// and falls within a second without.
     pub(in crate::bench) struct Sleepy {
         now: Cell<f64>,
-        /// Seconds of work that its clocks have seen.
+        /// Seconds of work that affected its clocks.
         awake: Cell<f64>,
     }
 
@@ -164,7 +164,7 @@ pub(super) mod tests {
             (0.25 + 1.5 * (self.awake.get() - 0.2)).clamp(0.25, 1.0)
         }
 
-        /// Seconds of work that takes so many at full rate.
+        /// Seconds of work that takes `seconds` at full rate.
         pub(in crate::bench) fn work(&self, full: f64) -> f64 {
             let (mut left, mut seconds) = (full, 0.0);
             while left > 0.0 {

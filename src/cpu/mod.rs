@@ -1,5 +1,5 @@
-//! Attention on the CPU: the definition ([`oracle`]), the blockwise path that runs where there is no GPU ([`attend`]),
-//! and the [`twins`] of the GPU kernels. Without the feature `cpu` only definition and twins are there.
+//! Attention on the CPU: the definition ([`oracle`]), the blockwise path for machines without a GPU ([`attend`]), and the [`twins`] of
+//! the GPU kernels. Without the feature `cpu` there are only the definition and the twins.
 
 pub mod oracle;
 #[cfg(feature = "cpu")]

@@ -7,8 +7,8 @@ const BINDINGS: &[Binding] = &[Binding::read("q"), Binding::read("k"), Binding::
 /// Tiles of query rows against all their keys.
 pub static ATTEND_PREFILL: Kernel = own_kernel!("attend_prefill", BINDINGS);
 
-/// Weights of `rows/matrix` are relative to a reference that lies `SHIFT` below a score of the row; the reference moves when a score
-/// passes that by `SLACK`, all in base 2.
+/// Weights of `rows/matrix` are `2^(score - reference)`, where the reference lies `SHIFT` below a score of the row. It moves only when
+/// a score passes it by more than `SLACK`; all in base 2.
 pub(crate) const SLACK: f32 = 8.0;
 pub(crate) const SHIFT: f32 = 7.0;
 

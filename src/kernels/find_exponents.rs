@@ -7,5 +7,5 @@ const BINDINGS: &[Binding] = &[Binding::read("q"), Binding::read("k"), Binding::
 /// Largest exponents of the heads of q, k and v.
 pub static FIND_EXPONENTS: Kernel = own_kernel!("find_exponents", BINDINGS);
 
-/// Invocations of a workgroup, if the device allows as many.
+/// Invocations of a workgroup, if the device allows that many.
 pub(crate) const WORKGROUP_SIZE: u32 = 256;

@@ -32,7 +32,7 @@ pub use select_top_k::SELECT_TOP_K;
 
 use crate::shader::{Binding, Kernel};
 
-/// The kernels of `shaders/`, each with its twin: all but those of models, of ceilings and of the check of matrices.
+/// The kernels of `shaders/` that have twins: all but those of models, of `bench` and of the check of matrices.
 pub static ALL: &[&Kernel] = &[
     &ATTEND_PREFILL,
     &ATTEND_DECODE,
@@ -48,7 +48,7 @@ pub static ALL: &[&Kernel] = &[
     &SELECT_TOP_K,
 ];
 
-/// A kernel of the crate's own: its stem, below the folder of its text, and its bindings.
+/// A kernel of the crate's own: its folder, its stem, its bindings.
 macro_rules! own_kernel {
     ($stem:literal, $bindings:expr) => {
         crate::kernels::own_kernel!("", "", $stem, $bindings)

@@ -1,4 +1,4 @@
-//! The crate's own modules, by family: `shaders/<family>/<member>.wgsl`, and what kernels share in `shaders/shared`.
+//! The crate's own modules, by family: `shaders/<family>/<member>.wgsl`, and shared modules in `shaders/shared`.
 
 use super::Binding;
 use super::attend_prefill::{self, AttendParams};
@@ -31,7 +31,7 @@ macro_rules! modules {
             $(.$method($argument))*;
         )*
 
-        /// Every one.
+        /// All of them.
         pub static ALL: &[&Module] = &[$(&$shared,)* $(&$name,)*];
     };
 }
@@ -115,12 +115,12 @@ modules! {
     }
 }
 
-/// The member of the family `lengths`.
+/// The member of `lengths` for a problem.
 pub(crate) const fn lengths(listed: bool) -> &'static Module {
     if listed { &LENGTHS_LISTED } else { &LENGTHS_EQUAL }
 }
 
-/// The member of the family `lse`.
+/// The member of `lse` for a problem.
 pub(crate) const fn lse(stored: bool) -> &'static Module {
     if stored { &LSE_STORED } else { &LSE_NONE }
 }

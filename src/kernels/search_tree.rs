@@ -18,7 +18,7 @@ const BINDINGS: &[Binding] = &[
 pub static SEARCH_TREE: Kernel = own_kernel!("search_tree", BINDINGS).declaring(&[Constant::u32("PADDING", PADDING)]);
 
 params! {
-    /// The numbers of a search that HiP alone has.
+    /// The numbers of a search by HiP.
     HipParams {
         block_size: u32,
         stride_k: u32,
@@ -30,8 +30,8 @@ params! {
     }
 }
 
-/// Words of scratch memory of one search: two lists of groups (first block, size), the keys of their halves, and the scores
-/// of all keys of those.
+/// Words of scratch memory of one search: two lists of groups (first block, size), the keys of their halves, and the scores of all
+/// these keys.
 pub(crate) const fn scratch_words(num_groups: u64, keys_per_block: u64) -> u64 {
     num_groups * (6 + 2 * keys_per_block)
 }

@@ -1,9 +1,9 @@
-//! What is different in each stretch of a grid: `shaders/shared/stretch.wgsl`.
+//! What differs from one stretch of a grid to the next: `shaders/shared/stretch.wgsl`.
 
 use super::params;
 
 params! {
-    /// The places of a stretch, and of walks that are cut into parts the first tile.
+    /// The first place of a stretch, the place after its last, and the first tile of this part where walks are cut.
     StretchRecord {
         first_place: u32,
         end_place: u32,

@@ -14,7 +14,7 @@ use super::error::{LmError, LmResult};
 use super::matrix::{Elements, Matrix};
 use super::{files, json};
 
-/// Bytes of the headers of all files of a checkpoint: a hundred for each of forty thousand tensors.
+/// Limit on the headers of all files of a checkpoint: a hundred bytes for each of forty thousand tensors.
 const MOST_HEADERS: u64 = 4 << 20;
 
 const ONE_FILE: &str = "model.safetensors";
@@ -35,7 +35,7 @@ struct Shard {
     metadata: Metadata,
 }
 
-/// The tensors of a checkpoint, read one by one when they are asked for.
+/// The tensors of a checkpoint, each read when it is needed.
 #[derive(Debug)]
 pub struct Checkpoint {
     shards: Vec<Shard>,
@@ -44,8 +44,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens `model.safetensors` in a folder, or, where there is none, the files that `model.safetensors.index.json` names. Tensors are
-    /// where the files have them, whatever the index says.
+    /// Opens `model.safetensors` in a folder, or else the files that `model.safetensors.index.json` names. Tensors are looked up in the files
+    /// themselves, whatever the index says.
     ///
     /// # Errors
     /// [`LmError::File`], [`LmError::TooLong`], [`LmError::Format`], [`LmError::Shard`], [`LmError::Truncated`].
@@ -67,7 +67,7 @@ impl Checkpoint {
         for (tensor, file) in map.ok_or_else(no_map)? {
             let bad = |file: &str, reason| LmError::Shard { tensor: tensor.clone(), file: file.to_owned(), reason };
             let file = file.as_str().ok_or_else(|| bad(&json::shown(file), "which is no file name"))?;
-            // An index comes from elsewhere: it must not reach out of its folder.
+            // An index comes from elsewhere: its names must not lead out of the folder.
             if Path::new(file).components().count() != 1 || file.contains(['/', '\\']) || file == ".." {
                 return Err(bad(file, "which is not a file of its folder"));
             }
@@ -82,7 +82,7 @@ impl Checkpoint {
             };
             told.push((tensor, number));
         }
-        // In the order of their names, of which the last counts where nobody says which.
+        // In the order of their names; the last file counts where the index does not name one.
         for &number in numbers.values() {
             checkpoint.places.extend(checkpoint.shards[number].tensors().map(|tensor| (tensor, number)));
         }
@@ -127,7 +127,7 @@ impl Checkpoint {
     /// Reads a vector, widened.
     ///
     /// # Errors
-    /// Those of [`Checkpoint::matrix`].
+    /// The errors of [`Checkpoint::matrix`].
     pub fn vector(&self, tensor: &str, len: u32) -> LmResult<Vec<f32>> {
         Ok(self.elements(tensor, &[len as usize])?.to_f32())
     }
@@ -137,8 +137,8 @@ impl Checkpoint {
         self.find(tensor).is_some()
     }
 
-    /// The shard and the description of a tensor. One whose name begins with `model.` is found without that, too, as the model without
-    /// its head is saved.
+    /// The shard and the description of a tensor. A name that begins with `model.` is also looked up without it, since models without a head
+    /// are saved that way.
     fn find(&self, tensor: &str) -> Option<(&Shard, &TensorInfo)> {
         let of = |tensor: &str| {
             let shard = &self.shards[*self.places.get(tensor)?];
@@ -147,7 +147,7 @@ impl Checkpoint {
         of(tensor).or_else(|| of(tensor.strip_prefix("model.")?))
     }
 
-    /// Looks whether a tensor is there, in a type that is read, and in its shape; gives its bytes.
+    /// Checks that a tensor exists, in a type that is read, and in the right shape; returns its bytes.
     pub(super) fn check(&self, tensor: &str, shape: &[usize]) -> LmResult<u64> {
         let (_, info) = self.checked(tensor, shape)?;
         Ok((info.data_offsets.1 - info.data_offsets.0) as u64)
@@ -183,7 +183,7 @@ impl Shard {
         Self::new(name.to_owned(), Source::File(folder.join(name)), room)
     }
 
-    /// Reads the header, for which there is so much room.
+    /// Reads the header, which may take up to `room` bytes.
     fn new(name: String, source: Source, room: &mut u64) -> LmResult<Self> {
         let format = |reason: String| LmError::Format { file: name.clone(), reason };
         let len = match &source {
@@ -225,7 +225,7 @@ impl Shard {
     /// Fills `elements` with the tensor's bytes; the format is little-endian, as every platform of wgpu is.
     fn read<T: bytemuck::Pod>(&self, info: &TensorInfo, mut elements: Vec<T>) -> LmResult<Vec<T>> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut elements);
-        // The metadata's own validation saw that offsets, shape and type agree.
+        // The metadata's validation made sure that offsets, shape and type agree.
         debug_assert_eq!(bytes.len(), info.data_offsets.1 - info.data_offsets.0);
         self.source.read(self.header + info.data_offsets.0 as u64, bytes)?;
         Ok(elements)
@@ -233,7 +233,7 @@ impl Shard {
 }
 
 impl Source {
-    /// The caller saw that the range is in the file.
+    /// The caller made sure that the range is in the file.
     fn read(&self, at: u64, to: &mut [u8]) -> LmResult<()> {
         match self {
             Self::Memory(bytes) => to.copy_from_slice(&bytes[at as usize..][..to.len()]),

@@ -1,8 +1,8 @@
-//! What can go wrong between a folder of files and a sentence.
+//! Errors of loading and running a model.
 
 use std::path::PathBuf;
 
-/// Everything that loading and running a model can fail with, with the names and numbers that say why.
+/// Everything that loading and running a model can fail with, with names and numbers.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LmError {
@@ -14,22 +14,22 @@ pub enum LmError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file can be read and does not hold what its name promises.
+    /// A file can be read, but its contents do not fit its name.
     #[error("{file}: {reason}")]
     Format {
-        /// The file, or what stands for it.
+        /// The file, or its stand-in.
         file: String,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
-    /// A file is longer than any of its kind.
+    /// A file is longer than any valid one.
     #[error("{} has {len} bytes or more; at most {most} are read", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
         /// Its length, as far as it is known.
         len: u64,
-        /// Bytes of the longest that is read.
+        /// Limit in bytes.
         most: u64,
     },
     /// The machine has too little memory.
@@ -42,19 +42,19 @@ pub enum LmError {
         /// Bytes that the system still has.
         available: u64,
     },
-    /// A field of a configuration is missing, is not known, or has a value that no model of ours can have.
+    /// A field of a configuration is missing, unknown, or has an unsupported value.
     #[error("{file}: {field} = {value}: {rule}")]
     Config {
         /// The file.
         file: &'static str,
-        /// The field; one in another object behind that object's name and a full stop.
+        /// The field; in a nested object `object.field`.
         field: String,
-        /// Its value as JSON; `missing` when it is not there.
+        /// Its value as JSON, or `missing`.
         value: String,
         /// The rule.
         rule: &'static str,
     },
-    /// A tensor that the configuration asks for is in none of the files.
+    /// None of the files has a tensor that the configuration needs.
     #[error("tensor `{tensor}` is missing from the checkpoint")]
     MissingTensor {
         /// The tensor.
@@ -67,7 +67,7 @@ pub enum LmError {
         tensor: String,
         /// The file that the index names.
         file: String,
-        /// What is wrong.
+        /// The fault.
         reason: &'static str,
     },
     /// A tensor has another shape than the configuration gives it.
@@ -77,7 +77,7 @@ pub enum LmError {
         tensor: String,
         /// Rows and columns, or the length.
         expected: Vec<usize>,
-        /// What the file says.
+        /// The file's shape.
         actual: Vec<usize>,
     },
     /// A tensor is stored in a type that we do not read.

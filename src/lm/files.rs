@@ -1,4 +1,4 @@
-//! Files of a checkpoint: looked at before they are read, and never read past their bound.
+//! Files of a checkpoint: checked before they are read, and never read past their limit.
 
 use std::fs;
 use std::io::{Error, Read as _};
@@ -6,13 +6,13 @@ use std::path::Path;
 
 use super::error::{LmError, LmResult};
 
-/// Bytes of the longest configuration or index: a hundred times those of the largest models.
+/// Limit on a configuration or index: a hundred times the size of the largest models'.
 pub(super) const MOST_JSON: u64 = 2 << 20;
 
-/// Bytes of the longest tokenizer: twice those of the largest vocabularies.
+/// Limit on a tokenizer: twice the size of the largest vocabularies'.
 pub(super) const MOST_TOKENIZER: u64 = 64 << 20;
 
-/// Bytes of a regular file. What is none, such as a device, may have no end.
+/// Bytes of a regular file. Other files, such as devices, may have no end.
 pub(super) fn len(path: &Path) -> LmResult<u64> {
     let failed = |source| LmError::File { path: path.to_owned(), source };
     let metadata = fs::metadata(path).map_err(failed)?;
@@ -35,7 +35,7 @@ pub(super) fn text(path: &Path, most: u64) -> LmResult<String> {
     String::from_utf8(bytes).map_err(|error| failed(Error::other(error.utf8_error())))
 }
 
-/// Bytes of memory that a process may still take, where the system tells.
+/// Bytes of memory that a process may still take, where the system reports it.
 pub(super) fn available_memory() -> Option<u64> {
     let bytes = |text: &str, field: &str| -> Option<u64> {
         let line = text.lines().find(|line| line.starts_with(field))?;
@@ -44,7 +44,7 @@ pub(super) fn available_memory() -> Option<u64> {
     bytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
 }
 
-/// Refuses what the machine has no memory for, where the system tells.
+/// Fails if the machine has too little memory, where the system reports it.
 pub(super) fn check_memory(what: &'static str, needed: u64) -> LmResult<()> {
     match available_memory() {
         Some(available) if needed > available => Err(LmError::Memory { what, needed, available }),

@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use super::error::{LmError, LmResult};
 
-/// The key of an object that stands for a number that JSON does not have, as transformers writes it itself.
+/// The key of an object that stands for a number that JSON lacks; transformers writes the same.
 const FLOAT: &str = "__float__";
 
-/// Reads the object that a file holds; `file` is what errors call it.
+/// Parses the object in a file; errors refer to it as `file`.
 pub(super) fn object(file: &str, text: &str) -> LmResult<Map<String, Value>> {
     let format = |reason: String| LmError::Format { file: file.to_owned(), reason };
     match serde_json::from_str(&plain(text)).map_err(|error| format(error.to_string()))? {
@@ -18,7 +18,7 @@ pub(super) fn object(file: &str, text: &str) -> LmResult<Map<String, Value>> {
     }
 }
 
-/// A value for people: numbers that JSON does not have by their names, the first of a long value only.
+/// A value for messages: numbers that JSON lacks by name, a long value shortened.
 pub(super) fn shown(value: &Value) -> String {
     const MOST: usize = 80;
     let text = match value.get(FLOAT) {
@@ -36,7 +36,7 @@ pub(super) fn is_infinite(value: &Value) -> bool {
     value.get(FLOAT).is_some_and(|name| name != "NaN")
 }
 
-/// The text with numbers that JSON does not have, or that f64 does not hold, as objects.
+/// The text, with numbers that JSON lacks or f64 cannot hold replaced by objects.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
@@ -74,7 +74,7 @@ fn special(word: &str) -> Option<&'static str> {
     }
 }
 
-/// Bytes of the string that a text begins with, quotes included.
+/// Bytes of the string at the beginning of a text, quotes included.
 fn string_len(text: &str) -> usize {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {

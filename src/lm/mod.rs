@@ -1,7 +1,7 @@
 //! Language models on wattn: Llama, Mistral, Qwen2 and Qwen3 from Hugging Face files, on the GPU or the CPU, with dense or
 //! sparse attention in each layer. Needs the feature `lm`.
 //!
-//! Attention is that of the library, through what the crate exports; the few other kernels are short and plain.
+//! Attention comes from the library's public items; the other kernels are few and short.
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, path::Path, sync::Arc};
@@ -54,7 +54,7 @@ pub use session::Session;
 pub use stream::TextStream;
 pub use tokenizer::TextTokenizer;
 
-/// What the kernels of `shaders/lm` do, on the CPU. For tests.
+/// The kernels of `shaders/lm` on the CPU. For tests.
 #[doc(hidden)]
 pub mod twins {
     pub use super::cpu::{
@@ -66,7 +66,7 @@ pub mod twins {
 /// tests.
 ///
 /// # Errors
-/// Those of the device.
+/// The errors of the device.
 #[doc(hidden)]
 pub fn run_kernel(
     ctx: &crate::Context,

@@ -23,7 +23,7 @@ impl Model {
     /// text from `generation_config.json`, where there is one that names any.
     ///
     /// # Errors
-    /// [`LmError::File`](super::LmError::File), and those of [`LmConfig::from_json`] and [`Checkpoint`], which name the field or the tensor.
+    /// [`LmError::File`](super::LmError::File), and of [`LmConfig::from_json`] and [`Checkpoint`], which name the field or the tensor.
     ///
     /// # Cost
     /// Reads all weights into host memory, as they are stored.
@@ -31,17 +31,17 @@ impl Model {
         Self::open_with(folder, |_, _| ())
     }
 
-    /// [`Model::open`], telling after each layer how many of how many are loaded.
+    /// [`Model::open`], which reports after each layer how many of how many are loaded.
     ///
     /// # Errors
-    /// Those of [`Model::open`].
+    /// The errors of [`Model::open`].
     pub fn open_with(folder: &Path, mut progress: impl FnMut(u32, u32)) -> LmResult<Self> {
         let mut config = LmConfig::from_json(&files::text(&folder.join("config.json"), files::MOST_JSON)?)?;
         let generation = folder.join("generation_config.json");
         if generation.exists() {
             config.read_generation(&files::text(&generation, files::MOST_JSON)?)?;
         }
-        // Headers are small, so that what is wrong with them is told before the tokenizer is read.
+        // Headers are small, and their errors are reported before the tokenizer is read.
         let checkpoint = Checkpoint::open(folder)?;
         let tokenizer = files::text(&folder.join("tokenizer.json"), files::MOST_TOKENIZER)?;
         let tokenizer = TextTokenizer::from_json(&tokenizer)?;
@@ -51,7 +51,7 @@ impl Model {
     /// The same from files in memory.
     ///
     /// # Errors
-    /// Those of [`Model::open`].
+    /// The errors of [`Model::open`].
     pub fn from_static(config: &str, tokenizer: &str, safetensors: &'static [u8]) -> LmResult<Self> {
         let (config, tokenizer) = (LmConfig::from_json(config)?, TextTokenizer::from_json(tokenizer)?);
         Self::new(config, tokenizer, &Checkpoint::from_static(safetensors)?, &mut |_, _| ())

@@ -1,4 +1,4 @@
-//! What a session is made for.
+//! Options of a session.
 
 use super::config::LmConfig;
 use super::error::{LmError, LmResult};
@@ -10,7 +10,7 @@ use crate::{BlockListSpec, Granularity, Hip, HostBlockLists, SelectionMethod};
 pub enum ListSource {
     /// The method selects them.
     Selected,
-    /// Random candidates, as many as the method would select: what a selection has to beat.
+    /// Random candidates, as many as the method would select: the baseline of a selection.
     Random {
         /// The same lists for the same seed.
         seed: u64,
@@ -29,9 +29,9 @@ pub enum LayerAttention {
     Sparse {
         /// Sizes, and how blocks are selected.
         method: SelectionMethod,
-        /// Who selects them.
+        /// The source of the lists.
         lists: ListSource,
-        /// Which heads share a list; `None`: those that the method is made for.
+        /// The heads that share a list; `None`: the method's default.
         granularity: Option<Granularity>,
         /// Query blocks that see no more keys than these are dense; 0: none.
         dense_below: u32,
@@ -51,7 +51,7 @@ impl LayerAttention {
         Self::Sparse { method: method.into(), lists, granularity: None, dense_below: 0 }
     }
 
-    /// First keys and last keys only.
+    /// Only the first keys and the last keys.
     #[must_use]
     pub fn window(sink_size: u32, window_size: u32) -> Self {
         let method = Hip { sink_size, window_size, ..Hip::default() };
@@ -59,14 +59,14 @@ impl LayerAttention {
     }
 }
 
-/// Which keys a layer's heads saw of a chunk of tokens.
+/// The keys that a layer's heads saw for a chunk of tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChunkLists {
     /// Position of the first token of the chunk.
     pub at: u32,
     /// Its tokens.
     pub tokens: u32,
-    /// What the lists mean.
+    /// The sizes and rules of the lists.
     pub selection: BlockListSpec,
     /// The lists.
     pub blocks: HostBlockLists,
@@ -90,15 +90,15 @@ impl SessionOptions {
         Self { capacity, chunk: 256, text_len: config.trained_len, attention }
     }
 
-    /// Sets the length of the longest text, where that is another than the model was trained for: past what it was trained for, most
-    /// models write nonsense. It is the length that [dynamic](super::RopeScaling::Dynamic) scaling takes, from the first token on.
+    /// Sets the length of the longest text, if it differs from the trained length, beyond which most models write nonsense.
+    /// [Dynamic](super::RopeScaling::Dynamic) scaling uses this length from the first token on.
     #[must_use]
     pub fn with_text_len(mut self, tokens: u32) -> Self {
         self.text_len = tokens;
         self
     }
 
-    /// Sets how many tokens of a prompt are computed at a time; fewer where a device's buffers do not hold as many.
+    /// Sets how many tokens of a prompt are computed at a time; fewer where a device's buffers hold fewer.
     #[must_use]
     pub fn with_chunk(mut self, tokens: u32) -> Self {
         self.chunk = tokens;
@@ -144,7 +144,7 @@ impl SessionOptions {
 pub struct Sampling {
     /// Divisor of the logits; 0: the best token, always.
     pub temperature: f32,
-    /// Only so many of the best are drawn, and those equal to the last of them; 0: all.
+    /// Number of best tokens that may be drawn, besides equals of the last of them; 0: all.
     pub top_k: u32,
     /// Only the best that together have this share of the probability are drawn; 1: all.
     pub top_p: f32,
@@ -172,7 +172,7 @@ impl Sampling {
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
             return invalid("temperature", self.temperature, "must be 0 or a positive number");
         }
-        // Below this, differences of logits pass the range of f32.
+        // With a smaller temperature, differences of logits exceed the range of f32.
         if self.temperature > 0.0 && self.temperature < 1e-6 {
             return invalid("temperature", self.temperature, "must be 0 or at least 1e-6");
         }

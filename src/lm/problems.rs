@@ -26,7 +26,7 @@ impl LayerProblems {
             head_dim_v: config.head_dim,
         };
         let window = config.sliding_windows[layer];
-        // A window of so many keys counts the query's own.
+        // A window of `window` keys includes the query's own.
         let left = window.map(|keys| keys - 1);
         let mask = if left.is_some() { Mask::Window { left, right: Some(0) } } else { Mask::Causal };
         let dense = AttentionProblem::new(shape, DType::F32).with_mask(mask).with_seq_lens_kv();

@@ -13,8 +13,9 @@ pub enum RopeScaling {
         /// The divisor.
         factor: f64,
     },
-    /// A base that grows with the length of the text once that passes the trained context ("NTK-aware"). Keys that were rotated for a
-    /// shorter text would not fit those of a longer one, so that a session takes the length that its text is to have in the end:
+    /// A base that grows with the length of the text beyond the trained context ("NTK-aware"). Keys that were rotated for a shorter text
+    /// would
+    /// not fit a longer one, so a session uses the final length of its text:
     /// [`SessionOptions::with_text_len`](super::SessionOptions::with_text_len).
     Dynamic {
         /// How much longer than in training the context may be.
@@ -58,7 +59,7 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// Angle of one step of each pair of columns in a text of so many tokens, and the factor on sine and cosine.
+    /// Angle of one step for each pair of columns in a text of this many tokens, and the factor on sine and cosine.
     #[must_use]
     pub fn frequencies(&self, head_dim: u32, trained_len: u32, text_len: u32) -> (Vec<f64>, f64) {
         let dim = f64::from(head_dim);
@@ -73,7 +74,7 @@ impl Rope {
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_len } => {
                 let scale = |rate: f64| {
                     let rotations = original_len * rate / (2.0 * PI);
-                    // The ramp lies between two borders that a file may have turned round.
+                    // The ramp lies between two borders, which a file may have exchanged.
                     if rotations < low_freq_factor {
                         rate / factor
                     } else if rotations > high_freq_factor {
@@ -86,7 +87,7 @@ impl Rope {
                 (plain(self.theta).map(scale).collect(), 1.0)
             }
             RopeScaling::Yarn { factor, beta_fast, beta_slow, original_len, attention_factor, truncate } => {
-                // The pair that makes so many rotations over the trained context.
+                // The pair that makes this many rotations over the trained context.
                 let pair =
                     |rotations: f64| dim * (original_len / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln());
                 let (low, high) = (pair(beta_fast), pair(beta_slow));

@@ -1,4 +1,4 @@
-//! What runs a model, on a GPU or on the CPU: the calls that a session makes.
+//! The trait that runs a model, on a GPU or on the CPU, for a session.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,38 +9,38 @@ use super::gpu::GpuRunner;
 use super::options::{ChunkLists, Sampling};
 use crate::quality::MassReport;
 
-/// Why [`Session::generate`](super::Session::generate) came to its end.
+/// Why [`Session::generate`](super::Session::generate) ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// All tokens that were asked for are there.
+    /// It wrote the requested number of tokens.
     Count,
     /// The model ended the text.
     EndOfText,
-    /// The caller had enough.
+    /// The caller stopped it.
     Caller,
-    /// The text is as long as [`SessionOptions::with_text_len`](super::SessionOptions::with_text_len) lets it be.
+    /// The text has reached the length of [`SessionOptions::with_text_len`](super::SessionOptions::with_text_len).
     TextLength,
 }
 
-/// Why a run of drawn tokens ended early, and whether the logits at hand are those of another token than the last.
+/// Why a run of drawn tokens ended early, and whether the present logits belong to another token than the last.
 pub(super) struct Stopped {
     pub(super) stop: Stop,
     pub(super) stale: bool,
 }
 
-/// A model and its cache. `at` is the number of tokens in the cache that count.
+/// A model and its cache. `at` is the number of valid tokens in the cache.
 pub(super) trait Runner: core::fmt::Debug + Send + Sync {
     /// Forgets the lists of earlier steps.
     fn restart(&mut self);
     /// Reads a chunk; the logits of its last token are kept.
     fn read(&mut self, tokens: &[u32], at: u32) -> LmResult<()>;
-    /// Waits until what was read is done.
+    /// Waits until all chunks have been computed.
     fn finish(&self) -> LmResult<()>;
-    /// Tokens of which [`read_all`](Self::read_all) gives the logits at one time; `None`: of any chunk.
+    /// Number of tokens for which [`read_all`](Self::read_all) gives logits at a time; `None`: a whole chunk.
     fn most_logits(&self) -> Option<u32>;
     /// Reads a chunk and gives the logits of each of its tokens.
     fn read_all(&mut self, tokens: &[u32], at: u32) -> LmResult<Vec<f32>>;
-    /// The logits that were kept.
+    /// The logits of the last chunk's last token.
     fn logits(&self) -> LmResult<Vec<f32>>;
     /// Draws `count` tokens and reads each, unless `take` stops it.
     fn generate(
@@ -50,15 +50,15 @@ pub(super) trait Runner: core::fmt::Debug + Send + Sync {
         count: usize,
         take: &mut dyn FnMut(u32) -> Option<Stop>,
     ) -> LmResult<Option<Stopped>>;
-    /// Time that attention took so far; `None` where [`time`](Self::time) tells.
+    /// Time that attention took so far; `None` where [`time`](Self::time) measures it.
     fn attention_time(&self) -> Option<Duration>;
-    /// Times a pass of the last tokens of `len`, and attention in it. What is in the cache for them may be garbage then.
+    /// Times a pass of the last tokens of `len`, and attention in it. Their cache entries may be garbage afterwards.
     fn time(&mut self, tokens: &[u32], len: u32) -> LmResult<(Duration, Duration)>;
     /// The lists of a layer for the last chunk.
     fn lists(&self, layer: usize) -> LmResult<Option<ChunkLists>>;
     /// Measures captured mass from now on.
     fn measure_mass(&mut self) -> LmResult<()>;
-    /// What was captured.
+    /// The captured mass.
     fn mass(&self) -> LmResult<MassReport>;
 }
 
@@ -105,7 +105,7 @@ impl Runner for GpuRunner {
             let Some(next) = pending.pop_front() else { break };
             let token = self.wait(next)?;
             if let Some(stop) = take(token) {
-                // What was submitted ahead has moved the state on.
+                // Submissions ahead of the last token have advanced the state.
                 return Ok(Some(Stopped { stop, stale: true }));
             }
         }
@@ -150,7 +150,7 @@ fn no_mass_on_a_gpu() -> LmError {
 pub(super) struct OnCpu {
     runner: CpuRunner,
     vocab_size: usize,
-    /// Of the last token.
+    /// The logits of the last token.
     logits: Vec<f32>,
 }
 
@@ -198,7 +198,7 @@ impl Runner for OnCpu {
         for at in (at..).take(count) {
             let token = sample_token(&self.logits, sampling, at);
             if let Some(stop) = take(token) {
-                // A token that ends the text is not part of it; one that the caller took was not read.
+                // A token that ends the text is not part of it; a token at which the caller stopped was not read.
                 return Ok(Some(Stopped { stop, stale: stop != Stop::EndOfText }));
             }
             self.logits = self.runner.forward(&[token], at, false)?;

@@ -13,14 +13,14 @@ use super::runner::{OnCpu, Runner, Stop};
 use crate::Engine;
 use crate::quality::MassReport;
 
-/// A model with its cache of keys and values: it reads tokens, tells how likely they were, and writes on.
+/// A model with its cache of keys and values: it reads tokens, computes their likelihood, and writes further tokens.
 #[derive(Debug)]
 pub struct Session {
     model: Arc<Model>,
     options: SessionOptions,
     runner: Box<dyn Runner>,
     tokens: Vec<u32>,
-    /// The logits at hand are those of another token than the last.
+    /// Whether the present logits belong to another token than the last.
     stale: bool,
 }
 
@@ -93,7 +93,7 @@ impl Session {
     /// Reads tokens, chunk by chunk.
     ///
     /// # Errors
-    /// [`LmError::Token`], [`LmError::TextLength`], [`LmError::Capacity`], before anything is read; those of the device.
+    /// [`LmError::Token`], [`LmError::TextLength`], [`LmError::Capacity`], before anything is read; errors of the device.
     ///
     /// # Cost
     /// On the GPU one submission a chunk, and no wait. The first chunk of a length binds it.
@@ -101,10 +101,10 @@ impl Session {
         self.read_with(tokens, |_| ())
     }
 
-    /// [`Session::read`], telling after each chunk how many tokens are read. On the GPU it waits for the chunk to say so.
+    /// [`Session::read`], which reports after each chunk how many tokens are read. On the GPU it waits for each chunk.
     ///
     /// # Errors
-    /// Those of [`Session::read`].
+    /// The errors of [`Session::read`].
     pub fn read_with(&mut self, tokens: &[u32], mut progress: impl FnMut(usize)) -> LmResult<()> {
         self.check(tokens)?;
         self.runner.restart();
@@ -126,7 +126,7 @@ impl Session {
     /// The logits after the last token.
     ///
     /// # Errors
-    /// [`LmError::Option`] when nothing was read; those of the device.
+    /// [`LmError::Option`] when nothing was read; errors of the device.
     ///
     /// # Cost
     /// Reads them back and waits.
@@ -135,7 +135,7 @@ impl Session {
         self.runner.logits()
     }
 
-    /// Makes sure that the logits at hand are those of the last token.
+    /// Makes sure that the present logits belong to the last token.
     fn refresh(&mut self) -> LmResult<()> {
         let Some(&last) = self.tokens.last() else {
             let rule = "a model needs a token to go on from; begin with the one that begins a text";
@@ -151,7 +151,7 @@ impl Session {
     /// Reads tokens and gives the logits after each, `[tokens, vocab_size]`.
     ///
     /// # Errors
-    /// Those of [`Session::read`].
+    /// The errors of [`Session::read`].
     ///
     /// # Cost
     /// Reads back and waits, once for each piece of a chunk that gives 64 MiB of logits.
@@ -181,10 +181,10 @@ impl Session {
     /// Reads tokens and gives the negative log-likelihood, in nats, of each but the first.
     ///
     /// # Errors
-    /// Those of [`Session::read`].
+    /// The errors of [`Session::read`].
     ///
     /// # Cost
-    /// That of [`Session::read_logits`], without holding them all.
+    /// The cost of [`Session::read_logits`], without holding them all.
     pub fn score(&mut self, tokens: &[u32]) -> LmResult<Vec<f64>> {
         let mut nats = Vec::with_capacity(tokens.len());
         self.read_rows(tokens, |index, logits| {
@@ -195,11 +195,12 @@ impl Session {
         Ok(nats)
     }
 
-    /// Draws tokens and reads each of them, until there are `count`, the model ends the text, the text is as long as it may be, or the
-    /// caller breaks. The caller hears of each token as soon as it is known; one that ends the text is not told.
+    /// Draws tokens and reads each of them, until there are `count`, the model ends the text, the text reaches its limit, or the caller
+    /// breaks.
+    /// The caller gets each token as soon as it is known, except one that ends the text.
     ///
     /// # Errors
-    /// [`LmError::Option`], [`LmError::Capacity`], before the first token; those of the device.
+    /// [`LmError::Option`], [`LmError::Capacity`], before the first token; errors of the device.
     ///
     /// # Cost
     /// On the GPU one submission a token, two of them under way at a time.
@@ -234,17 +235,17 @@ impl Session {
         })
     }
 
-    /// Time that attention took so far, selection included; `None` on a GPU, where [`Session::time`] tells.
+    /// Time that attention took so far, selection included; `None` on a GPU, where [`Session::time`] measures it.
     #[must_use]
     pub fn attention_time(&self) -> Option<Duration> {
         self.runner.attention_time()
     }
 
-    /// Times a forward pass of so many tokens at the end of what was read, and how much of it attention takes, selection
-    /// included; the best of `runs`. The cache is as before.
+    /// Times a forward pass of the last `tokens` tokens read, and attention's part of it, selection included; the best of `runs`. The cache
+    /// is restored.
     ///
     /// # Errors
-    /// [`LmError::Capacity`] when fewer were read; those of the device.
+    /// [`LmError::Capacity`] when fewer were read; errors of the device.
     ///
     /// # Cost
     /// Runs the model `2 * runs` times on the GPU, `runs` times on the CPU, and waits.
@@ -259,7 +260,7 @@ impl Session {
             let (all, attention) = self.runner.time(&part, len)?;
             best = (best.0.min(all), best.1.min(attention));
         }
-        // Without attention the cache got garbage; this writes it anew.
+        // The pass without attention filled the cache with garbage; this one restores it.
         self.tokens.truncate((len - tokens) as usize);
         self.read(&part)?;
         Ok(best)
@@ -268,7 +269,7 @@ impl Session {
     /// The lists of a layer for the last chunk that was read; `None` where the layer is dense.
     ///
     /// # Errors
-    /// Those of the device.
+    /// The errors of the device.
     ///
     /// # Panics
     /// When there is no such layer.
@@ -279,7 +280,7 @@ impl Session {
         self.runner.lists(layer as usize)
     }
 
-    /// From now on computes dense attention beside sparse, for [`Session::mass`]. On the CPU only.
+    /// Computes dense attention besides sparse from now on, for [`Session::mass`]. On the CPU only.
     ///
     /// # Errors
     /// [`LmError::Option`] on a GPU.

@@ -3,24 +3,24 @@
 use super::error::LmResult;
 use super::tokenizer::TextTokenizer;
 
-/// Tokens after which a character that is still not whole never will be: each has a byte of it at least, and it has four at most.
+/// After this many tokens an incomplete character stays incomplete: each token has at least one byte of it, and it has at most four.
 const MOST_PENDING: usize = 8;
 
-/// Tokens of the text before a stream that are looked at, until there are enough to begin with.
+/// Limit on the tokens of the earlier text that are decoded to find a beginning.
 const BEFORE: [usize; 4] = [8, 16, 32, 64];
 
-/// The text of tokens that come one by one. A character may take several tokens, and the text of a token may depend on those before it,
-/// above all the space that a word begins with.
+/// Decodes tokens that arrive one by one. A character may take several tokens, and the text of a token may depend on earlier ones, above
+/// all the space at the beginning of a word.
 ///
-/// The pieces together are the text of all tokens. What a token costs does not grow with the text.
+/// The pieces together are the text of all tokens. The cost of a token does not grow with the text.
 #[derive(Debug)]
 pub struct TextStream<'a> {
     tokenizer: &'a TextTokenizer,
-    /// The last tokens: those of the last whole piece, and those after them.
+    /// The last tokens: those of the last complete piece, and all later ones.
     tokens: Vec<u32>,
-    /// Tokens of the last whole piece.
+    /// Number of tokens of the last complete piece.
     whole: usize,
-    /// Text of `tokens`, as far as it was told.
+    /// The returned part of the text of `tokens`.
     told: String,
 }
 
@@ -31,7 +31,7 @@ impl<'a> TextStream<'a> {
         Self { tokenizer, tokens: Vec::new(), whole: 0, told: String::new() }
     }
 
-    /// A stream that goes on from tokens whose text is known, such as a prompt.
+    /// A stream that continues after tokens whose text is known, such as a prompt.
     ///
     /// # Errors
     /// [`LmError::Tokenizer`](super::LmError::Tokenizer).
@@ -46,7 +46,7 @@ impl<'a> TextStream<'a> {
         for len in BEFORE {
             stream.tokens = of_text[of_text.len().saturating_sub(len)..].to_vec();
             stream.told = tokenizer.decode(&stream.tokens)?;
-            // Not in the middle of a character.
+            // The beginning must not lie within a character.
             if !stream.told.is_empty() && !stream.told.starts_with(char::REPLACEMENT_CHARACTER) {
                 break;
             }
@@ -55,7 +55,7 @@ impl<'a> TextStream<'a> {
         Ok(stream)
     }
 
-    /// The text that a token adds; empty while a character is not whole.
+    /// The text that a token adds; empty while a character is incomplete.
     ///
     /// # Errors
     /// [`LmError::Tokenizer`](super::LmError::Tokenizer).
@@ -81,7 +81,7 @@ impl<'a> TextStream<'a> {
         Ok(new)
     }
 
-    /// The text that is left at the end: the beginning of a character that never became whole, as U+FFFD.
+    /// The remaining text at the end: an incomplete character, as U+FFFD.
     ///
     /// # Errors
     /// [`LmError::Tokenizer`](super::LmError::Tokenizer).
@@ -96,16 +96,16 @@ impl<'a> TextStream<'a> {
         }
     }
 
-    /// The text of the tokens after the last whole piece, where that piece reads otherwise with them behind it.
+    /// The text after the last complete piece, if that piece reads differently with the later tokens behind it.
     fn alone(&self) -> LmResult<String> {
         self.tokenizer.decode(&self.tokens[self.whole..])
     }
 
-    /// Forgets the last whole piece for the one that has just become whole; `text` is that of both.
+    /// Replaces the last complete piece by the one that has just become complete; `text` is the text of both.
     fn shorten(&mut self, text: String) -> LmResult<()> {
         let last = self.tokenizer.decode(&self.tokens[self.whole..])?;
         if last.is_empty() && self.tokens.len() < BEFORE[BEFORE.len() - 1] {
-            // A space that only shows with a word behind it: the next token needs what is before it.
+            // A space that shows only before a word: the next token needs the tokens before it.
             self.told = text;
             return Ok(());
         }
@@ -120,7 +120,7 @@ impl<'a> TextStream<'a> {
 mod tests {
     use super::*;
 
-    /// What is decoded again for each token is a few tokens, with or without lines.
+    /// For each token a few tokens are decoded again, with or without line breaks.
     #[test]
     fn a_stream_keeps_few_tokens() {
         let text = include_str!("../../examples/llm/model/tokenizer.json");

@@ -19,17 +19,17 @@ impl TextTokenizer {
     /// # Errors
     /// [`LmError::Tokenizer`].
     pub fn from_json(text: &str) -> LmResult<Self> {
-        // The crate takes some of its own refusals for impossible where the text is no JSON.
+        // On text that is no JSON the crate panics on some of its own errors.
         serde_json::from_str::<IgnoredAny>(text).map_err(|error| failed(error.into()))?;
         guarded(|| {
             let mut tokenizer = text.parse::<Tokenizer>()?;
-            // How long texts were in training, and how batches were filled, is none of a prompt's business.
+            // Truncation and padding, which belong to training, do not apply to prompts.
             tokenizer.with_truncation(None)?.with_padding(None);
             Ok(Self { tokenizer })
         })
     }
 
-    /// The tokens of a text, without those that a model wants around it.
+    /// The tokens of a text, without the special tokens around it.
     ///
     /// # Errors
     /// [`LmError::Tokenizer`].
@@ -37,7 +37,7 @@ impl TextTokenizer {
         Ok(guarded(|| self.tokenizer.encode(text, false))?.get_ids().to_vec())
     }
 
-    /// The tokens of a text that begins a sequence, with those that the model wants around it.
+    /// The tokens of a text that begins a sequence, with the model's special tokens around it.
     ///
     /// # Errors
     /// [`LmError::Tokenizer`].
@@ -55,8 +55,8 @@ impl TextTokenizer {
         Ok((encoding.get_ids().to_vec(), ends))
     }
 
-    /// The text of tokens that are a text of their own: of single tokens of a longer one many tokenizers lose the space at the beginning,
-    /// which a [`TextStream`](super::TextStream) keeps.
+    /// The text of tokens that are a whole text. For single tokens of a longer text many tokenizers drop the leading space, which a
+    /// [`TextStream`](super::TextStream) keeps.
     ///
     /// # Errors
     /// [`LmError::Tokenizer`].
@@ -64,14 +64,14 @@ impl TextTokenizer {
         guarded(|| self.tokenizer.decode(tokens, true))
     }
 
-    /// Whether a token stands for no text.
+    /// Whether a token has no text.
     pub(super) fn is_special(&self, token: u32) -> bool {
         let of = |text: String| self.tokenizer.get_added_vocabulary().is_special_token(&text);
         self.tokenizer.id_to_token(token).is_some_and(of)
     }
 }
 
-/// The crate takes what a file says of itself for true, and panics where a file contradicts itself.
+/// The crate trusts a file's statements about itself, and panics on contradictions.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> LmResult<T> {
     let contradiction = |_| LmError::Tokenizer("the file contradicts itself".to_owned());
     catch_unwind(AssertUnwindSafe(work)).map_err(contradiction)?.map_err(failed)

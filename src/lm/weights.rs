@@ -13,7 +13,7 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Vec<f32>>,
 }
 
-/// One layer. Projections of one input lie one after another in one matrix.
+/// One layer. Projections of the same input are stacked in one matrix.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerWeights {
     pub(crate) input_norm: Vec<f32>,
@@ -23,12 +23,12 @@ pub(crate) struct LayerWeights {
     pub(crate) head_norms: Option<[Vec<f32>; 2]>,
     pub(crate) out: Linear,
     pub(crate) mlp_norm: Vec<f32>,
-    /// Rows of the gate, then of what it gates.
+    /// Rows of the gate, then of its operand.
     pub(crate) gate_up: Linear,
     pub(crate) down: Linear,
 }
 
-/// All of a model.
+/// All weights of a model.
 #[derive(Clone, Debug)]
 pub(crate) struct Weights {
     pub(crate) embedding: Matrix,
@@ -118,7 +118,7 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 const NORM: &str = "model.norm.weight";
 const HEAD: &str = "lm_head.weight";
 
-/// Where the embedding and the head are: with one of them tied, either is enough.
+/// The names of the embedding and the head: if one is tied to the other, either is enough.
 fn ends(config: &LmConfig, checkpoint: &Checkpoint) -> (&'static str, Option<&'static str>) {
     match (config.tied, checkpoint.has(EMBEDDING), checkpoint.has(HEAD)) {
         (true, false, true) => (HEAD, None),
@@ -127,7 +127,7 @@ fn ends(config: &LmConfig, checkpoint: &Checkpoint) -> (&'static str, Option<&'s
     }
 }
 
-/// Looks at every tensor before the first is read, and whether there is room for all.
+/// Checks every tensor, and the memory for all, before the first is read.
 fn check(config: &LmConfig, checkpoint: &Checkpoint) -> LmResult<()> {
     let (vocab_size, width) = (config.vocab_size as usize, config.hidden_size as usize);
     let (embedding, head) = ends(config, checkpoint);
@@ -150,7 +150,7 @@ fn check(config: &LmConfig, checkpoint: &Checkpoint) -> LmResult<()> {
 }
 
 impl Weights {
-    /// Reads every tensor; `read` hears how many of the layers are in memory.
+    /// Reads every tensor; calls `read` with the number of layers in memory.
     pub(crate) fn load(config: &LmConfig, checkpoint: &Checkpoint, read: &mut dyn FnMut(u32)) -> LmResult<Self> {
         check(config, checkpoint)?;
         let vector = |part: Part, layer, of: &str, rows| checkpoint.vector(&format!("{}.{of}", part.name(layer)), rows);
@@ -190,7 +190,7 @@ impl Weights {
         }
         let norm = checkpoint.vector(NORM, width)?;
         let head = head.map(|head| checkpoint.matrix(head, vocab_size, width)).transpose()?;
-        // A head of its own counts, whatever the configuration says; one that is the same is kept once.
+        // A separate head is used, whatever the configuration says; one that equals the embedding is stored once.
         let head = head.filter(|head| !config.tied || *head != embedding);
         Ok(Self { embedding, layers, norm, head })
     }

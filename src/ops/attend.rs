@@ -15,8 +15,8 @@ use crate::{
     TensorView, TensorViewMut, kernels,
 };
 
-/// Stands for an open side of a window: past every distance that [`AttentionProblem::validate`] allows, and small enough
-/// that a position plus it fits an `i32`.
+/// Stands for an open side of a window: larger than every distance that [`AttentionProblem::validate`] allows, and small enough that
+/// its sum with a position fits an `i32`.
 ///
 /// [`AttentionProblem::validate`]: crate::AttentionProblem::validate
 const OPEN_WINDOW: u32 = 1 << 30;
@@ -101,9 +101,9 @@ impl<'a> AttentionArgs<'a> {
     }
 }
 
-/// Lists of blocks in GPU buffers: what a selection wrote, or a caller's own. The kernels rely on what
-/// [`Context::check_blocks`](crate::Context::check_blocks) verifies; lists that break it give wrong numbers, never
-/// accesses outside the buffers.
+/// Lists of blocks in GPU buffers, written by a selection or by the caller. The kernels rely on the rules that
+/// [`Context::check_blocks`](crate::Context::check_blocks) verifies; lists that break them give wrong numbers, never accesses outside
+/// the buffers.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockListsView<'a> {
     pub(crate) block_indices: U32View<'a>,
@@ -128,7 +128,7 @@ impl Attention {
     /// # Cost
     /// Compiles on a cache miss. Submits nothing.
     pub fn prepare(ctx: &Context, plan: &AttentionPlan) -> Result<Self> {
-        // A plan made for another device must not reach this one's driver.
+        // The driver of this device must not get a plan that was made for another.
         ctx.caps().require(plan.tier())?;
         let pipelines = prepare(ctx, plan.dispatches())?;
         Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipelines })
@@ -143,10 +143,10 @@ impl Attention {
     /// Binds buffers, with a workspace of our own where the plan needs one.
     ///
     /// # Errors
-    /// Those of [`Attention::bind_with`], and those of [`Workspace::new`].
+    /// The errors of [`Attention::bind_with`], and of [`Workspace::new`].
     ///
     /// # Cost
-    /// That of [`Attention::bind_with`], and a workspace.
+    /// The cost of [`Attention::bind_with`], and a workspace.
     pub fn bind(&self, args: AttentionArgs<'_>) -> Result<BoundAttention> {
         let workspace = Workspace::new(&self.ctx, self.plan.workspace_bytes())?;
         self.bind_with(args, &workspace)
@@ -181,7 +181,7 @@ impl Attention {
     fn check<'a>(&self, args: &AttentionArgs<'a>) -> Result<Tensors<'a>> {
         let (problem, caps) = (&self.plan.problem, self.ctx.caps());
         let (shape, dtype) = (problem.shape(), problem.dtype);
-        // 16 bytes where the problem promises them.
+        // 16 bytes where the problem promises that alignment.
         let loaded = if problem.aligned_rows { 16 / dtype.size_bytes() } else { 4 };
         let input = |tensor, shape| Expect { tensor, shape, dtype, access: Access::Read, at_a_time: loaded };
         let output =
@@ -251,7 +251,7 @@ impl Attention {
         }
         let mut steps = Vec::with_capacity(self.pipelines.len());
         for (pipeline, dispatch) in self.pipelines.iter().zip(plan.dispatches()) {
-            // A dispatch over nothing has nothing to bind either: its workspace ranges may be empty.
+            // An empty dispatch binds nothing: its ranges of the workspace may be empty.
             if dispatch.workgroups.contains(&0) {
                 continue;
             }
@@ -301,7 +301,7 @@ impl Attention {
         let [indices_offset, counts_offset] = places.blocks;
         let (left, right) = problem.mask.bounds(shape.seq_len_q, shape.seq_len_kv);
         let open = i64::from(OPEN_WINDOW);
-        let window = |side: Option<i64>| side.unwrap_or(open).clamp(-open, open) as i32; // 2^30 fits
+        let window = |side: Option<i64>| side.unwrap_or(open).clamp(-open, open) as i32; // at most 2^30
         let (q_offset, [q_batch, q_seq, q_head]) = places.q;
         let (k_offset, [k_batch, k_seq, k_head]) = places.k;
         let (v_offset, [v_batch, v_seq, v_head]) = places.v;
@@ -311,10 +311,10 @@ impl Attention {
             batch_size: shape.batch_size,
             seq_len_q: shape.seq_len_q,
             seq_len_kv: shape.seq_len_kv,
-            num_rows: rows.rows_per_set(shape) as u32, // the plan saw that it fits
+            num_rows: rows.rows_per_set(shape) as u32, // checked by the plan
             num_q_heads: shape.num_q_heads,
             group_size: rows.heads_per_set,
-            row_tiles: plan.row_tiles() as u32, // so did it here
+            row_tiles: plan.row_tiles() as u32, // checked above
             num_splits: plan.tiling().num_splits,
             window_left: window(left),
             window_right: window(right),
@@ -341,20 +341,20 @@ impl Attention {
             lse_seq,
             lse_head,
             heads_per_kv_head: shape.group_size() / rows.heads_per_set,
-            // At least 1: a divisor.
+            // At least 1, since kernels divide by it.
             block_size_q: block_size_q.max(1),
             tiles_per_q_block: rows.tiles_per_q_block(plan.tiling()).max(1) as u32, // fewer than row_tiles
             num_sets,
             max_blocks,
             indices_offset,
             counts_offset,
-            // Below 2^29, as the problem's validation saw.
+            // Below 2^29, by the problem's validation.
             sink_size: sink_size as i32,
             window_size: window_size as i32,
             dense_below: dense_below as i32,
             part_tiles: plan.part_tiles(),
             exponent_parts: plan.exponent_parts(),
-            // The workspace fits a binding, and its vec4 32 bits.
+            // The workspace fits a binding, so its vec4 are counted in 32 bits.
             partial_lse_at: (plan.partial_lse_range().start / 16) as u32,
             carried_at: (plan.carried_range().start / 16) as u32,
             exponents_at: (plan.exponents_range().start / 16) as u32,
@@ -364,7 +364,7 @@ impl Attention {
     fn merge_params(plan: &AttentionPlan, attend: &AttendParams) -> MergeParams {
         MergeParams {
             num_parts: plan.tiling().num_splits,
-            num_rows: plan.out_rows() as u32, // the plan saw that it fits
+            num_rows: plan.out_rows() as u32, // checked by the plan
             seq_len_q: attend.seq_len_q,
             num_q_heads: plan.problem.shape().num_q_heads,
             parts_out_offset: 0,
@@ -388,7 +388,7 @@ impl<'a> BlockListsView<'a> {
     }
 }
 
-/// Checks the sizes of lists; what they hold is data.
+/// Checks the sizes of the lists; their contents are data.
 pub(super) fn check_blocks<'a>(
     lists: &BlockListsView<'a>,
     blocks: &BlockListSpec,
@@ -426,7 +426,7 @@ impl Tensors<'_> {
     }
 }
 
-/// Offsets and strides as kernels count them: those of q, k, v and out in vec4 elements.
+/// Offsets and strides in the units that kernels count: vec4 elements for q, k, v and out.
 struct Places {
     q: (u32, [u32; 3]),
     k: (u32, [u32; 3]),

@@ -19,7 +19,7 @@ impl<'a> U32View<'a> {
     }
 }
 
-/// A part of a buffer to bind, and where in it the tensor begins.
+/// The part of a buffer to bind, and where the tensor begins in it.
 #[derive(Clone, Debug)]
 pub(super) struct BoundTensor<'a> {
     pub(super) buffer: &'a wgpu::Buffer,
@@ -28,30 +28,30 @@ pub(super) struct BoundTensor<'a> {
     pub(super) size_bytes: u64,
     /// Elements from the start of the binding to the tensor's first.
     pub(super) offset: u32,
-    /// Elements along batch, seq and head.
+    /// Strides in elements along batch, seq and head.
     pub(super) strides: [u32; 3],
 }
 
 impl<'a> BoundTensor<'a> {
-    /// What a kernel's binding gets.
+    /// The slot that a kernel's binding gets.
     pub(super) const fn slot(&self) -> Slot<'a> {
         Slot::Range(self.buffer, self.offset_bytes, self.size_bytes)
     }
 
-    /// The same counted in vec4 elements. Exact: `check_tensor` saw to it that all are multiples of 4.
+    /// The same in vec4 elements. Exact: `check_tensor` made sure that all are multiples of 4.
     pub(super) fn in_vec4(&self) -> (u32, [u32; 3]) {
         (self.offset / 4, self.strides.map(|stride| stride / 4))
     }
 }
 
-/// What a binding is for: its name in errors, and what is asked of its buffer.
+/// What a binding is for: its name in errors, and the usage its buffer needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expect {
     pub(super) tensor: &'static str,
     pub(super) shape: [u32; 4],
     pub(super) dtype: DType,
     pub(super) access: Access,
-    /// Elements that kernels load at a time: 1, 4 or 8.
+    /// Elements per load of the kernels: 1, 4 or 8.
     pub(super) at_a_time: u64,
 }
 
@@ -61,7 +61,7 @@ pub(super) enum Access {
     Write,
 }
 
-/// Checks a view against what the problem expects, and finds the binding for it.
+/// Checks a view against the problem's shape and type, and returns its binding.
 pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &DeviceCaps) -> Result<BoundTensor<'a>> {
     let Expect { tensor, shape, dtype, access, at_a_time } = expect;
     let Layout { shape: actual, strides, offset } = view.layout;
@@ -97,7 +97,7 @@ pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &Devi
     check_buffer(view.buffer, tensor, end_bytes)?;
     let offset_bytes = offset * dtype.size_bytes();
     let (bound, offset) = binding(view.buffer, tensor, offset_bytes, end_bytes, dtype.size_bytes(), caps)?;
-    // A stride along an axis of one element is never taken, and may be any number.
+    // The stride of an axis with one element is never used, and may be any number.
     let mut fitting = [0; 3];
     for axis in 0..3 {
         if shape[axis] > 1 {
@@ -112,7 +112,7 @@ pub(super) fn check_tensor<'a>(view: TensorView<'a>, expect: Expect, caps: &Devi
     Ok(BoundTensor { offset, strides: fitting, ..bound })
 }
 
-/// No two elements of a written tensor share a place: along the axes by growing stride, each must step past all before.
+/// Checks that no two elements of a written tensor share memory. Sorted by stride, each axis must step past the extent of the smaller ones.
 fn check_distinct(tensor: &'static str, layout: &Layout) -> Result<()> {
     let names = ["strides[batch]", "strides[seq]", "strides[head]"];
     let mut axes: Vec<usize> = (0..3).filter(|&axis| layout.shape[axis] > 1).collect();
@@ -157,7 +157,7 @@ fn check_buffer(buffer: &wgpu::Buffer, tensor: &'static str, end: u64) -> Result
     if missing.is_empty() { Ok(()) } else { Err(Error::Usage { tensor, missing }) }
 }
 
-/// Binds only the part of the buffer that the tensor touches, so that views into buffers larger than a binding work.
+/// Binds only the part of the buffer that the tensor covers, so that views into buffers larger than a binding work.
 fn binding<'a>(
     buffer: &'a wgpu::Buffer,
     tensor: &'static str,
@@ -168,8 +168,8 @@ fn binding<'a>(
 ) -> Result<(BoundTensor<'a>, u32)> {
     let alignment = u64::from(caps.min_storage_offset_alignment);
     let offset_bytes = begin_bytes / alignment * alignment;
-    // wgpu wants whole words; the last one may reach one f16 past the tensor, never past the buffer, whose size wgpu
-    // makes a multiple of 4 for every storage buffer.
+    // wgpu wants whole words. The last word may reach one f16 past the tensor, never past the buffer: wgpu makes the size of every
+    // storage buffer a multiple of 4.
     let size_bytes = (end_bytes - offset_bytes).next_multiple_of(4);
     let available = caps.max_storage_binding_bytes;
     if size_bytes > available {
@@ -182,13 +182,13 @@ fn binding<'a>(
         };
         return Err(Error::Limit { limit, needed: size_bytes, available });
     }
-    // Below the alignment, at most 256 on any device.
+    // Below the alignment, which is at most 256 on any device.
     let offset = ((begin_bytes - offset_bytes) / element_bytes) as u32;
     Ok((BoundTensor { buffer, offset_bytes, size_bytes, offset: 0, strides: [0; 3] }, offset))
 }
 
-/// Fails when two of the named tensors share a buffer. wgpu tracks whole buffers, and forbids one to be read and
-/// written in one dispatch even where the ranges differ.
+/// Fails when two of the named tensors share a buffer. wgpu tracks whole buffers, and forbids reading and writing one in the same
+/// dispatch even where the ranges differ.
 pub(super) fn check_apart(
     written: (&'static str, &wgpu::Buffer),
     others: &[(&'static str, &wgpu::Buffer)],
@@ -199,7 +199,7 @@ pub(super) fn check_apart(
     }
 }
 
-/// Checks the lengths of a call's sequences, which are given exactly where the problem has them.
+/// Checks the sequence lengths of a call, which are given exactly when the problem has them.
 pub(super) fn check_lens<'a>(
     name: &'static str,
     given: Option<U32View<'a>>,

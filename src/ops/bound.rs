@@ -1,4 +1,4 @@
-//! What every operator has once it is bound, and how it is compiled: an operator adds its problem, its plan and its arguments.
+//! The part that all operators share: compilation, and encoding once bound. An operator adds its problem, its plan and its arguments.
 
 use crate::plan::Dispatch;
 use crate::step::{encode_stretch_in, num_stretches, submit};
@@ -33,15 +33,15 @@ impl Bound {
         self.steps.iter().for_each(|step| step.encode_in(pass));
     }
 
-    /// Dispatches that [`encode`](Self::encode) encodes: more than one of a kernel where the plan cut its grid.
+    /// The number of dispatches that [`encode`](Self::encode) encodes. A kernel has several where the plan cut its grid.
     #[must_use]
     pub fn num_stretches(&self) -> usize {
         num_stretches(self.steps.iter())
     }
 
-    /// Encodes one of the dispatches into the caller's compute pass, for callers who submit them apart: some systems watch
-    /// submissions, not dispatches. All must run, in their order. Does nothing from
-    /// [`num_stretches`](Self::num_stretches) on.
+    /// Encodes one of the dispatches into the caller's compute pass, for callers who submit them one by one: some systems put a time limit
+    /// on each submission, not on each dispatch. All must run, in order. Does nothing for an index of [`num_stretches`](Self::num_stretches)
+    /// or more.
     ///
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.

@@ -10,7 +10,7 @@ use crate::{
     Result, Slots, TensorView,
 };
 
-/// A check that was submitted: where its report lies.
+/// A submitted check and the buffer of its report.
 struct Check {
     report: wgpu::Buffer,
     selection: BlockListSpec,
@@ -18,12 +18,12 @@ struct Check {
 }
 
 impl Context {
-    /// Verifies on the GPU what block-sparse attention relies on in a caller's lists: counts within bounds; first keys
-    /// ascending, disjoint, and below the length of the sequence. For tests and debugging: attention itself does not check.
+    /// Verifies on the GPU the rules that block-sparse attention relies on: counts within bounds; first keys ascending, disjoint, and
+    /// below the length of the sequence. For tests and debugging: attention itself does not check.
     ///
     /// # Errors
-    /// [`Error::Blocks`] naming the first list and entry that break a rule; an error that names the tensor, as those of
-    /// [`Attention::bind_with`](crate::Attention::bind_with); [`Error::Argument`] when the problem selects no blocks.
+    /// [`Error::Blocks`] with the first list and entry that break a rule; an error that names the tensor, as from
+    /// [`Attention::bind_with`](crate::Attention::bind_with); [`Error::Argument`] when the problem takes no lists.
     ///
     /// # Cost
     /// Compiles on a cache miss, allocates a small buffer, submits two dispatches, and reads three words back.
@@ -42,7 +42,7 @@ impl Context {
         })
     }
 
-    /// Submits the check; `None` where there is nothing to look at.
+    /// Submits the check; `None` where there are no lists.
     fn start_check(
         &self,
         problem: &AttentionProblem,
@@ -66,7 +66,7 @@ impl Context {
             seq_lens_offset: lens.as_ref().map_or(0, |lens| lens.offset),
             max_blocks: selection.max_blocks,
             block_size: selection.block_size,
-            // Fewer than the places, which the plan saw to fit.
+            // Fewer than the places of the grid, which the plan checked.
             lists_per_batch: (num_lists / u64::from(shape.batch_size)) as u32,
             num_places: (num_lists * (u64::from(selection.max_blocks) + 1)) as u32,
             indices_offset: lists[0].offset,
@@ -101,7 +101,7 @@ impl Context {
 }
 
 fn report_view(report: &wgpu::Buffer) -> TensorView<'_> {
-    // Three words, which travel as f32 of the same bits.
+    // Three words, read back as f32 of the same bits.
     TensorView::new(report, DType::F32, Layout::seq_major(1, 1, 1, 3))
 }
 

@@ -7,23 +7,23 @@ use crate::{
 };
 
 impl Context {
-    /// [`Context::upload`] of what kernels read, as an error where the contents do not fit.
+    /// Uploads a buffer that kernels read; [`Error::Limit`](crate::Error::Limit) where the device has none as large.
     pub(crate) fn upload_checked(&self, label: &str, contents: &[u8]) -> Result<wgpu::Buffer> {
         let (needed, available) = (contents.len() as u64, self.caps().max_buffer_bytes);
         if needed > available {
             return Err(Error::Limit { limit: "max_buffer_size", needed, available });
         }
-        // Copied from where benchmarks want it twice.
+        // Copy source, because benchmarks copy inputs.
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         self.scoped("uploading", || self.upload(label, contents, usage))
     }
 
-    /// The same of whole numbers.
+    /// The same for whole numbers.
     pub(crate) fn upload_u32(&self, label: &str, list: &[u32]) -> Result<wgpu::Buffer> {
         self.upload_checked(label, bytemuck::cast_slice(list))
     }
 
-    /// A list of `u32`, which travels as f32 of the same bits.
+    /// Reads a list of `u32`, as f32 of the same bits.
     pub(crate) fn read_u32(&self, buffer: &wgpu::Buffer) -> Pending<'static, Result<Vec<u32>>> {
         let read = self.read::<f32>(words(buffer));
         Pending::new(async { Ok(bits(read.await?)) })
@@ -39,7 +39,7 @@ fn bits(tensor: HostTensor) -> Vec<u32> {
     tensor.into_data().into_iter().map(f32::to_bits).collect()
 }
 
-/// Lists of blocks in buffers of their own. Empty buffers do not exist, so that each has a word at least.
+/// Lists of blocks in buffers of their own. wgpu has no empty buffers, so each has at least one word.
 #[derive(Debug)]
 pub(crate) struct BlockListBuffers {
     shape: [u32; 4],
@@ -88,7 +88,7 @@ impl BlockListBuffers {
         }
     }
 
-    /// What the device writes.
+    /// Buffers that the device writes.
     pub(crate) fn read(&self, ctx: &Context) -> Pending<'static, Result<HostBlockLists>> {
         let (indices, counts, shape) = (ctx.read_u32(&self.indices), ctx.read_u32(&self.counts), self.shape);
         Pending::new(async move {
@@ -100,7 +100,7 @@ impl BlockListBuffers {
         })
     }
 
-    /// Fills them with numbers that no list may hold, so that what a selection leaves out shows.
+    /// Fills them with numbers that no list may hold, so that entries a selection does not write are noticed.
     #[cfg(feature = "tune")]
     pub(crate) fn spoil(&self, ctx: &Context) -> Result<()> {
         ctx.scoped("spoiling lists", || {

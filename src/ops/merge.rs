@@ -29,9 +29,9 @@ pub struct MergeArgs<'a> {
 }
 
 impl<'a> MergeArgs<'a> {
-    /// Parts, contiguous ([`Layout::seq_major`]): their out `[num_parts, num_rows, 1, head_dim_v]`, their lse
-    /// `[num_parts, num_rows, 1, 1]`, natural log, where [`LSE_EMPTY`](crate::LSE_EMPTY) marks an empty part. Then what they
-    /// are merged into: out `[1, num_rows, 1, head_dim_v]` and lse `[1, num_rows, 1, 1]`, natural log.
+    /// The parts are contiguous ([`Layout::seq_major`]): out `[num_parts, num_rows, 1, head_dim_v]` and lse
+    /// `[num_parts, num_rows, 1, 1]`, natural log, where [`LSE_EMPTY`](crate::LSE_EMPTY) marks an empty part. The results are out
+    /// `[1, num_rows, 1, head_dim_v]` and lse `[1, num_rows, 1, 1]`, natural log.
     #[must_use]
     pub const fn new(
         parts_out: TensorView<'a>,
@@ -59,8 +59,7 @@ impl Merge {
     /// Checks the views and binds their buffers for any number of `encode` calls.
     ///
     /// # Errors
-    /// As those of [`Attention::bind_with`](crate::Attention::bind_with); parts that are not contiguous are an
-    /// [`Error::Layout`].
+    /// The errors of [`Attention::bind_with`](crate::Attention::bind_with); parts that are not contiguous are an [`Error::Layout`].
     ///
     /// # Cost
     /// Creates a bind group and a small uniform buffer. Submits nothing.

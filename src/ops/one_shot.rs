@@ -1,4 +1,4 @@
-//! Slices in, vectors out: the convenient way, which uploads, computes and reads back in one call.
+//! Slices in, vectors out: uploads, computes and reads back in one call.
 
 use super::{Attention, AttentionArgs, BlockListBuffers, U32View};
 use crate::{
@@ -10,7 +10,7 @@ impl Context {
     /// Attention over tensors in host memory. `out` is read back as f32, and the lse always.
     ///
     /// # Errors
-    /// Those of [`HostInputs::validate`], of [`AttentionPlan::new`], of [`Attention::bind`] and of [`Context::read`].
+    /// The errors of [`HostInputs::validate`], [`AttentionPlan::new`], [`Attention::bind`] and [`Context::read`].
     ///
     /// # Cost
     /// Compiles on a cache miss, allocates all buffers, submits, and reads back.
@@ -26,7 +26,7 @@ impl Context {
     /// they are given.
     ///
     /// # Errors
-    /// Those of [`Context::attend`].
+    /// The errors of [`Context::attend`].
     pub fn attend_planned<T: Element>(
         &self,
         plan: &AttentionPlan,
@@ -35,7 +35,7 @@ impl Context {
         Pending::begun(inputs.validate(plan.problem()).and_then(|()| self.start(plan, inputs)))
     }
 
-    /// The plan for the caller's problem, with the outputs that a one-shot call gives.
+    /// The plan for the caller's problem with the outputs of a one-shot call: f32 out and the lse.
     fn one_shot_plan<T: Element>(
         &self,
         problem: &AttentionProblem,
@@ -50,7 +50,7 @@ impl Context {
         AttentionPlan::with_tier(&problem, self.caps(), tier)
     }
 
-    /// Uploads, encodes and submits what are valid inputs, and begins to read back.
+    /// Uploads, encodes and submits valid inputs, and begins to read back.
     fn start<T: Element>(
         &self,
         plan: &AttentionPlan,
@@ -97,7 +97,7 @@ impl Context {
     }
 }
 
-/// Out or lse, as they lie in the buffers of a one-shot call.
+/// Out or lse in the buffer of a one-shot call.
 fn result_view(buffer: &wgpu::Buffer, [batch, seq, heads, dim]: [u32; 4]) -> TensorView<'_> {
     TensorView::new(buffer, DType::F32, Layout::seq_major(batch, seq, heads, dim))
 }

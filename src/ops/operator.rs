@@ -1,4 +1,4 @@
-//! Operators of one kernel on the GPU: prepare, bind, encode. An operator says what its arguments are bound as.
+//! The shell of operators with one kernel on the GPU: prepare, bind, encode. An operator states how its arguments are bound.
 
 use std::sync::Arc;
 
@@ -9,22 +9,22 @@ use crate::plan::{Dispatch, OneDispatch, OperatorPlan};
 use crate::shader::BindingKind;
 use crate::{Context, DeviceCaps, Pipeline, Result, Slots, Step};
 
-/// What a problem's arguments are bound as.
+/// How a problem's arguments are bound.
 pub trait BindArgs: OneDispatch {
     /// The tensors of a call.
     type Args<'a>;
 
-    /// Checks the views of a call. Offsets, strides and sizes become the kernel's uniform.
+    /// Checks the views of a call and turns offsets, strides and sizes into the kernel's uniform.
     #[doc(hidden)]
     fn bind<'a>(&self, args: Self::Args<'a>, caps: &DeviceCaps) -> Result<Call<'a>>;
 }
 
-/// The checked arguments of a call: what is bound, and the numbers of the uniform, each by its name in the kernel's text.
+/// The checked arguments of a call: the slots, and the numbers of the uniform, each by its name in the kernel's text.
 #[derive(Debug, Default)]
 pub struct Call<'a> {
-    /// `None`: never touched.
+    /// `None`: a stand-in, which the kernel never touches.
     buffers: Vec<(&'static str, Option<BoundTensor<'a>>)>,
-    /// A number's name is the first text, and the second if there is one.
+    /// A number's name is both texts joined; the second may be empty.
     numbers: Vec<(&'static str, &'static str, u32)>,
 }
 
@@ -45,13 +45,13 @@ impl<'a> Call<'a> {
         self.placed(name, ["_offset", "_batch", "_seq", "_head"], (offset, strides), Some(bound))
     }
 
-    /// The same of scores `[batch, set, q_block, block]`, in elements.
+    /// The same for scores `[batch, set, q_block, block]`, in elements.
     pub(super) fn scores(self, name: &'static str, bound: BoundTensor<'a>) -> Self {
         let place = (bound.offset, bound.strides);
         self.placed(name, ["_offset", "_batch", "_set", "_q_block"], place, Some(bound))
     }
 
-    /// A list, or none that is looked at.
+    /// Binds a list, or a stand-in where there is none.
     pub(super) fn list(mut self, name: &'static str, bound: Option<BoundTensor<'a>>) -> Self {
         self.buffers.push((name, bound));
         self
@@ -90,10 +90,10 @@ impl<P: BindArgs> Operator<P> {
     /// Plans a problem for the context's device, and compiles its kernel.
     ///
     /// # Errors
-    /// Those of [`OperatorPlan::new`] and [`Operator::prepare`].
+    /// The errors of [`OperatorPlan::new`] and [`Operator::prepare`].
     ///
     /// # Cost
-    /// That of [`Operator::prepare`].
+    /// The cost of [`Operator::prepare`].
     pub fn new(ctx: &Context, problem: &P) -> Result<Self> {
         Self::prepare(ctx, &OperatorPlan::new(problem, ctx.caps())?)
     }
@@ -106,7 +106,7 @@ impl<P: BindArgs> Operator<P> {
     /// # Cost
     /// Compiles on a cache miss. Submits nothing.
     pub fn prepare(ctx: &Context, plan: &OperatorPlan<P>) -> Result<Self> {
-        // A plan made for another device must not reach this one's driver.
+        // The driver of this device must not get a plan that was made for another.
         ctx.caps().require(plan.tier())?;
         let pipeline = Pipeline::of_operator(ctx, &plan.dispatch().specialization)?;
         Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipeline })
@@ -121,7 +121,7 @@ impl<P: BindArgs> Operator<P> {
     /// Checks the views and binds their buffers for any number of `encode` calls.
     ///
     /// # Errors
-    /// An error that names the tensor, as those of [`Attention::bind_with`](crate::Attention::bind_with).
+    /// An error that names the tensor, as from [`Attention::bind_with`](crate::Attention::bind_with).
     ///
     /// # Cost
     /// Creates a bind group and a small uniform buffer. Submits nothing.

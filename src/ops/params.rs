@@ -1,10 +1,10 @@
-//! Grids of plans as steps, and their uniforms.
+//! Grids of plans as steps with their uniforms.
 
 use crate::kernels::stretch::StretchRecord;
 use crate::plan::{Dispatch, Stretch};
 use crate::{Context, Pipeline, Result, Slots, Step};
 
-/// A name and words for each uniform.
+/// Uniforms: a name and the words of each.
 pub(crate) type Uniforms = Vec<(&'static str, Vec<u32>)>;
 
 /// The contents of a call's uniforms, by name.
@@ -16,7 +16,7 @@ impl From<&Stretch> for StretchRecord {
     }
 }
 
-/// A grid with the numbers of the call, and with a small uniform for each of its stretches.
+/// A grid as a step, with the numbers of the call and a small uniform for each stretch.
 pub(super) fn step(
     ctx: &Context,
     pipeline: &Pipeline,
@@ -28,7 +28,7 @@ pub(super) fn step(
     step_of(ctx, pipeline, dispatch, &slots)
 }
 
-/// The same, the numbers of the call among the slots.
+/// The same, where the numbers of the call are among the slots.
 pub(super) fn step_of(ctx: &Context, pipeline: &Pipeline, dispatch: &Dispatch, slots: &Slots<'_>) -> Result<Step> {
     let records: Vec<_> = dispatch.stretches.iter().map(StretchRecord::from).collect();
     let records: Vec<&[u8]> = records.iter().map(bytemuck::bytes_of).collect();

@@ -48,8 +48,8 @@ impl<'a> SelectionArgs<'a> {
     }
 }
 
-/// Memory of a selection. `samples` and `scratch` may be shared by calls that are encoded one after another, whatever their
-/// sizes; `cache` carries what stages keep from step to step, so that each layer needs its own.
+/// Memory of a selection. Calls that are encoded one after another may share `samples` and `scratch`, whatever their sizes; `cache`
+/// holds what stages keep from step to step, so that each layer needs its own.
 #[derive(Clone, Copy, Debug)]
 pub struct SelectionMemory<'a> {
     pub(crate) samples: &'a Workspace,
@@ -74,7 +74,7 @@ impl Selection {
     /// # Cost
     /// Compiles on a cache miss. Submits nothing.
     pub fn prepare(ctx: &Context, plan: &SelectionPlan) -> Result<Self> {
-        // A plan made for another device must not reach this one's driver.
+        // The driver of this device must not get a plan that was made for another.
         ctx.caps().require(plan.tier())?;
         let pipelines = prepare(ctx, plan.dispatches())?;
         Ok(Self { ctx: ctx.clone(), plan: Arc::new(plan.clone()), pipelines })
@@ -89,10 +89,10 @@ impl Selection {
     /// Binds buffers, with memory of our own.
     ///
     /// # Errors
-    /// Those of [`Selection::bind_with`], and those of [`Workspace::new`].
+    /// The errors of [`Selection::bind_with`], and of [`Workspace::new`].
     ///
     /// # Cost
-    /// That of [`Selection::bind_with`], and three buffers.
+    /// The cost of [`Selection::bind_with`], and three buffers.
     pub fn bind(&self, args: SelectionArgs<'_>) -> Result<BoundSelection> {
         let new = |bytes| Workspace::new(&self.ctx, bytes);
         let samples = new(self.plan.samples_bytes())?;
@@ -103,7 +103,7 @@ impl Selection {
     /// Checks the views and binds their buffers for any number of `encode` calls.
     ///
     /// # Errors
-    /// An error that names the tensor, as those of [`Attention::bind_with`](crate::Attention::bind_with).
+    /// An error that names the tensor, as from [`Attention::bind_with`](crate::Attention::bind_with).
     ///
     /// # Cost
     /// Creates a bind group and a small uniform buffer for each dispatch. Submits nothing.
@@ -154,7 +154,7 @@ impl Selection {
         (args, memory): (&SelectionArgs<'_>, SelectionMemory<'_>),
     ) -> Result<Vec<Option<Step>>> {
         let Tensors { q, k, seq_lens_kv, blocks: [indices, counts] } = tensors;
-        // wgpu has no empty bindings; a workspace has some bytes always.
+        // wgpu has no empty bindings; a workspace always has some bytes.
         let scratch = Slot::Range(&memory.scratch.buffer, 0, self.plan.scratch_bytes().max(4));
         let mut slots = Slots::new()
             .with("q", q.slot())
@@ -251,8 +251,8 @@ impl BoundSelection {
         self.encode_step(encoder, 0);
     }
 
-    /// Encodes what a decode step computes anew, by the refresh intervals of the method: all stages at step 0, later ones
-    /// only or nothing at all at others. See [`SelectionProblem::first_stage`].
+    /// Encodes the stages that a decode step refreshes, by the method's refresh intervals: all stages at step 0; at others the later
+    /// ones, or none. See [`SelectionProblem::first_stage`].
     ///
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.
@@ -273,14 +273,14 @@ impl BoundSelection {
         }
     }
 
-    /// Dispatches that [`encode_step`](Self::encode_step) encodes: more than one of a kernel where the plan cut its grid.
+    /// The number of dispatches that [`encode_step`](Self::encode_step) encodes. A kernel has several where the plan cut its grid.
     #[must_use]
     pub fn num_stretches(&self, step: u64) -> usize {
         num_stretches(self.steps_of(step))
     }
 
-    /// Encodes one of the dispatches of a step into the caller's compute pass, for callers who submit them apart. All must
-    /// run, in their order. Does nothing from [`num_stretches`](Self::num_stretches) on.
+    /// Encodes one of a step's dispatches into the caller's compute pass, for callers who submit them one by one. All must run, in order.
+    /// Does nothing for an index of [`num_stretches`](Self::num_stretches) or more.
     ///
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.

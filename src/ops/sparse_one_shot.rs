@@ -10,7 +10,7 @@ impl Context {
     /// Selects blocks over tensors in host memory.
     ///
     /// # Errors
-    /// Those of [`SelectionInputs::validate`], of [`SelectionPlan::new`], of [`Selection::bind`] and of [`Context::read`].
+    /// The errors of [`SelectionInputs::validate`], [`SelectionPlan::new`], [`Selection::bind`] and [`Context::read`].
     ///
     /// # Cost
     /// Compiles on a cache miss, allocates all buffers, submits, and reads back.
@@ -22,7 +22,7 @@ impl Context {
         Pending::begun(self.start_selection(problem, inputs).map(|lists| lists.read(self)))
     }
 
-    /// Uploads, encodes and submits; the lists are still on the device.
+    /// Uploads, encodes and submits; the lists stay on the device.
     fn start_selection<T: Element>(
         &self,
         problem: &SelectionProblem,

@@ -56,7 +56,7 @@ impl BindArgs for TopKProblem {
             ("num_entries", num_entries),
             ("k", self.k),
             ("block_size", self.block_size),
-            // More than there are is as good as all, and sums stay within 32 bits.
+            // Larger numbers count as all entries, so that sums stay within 32 bits.
             ("forced_first", self.forced_first.min(num_entries)),
             ("forced_last", self.forced_last.min(num_entries)),
             ("indices_offset", indices.offset),

@@ -32,7 +32,7 @@ impl Workspace {
         Ok(Self { buffer })
     }
 
-    /// Takes a buffer of the caller's.
+    /// Wraps a buffer of the caller's.
     ///
     /// # Errors
     /// [`Error::Usage`] when it lacks `STORAGE`.

@@ -1,4 +1,4 @@
-//! Dense attention: prefill or split decode, and the dispatches of either.
+//! Plans of attention: prefill, or split decode and its merge.
 
 use core::ops::Range;
 use std::collections::BTreeMap;
@@ -38,14 +38,14 @@ pub struct AttentionPlan {
     pub(super) tier: Tier,
     pub(super) tiling: Tiling,
     pub(super) storage_bytes: u64,
-    /// vec4 that an invocation carries from part to part of a walk that is cut.
+    /// vec4 of state that an invocation hands from one part of a cut walk to the next.
     carried: u32,
     parts: Option<Parts>,
-    /// Where the tiling was measured on the device, if it was.
+    /// The class whose measured tiling was taken, if any.
     pub(super) tuned: Option<TunedAt>,
-    /// Why [`Tier::Matrix`] was not taken though the device reports what it needs.
+    /// Why [`Tier::Matrix`] was not taken although the device reports its features.
     pub(super) matrix_fault: Option<String>,
-    /// The better tier that the device was not opened for.
+    /// The better tier that the device could have if it were opened with its features.
     pub(super) missed: Option<MissedTier>,
 }
 
@@ -53,7 +53,7 @@ impl AttentionPlan {
     /// Plans with the best tier that the device offers for the problem.
     ///
     /// # Errors
-    /// What [`AttentionProblem::validate`] returns, and [`Error::Limit`] when the problem passes a limit of the device.
+    /// The errors of [`AttentionProblem::validate`], and [`Error::Limit`] when the problem passes a limit of the device.
     ///
     /// # Cost
     /// Arithmetic only.
@@ -69,10 +69,11 @@ impl AttentionPlan {
         Ok(Self { matrix_fault: caps.fault_behind(as_reported), missed, ..plan })
     }
 
-    /// The tier that [`AttentionPlan::new`] takes: [`Tier::Matrix`] for f16 tensors with enough rows to fill matrices, where
-    /// the device has them in hardware, and for bf16 where [the problem allows it](AttentionProblem::with_bf16_by_f16_matrices); else
-    /// [`DeviceCaps::best_tier`]. Where one was measured for the problem, that one; where the device is
-    /// [held to a tier](DeviceCaps::with_tier), that.
+    /// The tier of [`AttentionPlan::new`]: [`Tier::Matrix`] for f16 tensors, and for bf16 where
+    /// [the problem allows it](AttentionProblem::with_bf16_by_f16_matrices), if there are enough rows to fill matrices and the device
+    /// has them
+    /// in hardware; else [`DeviceCaps::best_tier`]. A tier that was measured for the problem comes first, and before that the one that the
+    /// device is [held to](DeviceCaps::with_tier).
     #[must_use]
     pub fn best_tier(problem: &AttentionProblem, caps: &DeviceCaps) -> Tier {
         if let Some(tier) = caps.tier {
@@ -82,11 +83,11 @@ impl AttentionPlan {
         let matrices = caps.matrix_edge().is_some_and(|edge| {
             // A software device multiplies f16 one by one.
             problem.least_matrix_rows(edge).is_some_and(|least| rows >= least.into()) && !caps.software
-                // Narrow workgroup memory may hold no tile.
+                // A device with little workgroup memory may have no room for a tile.
                 && Tiling::choose(problem, caps, Tier::Matrix).is_ok()
         });
         let by_rules = if matrices { Tier::Matrix } else { caps.best_tier() };
-        // Nobody measures bf16 by matrices.
+        // Tuning never measures bf16 by matrices.
         let measured = if problem.is_scaled(by_rules) { None } else { caps.tuned_attention(problem, by_rules) };
         measured.map_or(by_rules, |(tier, ..)| tier)
     }
@@ -94,7 +95,7 @@ impl AttentionPlan {
     /// Plans with one tier.
     ///
     /// # Errors
-    /// Those of [`AttentionPlan::new`], [`Error::MissingFeature`] when the device lacks the tier, and
+    /// The errors of [`AttentionPlan::new`], [`Error::MissingFeature`] when the device lacks the tier, and
     /// [`Error::FaultyFeature`] when it was tried and does not work.
     pub fn with_tier(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         problem.validate()?;
@@ -107,7 +108,7 @@ impl AttentionPlan {
     /// Plans with one tier and one tiling, for tests and tuning.
     ///
     /// # Errors
-    /// Those of [`AttentionPlan::with_tier`], and [`Error::Invalid`] when the tiling breaks a rule.
+    /// The errors of [`AttentionPlan::with_tier`], and [`Error::Invalid`] when the tiling breaks a rule.
     pub fn with_tiling(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, tiling: Tiling) -> Result<Self> {
         problem.validate()?;
         caps.require(tier)?;
@@ -130,7 +131,7 @@ impl AttentionPlan {
         let carried = match (caps.edge_of(tier), tiling.sharing) {
             (Some(edge), _) => MatrixTiling::new(problem, tiling, edge).carried(),
             (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling).carried(),
-            // The columns of each row, and the row's numbers.
+            // The columns of each row, and its maximum and sum.
             (None, Sharing::Keys | Sharing::Rows | Sharing::Tiles) => {
                 tiling.rows * (shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes) + 1)
             }
@@ -142,7 +143,7 @@ impl AttentionPlan {
         let parts = walks.parts(caps);
         let mut cut = attend.clone();
         cut.cut_walks(carried);
-        // A device may have no room for one more buffer; then walks stay whole.
+        // The device may not allow another storage buffer; then walks stay whole.
         let parts = parts.filter(|_| cut.num_storage_buffers() <= caps.max_storage_buffers);
         if parts.is_some() {
             attend = cut;
@@ -188,7 +189,7 @@ impl AttentionPlan {
         &self.problem
     }
 
-    /// What is encoded, in order.
+    /// The dispatches, in the order in which they are encoded.
     #[must_use]
     pub fn dispatches(&self) -> &[Dispatch] {
         &self.dispatches
@@ -206,7 +207,7 @@ impl AttentionPlan {
         self.tiling
     }
 
-    /// The plan with a constant of its kernels replaced. For tests: it makes them wrong.
+    /// The plan with a constant of its kernels replaced. For tests that make kernels wrong.
     #[doc(hidden)]
     #[must_use]
     pub fn with_constant(mut self, name: &'static str, value: u32) -> Self {
@@ -214,20 +215,20 @@ impl AttentionPlan {
         self
     }
 
-    /// Bytes of its own memory that a workgroup of the attending kernel declares.
+    /// Bytes of workgroup memory that the attending kernel declares.
     #[must_use]
     pub const fn workgroup_storage_bytes(&self) -> u64 {
         self.storage_bytes
     }
 
-    /// Bytes of scratch memory between the dispatches: partial results of the splits, and the state of workgroups whose
-    /// walks are cut, exponents of heads. Never proportional to `seq_len_q * seq_len_kv`.
+    /// Bytes of scratch memory for data that dispatches hand on: partial results of splits, the state of cut walks, exponents of heads.
+    /// Never proportional to `seq_len_q * seq_len_kv`.
     #[must_use]
     pub fn workspace_bytes(&self) -> u64 {
         self.exponents_range().end
     }
 
-    /// Where the partial out lie in the workspace, in bytes. 256 is the largest offset alignment a device may ask for.
+    /// Where the partial out lie in the workspace, in bytes. Ranges begin at multiples of 256, the largest alignment a device may ask for.
     pub(crate) fn partial_out_range(&self) -> Range<u64> {
         let row_bytes = u64::from(self.problem.shape().head_dim_v) * 4;
         0..(self.num_partials() * row_bytes).next_multiple_of(256)
@@ -253,7 +254,7 @@ impl AttentionPlan {
         }
     }
 
-    /// What lies in the workspace by the names that kernels bind it by, in bytes. For tests that run kernels without a device.
+    /// The ranges of the workspace in bytes, by the names of the kernels' bindings. For tests that run kernels without a device.
     #[doc(hidden)]
     #[must_use]
     pub fn workspace_views(&self) -> [(&'static str, Range<u64>); 4] {
@@ -269,7 +270,7 @@ impl AttentionPlan {
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn operations(&self) -> u64 {
         let walks = Walks::new(&self.problem, self.tiling, self.carried);
-        // The grid was seen to fit. Their order is of no interest.
+        // The grid fits, as checked in `new`. The order of places does not change the sum.
         walks.costs(walks.num_places() as u32, PlaceOrder::Plain).operations()
     }
 
@@ -283,12 +284,12 @@ impl AttentionPlan {
         self.parts.map_or(0, |parts| parts.tiles)
     }
 
-    /// Which rows go together.
+    /// The query heads and queries whose rows share tiles.
     pub(crate) fn row_sets(&self) -> RowSets {
         RowSets::of(&self.problem)
     }
 
-    /// Tiles of query rows of one set of one sequence.
+    /// Tiles of query rows of one set of heads of one sequence.
     pub(crate) fn row_tiles(&self) -> u64 {
         self.row_sets().row_tiles(self.problem.shape(), self.tiling)
     }
@@ -378,7 +379,7 @@ fn specialize_attend(
     specialization
 }
 
-/// The limit of storage buffers, and what wants more of them than plain attention.
+/// Checks the limit of storage buffers; the error names the features that need more than plain attention.
 const fn storage_buffers_of(problem: &AttentionProblem) -> &'static str {
     match (problem.blocks.is_some(), problem.seq_lens_kv, problem.lse) {
         (false, false, false) => "max_storage_buffers_per_shader_stage",
@@ -392,7 +393,7 @@ const fn storage_buffers_of(problem: &AttentionProblem) -> &'static str {
     }
 }
 
-/// Memory that an invocation may take for its queries: WebGPU's limit for all its private variables.
+/// Limit on an invocation's memory for its queries: WebGPU's limit for all its private variables.
 const MOST_KEPT_BYTES: u32 = 8 << 10;
 
 const fn queries_module(shape: &AttentionShape, tier: Tier, tiling: Tiling, caps: &DeviceCaps) -> &'static Module {

@@ -1,21 +1,21 @@
-//! What each workgroup of an attention costs: tiles of its walk, as the family `walk` of the shaders has them. Lengths
-//! from a buffer are unknown here; with the longest, every walk is at its longest.
+//! The cost of each workgroup of an attention: tiles of its walk, as the shader family `walk` cuts it. Lengths that come from a buffer are
+//! unknown here and count as the longest.
 
 use super::rows::RowSets;
 use super::{Costs, Parts, Sharing, Tiling};
 use crate::{AttentionProblem, DeviceCaps, DispatchBudget, Tier};
 
-/// Memory for the state of workgroups whose walks are cut: at most what partial results may have.
+/// Limit on the memory for the state of workgroups whose walks are cut: the same as for partial results.
 const CARRIED_BYTES: u64 = 16 << 20;
 
-/// The order in which workgroups start, as `attend_place.wgsl` has it.
+/// The order in which workgroups start, as in `attend_place.wgsl`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum PlaceOrder {
     /// Set after set, the last rows first.
     Plain,
-    /// Set after set, the last rows and the first ones in turns: for software devices, where a core gets neighbours.
+    /// Set after set, last and first rows in turn: for software devices, where a core gets a run of neighbours.
     LongAndShort,
-    /// The last rows of all sets first. A tile of rows that multiplies matrices is large and its walk long: those of the last set, started
+    /// The last rows of all sets first. A tile of rows that multiplies matrices is large and its walk is long: the last set's, if started
     /// last, would run alone.
     HeadsFirst,
 }
@@ -54,8 +54,8 @@ impl<'a> Walks<'a> {
         self.row_tiles * sets * u64::from(self.tiling.num_splits)
     }
 
-    /// Operations of a tile: a multiply-add for each row and column of k and v, and one fetch for all rows. Where tiles are shared, rows
-    /// are fetched again for each.
+    /// Operations of a tile: a multiply-add for each row and column of k and v, and one fetch for all rows. Where tiles are shared, rows are
+    /// fetched again for each tile.
     fn tile_operations(&self) -> u64 {
         let (shape, tile_q) = (self.problem.shape(), u64::from(self.tiling.tile_q()));
         let columns = u64::from(shape.head_dim) + u64::from(shape.head_dim_v);
@@ -63,7 +63,7 @@ impl<'a> Walks<'a> {
         u64::from(self.tiling.tile_kv()) * columns * (tile_q + DispatchBudget::FETCH) + rows * DispatchBudget::FETCH
     }
 
-    /// Tiles of the longest walk of a workgroup.
+    /// Tiles of the longest walk.
     fn most_tiles(&self) -> u64 {
         let tile_q = self.tiling.tile_q();
         let queries = u64::from(tile_q.div_ceil(self.rows.heads_per_set)) + 1;
@@ -75,7 +75,7 @@ impl<'a> Walks<'a> {
         keys.div_ceil(self.tiling.tile_kv().into())
     }
 
-    /// Tiles of one workgroup's walk, or of its split of that.
+    /// Tiles of one workgroup: its walk, or its split of the walk.
     fn tiles_of(&self, place: u32, order: PlaceOrder) -> u64 {
         let (shape, splits) = (self.problem.shape(), u64::from(self.tiling.num_splits));
         let (row, split) = (u64::from(place) / splits, u64::from(place) % splits);
@@ -94,7 +94,7 @@ impl<'a> Walks<'a> {
         let query = |row: u64| (row / u64::from(self.rows.heads_per_set)) as u32;
         let queries = [first_row.min(last_row), last_row].map(query);
         let tiles = self.tiles(self.problem.keys_walked(queries, self.tiling.tile_q()));
-        // A workgroup without keys stores its rows all the same.
+        // A workgroup without keys still stores its rows.
         (tiles * (split + 1) / splits - tiles * split / splits).max(1)
     }
 
@@ -104,19 +104,19 @@ impl<'a> Walks<'a> {
         Costs { num_places, most_tiles, tile_operations, tiles: move |place| walks.tiles_of(place, order) }
     }
 
-    /// Bytes of the state that a workgroup carries from part to part.
+    /// Bytes of the state that a workgroup keeps between two parts.
     pub(super) fn carried_bytes(&self) -> u64 {
         u64::from(self.tiling.workgroup_size()) * u64::from(self.carried) * 16
     }
 
-    /// How walks are cut; `None` where all are short. On a calibrated device that depends on the problem alone, so that
-    /// the variant of the kernel does.
+    /// How walks are cut; `None` where all are short. Whether they are cut depends on the problem only, never on a measurement, so the same
+    /// kernel is always chosen.
     pub(super) fn parts(&self, caps: &DeviceCaps) -> Option<Parts> {
         let (most_tiles, tile) = (self.most_tiles(), self.tile_operations());
         if most_tiles.saturating_mul(tile) <= caps.budget.whole_operations() {
             return None;
         }
-        // As many workgroups at a time as fill a device; those that multiply matrices are large.
+        // Workgroups that fill a device; those that multiply matrices are large.
         let filling: u64 = match (caps.software, self.tiling.sharing) {
             (true, _) => 8,
             (false, Sharing::Rows) => 256,

@@ -12,7 +12,7 @@ use crate::{BlockScoreProblem, DeviceCaps, DispatchBudget, MASKED_SCORE, Mask, R
 /// The dispatch that computes a [`BlockScoreProblem`] on a device.
 pub type BlockScorePlan = OperatorPlan<BlockScoreProblem>;
 
-/// Invocations of a workgroup: on a software device each costs.
+/// Invocations of a workgroup: on a software device each one costs time.
 const fn workgroup_size(caps: &DeviceCaps) -> u32 {
     if caps.software { 16 } else { 128 }
 }
@@ -24,7 +24,7 @@ impl OneDispatch for BlockScoreProblem {
         self.validate()?;
         fit_bindings(caps, &[self.summaries_shape(), self.scores_shape()])?;
         let head_dim4 = self.shape.head_dim / 4;
-        // Whole subgroups, of which a group is one or a part; two vec4 of a vector for each lane, where lanes may be that few.
+        // Whole subgroups, of which a group is one or a part. Two vec4 of a vector for each lane, where that leaves enough lanes.
         let (most_lanes, whole) = match (tier.subgroup(), &caps.subgroup_size) {
             (true, Some(size)) => (*size.start(), *size.end()),
             _ => (16, 16),

@@ -20,30 +20,29 @@ pub struct DispatchBudget {
 }
 
 impl DispatchBudget {
-    /// Operations that fetching one number from memory counts as, for all rows of a workgroup that use it. GPUs and
-    /// software devices alike compute several dozen multiply-adds in the time that an uncached number takes.
+    /// Operations that fetching one number from memory counts as, once for all rows of the workgroup. GPUs and software devices alike
+    /// compute several dozen multiply-adds in the time that an uncached number takes.
     pub const FETCH: u64 = 32;
 
-    /// Workgroups up to so many operations stay whole on every device: 11000 keys for 16 rows of width 128, some 50 ms on
-    /// slow cores. Longer ones take a variant of the kernel that can be cut. Which one must not depend on a clock: compilers
-    /// may round two variants differently.
+    /// Workgroups of at most this many operations stay whole on every device: 11000 keys for 16 rows of width 128, some 50 ms on slow
+    /// cores. Longer ones take a variant of the kernel that can be cut. The choice must not depend on a clock: compilers may round two
+    /// variants differently.
     pub const LEAST_WORKGROUP: u64 = 1 << 27;
 
-    /// No grid is cut.
+    /// Grids are not cut.
     pub const UNLIMITED: Self = Self::measured(u64::MAX, u64::MAX);
 
-    /// A device of unknown kind: 50 G multiply-adds a second, as integrated GPUs reach.
+    /// A device of unknown kind: 50 G multiply-adds a second, as on integrated GPUs.
     pub const DEFAULT: Self = Self::measured(10_000_000_000, 300_000_000);
 
-    /// A GPU with memory of its own: ten times that, as the smallest of them reach.
+    /// A GPU with memory of its own: ten times as much, as on the smallest of them.
     pub(crate) const DISCRETE: Self = Self::measured(100_000_000_000, 1_000_000_000);
 
     /// Two cores of a CPU.
     pub(crate) const SOFTWARE: Self = Self::measured(2_000_000_000, 300_000_000);
 
-    /// A budget by numbers, for tests and for devices that are known: operations of a dispatch, and of the part of a
-    /// workgroup that runs in one dispatch. At least 1 each; a workgroup's are at most a dispatch's. Workgroups of more than
-    /// that can be cut however small they are.
+    /// A budget given as numbers, for tests and known devices: operations of a dispatch, and of the part of a workgroup that runs in one
+    /// dispatch. Both are at least 1, and the second is at most the first. Larger workgroups can be cut, however small they are.
     #[must_use]
     pub const fn new(dispatch: u64, workgroup: u64) -> Self {
         let measured = Self::measured(dispatch, workgroup);
@@ -51,7 +50,7 @@ impl DispatchBudget {
         Self { whole: if workgroup < whole { workgroup } else { whole }, ..measured }
     }
 
-    /// The same, where small workgroups stay whole.
+    /// The same, but small workgroups stay whole.
     pub(crate) const fn measured(dispatch: u64, workgroup: u64) -> Self {
         let dispatch = if dispatch == 0 { 1 } else { dispatch };
         let workgroup = if workgroup == 0 { 1 } else { workgroup };
@@ -59,7 +58,7 @@ impl DispatchBudget {
         Self { dispatch, workgroup, whole: Self::LEAST_WORKGROUP }
     }
 
-    /// What is assumed of a device before it is calibrated.
+    /// The assumed budget of a device before it is calibrated.
     pub(crate) const fn of_kind(kind: wgpu::DeviceType) -> Self {
         match kind {
             wgpu::DeviceType::DiscreteGpu => Self::DISCRETE,

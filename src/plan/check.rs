@@ -1,4 +1,4 @@
-//! Check of lists of blocks: one dispatch that looks, one that says what was found.
+//! The check of lists of blocks: one dispatch searches, one reports the result.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub fn check_dispatches(
     seq_lens_kv: bool,
     caps: &DeviceCaps,
 ) -> Result<[Dispatch; 2]> {
-    // A place for each entry, and one for each count.
+    // A place for each entry and each count.
     let places = selection.num_lists(shape) * (u64::from(selection.max_blocks) + 1);
     if places > u64::from(u32::MAX) {
         return Err(Error::TooLarge { what: "entries of lists", needed: places, available: u32::MAX.into() });
@@ -26,7 +26,7 @@ pub fn check_dispatches(
         switches: BTreeMap::from([("REPORT", report)]),
         arrays: Arrays::Memory, // it has none
     };
-    // For debugging, and a few words an entry: not cut.
+    // For debugging, with a few words read for each entry: not cut.
     let grid = places.div_ceil(check_blocks::WORKGROUP_SIZE.into());
     let whole = DeviceCaps { budget: DispatchBudget::UNLIMITED, ..caps.clone() };
     let dispatch = |report, grid| Dispatch::even(specialization(report), grid, 1, &whole);

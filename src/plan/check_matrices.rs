@@ -1,4 +1,4 @@
-//! A product of matrices whose result is known: `shaders/check/check_matrices.wgsl`, its operands, and what it must give.
+//! A product of matrices whose result is known: `shaders/check/check_matrices.wgsl`, its operands and its expected result.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use crate::DeviceCaps;
 use crate::kernels::{self, modules as own};
 use crate::shader::{Arrays, Module, Specialization};
 
-/// Matrices side by side: of keys, of their width, of that of values. The fewest that let matrices begin within rows and
-/// below others, since a software device takes its time to compile each product.
+/// Number of matrices side by side: of keys, of their width, of the width of values. The fewest with matrices that begin within rows
+/// and below others, since a software device takes long to compile each product.
 const KEY_TILES: u32 = 2;
 const K_TILES: u32 = 2;
 const V_TILES: u32 = 2;
 const _: () = assert!(K_TILES == KEY_TILES, "queries come in through the place of the weights");
 
-/// The check of one device's matrix products, which [`Context::check_matrices`](crate::Context::check_matrices) runs. Whole
-/// numbers, so that no device may round; no two in a row or in a column alike, so that nothing can be in another's place.
+/// The check of a device's matrix products, run by [`Context::check_matrices`](crate::Context::check_matrices). Its numbers are whole,
+/// so that no device may round, and no two neighbours in a row or column are equal, so that a misplaced element is noticed.
 #[derive(Clone, Debug)]
 pub struct MatrixCheck {
     edge: u32,
@@ -41,12 +41,12 @@ struct Operands {
 }
 
 impl MatrixCheck {
-    /// The check of a device; `None` where it reports no matrices that kernels would use. Whether they were found faulty
+    /// The check for a device; `None` where it reports no matrices that kernels would use. An earlier fault of the matrices does not matter.
     /// before does not matter.
     pub fn of(caps: &DeviceCaps) -> Option<Self> {
         let edge = caps.reported_edge()?;
         let lanes = *caps.subgroup_size.as_ref()?.start();
-        // A second group shows who computes what; some devices have no room for one.
+        // A second group shows which subgroup computes what; some devices have no room for one.
         let groups = (caps.max_invocations_per_workgroup / lanes).clamp(1, 2);
         let mut chosen = vec![&own::ELEM_F16, &own::SHUFFLE_WORKGROUP];
         chosen.extend(modules(edge, caps));
@@ -60,7 +60,7 @@ impl MatrixCheck {
         self.specialization().wgsl()
     }
 
-    /// Its text and bindings.
+    /// The kernel's text and bindings.
     #[must_use]
     pub fn specialization(&self) -> Specialization {
         Specialization {
@@ -123,11 +123,11 @@ impl MatrixCheck {
         ])
     }
 
-    /// What the kernel reads.
+    /// The kernel's input.
     #[must_use]
     pub fn operands_f16(&self) -> Vec<f16> {
         let Operands { q, k, v, weights, first_sums } = self.operands();
-        // Below 2048: f16 holds them.
+        // Below 2048, so f16 holds them.
         [q, k, v, weights, first_sums].concat().into_iter().map(|x| f16::from_f32(x as f32)).collect()
     }
 
@@ -142,7 +142,7 @@ impl MatrixCheck {
         }
     }
 
-    /// What the kernel must write, with the name of each element's tensor, its row and its column.
+    /// The expected output, with the name of each element's tensor, its row and its column.
     #[must_use]
     pub fn expected(&self) -> Vec<Element> {
         self.product(&self.operands())
@@ -171,7 +171,7 @@ impl MatrixCheck {
         expected
     }
 
-    /// What is wrong with what the kernel wrote.
+    /// What is wrong with the kernel's output, if anything.
     #[must_use]
     pub fn fault(&self, found: &[f32]) -> Option<String> {
         let expected = self.expected();
@@ -187,7 +187,7 @@ impl MatrixCheck {
     }
 }
 
-/// Whole numbers from -254 to 254, of a prime period along rows and along columns.
+/// Whole numbers from -254 to 254 with a prime period along rows and along columns.
 fn painted([rows, columns]: [u32; 2], [by_row, by_column, first]: [u32; 3]) -> Vec<i32> {
     let number = |row: u32, column: u32| ((by_row * row + by_column * column + first) % 509) as i32 - 254;
     (0..rows).flat_map(|row| (0..columns).map(move |column| number(row, column))).collect()
@@ -227,7 +227,7 @@ mod tests {
         let fault = check.fault(&found).unwrap();
         assert!(fault.contains("scores[2, 5] is NaN") && fault.contains("and 1 more of"), "{fault}");
 
-        // Each number counts.
+        // Every number counts.
         let check = &checks()[0];
         let expected = check.expected();
         let right: Vec<f32> = expected.iter().map(|element| element.2).collect();
@@ -239,8 +239,8 @@ mod tests {
         }
     }
 
-    /// What a device reads that takes some of a matrix from elsewhere. Every number that depends on it must come out wrong, or
-    /// nearly every: few are equal by chance.
+    /// The input as read by a device that takes part of a matrix from elsewhere. Every output that depends on it, or nearly every one, must
+    /// come out wrong: few are equal by chance.
     #[test]
     fn whatever_is_in_anothers_place_shows() {
         for check in checks() {

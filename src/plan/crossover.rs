@@ -1,24 +1,24 @@
-//! From how many keys on a selection and what follows are faster than dense attention.
+//! The number of keys from which selection and sparse attention are faster than dense attention.
 
 use crate::{
     AttentionPlan, AttentionProblem, AttentionShape, DeviceCaps, DeviceSpeed, Result, SelectionPlan, SelectionProblem,
 };
 
-/// Crossovers are multiples of so many keys.
+/// Crossovers are multiples of this many keys.
 const STEP: u32 = 1024;
 
-/// Queries at the end of the keys that stand for a prompt: enough to fill a device, and all see nearly all keys.
+/// Number of queries that stand for a prompt: at the end of the keys, enough to fill a device, and all see nearly all keys.
 const MOST_QUERIES: u32 = 1024;
 
 impl SelectionPlan {
-    /// Keys up to which dense attention takes no longer than a selection at every step and attention to its lists, on a device.
-    /// With [`DeviceCaps::speed`] that is what [`AttentionPlan::estimated_time`] and [`SelectionPlan::estimated_time`] of the plans for
-    /// each length say, in steps of 1024 keys; on software devices, which have none, what was measured:
-    /// [`SelectionMethod::crossover`](crate::SelectionMethod::crossover). `seq_len_kv` of the problem plays no part.
-    /// [`AttentionProblem::MAX_SEQ_LEN`] where dense attention is always as fast.
+    /// The number of keys up to which dense attention takes no longer than a selection at every step and attention to its lists. With
+    /// [`DeviceCaps::speed`] it compares [`AttentionPlan::estimated_time`] and [`SelectionPlan::estimated_time`] of the plans for each
+    /// length, in steps of 1024 keys; on software devices, which have no speed, it is the measured
+    /// [`SelectionMethod::crossover`](crate::SelectionMethod::crossover). `seq_len_kv` of the problem is ignored.
+    /// [`AttentionProblem::MAX_SEQ_LEN`] where dense attention is never slower.
     ///
     /// # Errors
-    /// Those of [`SelectionPlan::new`] and [`AttentionPlan::new`] for the shortest length.
+    /// The errors of [`SelectionPlan::new`] and [`AttentionPlan::new`] for the shortest length.
     ///
     /// # Cost
     /// Arithmetic: some forty plans.
@@ -28,7 +28,7 @@ impl SelectionPlan {
         };
         let pays = |steps: u32| sparse_is_faster(problem, caps, &speed, steps * STEP);
         let most = AttentionProblem::MAX_SEQ_LEN / STEP;
-        // Doubled, then halved.
+        // Doubles the length, then bisects.
         let (mut dense, mut sparse) = (0, 1);
         while !pays(sparse).or_else(|error| if sparse == 1 { Err(error) } else { Ok(false) })? {
             dense = sparse;

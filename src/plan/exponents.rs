@@ -1,4 +1,4 @@
-//! bf16 as f16: the dispatch that finds the largest exponents of heads, by which they are scaled.
+//! bf16 as f16: the dispatch that finds the largest exponents of heads, which decide their scaling.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +8,27 @@ use crate::kernels::{self, find_exponents, modules};
 use crate::shader::Specialization;
 use crate::{AttentionProblem, DType, DeviceCaps, DispatchBudget, Result, Tier};
 
-/// vec4 of a part: 64 KiB, with which a workgroup is busy for longer than it takes to start.
+/// vec4 of a part: 64 KiB, which keep a workgroup busy for longer than it takes to start.
 const PART4: u64 = 8192;
-/// Those that attend look at all parts of a head. So many of one head of q, k and v each are a workgroup for most cores of a large GPU.
+/// Limit on the parts of a head, since attending workgroups read the exponents of all parts. With this many, one head each of q, k and v
+/// gives most cores of a large GPU a workgroup.
 const MOST_PARTS: u64 = 32;
-/// Elements that an invocation has under way: 32 bytes.
+/// Elements that an invocation loads at once: 32 bytes.
 const AT_ONCE: u32 = 4;
 
 impl AttentionProblem {
-    /// Whether a tier multiplies its bf16 as f16.
+    /// Whether the problem's bf16 are multiplied as f16 in a tier.
     pub(super) const fn is_scaled(&self, tier: Tier) -> bool {
         tier.matrix() && self.bf16_by_f16_matrices
     }
 
-    /// Whether the kernels of a tier take its tensors.
+    /// Checks that the kernels of a tier take the problem's tensors.
     pub(super) fn check_tier(&self, tier: Tier) -> Result<()> {
         if self.is_scaled(tier) { Ok(()) } else { check_dtype(self.dtype, tier) }
     }
 
-    /// The fewest rows that matrices are worth it for, where the device has them for the problem. Few rows are limited by memory. bf16
-    /// are read twice: on an H100 (3 TB/s, half of 60 TFLOP/s against 190 by matrices) that takes the time of a dozen rows.
+    /// The fewest rows for which matrices pay, on a device that has them for the problem. Few rows are limited by memory. bf16 are read
+    /// twice: on an H100 (3 TB/s, half of 60 TFLOP/s against 190 by matrices) that costs as much as a dozen rows.
     pub(super) fn least_matrix_rows(&self, edge: u32) -> Option<u32> {
         match self.dtype {
             DType::F16 => Some(edge),
@@ -56,7 +57,7 @@ impl Exponents {
         problem.is_scaled(tier).then_some(Self { parts, heads })
     }
 
-    /// One for each part of each head.
+    /// One exponent for each part of each head.
     pub(super) fn num(&self) -> u64 {
         self.heads * u64::from(self.parts)
     }
@@ -93,12 +94,12 @@ impl AttentionPlan {
         self.exponents.map_or(0, |exponents| exponents.parts)
     }
 
-    /// The attending dispatch.
+    /// The dispatch of the attending kernel.
     pub(crate) fn attending(&self) -> &Dispatch {
         &self.dispatches[usize::from(self.exponents.is_some())]
     }
 
-    /// Where the exponents lie in the workspace, in bytes: at its end.
+    /// The exponents' range at the end of the workspace, in bytes.
     pub(crate) fn exponents_range(&self) -> core::ops::Range<u64> {
         let end = self.carried_range().end;
         self.exponents.map_or(end..end, |exponents| {

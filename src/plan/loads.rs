@@ -2,21 +2,21 @@
 
 use super::{AttentionPlan, SelectionPlan, Sharing};
 
-/// How the invocations of a workgroup read k: what decides how much of the memory's rate they reach. Memory comes in sectors, of 32 bytes
-/// on most GPUs, so that short runs waste some of it; and it comes late, so that it must be asked for many loads ahead.
+/// How the invocations of a workgroup read k, which decides the share of the memory's rate that they reach. Memory is read in sectors,
+/// 32 bytes on most GPUs, so short runs waste some of it; and its latency is long, so many loads must be in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Loads {
-    /// Bytes that an invocation reads with one load, or with several beside each other.
+    /// Bytes that an invocation reads with one load, or with several neighbouring ones.
     pub bytes: u32,
-    /// Bytes beside each other that neighbouring invocations read with theirs.
+    /// Contiguous bytes that neighbouring invocations read together.
     pub run_bytes: u32,
-    /// Loads of an invocation under way at a time.
+    /// Loads that an invocation has in flight.
     pub in_flight: u32,
 }
 
 impl Loads {
-    /// Of lanes that share the rows of so many keys, 16 bytes each.
+    /// Loads of lanes that share the rows of `keys` keys at a time, 16 bytes each.
     fn of_shared_rows(row_bytes: u32, lanes: u32, keys: u32) -> Self {
         let run_bytes = 16 * lanes;
         Self { bytes: 16, run_bytes: row_bytes.min(run_bytes), in_flight: keys * row_bytes.div_ceil(run_bytes) }
@@ -35,7 +35,7 @@ impl AttentionPlan {
         match (self.tier.matrix(), self.tiling.sharing) {
             // Consecutive invocations read consecutive columns of a tile.
             (true, _) => Loads { bytes: vec4, run_bytes: row, in_flight: constant("K_EACH") },
-            // Each lane walks along keys of its own.
+            // Each lane reads keys of its own from end to end.
             (false, Sharing::Keys | Sharing::Rows) => {
                 Loads { bytes: vec4, run_bytes: vec4, in_flight: self.tiling.keys }
             }

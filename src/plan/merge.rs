@@ -8,12 +8,12 @@ use crate::kernels::{self, modules};
 use crate::shader::{Module, Specialization};
 use crate::{DType, DeviceCaps, DispatchBudget, Error, MergeProblem, Result};
 
-/// Parts of a row that an invocation merges one after the other, if more invocations can share them: so many are under way at a time.
+/// Parts of a row that an invocation merges one after the other, if other invocations can share the work: their loads are in flight at once.
 const PARTS_AT_ONCE: u32 = 4;
-/// Most invocations that share a row's parts: eight of a workgroup's then read neighbouring columns, 128 bytes.
+/// Limit on the invocations that share a row's parts: eight of a workgroup's then read neighbouring columns, 128 bytes.
 const MOST_LANES: u32 = 32;
 
-/// What is merged.
+/// The sizes of a merge.
 pub(super) struct Parts {
     pub(super) num_parts: u32,
     pub(super) num_rows: u64,
@@ -21,7 +21,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Invocations that share the parts of four columns of a row. A software device has no invocations to spare.
+    /// Number of invocations that share the parts of four columns of a row. A software device has no invocations to spare.
     fn lanes(&self, caps: &DeviceCaps) -> u32 {
         if caps.software {
             return 1;
@@ -55,13 +55,13 @@ impl Parts {
         }
     }
 
-    /// The dispatch that merges them.
+    /// The dispatch of the merge.
     pub(super) fn dispatch(&self, out: &'static Module, lse: bool, caps: &DeviceCaps) -> Result<Dispatch> {
         let specialization = self.specialize(out, lse, caps);
         let size = u64::from(specialization.constants["WORKGROUP_SIZE"]);
         let items = self.num_rows * u64::from(self.head_dim_v / 4);
         let workgroups = items.div_ceil(size / u64::from(self.lanes(caps)));
-        // Each part's columns and lse are fetched.
+        // Fetches of each part's columns and lse.
         let parts_each = u64::from(self.num_parts.div_ceil(self.lanes(caps)));
         Dispatch::even(specialization, workgroups, size * parts_each * 5 * DispatchBudget::FETCH, caps)
     }
@@ -78,7 +78,7 @@ impl MergePlan {
     /// Plans the merge. Parts and results are f32.
     ///
     /// # Errors
-    /// What [`MergeProblem::validate`] returns, and [`Error::Limit`] when the parts pass a limit of the device.
+    /// The errors of [`MergeProblem::validate`], and [`Error::Limit`] when the parts pass a limit of the device.
     ///
     /// # Cost
     /// Arithmetic only.
@@ -96,7 +96,7 @@ impl MergePlan {
         Ok(Self { problem: *problem, dispatch })
     }
 
-    /// What is encoded.
+    /// The dispatch.
     #[must_use]
     pub const fn dispatch(&self) -> &Dispatch {
         &self.dispatch

@@ -1,4 +1,4 @@
-//! How to compute it here: pure functions of a problem and the device's caps. Runs without a GPU, prints as a table.
+//! How a problem is computed on a device: pure functions of the problem and the device's caps. Runs without a GPU, prints as a table.
 
 mod attend;
 mod attend_cost;
@@ -56,9 +56,9 @@ use crate::{DeviceCaps, Result};
 pub struct Dispatch {
     /// The variant of the kernel.
     pub specialization: Specialization,
-    /// Workgroups along x, y and z, all stretches together. Nothing is encoded when one of them is 0.
+    /// Workgroups along x, y and z for all stretches together. Nothing is encoded when one of them is 0.
     pub workgroups: [u32; 3],
-    /// What the device gets at one time, in order: the grid, cut where it passes the device's
+    /// The dispatches of the grid in order: it is cut where it exceeds the device's
     /// [`DispatchBudget`].
     pub stretches: Vec<Stretch>,
 }
@@ -69,13 +69,13 @@ const fn arrays_of(caps: &DeviceCaps) -> Arrays {
 }
 
 impl Dispatch {
-    /// A grid of as many places as workgroups, each of so many operations.
+    /// A grid with as many places as workgroups, each of which costs `operations`.
     fn even(specialization: Specialization, num_places: u64, operations: u64, caps: &DeviceCaps) -> Result<Self> {
         let costs = |num_places| Costs { num_places, most_tiles: 1, tile_operations: operations, tiles: |_| 1 };
         Self::cut(specialization, num_places, caps, |num_places| costs(num_places).cut(None, caps))
     }
 
-    /// A grid of as many places as workgroups.
+    /// A grid with as many places as workgroups.
     fn cut(
         specialization: Specialization,
         num_places: u64,
@@ -106,7 +106,7 @@ impl core::fmt::Display for Dispatch {
             0 | 1 => format!("{x}x{y}x{z}"),
             n => format!("{x}x{y}x{z} in {n}"),
         };
-        // What no browser has, and the tier does not tell.
+        // A feature that no browser has, and that no tier implies.
         let wide = if self.specialization.needs(Need::Int64) { ", f32 in pairs as u64" } else { "" };
         write!(f, "{:<15} {grid:<14} {}{wide}", self.kernel().name(), self.specialization)
     }

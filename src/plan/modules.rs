@@ -23,10 +23,10 @@ pub(super) const fn out_module(dtype: DType, tier: Tier) -> &'static Module {
     }
 }
 
-/// How `lanes` invocations talk: the modules of the families `shuffle` and `reduce`.
+/// How `lanes` invocations exchange data: the modules of the families `shuffle` and `reduce`.
 pub(super) fn share_modules(lanes: u32, tier: Tier, caps: &DeviceCaps) -> (&'static Module, &'static Module) {
     match (tier.subgroup(), &caps.subgroup_size) {
-        // A group is a whole subgroup only where the device can choose no other size.
+        // A group is a whole subgroup only where subgroups have one size.
         (true, Some(size)) if size.start() == size.end() && lanes == *size.start() => {
             (&modules::SHUFFLE_SUBGROUP, &modules::REDUCE_SUBGROUP)
         }

@@ -1,13 +1,13 @@
-//! Sizes that were measured for sizes that were not: what is fastest for 8192 rows is better for 16384 than a rule.
+//! Measured tilings for problems of other sizes: the fastest tiling for 8192 rows suits 16384 rows better than the rules do.
 
 use super::{AttentionClass, SelectionClass};
 
-/// Where a tiling that was measured comes from.
+/// The class that a measured tiling comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunedAt {
-    /// From a problem of the same class.
+    /// The problem's own class.
     ThisSize,
-    /// From the nearest class that was measured: the same types, widths, mask and blocks, other sizes.
+    /// The nearest measured class: the same types, widths, mask and blocks, other sizes.
     NeighbouringSize,
 }
 
@@ -20,11 +20,11 @@ impl core::fmt::Display for TunedAt {
     }
 }
 
-/// How far a class is: steps of two in all sizes together, then in each, the most telling first; then the sizes themselves, so that of two
-/// classes as near as each other it is always the smaller that counts.
+/// Distance of a class: steps of two over all sizes, then over each size, the most significant first; then the sizes themselves, so
+/// that of two equally near classes the smaller always wins.
 type Distance = [u32; 6];
 
-/// Rows up to which keys are read for a few queries only. What is fast there is slow for a prompt, and the other way round.
+/// Up to this many rows, calls are limited by reading keys. Tilings that are fast there are slow for a prompt, and the reverse.
 const FEW_ROWS_LOG2: u32 = 4;
 
 fn distance(of: [u32; 3], measured: [u32; 3]) -> Distance {
@@ -33,7 +33,7 @@ fn distance(of: [u32; 3], measured: [u32; 3]) -> Distance {
 }
 
 impl AttentionClass {
-    /// How far a class is that was measured; `None` where it differs in more than sizes.
+    /// Distance of a measured class; `None` where it differs in more than sizes.
     pub(super) fn distance(&self, measured: &Self) -> Option<Distance> {
         let sizes = |class: &Self| [class.rows_log2, class.keys_log2, class.sets_log2];
         let [rows_log2, keys_log2, sets_log2] = sizes(measured);
@@ -44,7 +44,7 @@ impl AttentionClass {
 }
 
 impl SelectionClass {
-    /// The same for a selection. One sample for a list is decoding.
+    /// The same for a selection. Lists with one sample are decoding.
     pub(super) fn distance(&self, measured: &Self) -> Option<Distance> {
         let sizes = |class: &Self| [class.samples_log2, class.keys_log2, class.lists_log2];
         let [samples_log2, keys_log2, lists_log2] = sizes(measured);

@@ -1,4 +1,4 @@
-//! Operators of one kernel: a problem says which dispatch computes it, and the rest is here.
+//! Plans of operators with one kernel: a problem gives its dispatch, and this file the rest.
 
 use super::Dispatch;
 use crate::{DeviceCaps, Result, Tier};
@@ -8,14 +8,14 @@ pub trait OneDispatch: Clone + core::fmt::Debug + PartialEq {
     /// The name of the operator.
     const NAME: &'static str;
 
-    /// The dispatch on a device with one tier.
+    /// The dispatch for a device and a tier.
     ///
     /// # Errors
-    /// Those of the problem's `validate`; [`Error::Limit`](crate::Error::Limit) when the problem passes a limit of the device.
+    /// The errors of the problem's `validate`; [`Error::Limit`](crate::Error::Limit) when the problem exceeds a limit of the device.
     fn dispatch(&self, caps: &DeviceCaps, tier: Tier) -> Result<Dispatch>;
 }
 
-/// The dispatch that computes a problem on a device. A value, as [`AttentionPlan`](crate::AttentionPlan) is.
+/// The dispatch that computes a problem on a device. A plain value, like [`AttentionPlan`](crate::AttentionPlan).
 #[derive(Clone, Debug, PartialEq)]
 pub struct OperatorPlan<P> {
     pub(crate) problem: P,
@@ -27,8 +27,7 @@ impl<P: OneDispatch> OperatorPlan<P> {
     /// Plans with the best tier of the device, or the one that it is [held to](DeviceCaps::with_tier).
     ///
     /// # Errors
-    /// What the problem's `validate` returns, and [`Error::Limit`](crate::Error::Limit) when the problem passes a limit of the
-    /// device.
+    /// The errors of the problem's `validate`, and [`Error::Limit`](crate::Error::Limit) when the problem exceeds a limit of the device.
     ///
     /// # Cost
     /// Arithmetic only.
@@ -39,7 +38,7 @@ impl<P: OneDispatch> OperatorPlan<P> {
     /// Plans with one tier.
     ///
     /// # Errors
-    /// Those of [`OperatorPlan::new`], and [`Error::MissingFeature`](crate::Error::MissingFeature) when the device lacks the tier.
+    /// The errors of [`OperatorPlan::new`], and [`Error::MissingFeature`](crate::Error::MissingFeature) when the device lacks the tier.
     pub fn with_tier(problem: &P, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         caps.require(tier)?;
         Ok(Self { problem: problem.clone(), tier, dispatch: problem.dispatch(caps, tier)? })
@@ -57,7 +56,7 @@ impl<P: OneDispatch> OperatorPlan<P> {
         self.tier
     }
 
-    /// What is encoded.
+    /// The dispatch.
     #[must_use]
     pub const fn dispatch(&self) -> &Dispatch {
         &self.dispatch
@@ -70,7 +69,7 @@ impl<P: OneDispatch> core::fmt::Display for OperatorPlan<P> {
     }
 }
 
-/// Checks that tensors of these elements of four bytes fit a binding.
+/// Checks that tensors with these numbers of 4-byte elements fit a binding.
 pub(super) fn fit_bindings(caps: &DeviceCaps, shapes: &[[u32; 4]]) -> Result<()> {
     let (limit, available) = ("max_storage_buffer_binding_size", caps.max_storage_binding_bytes);
     for shape in shapes {

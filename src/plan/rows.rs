@@ -4,12 +4,12 @@ use super::Tiling;
 use crate::BlockListSpec;
 use crate::{AttentionProblem, AttentionShape, Granularity};
 
-/// Which query heads' rows go together through the keys: those of a KV head, or single ones where each selects its own.
+/// The query heads whose rows share a walk: those of a KV head, or single ones where each selects its own keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowSets {
     pub(crate) num_sets: u32,
     pub(crate) heads_per_set: u32,
-    /// Queries whose rows share tiles: those of a query block, or all.
+    /// The queries whose rows share tiles: those of a query block, or all.
     pub(crate) block_size_q: u32,
 }
 
@@ -30,7 +30,7 @@ impl RowSets {
         u64::from(shape.seq_len_q) * u64::from(self.heads_per_set)
     }
 
-    /// Rows that may share a tile.
+    /// The number of rows that may share a tile.
     pub(crate) fn rows_per_q_block(&self) -> u64 {
         u64::from(self.block_size_q) * u64::from(self.heads_per_set)
     }

@@ -1,4 +1,4 @@
-//! What plans take on a device whose memory, arithmetic and waits are known by a few numbers.
+//! Estimates of how long plans take on a device, given its memory's, arithmetic's and latency's numbers.
 
 use core::time::Duration;
 
@@ -6,9 +6,8 @@ use super::rows::RowSets;
 use super::{AttentionPlan, Candidates, SelectStep, SelectionPlan, Sharing, StagePlan};
 use crate::{Hip, SelectorStep};
 
-/// A GPU in six numbers. [`Context::measure_speed_blocking`](crate::Context::measure_speed_blocking) finds them. They say which of
-/// two ways is the faster one ([`SelectionPlan::crossover`]); no kernel and no tiling is chosen by them, so that bits
-/// never follow a clock.
+/// A GPU in six numbers, measured by [`Context::measure_speed_blocking`](crate::Context::measure_speed_blocking). They decide which
+/// of two ways is faster ([`SelectionPlan::crossover`]); no kernel and no tiling depends on them, so that bits never depend on a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "bench", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -23,7 +22,7 @@ pub struct DeviceSpeed {
     pub trip_ns: u64,
     /// Nanoseconds of a small dispatch that depends on the one before it.
     pub dispatch_ns: u64,
-    /// Cores: large workgroups that compute beside one another. Fewer of them leave some idle, and one more takes as long as all.
+    /// Number of cores: large workgroups that run at the same time. Fewer workgroups leave cores idle, and one more takes as long as all.
     pub cores: u64,
 }
 
@@ -37,7 +36,7 @@ crate::setters::setters!(DeviceSpeed {
 });
 
 impl DeviceSpeed {
-    /// An H100, by what was measured on one: see [`docs::performance`](crate::docs::performance).
+    /// An H100, as measured: see [`docs::performance`](crate::docs::performance).
     pub const H100: Self = Self {
         bytes_per_us: 3_000_000,
         multiply_adds_per_us: 8_300_000,
@@ -67,7 +66,7 @@ impl DeviceSpeed {
         cores: 12,
     };
 
-    /// What is assumed of a device before it is measured; `None` of software devices, whose crossovers were measured.
+    /// The assumed speed of a device before it is measured; `None` for software devices, whose crossovers were measured.
     pub(crate) const fn of_kind(kind: wgpu::DeviceType) -> Option<Self> {
         match kind {
             wgpu::DeviceType::Cpu => None,
@@ -78,13 +77,13 @@ impl DeviceSpeed {
         }
     }
 
-    /// Of work that waits neither for itself nor for anything else, in so many workgroups alike.
+    /// Time of work without dependent steps, spread evenly over this many workgroups.
     fn work_ns(&self, work: Work, workgroups: u64, matrices: bool) -> f64 {
         let products = if matrices { self.matrix_multiply_adds_per_us } else { self.multiply_adds_per_us };
         let (workgroups, cores) = (workgroups.max(1), self.cores.max(1));
-        // The last wave takes as long as the others.
+        // The last wave takes as long as a full one.
         let waves = (workgroups.div_ceil(cores) * cores) as f64 / workgroups as f64;
-        // A quarter of the cores reads as fast as all.
+        // A quarter of the cores reads as fast as all of them.
         let idle = f64::max(cores.div_ceil(4) as f64 / workgroups as f64, 1.0);
         let of = |amount: f64, per_us: u64| 1000.0 * amount / per_us.max(1) as f64;
         f64::max(idle * of(work.bytes, self.bytes_per_us), waves * of(work.multiply_adds, products))
@@ -106,7 +105,7 @@ impl core::fmt::Display for DeviceSpeed {
     }
 }
 
-/// What is read and computed. Reals: they are estimates, and cannot overflow.
+/// Bytes read and operations computed. Floating point: they are estimates, and cannot overflow.
 #[derive(Clone, Copy, Default)]
 struct Work {
     bytes: f64,
@@ -125,8 +124,8 @@ fn duration(ns: f64) -> Duration {
 }
 
 impl AttentionPlan {
-    /// What the dispatches take on a device, by counts: keys and values are read once for the rows that share them, and a
-    /// dispatch takes its time. Lengths from a buffer count as the longest.
+    /// Estimated time of the dispatches on a device: keys and values are read once for the rows that share them, and each dispatch has a
+    /// fixed cost. Lengths from a buffer count as the longest.
     #[must_use]
     pub fn estimated_time(&self, speed: &DeviceSpeed) -> Duration {
         let problem = &self.problem;
@@ -148,11 +147,11 @@ impl AttentionPlan {
                 (mean.min(blocks.most_keys() as f64), f64::from(shape.seq_len_q.div_ceil(sets.block_size_q)))
             }
         };
-        // Of a dense walk, all keys that some row sees.
+        // Dense walks: all keys that some row sees.
         let keys_of_walk =
             if problem.blocks.is_none() { visible(0).max(visible(shape.seq_len_q - 1)) } else { keys_of_row };
         let columns = f64::from(shape.head_dim) + f64::from(shape.head_dim_v);
-        // For their exponents they are read once more.
+        // One more read for the exponents.
         let readings = if self.exponent_parts() > 0 { 2.0 } else { 1.0 };
         let work = Work {
             bytes: readings
@@ -171,13 +170,12 @@ impl AttentionPlan {
 
 /// Trips of a round to scratch memory, where groups and their scores lie there, and the time of ten barriers.
 const SCRATCH_TRIPS: u64 = 12;
-/// What ranks and hands on groups in workgroup memory, in the time of trips.
+/// Time of ranking and compacting groups in workgroup memory, in trips.
 const WORKGROUP_TRIPS: u64 = 2;
 
 impl SelectionPlan {
-    /// What a step that computes every stage takes on a device, by counts: dispatches, trips to memory one after the other, and what
-    /// is read and computed where that takes longer. It gives 258 and 343 us for the searches of an H100 that took 258 and
-    /// 340, with the tilings of that time.
+    /// Estimated time of a step that computes every stage: dispatches, dependent trips to memory, and, where they take longer, bytes and
+    /// operations. It gives 258 and 343 us for searches that took an H100 258 and 340, with the tilings of that time.
     #[must_use]
     pub fn estimated_time(&self, speed: &DeviceSpeed) -> Duration {
         let of = |step: SelectStep| match step {
@@ -205,13 +203,13 @@ impl SelectionPlan {
         if self.tiling.candidates == Candidates::Workgroup { WORKGROUP_TRIPS } else { SCRATCH_TRIPS }
     }
 
-    /// Trips, one after the other, for so many rows of keys in a workgroup of so many invocations.
+    /// Dependent trips to memory for `keys` rows of keys in a workgroup of `invocations`.
     fn key_trips(&self, rows: u64, invocations: u32) -> u64 {
         let under_way = |bytes: u64| (rows * self.row_bytes()).div_ceil(bytes.max(1)).max(1);
         let loads = self.loads();
         match self.tiling.sharing {
             Sharing::Columns => under_way(u64::from(invocations * loads.bytes * loads.in_flight)),
-            // Lanes go along the rows of their keys, four each.
+            // Lanes go along the rows of their keys, four vec4 each.
             Sharing::Keys | Sharing::Rows | Sharing::Tiles => {
                 rows.div_ceil(u64::from(invocations * 4)) * u64::from(self.problem.shape.head_dim / 4)
             }
@@ -222,7 +220,7 @@ impl SelectionPlan {
         u64::from(self.problem.shape.head_dim) * self.problem.dtype.size_bytes()
     }
 
-    /// Of rows of keys that are scored by so many samples each.
+    /// Bytes and operations of `keys` rows of keys that are scored with `samples` samples each.
     fn scored(&self, rows: u64, samples: u64) -> Work {
         let multiply_adds = rows as f64 * samples as f64 * f64::from(self.problem.shape.head_dim);
         Work { bytes: rows as f64 * self.row_bytes() as f64, multiply_adds }
@@ -233,7 +231,7 @@ impl SelectionPlan {
         let heads = self.problem.granularity.heads_per_set(shape);
         let kv_heads = u64::from(heads.div_ceil(shape.group_size()));
         let blocks_per_group = shape.seq_len_kv / hip.block_size_k / hip.max_blocks().max(1);
-        // The alignment of the first groups adds one.
+        // The alignment of the first groups adds a round.
         let rounds = u64::from(blocks_per_group.max(1).next_power_of_two().ilog2() + 1);
         let rows = 2 * u64::from(hip.max_blocks()) * u64::from(hip.block_size_k / hip.stride_k) * kv_heads;
         let samples = u64::from(heads) / kv_heads * u64::from(self.samples[0].num_samples);
@@ -247,7 +245,7 @@ impl SelectionPlan {
     fn score_ns(&self, stage: &StagePlan, speed: &DeviceSpeed) -> f64 {
         let (heads, rounds) = (u64::from(self.heads_of_list()), stage.rounds());
         let owners = u64::from(self.tiling.owners(self.tiling.score_groups));
-        // Two probes of each owner's chunks, of one head after the other.
+        // Two probes for each of the owner's chunks, for one head after the other.
         let trips = heads * self.key_trips(4 * owners, self.tiling.lanes * self.tiling.score_groups);
         let chunks = f64::from(stage.max_chunks) * self.num_lists() as f64 * f64::from(self.lists_per_set());
         let samples = u64::from(self.samples[stage.samples].num_samples);

@@ -1,18 +1,18 @@
-//! Grids cut into dispatches that a device finishes in time.
+//! Cuts grids into dispatches that a device finishes in time.
 
 use crate::{DeviceCaps, Error, Result};
 
-/// Dispatches of one call: days of a device's time. Each has a uniform of 256 bytes.
+/// Limit on the dispatches of one call: days of a device's time. Each has a uniform of 256 bytes.
 const MOST_STRETCHES: u64 = 1 << 22;
 
-/// So many take some megabytes.
+/// The uniforms of this many stretches take a few megabytes.
 const MANY_STRETCHES: u64 = 1 << 16;
 
-/// Places past which each counts as one that walks longest, so that planning takes no longer than its dispatches.
+/// Grids with more places count each as the longest, so that planning takes no longer than the dispatches.
 const MOST_COUNTED: u32 = 1 << 22;
 
-/// Consecutive places of a grid that the device gets as one dispatch. A place is one workgroup's work (in `search_tree`
-/// one search's); the last stretch's workgroups may reach past the grid's end, where they do nothing.
+/// Consecutive places of a grid that are one dispatch. A place is the work of one workgroup (in `search_tree`, one of its searches); the
+/// last stretch may have workgroups past the grid's end, which do nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Stretch {
@@ -26,15 +26,15 @@ pub struct Stretch {
     pub first_tile: u32,
 }
 
-/// How workgroups that walk too long are cut: into parts of so many tiles, between which their state lies in memory.
+/// How long walks are cut: into parts of `tiles` tiles, between which the workgroup's state lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Parts {
     pub(crate) tiles: u32,
-    /// Workgroups whose state fits the memory for it.
+    /// Number of workgroups whose state fits the memory for it.
     pub(crate) most_workgroups: u32,
 }
 
-/// What the places of a grid cost: `tiles` of each, at most `most_tiles`, of so many operations.
+/// Cost of a grid: place `p` takes `tiles(p) <= most_tiles` tiles of `tile_operations` each.
 pub(super) struct Costs<F> {
     pub(super) num_places: u32,
     pub(super) most_tiles: u64,
@@ -57,7 +57,7 @@ impl<F: Fn(u32) -> u64> Costs<F> {
             .fold(0u64, |sum, place| sum.saturating_add(self.tiles(place).saturating_mul(self.tile_operations)))
     }
 
-    /// Cuts the grid so that each stretch stays within the budget where it is more than one place.
+    /// Cuts the grid so that each stretch of more than one place stays within the budget.
     ///
     /// # Errors
     /// [`Error::TooLarge`] before there are more than [`MOST_STRETCHES`].
@@ -72,7 +72,7 @@ impl<F: Fn(u32) -> u64> Costs<F> {
         if all <= budget && self.most_tiles <= part {
             return Ok(vec![stretch(0..num_places, 0, caps)]);
         }
-        // So many are counted before there is memory for them.
+        // They are counted before memory is allocated for them.
         if all / budget.max(1) > MANY_STRETCHES {
             let mut count = 0;
             self.each_stretch(parts, caps, |_| {
@@ -92,14 +92,14 @@ impl<F: Fn(u32) -> u64> Costs<F> {
         Ok(stretches)
     }
 
-    /// Hands on the stretches in order, until `take` wants no more.
+    /// Passes the stretches to `take` in order, until it returns false.
     fn each_stretch(&self, parts: Option<Parts>, caps: &DeviceCaps, mut take: impl FnMut(Stretch) -> bool) {
         let (num_places, axis) = (self.num_places, caps.max_workgroups_per_dimension);
         let part = parts.map_or(u64::MAX, |parts| parts.tiles.into());
         let mut first = 0;
         while first < num_places {
             let (mut end, longest) = self.reach(first, parts, caps.budget.dispatch_operations());
-            // Only past the grid's end may a folded dispatch have workgroups of no use: whole rows of the axis else.
+            // Only a folded dispatch that reaches the grid's end may have superfluous workgroups; others are whole rows of the axis.
             if end < num_places && end - first > axis {
                 end = first + (end - first) / axis * axis;
             }
@@ -118,7 +118,7 @@ impl<F: Fn(u32) -> u64> Costs<F> {
         }
     }
 
-    /// How far a stretch from `first` on reaches, and the tiles of its longest place.
+    /// The end of a stretch that begins at `first`, and the tiles of its longest place.
     fn reach(&self, first: u32, parts: Option<Parts>, budget: u64) -> (u32, u64) {
         let part = parts.map_or(u64::MAX, |parts| parts.tiles.into());
         let crowd = |longest| parts.filter(|_| longest > part).map_or(u32::MAX, |parts| parts.most_workgroups);
@@ -142,9 +142,9 @@ impl<F: Fn(u32) -> u64> Costs<F> {
     }
 }
 
-/// One stretch, folded as it must be.
+/// One stretch, folded into two axes where necessary.
 fn stretch(places: core::ops::Range<u32>, first_tile: u32, caps: &DeviceCaps) -> Stretch {
-    // Each axis fits: a stretch has at most as many workgroups as its grid, which was seen to fit.
+    // Each axis fits: a stretch has at most as many workgroups as its grid, which was checked.
     let workgroups = caps.fold_grid((places.end - places.start).into()).map(|n| n as u32);
     Stretch { first: places.start, end: places.end, workgroups, first_tile }
 }

@@ -6,26 +6,24 @@ use super::tiling_matrix::MatrixTiling;
 use super::tiling_staged::StagedTiling;
 use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 
-/// What the invocations of a workgroup share out among themselves.
+/// How the invocations of a workgroup divide the work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Sharing {
-    /// Each group has query rows of its own. Its lanes take different keys for the scores, and different columns for out.
+    /// Each group has query rows of its own. Its lanes take different keys for the scores, and different columns of out.
     #[default]
     Keys,
-    /// All groups have the same query rows and different keys. The lanes of a group share the row of a key, so that
-    /// neighbours read neighbouring memory: for few query rows, whose time is that of reading k and v.
+    /// All groups have the same query rows and different keys. The lanes of a group share the row of a key, so that neighbours read
+    /// neighbouring memory: for few query rows, which are limited by reading k and v.
     Columns,
-    /// Each group has query rows of its own, and its lanes have different ones of these: the way of [`Tier::Matrix`], where all
-    /// groups share a tile of keys.
+    /// Each group has query rows of its own and divides them among its lanes; all groups share a tile of keys. [`Tier::Matrix`] takes this.
     Rows,
-    /// As [`Sharing::Keys`], but all groups read keys and values from tiles in workgroup memory, which they copy there
-    /// together: for many query rows, whose time is that of multiplying.
+    /// Like [`Sharing::Keys`], but all groups read keys and values from tiles in workgroup memory, which they fill together: for many
+    /// query rows, which are limited by arithmetic.
     Tiles,
 }
 
-/// How a kernel cuts its problem. A *group* of `lanes` invocations attends `rows` query rows; a workgroup is `groups`
-/// of them.
+/// How a kernel cuts its problem. A *group* of `lanes` invocations attends `rows` query rows; a workgroup has `groups` groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
@@ -35,14 +33,14 @@ pub struct Tiling {
     /// Query rows of a group: a power of two up to 32; with [`Sharing::Columns`] any number up to 32; with [`Tier::Matrix`] a
     /// multiple of the matrix edge.
     pub rows: u32,
-    /// Keys of a lane in one tile: a multiple of 4 up to 16; with [`Sharing::Columns`] keys of a group, any number up to 16. With
-    /// [`Sharing::Rows`] the keys of a tile: a multiple of the matrix edge up to 128.
+    /// Keys of a lane in one tile: a multiple of 4 up to 16. With [`Sharing::Columns`] keys of a group, any number up to 16. With
+    /// [`Sharing::Rows`] the keys of the tile: a multiple of the matrix edge up to 128.
     pub keys: u32,
     /// Groups of a workgroup.
     pub groups: u32,
-    /// Slices of the keys, each a workgroup's. More than one makes partial results that are merged.
+    /// Slices of the keys, each for another workgroup. More than one gives partial results that are merged.
     pub num_splits: u32,
-    /// What lanes and groups share out.
+    /// How lanes and groups divide the work.
     #[cfg_attr(feature = "tune", serde(default))]
     pub sharing: Sharing,
 }
@@ -57,7 +55,7 @@ crate::setters::setters!(Tiling {
 });
 
 impl Tiling {
-    /// `groups` of `lanes` invocations with `rows` query rows and `keys` keys, whose lanes share out keys; no splits.
+    /// `groups` of `lanes` invocations with `rows` query rows and `keys` keys, [`Sharing::Keys`], no splits.
     #[must_use]
     pub const fn new(lanes: u32, rows: u32, keys: u32, groups: u32) -> Self {
         Self { lanes, rows, keys, groups, num_splits: 1, sharing: Sharing::Keys }
@@ -65,7 +63,7 @@ impl Tiling {
 }
 
 impl Tiling {
-    /// Most splits that a plan may have.
+    /// Limit on the splits of a plan.
     pub const MAX_SPLITS: u32 = 4096;
 
     /// Query rows of a workgroup.
@@ -93,8 +91,7 @@ impl Tiling {
         self.lanes * self.groups
     }
 
-    /// Rows that one load of the group covers, one a lane.
-    /// Without subgroup operations every lane loads every row.
+    /// Rows that one load of the group covers, one for each lane. Without subgroup operations every lane loads every row.
     pub(super) const fn share(&self, tier: Tier) -> u32 {
         if !tier.subgroup() {
             1
@@ -110,8 +107,8 @@ impl Tiling {
         self.rows / self.share(tier)
     }
 
-    /// vec4 elements from one row's weights to the next. One more than needed, so that lanes reading one column of
-    /// many rows fall on different banks of workgroup memory.
+    /// vec4 elements from one row's weights to the next. One more than needed, so that lanes that read one column of many rows use
+    /// different banks of workgroup memory.
     pub(super) const fn weights_stride(&self) -> u32 {
         self.tile_kv() / 4 + 1
     }
@@ -122,10 +119,10 @@ impl Tiling {
         weights + self.reduce_bytes(tier)
     }
 
-    /// Workgroup memory that rows' maxima and sums go through.
+    /// Workgroup memory for reducing maxima and sums of rows.
     pub(super) const fn reduce_bytes(&self, tier: Tier) -> u64 {
         let reduce = self.groups as u64 * self.rows as u64 * (self.lanes as u64 + 1) * 4;
-        // Arrays start at multiples of 16.
+        // Arrays begin at multiples of 16 bytes.
         if tier.subgroup() { 0 } else { reduce.next_multiple_of(16) + 16 }
     }
 
@@ -147,10 +144,10 @@ impl Tiling {
         self.workgroup_storage_bytes(tier) + if problem.blocks.is_some() { self.tile_keys_bytes() } else { 0 }
     }
 
-    /// The tiling for a problem on a device that has the tier.
+    /// The tiling of a problem for a device that has the tier.
     ///
     /// # Errors
-    /// [`Error::Limit`] when workgroup memory holds no tile of matrices.
+    /// [`Error::Limit`] when workgroup memory has no room for a tile of matrices.
     pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         if let Some(edge) = caps.edge_of(tier) {
             let mut tiling = MatrixTiling::choose(problem, caps, edge).ok_or(Error::Limit {
@@ -164,7 +161,7 @@ impl Tiling {
         Ok(Self::of_sharing(problem, caps, tier, choose_sharing(problem, caps)))
     }
 
-    /// The ways to share that may be tried for a problem in a tier without matrices, each with its own tiling.
+    /// The sharings that tuning may try for a problem in a tier without matrices, each with its tiling.
     #[cfg(feature = "tune")]
     pub(crate) fn of_each_sharing(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Vec<Self> {
         let columns = ColumnsTiling::suits(problem).then_some(Sharing::Columns);
@@ -173,7 +170,7 @@ impl Tiling {
         [Sharing::Keys].into_iter().chain(columns).chain(tiles).map(of).collect()
     }
 
-    /// With [`Sharing::Keys`] where workgroup memory does not hold what another takes.
+    /// Falls back to [`Sharing::Keys`] where workgroup memory is too small for the other.
     fn of_sharing(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, sharing: Sharing) -> Self {
         let chosen = match sharing {
             Sharing::Columns => ColumnsTiling::choose(problem, caps, tier),
@@ -192,7 +189,7 @@ impl Tiling {
         let keys = choose_keys(rows, caps);
         let mut tiling = Self { lanes, rows, keys, groups: 1, num_splits: 1, sharing: Sharing::Keys };
         tiling.groups = choose_groups(problem, tiling, num_rows, caps, tier);
-        // A workgroup of whole subgroups may be many groups where the size of a subgroup varies: fewer rows each then.
+        // Where the size of subgroups varies, a workgroup of whole subgroups may have many groups: each gets fewer rows.
         while tiling.rows > 1 && tiling.storage_bytes(problem, caps, tier) > workgroup_budget(caps) {
             tiling.rows /= 2;
         }
@@ -200,7 +197,7 @@ impl Tiling {
         tiling
     }
 
-    /// The number of splits that the rules take with these tiles, which are valid.
+    /// The number of splits by the rules, for given valid tiles.
     pub(super) fn splits_for(self, problem: &AttentionProblem, caps: &DeviceCaps) -> u32 {
         choose_splits(problem, self, caps)
     }
@@ -279,7 +276,7 @@ impl core::fmt::Display for Tiling {
     }
 }
 
-/// Few rows wait for memory, many for arithmetic and what feeds it. A software device has no neighbouring lanes whose loads become one.
+/// Few rows wait for memory, many for arithmetic and its operands. A software device does not coalesce the loads of neighbouring lanes.
 fn choose_sharing(problem: &AttentionProblem, caps: &DeviceCaps) -> Sharing {
     if !caps.software && ColumnsTiling::suits(problem) {
         Sharing::Columns
@@ -300,11 +297,11 @@ fn choose_lanes(head_dim_v: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
     }
 }
 
-/// A lane keeps 4 * `columns` outputs and `keys` scores for every row. On a GPU they should stay in registers, of which
-/// 128 leave room for operands at fair occupancy. A software device keeps them in its first-level cache, and every
-/// load there costs as much as dozens of multiply-adds, so more rows a load win: 32 rows against 16 were 1.3 times as
-/// fast on lavapipe 25.0 (2 heads, 1024 x 1024, width 128, f32), 8 rows 0.7 times. Without subgroups no load is shared,
-/// so that more rows bring little (8 rows 0.9 times as fast as 32) for three times the compile time.
+/// A lane keeps 4 * `columns` outputs and `keys` scores for every row. On a GPU they should stay in registers: 128 of them leave room
+/// for operands at fair occupancy. A software device keeps them in its first-level cache, where every load costs as much as dozens of
+/// multiply-adds, so more rows for each load win: 32 rows were 1.3 times as fast as 16 on lavapipe 25.0 (2 heads, 1024 x 1024, width 128,
+/// f32), 8 rows 0.7 times. Without subgroups no load is shared, so more rows gain little (8 rows 0.9 times as fast as 32) for three times
+/// the compile time.
 fn choose_rows(columns: u32, keys: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
     let fitting = match (caps.software, tier.subgroup()) {
         (true, true) => (128 / columns).min(32),
@@ -315,7 +312,7 @@ fn choose_rows(columns: u32, keys: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
     1 << fitting.max(1).ilog2()
 }
 
-/// Groups of so many lanes that a workgroup is made of multiples of: those of the largest subgroup.
+/// A workgroup has a multiple of this many groups of `lanes`, so that it consists of whole subgroups, up to the largest size.
 pub(super) fn whole_subgroups(lanes: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
     match (tier.subgroup(), &caps.subgroup_size) {
         (true, Some(size)) => (size.end() / lanes).max(1),
@@ -323,16 +320,16 @@ pub(super) fn whole_subgroups(lanes: u32, caps: &DeviceCaps, tier: Tier) -> u32 
     }
 }
 
-/// 16 KiB of workgroup memory keep several workgroups on one core of the GPU, and are what every device has.
+/// 16 KiB of workgroup memory allow several workgroups on each core of a GPU, and every device has them.
 pub(super) fn workgroup_budget(caps: &DeviceCaps) -> u64 {
     u64::from(caps.max_workgroup_storage_bytes.min(16 << 10))
 }
 
-/// Keys of a lane that let one load of the weights serve four of them, at the least registers.
+/// Keys of a lane: one load of the weights serves four of them, with the fewest registers.
 const KEYS: u32 = 4;
 
-/// A single row leaves room for more keys: fewer tiles, and so fewer barriers. On lavapipe 25.0 12 keys were 1.3 times as
-/// fast as 4, and 16 no faster (8 heads, 1 row, 16384 keys, width 128, f32). On GPUs this waits for a measurement.
+/// A single row leaves room for more keys: fewer tiles, and so fewer barriers. On lavapipe 25.0 12 keys were 1.3 times as fast as 4, and
+/// 16 no faster (8 heads, 1 row, 16384 keys, width 128, f32). Not measured on GPUs.
 fn choose_keys(rows: u32, caps: &DeviceCaps) -> u32 {
     if caps.software && rows == 1 { 12 } else { KEYS }
 }
@@ -350,9 +347,9 @@ fn choose_groups(problem: &AttentionProblem, tiling: Tiling, num_rows: u64, caps
     groups
 }
 
-/// Enough workgroups to fill a large GPU several times over, so that none of its cores waits long for the last; a software device
-/// has few cores, and needs only enough for them to finish together. Each gets at least eight tiles of keys, two where keys are selected
-/// or tiles small. Partial results stay below 16 MiB.
+/// Enough workgroups to fill a large GPU several times, so that none of its cores waits long for the last; a software device has few
+/// cores, and needs only enough to keep them all busy to the end. Each workgroup gets at least eight tiles of keys, or two where keys are
+/// selected or tiles small. Partial results stay below 16 MiB.
 fn choose_splits(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps) -> u32 {
     if walks_alone(problem, tiling) {
         return 1;
@@ -361,14 +358,14 @@ fn choose_splits(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps) 
     let wanted_workgroups: u64 = match (caps.software, tiling.sharing) {
         (true, _) => 8,
         (false, Sharing::Keys | Sharing::Tiles | Sharing::Rows) => 512,
-        // Smaller ones. On an H100 33 to 264 splits of 32 heads made no difference, 16 were 3 % slower.
+        // Small tiles. On an H100 33 to 264 splits of 32 heads made no difference, 16 were 3 % slower.
         (false, Sharing::Columns) => 1024,
     };
     let sets = u64::from(rows.num_sets) * u64::from(shape.batch_size);
     let workgroups = (rows.row_tiles(shape, tiling) * sets).max(1);
     let few_tiles = problem.blocks.is_some() || tiling.sharing == Sharing::Columns;
     let fewest_tiles = if few_tiles && !caps.software { 2 } else { 8 };
-    // A few cores are filled by splitting even a short window.
+    // Splitting even a short window is needed to fill a few cores.
     let keys = if caps.software && problem.blocks.is_none() { shape.seq_len_kv.into() } else { walk_keys(problem) };
     let tiles = keys.div_ceil(u64::from(tiling.tile_kv()));
     let row_bytes = u64::from(shape.head_dim_v) * 4;

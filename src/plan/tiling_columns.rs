@@ -9,37 +9,37 @@ use crate::kernels::modules;
 use crate::shader::Module;
 use crate::{AttentionProblem, DType, DeviceCaps, Tier};
 
-/// Rows that these kernels are for. Each row more costs registers, and more than this wait for arithmetic rather than memory.
+/// Limit on the rows of these kernels. Each row costs registers, and with more rows arithmetic takes longer than memory.
 const MOST_ROWS: u64 = 16;
-/// Rows that keep sums and queries in registers beside the keys and values that are under way.
+/// Limit on the rows whose sums and queries fit the registers beside the keys and values in flight.
 const ROWS: u64 = 8;
-/// Registers of queries, sums, scores and loads in flight. With some 30 for addresses and softmax they let 12 subgroups of 32 share a
+/// Limit on registers for queries, sums, scores and loads in flight. With some 30 for addresses and softmax, 12 subgroups of 32 share a
 /// core of 65536: on an H100 4 rows x 4 keys (112) reached 2.4 TB/s, 4 rows x 8 keys (160) 2.1.
 const REGISTERS: u32 = 128;
 /// Invocations of a workgroup. An H100 read as fast with 4 subgroups of 32 as with 8, and 3 % slower with one.
 const INVOCATIONS: u32 = 128;
-/// Keys that one workgroup walks alone: splitting them saves two trips to memory, and their merge costs a dispatch, which takes as
+/// Up to this many keys, one workgroup walks alone: splitting saves two trips to memory, but the merge costs a dispatch, which takes as
 /// long.
 const ALONE_KEYS: u64 = 512;
 /// Invocations of a workgroup that walks alone.
 const ALONE_INVOCATIONS: u32 = 512;
 
-/// vec4 elements that make 16 bytes.
+/// vec4 elements that are 16 bytes.
 pub(super) const fn chunk(dtype: DType) -> u32 {
     if matches!(dtype, DType::F32) { 1 } else { 2 }
 }
 
-/// vec4 of a row of `width4` that each of the lanes takes that share it.
+/// vec4 of a row of `width4` for each of the lanes that share it.
 pub(super) const fn columns(width4: u32, lanes: u32, chunk: u32) -> u32 {
     width4.div_ceil(chunk * lanes) * chunk
 }
 
-/// What a problem's widths and types make of a tiling.
+/// Sizes of a tiling that follow from a problem's widths and types.
 #[derive(Clone, Copy)]
 pub(super) struct ColumnsTiling {
     tiling: Tiling,
     chunk: u32,
-    /// vec4 of one load of a key or a value.
+    /// vec4 of one load of a key or value.
     per_load: u32,
     head_dim4: u32,
     head_dim_v4: u32,
@@ -50,21 +50,21 @@ impl ColumnsTiling {
         let shape = problem.shape();
         let [head_dim4, head_dim_v4] = [shape.head_dim, shape.head_dim_v].map(|width| width / 4);
         let chunk = chunk(problem.dtype);
-        // Two vec4 at a time must not reach past a row.
+        // A load of two vec4 must not reach past a row.
         let pairs = problem.aligned_rows && chunk == 2 && head_dim4.is_multiple_of(2) && head_dim_v4.is_multiple_of(2);
         Self { tiling, chunk, per_load: if pairs { 2 } else { 1 }, head_dim4, head_dim_v4 }
     }
 
-    /// Whether these kernels are for a problem.
+    /// Whether these kernels suit a problem.
     pub(super) fn suits(problem: &AttentionProblem) -> bool {
         RowSets::of(problem).rows_per_q_block() <= MOST_ROWS
     }
 
-    /// The tiling for a problem, without its splits; `None` when workgroup memory holds none: a device whose subgroups may be large or
-    /// small has many groups in each workgroup.
+    /// The tiling for a problem, without its splits; `None` when workgroup memory is too small: a device whose subgroup size varies has many
+    /// groups in each workgroup.
     pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
         let num_rows = RowSets::of(problem).rows_per_q_block().clamp(1, MOST_ROWS);
-        // As many in each tile as in the others. At most 8.
+        // Rows spread evenly over the tiles, at most 8 in each.
         let rows = num_rows.div_ceil(num_rows.div_ceil(ROWS)) as u32;
         let sharing = Sharing::Columns;
         let mut of = Self::new(problem, Tiling { lanes: 4, rows, keys: 8, groups: 1, num_splits: 1, sharing });
@@ -73,7 +73,7 @@ impl ColumnsTiling {
             of.tiling.keys /= 2;
         }
         let whole_subgroups = whole_subgroups(of.tiling.lanes, caps, tier);
-        // A workgroup that walks alone has its core for itself.
+        // A workgroup that walks alone has a core to itself.
         let (wanted, storage) = match walk_keys(problem) <= ALONE_KEYS {
             true => (ALONE_INVOCATIONS, caps.max_workgroup_storage_bytes.into()),
             false => (INVOCATIONS, workgroup_budget(caps)),
@@ -91,12 +91,12 @@ impl ColumnsTiling {
         }
     }
 
-    /// The most lanes that a quarter of their loads or less go past the rows' ends; else those that fit rows best. More lanes make
-    /// longer runs of memory: 4, 8 and 16 of them reached 2.87, 2.96 and 2.98 TB/s on an H100.
+    /// The largest number of lanes with which at most a quarter of their loads go past the rows' ends; else the number that fits rows best.
+    /// More lanes make longer runs of memory: 4, 8 and 16 of them reached 2.87, 2.96 and 2.98 TB/s on an H100.
     fn lanes(&self, caps: &DeviceCaps, tier: Tier) -> u32 {
         let most = match (tier.subgroup(), &caps.subgroup_size) {
             (true, Some(size)) => (*size.start()).min(32),
-            // Each score is summed up by one invocation, from as many places as there are lanes.
+            // One invocation sums up each score, from as many places as there are lanes.
             _ => 16,
         };
         let loads = |lanes: u32| {
@@ -115,7 +115,7 @@ impl ColumnsTiling {
         columns(width4, self.tiling.lanes, self.chunk)
     }
 
-    /// Registers of a lane's queries, sums, scores, and keys and values under way.
+    /// Registers of a lane for queries, sums, scores, and keys and values in flight.
     fn registers(&self, dtype: DType) -> u32 {
         let columns = self.columns(self.head_dim4) + self.columns(self.head_dim_v4);
         // 2 or 4.
@@ -123,12 +123,12 @@ impl ColumnsTiling {
         self.tiling.rows * (4 * columns + self.tiling.keys) + self.tiling.keys * columns * words
     }
 
-    /// vec4 that a lane carries from part to part of a walk: the sums of its columns and the row's numbers, of each row.
+    /// vec4 of state that a lane keeps between parts of a walk: for each row its columns' sums and its maximum and sum.
     pub(super) const fn carried(&self) -> u32 {
         self.tiling.rows * (self.columns(self.head_dim_v4) + 1)
     }
 
-    /// Workgroup memory that the kernels declare: a row's sums by group, and shares of scores where no shuffle adds them up.
+    /// Workgroup memory that the kernels declare: each row's results by group, and shares of scores where no shuffle adds them.
     pub(super) fn storage_bytes(&self, tier: Tier) -> u64 {
         let [groups, lanes] = [self.tiling.groups, self.tiling.lanes].map(u64::from);
         let numbers = (groups * 4).next_multiple_of(16);
@@ -141,7 +141,7 @@ impl ColumnsTiling {
         }
     }
 
-    /// The family `chunk`, for elements of this module, and the module that elements then have: pairs are read as words.
+    /// The member of `chunk` for elements of this module, and the `elem` module to use: pairs are loaded as words.
     pub(super) fn modules(&self, elem: &'static Module) -> [&'static Module; 2] {
         match (self.per_load, elem) {
             (1, _) => [&modules::CHUNK_ONE, elem],
@@ -163,7 +163,7 @@ impl ColumnsTiling {
             ("K_COLS", self.columns(self.head_dim4)),
             ("COLS", self.columns(self.head_dim_v4)),
             ("REDUCED", tiling.rows * tiling.keys),
-            // One more than lanes, so that invocations that add up neighbouring scores read different banks.
+            // One more than lanes, so that invocations that add neighbouring scores read different banks.
             ("REDUCE_STRIDE", tiling.lanes + 1),
             ("TILE_Q", tiling.tile_q()),
             ("TILE_KV", tiling.tile_kv()),
@@ -180,7 +180,7 @@ pub(super) fn walks_alone(problem: &AttentionProblem, tiling: Tiling) -> bool {
     tiling.sharing == Sharing::Columns && walk_keys(problem) <= ALONE_KEYS
 }
 
-/// Keys that a tile of few rows goes through at most.
+/// The most keys that a tile of few rows goes through.
 pub(super) fn walk_keys(problem: &AttentionProblem) -> u64 {
     let shape = problem.shape();
     let keys = match &problem.blocks {

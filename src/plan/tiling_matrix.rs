@@ -8,13 +8,13 @@ use crate::kernels;
 use crate::shader::Module;
 use crate::{AttentionProblem, BlockListSpec, DType, DeviceCaps, Error, Result, Tier};
 
-/// vec4 elements between the rows of f16 tiles that hold nothing: 16 bytes, so that rows stay aligned for wide loads and
-/// those of a matrix fall on different banks.
+/// Unused vec4 elements between the rows of f16 tiles: 16 bytes, so that rows stay aligned for wide loads and the rows of a matrix use
+/// different banks.
 pub(super) const HALVES_PADDING4: u32 = 2;
 /// The same for rows of f32.
 pub(super) const FLOATS_PADDING4: u32 = 1;
 
-/// What the matrix edge makes of a tiling and a problem: sizes that the shader and the budget of workgroup memory share.
+/// Sizes that follow from the matrix edge, a tiling and a problem; the shader and the budget of workgroup memory share them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MatrixTiling {
     edge: u32,
@@ -25,23 +25,23 @@ pub(super) struct MatrixTiling {
     walk_keys: u32,
 }
 
-/// Keys that matrices sum up before their sums are folded.
+/// Keys that matrices sum up before their sums are folded into f32.
 const FOLD_KEYS: u32 = 4096;
 
-/// Groups of a workgroup where there are many rows, and where there are few workgroups.
+/// Groups of a workgroup for many rows, and where workgroups are few.
 const MOST_GROUPS: u32 = 8;
 const FEW_GROUPS: u32 = 4;
 
-/// Two for each core of a large GPU.
+/// Number of workgroups that fills a large GPU: two for each core.
 const FILLING_WORKGROUPS: u64 = 256;
 
-/// Keys of a tile, or half as many where registers hold no more.
+/// Keys of a tile; half as many where registers hold no more.
 const LONG_TILE: u32 = 32;
 
-/// What an invocation may have, on every GPU that has been seen.
+/// Limit on the registers of an invocation, the same on every GPU seen so far.
 const MOST_REGISTERS: u32 = 255;
 
-/// Registers for indices, bounds and what else does not grow with a tiling: an estimate.
+/// Registers for indices, bounds and other values that do not grow with the tiling: an estimate.
 const ADDRESSES: u32 = 20;
 
 /// Lanes that share a row of scores.
@@ -64,15 +64,15 @@ impl MatrixTiling {
         Self { edge, tiling, head_dim: shape.head_dim, head_dim_v: shape.head_dim_v, walk_keys: walk_keys as u32 }
     }
 
-    /// The tiling for a problem on a device with matrices of this edge; `None` when workgroup memory holds none.
+    /// The tiling of a problem for a device with matrices of this edge; `None` when workgroup memory is too small.
     pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, edge: u32) -> Option<Tiling> {
         let lanes = *caps.subgroup_size.as_ref()?.start();
         let sets = RowSets::of(problem);
         let num_rows = sets.rows_per_q_block();
-        // So many groups share what is loaded of keys and values: copies into workgroup memory cost a third with 4 (H100).
+        // Groups share the loads of keys and values: with 4 groups, copies into workgroup memory cost a third (H100).
         let most_groups = (caps.max_invocations_per_workgroup / lanes).clamp(1, MOST_GROUPS);
         let tiling = |rows, keys, most: u32| {
-            // As even as they can be.
+            // Rows spread evenly over the tiles.
             let groups = num_rows.div_ceil(u64::from(rows)).max(1);
             let groups = groups.div_ceil(groups.div_ceil(most.into())) as u32; // at most `most`
             Tiling { lanes, rows, keys, groups, num_splits: 1, sharing: Sharing::Rows }
@@ -82,10 +82,10 @@ impl MatrixTiling {
         let shorter =
             |rows, keys: u32| (keys / 2).is_multiple_of(edge) && (keys / 2).is_multiple_of(4 * parts(lanes, rows));
 
-        // Matrices of keys and values serve all rows of a group: as many as registers hold, where there are enough for four groups. A
-        // longer tile costs fewer barriers, a second row of matrices saves half of the loads.
+        // Matrices of keys and values serve all rows of a group: as many rows as registers hold, where there are enough for four groups. A
+        // longer tile costs fewer barriers, a second row of matrices halves the loads.
         let mut rows = edge;
-        // Software devices write every product out, and take minutes to compile tiles of four matrices: they get the smallest.
+        // Software devices unroll every product, and take minutes to compile tiles of four matrices: they get the smallest tiles.
         let keys_of = |rows| match LONG_TILE {
             _ if caps.software => edge.max(4 * parts(lanes, rows)),
             keys if fits_registers(rows, keys) || !shorter(rows, keys) => keys,
@@ -106,7 +106,7 @@ impl MatrixTiling {
             chosen = tiling(rows, keys_of(rows), most_groups.min(FEW_GROUPS));
         }
         while of(chosen).validate(caps).is_err() {
-            // Fewer keys cost barriers, fewer groups copies, fewer rows loads of matrices.
+            // To fit memory: fewer keys cost barriers, fewer groups copies, fewer rows loads of matrices.
             if shorter(chosen.rows, chosen.keys) {
                 chosen.keys /= 2;
             } else if chosen.groups > 1 {
@@ -128,7 +128,7 @@ impl MatrixTiling {
         Self::new(problem, tiling, edge).storage_bytes()
     }
 
-    /// Checks what is particular to matrices. [`Tiling::validate`] has checked the rest.
+    /// Checks the rules of matrices. [`Tiling::validate`] has checked the others.
     pub(super) fn validate(&self, caps: &DeviceCaps) -> Result<()> {
         let Self { edge, tiling, .. } = *self;
         let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
@@ -156,15 +156,15 @@ impl MatrixTiling {
         parts(self.tiling.lanes, self.tiling.rows)
     }
 
-    /// vec4 that an invocation loads of a tile with so many columns, two neighbours at a time.
+    /// vec4 that an invocation loads of a tile with this many columns, two neighbouring ones at a time.
     const fn loaded_each(&self, columns4: u32) -> u32 {
         2 * (self.tiling.tile_kv() * columns4 / 2).div_ceil(self.tiling.workgroup_size())
     }
 
-    /// Registers of 32 bits that an invocation needs, by a count of what is alive at once: sums and queries all the time, and in turns
-    /// the scores of a row with the keys on their way; a product's matrices with these; the next tile's scores and this one's weights;
-    /// and in products with values the weights and the values on their way. An H100 ran what this puts at 243 without spilling, and at
-    /// half the speed what it puts above 255.
+    /// Registers of 32 bits that an invocation needs, counted over values that are live at the same time. Sums and queries always are; in turn come
+    /// the scores of a row with the keys in flight, the matrices of a product with these, the next tile's scores with this one's weights,
+    /// and in products with values the weights with the values in flight. An H100 ran tilings counted as 243 without spilling, and tilings
+    /// counted above 255 at half the speed.
     pub(super) const fn registers(&self) -> u32 {
         let Self { edge, tiling, .. } = *self;
         let (row_tiles, key_tiles) = (tiling.rows / edge, tiling.tile_kv() / edge);
@@ -216,7 +216,7 @@ impl MatrixTiling {
         tiles + weights.next_multiple_of(16) + scores + factors + 16
     }
 
-    /// vec4 of a column of matrices that a lane carries from part to part of a walk.
+    /// vec4 of a column of matrices that a lane keeps between parts of a walk.
     fn carried_of_column(&self) -> u32 {
         (self.tiling.rows * self.edge / 4).div_ceil(self.tiling.lanes)
     }
@@ -226,15 +226,15 @@ impl MatrixTiling {
         self.padded4(self.head_dim_v) * 4 / self.edge * self.carried_of_column()
     }
 
-    /// vec4 that a lane carries in all: its share of the sums, its rows' numbers, its share of the folded sums.
+    /// vec4 of state that a lane keeps in all: its share of the sums, its rows' maxima and sums, its share of the folded sums.
     pub(super) fn carried(&self) -> u32 {
         let folded = if self.fold_tiles() > 0 { self.sums_each() } else { 0 };
         self.sums_each() + folded + self.tiling.rows.div_ceil(self.tiling.lanes)
     }
 
-    /// Tiles after which sums leave the matrices and are added up in f32; 0: never. A matrix unit cuts sums off, so that each product
-    /// loses up to two units in the last place of what has been summed up: with [`FOLD_KEYS`] keys at a time the loss stays below a
-    /// quarter of what rounding to f16 costs, at any length. Walks of up to two such runs are left as they are.
+    /// Tiles after which sums leave the matrices and are added up in f32; 0: never. A matrix unit truncates, so that each product loses up
+    /// to two units in the last place of the sum so far: with [`FOLD_KEYS`] keys at a time the loss stays below a quarter of the cost of
+    /// rounding to f16, at any length. Walks of up to two such runs are not folded.
     pub(super) fn fold_tiles(&self) -> u32 {
         if self.walk_keys / self.tiling.num_splits.max(1) > 2 * FOLD_KEYS {
             FOLD_KEYS / self.tiling.tile_kv()
@@ -259,7 +259,7 @@ impl MatrixTiling {
             ("ROW_TILES", tiling.rows / edge),
             ("KEY_TILES", tile_kv / edge),
             ("K_TILES", 4 * k_columns4 / edge),
-            // What is loaded at a time of the queries is as wide as a tile of keys is long.
+            // Queries are staged `TILE_KV` columns at a time.
             ("Q_TILES", (4 * k_columns4).next_multiple_of(tile_kv) / edge),
             ("V_TILES", 4 * v_columns4 / edge),
             ("K_COLUMNS4", k_columns4),
@@ -289,7 +289,7 @@ impl MatrixTiling {
     }
 }
 
-/// Whether the kernels of a tier take these tensors.
+/// Checks that the kernels of a tier take tensors of this type.
 pub(super) fn check_dtype(dtype: DType, tier: Tier) -> Result<()> {
     match dtype {
         _ if !tier.matrix() => Ok(()),
@@ -302,7 +302,7 @@ pub(super) fn check_dtype(dtype: DType, tier: Tier) -> Result<()> {
     }
 }
 
-/// The modules of a matrix edge, for arrays that the device loads matrices from.
+/// The modules for a matrix edge and for the arrays that the device loads matrices from.
 pub(super) fn modules(edge: u32, caps: &DeviceCaps) -> [&'static Module; 2] {
     [
         if edge == 8 { &kernels::modules::MATRIX_8 } else { &kernels::modules::MATRIX_16 },
@@ -315,7 +315,7 @@ mod tests {
     use super::*;
     use crate::{AttentionShape, MatrixTile};
 
-    /// Tilings of prototypes that ran well on an H100 fit, by the sizes of their parts.
+    /// Prototypes' tilings that ran well on an H100 must fit, with the register counts of their parts.
     #[test]
     fn registers_are_those_of_prototypes() {
         let of = |head_dim, [rows, keys, groups]: [u32; 3]| {
@@ -331,9 +331,9 @@ mod tests {
             let tiling = Tiling { lanes: 32, rows, keys, groups, num_splits: 1, sharing: Sharing::Rows };
             MatrixTiling::new(&AttentionProblem::new(shape, DType::F16), tiling, 16).registers()
         };
-        // Sums 128, queries 64, the next scores 16, weights 8, the row's numbers 3, the rest 20.
+        // Sums 128, queries 64, the next scores 16, weights 8, the row's maximum and sums 3, the rest 20.
         assert_eq!(of(128, [32, 16, 8]), 239);
-        // Half the groups load twice as much each.
+        // Half as many groups load twice as much each.
         assert_eq!(of(128, [32, 16, 4]), 243);
         assert_eq!(of(128, [16, 32, 8]), 64 + 32 + 32 + 3 + 20);
         assert_eq!(of(64, [32, 16, 8]), 64 + 32 + 24 + 3 + 20);
@@ -342,8 +342,8 @@ mod tests {
         assert!(of(256, [16, 16, 8]) <= MOST_REGISTERS);
     }
 
-    /// Matrices are loaded from multiples of 16 bytes of workgroup memory, in which drivers place variables one after the other: so
-    /// each takes a multiple of 16 bytes, with every tiling that a plan accepts.
+    /// Matrices are loaded from multiples of 16 bytes of workgroup memory, and drivers place variables one after the other: so the size of
+    /// each must be a multiple of 16 bytes, with every tiling that a plan accepts.
     #[test]
     fn arrays_take_multiples_of_16_bytes() {
         let mut tilings = 0;

@@ -7,7 +7,7 @@ use super::tiling::whole_subgroups;
 use super::{Sharing, Tiling};
 use crate::{AttentionProblem, DType, DeviceCaps, Tier};
 
-/// What widths make of a tiling: sizes that the shader and the budget of workgroup memory share.
+/// Sizes that follow from widths and a tiling; the shader and the budget of workgroup memory share them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StagedTiling {
     tiling: Tiling,
@@ -15,27 +15,26 @@ pub(super) struct StagedTiling {
     head_dim_v4: u32,
     /// vec4 columns of keys and queries that are staged at a time: a power of two.
     slice4: u32,
-    /// Values that are staged at a time: a power of two, 4 at the least, and at most the keys that share a portion of weights.
+    /// Values that are staged at a time: a power of two from 4 to the number of keys whose weights are staged together.
     slice_keys: u32,
     selected: bool,
     tier: Tier,
 }
 
-/// Rows from which on tiles are staged: fewer make too little of what each workgroup reads.
+/// With fewer rows, tiles are not staged: each workgroup would make too little use of its loads.
 const LEAST_ROWS: u64 = 32;
 
-/// Invocations of a workgroup: two or three workgroups of them fill a core's registers, so that one computes while another waits.
+/// Invocations of a workgroup: two or three workgroups fill a core's registers, so that one computes while another waits.
 const INVOCATIONS: u32 = 128;
 
-/// Workgroup memory of a workgroup: what two of them leave of a core's is the cache that queries are read through.
+/// Limit on workgroup memory: the rest of a core's memory beside two workgroups is the cache for queries.
 const MOST_BYTES: u64 = 32 << 10;
 
 impl StagedTiling {
     pub(super) fn new(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps, tier: Tier) -> Self {
         let shape = problem.shape();
         let (head_dim4, head_dim_v4) = (shape.head_dim / 4, shape.head_dim_v / 4);
-        // What an invocation loads of keys and queries waits in 24 of its registers, of values in 16, and a key's columns are 64 bytes in a
-        // row.
+        // Loads in flight take 24 registers of an invocation for keys and queries, 16 for values; a key's columns are 64 contiguous bytes.
         let ahead = if problem.dtype == DType::F32 { 4 } else { 8 };
         let most = ahead * u64::from(tiling.workgroup_size());
         let slice4 = power_below(most * 3 / 2 / u64::from(tiling.tile_kv() + tiling.tile_q()))
@@ -58,25 +57,25 @@ impl StagedTiling {
         staged
     }
 
-    /// Whether these kernels are for a problem: few rows leave little to share. Software devices read workgroup memory no faster than other
+    /// Whether these kernels suit a problem: few rows leave little to share. Software devices read workgroup memory no faster than other
     /// memory: 0.27 times the rate of [`Sharing::Keys`] on lavapipe 25.0 (2 heads, 256 x 256, width 128, f32, 8 rows x 4 keys), after 38 s of
     /// compiling.
     pub(super) fn suits(problem: &AttentionProblem, caps: &DeviceCaps) -> bool {
         !caps.software && RowSets::of(problem).rows_per_q_block() >= LEAST_ROWS
     }
 
-    /// The tiling for a problem, without its splits; `None` when workgroup memory holds none.
+    /// The tiling for a problem, without its splits; `None` when workgroup memory is too small.
     pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
         let num_rows = RowSets::of(problem).rows_per_q_block();
         let columns4 = problem.shape().head_dim_v / 4;
-        // Two vec4 of out a lane: 8 rows x 8 columns. Eight lanes at the least, that read each on a bank of its own.
+        // Two vec4 of out for each lane: 8 rows x 8 columns. At least eight lanes, which read different banks.
         let wanted = columns4.div_ceil(2).next_power_of_two().clamp(8, 32);
         let lanes = match (tier.subgroup(), &caps.subgroup_size) {
             (true, Some(size)) => wanted.min(*size.start()),
             _ => wanted.min(16),
         };
         let whole_groups = whole_subgroups(lanes, caps, tier);
-        // Half of what an invocation has are scores and sums.
+        // Half of an invocation's registers are scores and sums.
         let keys = if columns4.div_ceil(lanes) > 2 || lanes > 16 { 4 } else { 8 };
         let rows = power_below((128 / (4 * columns4.div_ceil(lanes) + keys)).into()).min(8);
         let most_groups = num_rows.div_ceil(rows.into()).min(u64::from(INVOCATIONS / lanes)).max(1) as u32;
@@ -106,7 +105,7 @@ impl StagedTiling {
         self.tiling.tile_q() * self.tiling.lanes + self.slice_keys * self.head_dim_v4
     }
 
-    /// Workgroup memory that the kernels declare: what is staged, what rows are reduced through, the keys of a tile.
+    /// Workgroup memory that the kernels declare: the staged tile, the reductions of rows, the keys of a tile.
     pub(super) const fn storage_bytes(&self) -> u64 {
         let (scoring, summing) = (self.scoring4() as u64, self.summing4() as u64);
         let staged = 16 * if scoring > summing { scoring } else { summing };
@@ -114,7 +113,7 @@ impl StagedTiling {
         staged + self.tiling.reduce_bytes(self.tier) + keys
     }
 
-    /// Constants of the shader beside those of `attend_rows`.
+    /// Constants of the shader besides those of `attend_rows`.
     pub(super) fn constants(&self) -> BTreeMap<&'static str, u32> {
         let Self { tiling, head_dim4, head_dim_v4, slice4, slice_keys, .. } = *self;
         let (tile_q, tile_kv, lanes) = (tiling.tile_q(), tiling.tile_kv(), tiling.lanes);
@@ -138,6 +137,6 @@ impl StagedTiling {
 
 /// The largest power of two up to a number, at least 1.
 const fn power_below(number: u64) -> u32 {
-    // Below 2^32: numbers are sizes of tiles.
+    // Below 2^32: the numbers are sizes of tiles.
     if number == 0 { 1 } else { 1 << number.ilog2() }
 }

@@ -12,7 +12,7 @@ use crate::{DeviceCaps, MASKED_SCORE, Mark, PADDING, Result, Tier, TopKProblem};
 /// The dispatch that computes a [`TopKProblem`] on a device.
 pub type TopKPlan = OperatorPlan<TopKProblem>;
 
-/// Invocations of a workgroup: on a software device each costs.
+/// Invocations of a workgroup: on a software device each one costs time.
 const fn workgroup_size(caps: &DeviceCaps) -> u32 {
     if caps.software { 16 } else { 256 }
 }
@@ -27,16 +27,16 @@ impl OneDispatch for TopKProblem {
 }
 
 impl TopKPlan {
-    /// Plans with the candidates in one place, where it holds them, for tests and tuning. It changes no result.
+    /// Plans with the candidates in the given place, if it has room for them, for tests and tuning. The place changes no result.
     ///
     /// # Errors
-    /// Those of [`TopKPlan::new`].
+    /// The errors of [`TopKPlan::new`].
     pub fn with_candidates(problem: &TopKProblem, caps: &DeviceCaps, candidates: Candidates) -> Result<Self> {
         Ok(Self { dispatch: planned(problem, caps, candidates)?, ..Self::new(problem, caps)? })
     }
 }
 
-/// The dispatch, with the candidates in workgroup memory where that is wanted and holds them.
+/// The dispatch, with the candidates in workgroup memory where that is wanted and has room.
 fn planned(problem: &TopKProblem, caps: &DeviceCaps, wanted: Candidates) -> Result<Dispatch> {
     problem.validate()?;
     fit_bindings(caps, &[problem.shape, problem.lists_shape()])?;

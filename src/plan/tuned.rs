@@ -1,4 +1,4 @@
-//! Tilings that were measured on a device, in place of those of the heuristics.
+//! Tilings measured on a device, which replace those of the heuristics.
 
 use core::hash::Hash;
 use std::collections::HashMap;
@@ -8,8 +8,7 @@ use super::tiling_matrix::check_dtype;
 use super::{AttentionPlan, SelectionPlan, SelectionTiling, Tiling, TunedAt};
 use crate::{AttentionProblem, DType, DeviceCaps, Mask, SelectionMethod, SelectionProblem, Tier};
 
-/// Problems of attention that take the same tiling: alike in types, widths and mask, and within a factor of two in what
-/// there is to do.
+/// Problems of attention that take the same tiling: equal in types, widths and mask, and within a factor of two in the amount of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -20,7 +19,7 @@ pub struct AttentionClass {
     pub head_dim: u32,
     /// Width of v.
     pub head_dim_v: u32,
-    /// Which sides of a query its keys end at.
+    /// The sides of a query on which its keys end.
     pub mask: MaskKind,
     /// Keys of a selected block; `None`: attention is dense.
     pub block_size: Option<u32>,
@@ -55,7 +54,7 @@ impl core::fmt::Display for MaskKind {
     }
 }
 
-/// Numbers above this count as it: more of them only make more workgroups of the same kind.
+/// Exponents are capped here; beyond, the grid only gets more workgroups of the same kind.
 const MOST_LOG2: u32 = 12;
 
 impl AttentionClass {
@@ -106,7 +105,7 @@ pub struct SelectionClass {
     pub dtype: DType,
     /// Width of q and k.
     pub head_dim: u32,
-    /// Queries that a key is scored with at a time, up to a power of two.
+    /// Samples that a key is scored with in one go, up to a power of two.
     pub samples_log2: u32,
     /// Keys, up to a power of two.
     pub keys_log2: u32,
@@ -172,15 +171,15 @@ impl core::fmt::Display for SelectionClass {
     }
 }
 
-/// The smallest exponent of two that reaches `n`.
+/// The smallest exponent of two whose power is at least `n`.
 fn log2_up(n: u64) -> u32 {
     u64::BITS - n.saturating_sub(1).leading_zeros()
 }
 
-/// Tiers and tilings that were the fastest on a device, by class of problem. A plan whose problem is of none of these classes takes
-/// what was measured for the nearest that differs from its own in sizes alone: rows, keys and sets, by powers of two. Decoding (up to
-/// 16 rows) takes nothing from prompts, nor the other way round, and no group gets more rows than there are. Where keys or sets
-/// differ, the number of splits is that of the rules. A plan that none of it fits is as it would be without.
+/// The fastest tiers and tilings on a device, by class of problem. A plan of an unmeasured class takes those of the nearest class that
+/// differs in sizes alone: rows, keys and sets, by powers of two. Decoding (up to 16 rows) takes nothing from prompts, nor prompts from
+/// decoding, and no group gets more rows than there are. Where keys or sets differ, the rules set the number of splits. If nothing fits,
+/// the plan follows the rules.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tuning {
     attention: HashMap<AttentionClass, (Tier, Tiling)>,
@@ -188,29 +187,29 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// Nothing was measured.
+    /// No measurements.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes a tiling for a class, in place of what it had.
+    /// Sets the tiling of a class.
     pub fn set_attention(&mut self, class: AttentionClass, tier: Tier, tiling: Tiling) {
         self.attention.insert(class, (tier, tiling));
     }
 
-    /// Takes a tiling for a class, in place of what it had.
+    /// Sets the tiling of a class.
     pub fn set_selection(&mut self, class: SelectionClass, tier: Tier, tiling: SelectionTiling) {
         self.selection.insert(class, (tier, tiling));
     }
 
-    /// Classes of either kind.
+    /// Number of classes of both kinds.
     #[must_use]
     pub fn len(&self) -> usize {
         self.attention.len() + self.selection.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no measurements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -218,21 +217,21 @@ impl Tuning {
 }
 
 impl DeviceCaps {
-    /// The same device, with plans that take what was measured on it.
+    /// The same caps, with plans that take measured tilings.
     #[must_use]
     pub fn with_tuning(mut self, tuning: Tuning) -> Self {
         self.tuning = (!tuning.is_empty()).then(|| tuning.into());
         self
     }
 
-    /// What plans take of [`with_tuning`](Self::with_tuning); `None`: rules alone.
+    /// The measurements set by [`with_tuning`](Self::with_tuning); `None`: plans follow the rules.
     #[must_use]
     pub fn tuning(&self) -> Option<&Tuning> {
         self.tuning.as_deref()
     }
 
-    /// Tier and tiling for a problem, where some were measured that hold for all of its numbers.
-    /// bf16 that are multiplied as f16 in this tier take what was measured for f16.
+    /// The measured tier and tiling for a problem, if they are valid for its exact sizes. bf16 that are multiplied as f16 in this tier take
+    /// the measurements of f16.
     pub(super) fn tuned_attention(&self, problem: &AttentionProblem, tier: Tier) -> Option<Tuned<Tiling>> {
         let mut class = AttentionClass::of(problem);
         if problem.is_scaled(tier) {
@@ -245,7 +244,7 @@ impl DeviceCaps {
         };
         let nearby = |measured: &AttentionClass, tier, mut tiling: Tiling| {
             if [measured.keys_log2, measured.sets_log2] != [class.keys_log2, class.sets_log2] {
-                // Of what may be any number, before it is used.
+                // A tuning may hold any numbers: they are checked before use.
                 tiling = Tiling { num_splits: 1, ..tiling };
                 tiling.validate(problem, self, tier).ok()?;
                 tiling.num_splits = tiling.splits_for(problem, self);
@@ -270,11 +269,10 @@ impl DeviceCaps {
     }
 }
 
-/// A tier and a tiling, and where they were measured.
+/// A tier, a tiling, and the class that they were measured for.
 pub(super) type Tuned<T> = (Tier, T, TunedAt);
 
-/// What was measured for a class; else what the nearest class gives that has a distance, after `nearby` fitted it to the class,
-/// and that `fits`.
+/// The measurement of a class; else that of the nearest class at a finite distance, adapted by `nearby`, if it `fits`.
 fn nearest<C: Copy + Eq + Hash, T: Copy>(
     measured: &HashMap<C, (Tier, T)>,
     class: &C,
@@ -295,20 +293,20 @@ fn nearest<C: Copy + Eq + Hash, T: Copy>(
 }
 
 impl AttentionPlan {
-    /// Whether the tile sizes are those of a [`Tuning`](crate::Tuning).
+    /// Whether the tile sizes come from a [`Tuning`](crate::Tuning).
     #[must_use]
     pub const fn is_tuned(&self) -> bool {
         self.tuned.is_some()
     }
 
-    /// Where the tile sizes were measured; `None`: they are those of the rules.
+    /// The class whose measured tile sizes were taken; `None`: they follow the rules.
     #[must_use]
     pub const fn tuned_at(&self) -> Option<TunedAt> {
         self.tuned
     }
 
-    /// The plan of a tier with what was measured, if that was the fastest and there is room for this problem, which may be larger
-    /// than the one that was measured.
+    /// The plan of a tier with the measured tiling, if this tier was the fastest and memory has room for this problem, which may be larger
+    /// than the measured one.
     pub(super) fn of_tuning(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Self> {
         let (_, tiling, at) = caps.tuned_attention(problem, tier).filter(|&(of, ..)| of == tier)?;
         let mut plan = Self::with_tiling(problem, caps, tier, tiling).ok()?;
@@ -316,7 +314,7 @@ impl AttentionPlan {
         Some(plan)
     }
 
-    /// Seconds that a device takes by its budget, which is 100 ms for a dispatch.
+    /// Estimated seconds by the device's budget, which is 100 ms for a dispatch.
     #[cfg(feature = "tune")]
     pub(crate) fn expected_seconds(&self, caps: &DeviceCaps) -> f64 {
         self.operations() as f64 / caps.budget.dispatch_operations() as f64 * 0.1

@@ -53,7 +53,7 @@ impl AttentionShape {
         [self.batch_size, self.seq_len_q, self.num_q_heads, self.head_dim_v]
     }
 
-    /// Rows of out. Of a problem that is valid: all its sizes are far from what 64 bits hold.
+    /// Rows of out. For a valid problem, whose sizes are far below what 64 bits hold.
     pub(crate) const fn out_rows(&self) -> u64 {
         self.batch_size as u64 * self.seq_len_q as u64 * self.num_q_heads as u64
     }
@@ -76,7 +76,7 @@ impl AttentionShape {
 ///     num_q_heads: 8, num_kv_heads: 2, head_dim: 64, head_dim_v: 64,
 /// };
 /// let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
-/// assert_eq!(problem.scale(), 0.125);
+/// assert_eq!(problem.softmax_scale(), 0.125);
 /// problem.validate()?;
 /// # Ok::<(), wattn::Error>(())
 /// ```
@@ -149,8 +149,8 @@ impl AttentionProblem {
         self
     }
 
-    /// Promises that offsets and strides of q, k and v are multiples of 16 bytes: 8 elements of a 16-bit type. `bind` checks it. Where it
-    /// holds and both widths are multiples of 8, decoding reads 16 bytes with one load rather than two (2 % faster on an H100). f32 needs
+    /// Promises that offsets and strides of q, k and v are multiples of 16 bytes (8 elements of a 16-bit type), which `bind` checks. With
+    /// this promise and both widths multiples of 8, decoding reads 16 bytes with one load instead of two (2 % faster on an H100). f32 needs
     /// no promise.
     #[must_use]
     pub const fn with_aligned_rows(mut self) -> Self {
@@ -158,24 +158,24 @@ impl AttentionProblem {
         self
     }
 
-    /// Allows GPUs to multiply q, k and v `[batch, seq, head, dim]` of bf16 as f16 matrices ([`Tier::Matrix`](crate::Tier::Matrix)), where
-    /// the device has them and rows are enough to pay for it; elsewhere plans are what they are without. The CPU path does not mind it.
+    /// Allows GPUs to multiply bf16 q, k and v as f16 matrices ([`Tier::Matrix`](crate::Tier::Matrix)), where the device has them and
+    /// there are enough rows to pay for it; other plans do not change. The CPU path ignores it.
     ///
-    /// A bf16 has f32's range, which f16 does not. So every head of q, k and v of each sequence is multiplied by a power of two that takes
-    /// its largest finite number to at least 2^14 and below 2^15, which is exact, as is multiplying the results by the inverse.
-    /// Every input fits, whatever its size, and no call fails for what is in it. What is lost: a number below 2^-31 of the power of two
-    /// at or below its head's largest is rounded to a multiple of 2^-38 of that, or, where a device takes subnormal f16 for 0, counts as 0
-    /// below 2^-28 of it. With `Mq`, `Mk` and `Mv` the largest magnitudes of the heads, a score is off by at most
-    /// `softmax_scale * head_dim * Mq * Mk * 2^-37` more than in f16, and `out` by `2^-38 Mv` and what these scores make of it. (With
+    /// A bf16 has f32's range, an f16 does not. So every head of q, k and v of each sequence is multiplied by a power of two that takes
+    /// its largest finite number to at least 2^14 and below 2^15. This is exact, and so is the inverse on the results. Every input fits,
+    /// whatever its size, and no call fails for its values. The loss: let `p` be the power of two at or below the head's largest number. A
+    /// number below `2^-31 p` is rounded to a multiple of `2^-38 p`; where a device takes subnormal f16 for 0, a number below `2^-28 p`
+    /// counts as 0. With `Mq`, `Mk` and `Mv` the largest magnitudes of the heads, a score is off by at most
+    /// `softmax_scale * head_dim * Mq * Mk * 2^-37` more than in f16, and `out` by `2^-38 Mv` and the effect of the scores' error. (With
     /// flushed subnormals 2^-27 and 2^-28.) Weights are rounded to f16, as they are for f16 tensors: see `docs::numerics`.
     ///
     /// # Cost
-    /// One more dispatch, which reads q, and k and v as far as queries see them, for the largest exponents of the heads: so few rows, whose
-    /// time is that of reading, take no matrices.
+    /// One more dispatch, which finds the largest exponents of the heads: it reads q, and the k and v that queries see. So calls with
+    /// few rows, which memory limits, take no matrices.
     ///
     /// # Errors
-    /// The problem is no longer valid with other types than bf16, nor with [`with_blocks`](Self::with_blocks), whose kernels have
-    /// no storage buffer left for the exponents: [`Error::Argument`].
+    /// [`validate`](Self::validate) then rejects types other than bf16, and [`with_blocks`](Self::with_blocks), whose kernels have no
+    /// storage buffer left for the exponents: [`Error::Argument`].
     #[must_use]
     pub const fn with_bf16_by_f16_matrices(mut self) -> Self {
         self.bf16_by_f16_matrices = true;
@@ -332,7 +332,7 @@ impl AttentionProblem {
             ("elements of v", self.shape.v()),
             ("elements of out", self.shape.out()),
         ] {
-            // Empty axes are no excuse: the others are multiplied elsewhere.
+            // Even with an empty axis the other sizes are multiplied elsewhere.
             let needed = shape.iter().fold(1u64, |n, &axis| n.saturating_mul(axis.max(1).into()));
             if needed > Self::MAX_ELEMENTS {
                 return Err(Error::TooLarge { what, needed, available: Self::MAX_ELEMENTS });

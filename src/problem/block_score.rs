@@ -4,14 +4,14 @@ use super::check_lens;
 use super::pool::fits_words;
 use crate::{AttentionProblem, AttentionShape, DType, Element, Error, Granularity, HostTensor, Mask, Result};
 
-/// How a query scores a block by its summary.
+/// How a query scores a block from its summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BlockScoring {
-    /// `q . summary`, of a summary of one vector.
+    /// `q . summary`, for a summary of one vector.
     Dot,
-    /// `sum over channels of max(q * min, q * max)`, of a summary by [`Pooling::MinMax`](crate::Pooling): no key of the
-    /// block scores more (Quest).
+    /// `sum over channels of max(q * min, q * max)`, for a summary by [`Pooling::MinMax`](crate::Pooling): an upper bound on the score of
+    /// every key of the block (Quest).
     Bound,
 }
 
@@ -19,7 +19,7 @@ impl BlockScoring {
     /// Every way to score.
     pub const ALL: [Self; 2] = [Self::Dot, Self::Bound];
 
-    /// Vectors of `head_dim` numbers in the summaries that it takes.
+    /// Vectors of `head_dim` numbers in a summary.
     #[must_use]
     pub const fn num_vectors(self) -> u32 {
         match self {
@@ -29,7 +29,7 @@ impl BlockScoring {
     }
 }
 
-/// What several scores of a block become.
+/// How several scores of a block become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reduction {
@@ -46,13 +46,12 @@ impl Reduction {
     pub const ALL: [Self; 3] = [Self::Max, Self::Sum, Self::Mean];
 }
 
-/// Scores of blocks of keys for blocks of queries: each query of a query block scores each block that it sees, the scores of
-/// a head's queries are reduced to one, and then those of the heads that share a list.
+/// Scores of blocks of keys for blocks of queries: each query of a query block scores each block that it sees; the scores of a head's
+/// queries are reduced to one, then the scores of the heads that share a list.
 ///
-/// Query `i` of a sequence sits at position `i + seq_len_kv - seq_len_q`. Under a causal mask it sees a block from the
-/// block's first key on, or [with complete blocks](Self::with_complete_blocks) from its last. A block that no query of the
-/// query block sees scores [`MASKED_SCORE`](crate::MASKED_SCORE). A score that is NaN is left out; a block that has no
-/// other is NaN.
+/// Query `i` of a sequence sits at position `i + seq_len_kv - seq_len_q`. Under a causal mask it sees a block if it sees the
+/// block's first key, or [with complete blocks](Self::with_complete_blocks) its last. A block that no query of the query block sees scores [`MASKED_SCORE`](crate::MASKED_SCORE). NaN scores are left out; a block
+/// with NaN scores alone is NaN.
 ///
 /// ```
 /// use wattn::{AttentionShape, BlockScoreProblem, BlockScoring, DType, Granularity};
@@ -78,7 +77,7 @@ pub struct BlockScoreProblem {
 }
 
 impl BlockScoreProblem {
-    /// Causal; a list of scores for each query and query head, where several share one the largest of their scores.
+    /// Causal; a list of scores for each query and query head; scores are reduced to the largest.
     /// `dtype` is that of q; `shape.head_dim_v` plays no part.
     #[must_use]
     pub const fn new(shape: AttentionShape, dtype: DType, block_size: u32, scoring: BlockScoring) -> Self {
@@ -97,7 +96,7 @@ impl BlockScoreProblem {
         }
     }
 
-    /// Sets how many queries share a list of scores, and what their scores become.
+    /// Sets how many queries share a list of scores, and how their scores are reduced.
     #[must_use]
     pub const fn with_query_blocks(mut self, block_size_q: u32, rows: Reduction) -> Self {
         (self.block_size_q, self.rows) = (block_size_q, rows);
@@ -111,7 +110,7 @@ impl BlockScoreProblem {
         self
     }
 
-    /// Sets what the scores of heads that share a list become.
+    /// Sets how the scores of heads that share a list are reduced.
     #[must_use]
     pub const fn with_head_reduction(mut self, heads: Reduction) -> Self {
         self.heads = heads;
@@ -181,7 +180,7 @@ impl BlockScoreProblem {
         self.shape.seq_len_kv.div_ceil(self.block_size)
     }
 
-    /// The key of a block, counted from its first, that a query must see.
+    /// Index within a block of the key that a query must see.
     #[must_use]
     pub const fn needed_key(&self) -> u32 {
         if self.complete { self.block_size - 1 } else { 0 }

@@ -1,4 +1,4 @@
-//! Which blocks of keys a query block attends to, as plain data.
+//! Which blocks of keys each query block attends to, as plain data.
 
 use crate::{AttentionProblem, AttentionShape, Error, Mask, Result};
 
@@ -9,11 +9,11 @@ pub const PADDING: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Granularity {
-    /// Every query head has its own. Heads of a group then read different keys, and share none of the loads.
+    /// Every query head has its own list. Heads of a group then read different keys and share no loads.
     QueryHead,
-    /// The query heads of a KV head share one.
+    /// The query heads of a KV head share one list.
     KvHead,
-    /// All heads share one.
+    /// All heads share one list.
     Layer,
 }
 
@@ -58,8 +58,8 @@ impl core::fmt::Display for Granularity {
     }
 }
 
-/// What block-sparse attention needs to know about its lists. A selection gives its own
-/// ([`SelectionProblem::blocks`](crate::SelectionProblem::blocks)); a caller with lists of another origin fills it in.
+/// The sizes and rules of block-sparse attention's lists. A selection provides its own
+/// ([`SelectionProblem::blocks`](crate::SelectionProblem::blocks)); a caller with other lists fills it in.
 ///
 /// Query `i` at position `p` attends to key `u <= p` exactly when one of three holds (HiP, InfiniteHiP: sinks, selected
 /// blocks and a window, disjoint by definition):
@@ -76,13 +76,13 @@ pub struct BlockListSpec {
     pub granularity: Granularity,
     /// Queries that share a list: query `i` uses list `i / block_size_q`.
     pub block_size_q: u32,
-    /// Keys of a block, from 1 to 128. A block may reach past the last key, or into the window: such keys do not count.
+    /// Keys of a block, from 1 to 128. A block may reach past the last key, or into the window; those keys do not count.
     pub block_size: u32,
     /// Room for entries in each list.
     pub max_blocks: u32,
-    /// First keys that every query attends to.
+    /// Number of first keys that every query attends to.
     pub sink_size: u32,
-    /// Last keys, the query's own among them, that every query attends to.
+    /// Number of last keys, the query's own included, that every query attends to.
     pub window_size: u32,
     /// Query blocks whose last query is at a position below this attend to all their keys; their lists are not read.
     pub dense_below: u32,
@@ -99,8 +99,8 @@ crate::setters::setters!(BlockListSpec {
 });
 
 impl BlockListSpec {
-    /// Lists of up to `max_blocks` blocks of `block_size` keys, one for each query head and `block_size_q` queries; neither
-    /// sinks nor window, and no query block is dense.
+    /// Lists of up to `max_blocks` blocks of `block_size` keys, one for each query head and `block_size_q` queries. No sinks, no window,
+    /// no dense query blocks.
     #[must_use]
     pub const fn new(block_size_q: u32, block_size: u32, max_blocks: u32) -> Self {
         let granularity = Granularity::QueryHead;
@@ -121,7 +121,7 @@ impl BlockListSpec {
         [shape.batch_size, self.granularity.num_sets(shape), self.num_q_blocks(shape), self.max_blocks]
     }
 
-    /// Lists in all.
+    /// Number of lists.
     #[must_use]
     pub fn num_lists(&self, shape: &AttentionShape) -> u64 {
         let [batch, sets, q_blocks, _] = self.indices_shape(shape).map(u64::from);
@@ -187,9 +187,8 @@ pub struct HostBlockLists {
 }
 
 impl HostBlockLists {
-    /// Takes lists: `block_indices` `[batch, set, q_block, max_blocks]` holds the first key of each block, ascending, then
-    /// [`PADDING`]; `block_counts` `[batch, set, q_block]` the number of blocks. What they hold is checked by
-    /// [`HostBlockLists::validate`].
+    /// Lists given as `block_indices` `[batch, set, q_block, max_blocks]`, the first key of each block, ascending, then [`PADDING`];
+    /// and `block_counts` `[batch, set, q_block]`, the number of blocks. [`HostBlockLists::validate`] checks their contents.
     ///
     /// # Errors
     /// [`Error::Length`] when a list does not have as many elements as `shape` says.
@@ -255,11 +254,11 @@ impl HostBlockLists {
         self.block_counts[row] = blocks.len() as u32; // at most max_blocks, a u32
     }
 
-    /// Checks what block-sparse attention relies on: counts within bounds; first keys ascending, disjoint, and below the
-    /// length of the sequence. `seq_lens_kv` as in [`HostInputs`](crate::HostInputs).
+    /// Checks the rules that block-sparse attention relies on: counts within bounds; first keys ascending, disjoint, and below the
+    /// length of the sequence. `seq_lens_kv` is as in [`HostInputs`](crate::HostInputs).
     ///
     /// # Errors
-    /// [`Error::Shape`], or [`Error::Blocks`] naming the first list and entry that break a rule.
+    /// [`Error::Shape`], or [`Error::Blocks`] with the first list and entry that break a rule.
     pub fn validate(
         &self,
         selection: &BlockListSpec,

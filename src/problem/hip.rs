@@ -25,9 +25,8 @@ pub enum GroupBounds {
     /// At `floor(num_blocks * j / num_groups)`: as even as they can be.
     #[default]
     Even,
-    /// Rounded down to multiples of `ceil(2^floor(log2(num_blocks)) / num_groups)`, but for the end of the last: they move
-    /// rarely while the context grows, so that the lists of successive decode steps stay alike. Groups left empty are
-    /// dropped.
+    /// Rounded down to multiples of `ceil(2^floor(log2(num_blocks)) / num_groups)`, except for the end of the last group. They rarely move
+    /// while the context grows, so that the lists of successive decode steps stay alike. Empty groups are dropped.
     Aligned,
 }
 
@@ -36,9 +35,8 @@ pub enum GroupBounds {
 /// blocks. Each round halves every group, scores the halves by one representative block, and keeps the best, until the
 /// groups are single blocks: `log2(keys / top_k)` rounds, `O(T log T)` in all.
 ///
-/// A block scores the largest `q·k` over sampled queries and keys. Candidates rank by score, then by position. The first
-/// few layers of a model are better left dense (3 or 4 of them), and so may be the last queries of a prompt: both are the
-/// caller's choice, made by not selecting there.
+/// A block's score is the largest `q·k` over sampled queries and keys. Candidates rank by score, then by position. The first few
+/// layers of a model (3 or 4) should stay dense, and perhaps the last queries of a prompt: the caller decides this by not selecting there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Hip {
@@ -60,7 +58,7 @@ pub struct Hip {
     pub representative: Representative,
     /// Where the first groups begin.
     pub group_bounds: GroupBounds,
-    /// Decode steps that use one list, from 1: keys that leave the window before the next refresh are candidates too.
+    /// Decode steps that use one list, at least 1: keys that leave the window before the next refresh are candidates too.
     pub refresh_interval: u32,
 }
 

@@ -1,17 +1,17 @@
-//! InfiniteHiP: a few stages, each of which halves its way into every chunk of keys and keeps the best chunks.
+//! InfiniteHiP: a few stages, each of which descends by halving into every chunk of keys and keeps the best chunks.
 
 use super::selector::{Margin, QuerySampling, Selector, SelectorStep};
 use super::{BlockListSpec, Granularity, Representative, SelectionProblem};
 use crate::{AttentionShape, Error, Mask, Result};
 
-/// What the heads that share a list make of their scores.
+/// How the heads that share a list combine their scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum HeadReduction {
-    /// The largest over the heads, and one top-k of that.
+    /// The largest score over the heads, and one top-k.
     #[default]
     Max,
-    /// A top-k for each head, and the union of those: lists of up to as many times the length as there are heads.
+    /// A top-k for each head, and the union of the results: a list may hold up to `heads` times as many chunks.
     Union,
 }
 
@@ -19,14 +19,14 @@ pub enum HeadReduction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Stage {
-    /// Keys of a chunk, `l_c`. Divides that of the stage before; that of the last stage is the block size of the lists,
-    /// from 1 to 128.
+    /// Keys of a chunk, `l_c`. Divides the chunk size of the stage before; in the last stage it is the block size of the lists, from 1
+    /// to 128.
     pub chunk_size: u32,
     /// Keys in the chunks that survive the stage: a multiple of `chunk_size`.
     pub keep: u32,
-    /// So many neighbouring queries are averaged before they are scored, `sigma_q`.
+    /// Number of neighbouring queries that are averaged before they are scored, `sigma_q`.
     pub stride_q: u32,
-    /// Decode steps for which what survives is used: a multiple of the next stage's.
+    /// Decode steps for which the surviving chunks are used: a multiple of the next stage's interval.
     pub refresh_interval: u32,
 }
 
@@ -46,20 +46,19 @@ impl Stage {
 }
 
 impl Stage {
-    /// Chunks that the stage keeps of a list; of a stage that breaks the rules, any number.
+    /// Chunks of a list that the stage keeps; any number for a stage that breaks the rules.
     pub(crate) fn kept_chunks(&self) -> u32 {
         self.keep / self.chunk_size.max(1)
     }
 }
 
-/// InfiniteHiP (*Extending Language Model Context Up to 3 Million Tokens on a Single GPU*, section 3; the code's rules
-/// where paper and code differ): the keys between sinks and window are cut into chunks. A stage descends into each chunk
-/// by halving, always into the half whose representative key scores higher, and gives the chunk the largest score it met.
-/// The best chunks survive, are cut into the smaller chunks of the next stage, and so on. Positions are those of the
-/// keys: no dynamic RoPE.
+/// InfiniteHiP (*Extending Language Model Context Up to 3 Million Tokens on a Single GPU*, section 3; where paper and code differ, the
+/// code's rules): the keys between sinks and window are cut into chunks. A stage descends into each chunk
+/// by halving, always into the half whose representative key scores higher, and gives the chunk the largest score on the way. The best
+/// chunks survive and are cut into the smaller chunks of the next stage, and so on. Positions are those of the keys: no dynamic RoPE.
 ///
-/// A score is the largest `q·k` over the averaged queries of the block. Ties of a descent go right, those of a top-k to
-/// the lower position. By default all heads of a layer share the lists ([`Granularity::Layer`](crate::Granularity)).
+/// A score is the largest `q·k` over the averaged queries of the block. Ties in a descent go to the right half, ties in a top-k to the
+/// lower position. By default all heads of a layer share the lists ([`Granularity::Layer`](crate::Granularity)).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct InfiniteHip {
@@ -71,10 +70,10 @@ pub struct InfiniteHip {
     pub sink_size: u32,
     /// Last keys that are always attended to.
     pub window_size: u32,
-    /// The key that stands for a half: `Center` (the published code; the chunk's score is the largest of all winners), or
-    /// `First` (the paper's pseudo-code; its score is that of the key where the descent ends).
+    /// The key that stands for a half: `Center` (the published code: a chunk's score is the largest of all winners), or `First` (the
+    /// paper's pseudo-code: it is the score of the key where the descent ends).
     pub representative: Representative,
-    /// What the heads that share a list make of their scores.
+    /// How the heads that share a list combine their scores.
     pub reduction: HeadReduction,
 }
 
@@ -87,7 +86,7 @@ crate::setters::setters!(InfiniteHip {
 });
 
 impl InfiniteHip {
-    /// Stages from coarse to fine, with what the presets have besides: query blocks of 64, 256 sinks, a window of 1024.
+    /// The given stages from coarse to fine, otherwise as the presets: query blocks of 64, 256 sinks, a window of 1024.
     #[must_use]
     pub fn new(stages: Vec<Stage>) -> Self {
         Self { stages, ..Preset::ThreeK.into() }
@@ -101,7 +100,7 @@ impl InfiniteHip {
     }
 }
 
-/// Published settings of [`InfiniteHip`], named after the keys that a query attends to.
+/// Published settings of [`InfiniteHip`], named after the number of keys that a query attends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Preset {
@@ -159,7 +158,7 @@ impl From<Preset> for InfiniteHip {
             Preset::ThreeKFast => (&[[256, 32768, 4, 32], [32, 8192, 4, 16], [8, 2048, 1, 8]], 256, 1024),
             Preset::ThreeKFlash => (&[[256, 32768, 4, 96], [32, 8192, 4, 24], [8, 2048, 1, 8]], 256, 1024),
             Preset::FiveK => (&[[64, 32768, 4, 16], [32, 16384, 4, 8], [16, 4096, 1, 4]], 256, 1024),
-            // The sources give neither a stride nor an interval for these two.
+            // The sources give neither stride nor interval for these two.
             Preset::SixteenKShallow => (&[[32, 16384, 1, 4]], 256, 1024),
             Preset::Debug => (&[[16, 512, 4, 1], [4, 256, 2, 1], [1, 128, 1, 1]], 64, 128),
         };
@@ -181,10 +180,10 @@ impl From<Preset> for InfiniteHip {
 }
 
 impl InfiniteHip {
-    /// Most stages.
+    /// Maximum number of stages.
     pub const MAX_STAGES: usize = 8;
 
-    /// Keys of a block of the lists: the last stage's chunks.
+    /// Block size of the lists: the last stage's chunk size.
     #[must_use]
     pub fn block_size(&self) -> u32 {
         self.stages.last().map_or(1, |stage| stage.chunk_size)

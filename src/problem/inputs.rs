@@ -1,4 +1,4 @@
-//! What a call reads and gives where tensors lie in host memory.
+//! Inputs and outputs of a call as tensors in host memory.
 
 use super::{AttentionProblem, AttentionShape, HostBlockLists, SelectionProblem};
 use crate::{Element, Error, HostTensor, Result};
@@ -84,9 +84,9 @@ impl<T: Element> HostInputs<'_, T> {
     /// Checks the tensors, the lengths and the lists against the problem.
     ///
     /// # Errors
-    /// What [`AttentionProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
-    /// [`Error::Invalid`] naming the tensor; those of [`HostBlockLists::validate`], and [`Error::Argument`] for lists without
-    /// a problem that takes them, or none where it does.
+    /// The errors of [`AttentionProblem::validate`]; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
+    /// [`Error::Invalid`] naming the tensor; the errors of [`HostBlockLists::validate`], and [`Error::Argument`] for lists that the problem
+    /// does not take, or missing lists that it takes.
     pub fn validate(&self, problem: &AttentionProblem) -> Result<()> {
         problem.validate()?;
         if T::DTYPE != problem.dtype() {
@@ -164,7 +164,7 @@ impl<T: Element> SelectionInputs<'_, T> {
     /// Checks the tensors against the problem.
     ///
     /// # Errors
-    /// What [`SelectionProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
+    /// The errors of [`SelectionProblem::validate`]; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
     /// [`Error::Invalid`] naming the tensor.
     pub fn validate(&self, problem: &SelectionProblem) -> Result<()> {
         problem.validate()?;
@@ -192,7 +192,7 @@ pub(crate) fn validate_seq_lens(seq_lens_kv: Option<&[u32]>, shape: &AttentionSh
     check_lens("seq_lens_kv", seq_lens_kv, shape.batch_size, shape.seq_len_kv)
 }
 
-/// Checks the lengths of some sequences, each `most` at the most.
+/// Checks the lengths of some sequences, each at most `most`.
 pub(crate) fn check_lens(name: &'static str, lens: Option<&[u32]>, batch_size: u32, most: u32) -> Result<()> {
     let Some(lens) = lens else { return Ok(()) };
     if lens.len() != batch_size as usize {
@@ -205,7 +205,7 @@ pub(crate) fn check_lens(name: &'static str, lens: Option<&[u32]>, batch_size: u
     Ok(())
 }
 
-/// What attention gives.
+/// The result of attention.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct AttentionOutput {
@@ -217,7 +217,7 @@ pub struct AttentionOutput {
 }
 
 impl AttentionOutput {
-    /// Of tensors that a caller computed in another way.
+    /// From tensors that the caller computed in another way.
     #[must_use]
     pub const fn new(out: HostTensor, lse: HostTensor) -> Self {
         Self { out, lse }

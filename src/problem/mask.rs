@@ -1,7 +1,7 @@
-//! Which keys queries see, by where they sit.
+//! Which keys queries see, by their positions.
 
 /// Which keys a query sees. Query `i` sits at position `p = i + seq_len_kv - seq_len_q` (the last query sits on the
-/// last key: bottom-right alignment), with the actual key length of its sequence; [`Mask::CausalAt`] says where the first one sits.
+/// last key: bottom-right alignment), with the actual key length of its sequence; [`Mask::CausalAt`] sets the first query's position instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Mask {
@@ -17,8 +17,8 @@ pub enum Mask {
         /// Keys after it.
         right: Option<u32>,
     },
-    /// Query `i` sees keys up to `first + i`, wherever the keys end. For lengths in the shape: where they come from
-    /// `seq_lens_kv`, they say by themselves where queries sit, and this mask is [`Error::Argument`].
+    /// Query `i` sees keys up to `first + i`, wherever the keys end. Key lengths must be those of the shape:
+    /// with `seq_lens_kv`, which already determine where queries sit, this mask is [`Error::Argument`].
     CausalAt {
         /// The last key that the first query sees.
         first: u32,
@@ -71,7 +71,7 @@ impl Mask {
         Self::CausalAt { first }
     }
 
-    /// How many keys before a query's position, and after it, it sees at most, as in [`Mask::Window`]; after it a negative number where
+    /// How many keys before and after its position a query sees at most, as in [`Mask::Window`]. The number after is negative where
     /// [`Mask::CausalAt`] puts queries before the last keys.
     #[must_use]
     pub fn bounds(self, seq_len_q: u32, seq_len_kv: u32) -> (Option<i64>, Option<i64>) {

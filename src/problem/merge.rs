@@ -5,13 +5,13 @@ use crate::{AttentionProblem, Error, Result};
 /// Merge of `num_parts` partial results `(out, lse)` of the same rows over disjoint sets of keys.
 ///
 /// With `m = max(lse_i)`: `lse = m + ln(sum exp(lse_i - m))`, `out = sum exp(lse_i - lse) out_i`. A part whose lse is
-/// [`LSE_EMPTY`](crate::LSE_EMPTY) takes no part. The merge is associative and commutative up to rounding, and its
-/// order is fixed, so the bits do not change from run to run. (Flash-decoding; FlashInfer, section 3.)
+/// [`LSE_EMPTY`](crate::LSE_EMPTY) is left out. The merge is associative and commutative up to rounding, and its order is fixed, so the
+/// bits do not change from run to run. (Flash-decoding; FlashInfer, section 3.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MergeProblem {
     /// Partial results.
     pub num_parts: u32,
-    /// Rows of each.
+    /// Rows of each result.
     pub num_rows: u32,
     /// Width of a row of out: a multiple of 4 up to 256.
     pub head_dim_v: u32,

@@ -1,8 +1,7 @@
 //! What to compute: plain data, no wgpu types.
 //!
-//! Vocabulary: a *tile* is what a workgroup holds on chip, a *split* is a slice of a reduction over keys, a *block* is the
-//! unit of sparsity: `block_size` neighbouring keys. A *query block* is `block_size_q` neighbouring queries that share a
-//! list of blocks.
+//! Vocabulary: a workgroup holds a *tile* on chip; a *split* is a slice of a reduction over keys; a *block* is the unit of sparsity,
+//! `block_size` neighbouring keys. A *query block* is `block_size_q` neighbouring queries that share a list of blocks.
 
 mod attend;
 mod block_score;

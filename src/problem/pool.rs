@@ -3,7 +3,7 @@
 use super::check_lens;
 use crate::{AttentionProblem, DType, Element, Error, HostTensor, Result};
 
-/// What a block of keys is summed up as, channel by channel.
+/// How a block of keys is summarised, channel by channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Pooling {
@@ -13,7 +13,7 @@ pub enum Pooling {
     Max,
     /// The smallest value of each channel.
     Min,
-    /// The smallest value of each channel, then the largest of each: what [`BlockScoring::Bound`](crate::BlockScoring) takes.
+    /// The smallest value of each channel, then the largest of each: [`BlockScoring::Bound`](crate::BlockScoring) takes these.
     MinMax,
 }
 
@@ -31,10 +31,10 @@ impl Pooling {
     }
 }
 
-/// Summaries of blocks of keys: block `b` of a sequence holds the keys from `b * block_size` on, the last block what is left.
-/// Keys past a sequence's length count for nothing; a block without any key has zeros.
+/// Summaries of blocks of keys: block `b` of a sequence holds the keys from `b * block_size` on; the last block may be shorter. Keys
+/// past a sequence's length are left out; a block without any key has zeros.
 ///
-/// A channel in which a key of the block is NaN is NaN. Queries are pooled in the same way, given as keys.
+/// A channel in which any key of the block is NaN is NaN. Queries can be pooled the same way, passed as keys.
 ///
 /// ```
 /// use wattn::{DType, PoolProblem, Pooling};
@@ -57,7 +57,7 @@ impl PoolProblem {
         Self { shape, dtype, block_size, pooling, seq_lens: false }
     }
 
-    /// Says that the length of each sequence comes from a GPU buffer; that of the shape is their upper bound.
+    /// Says that the length of each sequence comes from a GPU buffer; the shape's length is the upper bound.
     #[must_use]
     pub const fn with_seq_lens(mut self) -> Self {
         self.seq_lens = true;
@@ -82,7 +82,7 @@ impl PoolProblem {
         self.block_size
     }
 
-    /// What a block is summed up as.
+    /// How a block is summarised.
     #[must_use]
     pub const fn pooling(&self) -> Pooling {
         self.pooling
@@ -129,7 +129,7 @@ impl PoolProblem {
     }
 }
 
-/// Checks that the elements of a tensor are counted in 32 bits.
+/// Checks that the elements of a tensor can be counted in 32 bits.
 pub(super) fn fits_words(what: &'static str, shape: [u32; 4]) -> Result<()> {
     let needed = shape.iter().fold(1u64, |product, &axis| product.saturating_mul(axis.into()));
     let available = u32::MAX.into();

@@ -31,12 +31,13 @@ impl SelectionMethod {
         }
     }
 
-    /// Keys up to which dense attention takes no longer than a selection and what follows, for so many queries: measured on
-    /// CPUs and software devices ([`SelectionPlan::crossover`](crate::SelectionPlan::crossover) is that of a GPU), see
-    /// [`docs::performance`](crate::docs::performance). Less than a query block shares its probes among fewer queries. In a decode loop with refresh intervals, the number for a prompt holds.
+    /// Number of keys up to which dense attention takes no longer than a selection and attention to its lists, for this number of
+    /// queries. Measured on CPUs and software devices; for a GPU see [`SelectionPlan::crossover`](crate::SelectionPlan::crossover) and
+    /// [`docs::performance`](crate::docs::performance). A call with fewer queries than a query block has higher costs per query. Decode
+    /// loops with refresh intervals take the number for a prompt.
     ///
-    /// Where it is that short, [`SelectionProblem::with_dense_below`] with this number makes attention dense;
-    /// [`Engine::attend_sparse`](crate::Engine::attend_sparse) does so on its own.
+    /// [`SelectionProblem::with_dense_below`] with this number makes attention dense below it;
+    /// [`Engine::attend_sparse`](crate::Engine::attend_sparse) does so by default.
     #[must_use]
     pub fn crossover(&self, seq_len_q: u32) -> u32 {
         self.selector().crossover(seq_len_q)
@@ -68,11 +69,11 @@ impl From<Preset> for SelectionMethod {
     }
 }
 
-/// Which blocks of keys each query block should attend to, by q and k alone. Its result is plain data
+/// Which blocks of keys each query block should attend to, given q and k. The result is plain data
 /// ([`HostBlockLists`](crate::HostBlockLists), or two GPU buffers) for [`AttentionProblem::with_blocks`].
 ///
 /// Query `i` of a sequence sits at position `i + seq_len_kv - seq_len_q`; query block `m` holds the queries from
-/// `m * block_size_q` on, and may be shorter at the end. Where all candidates fit into a list, all of them are in it.
+/// `m * block_size_q` on, and the last one may be shorter. Where all candidates fit into a list, it holds all of them.
 ///
 /// [`AttentionProblem::with_blocks`]: crate::AttentionProblem::with_blocks
 ///
@@ -103,7 +104,7 @@ pub struct SelectionProblem {
 }
 
 impl SelectionProblem {
-    /// Causal; a list for each query head with HiP, one for the layer with InfiniteHiP; every query block selects.
+    /// Causal; with HiP a list for each query head, with InfiniteHiP one for the layer; no query block is dense.
     /// `shape.head_dim_v` plays no part.
     #[must_use]
     pub fn new(shape: AttentionShape, dtype: DType, method: impl Into<SelectionMethod>) -> Self {
@@ -145,7 +146,7 @@ impl SelectionProblem {
         self
     }
 
-    /// Sets how many keys of the window are candidates too [default: as few as the refresh interval allows, and for
+    /// Sets the number of keys at the window's far end that are candidates too [default: as few as the refresh interval allows, and for
     /// InfiniteHiP at least the first stage's chunk size].
     #[must_use]
     pub const fn with_margin(mut self, keys: u32) -> Self {
@@ -153,7 +154,7 @@ impl SelectionProblem {
         self
     }
 
-    /// Query blocks whose last query is at a position below `len` select nothing; attention makes them dense. See
+    /// Query blocks whose last query is at a position below `len` select nothing and attend densely. See
     /// [`BlockListSpec::dense_below`].
     #[must_use]
     pub const fn with_dense_below(mut self, len: u32) -> Self {
@@ -228,33 +229,33 @@ impl SelectionProblem {
         self.scale.unwrap_or_else(|| (1.0 / f64::from(self.shape.head_dim).sqrt()) as f32)
     }
 
-    /// Keys of the window that are candidates too: those that [`with_margin`](Self::with_margin) set, or its default.
+    /// Keys of the window that are candidates too: the number set by [`with_margin`](Self::with_margin), or its default.
     #[must_use]
     pub fn margin(&self) -> u32 {
         self.margin.unwrap_or_else(|| self.method.selector().margin(&self.shape).default)
     }
 
-    /// Steps for which the longest-lived part of a selection is used.
+    /// Decode steps for which the longest-lived part of a selection is used.
     pub(crate) fn refresh_interval(&self) -> u32 {
         self.method.selector().refresh_interval(0)
     }
 
-    /// Whether a query block selects nothing, because attention makes it dense.
+    /// Whether a query block selects nothing and attends densely.
     pub(crate) fn is_dense(&self, p_max: i64) -> bool {
         self.blocks().is_dense(p_max)
     }
 
-    /// `W'`: keys nearer to a query than this are no candidates. Causal masks only.
+    /// `W'`: keys closer to a query than this are not candidates. Causal masks only.
     pub(crate) fn candidate_window(&self) -> u32 {
         self.blocks().window_size.saturating_sub(self.margin())
     }
 
-    /// Blocks that HiP chooses among, from the end of the sinks on, for a query block whose last query is at `p_max`.
+    /// The number of blocks from the end of the sinks on that HiP chooses among, for a query block whose last query is at `p_max`.
     pub(crate) fn num_candidate_blocks(&self, p_max: i64, seq_len_kv: u32) -> u32 {
         let blocks = self.blocks();
         let end = match self.mask {
             Mask::Full => i64::from(seq_len_kv),
-            // The masks after the first go with no selection.
+            // `validate` rejects the other masks.
             Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => {
                 p_max + 1 - i64::from(self.candidate_window())
             }
@@ -263,7 +264,7 @@ impl SelectionProblem {
         ((end - i64::from(blocks.sink_size)).max(0) as u32).div_ceil(blocks.block_size)
     }
 
-    /// What attention needs to know about the lists.
+    /// The sizes and rules of the lists, as attention needs them.
     #[must_use]
     pub fn blocks(&self) -> BlockListSpec {
         let lists = self.method.selector().lists(&self.shape, self.granularity);
@@ -273,8 +274,8 @@ impl SelectionProblem {
     /// The first stage to compute at a decode step, counted from 0 at the start of a sequence; `None` when the lists of
     /// an earlier step are used. HiP has one stage.
     ///
-    /// InfiniteHiP refreshes, from a stage on, whatever its interval divides: with intervals 16, 8 and 4, step 8 starts at
-    /// stage 1, from the chunks that stage 0 kept at step 0.
+    /// At a step, InfiniteHiP recomputes the stages from the first one whose interval divides the step: with intervals 16, 8 and 4, step 8
+    /// starts at stage 1, from the chunks that stage 0 kept at step 0.
     #[must_use]
     pub fn first_stage(&self, step: u64) -> Option<usize> {
         let due = |interval: u32| step.is_multiple_of(interval.max(1).into());

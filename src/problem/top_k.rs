@@ -3,11 +3,11 @@
 use super::pool::fits_words;
 use crate::{AttentionProblem, Error, HostTensor, Result};
 
-/// The score of an entry that is not there: of a block that no query sees, say. A top-k takes no entry of this score, nor of a
-/// lower one.
+/// The score of an entry that does not exist, such as a block that no query sees. A top-k takes no entry with this score or a lower
+/// one.
 pub const MASKED_SCORE: f32 = -3.0e38;
 
-/// What a caller says of one entry.
+/// A caller's instruction for one entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u32)]
@@ -22,11 +22,11 @@ pub enum Mark {
 }
 
 /// The `k` best of each row's `n` scores, as ascending lists that
-/// [`AttentionProblem::selected_blocks`](crate::AttentionProblem::selected_blocks) takes: entry `i` is written as
+/// [`AttentionProblem::with_blocks`](crate::AttentionProblem::with_blocks) takes: entry `i` is written as
 /// `i * block_size`, the first key of block `i`.
 ///
 /// Entries rank by score, then by index, the lower one first; zeros of either sign tie. An entry that scores
-/// [`MASKED_SCORE`] exactly is not there and never taken; NaN, -infinity and what lies below `MASKED_SCORE` are taken only
+/// [`MASKED_SCORE`] exactly does not exist and is never taken; NaN, -infinity and scores below `MASKED_SCORE` are taken only
 /// where they are forced. Forced entries count in `k`: they come first, those of lower index before others. A row has fewer than `k`
 /// entries where fewer can be taken, none where none can.
 ///

@@ -1,18 +1,17 @@
-//! How many keys queries see: what costs, benches and reports ask instead of reading the mask and the lists themselves.
+//! How many keys queries see: costs, benchmarks and reports ask here instead of interpreting masks and lists themselves.
 
 use core::ops::Range;
 
 use crate::{AttentionProblem, BlockListSpec, Mask};
 
 impl AttentionProblem {
-    /// The keys that the mask lets a query see, where a sequence has as many keys as the shape says. Lists of blocks leave some of them out.
+    /// The keys that the mask lets a query see, with as many keys as the shape has. Lists of blocks leave some of them out.
     #[must_use]
     pub fn visible(&self, q_index: u32) -> Range<u32> {
         self.mask.visible(q_index, self.shape.seq_len_q, self.shape.seq_len_kv)
     }
 
-    /// How many keys a query sees, where a sequence has as many as the shape says; with lists of blocks, at most: those of a full list, the
-    /// sinks and the window.
+    /// How many keys a query sees, with as many keys as the shape has; with lists of blocks at most: a full list, the sinks and the window.
     ///
     /// ```
     /// use wattn::{AttentionProblem, AttentionShape, DType, Mask};
@@ -37,7 +36,7 @@ impl AttentionProblem {
         i64::from(end) - 1 + i64::from(self.shape.seq_len_kv) - i64::from(self.shape.seq_len_q)
     }
 
-    /// Keys that a tile of `tile_q` rows, of the queries from `first` to `last`, goes through at most.
+    /// The most keys that a tile of `tile_q` rows of the queries `first` to `last` walks.
     pub(crate) fn keys_walked(&self, [first, last]: [u32; 2], tile_q: u32) -> u64 {
         let [first, last] = [first, last].map(|query| self.visible(query));
         match &self.blocks {
@@ -46,7 +45,7 @@ impl AttentionProblem {
         }
     }
 
-    /// Keys that any tile of `tile_q` rows, of `queries` neighbouring queries, goes through at most.
+    /// The most keys that any tile of `tile_q` rows of `queries` neighbouring queries walks.
     pub(crate) fn most_keys_walked(&self, queries: u64, tile_q: u32) -> u64 {
         let seq_len_kv = u64::from(self.shape.seq_len_kv);
         match &self.blocks {
@@ -55,7 +54,7 @@ impl AttentionProblem {
         }
     }
 
-    /// Keys that a query sees at most where its mask is a window closed on both sides; `None` for every other mask.
+    /// The most keys that a query sees where its mask is a window closed on both sides; `None` for other masks.
     pub(crate) fn window(&self) -> Option<u64> {
         match self.mask.bounds(self.shape.seq_len_q, self.shape.seq_len_kv) {
             (Some(left), Some(right)) => Some((left + right) as u64 + 1),
@@ -63,7 +62,7 @@ impl AttentionProblem {
         }
     }
 
-    /// The most keys of a walk through lists, whose last row sees `visible` keys.
+    /// The most keys of a walk through lists whose last row sees `visible` keys.
     fn listed_keys_walked(&self, blocks: &BlockListSpec, visible: u64, tile_q: u32) -> u64 {
         let listed = u64::from(blocks.max_blocks) * u64::from(blocks.block_size);
         let (near, dense) = match self.mask {
@@ -71,7 +70,7 @@ impl AttentionProblem {
                 let window = u64::from(blocks.window_size) + u64::from(tile_q);
                 (u64::from(blocks.sink_size) + window.min(visible), visible.min(blocks.dense_below.into()))
             }
-            // Blocks that are dense at some length see all keys. The masks after the first go with no lists.
+            // Blocks that are dense at some length see all keys. `validate` rejects the other masks with lists.
             Mask::Full | Mask::Window { .. } | Mask::CausalAt { .. } => {
                 (0, if blocks.dense_below > 0 { self.shape.seq_len_kv.into() } else { 0 })
             }
@@ -80,11 +79,11 @@ impl AttentionProblem {
     }
 }
 
-/// Neighbouring keys that a query sees, and why.
+/// A range of keys that a query sees, and its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SeenKeys {
-    /// Sinks, window, or all keys of a dense query: whatever the list says.
+    /// Sinks, window, or all keys of a dense query: independent of the list.
     Always(Range<u32>),
     /// Keys of a listed block.
     Listed(Range<u32>),
@@ -107,7 +106,7 @@ impl SeenKeys {
 }
 
 impl BlockListSpec {
-    /// Keys of `num_blocks` listed blocks, of the sinks and of the window: what a query that is not dense attends to at the most.
+    /// Keys of `num_blocks` listed blocks, the sinks and the window: the most that a query attends to, unless it is dense.
     #[must_use]
     pub fn keys_with(&self, num_blocks: u32) -> u64 {
         let listed = u64::from(num_blocks) * u64::from(self.block_size);
@@ -119,18 +118,18 @@ impl BlockListSpec {
         self.keys_with(self.max_blocks)
     }
 
-    /// What a walk of few rows goes through at the most, dense ones too.
+    /// The most keys that a walk of few rows goes through, dense rows included.
     pub(crate) fn most_keys_of_any(&self) -> u64 {
         self.most_keys().max(self.dense_below.into())
     }
 
-    /// Whether a query block whose last query is at `p_max` attends to all its keys, whatever its list says.
+    /// Whether a query block whose last query is at `p_max` attends to all its keys and ignores its list.
     pub(crate) const fn is_dense(&self, p_max: i64) -> bool {
         self.dense_below > 0 && p_max < self.dense_below as i64
     }
 
-    /// The disjoint ranges of keys that the query at `position` sees under a causal mask; its query block has the list `list`, and its last
-    /// query sits at `p_max`. Some may be empty.
+    /// The disjoint ranges of keys that the query at `position` sees under a causal mask, given its query block's list and the position
+    /// `p_max` of the block's last query. Ranges may be empty.
     #[must_use]
     pub fn seen_keys(&self, list: &[u32], position: u32, p_max: u32) -> Vec<SeenKeys> {
         if self.is_dense(p_max.into()) {

@@ -1,14 +1,14 @@
-//! What a selection has to beat.
+//! Baselines for selections.
 
 use super::random::Random;
 use super::{Candidates, lists};
 use crate::{HostBlockLists, Result, SelectionProblem, parallel};
 
-/// Lists of random candidates, as many in each as the selection may choose: what a selection that looks at nothing would
-/// give. The same for the same seed.
+/// Lists of random candidates, as many in each as the selection may choose: the result of a selection that ignores its inputs. The same seed
+/// gives the same lists.
 ///
 /// # Errors
-/// Those of [`SelectionProblem::validate`] and of key lengths, as in
+/// The errors of [`SelectionProblem::validate`] and of key lengths, as in
 /// [`SelectionInputs::validate`](crate::SelectionInputs::validate).
 ///
 /// # Cost

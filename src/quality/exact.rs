@@ -15,17 +15,17 @@ const MASKED: f32 = -3.0e38;
 /// Keys multiplied at a time: scores of 64 queries then take 256 KiB.
 const TILE_KV: usize = 1024;
 
-/// The best blocks for every query block, by the score of every candidate: what the search of `problem` approximates.
+/// The best blocks for every query block, by the scores of all candidates: the lists that the search of `problem` approximates.
 ///
-/// A block scores the largest `q·k` over the queries and the keys that the search samples or averages in its last
-/// stage, over the heads that share the list, under the same mask. Blocks rank by score, then by position, and as many
-/// are listed as there is room for. Blocks that no query may see are not listed.
+/// A block's score is the largest `q·k` over the queries and keys that the search samples or averages in its last stage, over the heads that
+/// share the list, under the same mask. Blocks rank by score, then by position; a list has as many as it has room for. Blocks that no query
+/// may see are not listed.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`].
+/// The errors of [`SelectionInputs::validate`].
 ///
 /// # Cost
-/// That of the scores of dense attention, on all processors.
+/// The cost of the scores of dense attention, on all processors.
 pub fn exact_blocks<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     inputs.validate(problem)?;
     let indices_shape = problem.blocks().indices_shape(problem.shape());
@@ -38,7 +38,7 @@ pub fn exact_blocks<T: Element>(problem: &SelectionProblem, inputs: &SelectionIn
     Ok(result)
 }
 
-/// How many of the best blocks lists hold; made by [`block_recall`].
+/// How many of the best blocks the lists hold; made by [`block_recall`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockRecall {
     shape: [u32; 3],
@@ -59,13 +59,13 @@ impl BlockRecall {
         &self.found
     }
 
-    /// Best blocks that each list should hold, `[batch, set, q_block]`: 0 for query blocks that are dense.
+    /// Number of best blocks that each list should hold, `[batch, set, q_block]`: 0 for query blocks that are dense.
     #[must_use]
     pub fn wanted(&self) -> &[u32] {
         &self.wanted
     }
 
-    /// Recall of each list, `[batch, set, q_block]`; 1 where nothing is wanted.
+    /// Recall of each list, `[batch, set, q_block]`; 1 where the list should hold nothing.
     #[must_use]
     pub fn values(&self) -> Vec<f64> {
         self.found.iter().zip(&self.wanted).map(|(&found, &wanted)| share(found.into(), wanted.into())).collect()
@@ -98,10 +98,10 @@ impl core::fmt::Display for BlockRecall {
 /// The share of the [`exact_blocks`] that each list of `blocks` holds.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`] and [`HostBlockLists::validate`].
+/// The errors of [`SelectionInputs::validate`] and [`HostBlockLists::validate`].
 ///
 /// # Cost
-/// That of [`exact_blocks`].
+/// The cost of [`exact_blocks`].
 pub fn block_recall<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
@@ -148,12 +148,12 @@ fn best_blocks<T: Element>(
     best.iter().map(|block| candidates.start + block * blocks.block_size).collect()
 }
 
-/// The best `room` blocks that have a score: score descending, then position ascending.
+/// The best `room` blocks among those with a score: score descending, then position ascending.
 fn top(scores: &[f32], room: usize) -> Vec<u32> {
     // Block numbers come from a u32.
     let mut ranked: Vec<u32> = (0..scores.len() as u32).filter(|&block| scores[block as usize] > MASKED).collect();
     if ranked.len() > room {
-        // No score is NaN: a maximum passes over NaN. -0 equals +0 here, as it must.
+        // No score is NaN: the maximum drops NaN. -0 equals +0 here, as required.
         let score = |block: u32| scores[block as usize];
         ranked.select_nth_unstable_by(room, |&a, &b| {
             score(b).partial_cmp(&score(a)).unwrap_or(core::cmp::Ordering::Equal).then(a.cmp(&b))
@@ -188,7 +188,7 @@ fn scores<T: Element>(
             let (block, offset) = (first + sample / samples, sample % samples * stride_k + stride_k - 1);
             candidates.start as usize + block * block_size + offset
         };
-        // Keys ascend, so those past the sequence are the last ones.
+        // Keys ascend, so keys past the sequence are the last ones.
         let num_keys = (0..scores.len() * samples).take_while(|&sample| key(sample) < seq_len_kv).count();
         let mut copied = None;
         for (kv_head, queries) in &queries {
@@ -243,13 +243,13 @@ impl Queries {
         match selector.sampling(selector.num_stages() - 1) {
             QuerySampling::Stride(stride) => {
                 let last_key = i64::from(inputs.seq_len_kv(batch)) - 1;
-                // The last query of each stride; of a shorter block the last one.
+                // The last query of each stride; in a shorter block the last query.
                 let stride = stride.min(block.end - block.start);
                 for query in (block.start + stride - 1..block.end).step_by(stride as usize) {
                     rows.extend(row(query).iter().map(|x| x.to_f32() * scale));
                     reach.push(match problem.mask() {
                         Mask::Full => last_key,
-                        // The masks after the first go with no selection.
+                        // `validate` rejects the other masks.
                         Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => {
                             let position = candidates.p_min + i64::from(query - block.start);
                             position - i64::from(problem.candidate_window())

@@ -7,7 +7,8 @@
 //! is the share of a row's softmax weight that lies on the keys it still attends to: 1 loses nothing. It needs two lse
 //! tensors and nothing else. A [`MassReport`] collects it over layers and heads and shows which to leave dense.
 //!
-//! Everything here runs on the host; what looks at every key ([`exact_blocks`], [`block_recall`], [`compare`]) takes the feature `cpu`. [`synthetic`] makes inputs with known structure.
+//! Everything here runs on the host; functions that read every key ([`exact_blocks`], [`block_recall`], [`compare`]) need the feature
+//! `cpu`. [`synthetic`] makes inputs with known structure.
 
 mod baselines;
 #[cfg(feature = "cpu")]
@@ -30,15 +31,15 @@ use crate::{Error, HostTensor, Result, SelectionProblem};
 /// The share of each row's attention weight that the sparse row keeps, `exp(lse_sparse - lse_dense)` in `[0, 1]`, from
 /// two `[batch, seq, head, 1]` tensors of natural logs, in that shape.
 ///
-/// A row that sees no key in either keeps everything; one whose keys were all left out keeps nothing. Above 1 there is
-/// only rounding, which is cut off. NaN stays.
+/// A row that sees no key in either keeps everything; a row that lost all its keys keeps nothing. Values above 1 come from rounding only and
+/// are clamped. NaN stays.
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes differ.
 pub fn captured_mass(sparse_lse: &HostTensor, dense_lse: &HostTensor) -> Result<HostTensor> {
     same_shape("sparse_lse", sparse_lse, dense_lse)?;
     let mass = |(&sparse, &dense): (&f32, &f32)| {
-        // LSE_EMPTY is finite: twice it gives exp(0), once it gives 0.
+        // LSE_EMPTY is finite: in both rows it gives exp(0), in one of them 0.
         let mass = (f64::from(sparse) - f64::from(dense)).exp();
         if mass > 1.0 { 1.0 } else { mass as f32 }
     };

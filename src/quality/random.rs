@@ -1,4 +1,4 @@
-//! Random numbers by counter: each is a function of a seed, a stream and an index, whatever the order they are asked for.
+//! Counter-based random numbers: each is a function of a seed, a stream and an index, independent of the order of calls.
 
 /// One stream of random numbers.
 #[derive(Clone, Copy)]

@@ -2,7 +2,7 @@
 
 use crate::{Error, HostTensor, Result};
 
-/// Captured mass of a set of rows. The quantiles are the values that 1 %, 10 % and 50 % of the rows do not exceed.
+/// Captured mass of a set of rows: 1 %, 10 % and 50 % of the rows do not exceed the three quantiles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MassSummary {
     /// Rows.
@@ -20,7 +20,7 @@ pub struct MassSummary {
 }
 
 impl MassSummary {
-    /// Summarises rows; without any, nothing is lost and everything is 1.
+    /// Summarises rows; without any row, every number is 1.
     #[must_use]
     pub fn new(mut values: Vec<f32>) -> Self {
         let rows = values.len();
@@ -62,8 +62,7 @@ impl LayerMass {
     }
 }
 
-/// Collects [captured mass](super::captured_mass) layer by layer, and prints a table: the numbers that say which layers
-/// to leave dense.
+/// Collects [captured mass](super::captured_mass) layer by layer, and prints a table that shows which layers to leave dense.
 ///
 /// ```
 /// use wattn::HostTensor;
@@ -82,7 +81,7 @@ pub struct MassReport {
 }
 
 impl MassReport {
-    /// Heads that the printed report lists as the worst.
+    /// Number of worst heads in the printed report.
     pub const NUM_WORST: usize = 8;
 
     /// Without layers.
@@ -117,7 +116,7 @@ impl MassReport {
         &self.layers
     }
 
-    /// The layers, that of the smallest mean first: candidates for dense attention.
+    /// The layers by ascending mean: candidates for dense attention.
     #[must_use]
     pub fn worst_layers(&self) -> Vec<&LayerMass> {
         let mut layers: Vec<&LayerMass> = self.layers.iter().collect();
@@ -125,7 +124,7 @@ impl MassReport {
         layers
     }
 
-    /// `(layer, head)` of every head, that of the smallest mean first.
+    /// `(layer, head)` of every head, by ascending mean.
     #[must_use]
     pub fn worst_heads(&self) -> Vec<(&LayerMass, usize)> {
         let mut heads: Vec<(&LayerMass, usize)> =

@@ -1,7 +1,7 @@
-//! Inputs with known structure, and what selections make of them.
+//! Inputs with known structure, for comparing selections.
 //!
-//! Queries look for the direction of one or more keys: the score of a key that is looked for is about 12, those of the
-//! others are normal with variance `144 / head_dim`.
+//! Queries look for the direction of one or more keys: the score of such a key is about 12, the scores of the others are normal with variance
+//! `144 / head_dim`.
 
 use core::fmt;
 
@@ -20,8 +20,9 @@ const NOISE: f32 = 0.25;
 pub enum Pattern {
     /// Queries and keys are independent normals: there is nothing to find.
     Independent,
-    /// Keys are an autoregressive process of order 1, `k[u] = rho k[u - 1] + sqrt(1 - rho^2) noise`: neighbours are alike,
-    /// and the farther apart the less, as HiP assumes. So many queries in a row look for one key from anywhere before.
+    /// Keys are an autoregressive process of order 1, `k[u] = rho k[u - 1] + sqrt(1 - rho^2) noise`: neighbours are alike, distant keys
+    /// less so,
+    /// as HiP assumes. Runs of neighbouring queries look for the same random earlier key.
     Correlated {
         /// Correlation of neighbouring keys, from 0 to 1.
         rho: f32,
@@ -32,18 +33,19 @@ pub enum Pattern {
     Needles {
         /// Needles for each KV head, from 1.
         count: u32,
-        /// Keys on either side that share in the needle's direction, the less the farther: 0 for a needle of one key,
-        /// which no search that looks at other keys first can be led to.
+        /// Keys on either side that share the needle's direction, with distance less: 0 for a needle of one key, which no search that
+        /// samples other
+        /// keys first can find.
         width: u32,
     },
-    /// Independent keys but for every `stride`-th, which all queries look for.
+    /// Independent keys except every `stride`-th, which all queries look for.
     Strided {
         /// Keys from one to the next, from 1.
         stride: u32,
     },
-    /// Independent keys; a query looks for the one so far behind it.
+    /// Independent keys; a query looks for the key at a fixed distance behind it.
     Diagonal {
-        /// Keys between a query and what it looks for.
+        /// Distance from a query to its key.
         distance: u32,
     },
 }
@@ -88,7 +90,7 @@ impl Pattern {
         let [batch_size, seq_len_kv, num_kv_heads, dim] = k.shape().map(|axis| axis as usize);
         let row = |batch: usize, key: usize, head: usize| ((batch * seq_len_kv + key) * num_kv_heads + head) * dim;
         for (batch, head) in (0..batch_size).flat_map(|batch| (0..num_kv_heads).map(move |head| (batch, head))) {
-            // `key` becomes `share * from + sqrt(1 - share^2) * what it was`: its length stays.
+            // `key` becomes `share * from + sqrt(1 - share^2) * key`, which keeps its expected length.
             let blend = |data: &mut [f32], key: usize, from: &[f32], share: f32| {
                 let rest = (1.0 - share * share).sqrt();
                 let to = &mut data[row(batch, key, head)..][..dim];
@@ -213,7 +215,7 @@ pub struct SyntheticInputs {
 }
 
 impl SyntheticInputs {
-    /// As a call takes them.
+    /// As inputs of a call.
     #[must_use]
     pub const fn inputs(&self) -> HostInputs<'_> {
         HostInputs::new(&self.q, &self.k, &self.v)

@@ -1,4 +1,4 @@
-//! Selections side by side.
+//! A table of selections on synthetic inputs.
 
 use core::fmt;
 
@@ -10,7 +10,7 @@ use crate::{
     AttentionOutput, AttentionProblem, Element, HostBlockLists, HostInputs, HostTensor, Result, SelectionProblem, cpu,
 };
 
-/// What attention to some lists of blocks loses; made by [`compare`].
+/// The loss of attention to some lists of blocks; made by [`compare`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quality {
     /// Captured mass, `[batch, seq, head, 1]`.
@@ -21,10 +21,10 @@ pub struct Quality {
     pub output_error: f64,
 }
 
-/// Compares block-sparse attention to `blocks` with dense attention, which the caller computed once, on the CPU.
+/// Compares block-sparse attention to `blocks` with dense attention, whose result the caller computed once, on the CPU.
 ///
 /// # Errors
-/// Those of [`cpu::attend`] and [`block_recall`].
+/// The errors of [`cpu::attend`] and [`block_recall`].
 ///
 /// # Cost
 /// Block-sparse attention, and the scores of dense attention.
@@ -46,9 +46,9 @@ pub fn compare<T: Element>(
 /// One line of a [`QualityTable`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct QualityRow {
-    /// What the inputs are.
+    /// The pattern of the inputs.
     pub set: String,
-    /// Where the lists come from.
+    /// The source of the lists.
     pub method: String,
     /// Captured mass of all rows.
     pub mass: MassSummary,
@@ -81,11 +81,11 @@ impl fmt::Display for QualityTable {
     }
 }
 
-/// What named selections make of synthetic inputs, beside the best blocks and random ones of the same budget, and sinks
-/// and window alone. The selections have the shape of the problem.
+/// Runs named selections on synthetic inputs, and for comparison the best blocks, random blocks of the same budget, and sinks and window
+/// alone. The selections have the shape of the problem.
 ///
 /// # Errors
-/// Those of [`compare`].
+/// The errors of [`compare`].
 ///
 /// # Cost
 /// Dense attention for every pattern, and the scores of dense attention a few times for each selection.

@@ -1,7 +1,7 @@
-//! The host's side of a binding.
+//! The host's description of a binding.
 
-/// One entry of bind group 0: the name of its WGSL variable, and what it is bound as. Its number is that of its place among the
-/// bindings of a kernel and its modules, and the text has it as a constant: `x` is declared `@group(0) @binding(X_BINDING)`.
+/// One entry of bind group 0: the name and kind of a WGSL variable. Its number is its index among the bindings of the kernel and its
+/// modules. The text gets the number as a constant: `x` is declared `@group(0) @binding(X_BINDING)`.
 ///
 /// ```
 /// use wattn::Binding;
@@ -13,9 +13,9 @@
 pub struct Binding {
     /// The name of the WGSL variable.
     pub name: &'static str,
-    /// What it is bound as.
+    /// Its address space and access.
     pub kind: BindingKind,
-    /// Of a uniform, the fields of its struct in order: scalars of four bytes.
+    /// The fields of a uniform's struct in order, each a scalar of four bytes.
     pub fields: &'static [&'static str],
 }
 
@@ -25,7 +25,7 @@ pub struct Binding {
 pub enum BindingKind {
     /// `var<uniform>`: the numbers of a call.
     Uniform,
-    /// `var<uniform>`: what is different in each stretch of a grid.
+    /// `var<uniform>`: the numbers that differ from stretch to stretch of a grid.
     Stretch,
     /// `var<storage, read>`.
     Read,
@@ -34,7 +34,7 @@ pub enum BindingKind {
 }
 
 impl BindingKind {
-    /// Whether it counts among the storage buffers of a device.
+    /// Whether it counts towards the device's limit of storage buffers.
     #[must_use]
     pub const fn is_storage(self) -> bool {
         matches!(self, Self::Read | Self::Write)
@@ -48,7 +48,7 @@ impl Binding {
         Self { name, kind: BindingKind::Uniform, fields }
     }
 
-    /// `var<uniform>` of which each stretch of a grid has its own.
+    /// `var<uniform>`, one for each stretch of a grid.
     pub(crate) const fn stretch(name: &'static str, fields: &'static [&'static str]) -> Self {
         Self { name, kind: BindingKind::Stretch, fields }
     }
@@ -66,7 +66,7 @@ impl Binding {
     }
 
     pub(crate) const fn layout_entry(self, binding: u32) -> wgpu::BindGroupLayoutEntry {
-        // One buffer holds what each stretch of a grid needs; its place in it is given when encoding.
+        // One buffer holds the uniforms of all stretches; encoding gives the offset.
         let has_dynamic_offset = matches!(self.kind, BindingKind::Stretch);
         let ty = match self.kind {
             BindingKind::Uniform | BindingKind::Stretch => wgpu::BufferBindingType::Uniform,

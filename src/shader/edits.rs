@@ -1,10 +1,9 @@
-//! Shaders that are wrong on purpose: `tests/mutations` changes one file of `shaders/` at run time, and a test must fail. Part of no
-//! build but its own, see the feature `shader-edits`.
+//! Deliberate faults in shaders: `tests/mutations` changes one file of `shaders/` at run time, and a test must fail. Only builds with the
+//! feature `shader-edits` contain this.
 
 use std::borrow::Cow;
 
-/// A text with the edit in `$WATTN_SHADER_EDIT`, where it holds the file that is edited: the folder's file `from` is that file's text,
-/// `to` what it becomes.
+/// A text, edited if the folder `$WATTN_SHADER_EDIT` holds an edit for it: its file `from` equals the text, its file `to` replaces it.
 #[cfg(feature = "shader-edits")]
 pub(crate) fn edited(text: &str) -> Cow<'_, str> {
     use std::sync::LazyLock;
@@ -23,7 +22,7 @@ pub(crate) fn edited(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The text as it is.
+/// The text unchanged.
 #[cfg(not(feature = "shader-edits"))]
 pub(crate) const fn edited(text: &str) -> Cow<'_, str> {
     Cow::Borrowed(text)

@@ -1,22 +1,22 @@
-//! What a kernel and a module are: their WGSL, what they bind, what they ask of a device. The crate's own and a caller's
-//! alike are `static`s of these types.
+//! Descriptors of kernels and modules: their WGSL, their bindings, the device features they need. The crate's own and a caller's are
+//! both `static`s of these types.
 
 use core::hash::{Hash, Hasher};
 
 use super::Binding;
 
-/// Whose text it is. The crate's own is compiled without wgpu's bounds checks, and its marked loops are unrolled; all other text
-/// is compiled with the checks, as it stands.
+/// The origin of a text. The crate's own text is compiled without wgpu's bounds checks, and its marked loops are unrolled; other text is
+/// compiled with the checks, unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Trust {
-    /// The crate's own: tests hold it to its descriptor, and plans see to it that no index leaves a buffer.
+    /// The crate's own: tests compare it with its descriptor, and plans make sure that no index leaves a buffer.
     Own,
-    /// Everybody else's: compared with its descriptor when it is compiled, and guarded when it runs.
+    /// A caller's: compared with its descriptor when it is compiled, and bounds-checked when it runs.
     Guarded,
 }
 
-/// What a text asks of a device beyond plain WGSL.
+/// A device feature that a text needs beyond plain WGSL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Need {
@@ -44,14 +44,14 @@ impl Need {
     }
 }
 
-/// A constant that a text takes from the host, which knows it too.
+/// A constant of a text whose value the host provides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Constant {
     name: &'static str,
     value: Value,
 }
 
-/// By its bits, so that constants compare.
+/// The value's bits, so that constants can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Value {
     U32(u32),
@@ -82,8 +82,8 @@ impl core::fmt::Display for Constant {
     }
 }
 
-/// A part of a text: one member of a family, chosen when a kernel is [specialised](crate::Specialization). A family is a set of
-/// modules that offer the same names, so that one can stand for another.
+/// A part of a text: one member of a family, chosen when a kernel is [specialised](crate::Specialization). The modules of a family
+/// offer the same names, so that one can replace another.
 ///
 /// ```
 /// use wattn::{Binding, Module};
@@ -109,7 +109,7 @@ pub struct Module {
 }
 
 impl Module {
-    /// A caller's own.
+    /// A module of a caller's.
     #[must_use]
     pub const fn new(family: &'static str, name: &'static str, wgsl: &'static str) -> Self {
         Self { family, name, wgsl, bindings: &[], needs: &[], constants: &[], trust: Trust::Guarded }
@@ -119,19 +119,19 @@ impl Module {
         Self { trust: Trust::Own, ..Self::new(family, name, wgsl) }
     }
 
-    /// The same with bindings, which come after those of the kernel and of modules before it.
+    /// The module with bindings. Their numbers follow those of the kernel and of earlier modules.
     #[must_use]
     pub const fn binding(self, bindings: &'static [Binding]) -> Self {
         Self { bindings, ..self }
     }
 
-    /// The same with constants of the host's. Another text may bring the same.
+    /// The module with constants from the host. Another text may have the same.
     #[must_use]
     pub const fn declaring(self, constants: &'static [Constant]) -> Self {
         Self { constants, ..self }
     }
 
-    /// The same with needs.
+    /// The module with needs.
     #[must_use]
     pub const fn needing(self, needs: &'static [Need]) -> Self {
         Self { needs, ..self }
@@ -143,7 +143,7 @@ impl Module {
         self.family
     }
 
-    /// Its name among all modules.
+    /// Its name, unique among the modules of a text: `family_member` for modules of families in the crate.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
@@ -155,36 +155,36 @@ impl Module {
         self.wgsl
     }
 
-    /// What it binds.
+    /// Its bindings.
     #[must_use]
     pub const fn bindings(&self) -> &'static [Binding] {
         self.bindings
     }
 
-    /// What it takes from the host.
+    /// Its constants from the host.
     #[must_use]
     pub const fn constants(&self) -> &'static [Constant] {
         self.constants
     }
 
-    /// What it asks of a device.
+    /// The device features it needs.
     #[must_use]
     pub const fn needs(&self) -> &'static [Need] {
         self.needs
     }
 
-    /// Whose it is.
+    /// Its origin.
     #[must_use]
     pub const fn trust(&self) -> Trust {
         self.trust
     }
 }
 
-/// A kernel: an entry point and what is bound to it. Its name is the entry point; of the crate's own also the stem of its WGSL file, host
+/// A kernel: an entry point and its bindings. Its name is that of the entry point; in the crate also the stem of its WGSL file, host
 /// file and CPU twin.
 ///
-/// [`Specialization`](crate::Specialization) makes a complete text of it, [`Pipeline`](crate::Pipeline) compiles that, and says how the
-/// result runs.
+/// [`Specialization`](crate::Specialization) makes the complete text, [`Pipeline`](crate::Pipeline) compiles it, and
+/// [`Step`](crate::Step) runs it.
 #[derive(Debug)]
 pub struct Kernel {
     name: &'static str,
@@ -197,7 +197,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// A caller's own: the name of the entry point, and the text.
+    /// A kernel of a caller's: the name of the entry point, and the text.
     #[must_use]
     pub const fn new(name: &'static str, wgsl: &'static str) -> Self {
         Self { name, label: name, wgsl, bindings: &[], needs: &[], constants: &[], trust: Trust::Guarded }
@@ -207,25 +207,25 @@ impl Kernel {
         Self { label, trust: Trust::Own, ..Self::new(name, wgsl) }
     }
 
-    /// The same with bindings: those of bind group 0, from 0 on.
+    /// The kernel with bindings, which are those of bind group 0 from number 0 on.
     #[must_use]
     pub const fn binding(self, bindings: &'static [Binding]) -> Self {
         Self { bindings, ..self }
     }
 
-    /// The same with constants of the host's. Another text may bring the same.
+    /// The kernel with constants from the host. Another text may have the same.
     #[must_use]
     pub const fn declaring(self, constants: &'static [Constant]) -> Self {
         Self { constants, ..self }
     }
 
-    /// The same with needs.
+    /// The kernel with needs.
     #[must_use]
     pub const fn needing(self, needs: &'static [Need]) -> Self {
         Self { needs, ..self }
     }
 
-    /// The same with another label for its wgpu objects than its name.
+    /// The kernel with a label for its wgpu objects; the default is its name.
     #[must_use]
     pub const fn labelled(self, label: &'static str) -> Self {
         Self { label, ..self }
@@ -249,33 +249,33 @@ impl Kernel {
         self.wgsl
     }
 
-    /// Bind group 0, without what the modules of a variant add.
+    /// Bind group 0, without the bindings that modules of a variant add.
     #[must_use]
     pub const fn bindings(&self) -> &'static [Binding] {
         self.bindings
     }
 
-    /// What it takes from the host.
+    /// Its constants from the host.
     #[must_use]
     pub const fn constants(&self) -> &'static [Constant] {
         self.constants
     }
 
-    /// What it asks of a device.
+    /// The device features it needs.
     #[must_use]
     pub const fn needs(&self) -> &'static [Need] {
         self.needs
     }
 
-    /// Whose it is.
+    /// Its origin.
     #[must_use]
     pub const fn trust(&self) -> Trust {
         self.trust
     }
 }
 
-/// Descriptors are equal where they say the same; that two are one and the same is seen without reading their text. Their hash takes
-/// no more than names, which tell nearly all of them apart.
+/// Descriptors are equal when their contents are equal; identical statics are recognised without reading their text. The hash covers
+/// names only, which differ for nearly all of them.
 macro_rules! compare_by_contents {
     ($descriptor:ty, [$($field:ident),*]) => {
         impl PartialEq for $descriptor {

@@ -1,4 +1,4 @@
-//! What distinguishes one pipeline of a kernel from another, and the text that it is compiled from.
+//! What distinguishes the pipelines of a kernel, and the text that each is compiled from.
 
 use core::fmt::Write as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,21 +46,21 @@ impl Specialization {
         }
     }
 
-    /// The same with one more module. Modules stand in the text in the order in which they are added, before the kernel's own.
+    /// The variant with one more module. Modules precede the kernel's text, in the order in which they are added.
     #[must_use]
     pub fn with_module(mut self, module: &'static Module) -> Self {
         self.modules.push(module);
         self
     }
 
-    /// The same with a constant of type u32.
+    /// The variant with a constant of type u32.
     #[must_use]
     pub fn with_constant(mut self, name: &'static str, value: u32) -> Self {
         self.constants.insert(name, value);
         self
     }
 
-    /// The same with a constant of type bool.
+    /// The variant with a constant of type bool.
     #[must_use]
     pub fn with_switch(mut self, name: &'static str, value: bool) -> Self {
         self.switches.insert(name, value);
@@ -73,7 +73,7 @@ impl Specialization {
         self.kernel
     }
 
-    /// The modules that it is made of, in their order.
+    /// The modules, in order.
     pub fn modules(&self) -> impl Iterator<Item = &'static Module> {
         self.modules.iter().copied()
     }
@@ -87,11 +87,11 @@ impl Specialization {
 
     pub(crate) fn num_storage_buffers(&self) -> u32 {
         let storage = |binding: &Binding| binding.kind.is_storage();
-        // A handful.
+        // There are only a few.
         self.bindings().into_iter().filter(storage).count() as u32
     }
 
-    /// Whether one of its texts asks for it.
+    /// Whether one of its texts needs the feature.
     pub(crate) fn needs(&self, need: Need) -> bool {
         self.kernel.needs().contains(&need) || self.modules.iter().any(|module| module.needs().contains(&need))
     }
@@ -109,7 +109,7 @@ impl Specialization {
         }
     }
 
-    /// The same kernel with its walks cut into parts.
+    /// The variant whose walks are cut into parts.
     pub(crate) fn cut_walks(&mut self, carried: u32) {
         self.constants.insert("CARRIED", carried);
         if let Some(columns) = self.constants.get("V_TILES").copied() {
@@ -135,14 +135,14 @@ impl Specialization {
         self.assemble(|text| unroll(text, &self.constants, self.arrays))
     }
 
-    /// [`wgsl`](Self::wgsl) with its loops as they stand in the files. For tests: the marked loops are WGSL themselves.
+    /// [`wgsl`](Self::wgsl) without unrolling. For tests: marked loops are valid WGSL as they stand.
     #[doc(hidden)]
     #[must_use]
     pub fn wgsl_rolled(&self) -> String {
         self.assemble(str::to_owned)
     }
 
-    /// The text, each of the crate's own parts as `prepare` makes it.
+    /// The text, with each of the crate's own parts passed through `prepare`.
     fn assemble(&self, prepare: impl Fn(&str) -> String) -> String {
         let mut source = String::new();
         if self.needs(Need::F16) {
@@ -150,8 +150,8 @@ impl Specialization {
         }
         if self.needs(Need::Matrices) {
             source.push_str("enable wgpu_cooperative_matrix;\n");
-            // naga takes every variable of a function for different in each invocation, and refuses matrix operations
-            // under a condition on one. Ours are the same for a whole workgroup, and have barriers beside them.
+            // naga counts every local variable as non-uniform and would reject matrix operations under conditions on them. The crate's
+            // conditions are uniform in the workgroup, as the barriers beside them need.
             source.push_str("diagnostic(off, derivative_uniformity);\n");
         }
         // Writing to a String cannot fail.
@@ -174,7 +174,7 @@ impl Specialization {
             source.push('\n');
             match trust {
                 Trust::Own => source.push_str(&prepare(&edited(text))),
-                // Another's marks mean nothing here, and his last line may lack its end.
+                // Marks in a caller's text mean nothing here, and its last line may lack a newline.
                 Trust::Guarded => {
                     source.push_str(text);
                     source.push('\n');

@@ -7,21 +7,21 @@ use std::collections::BTreeMap;
 const ALWAYS: &str = "{ // unroll";
 const IN_REGISTERS: &str = "{ // unroll in registers";
 
-/// Where a device keeps the small arrays of an invocation. GPUs have registers for them, which only constants can index.
-/// Software devices have a stack and a dozen vector registers; there, unrolled arrays make the compiler juggle hundreds
-/// of live vectors: on lavapipe 25.0 it took 11 s instead of 3 s for code of the same speed.
+/// Where a device keeps the small arrays of an invocation. GPUs keep them in registers if every index is a constant. Software devices
+/// have a stack and a dozen vector registers, and unrolled arrays give their compiler hundreds of live vectors: lavapipe 25.0 took 11 s
+/// instead of 3 s for code of the same speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Arrays {
     Registers,
     Memory,
 }
 
-/// Replaces every loop `for (var i = 0u; i < BOUND; i++) { // unroll`, and where small arrays are kept in registers also
-/// those marked `// unroll in registers`, by its iterations, with the loop variable
-/// replaced by its value. `BOUND` is a literal or one of `constants`, optionally divided or multiplied by another.
+/// Replaces every loop `for (var i = 0u; i < BOUND; i++) { // unroll` by its iterations, with the loop variable replaced by its
+/// value; loops marked `// unroll in registers` only where small arrays are kept in registers. `BOUND` is a literal or one of
+/// `constants`, optionally divided or multiplied by another.
 ///
 /// # Panics
-/// On a marked loop of another form: the shaders are ours, and a test assembles all of them.
+/// On a marked loop of another form: all marked texts are the crate's own, and a test assembles each.
 pub(super) fn unroll(source: &str, constants: &BTreeMap<&'static str, u32>, arrays: Arrays) -> String {
     let lines: Vec<&str> = source.lines().collect();
     let mut out = String::with_capacity(source.len() * 4);
@@ -45,7 +45,8 @@ fn expand(lines: &[&str], constants: &BTreeMap<&'static str, u32>, arrays: Array
         let mut text = String::new();
         expand(&lines[at + 1..body_end], constants, arrays, &mut text);
         let body = bare(&text);
-        // Names are declared once in a block. Where there are none a block would only be more to compile: naga makes two
+        // A block is needed only around declarations, which must not repeat. Without one the block would slow down compilation: naga
+        // makes two
         // jumps of each.
         let [open, close] = if declares(&body) { ["{\n", "}\n"] } else { [""; 2] };
         for value in header.begin..header.end {
@@ -57,7 +58,7 @@ fn expand(lines: &[&str], constants: &BTreeMap<&'static str, u32>, arrays: Array
     }
 }
 
-/// Without comments and indentation, which stand in the file: drivers get every line many times. Marks of loops that stay are kept.
+/// Removes comments and indentation, since drivers get each unrolled line many times. Marks of loops that stay are kept.
 fn bare(text: &str) -> String {
     let mut bare = String::with_capacity(text.len());
     for line in text.lines().map(str::trim) {
@@ -81,7 +82,7 @@ fn declares(text: &str) -> bool {
     })
 }
 
-/// Index of the line that closes the block opened on the first line. Marked loops close on a line of their own.
+/// Index of the line that closes the block opened on the first line. The closing brace of a marked loop is on a line of its own.
 fn closing_brace(lines: &[&str]) -> usize {
     let mut depth = 0i32;
     for (index, line) in lines.iter().enumerate() {
@@ -126,7 +127,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// Copies `text`, with whole-word occurrences of `name` replaced, except after a dot (a field of the same name).
+/// Copies `text` with whole-word occurrences of `name` replaced, except after a dot (a field of the same name).
 fn replace_identifier(text: &str, name: &str, value: &str, out: &mut String) {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut rest = text;

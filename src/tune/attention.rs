@@ -1,4 +1,4 @@
-//! Candidates for a problem of attention, on a device.
+//! Tunes attention on a device.
 
 use super::candidates::{attention_neighbours, attention_starts};
 use super::inputs::{check_sizes, reduced, spread};
@@ -11,7 +11,7 @@ use crate::{
     Result, Tiling, U32View,
 };
 
-/// Rows of a small problem that are compared with the oracle at the most.
+/// Most rows of a small problem that are compared with the oracle.
 const MOST_ROWS: usize = 512;
 
 /// A problem of attention on a device.
@@ -21,9 +21,9 @@ pub(super) struct AttentionSubject<'a> {
     sabotage: Option<(&'static str, u32)>,
     untuned: Candidate<Tiling>,
     full: Stage,
-    /// Calls that were timed so far: each takes the next set of inputs.
+    /// Number of timed calls so far: each takes the next set of inputs.
     calls: usize,
-    /// What the first candidate gave, which is what plans take on their own.
+    /// The result of the first candidate, the plan without tuning.
     reference: Option<AttentionOutput>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Ready {
 
 impl<'a> AttentionSubject<'a> {
     pub(super) fn new(ctx: &'a Context, problem: &AttentionProblem, options: &Options) -> TuneResult<Self> {
-        // The lse costs nothing beside the rest, and shows a key that was left out of a long sequence.
+        // The lse costs nothing beside the rest, and reveals a missing key of a long sequence.
         let problem = problem.clone().with_lse();
         let plan = AttentionPlan::new(&problem, ctx.caps())?;
         check_sizes(&problem.shape)?;
@@ -70,7 +70,7 @@ impl<'a> AttentionSubject<'a> {
         self.clock.time(|pass| bound.encode_in(pass)).map(|_| ())
     }
 
-    /// What a small problem with odd lengths shows: every edge of the tiles is near every row.
+    /// Checks a small problem with odd lengths: every edge of the tiles is near every row.
     fn check_small(&self, ready: &Ready) -> Result<Option<String>> {
         let candidate = Candidate { tier: ready.plan.tier(), tiling: ready.plan.tiling() };
         let (problem, lens) = small(&self.full.problem, candidate.tiling);
@@ -127,7 +127,7 @@ impl Subject for AttentionSubject<'_> {
             self.reference = Some(first);
             return Ok(None);
         }
-        // Both may be off by the bound.
+        // Both results may be off by the bound.
         let allowed = 2.0 * bound(&self.full.problem);
         let far = self.reference.as_ref().and_then(|reference| farthest(&first, reference));
         Ok(far.filter(|far| *far > allowed).map(|far| {
@@ -151,7 +151,7 @@ impl Subject for AttentionSubject<'_> {
     }
 }
 
-/// A problem with its tensors on a device, and rows of what it should give.
+/// A problem with its tensors on a device, and the expected values of some rows.
 struct Stage {
     problem: AttentionProblem,
     inputs: Rotating,
@@ -183,7 +183,7 @@ impl Stage {
         })
     }
 
-    /// With copies of its inputs that calls take in turns.
+    /// Makes copies of the inputs, which calls take in turns.
     fn in_turns(mut self, ctx: &Context) -> Result<Self> {
         self.inputs = self.inputs.in_turns(ctx)?;
         Ok(self)
@@ -200,7 +200,7 @@ impl Stage {
         self.inputs.sets().iter().map(bind).collect()
     }
 
-    /// How far a result is from the oracle, if too far.
+    /// The distance of a result from the oracle, if it is too large.
     fn wrong(&self, got: &AttentionOutput, of: &str) -> Option<String> {
         let check = self.rows.check(got);
         let (error, bound) = (check.error, check.bound);
@@ -209,7 +209,7 @@ impl Stage {
     }
 }
 
-/// The same problem with a few tiles of rows and keys, none of them whole, and key lengths that differ.
+/// The same problem with a few tiles of rows and keys, none of them whole, and with different key lengths.
 fn small(problem: &AttentionProblem, tiling: Tiling) -> (AttentionProblem, Vec<u32>) {
     let tiles = 3 * tiling.num_splits.min(4);
     let queries = (2 * tiling.tile_q() + 3).div_ceil(problem.shape.group_size());
@@ -227,7 +227,7 @@ fn bits(output: &AttentionOutput) -> impl Iterator<Item = u32> {
     output.out.data().iter().chain(output.lse.data()).map(|x| x.to_bits())
 }
 
-/// The largest distance of two elements; infinite where one is no number.
+/// The largest distance of two elements; infinite where one is NaN.
 fn farthest(a: &AttentionOutput, b: &AttentionOutput) -> Option<f64> {
     let pairs = a.out.data().iter().zip(b.out.data()).chain(a.lse.data().iter().zip(b.lse.data()));
     pairs

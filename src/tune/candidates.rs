@@ -1,16 +1,16 @@
-//! What may be tried: the tilings of every tier, and those one step from another. Pure, as plans are.
+//! The candidates: the tilings of every tier, and those one step from a tiling. Pure, like plans.
 
 use crate::{
     AttentionPlan, AttentionProblem, Candidates, DType, DeviceCaps, SelectionPlan, SelectionProblem, SelectionTiling,
     Sharing, Tier, Tiling,
 };
 
-/// A way to cut a problem.
+/// A tier and a tiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Candidate<T> {
-    /// What the kernels use of the device.
+    /// The tier of the kernels.
     pub tier: Tier,
-    /// How they cut the problem.
+    /// The tile sizes.
     pub tiling: T,
 }
 
@@ -20,16 +20,16 @@ impl<T: core::fmt::Display> core::fmt::Display for Candidate<T> {
     }
 }
 
-/// The tiers of a device that compile to different kernels for these types. Where there is no f16 to load, a tier with it is
-/// the same as the one without; plans take the former.
+/// The tiers of a device whose kernels differ for these types. Where there is no f16 to load, a tier with f16 equals the tier without; plans
+/// take the former.
 fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> impl Iterator<Item = Tier> {
     let (f16, shader_f16) = (dtypes.contains(&DType::F16), caps.shader_f16);
     let distinct = move |tier: &Tier| f16 || tier.shader_f16() == shader_f16;
     Tier::ALL.into_iter().filter(distinct).filter(|&tier| caps.require(tier).is_ok())
 }
 
-/// The tiling that each tier takes on its own, then those of the other ways to share; with matrices those with one row of matrices a
-/// group and two, and with four groups and eight, each of which was the fastest on some device.
+/// The default tiling of each tier, then the tilings of its other sharings; with matrices those with one and two rows of matrices in a group,
+/// and with four and eight groups, each of which was the fastest on some device.
 #[must_use]
 pub fn attention_starts(problem: &AttentionProblem, caps: &DeviceCaps) -> Vec<Candidate<Tiling>> {
     let mut starts = Vec::new();
@@ -54,14 +54,14 @@ fn fits(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier, tiling: Tilin
     AttentionPlan::with_tiling(problem, caps, tier, tiling).is_ok()
 }
 
-/// Tilings with one size doubled or halved, or one doubled for another: those that the device takes.
+/// Tilings with one size doubled or halved, or one doubled and another halved, if the device takes them.
 #[must_use]
 pub fn attention_neighbours(
     problem: &AttentionProblem,
     caps: &DeviceCaps,
     Candidate { tier, tiling }: Candidate<Tiling>,
 ) -> Vec<Candidate<Tiling>> {
-    // In halves.
+    // Sizes in halves.
     let (halved, same, doubled) = (1, 2, 4);
     let scaled = |[lanes, rows, keys, groups, num_splits]: [u32; 5]| Tiling {
         lanes: tiling.lanes * lanes / 2,
@@ -79,7 +79,7 @@ pub fn attention_neighbours(
             factors.push(of);
         }
     }
-    // More of one for less of another: as many rows, keys or invocations in a workgroup as before.
+    // More of one for less of another: the number of rows, keys or invocations of a workgroup stays.
     for (more, less) in [(1, 3), (3, 1), (0, 3), (3, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
         let mut of = [same; 5];
         (of[more], of[less]) = (doubled, halved);
@@ -92,7 +92,7 @@ pub fn attention_neighbours(
     distinct(tiling, tilings).filter(fits).map(|tiling| Candidate { tier, tiling }).collect()
 }
 
-/// The tiling that each tier takes on its own.
+/// The default tiling of each tier.
 #[must_use]
 pub fn selection_starts(problem: &SelectionProblem, caps: &DeviceCaps) -> Vec<Candidate<SelectionTiling>> {
     let plan = |tier| SelectionPlan::with_tier(problem, caps, tier).ok();
@@ -102,7 +102,7 @@ pub fn selection_starts(problem: &SelectionProblem, caps: &DeviceCaps) -> Vec<Ca
         .collect()
 }
 
-/// Tilings with one size doubled or halved: those that the device takes.
+/// Tilings with one size doubled or halved, if the device takes them.
 #[must_use]
 pub fn selection_neighbours(
     problem: &SelectionProblem,
@@ -138,7 +138,7 @@ pub fn selection_neighbours(
     distinct(tiling, tilings).filter(fits).map(|tiling| Candidate { tier, tiling }).collect()
 }
 
-/// Each once, without the one that they come from.
+/// Removes duplicates and the tiling that they come from.
 fn distinct<T: Copy + PartialEq>(from: T, tilings: Vec<T>) -> impl Iterator<Item = T> {
     let mut seen = vec![from];
     tilings.into_iter().filter(move |tiling| {

@@ -1,20 +1,20 @@
-//! What stops a tuning.
+//! Errors of tuning.
 
 use crate::Error;
 
-/// Everything that can go wrong besides what the library itself refuses.
+/// Everything that can go wrong besides the library's own errors.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TuneError {
-    /// The library refused, or the device did.
+    /// An error of the library or the device.
     #[error(transparent)]
     Library(#[from] Error),
-    /// What plans take on their own is wrong on this device: nothing on it can be trusted.
+    /// The plan without tuning gives wrong results on this device, so nothing on it can be trusted.
     #[error("{candidate} gives wrong results on this device: {reason}")]
     Wrong {
         /// The tier and the tiling.
         candidate: String,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
     /// One call takes longer than [`Options::with_longest_call`](super::Options::with_longest_call) allows.
@@ -23,24 +23,24 @@ pub enum TuneError {
         /// Seconds of a call with the plan without tuning.
         seconds: f64,
     },
-    /// The device was lost with a candidate. Tune again on a new one, with
+    /// The device was lost while a candidate ran. Tune again on a new one, with
     /// [`Options::with_avoid`](super::Options::with_avoid) of this candidate.
     #[error("the device was lost while {candidate} was tried: {source}")]
     Lost {
         /// The tier and the tiling.
         candidate: String,
-        /// What the device said.
+        /// The device's message.
         source: Error,
     },
     /// A text is no table of tilings.
     #[error("no table of tilings: {0}")]
     Json(#[from] serde_json::Error),
-    /// A table was written by another version of the format.
+    /// A table has another version of the format.
     #[error("the table has schema {found}, this version reads {expected}")]
     Schema {
-        /// What it says.
+        /// The table's version.
         found: u64,
-        /// What is read.
+        /// The supported version.
         expected: u32,
     },
 }

@@ -1,8 +1,8 @@
-//! What candidates compute on besides q, k and v.
+//! Inputs of candidates besides q, k and v.
 
 use crate::{AttentionShape, BlockListSpec, Error, HostBlockLists, Result};
 
-/// Checks that there is something to compute.
+/// Checks that there are rows and keys to compute.
 pub(super) fn check_sizes(shape: &AttentionShape) -> Result<()> {
     let sizes = [("batch_size", shape.batch_size), ("seq_len_q", shape.seq_len_q), ("seq_len_kv", shape.seq_len_kv)];
     match sizes.into_iter().find(|&(_, size)| size == 0) {
@@ -11,7 +11,7 @@ pub(super) fn check_sizes(shape: &AttentionShape) -> Result<()> {
     }
 }
 
-/// Few sequences and KV heads of a shape, with so many queries and keys at the most; and key lengths that differ.
+/// A shape with few sequences and KV heads and at most this many queries and keys, and different key lengths.
 pub(super) fn reduced(shape: &AttentionShape, seq_len_q: u32, seq_len_kv: u32) -> (AttentionShape, Vec<u32>) {
     let num_kv_heads = shape.num_kv_heads.min(2);
     let shape = AttentionShape {
@@ -26,7 +26,7 @@ pub(super) fn reduced(shape: &AttentionShape, seq_len_q: u32, seq_len_kv: u32) -
     (shape, lens[..shape.batch_size as usize].to_vec())
 }
 
-/// As many blocks as a list holds, spread evenly over the keys up to the last that its queries may see.
+/// Full lists of blocks, spread evenly over the keys up to the last one that the queries may see.
 pub(super) fn spread(blocks: &BlockListSpec, shape: &AttentionShape, seq_lens_kv: Option<&[u32]>) -> HostBlockLists {
     let mut lists = HostBlockLists::empty(blocks.indices_shape(shape));
     let [batch_size, num_sets, num_q_blocks, max_blocks] = lists.shape();

@@ -1,12 +1,12 @@
-//! The fastest tiling of a problem on a device, found by measuring; none may win that is not right.
+//! Finds the fastest tiling of a problem on a device by timing; a wrong one cannot win.
 //!
-//! [`attention`] and [`selection`] start from what plans take on their own, try every tier that the device has and the tilings
-//! around the best, and end where none is faster by more than the noise. Every candidate first computes a small problem
-//! with odd lengths, of which up to 512 rows are compared with the f64 oracle, and then the problem itself, twice: sampled
-//! rows against the oracle, all elements against the plan without tuning, all bits of both runs. One that fails can never win.
+//! [`attention`] and [`selection`] start from the plan without tuning, try every tier that the device has and the tilings around the best,
+//! and stop when none is faster by more than the noise. Every candidate first computes a small problem with odd lengths, of which up to 512
+//! rows are compared with the f64 oracle, and then the problem itself, twice: sampled rows against the oracle, all elements against the
+//! plan without tuning, all bits of both runs. A candidate that fails cannot win.
 //!
-//! Results go into a [`TuningTable`], by device, driver and version of this library; [`Context::with_tuning`] makes plans take
-//! them. Without it plans are as ever: by rules alone, the same on every device with the same caps.
+//! Results go into a [`TuningTable`], by device, driver and version of this library; [`Context::with_tuning`] makes plans use them. Without
+//! it plans follow the rules alone, the same on every device with the same caps.
 //!
 //! ```no_run
 //! use wattn::{AttentionPlan, AttentionProblem, AttentionShape, Context, ContextOptions, DType, Mask, tune};
@@ -49,10 +49,10 @@ use crate::{
     AttentionClass, AttentionProblem, Context, SelectionClass, SelectionProblem, SelectionTiling, Tiling, Tuning,
 };
 
-/// What a device is expected to take may be so many times what it takes.
+/// The estimate of a call's time may be too high by this factor.
 const EXPECTATION: f64 = 4.0;
 
-/// How much may be tried, and what not.
+/// Limits of a tuning, and candidates to avoid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     effort: Effort,
@@ -76,43 +76,43 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Seconds that each candidate of a round is timed for, about.
+    /// Target seconds for timing each candidate of a round.
     #[must_use]
     pub const fn with_seconds(mut self, seconds: f64) -> Self {
         self.effort.seconds = seconds;
         self
     }
 
-    /// Candidates at the most. What is left after that is not tried.
+    /// Most candidates. Further ones are not tried.
     #[must_use]
     pub const fn with_most_candidates(mut self, most: usize) -> Self {
         self.effort.most = most;
         self
     }
 
-    /// Seconds after which no further candidate is begun: what was found until then counts, and [`Entry::left_out`] says how many were
-    /// not tried. A problem that is taken up is compiled, checked and timed at least without tuning.
+    /// Seconds after which no further candidate is begun: the best so far counts, and [`Entry::left_out`] is the number of untried ones. The
+    /// plan without tuning is always compiled, checked and timed.
     #[must_use]
     pub const fn with_most_seconds(mut self, seconds: f64) -> Self {
         self.effort.last = seconds;
         self
     }
 
-    /// Gives up on problems of which one call takes longer, without tuning: [`TuneError::Slow`].
+    /// Gives up on problems whose call without tuning takes longer: [`TuneError::Slow`].
     #[must_use]
     pub const fn with_longest_call(mut self, seconds: f64) -> Self {
         self.effort.longest_call = seconds;
         self
     }
 
-    /// Passes over a candidate, as it prints: one that a device was lost with, see [`TuneError::Lost`].
+    /// Skips a candidate, given in its printed form, such as one that a device was lost with: see [`TuneError::Lost`].
     #[must_use]
     pub fn with_avoid(mut self, candidate: impl Into<String>) -> Self {
         self.effort.avoid.push(candidate.into());
         self
     }
 
-    /// Replaces a constant in the kernels of every candidate but the plan without tuning. For tests: it makes them wrong.
+    /// Replaces a constant in the kernels of every candidate but the plan without tuning. For tests that make kernels wrong.
     #[doc(hidden)]
     #[must_use]
     pub const fn with_sabotage(mut self, constant: &'static str, value: u32) -> Self {
@@ -121,12 +121,12 @@ impl Options {
     }
 }
 
-/// The fastest candidate, and what became of all others.
+/// The fastest candidate, and the outcomes of all others.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tuned<C, T> {
-    /// For a [`TuningTable`].
+    /// The entry for a [`TuningTable`].
     pub entry: Entry<C, T>,
-    /// In the order in which they were tried, without the plan that is taken without tuning.
+    /// The trials in order, without the plan without tuning.
     pub trials: Vec<Trial<T>>,
 }
 
@@ -142,11 +142,10 @@ impl<C, T> Tuned<C, T> {
     }
 }
 
-/// Finds the fastest tiling of attention. The lse is asked for besides, and block lists are made up where the problem takes
-/// some.
+/// Finds the fastest tiling of attention. Calls also write the lse, and get generated lists where the problem takes lists.
 ///
 /// # Errors
-/// Those of [`AttentionPlan::new`](crate::AttentionPlan::new); [`Error::Invalid`](crate::Error::Invalid) for a problem
+/// The errors of [`AttentionPlan::new`](crate::AttentionPlan::new); [`Error::Invalid`](crate::Error::Invalid) for a problem
 /// without rows or keys; [`TuneError::Wrong`] where the plan without tuning is wrong already, and [`TuneError::Lost`].
 ///
 /// # Cost
@@ -161,13 +160,13 @@ pub fn attention(
     Ok(Tuned::new(AttentionClass::of(problem), search(&mut subject, &options.effort)?))
 }
 
-/// Finds the fastest tiling of a selection whose every stage is computed. Lists are compared with the oracle's, entry by entry.
+/// Finds the fastest tiling of a selection that computes every stage. Lists are compared with the oracle's, entry by entry.
 ///
 /// # Errors
-/// Those of [`attention`], with [`SelectionPlan::new`](crate::SelectionPlan::new) in place of attention's.
+/// The errors of [`attention`], with [`SelectionPlan::new`](crate::SelectionPlan::new) in place of attention's.
 ///
 /// # Cost
-/// That of [`attention`].
+/// The cost of [`attention`].
 pub fn selection(
     ctx: &Context,
     problem: &SelectionProblem,

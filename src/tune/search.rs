@@ -1,4 +1,4 @@
-//! From the tiling that plans take on their own to the fastest around it. Knows nothing of devices.
+//! Searches from the default tiling for the fastest one around it. Independent of devices.
 
 use core::fmt::Display;
 
@@ -10,13 +10,13 @@ use crate::bench::tools::{Meter, sample_rounds, warm_parts};
 use crate::bench::{Samples, WarmUp};
 use crate::{Error, Result};
 
-/// What became of a candidate.
+/// The outcome of a candidate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial<T> {
     /// The tier and the tiling.
     #[serde(flatten)]
     pub candidate: Candidate<T>,
-    /// How it went.
+    /// The result of the trial.
     pub outcome: Outcome,
 }
 
@@ -25,31 +25,31 @@ pub struct Trial<T> {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Its result is right; seconds of a call, and how far they spread.
+    /// Its result is right; seconds of a call, and their spread.
     Timed {
-        /// The middle of all samples.
+        /// The median of all samples.
         median: f64,
-        /// Distance of their quartiles over it.
+        /// The interquartile range over the median.
         spread: f64,
     },
-    /// Its result is right, and its first call took so many seconds that no more were wanted.
+    /// Its result is right, but its first call took too long for further calls.
     Slow {
         /// Seconds of the call.
         seconds: f64,
     },
-    /// Its result is wrong, or not the same each time: it can never win.
+    /// Its result is wrong, or differs between runs: it cannot win.
     Vetoed {
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
     /// The device does not take it.
     Refused {
-        /// What the device says.
+        /// The device's message.
         reason: String,
     },
 }
 
-/// How long a search may take.
+/// Limits of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Effort {
     /// Seconds for a round of candidates.
@@ -58,14 +58,14 @@ pub(super) struct Effort {
     pub(super) most: usize,
     /// Seconds that a call may take without tuning.
     pub(super) longest_call: f64,
-    /// Candidates that are passed over, by how they print.
+    /// Candidates to skip, in their printed form.
     pub(super) avoid: Vec<String>,
     /// Seconds, on the subject's clock, after which no further candidate is begun.
     pub(super) last: f64,
 }
 
 impl Effort {
-    /// Whether a call without tuning may take so long.
+    /// Fails if a call without tuning takes longer than allowed.
     pub(super) fn allow(&self, seconds: f64) -> TuneResult<()> {
         if seconds > self.longest_call { Err(TuneError::Slow { seconds }) } else { Ok(()) }
     }
@@ -75,56 +75,56 @@ impl Effort {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Found<T> {
     pub(super) best: Candidate<T>,
-    /// Seconds of a call with the best, and with what plans take on their own: from one run, in turns.
+    /// Seconds of a call with the best, and with the plan without tuning: measured in turns in one run.
     pub(super) seconds: f64,
     pub(super) untuned_seconds: f64,
     pub(super) trials: Vec<Trial<T>>,
-    /// Candidates that there was no time for; what is around them is not counted.
+    /// Number of candidates that time did not suffice for; their neighbours are not counted.
     pub(super) left_out: usize,
 }
 
 /// A problem on a device.
 pub(super) trait Subject {
-    /// How the problem is cut.
+    /// A way to cut the problem.
     type Tiling: Copy + PartialEq + Display;
     /// A candidate, compiled and bound.
     type Ready;
-    /// What time is told by.
+    /// A clock.
     type Clock: Stopwatch;
 
-    /// What plans take on their own.
+    /// The plan without tuning.
     fn untuned(&self) -> Candidate<Self::Tiling>;
-    /// What else to begin with.
+    /// Further starting points.
     fn starts(&self) -> Vec<Candidate<Self::Tiling>>;
-    /// What is one step away.
+    /// The candidates one step away.
     fn neighbours(&self, from: Candidate<Self::Tiling>) -> Vec<Candidate<Self::Tiling>>;
     /// Compiles and binds.
     fn prepare(&mut self, candidate: Candidate<Self::Tiling>) -> Result<Self::Ready>;
-    /// What is wrong with its results.
+    /// The fault of its results, if any.
     fn check(&mut self, ready: &Self::Ready) -> Result<Option<String>>;
-    /// Seconds of so many calls.
+    /// Seconds of `calls` calls.
     fn time(&mut self, ready: &Self::Ready, calls: u32) -> Result<f64>;
-    /// What time is told by.
+    /// The clock.
     fn clock(&self) -> Self::Clock;
 }
 
-/// Candidates whose first call takes so many times as long as the best so far are not measured.
+/// Candidates whose first call takes this many times as long as the best so far are not timed further.
 const SLOW: f64 = 3.0;
 
-/// A candidate must save so much of the time, however steady the samples are.
+/// The least share of the time that a candidate must save, however steady the samples are.
 const LEAST_GAIN: f64 = 0.03;
 
-/// What is compiled and known to be right.
+/// A candidate that is compiled and known to be right.
 struct Entrant<S: Subject> {
     candidate: Candidate<S::Tiling>,
     ready: S::Ready,
 }
 
-/// Climbs from tiling to tiling: whatever beats the best so far by more than the noise becomes the next to look around.
+/// Climbs from tiling to tiling: a candidate that beats the best so far by more than the noise becomes the next centre.
 pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult<Found<S::Tiling>> {
     let untuned = subject.untuned();
     let first = Entrant { candidate: untuned, ready: subject.prepare(untuned)? };
-    // Before it is checked, which takes several calls. Some drivers compile in the first.
+    // Before the check, which takes several calls. Some drivers compile during the first call.
     once(subject, &first)?;
     effort.allow(once(subject, &first)?)?;
     if let Some(outcome) = rejection(subject, &first)? {
@@ -184,12 +184,12 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
             left_out = round.len();
             break;
         };
-        // What there was no time for is still to be tried.
+        // Candidates that time did not suffice for are still untried.
         frontier = round;
         frontier.extend(subject.neighbours(entrant.candidate));
         best = Some(entrant);
     }
-    // Once more, side by side: the luckiest of many samples is not always the fastest.
+    // Times the best once more, side by side: the luckiest of many samples is not always the fastest.
     let last: Vec<_> = best.into_iter().collect();
     let samples = compare(subject, &first, &last, 2.0 * effort.seconds)?;
     let (mut seconds, untuned_seconds) = (samples[0].median, samples[0].median);
@@ -200,7 +200,7 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
     Ok(Found { best: winner, seconds, untuned_seconds, trials, left_out })
 }
 
-/// Why a candidate must not win, after a look at what it computes.
+/// The reason why a candidate must not win, from its results.
 fn rejection<S: Subject>(subject: &mut S, entrant: &Entrant<S>) -> TuneResult<Option<Outcome>> {
     match subject.check(&entrant.ready) {
         Ok(wrong) => Ok(wrong.map(|reason| Outcome::Vetoed { reason })),
@@ -208,12 +208,12 @@ fn rejection<S: Subject>(subject: &mut S, entrant: &Entrant<S>) -> TuneResult<Op
     }
 }
 
-/// What an error of this candidate alone makes of it.
+/// The outcome of a candidate after an error that concerns this candidate only.
 fn refusal<T: Display>(error: Error, candidate: Candidate<T>) -> TuneResult<Outcome> {
     Ok(Outcome::Refused { reason: error_of(error, candidate)?.to_string() })
 }
 
-/// An error that only this candidate has; a lost device is everyone's.
+/// The error, if it concerns this candidate only; a lost device stops the search.
 fn error_of<T: Display>(error: Error, candidate: Candidate<T>) -> TuneResult<Error> {
     match error {
         source @ Error::DeviceLost { .. } => Err(TuneError::Lost { candidate: candidate.to_string(), source }),
@@ -244,7 +244,7 @@ fn compare<S: Subject>(
     })
 }
 
-/// What is compiled, as parts that are sampled in turns.
+/// Compiled candidates as parts that are sampled in turns.
 struct Candidates<'a, S: Subject> {
     subject: &'a mut S,
     all: &'a [&'a Entrant<S>],
@@ -266,7 +266,7 @@ impl<S: Subject> Meter for Candidates<'_, S> {
     }
 }
 
-/// Whether the difference is more than noise.
+/// Whether the difference exceeds the noise.
 fn beats(new: &Samples, old: &Samples) -> bool {
     let noise = new.noise().max(old.noise()).max(LEAST_GAIN);
     new.median < old.median * (1.0 - noise)
@@ -342,7 +342,7 @@ mod tests {
         }
 
         fn time(&mut self, &ready: &u32, calls: u32) -> Result<f64> {
-            // What plans take on their own says first how long calls are.
+            // The plan without tuning shows first how long calls take.
             assert!(ready == 10 || self.checked.contains(&ready), "{ready} is timed before it is checked");
             assert!(ready == 10 || !self.wrong.contains(&ready), "{ready} is wrong, and timed");
             let seconds = f64::from(calls) * (1.0 + self.slope * f64::from(ready.abs_diff(self.fastest)));
@@ -382,7 +382,7 @@ mod tests {
         assert_eq!(found.best, candidate(12));
         let vetoed = Trial { candidate: candidate(13), outcome: Outcome::Vetoed { reason: "garbage".to_owned() } };
         assert!(found.trials.contains(&vetoed), "{found:?}");
-        // Nor does what the device does not take.
+        // Candidates that the device does not take are skipped too.
         let found = search(&mut Fake { refused: vec![11], ..Fake::new(13) }, &effort(64)).unwrap();
         assert_eq!(found.best, candidate(10));
         assert_eq!((found.seconds, found.untuned_seconds), (1.6, 1.6));
@@ -417,14 +417,14 @@ mod tests {
             assert!(fake.now < last + 60.0, "{last}: {}", fake.now); // a round that was begun, and the last comparison
             found
         };
-        // Nothing but what plans take alone.
+        // Only the plan without tuning.
         let none = until(0.0);
         assert_eq!((none.best, none.trials.len(), none.left_out), (candidate(10), 0, 3));
         assert!(none.seconds > 0.0 && none.seconds == none.untuned_seconds);
-        // One of the first three: the others are left out, and counted.
+        // One of the first three: the others are counted as left out.
         let one = until(8.0);
         assert_eq!((one.trials.len(), one.left_out), (1, 2), "{one:?}");
-        // What was found until then is kept.
+        // The best so far is kept.
         let some = until(100.0);
         assert!(some.best.tiling > 10 && some.best.tiling < 16 && some.left_out > 0, "{some:?}");
         assert!(some.seconds < some.untuned_seconds);

@@ -1,4 +1,4 @@
-//! Candidates for a selection, on a device.
+//! Tunes a selection on a device.
 
 use super::candidates::{selection_neighbours, selection_starts};
 use super::inputs::{check_sizes, reduced};
@@ -19,7 +19,7 @@ pub(super) struct SelectionSubject<'a> {
     sabotage: Option<(&'static str, u32)>,
     full: Stage,
     small: Stage,
-    /// Calls that were timed so far: each takes the next set of inputs.
+    /// Number of timed calls so far: each takes the next set of inputs.
     calls: usize,
 }
 
@@ -35,7 +35,7 @@ impl<'a> SelectionSubject<'a> {
         check_sizes(&problem.shape)?;
         let problem = &exact(problem)?;
         let plan = SelectionPlan::new(problem, ctx.caps())?;
-        // Before inputs are made and selected from.
+        // Before inputs are made and selections computed.
         let clock = Clock::new(ctx, Stamps::Take)?.kept_warm()?;
         let lens = vec![problem.shape.seq_len_kv; problem.shape.batch_size as usize];
         let (little, little_lens) = small(problem);
@@ -61,7 +61,7 @@ impl<'a> SelectionSubject<'a> {
         stage.inputs.sets().iter().map(|set| prepared.bind(stage.args(set))).collect()
     }
 
-    /// Whether the lists that a stage gives are those that it should, twice.
+    /// Whether a stage gives the expected lists, in both runs.
     fn check_stage(&self, stage: &Stage, bound: &[BoundSelection], of: &str) -> Result<Option<String>> {
         for bound in [bound.first(), bound.last()].into_iter().flatten() {
             stage.lists.spoil(self.ctx)?;
@@ -118,7 +118,7 @@ impl Subject for SelectionSubject<'_> {
     }
 }
 
-/// A problem with its tensors on a device, and the lists that it should give.
+/// A problem with its tensors on a device, and the expected lists.
 struct Stage {
     problem: SelectionProblem,
     inputs: Rotating,
@@ -128,7 +128,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Scores of these inputs are exact, so that every right way to select gives the same lists.
+    /// Scores of these inputs are exact, so that every right selection gives the same lists.
     fn new(
         ctx: &Context,
         problem: SelectionProblem,
@@ -139,7 +139,7 @@ impl Stage {
         let tensors = Tensors::random([shape.q(), shape.k(), [1, 1, 1, shape.head_dim_v]]);
         let lens = problem.seq_lens_kv.then_some(lens);
         let inputs = SelectionInputs { seq_lens_kv: lens.as_deref(), ..tensors.inputs().for_selection() };
-        // The numbers are the same in every type.
+        // Every type holds these numbers exactly.
         let widened = SelectionProblem { dtype: crate::DType::F32, ..problem.clone() };
         Ok(Self {
             inputs: Rotating::with_sets(ctx, Uploaded::new(ctx, shape, problem.dtype(), &tensors)?, 1)?,
@@ -150,7 +150,7 @@ impl Stage {
         })
     }
 
-    /// With copies of its inputs that calls take in turns.
+    /// Makes copies of the inputs, which calls take in turns.
     fn in_turns(mut self, ctx: &Context) -> Result<Self> {
         self.inputs = self.inputs.in_turns(ctx)?;
         Ok(self)
@@ -164,8 +164,8 @@ impl Stage {
     }
 }
 
-/// The same work with scores that are exact in any order of their sums: with a power of two for scale, and means over as many
-/// queries as a power of two.
+/// The same work with scores that are exact in any order of their sums: the scale is a power of two, and so is the number of queries in each
+/// mean.
 fn exact(problem: &SelectionProblem) -> Result<SelectionProblem> {
     let mut shape = problem.shape;
     let selector = problem.method().selector();
@@ -186,7 +186,7 @@ fn exact(problem: &SelectionProblem) -> Result<SelectionProblem> {
     Ok(SelectionProblem { shape, ..problem.clone() }.with_selection_scale(scale))
 }
 
-/// The same problem with few queries and about four times as many keys as are kept, at odd lengths.
+/// The same problem with few queries and about four times as many keys as are selected, at odd lengths.
 fn small(problem: &SelectionProblem) -> (SelectionProblem, Vec<u32>) {
     let kept = problem.method().selector().keys_kept(problem);
     // A whole block, and a single query.

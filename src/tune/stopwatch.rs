@@ -1,14 +1,14 @@
-//! The clock that a search goes by.
+//! The clock of a search.
 
 use crate::bench::WarmUp;
 use crate::bench::tools::Clock;
 
 pub(super) trait Stopwatch {
-    /// Seconds since the problem was taken up.
+    /// Seconds since the search began.
     fn now(&self) -> f64;
-    /// For how long a candidate is to be run before its time counts, now.
+    /// For how long a candidate must run before its time counts, at this moment.
     fn warm_up(&self) -> WarmUp;
-    /// Does something with nothing on the device but what it asks for.
+    /// Runs something while the device does nothing else.
     fn quietly<T>(&self, work: impl FnOnce() -> T) -> T;
 }
 
@@ -27,7 +27,7 @@ impl Stopwatch for Clock {
     }
 }
 
-/// For tests, a moment.
+/// A short time, for tests.
 #[cfg(test)]
 impl Stopwatch for f64 {
     fn now(&self) -> f64 {

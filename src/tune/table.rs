@@ -1,4 +1,4 @@
-//! What was measured, by device: kept in a file, shipped with a program.
+//! The table of measured tilings, by device: kept in a file, shipped with a program.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,12 +8,12 @@ use crate::{AttentionClass, Context, SelectionClass, SelectionTiling, Tiling, Tu
 /// The version of the format.
 pub const SCHEMA: u32 = 1;
 
-/// What a measurement holds for: another driver compiles other code, another version of this library has other kernels.
+/// The key of measurements: another driver compiles other code, another version of this library has other kernels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DeviceKey {
     /// The adapter's name.
     pub adapter: String,
-    /// PCI vendor and device, where the back end tells them.
+    /// PCI vendor and device, where the back end reports them.
     pub pci: [u32; 2],
     /// The back end of wgpu.
     pub backend: String,
@@ -45,19 +45,19 @@ impl core::fmt::Display for DeviceKey {
     }
 }
 
-/// The fastest tiling of a class that was measured.
+/// The fastest tiling of a measured class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry<C, T> {
-    /// The problems that it holds for.
+    /// The class of problems.
     pub class: C,
     /// The tier and the tiling.
     #[serde(flatten)]
     pub candidate: Candidate<T>,
-    /// Seconds of a call of the problem that was measured.
+    /// Seconds of a call of the measured problem.
     pub seconds: f64,
-    /// The same with the plan without tuning, in turns with it.
+    /// The same for the plan without tuning, measured in turns.
     pub untuned_seconds: f64,
-    /// Candidates that there was no time for: 0 where the search came to its end.
+    /// Number of candidates that time did not suffice for: 0 where the search was complete.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: usize,
 }
@@ -68,7 +68,7 @@ const fn is_zero(number: &usize) -> bool {
 }
 
 impl<C, T> Entry<C, T> {
-    /// How many times as fast as the plan without tuning. 1 where that was the fastest.
+    /// The speed relative to the plan without tuning; 1 where that was the fastest.
     #[must_use]
     pub fn speedup(&self) -> f64 {
         if self.seconds > 0.0 { self.untuned_seconds / self.seconds } else { 1.0 }
@@ -81,9 +81,9 @@ pub struct DeviceEntries {
     /// The device.
     #[serde(flatten)]
     pub key: DeviceKey,
-    /// Of attention, each class once.
+    /// For attention, each class once.
     pub attention: Vec<Entry<AttentionClass, Tiling>>,
-    /// Of selections, each class once.
+    /// For selections, each class once.
     pub selection: Vec<Entry<SelectionClass, SelectionTiling>>,
 }
 
@@ -116,7 +116,7 @@ impl TuningTable {
         Self::default()
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote. Tilings are checked when a plan is to take them, not here.
+    /// Reads the output of [`to_json`](Self::to_json). Tilings are checked when a plan uses them, not here.
     ///
     /// # Errors
     /// [`TuneError::Json`], or [`TuneError::Schema`] for a table of another version.
@@ -135,7 +135,7 @@ impl TuningTable {
     /// The table as text.
     ///
     /// # Errors
-    /// [`TuneError::Json`], which only a number of seconds that is none can cause.
+    /// [`TuneError::Json`], which only non-finite seconds can cause.
     pub fn to_json(&self) -> TuneResult<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
     }
@@ -146,14 +146,14 @@ impl TuningTable {
         &self.devices
     }
 
-    /// Adds an entry, in place of what its class had.
+    /// Adds an entry, in place of the class's earlier one.
     pub fn set_attention(&mut self, key: &DeviceKey, entry: Entry<AttentionClass, Tiling>) {
         let entries = &mut self.entries(key).attention;
         entries.retain(|old| old.class != entry.class);
         entries.push(entry);
     }
 
-    /// Adds an entry, in place of what its class had.
+    /// Adds an entry, in place of the class's earlier one.
     pub fn set_selection(&mut self, key: &DeviceKey, entry: Entry<SelectionClass, SelectionTiling>) {
         let entries = &mut self.entries(key).selection;
         entries.retain(|old| old.class != entry.class);
@@ -174,7 +174,7 @@ impl TuningTable {
         entries.flat_map(|entries| &entries.selection).any(|entry| entry.class == class && entry.left_out == 0)
     }
 
-    /// Adds all of another table, in place of what their classes had.
+    /// Adds the entries of another table, in place of earlier ones of the same classes.
     pub fn merge(&mut self, other: Self) {
         for DeviceEntries { key, attention, selection } in other.devices {
             attention.into_iter().for_each(|entry| self.set_attention(&key, entry));
@@ -182,8 +182,7 @@ impl TuningTable {
         }
     }
 
-    /// What plans for a device take of it: nothing where nothing was measured on exactly this device, with this driver and
-    /// version.
+    /// The measurements for exactly this device, driver and version; empty if there are none.
     #[must_use]
     pub fn tuning(&self, key: &DeviceKey) -> Tuning {
         let mut tuning = Tuning::new();

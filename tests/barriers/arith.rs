@@ -28,7 +28,7 @@ fn word(x: i32) -> u64 {
     (x as u32).into()
 }
 
-/// What tells scalars apart here.
+/// The scalar types that matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Bool,
@@ -120,7 +120,7 @@ pub(crate) fn binary(op: BinaryOperator, kind: Kind) -> F2 {
         Op::Subtract => numbers!(kind, wrapping_sub, -),
         Op::Multiply => numbers!(kind, wrapping_mul, *),
         Op::Divide => match kind {
-            // As WGSL has it: x / 0 is x. (Invocations that are masked out divide, too.)
+            // As in WGSL: x / 0 is x. (Masked-out invocations divide, too.)
             Kind::U32 => |a, b| (a as u32).checked_div(b as u32).map_or(a, u64::from),
             Kind::I32 => |a, b| signed(a).checked_div(signed(b)).map_or(a, word),
             Kind::F32 => |a, b| bits(float(a) / float(b)),

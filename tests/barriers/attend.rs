@@ -1,4 +1,4 @@
-//! Attention: every module that its kernels are made of, with inputs that reach every barrier.
+//! Attention: every module of its kernels, with inputs that reach every barrier.
 
 use core::ops::Range;
 
@@ -106,13 +106,13 @@ impl Device {
     }
 }
 
-/// What is a part of the workspace.
+/// A part of the workspace.
 fn views(plan: &AttentionPlan) -> Vec<(&'static str, Range<usize>)> {
     let views = plan.workspace_views().into_iter().filter(|(_, range)| !range.is_empty());
     views.map(|(name, range)| (name, range.start as usize..range.end as usize)).collect()
 }
 
-/// What a plan's kernels are given, and the launches.
+/// The bindings of a plan's kernels, and their launches.
 fn parts<T: Element>(
     device: &Device,
     plan: &AttentionPlan,
@@ -341,7 +341,7 @@ fn matrix_cases() -> Vec<Case> {
     // Two rows and columns of matrices; queries that come in two portions.
     let large = |device: Device| device.tiled(|tiling| (tiling.rows, tiling.keys) = (2 * tiling.rows, 2 * tiling.keys));
     let many = |device: Device| device.tiled(|tiling| (tiling.rows, tiling.groups) = (2 * tiling.rows, 8));
-    // So many keys that sums are folded, in few tiles, and scores that rise by some bits from tile to tile.
+    // Enough keys for sums to be folded, in few tiles, and scores that rise by some bits from tile to tile.
     let long = |device: Device| device.tiled(|tiling| (tiling.keys, tiling.groups) = (128, 1));
     let folded = || {
         let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..common::shape(1, [8, 8300], [1, 1]) };
@@ -351,7 +351,7 @@ fn matrix_cases() -> Vec<Case> {
         case
     };
     let portions = common::Case::<f16>::random(wide(36, 12, [11, 45]), Mask::Causal, 33);
-    // What lies past a sequence is so large that nothing is left of a head that is scaled by it.
+    // Memory past a sequence holds numbers so large that scaling a head by them would leave nothing of it.
     let scaled = |lens: [u32; 2], seed| {
         let mut case = common::Case::<bf16>::random(shape(lens), Mask::Causal, seed);
         case.seq_lens_kv = Some(vec![lens[1], 20]);

@@ -1,5 +1,5 @@
-//! Banks of workgroup memory, from the same runs: of the tiles that groups share no two lanes may want different words of one bank
-//! at a time.
+//! Banks of workgroup memory, from the same runs: in tiles that groups share, no two lanes may access different words of one bank at the
+//! same time.
 
 use wattn::{AttentionShape, DType, DeviceCaps, Sharing};
 

@@ -68,7 +68,7 @@ impl<'a> Lowerer<'a> {
         }
     }
 
-    /// What an emitted expression does. Pointers do nothing: those who use them find their places.
+    /// The effect of an emitted expression. Pointers have none: their users look up their places.
     pub(crate) fn expression(&self, scope: &Scope<'_>, handle: Handle<Expression>) -> Vec<Op> {
         let Some(to) = scope.slots[handle.index()] else { return Vec::new() };
         let line = self.line(scope.function.expressions.get_span(handle));

@@ -64,7 +64,7 @@ pub(crate) struct Lowerer<'a> {
     functions: Vec<Function>,
 }
 
-/// What lowering a function needs to know of it.
+/// Context for lowering a function.
 pub(crate) struct Scope<'a> {
     pub(crate) function: &'a naga::Function,
     pub(crate) info: &'a FunctionInfo,

@@ -1,4 +1,4 @@
-//! Runs a program: workgroup after workgroup, all invocations of one in step, with a shadow of who touched each word.
+//! Runs a program: workgroup after workgroup, all invocations of one in step, with a shadow that records accesses to each word.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ impl Mask {
     }
 }
 
-/// What a variable in memory holds, and who touched it.
+/// The contents of a variable in memory, and its shadow.
 struct Memory {
     data: Vec<u64>,
     /// Since the last barrier that orders it.
@@ -78,7 +78,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) banks: BTreeMap<(u32, usize), usize>,
 }
 
-/// What a dispatch took.
+/// The cost of a dispatch.
 pub(crate) struct Ran {
     pub(crate) steps: u64,
     /// Lines of workgroup memory, each with the number of lanes that met on a bank.
@@ -195,7 +195,7 @@ impl<'a> Machine<'a> {
         self.block(&function.body, active).map(|_| ())
     }
 
-    /// Runs statements; returns who goes on to the next one.
+    /// Runs statements; returns the mask of invocations that go on to the next one.
     fn block(&mut self, nodes: &[Node], mut active: Mask) -> Result<Mask, Fault> {
         for node in nodes {
             if active.is_empty() {
@@ -388,7 +388,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// A scalar of memory, without a note of who looks.
+    /// A scalar of memory, without a record of the access.
     pub(crate) fn peek(&self, memory: usize, at: usize) -> u64 {
         self.memories[memory].data[at]
     }

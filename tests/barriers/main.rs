@@ -1,8 +1,7 @@
-//! Barriers, by analysis. Software drivers run the invocations of a workgroup one after the other, and no test that runs on
-//! them misses a barrier that is not there. So each kernel is run here by an interpreter, with a shadow of who touched
-//! each word since the last barrier: two invocations that touch the same word with no barrier between, one of them
-//! writing, are an error whatever numbers come out. Every kernel and every file of `shaders/` takes part, and each
-//! barrier is taken out once to see that it is missed.
+//! Barriers, by analysis. Software drivers run the invocations of a workgroup one after the other, and no test that runs on them notices a
+//! missing barrier. So an interpreter runs each kernel here, with a shadow that records accesses to each word since the last barrier: two
+//! invocations that access the same word with no barrier between, one of them writing, are an error whatever the results. Every kernel and
+//! every file of `shaders/` takes part, and the test removes each barrier once to see that the analysis misses it.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -72,7 +71,7 @@ impl File {
     }
 }
 
-/// A line without its barrier; `None` where it has none. What is loaded between barriers becomes a plain load.
+/// A line without its barrier; `None` where it has none. A load between barriers becomes a plain load.
 fn without_barrier(line: &str) -> Option<String> {
     let code = line.split("//").next().unwrap();
     for barrier in ["workgroupBarrier();", "storageBarrier();"] {

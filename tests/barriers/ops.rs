@@ -1,5 +1,5 @@
-//! What each operation does to registers and memory. What has no effect beyond its registers is computed for all
-//! invocations, also for those that are masked out: nobody looks at theirs.
+//! The effect of each operation on registers and memory. An operation that changes only registers is computed for all invocations, also for
+//! masked-out ones, whose results are not used.
 
 use half::f16;
 

@@ -242,7 +242,7 @@ pub(crate) struct MemoryVariable {
     pub(crate) size: usize,
 }
 
-/// What an argument of the entry point holds, one a register.
+/// The contents of an argument of the entry point, one for each register.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Given {
     LocalIndex,

@@ -1,8 +1,8 @@
-//! Who touched each word since the last barrier.
+//! Records accesses to each word since the last barrier.
 
 use core::fmt;
 
-/// What is done to a word.
+/// An access to a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
@@ -35,7 +35,7 @@ impl Access {
     }
 }
 
-/// What happened to a word since the last barrier that orders it.
+/// Accesses to a word since the last barrier that orders it.
 #[derive(Clone, Copy)]
 pub(crate) struct Word {
     /// The interval between two barriers, from 1 on; of others everything is forgotten.

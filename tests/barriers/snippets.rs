@@ -1,4 +1,4 @@
-//! What the analysis finds and what it lets pass, on shaders of a few lines.
+//! Faults that the analysis finds and correct code that it accepts, in shaders of a few lines.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ fn assert_clean(body: &str) {
 fn words_need_a_barrier() {
     assert_race("words[lane] = 1u; buffer[workgroup.x * 8u + lane] = words[lane ^ 1u];");
     assert_clean("words[lane] = 1u; workgroupBarrier(); buffer[workgroup.x * 8u + lane] = words[lane ^ 1u];");
-    // Before the next write, too; and among those who write.
+    // Before the next write, too; and among several writers.
     assert_race("words[lane] = 1u; workgroupBarrier(); own[0] = words[lane ^ 1u]; words[lane] = own[0];");
     assert_race("words[lane / 2u] = 1u;");
     assert_clean("words[lane] = 1u; words[lane] += 1u; words[lane + 8u] = words[lane];");

@@ -1,4 +1,4 @@
-//! Selections whose queries or keys have numbers that are none, and infinities: what they do is defined.
+//! Selections with NaN and infinities in queries or keys, whose results are defined.
 
 use wattn::Element;
 
@@ -49,7 +49,7 @@ pub fn spoiled_cases<T: Element>() -> Vec<SelectCase<T>> {
         });
         add("NaN in all keys", &|_, k| spoil(k, dim, 1, nan));
         add("NaN in all queries", &|q, _| spoil(q, dim, 1, nan));
-        // What meets an infinity is no zero, and infinities of one key or query have one sign.
+        // Factors of an infinity are never zero, and infinities of one key or query have one sign.
         let signs = |i: usize| if i.is_multiple_of(2) { 2.0 } else { -1.0 };
         let infinity = |i: usize| if i.is_multiple_of(2) { f32::INFINITY } else { f32::NEG_INFINITY };
         add("infinities in some keys", &|q, k| {

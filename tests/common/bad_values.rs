@@ -73,7 +73,7 @@ fn check_each<T: Element>(clean: &Case<T>, exp: Exp, run: &impl Fn(&Case<T>) -> 
     }
 }
 
-/// A row with a bad score: NaN in every column where the oracle has it, and the oracle's numbers where the score was -infinity.
+/// A row with a bad score: NaN in every column where the oracle has NaN, and the oracle's numbers where the score was -infinity.
 fn check_scores(out: &[f32], lse: f32, oracle_out: &[f32], oracle_lse: f32, exp: Exp, what: &str) {
     if oracle_lse.is_nan() {
         assert!(lse.is_nan() && out.iter().all(|x| x.is_nan()), "{what} is hidden: {lse} {out:?}");

@@ -1,4 +1,4 @@
-//! Cases of the operators on blocks of keys, and what their results are held to.
+//! Cases of the operators on blocks of keys, and checks of their results.
 
 use wattn::cpu::oracle;
 use wattn::{
@@ -27,7 +27,7 @@ pub fn pool_cases<T: Element>() -> Vec<PoolCase<T>> {
             let k = if seq == 127 { random(shape, 11) } else { painted(shape, 37) };
             cases.push(PoolCase { problem, k: k.clone(), seq_lens: None });
             for lens in [[seq, seq / 2], [0, seq.saturating_sub(1)]] {
-                // What lies past a length must not be read into anything.
+                // Memory past a length must not affect any result.
                 let mut k = k.clone();
                 for (batch, &len) in lens.iter().enumerate() {
                     let row = 3 * 20;
@@ -101,7 +101,7 @@ pub fn score_cases<T: Element>() -> Vec<ScoreCase<T>> {
             bad(i, value)
         };
         let q = fill(problem.shape().q(), &mut value);
-        // Of pairs of vectors the second is not below the first.
+        // Of a pair of vectors the second is not below the first.
         let dim = problem.shape().head_dim as usize;
         let vectors = problem.summaries_shape()[3] as usize / dim;
         let mut summaries = fill::<f32>(problem.summaries_shape(), &mut value);

@@ -1,4 +1,4 @@
-//! A selection with its tensors in buffers, and what the twins of its kernels give.
+//! A selection with its tensors in buffers, and the results of its kernels' twins.
 
 use wattn::cpu::twins;
 use wattn::{
@@ -29,7 +29,7 @@ impl Bound {
         let lists: u32 = shape[..3].iter().product();
         let (q, k) = (buffer(ctx, case.q.data()), buffer(ctx, case.k.data()));
         let lens = case.seq_lens_kv.as_ref().map(|lens| buffer(ctx, lens));
-        // What was there before must not show.
+        // Earlier contents must not show.
         let (indices, counts) =
             (buffer(ctx, &vec![7u32; (lists * shape[3]) as usize]), buffer(ctx, &vec![7u32; lists as usize]));
         let [samples, scratch, cache] =
@@ -61,7 +61,7 @@ impl Bound {
     }
 }
 
-/// What the twins of a plan's kernels give.
+/// The results of the twins of a plan's kernels.
 pub fn run_twins<T: Element>(plan: &SelectionPlan, case: &SelectCase<T>) -> HostBlockLists {
     match plan.problem().method() {
         SelectionMethod::Hip(_) => twins::search_tree(plan, &case.inputs()).unwrap(),

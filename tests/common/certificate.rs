@@ -1,5 +1,5 @@
-//! The certificate for selection on floats (specification 6.6, 2): f32 may decide otherwise than f64 where scores are
-//! closer than rounding allows, and nowhere else.
+//! The certificate for selection on floats (specification 6.6, 2): f32 may decide differently from f64 only where scores are closer than
+//! rounding allows.
 //!
 //! The selection is replayed in f64 with an interval for every score, as wide as any order of f32 summation can make it.
 //! A candidate is then kept *certainly*, *possibly* or not at all, whatever came of the near ties before it. A list must
@@ -24,7 +24,7 @@ pub enum Rounding {
     F32,
 }
 
-/// What a replay allows of one list.
+/// The lists that a replay allows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Allowed {
     /// Blocks that must be listed, ascending.
@@ -125,7 +125,7 @@ impl Candidate {
     }
 }
 
-/// Those that may be among the `keep` best.
+/// The candidates that may be among the `keep` best.
 fn best(candidates: &[Candidate], keep: usize) -> Vec<Candidate> {
     let kept = candidates.iter().filter_map(|one| {
         let others = || candidates.iter().filter(|other| other.at != one.at);

@@ -1,4 +1,4 @@
-//! What the tests of the `wattn` command share: the program, its files, and what failing and succeeding mean.
+//! Helpers of the tests of the `wattn` command: the program, its files, and checks of success and failure.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 

@@ -1,5 +1,4 @@
-//! Combinations of everything that a caller may ask of attention, pairwise: each two choices meet in some call, and each way to break a
-//! rule is refused by name.
+//! All options of attention, pairwise: each two choices occur together in some call, and each way to break a rule is refused by name.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
@@ -88,11 +87,11 @@ pub struct Combination {
     pub tier: Tier,
     pub tiling: Tiling,
     pub budget: DispatchBudget,
-    /// What its inputs are drawn from.
+    /// The random inputs.
     pub seed: u64,
 }
 
-/// What a combination that is refused must say, and where.
+/// The name and place that the error of a refused combination must have.
 pub struct Refused {
     pub combination: Combination,
     pub stage: Stage,
@@ -203,7 +202,7 @@ impl Combination {
         SelectedCase::random(format!("{self:?}"), case, selection, self.seed)
     }
 
-    /// What its problem asks for, of a case.
+    /// The options of a case's problem.
     pub fn inputs<'a, T: Element>(&self, case: &'a SelectedCase<T>) -> HostInputs<'a, T> {
         let inputs = case.case.inputs();
         if self.is_sparse() { inputs.with_blocks(&case.blocks) } else { inputs }
@@ -234,7 +233,7 @@ impl Combination {
         }
     }
 
-    /// What the twins of its plan's kernels give.
+    /// The results of the twins of the plan's kernels.
     pub fn run_twins<T: Element>(&self, plan: &AttentionPlan, case: &SelectedCase<T>) -> AttentionOutput {
         let inputs = self.inputs(case);
         let (shape, num_parts) = (self.problem.shape(), plan.tiling().num_splits);
@@ -260,7 +259,7 @@ impl Combination {
     }
 }
 
-/// What is done with a combination.
+/// An action on a combination.
 pub trait Visitor {
     fn visit<T: Element>(&mut self, combination: &Combination);
 }
@@ -276,7 +275,7 @@ fn block_selection(granularity: Granularity, sizes: [u32; 5]) -> BlockListSpec {
 
 /// A tiny tiling of a tier, if it has any that shares so.
 fn tiling(caps: &DeviceCaps, tier: Tier, sharing: &str) -> Tiling {
-    // What tiers with and without matrices would have; the sharing is refused there.
+    // The sharings of tiers with and without matrices; here they are refused.
     let tiny = tiny_tiling(caps, tier, 1);
     match (tier.matrix(), sharing) {
         (true, "rows") => tiny,

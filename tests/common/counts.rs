@@ -1,4 +1,4 @@
-//! What is counted in a shader's text: statements by how deep in loops they stand, and arrays that no register holds.
+//! Counts in a shader's text: statements by depth of loops, and arrays that cannot lie in registers.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 

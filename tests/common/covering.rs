@@ -1,12 +1,12 @@
-//! Pairwise covering arrays: few combinations of many factors in which every pair of levels occurs that may occur. Most faults that need
-//! more than one option to show need two.
+//! Pairwise covering arrays: few combinations of many factors in which every allowed pair of levels occurs. Most faults that need more than
+//! one option to show need two.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 /// Whether the levels of some factors cannot go together.
 pub type Broken<'a> = Box<dyn Fn(&[usize]) -> bool + 'a>;
 
-/// What cannot go together, by the levels of some factors.
+/// A combination of levels that is not allowed.
 pub struct Rule<'a> {
     /// The factors that it looks at.
     pub factors: &'static [usize],

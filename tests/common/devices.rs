@@ -1,10 +1,10 @@
-//! Devices that tests plan for without having them.
+//! Devices to plan for that no machine here has.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use wattn::{Candidates, DeviceCaps, MatrixTile, SelectionTiling, Sharing};
 
-/// What a large GPU reports: matrices of 16, subgroups of 32, 48 KiB.
+/// The caps of a large GPU: matrices of 16, subgroups of 32, 48 KiB.
 pub fn matrix_gpu() -> DeviceCaps {
     let mut caps = DeviceCaps::BASELINE;
     caps.shader_f16 = true;

@@ -257,7 +257,7 @@ pub fn run<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>) -> A
     AttentionOutput::new(out, lse)
 }
 
-/// What the twins of a plan's kernels give.
+/// The results of the twins of a plan's kernels.
 pub fn run_twins<T: Element>(plan: &AttentionPlan, case: &Case<T>) -> AttentionOutput {
     let (shape, num_parts) = (&case.shape, plan.tiling().num_splits);
     if num_parts == 1 {
@@ -271,7 +271,7 @@ pub fn run_twins<T: Element>(plan: &AttentionPlan, case: &Case<T>) -> AttentionO
     AttentionOutput::new(tensor(shape.out(), out), tensor(shape.lse(), lse))
 }
 
-/// A kernel's `out` may differ from its twin's by so many `f32::EPSILON` times the largest |v|, and its lse by as many
+/// Limit on the difference of a kernel's `out` from its twin's, in `f32::EPSILON` times the largest |v|, and of its lse, in as many
 /// times `1 + |lse|`. For inputs in [-1, 1), where scores stay below 10: an exponential of a device is off by about 2
 /// eps for |x| below 1 and is taken twice or three times for the weights that matter; scores whose `fma` rounds twice
 /// differ by another few eps; and sums of the lanes in another order by one eps. A wrong tile, mask or rescale is off by

@@ -1,4 +1,4 @@
-//! What tests of matrix products share: every adapter that has them, every tiny tiling, a run beside the oracle and the twins.
+//! Helpers of the tests of matrix products: every adapter that has them, every tiny tiling, a comparison with the oracle and the twins.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 

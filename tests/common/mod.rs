@@ -1,4 +1,4 @@
-//! What the tests of the CPU path share: inputs, a naive f32 implementation, and the error that arithmetic allows.
+//! Helpers of the tests of the CPU path: inputs, a naive f32 implementation, and the error that arithmetic allows.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
@@ -74,7 +74,7 @@ pub struct Case<T> {
     pub k: HostTensor<T>,
     pub v: HostTensor<T>,
     pub seq_lens_kv: Option<Vec<u32>>,
-    /// What the inputs were made from; 0 when they are painted.
+    /// The seed of the inputs; 0 when they are painted.
     pub seed: u64,
 }
 
@@ -269,7 +269,7 @@ pub const MASKS: [Mask; 8] = [
     Mask::CausalAt { first: 9 },
 ];
 
-/// Those that go with lengths of sequences.
+/// The masks that go with lengths of sequences.
 pub fn masks_for_lengths() -> impl Iterator<Item = Mask> {
     MASKS.into_iter().filter(|mask| !matches!(mask, Mask::CausalAt { .. }))
 }
@@ -288,7 +288,7 @@ pub fn sees(mask: Mask, q_index: u32, key: u32, seq_len_q: u32, seq_len_kv: u32)
     }
 }
 
-/// What the error of one row depends on, in exact arithmetic.
+/// The quantities that the error of one row depends on, in exact arithmetic.
 pub struct Magnitudes {
     /// Keys that the row sees.
     pub num_keys: usize,
@@ -319,7 +319,7 @@ impl Exp {
         if plan.tier().matrix() { Self::Matrix(tile_kv) } else { Self::Gpu(tile_kv) }
     }
 
-    /// What becomes of a weight before it is multiplied with a value.
+    /// The rounding of a weight before it is multiplied by a value.
     pub fn round_weight(self, weight: f32) -> f32 {
         match self {
             Self::Cpu | Self::Gpu(_) => weight,
@@ -345,7 +345,7 @@ impl Exp {
         }
     }
 
-    /// What the exponentials and products of a weight and its rescalings add up to.
+    /// The sum of errors of a weight's exponentials, products and rescalings.
     fn error(self, score: f64, num_keys: f64) -> f64 {
         match self {
             Self::Cpu => 6.0 * (num_keys + 1.0) * UNIT,
@@ -378,7 +378,7 @@ pub fn bound(row: &Magnitudes, head_dim: u32, exp: Exp) -> (Vec<f64>, f64) {
     let sum = gamma(2.0 * num_keys + 2.0);
     let one = (1.0 + weight) * (1.0 + sum);
     let relative = one * one * (1.0 + UNIT) - 1.0;
-    // Of the weighted values, and of the sum that they are divided by.
+    // The errors of the weighted values, and of the sum that divides them.
     let lost = num_keys * underflow;
     let out = row.value.iter().map(|value| relative * value + lost * (row.largest_value + value)).collect();
     // lse = max + ln(sum), rounded once.

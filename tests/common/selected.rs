@@ -155,7 +155,7 @@ pub fn callers_cases<T: Element>() -> Vec<SelectedCase<T>> {
     cases
 }
 
-/// What breaks a rule: how, and a list `[PADDING; max_blocks]` that holds it, for [`SELECTION`] and 40 keys.
+/// Violations of a rule: its name, and a list `[PADDING; max_blocks]` that breaks it, for [`SELECTION`] and 40 keys.
 pub fn broken_lists() -> Vec<(&'static str, u32, [u32; 4])> {
     vec![
         ("duplicate", 2, [8, 8, PADDING, PADDING]),

@@ -21,7 +21,7 @@ use wattn::{
 fn devices() -> Vec<DeviceCaps> {
     let mut devices = Vec::new();
     for subgroup_size in [None, Some(4..=4), Some(8..=8), Some(32..=32), Some(64..=64), Some(8..=32), Some(4..=128)] {
-        // Of two devices with the same text that with less comes first.
+        // Of two devices with the same text the smaller one comes first.
         for (software, shader_int64) in [(false, false), (false, true), (true, false), (true, true)] {
             let mut caps = DeviceCaps::BASELINE;
             caps.shader_f16 = true;
@@ -91,7 +91,7 @@ pub struct Variant {
     /// The first device and tier that it is for.
     pub caps: DeviceCaps,
     pub tier: Tier,
-    /// Of kernels of attention.
+    /// Variants of the kernels of attention.
     pub tiling: Option<Tiling>,
     /// Bytes of workgroup memory that the plan promises to stay within; `None`: none at all.
     pub storage: Option<u64>,
@@ -136,7 +136,7 @@ impl Found {
     }
 }
 
-/// What plans produce for everything that selects a module or a constant, pairwise on every device.
+/// The variants of plans for everything that selects a module or a constant, pairwise on every device.
 pub fn variants() -> Vec<Variant> {
     variants_of(&devices_and_tiers())
 }

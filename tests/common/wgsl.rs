@@ -1,4 +1,4 @@
-//! What the layout tests of shaders ask of a module.
+//! Queries on WGSL modules for the layout tests.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 

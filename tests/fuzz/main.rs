@@ -1,5 +1,5 @@
-//! Every reader of files against files that are nearly right: an error or a result, and never a panic, an abort, gigabytes or a long
-//! wait. A few thousand files with each run of the tests; for as long as one likes with
+//! Every reader of files against files that are nearly right: an error or a result, and never a panic, an abort, gigabytes or a long wait.
+//! A few thousand files with each run of the tests; for a longer run
 //!
 //! `WATTN_FUZZ_SECONDS=3600 cargo test --release --test fuzz -- --ignored --nocapture`
 //!
@@ -38,7 +38,7 @@ struct Target {
     read: Reader,
 }
 
-/// What the program and the library read, but for language models.
+/// The files that the program and the library read, except language models.
 fn files() -> Vec<Target> {
     let mut targets = vec![tuning(), report(), kept()];
     targets.extend(attend_arguments().into_iter().map(|(name, more)| attend(name, more)));
@@ -260,7 +260,7 @@ fn attend(name: &'static str, more: &'static [&'static str]) -> Target {
     Target { name, seeds, cases: 60, read: Box::new(read) }
 }
 
-/// A small number of so many bytes.
+/// A small number of `size` bytes.
 fn padded(number: u8, size: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
     bytes[0] = number;

@@ -30,7 +30,7 @@ const NUMBERS: [&str; 24] = [
     "1e9",
 ];
 
-/// What may stand for any value.
+/// Values that may replace any number.
 const VALUES: [&str; 12] = [
     "null",
     "true",

@@ -1,7 +1,7 @@
 //! The GPU tests as one program, for machines where nothing can be built: `benches/measure --pack` brings it along.
 //!
-//! `cargo test` leaves it out (`test = false`), since each of these is a test of its own there. What they share is compiled once for
-//! each; a process should run one of them, such as `gpu_all gpu_attend::`, since each opens the adapters for itself.
+//! `cargo test` leaves it out (`test = false`), since each module is a test of its own there. Shared helpers are compiled once for each; a
+//! process should run one module, such as `gpu_all gpu_attend::`, since each opens the adapters for itself.
 
 #![allow(clippy::duplicate_mod, reason = "each test brings what it shares with the others")]
 

@@ -13,7 +13,8 @@ use wattn::quality::{
 };
 use wattn::{
     AttentionPath, AttentionProblem, AttentionShape, DType, Engine, Error, Granularity, HeadReduction, Hip, HostTensor,
-    InfiniteHip, LSE_EMPTY, Mask, Report, Representative, SelectionMethod, SelectionProblem, SparseOptions, Stage, cpu,
+    InfiniteHip, LSE_EMPTY, Mask, Measure, Representative, SelectionMethod, SelectionProblem, SparseOptions, Stage,
+    cpu,
 };
 
 /// Sixteen keys in blocks of two, sinks of two and a window of four.
@@ -264,8 +265,8 @@ fn lists_with_room_for_all_lose_nothing() {
         let selection = SelectionProblem::new(case.shape, DType::F32, method);
         let options = SparseOptions::default()
             .with_dense_below(0)
-            .with_captured_mass(Report::Compute)
-            .with_recall(Report::Compute);
+            .with_captured_mass(Measure::Compute)
+            .with_recall(Measure::Compute);
         let got = Engine::cpu().attend_sparse(&case.problem(), &selection, &case.inputs(), &options).wait().unwrap();
         assert_eq!(got.path, AttentionPath::Sparse);
         assert_eq!(got.recall.unwrap().min(), 1.0);
@@ -306,7 +307,7 @@ fn below_the_crossover_attention_is_dense_to_the_bit() {
         engine.attend_sparse(&case.problem(), selection, &case.inputs(), options).wait().unwrap()
     };
     assert!(case.shape.seq_len_kv < selection.method().crossover(case.shape.seq_len_q));
-    let options = SparseOptions::default().with_captured_mass(Report::Compute).with_recall(Report::Compute);
+    let options = SparseOptions::default().with_captured_mass(Measure::Compute).with_recall(Measure::Compute);
     let got = run(&case, &selection, &options);
     assert_eq!((got.path, &got.blocks, &got.recall), (AttentionPath::Dense, &None, &None));
     assert_eq!(got.output, dense);
@@ -327,7 +328,7 @@ fn below_the_crossover_attention_is_dense_to_the_bit() {
         assert_eq!(got.blocks.is_some(), expected == AttentionPath::Sparse);
         assert_eq!((&got.captured_mass, &got.recall), (&None, &None));
     }
-    // What counts is the longest sequence that there is.
+    // The longest actual sequence counts.
     case.seq_lens_kv = Some(vec![100, 120]);
     assert_eq!(run(&case, &selection, &SparseOptions::default().with_dense_below(120)).path, AttentionPath::Dense);
 

@@ -1,2 +1,2 @@
-// Family `scalar`: what a kernel that counts its own steps computes with. Needs SHADER_F16.
+// Family `scalar`: the type of a kernel that counts its own steps. Needs SHADER_F16.
 alias Scalar = f16;

@@ -1,2 +1,2 @@
-// Family `scalar`: what a kernel that counts its own steps computes with.
+// Family `scalar`: the type of a kernel that counts its own steps.
 alias Scalar = f32;

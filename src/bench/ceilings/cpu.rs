@@ -11,7 +11,7 @@ use super::{Ceiling, CeilingKind, best_run_on_cpu};
 use crate::bench::clock::Elapsed;
 use crate::bench::{BenchError, BenchResult};
 
-/// Words of a piece that one thread copies, and pieces at the most: 256 MiB in all, past every cache.
+/// Words that one thread copies at a time, and the number of such pieces: 256 MiB in all, larger than every cache.
 const PIECE: usize = 1 << 18;
 const PIECES: u32 = 256;
 
@@ -73,7 +73,7 @@ fn multiply_add() -> BenchResult<Ceiling> {
 /// Steps of the chains of [`reference`]: about a millisecond.
 const REFERENCE: u32 = 1 << 18;
 
-/// Operations a second of a short fixed piece of work on all threads, the fastest of some.
+/// Operations a second of a short fixed piece of work on all threads: the fastest of several runs.
 pub(in crate::bench) fn reference() -> f64 {
     let arch = pulp::Arch::new();
     let run = || {
@@ -126,7 +126,7 @@ struct MultiplyAdd {
 struct Multiplied {
     /// Lanes of a vector.
     lanes: usize,
-    /// Of all chains and lanes.
+    /// The sum over all chains and lanes.
     sum: f32,
 }
 

@@ -1,4 +1,4 @@
-//! Ceilings of a device, by kernels whose results are checked: nothing that was left out can count.
+//! Ceilings of a device, by kernels whose results are checked, so that skipped work cannot count.
 
 use super::{Ceiling, CeilingKind, best_run};
 use crate::bench::clock::{Clock, Elapsed, Stamps};
@@ -10,11 +10,11 @@ use crate::bench::prepared::Prepared;
 use crate::bench::{BenchError, BenchResult};
 use crate::{Context, Result};
 
-/// Bytes that are copied at the most: past every cache; and MiB at the least: past most.
+/// Most bytes that are copied: more than every cache holds; and fewest MiB: more than most caches hold.
 const MOST_COPIED: u64 = 512 << 20;
 const LEAST_COPIED: u32 = 32;
 
-/// Workgroups that fill the largest device several times over, and a software device.
+/// Number of workgroups: several times as many as the largest device holds, and a software device.
 const WORKGROUPS: u32 = 8192;
 const SOFTWARE_WORKGROUPS: u32 = 64;
 
@@ -22,8 +22,7 @@ pub(super) fn measure(clock: &Clock) -> BenchResult<Vec<Ceiling>> {
     Ok(vec![copy(clock)?, f32_rate(clock)?, f16_rate(clock)?, matrix_rate(clock)?])
 }
 
-/// Whether the device's timestamps can be believed: those of a copy that takes a while must agree with the host's clock.
-/// The reason if they cannot.
+/// Whether the device's timestamps are credible: those of a long copy must agree with the host's clock. Returns the reason if not.
 pub(in crate::bench) fn stamps_for(ctx: &Context) -> BenchResult<(Stamps, String)> {
     if !ctx.caps().timestamps {
         return Ok((Stamps::Leave, "the device has no timestamps".to_owned()));
@@ -37,8 +36,8 @@ pub(in crate::bench) fn stamps_for(ctx: &Context) -> BenchResult<(Stamps, String
         Ok::<_, crate::Error>(elapsed.wall)
     })?;
     let (device, wall) = seen;
-    // Submitting and waiting may take as long as a short copy on a fast device; time that the host did not see pass, or
-    // nearly none, is no time.
+    // On a fast device submitting and waiting may take as long as a short copy, so the device's time may be less than the host's. It cannot
+    // be more, nor nearly 0.
     Ok(if device > 1.05 * wall || device < 0.05 * wall {
         let reason = format!("the device's timestamps say {:.3} ms where {:.3} ms passed", 1e3 * device, 1e3 * wall);
         (Stamps::Leave, reason)
@@ -61,7 +60,7 @@ struct Copying {
     clock: Clock,
     kernel: Prepared,
     copied: wgpu::Buffer,
-    /// MiB that the buffers hold.
+    /// Size of the buffers in MiB.
     most: u32,
 }
 
@@ -85,7 +84,7 @@ impl Copying {
         self.kernel.time(&self.clock, bytemuck::bytes_of(&CopyParams { num_vec4 }), workgroups)
     }
 
-    /// Every word that was to be copied was.
+    /// Checks that every word was copied.
     fn check(&self, mib: u32) -> BenchResult<()> {
         let got = self.clock.context().read_u32(&self.copied).wait()?;
         let wrong = (0..mib << 18).zip(&got).find(|&(at, &word)| word != pattern(at));
@@ -100,7 +99,7 @@ impl Copying {
     }
 }
 
-/// Normal numbers as f32 too, as which they are read back.
+/// Normal numbers also as f32, since they are read back as f32.
 const fn pattern(at: u32) -> u32 {
     0x3f80_0000 | (at % 0x007f_ffff)
 }
@@ -158,13 +157,13 @@ struct Counting {
     kernel: Prepared,
     written: wgpu::Buffer,
     workgroups: u32,
-    /// Of a workgroup in an iteration.
+    /// Operations of a workgroup in an iteration.
     operations: u64,
     max_iterations: u32,
     sums: Sums,
 }
 
-/// What is written.
+/// The output.
 #[derive(Clone, Copy)]
 enum Sums {
     /// For each invocation the sums of its chains.
@@ -222,7 +221,7 @@ impl Counting {
         }
     }
 
-    /// Every iteration was counted.
+    /// Checks that every iteration was counted.
     fn check(&self, num_iterations: u32) -> BenchResult<()> {
         for (at, word) in (0..).zip(self.clock.context().read_u32(&self.written).wait()?) {
             let expected = match self.sums {
@@ -238,7 +237,7 @@ impl Counting {
     }
 }
 
-/// Runs a kernel with so much work, MiB or iterations, and compares what it wrote with what it must write. For tests.
+/// Runs a kernel for this amount of work, MiB or iterations, and checks its output. For tests.
 pub fn verify_kernel(ctx: &Context, kernel: BenchKernel, work: u32) -> BenchResult<()> {
     let clock = Clock::new(ctx, Stamps::Leave)?;
     let counting = match kernel {

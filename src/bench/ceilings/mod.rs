@@ -1,4 +1,4 @@
-//! What a machine can do at the most: the rates that the cases are compared with, measured, not looked up.
+//! The rates that a machine can reach at most, measured, to compare cases with.
 
 mod cpu;
 mod gpu;
@@ -15,7 +15,7 @@ pub(super) use cpu::reference as cpu_reference;
 pub(super) use gpu::stamps_for;
 pub use gpu::verify_kernel;
 
-/// What a ceiling is of.
+/// The quantity of a ceiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -42,7 +42,7 @@ impl CeilingKind {
         }
     }
 
-    /// What is counted.
+    /// The unit.
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
@@ -55,19 +55,19 @@ impl CeilingKind {
 /// One ceiling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ceiling {
-    /// What it is of.
+    /// Its quantity.
     pub kind: CeilingKind,
-    /// The best rate that was seen in the whole run, a second; none where it could not be measured.
+    /// The best rate in the whole run, a second; none where it could not be measured.
     pub rate: Option<f64>,
     /// How it was measured, or why not.
     pub note: String,
-    /// What was measured before the cases.
+    /// The rate before the cases.
     #[serde(default)]
     pub first: Option<f64>,
-    /// What was measured after them; once the run is complete.
+    /// The rate after them, once the run is complete.
     #[serde(default)]
     pub again: Option<f64>,
-    /// The part of a case that was faster than either, and is the ceiling itself then, as `case: part`.
+    /// The part of a case that was faster than both, and so became the ceiling, as `case: part`.
     #[serde(default)]
     pub reached_by: Option<String>,
 }
@@ -77,14 +77,14 @@ impl Ceiling {
         Self { kind, rate, note: note.into(), first: rate, again: None, reached_by: None }
     }
 
-    /// Takes what a part reached at its best, where that is more.
+    /// Raises it to the best rate of a part, if that is higher.
     pub(super) fn reach(&mut self, rate: f64, by: impl FnOnce() -> String) {
         if self.rate.is_some_and(|known| rate.is_finite() && rate > known) {
             (self.rate, self.reached_by) = (Some(rate), Some(by()));
         }
     }
 
-    /// Takes what was measured after the cases.
+    /// Adds the rate after the cases.
     pub(super) fn measured_again(&mut self, again: Option<f64>) {
         self.again = again;
         if let (Some(known), Some(again)) = (self.rate, again)
@@ -101,14 +101,14 @@ impl Ceiling {
     }
 }
 
-/// Runs of a ceiling, of which the best counts; while its work still grows, and then.
+/// Number of runs of a ceiling: while its work still grows, and after that. The best counts.
 const GROWING_RUNS: usize = 3;
 const RUNS: usize = 7;
 
-/// Seconds that a run should last at the least, so that its beginning and end do not count.
+/// Least seconds of a run, so that its beginning and end do not matter.
 const LEAST_SECONDS: f64 = 0.01;
 
-/// [`best_run_of`] on a device, without anything else on it.
+/// [`best_run_of`] on a device with nothing else on it.
 fn best_run<E>(clock: &Clock, first: u32, most: u32, run: impl FnMut(u32) -> Result<f64, E>) -> Result<(u32, f64), E> {
     let _quiet = clock.quiet();
     best_run_of([first, most], clock.warm_up(), || clock.now(), run)
@@ -120,9 +120,9 @@ fn best_run_on_cpu<E>(first: u32, most: u32, run: impl FnMut(u32) -> Result<f64,
     best_run_of([first, most], WarmUp::PROCESSOR, || begin.elapsed().as_secs_f64(), run)
 }
 
-/// A larger amount of work, until runs take long enough: all of a few, since a first run may wait for a compiler, and any for
-/// others on the machine. Work doubles at most from run to run, so that none takes longer than a few times
-/// [`LEAST_SECONDS`]. Then runs until their rate holds, which may make them too short again. Returns the work and the best of its runs.
+/// Increases the work until runs take long enough: all of several, since a first run may wait for a compiler, and other programs may slow
+/// down any. Work at most doubles from run to run, so that none takes longer than a few times [`LEAST_SECONDS`]. Then repeats runs until
+/// their rate holds, which may make them shorter again. Returns the work and the best run.
 fn best_run_of<E>(
     [first, most]: [u32; 2],
     rules: WarmUp,
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(best(1, 4, seconds), Ok((4, 0.004)));
         assert_eq!(best(64, 32, seconds), Ok((32, 0.032)));
         assert_eq!(best(1, 8, |_| Err(())), Err(()));
-        // A slow first run is no sign of enough work.
+        // A slow first run does not mean enough work.
         let mut runs = 0;
         let slow_at_first = |work: u32| {
             runs += 1;
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(ceiling.drift(), Some(0.25));
         ceiling.measured_again(Some(13.0));
         assert_eq!((ceiling.rate, ceiling.reached_by), (Some(13.0), None));
-        // What cannot be measured stays so.
+        // A ceiling that cannot be measured stays unmeasured.
         let mut none = Ceiling::new(CeilingKind::Matrix, None, "x");
         none.reach(1.0, || "nobody".to_owned());
         none.measured_again(None);

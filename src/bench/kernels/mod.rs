@@ -1,4 +1,4 @@
-//! One file per kernel of `shaders/bench`: its bindings, its parameters, and what it must give.
+//! One file per kernel of `shaders/bench`: its bindings, its parameters, its expected result.
 
 pub(super) mod copy_words;
 pub(super) mod multiply_add;
@@ -32,7 +32,7 @@ static SCALAR_F16: Module =
     Module::own("scalar", "scalar_f16", include_str!("../../../shaders/bench/shared/scalar_f16.wgsl"))
         .needing(&[Need::F16]);
 
-/// Invocations of a workgroup of the kernels that do not need a certain number.
+/// Workgroup size of kernels that do not require a certain number.
 const WORKGROUP_SIZE: u32 = 256;
 
 impl BenchKernel {

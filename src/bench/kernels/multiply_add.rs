@@ -17,7 +17,7 @@ pub(in crate::bench) const OPERATIONS: u64 = (CHAINS * STEPS * 4 * 2) as u64;
 /// Iterations up to which the sums of f32 are exact.
 pub(in crate::bench) const MAX_ITERATIONS: u32 = 1 << 19;
 
-/// What is multiplied.
+/// The type that is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scalar {
     /// f32.
@@ -27,8 +27,9 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    /// Where counting stops: in f16 2049 is a tie between 2048 and 2050, and goes to the even one. Counts of f32 stay below
-    /// 2^24, where its own would.
+    /// The largest count: in f16 2049 is a tie between 2048 and 2050, and rounds to the even one, 2048. Counts of f32 stay below its own
+    /// limit,
+    /// 2^24.
     const fn limit(self) -> f32 {
         match self {
             Self::F32 => f32::MAX,
@@ -47,12 +48,12 @@ params! {
 }
 
 impl RateParams {
-    /// Chains that count their steps: their sum says how many there were, and no compiler knows the numbers.
+    /// Chains that count their steps: each sum shows how many steps there were, and no compiler knows the numbers.
     pub(in crate::bench) const fn counting(num_iterations: u32) -> Self {
         Self { num_iterations, factor: 1.0, addend: 1.0 }
     }
 
-    /// What an invocation must give for chains that count.
+    /// The result of an invocation whose chains count.
     pub(in crate::bench) fn counted(&self, invocation: u32, scalar: Scalar) -> f32 {
         let steps = (self.num_iterations * STEPS) as f32;
         (0..CHAINS).map(|chain| ((invocation % 4 + chain) as f32 + steps).min(scalar.limit())).sum()

@@ -27,16 +27,16 @@ params! {
 }
 
 impl MatrixParams {
-    /// What every element must be: each product adds its number, from 1, in each iteration.
+    /// The expected value of every element: each product adds its number, from 1, in each iteration.
     pub(in crate::bench) fn counted(&self) -> f32 {
         (self.num_iterations * (1..=PRODUCTS).sum::<u32>()) as f32 // below 2^24
     }
 }
 
-/// The kernel for a device, and the edge of its tiles, where it has square tiles of f16 into f32.
+/// The kernel for a device, and the edge of its tiles, if it has square products of f16 into f32.
 pub(in crate::bench) fn kernel_for(caps: &DeviceCaps) -> Option<(BenchKernel, u32)> {
     let edge = caps.matrix_edge()?;
-    // All subgroups are of one size where there is an edge: a workgroup is one of them.
+    // Where there is an edge, all subgroups have one size: a workgroup is one subgroup.
     let subgroup_size = *caps.subgroup_size.as_ref()?.end();
     Some((BenchKernel::MultiplyMatrices { edge, subgroup_size }, edge))
 }
@@ -46,7 +46,7 @@ pub(in crate::bench) const fn operations(edge: u32) -> u64 {
     PRODUCTS as u64 * 2 * (edge as u64).pow(3)
 }
 
-/// `a`, whose rows times ones give the number of their product, and the ones.
+/// `a`, whose rows times ones give the number of their product, and a matrix of ones.
 pub(in crate::bench) fn operands(edge: u32) -> [Vec<f16>; 2] {
     let elements = (edge * edge) as usize;
     let a = (1..=PRODUCTS).flat_map(|product| vec![f16::from_f32(product as f32 / edge as f32); elements]).collect();

@@ -46,7 +46,7 @@ next:
   wattn info                                the GPUs of this machine
 ";
 
-/// What one kind of attention made of the page.
+/// The results of one kind of attention on the page.
 struct Run {
     name: String,
     bits_per_byte: f64,
@@ -148,7 +148,7 @@ impl Demo {
         })
     }
 
-    /// Draws what every layer selects; gives the keys that a query of theirs reads.
+    /// Draws the blocks that every layer selects; returns the number of keys that a query reads.
     fn draw(&self, method: &Method, path: &std::path::Path) -> Result<f64, Failure> {
         let mut session = self.session(method, CHUNK)?;
         let layers = DENSE_LAYERS..self.model.config().num_layers;
@@ -191,7 +191,7 @@ fn table(runs: &[Run]) -> String {
     text
 }
 
-/// Texts side by side, each so many characters wide.
+/// Texts side by side, each `width` characters wide.
 fn columns(texts: &[&str], width: usize) -> String {
     let wrapped: Vec<Vec<String>> = texts.iter().map(|text| wrap(text, width)).collect();
     let rows = wrapped.iter().map(Vec::len).max().unwrap_or(0);

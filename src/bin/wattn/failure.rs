@@ -1,4 +1,4 @@
-//! What makes the program stop: one line for people, exit code 2.
+//! The errors that stop the program: one line for people, exit code 2.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Every way to fail. `Display` is the text after `error: `.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The arguments contradict each other or ask for what there is not.
+    /// The arguments contradict each other or ask for something that does not exist.
     #[error("{0}")]
     Usage(String),
     /// A file cannot be read or written.
@@ -30,7 +30,7 @@ pub(crate) enum Failure {
     /// Tuning stopped.
     #[error(transparent)]
     Tune(#[from] wattn::tune::TuneError),
-    /// A benchmark computed something else than the oracle.
+    /// A benchmark's result differs from the oracle's.
     #[error("the check against f64 failed: {0}")]
     Wrong(String),
     /// The picture could not be drawn.

@@ -42,12 +42,12 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     to_stdout(text.as_bytes())
 }
 
-/// [`print`], unless the run is quiet: of what came of it, a file tells more.
+/// [`print`], unless the run is quiet: the output file says more.
 pub(crate) fn tell(text: &str) -> Result<(), Failure> {
     if is_quiet() { Ok(()) } else { print(text) }
 }
 
-/// Writes a line to stderr, unless the run is quiet. Nobody can be told that it failed.
+/// Writes a line to stderr, unless the run is quiet. A failure to write cannot be reported.
 pub(crate) fn note(line: &str) {
     if !is_quiet() {
         let _ = writeln!(io::stderr(), "{line}");

@@ -15,7 +15,7 @@ use crate::engine;
 use crate::failure::Failure;
 use crate::files;
 
-/// What one adapter can do, with a device opened on it.
+/// The features and plans of one adapter, with a device opened on it.
 #[derive(Serialize)]
 struct AdapterRow {
     name: String,
@@ -23,7 +23,7 @@ struct AdapterRow {
     kind: String,
     driver: String,
     best_tier: &'static str,
-    /// Better tiers, each with what it lacks.
+    /// Better tiers, each with the reason why it is missing.
     missed_tiers: Vec<String>,
     shader_f16: bool,
     subgroup_size: Option<[u32; 2]>,
@@ -103,7 +103,7 @@ fn problem(args: &InfoArgs, shape: AttentionShape) -> Result<AttentionProblem, F
         problem = problem.with_bf16_by_f16_matrices();
     }
     problem.validate()?;
-    // What no device can do needs none opened to say so.
+    // A problem that no device can compute is refused before one is opened.
     let mut caps = DeviceCaps::BASELINE;
     caps.budget = DispatchBudget::UNLIMITED;
     match AttentionPlan::new(&problem, &caps) {
@@ -122,7 +122,7 @@ fn plan(problem: &AttentionProblem, caps: &DeviceCaps, tier: Option<Tier>) -> wa
     Ok(plan + &crossovers(problem, caps))
 }
 
-/// Up to which length dense attention is as fast as these methods, where they have such a mask and such a device.
+/// The length up to which dense attention is as fast as these methods, where mask and device allow them.
 fn crossovers(problem: &AttentionProblem, caps: &DeviceCaps) -> String {
     let of = |(name, method): (&str, SelectionMethod)| {
         let selection = SelectionProblem::new(*problem.shape(), problem.dtype(), method).with_mask(problem.mask());
@@ -138,7 +138,7 @@ fn crossovers(problem: &AttentionProblem, caps: &DeviceCaps) -> String {
     if found.is_empty() { String::new() } else { format!("  crossover  dense is as fast up to {}\n", found.join(", ")) }
 }
 
-/// What is told of an adapter, and what plans are made for.
+/// The details to report of an adapter, and the problems to plan.
 type Opened = (AdapterRow, DeviceCaps);
 
 /// The adapters that can run the kernels, best first, those with such a name if one is given: `auto` takes the first that

@@ -14,13 +14,13 @@ use crate::failure::Failure;
 use crate::files;
 use crate::progress::bar;
 
-/// How often a device may be lost with a case before the case is given up.
+/// How often a device may be lost during a case before the case is given up.
 const MOST_LOSSES: usize = 3;
 
 /// Seconds of the longest call, with `--quick`.
 const LONGEST_CALL: f64 = 0.5;
 
-/// What there is to tune.
+/// A problem to tune.
 enum Job {
     Attention(AttentionProblem),
     Selection(SelectionProblem),
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
     let stored = tunings::stored().filter(|_| !args.engine.no_cache);
     let mut table = if stored.is_some() { tunings::read_stored() } else { TuningTable::new() };
     match &args.import {
-        // Whoever asks for nothing else wants what is there.
+        // Callers who ask for nothing else want the kept table.
         None if args.exports_only() => {
             for entries in table.devices() {
                 files::print(&counted(entries))?;
@@ -65,12 +65,12 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
     }
 }
 
-/// How much there is of a device.
+/// The number of measured classes of a device.
 fn counted(entries: &DeviceEntries) -> String {
     format!("{}: {} classes\n", entries.key, entries.attention.len() + entries.selection.len())
 }
 
-/// Measures what is asked for, and keeps the table after every case.
+/// Tunes the requested problems, and saves the table after every one.
 fn measure(args: &TuneArgs, table: &mut TuningTable, stored: Option<&PathBuf>) -> Result<(), Failure> {
     let begin = Instant::now();
     let left = || args.seconds.map_or(f64::INFINITY, |seconds| seconds - begin.elapsed().as_secs_f64());
@@ -111,7 +111,7 @@ fn measure(args: &TuneArgs, table: &mut TuningTable, stored: Option<&PathBuf>) -
     Ok(())
 }
 
-/// Writes the table wherever it is to be, so that nothing is lost of what was measured, however the run ends.
+/// Writes the table to every place that wants it, so that no measurement is lost, however the run ends.
 fn keep(table: &TuningTable, stored: Option<&PathBuf>, args: &TuneArgs) -> Result<(), Failure> {
     if let Some(path) = args.export.as_ref().filter(|path| !files::is_std(path)) {
         files::write_bytes(path, table.to_json()?.as_bytes())?;
@@ -135,7 +135,7 @@ fn open(args: &TuneArgs) -> Result<Context, Failure> {
             "tune tries every tier of a GPU; take --backend auto or gpu, and no --tier".to_owned(),
         ));
     }
-    // What is to be measured is not read first.
+    // A table that is going to be measured is not read first.
     let Engine { inner, passed_over } = Engine::open(&EngineArgs { no_tune: true, ..engine.clone() })?;
     let wattn::Engine::Gpu(context) = inner else {
         let reason = passed_over.unwrap_or_default();
@@ -168,7 +168,7 @@ fn jobs(args: &TuneArgs, ctx: &Context) -> Result<Vec<Job>, Failure> {
     Ok(jobs)
 }
 
-/// Tunes one class; what stops it alone is told in its line.
+/// Tunes one class; an error that concerns this class only is reported in its line.
 fn tune_one(
     (args, left): (&TuneArgs, &dyn Fn() -> f64),
     ctx: &mut Context,
@@ -203,7 +203,7 @@ fn tune_one(
     Ok(format!("left out: the device was lost {MOST_LOSSES} times"))
 }
 
-/// What came of a class: a line, and one for each candidate that was wrong, which is a mistake of a driver or of ours.
+/// The outcome of a class: a line, and another for each wrong candidate, which is a fault of a driver or of ours.
 fn told<C, T: core::fmt::Display>(
     tuned: TuneResult<Tuned<C, T>>,
     keep: impl FnOnce(tune::Entry<C, T>),

@@ -8,7 +8,7 @@ use crate::{
 /// Summaries of blocks by their definition, in the order of [`PoolProblem::summaries_shape`].
 ///
 /// # Errors
-/// Those of [`cpu::pool`](crate::cpu::pool).
+/// The errors of [`cpu::pool`](crate::cpu::pool).
 pub fn pool<T: Element>(problem: &PoolProblem, k: &HostTensor<T>, seq_lens: Option<&[u32]>) -> Result<Vec<f64>> {
     problem.validate_inputs(k, seq_lens)?;
     let [batch_size, seq, heads, dim] = problem.shape.map(|axis| axis as usize);
@@ -49,7 +49,7 @@ pub fn pool<T: Element>(problem: &PoolProblem, k: &HostTensor<T>, seq_lens: Opti
 /// Scores of blocks by their definition, in the order of [`BlockScoreProblem::scores_shape`].
 ///
 /// # Errors
-/// Those of [`cpu::block_scores`](crate::cpu::block_scores).
+/// The errors of [`cpu::block_scores`](crate::cpu::block_scores).
 pub fn block_scores<T: Element>(
     problem: &BlockScoreProblem,
     q: &HostTensor<T>,
@@ -127,7 +127,7 @@ fn reduced(reduction: Reduction, scores: &[f64]) -> Option<f64> {
 /// A top-k by its definition: a sort.
 ///
 /// # Errors
-/// Those of [`cpu::top_k`](crate::cpu::top_k).
+/// The errors of [`cpu::top_k`](crate::cpu::top_k).
 pub fn top_k(problem: &TopKProblem, scores: &HostTensor, marks: Option<&[Mark]>) -> Result<HostBlockLists> {
     problem.validate_inputs(scores, marks)?;
     let [batch_size, num_sets, num_q_blocks, n] = problem.shape;

@@ -1,4 +1,4 @@
-//! What is *right*: naive attention in f64, straight from the definition. Shares no code with anything it checks.
+//! The reference: naive attention in f64, straight from the definition. Shares no code with the paths that it checks.
 
 mod blocks;
 mod operators;
@@ -15,7 +15,7 @@ use sees::Sight;
 /// Attention by its definition, every sum in f64. Time and memory of one score row at a time; single-threaded.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`].
+/// The errors of [`HostInputs::validate`].
 pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>) -> Result<AttentionOutput> {
     inputs.validate(problem)?;
     let shape = problem.shape();
@@ -63,7 +63,7 @@ pub fn attend_row<T: Element>(
         let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(a.to_f32()) * f64::from(b.to_f32())).sum();
         scores.push((key, scale * dot));
     }
-    // A weight of exactly 0: the key counts as one that the row does not see.
+    // The weight is exactly 0: the key counts as unseen by the row.
     scores.retain(|&(_, score)| score != f64::NEG_INFINITY);
     let mut out = vec![0.0; shape.head_dim_v as usize];
     if scores.is_empty() {

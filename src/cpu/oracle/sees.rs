@@ -2,10 +2,10 @@
 
 use crate::{AttentionProblem, BlockListSpec, Granularity, HostBlockLists, Mask};
 
-/// What decides it in one sequence.
+/// What decides which keys a row of one sequence sees.
 pub(super) struct Sight<'a> {
     pub(super) problem: &'a AttentionProblem,
-    /// Looked at where the problem takes lists.
+    /// Used where the problem takes lists.
     pub(super) blocks: Option<&'a HostBlockLists>,
     pub(super) seq_len_kv: u32,
 }
@@ -49,7 +49,7 @@ impl Sight<'_> {
         let last_query = shape.seq_len_q.min((q_block + 1) * selection.block_size_q) - 1;
         let dense = selection.dense_below > 0 && self.position(last_query) < selection.dense_below.into();
         let distance = self.position(q_index) - i64::from(key);
-        // Lists ascend and blocks do not overlap, so that only the last one that begins at or before the key can hold it.
+        // Lists ascend and blocks do not overlap, so only the last block that begins at or before the key can hold it.
         let before = starts.partition_point(|&start| start <= key);
         let listed = before > 0 && key - starts[before - 1] < selection.block_size;
         match self.problem.mask {
@@ -64,8 +64,7 @@ impl Sight<'_> {
     }
 }
 
-/// The keys that a row attends to, ascending, each once: the three rules of [`BlockListSpec`], key by key. None where the problem has no
-/// lists.
+/// The keys that a row attends to, ascending, each once, by the three rules of [`BlockListSpec`]. `None` where the problem has no lists.
 ///
 /// # Panics
 /// When an index is out of range, or the lists are not those of the problem.
@@ -114,7 +113,7 @@ mod tests {
     fn a_query_sees_as_many_keys_as_the_oracle_lists() {
         let problem = AttentionProblem::new(SHAPE, DType::F32).with_mask(Mask::Causal).with_blocks(SELECTION);
         let mut blocks = HostBlockLists::empty(SELECTION.indices_shape(&SHAPE));
-        // Blocks in the sinks, apart, and into the window of some queries.
+        // Blocks within the sinks, separate ones, and one that reaches into the window of some queries.
         (0..5).for_each(|q_block| blocks.set_list(0, 0, q_block, &[4, 12, 30]));
         let mut most = 0;
         for query in 0..SHAPE.seq_len_q {

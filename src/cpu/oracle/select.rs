@@ -1,8 +1,7 @@
-//! Selection by its definition: every dot product in f64, every rule written out from the fields of the problem.
+//! Selection by its definition: every dot product in f64, every rule derived from the fields of the problem.
 //!
-//! Queries alone are prepared as the fast paths prepare them, rounded to f32: `q * scale` for HiP, and
-//! `mean(q) * scale` for InfiniteHiP. All candidates see the same query, so that decisions differ only where dot products
-//! do.
+//! Only queries are prepared as on the fast paths, rounded to f32: `q * scale` for HiP, and `mean(q) * scale` for InfiniteHiP. All
+//! candidates are scored with the same query, so decisions can differ only where dot products do.
 
 use core::cmp::Ordering;
 use core::ops::Range;
@@ -13,14 +12,14 @@ use crate::{
     SelectionMethod, SelectionProblem, parallel,
 };
 
-/// The score of a candidate of which no query may see a sampled key. Below every other score.
+/// The score of a candidate whose sampled keys no query may see: below every other score.
 const MASKED: f64 = -3.0e38;
 
-/// What one list came from.
+/// The intermediate results behind one list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trace {
-    /// HiP: the groups `(first block, blocks)` that each round begins with, and last those that remain. Empty where all
-    /// candidates fit.
+    /// HiP: the groups `(first block, blocks)` that each round begins with, and last the remaining ones. Empty where all candidates fit
+    /// into the list.
     pub rounds: Vec<Vec<(u32, u32)>>,
     /// InfiniteHiP: the first keys of the chunks that survive each stage, ascending.
     pub survivors: Vec<Vec<u32>>,
@@ -29,15 +28,15 @@ pub struct Trace {
 /// Selection by its definition.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`].
+/// The errors of [`SelectionInputs::validate`].
 pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     Ok(select_traced(problem, inputs)?.0)
 }
 
-/// [`select`], and how each list came about, `[batch, set, q_block]`. Lists are independent and run in parallel.
+/// [`select`], with the trace of each list, `[batch, set, q_block]`. Lists are independent and run in parallel.
 ///
 /// # Errors
-/// Those of [`select`].
+/// The errors of [`select`].
 pub fn select_traced<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
@@ -45,12 +44,12 @@ pub fn select_traced<T: Element>(
     select_from(problem, inputs, 0, &[])
 }
 
-/// [`select_traced`] from a stage of InfiniteHiP on: the chunks of the stage before are those of `earlier`, the traces
-/// of an earlier step. They play no part where `first_stage` is 0, and none in HiP. A list that has no such stage, because
-/// it was dense then, is computed from its first stage on.
+/// [`select_traced`] from a stage of InfiniteHiP on, with the chunks of the stages before from `earlier`, the traces of an earlier
+/// step. They are ignored where `first_stage` is 0, and by HiP. A list without a trace of that stage, because it was dense then, is
+/// computed from its first stage on.
 ///
 /// # Errors
-/// Those of [`select`]; [`Error::Length`] where a later stage has not as many `earlier` traces as there are lists.
+/// The errors of [`select`]; [`Error::Length`] where a later stage is given another number of `earlier` traces than there are lists.
 pub fn select_from<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
@@ -75,7 +74,7 @@ pub fn select_from<T: Element>(
     };
     let [batch_size, num_sets, num_q_blocks] =
         [shape.batch_size, shape.num_q_heads / heads, shape.seq_len_q.div_ceil(block_size_q)];
-    // Sequences without queries have no lists, however many there are.
+    // Sequences without queries have no lists, whatever their number.
     let all: Vec<[u32; 3]> = (0..if num_q_blocks == 0 { 0 } else { batch_size })
         .flat_map(|b| (0..num_sets).flat_map(move |s| (0..num_q_blocks).map(move |m| [b, s, m])))
         .collect();
@@ -113,7 +112,7 @@ struct List<'a, T> {
 }
 
 impl<T: Element> List<'_, T> {
-    /// `earlier`: what survived the stages that are not computed again.
+    /// `earlier`: the surviving chunks of stages that are not computed again.
     fn select(&self, earlier: &[Vec<u32>]) -> (Vec<u32>, Trace) {
         if self.last_position() < self.problem.dense_below.into() && self.problem.dense_below > 0 {
             return Default::default();
@@ -146,7 +145,7 @@ impl<T: Element> List<'_, T> {
         let near = self.candidate_window(hip.window_size, hip.refresh_interval.saturating_sub(1));
         let end = match self.problem.mask {
             Mask::Full => self.seq_len_kv,
-            // The masks after the first go with no selection.
+            // `validate` rejects the other masks.
             Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => self.last_position() + 1 - near,
         };
         let num_keys = (end - sinks).max(0);
@@ -193,7 +192,7 @@ impl<T: Element> List<'_, T> {
         (i64::from(window) - i64::from(self.problem.margin.unwrap_or(default_margin))).max(0)
     }
 
-    /// `(query, head, scaled query)`: the last query of every stride of the block, or of the block where it is shorter.
+    /// `(query, head, scaled query)`: the last query of every stride, or of the block where it is shorter than one.
     fn sampled_queries(&self, stride: u32) -> Vec<(u32, u32, Vec<f32>)> {
         let scale = self.problem.selection_scale();
         let mut sampled: Vec<u32> =
@@ -230,7 +229,7 @@ impl<T: Element> List<'_, T> {
         let [sinks, window] = [method.sink_size, method.window_size].map(i64::from);
         let seq_len_q = self.problem.shape.seq_len_q;
         let first_size = method.stages.first().map_or(1, |stage| stage.chunk_size);
-        // Steps that use what the first stage finds. Only single queries are decoded with lists of an earlier step.
+        // Steps that use the result of the first stage. Only single queries (decoding) use lists of an earlier step.
         let steps = match (seq_len_q, method.stages.first()) {
             (1, Some(stage)) => stage.refresh_interval,
             _ => 1,
@@ -271,7 +270,7 @@ impl<T: Element> List<'_, T> {
                 .map(|head| {
                     let queries = self.averaged_queries(head, stage.stride_q);
                     let score = |key: i64| {
-                        // A probe never looks past the first query of the block.
+                        // A probe never goes past the first query of the block.
                         let key = key.clamp(0, first.max(0));
                         queries.iter().map(|q| self.dot(q, head, key)).fold(MASKED, f64::max)
                     };

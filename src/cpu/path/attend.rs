@@ -1,4 +1,4 @@
-//! Blockwise attention on the CPU: tiles of query rows against walks, and how they are dealt to threads.
+//! Blockwise attention on the CPU: tiles of query rows against walks, distributed over threads.
 
 use super::deal::Deal;
 use super::sequence::{Partial, Sequence};
@@ -10,30 +10,29 @@ use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, 
 use rayon::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
-/// Attention by tiles of rows and keys with an online softmax, accumulated in f32. Where the problem takes lists of blocks,
-/// to these, sinks and window; heads that share a list share its gathered keys and values.
+/// Attention by tiles of rows and keys with an online softmax, accumulated in f32. Where the problem takes lists of blocks, it attends
+/// to these, the sinks and the window; heads that share a list share its gathered keys and values.
 ///
-/// The result has the same bits on every run, for any number of threads and any batch around a sequence. NaN and
-/// infinities in q, k or v reach the rows that see them and no other row. A score beyond the range of f32 counts as
-/// infinite.
+/// The result has the same bits on every run, for any number of threads and whatever else is in the batch. NaN and infinities in q, k
+/// or v affect the rows that see them and no others. A score beyond the range of f32 counts as infinite.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`].
+/// The errors of [`HostInputs::validate`].
 ///
 /// # Cost
-/// Blocks until done, on all threads of the current rayon pool. Allocates the result, and per thread a tile of
-/// scores: never a matrix of `seq_len_q * seq_len_kv`.
+/// Blocks until done, on all threads of the current rayon pool. Allocates the result and a tile of scores for each thread, never a
+/// matrix of `seq_len_q * seq_len_kv`.
 pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>) -> Result<AttentionOutput> {
     attend_with_tiling(problem, inputs, &CpuTiling::default())
 }
 
-/// [`attend`] with other tile sizes than the default. Where there are lists of blocks, `tile_q` follows from them.
+/// [`attend`] with given tile sizes. Where there are lists of blocks, `tile_q` follows from them.
 ///
 /// # Errors
-/// Those of [`attend`], and [`Error::Invalid`] for a size of 0.
+/// The errors of [`attend`], and [`Error::Invalid`] for a size of 0.
 ///
 /// # Cost
-/// That of [`attend`].
+/// The cost of [`attend`].
 pub fn attend_with_tiling<T: Element>(
     problem: &AttentionProblem,
     inputs: &HostInputs<'_, T>,
@@ -57,7 +56,7 @@ pub fn attend_with_tiling<T: Element>(
     Ok(AttentionOutput { out, lse })
 }
 
-/// Scratch memory of the tasks that run at one time.
+/// Scratch memory of the tasks that run at the same time.
 #[derive(Default)]
 struct ScratchPool(Mutex<Vec<Scratch>>);
 
@@ -71,7 +70,7 @@ impl ScratchPool {
     }
 }
 
-/// One sequence; there are rows.
+/// Attends one sequence that has rows.
 struct Attend<'a, T> {
     sequence: &'a Sequence<'a, T>,
     tiling: &'a CpuTiling,
@@ -80,7 +79,7 @@ struct Attend<'a, T> {
 }
 
 impl<T: Element> Attend<'_, T> {
-    /// One task for each set of queries and heads that the deal names, and for each part of its walk.
+    /// One task for each set of queries and heads in the deal, and for each part of its walk.
     fn run(&self, out: &mut [f32], lse: &mut [f32]) {
         let (shape, deal) = (self.sequence.shape, &self.deal);
         let [group, dim_v] = [shape.group_size(), shape.head_dim_v].map(|n| n as usize);
@@ -91,7 +90,7 @@ impl<T: Element> Attend<'_, T> {
                 let walk = self.sequence.walk(first_head, &queries);
                 let num_heads = deal.heads_per_walk;
                 let rows = queries.start * num_heads..queries.end * num_heads;
-                // More than one turn only when a group alone is larger than a tile.
+                // There is more than one turn only when a group alone is larger than a tile.
                 for start in rows.clone().step_by(deal.tile_rows) {
                     let rows = start..rows.end.min(start.saturating_add(deal.tile_rows));
                     let tile = RowTile { kv_head: first_head / group, first_head, num_heads, rows };
@@ -107,7 +106,7 @@ impl<T: Element> Attend<'_, T> {
         });
     }
 
-    /// The rows of `tile`, and of the same rows of further KV heads, which only tiles that stream have.
+    /// The rows of `tile`, and the same rows of further KV heads where the tile streams.
     fn attend_parts(&self, tile: &RowTile, num_kv_heads: usize, walk: &Walk) -> Partial {
         let tile_kv = self.tiling.tile_kv as usize;
         let attend = |part: &Part<'_>| {
@@ -127,7 +126,7 @@ impl<T: Element> Attend<'_, T> {
     }
 }
 
-/// Adds partial results in the order of their keys; `None` when there are none.
+/// Merges partial results in the order of their keys; `None` when there are none.
 fn fold(partials: Vec<Partial>) -> Option<Partial> {
     partials.into_iter().reduce(|mut whole, next| {
         whole.absorb(&next);

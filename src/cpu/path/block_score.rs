@@ -7,7 +7,7 @@ use crate::{BlockScoreProblem, BlockScoring, Element, HostTensor, MASKED_SCORE, 
 /// Scores of blocks of keys. `seq_lens_kv`: the keys of each sequence that count; `None`: all of them.
 ///
 /// # Errors
-/// What [`BlockScoreProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or [`Error::Invalid`]
+/// The errors of [`BlockScoreProblem::validate`]; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or [`Error::Invalid`]
 /// where a tensor does not fit the problem.
 pub fn block_scores<T: Element>(
     problem: &BlockScoreProblem,
@@ -55,7 +55,7 @@ pub fn block_scores<T: Element>(
     Ok(scores)
 }
 
-/// The blocks that a query sees: the first so many.
+/// The number of blocks, from the first on, that a query sees.
 fn blocks_seen(problem: &BlockScoreProblem, query: u32, seq_len_kv: u32) -> usize {
     let keys = match problem.mask {
         Mask::Full => i64::from(seq_len_kv),
@@ -76,12 +76,12 @@ fn score(scoring: BlockScoring, query: &[f32], summary: &[f32]) -> f32 {
     }
 }
 
-/// NaN where either is.
+/// NaN where either argument is.
 fn larger(a: f32, b: f32) -> f32 {
     if a > b || a.is_nan() { a } else { b }
 }
 
-/// Scores that are there, reduced.
+/// The scores so far, reduced.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     value: f32,

@@ -1,4 +1,4 @@
-//! How the rows of a sequence are dealt to tasks.
+//! Divides the rows of a sequence into tasks.
 
 use super::lists::Lists;
 use super::sequence::Sequence;
@@ -6,22 +6,22 @@ use super::tiling::CpuTiling;
 use crate::{AttentionShape, Element, Granularity};
 use core::ops::Range;
 
-/// Most rows of a tile that goes through lists: gathered keys are used by as many rows as their scores leave room for in the L2 cache.
+/// Limit on the rows of a tile that goes through lists: as many rows as their scores leave room for in the L2 cache share gathered keys.
 const MAX_LISTED_ROWS: usize = 256;
 
-/// Which rows are a task, and how it goes through their keys. Depends on the sequence and the tiling, never on threads.
+/// Which rows make a task, and how it goes through their keys. Depends on the sequence and the tiling, never on threads.
 pub(super) struct Deal {
-    /// Queries of the tasks, in order.
+    /// The queries of each task, in order.
     queries: Vec<Range<usize>>,
     /// Neighbouring query heads whose rows share a walk and a KV head.
     pub(super) heads_per_walk: usize,
-    /// Neighbouring query heads of a task: those of a walk, or of several KV heads where rows stream.
+    /// Neighbouring query heads of a task: those of one walk, or of several KV heads where rows stream.
     pub(super) heads_per_task: usize,
-    /// Most rows of a tile.
+    /// Limit on the rows of a tile.
     pub(super) tile_rows: usize,
-    /// Tiles of at most as many rows stream.
+    /// Tiles of at most this many rows stream.
     pub(super) stream_rows: usize,
-    /// Parts that each task's walk may be cut into.
+    /// Number of parts that each task's walk may be cut into.
     pub(super) wanted_parts: usize,
 }
 
@@ -86,7 +86,7 @@ impl Deal {
         };
         let queries: Vec<Range<usize>> = blocks.flat_map(tiles).collect();
         let stream_rows = tiling.stream_rows as usize;
-        // Heads that share a list can read whole tokens where all their tiles stream.
+        // Heads that share a list can read whole tokens if all their tiles stream.
         let streams = queries.iter().all(|queries| queries.len() * heads_per_walk <= stream_rows);
         let heads_per_task = match granularity {
             Granularity::Layer if streams => num_q_heads,
@@ -112,7 +112,7 @@ impl Deal {
         self.queries.iter().map(cut).collect()
     }
 
-    /// Deals `out` and `lse` of some queries to the sets of heads that are tasks.
+    /// Divides `out` and `lse` of some queries among the sets of heads.
     pub(super) fn sets<'a>(&self, shape: &AttentionShape, out: &'a mut [f32], lse: &'a mut [f32]) -> Vec<Slices<'a>> {
         let num_sets = shape.num_q_heads as usize / self.heads_per_task;
         let num_queries = lse.len() / shape.num_q_heads as usize;

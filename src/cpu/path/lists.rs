@@ -17,7 +17,7 @@ impl<'a> Lists<'a> {
         self.blocks.list(self.batch, set, query / self.selection.block_size_q)
     }
 
-    /// Whether the query's block attends to all keys that the mask leaves.
+    /// Whether the query's block attends to all keys that the mask allows.
     pub(super) fn is_dense(&self, shape: &AttentionShape, seq_len_kv: u32, query: u32) -> bool {
         let block_end = (query / self.selection.block_size_q + 1).saturating_mul(self.selection.block_size_q);
         let last = i64::from(shape.seq_len_q.min(block_end)) - 1;

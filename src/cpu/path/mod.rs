@@ -1,5 +1,5 @@
-//! The CPU path: rows are dealt to tasks (`deal`), which take tiles or single keys (`tile`, `stream`) of a walk (`walk`); selections go
-//! their own way (`select`).
+//! The CPU path: rows are divided into tasks (`deal`), which go through a walk (`walk`) by tiles (`tile`) or key by key (`stream`).
+//! Selections have files of their own (`select`).
 
 mod attend;
 mod block_score;

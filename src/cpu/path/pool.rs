@@ -7,7 +7,7 @@ use crate::{Element, HostTensor, PoolProblem, Pooling, Result};
 /// Summaries of blocks of keys. `seq_lens`: the keys of each sequence that count; `None`: all of them.
 ///
 /// # Errors
-/// What [`PoolProblem::validate`] returns; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or [`Error::Invalid`] where
+/// The errors of [`PoolProblem::validate`]; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or [`Error::Invalid`] where
 /// a tensor does not fit the problem.
 pub fn pool<T: Element>(problem: &PoolProblem, k: &HostTensor<T>, seq_lens: Option<&[u32]>) -> Result<HostTensor> {
     problem.validate_inputs(k, seq_lens)?;
@@ -34,7 +34,7 @@ pub fn pool<T: Element>(problem: &PoolProblem, k: &HostTensor<T>, seq_lens: Opti
 }
 
 fn absorb<T: Element>(pooling: Pooling, key: &[T], summary: &mut [f32], is_first: bool) {
-    // NaN stays NaN, and takes the place of a number.
+    // NaN stays NaN, and replaces a number.
     let least = |old: f32, new: f32| if new < old || new.is_nan() || is_first { new } else { old };
     let largest = |old: f32, new: f32| if new > old || new.is_nan() || is_first { new } else { old };
     let (low, high) = summary.split_at_mut(key.len());

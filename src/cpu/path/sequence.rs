@@ -7,7 +7,7 @@ use core::ops::Range;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// q, k and v of one sequence, `[seq, head, dim]` each, and which keys its queries see.
+/// q, k and v of one sequence, `[seq, head, dim]` each, and the keys that its queries see.
 pub(super) struct Sequence<'a, T> {
     pub(super) shape: &'a AttentionShape,
     /// `[seq_len_q, num_q_heads, head_dim]`.
@@ -20,7 +20,7 @@ pub(super) struct Sequence<'a, T> {
     pub(super) scale_log2: f32,
     pub(super) seq_len_kv: u32,
     mask: Mask,
-    /// `None` also where lists are not looked at, because every query attends to all keys that the mask leaves.
+    /// `None` also where lists are ignored because every query attends to all keys that the mask allows.
     pub(super) lists: Option<Lists<'a>>,
 }
 
@@ -43,12 +43,12 @@ impl<'a, T: Element> Sequence<'a, T> {
             scale_log2: (f64::from(problem.softmax_scale()) * core::f64::consts::LOG2_E) as f32,
             seq_len_kv,
             mask: problem.mask,
-            // Where the last query block is dense, those before it are.
+            // If the last query block is dense, all blocks before it are.
             lists: lists.filter(|lists| !lists.is_dense(shape, seq_len_kv, shape.seq_len_q.saturating_sub(1))),
         }
     }
 
-    /// The keys that `queries` go through; they share a list if there are lists.
+    /// The walk of `queries`; they share a list if there are lists.
     pub(super) fn walk(&self, q_head: usize, queries: &Range<usize>) -> Walk {
         match &self.lists {
             None => Walk::range(self.shape, self.mask, self.seq_len_kv, queries),
@@ -72,7 +72,7 @@ pub(super) fn widen<T: Element>(from: &[T], to: &mut [f32]) {
     }
 }
 
-/// The slice itself when it holds f32 already.
+/// The slice itself if it already holds f32.
 pub(super) fn as_f32<T: Element>(data: &[T]) -> Option<&[f32]> {
     (T::DTYPE == crate::DType::F32).then(|| bytemuck::cast_slice(data))
 }
@@ -88,7 +88,7 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// Adds the same rows over other keys. Not commutative in the last bit: callers keep the order of the keys.
+    /// Adds the same rows over further keys. Not commutative in the last bit: callers keep the order of the keys.
     pub(super) fn absorb(&mut self, other: &Self) {
         let dim = self.acc.len() / self.max.len().max(1);
         for row in 0..self.max.len() {
@@ -106,7 +106,7 @@ impl Partial {
     /// Writes one finished row to `out` `[head_dim_v]` and returns its lse.
     pub(super) fn finish(&self, row: usize, out: &mut [f32]) -> f32 {
         let sum = self.sum[row];
-        // The largest weight is 1, so that only a row without a key, or with scores of -infinity alone, has a sum of 0.
+        // The largest weight is 1, so the sum is 0 only in a row without keys, or with scores of -infinity alone.
         if sum == 0.0 {
             out.fill(0.0);
             return LSE_EMPTY;

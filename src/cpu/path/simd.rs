@@ -1,4 +1,4 @@
-//! The vector parts of the CPU path, dispatched at run time to what the processor has.
+//! The vector code of the CPU path, compiled for several instruction sets and chosen at run time.
 
 use pulp::{Simd, WithSimd};
 
@@ -42,7 +42,7 @@ fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 /// One step of the online softmax over a tile of base-2 scores, `[keys, ld]` with the rows along the vector lanes.
 ///
 /// Scores become weights `2^(score - max)`; `max` and `sum` `[ld]` are carried on; `rescale` `[ld]` is the factor on
-/// what was accumulated before. Returns whether any factor differs from 1.
+/// earlier sums. Returns whether any factor differs from 1.
 pub(super) struct SoftmaxRows<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) max: &'a mut [f32],
@@ -135,7 +135,7 @@ impl WithSimd for ScaleRows<'_> {
     }
 }
 
-/// The same step for one row whose base-2 scores lie side by side. Returns the factor on what was accumulated before.
+/// The same step for one row whose base-2 scores lie side by side. Returns the factor on earlier sums.
 pub(super) struct SoftmaxRow<'a> {
     pub(super) scores: &'a mut [f32],
     pub(super) max: &'a mut f32,

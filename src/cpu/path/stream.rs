@@ -1,5 +1,5 @@
-//! A few query rows against a walk, as in decoding: every key and value is read once, where it lies and in the order of the walk, for all
-//! heads that go through it. The time is that of reading k and v.
+//! A few query rows against a walk, as in decoding: every key and value is read once, in place and in the order of the walk, for all
+//! heads of the walk. Reading k and v takes most of the time.
 
 use super::sequence::{Partial, Sequence, widen, widened};
 use super::simd::{FLOOR, HIDDEN, SoftmaxRow, accumulate, dot};
@@ -80,7 +80,7 @@ impl<T: Element> WithSimd for Stream<'_, T> {
 }
 
 impl<T: Element> Stream<'_, T> {
-    /// Adds a tile of keys. `lanes_of` says which rows see a key.
+    /// Adds a tile of keys. `lanes_of` gives the rows that see a key.
     #[inline(always)]
     fn absorb<S: Simd>(&mut self, simd: S, keys: &TileKeys<'_>, lanes_of: impl Fn(usize) -> Range<usize>) {
         let Self {

@@ -36,7 +36,7 @@ impl RowTile {
     }
 }
 
-/// What a thread needs besides its inputs and its result. Grows to the largest tile that it met.
+/// Scratch memory of a thread. Grows to the largest tile so far.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     /// `[head_dim, ld]`.
@@ -51,7 +51,7 @@ pub(super) struct Scratch {
     keys: Vec<f32>,
 }
 
-/// The first `len` elements, whatever they held before.
+/// The first `len` elements, with arbitrary contents.
 fn at_least(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
         buffer.resize(len, 0.0);
@@ -102,7 +102,7 @@ impl<'a, T: Element> TileSoftmax<'a, T> {
         let num_rows = tile.rows.len();
         let ld = num_rows.next_multiple_of(LANES);
         let q = at_least(&mut scratch.q, dim * ld);
-        // Padding rows must be finite and no more: lanes never mix.
+        // Padding rows only have to be finite: lanes never mix.
         q.fill(0.0);
         at_least(&mut scratch.acc, dim_v * ld).fill(0.0);
         at_least(&mut scratch.rescale, ld);
@@ -118,7 +118,7 @@ impl<'a, T: Element> TileSoftmax<'a, T> {
         Self { arch: pulp::Arch::new(), sequence, kv_head: tile.kv_head, num_rows, ld, scratch, max, sum }
     }
 
-    /// Adds a tile of keys. `lanes_of` says which rows see a key; `None`: all rows see all of them.
+    /// Adds a tile of keys. `lanes_of` gives the rows that see a key; `None`: all rows see all keys.
     fn absorb(&mut self, keys: &TileKeys<'_>, lanes_of: Option<&impl Fn(usize) -> Range<usize>>) {
         let Self { arch, sequence, kv_head, ld, ref mut max, ref mut sum, .. } = *self;
         let shape = sequence.shape;
@@ -158,8 +158,9 @@ impl<'a, T: Element> TileSoftmax<'a, T> {
         if let Some(lanes_of) = lanes_of
             && !finite(v_tile)
         {
-            // 0 * NaN is NaN: a weight of 0 does not hide a value that is not finite from the rows that must not see
-            // it. So the product runs over zeros in their place, and the rows that do see them get them one by one.
+            // 0 * NaN is NaN, so a weight of 0 does not hide a non-finite value from rows that must not see it. The product therefore
+            // runs over
+            // zeros in place of such values, and the rows that do see them get them one by one.
             v.copy_finite(keys, copy);
             (v_tile, stride) = (&*copy, dim_v);
             for (key, weights) in keys.iter().zip(scores.chunks_exact(ld)) {
@@ -231,7 +232,7 @@ impl<'a, T: Element> KvTile<'a, T> {
         (&copy[..keys.len() * self.dim], self.dim)
     }
 
-    /// The rows of `keys` with 0 in place of what is not finite.
+    /// The rows of `keys` with 0 in place of non-finite values.
     fn copy_finite(&self, keys: &TileKeys<'_>, copy: &mut [f32]) {
         for (key, to) in keys.iter().zip(copy.chunks_exact_mut(self.dim)) {
             for (to, x) in to.iter_mut().zip(self.row(key)) {

@@ -1,9 +1,8 @@
-//! Sizes that the CPU path works in.
+//! Tile sizes of the CPU path.
 
 use crate::{Error, Result};
 
-/// Sizes of the pieces that [`attend_with_tiling`](super::attend_with_tiling) works in. They change the speed and the last bits of the result,
-/// and nothing else.
+/// Tile sizes for [`attend_with_tiling`](super::attend_with_tiling). They change only the speed and the last bits of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct CpuTiling {
@@ -11,9 +10,9 @@ pub struct CpuTiling {
     pub tile_q: u32,
     /// Keys of a tile.
     pub tile_kv: u32,
-    /// Fewest keys that are worth a task of their own.
+    /// A task with fewer keys is not worth its overhead.
     pub split_kv: u32,
-    /// Up to this many query rows for each KV head, k and v are streamed once for all heads.
+    /// With up to this many query rows for each KV head, k and v are streamed once for all heads.
     pub stream_rows: u32,
 }
 
@@ -25,8 +24,8 @@ crate::setters::setters!(CpuTiling {
 });
 
 impl CpuTiling {
-    /// Most pieces that the keys of a sequence are split into. A constant, so that the bits of the result depend
-    /// neither on the number of threads nor on the batch; it bounds the memory of partial results.
+    /// Limit on the parts that the keys of a sequence are split into. A constant, so that the bits of the result depend neither on the
+    /// number of threads nor on the batch; it also bounds the memory of partial results.
     pub(super) const MAX_SPLITS: usize = 64;
 
     pub(super) fn validate(&self) -> Result<()> {
@@ -40,8 +39,8 @@ impl CpuTiling {
 }
 
 impl CpuTiling {
-    /// What was fastest with 48 KiB of L1 and 1 MiB of L2 cache per core: the scores of a tile fit L1, and `tile_q` is
-    /// a multiple of the lanes of every vector.
+    /// The fastest sizes with 48 KiB of L1 and 1 MiB of L2 cache per core: the scores of a tile fit L1, and `tile_q` is a multiple of
+    /// the lanes of every vector.
     #[must_use]
     pub const fn new() -> Self {
         Self { tile_q: 64, tile_kv: 128, split_kv: 512, stream_rows: 4 }

@@ -8,7 +8,7 @@ use crate::{HostBlockLists, HostTensor, MASKED_SCORE, Mark, Result, TopKProblem}
 /// The best entries of each row of scores. `marks`: one for each score, where the problem has them.
 ///
 /// # Errors
-/// What [`TopKProblem::validate`] returns; [`Error::Shape`](crate::Error), [`Error::Length`](crate::Error) or
+/// The errors of [`TopKProblem::validate`]; [`Error::Shape`](crate::Error), [`Error::Length`](crate::Error) or
 /// [`Error::Argument`](crate::Error) where scores or marks do not fit the problem.
 pub fn top_k(problem: &TopKProblem, scores: &HostTensor, marks: Option<&[Mark]>) -> Result<HostBlockLists> {
     problem.validate_inputs(scores, marks)?;
@@ -37,7 +37,7 @@ fn end(scores: &[f32]) -> usize {
     scores.iter().rposition(|&score| score != MASKED_SCORE).map_or(0, |last| last + 1)
 }
 
-/// What an entry ranks by: 0 where it is not taken, the largest of all where it is forced.
+/// The integer that an entry ranks by: 0 if it is not taken, the largest of all if it is forced.
 fn key(problem: &TopKProblem, scores: &[f32], marks: Option<&[Mark]>, end: usize, index: usize) -> u32 {
     let (score, mark) = (scores[index], marks.map_or(Mark::Free, |marks| marks[index]));
     if score == MASKED_SCORE || mark == Mark::Forbidden {

@@ -1,18 +1,18 @@
-//! The keys that rows go through, in the order in which they do, and which queries see each: the one rule of the CPU path.
+//! The keys that rows go through, in order, and which queries see each: the only place of the CPU path that decides this.
 
 use super::lists::Lists;
 use super::tiling::CpuTiling;
 use crate::{AttentionShape, Mask};
 use core::ops::Range;
 
-/// Farther than any two positions are apart; with a position added it still fits 32 bits.
+/// Larger than any distance of two positions; its sum with a position still fits 32 bits.
 const EVERYWHERE: i64 = 1 << 31;
 
-/// Listed keys, then neighbouring ones. Positions are those of the keys; query `i` sits at `i + offset`.
+/// Listed keys, then a range of neighbouring ones. Positions are those of the keys; query `i` sits at `i + offset`.
 #[derive(Clone, Debug)]
 pub(super) struct Walk {
     order: Order,
-    /// Sinks, then the keys of the listed blocks past the sinks: ascending, and near enough for the last query.
+    /// Sinks, then the keys of listed blocks past the sinks: ascending, up to the last key that the last query may take from a list.
     listed: Vec<u32>,
     /// A query at `p` attends to listed keys up to `p - behind`.
     behind: i64,
@@ -24,7 +24,7 @@ pub(super) struct Walk {
     offset: i64,
 }
 
-/// Where a walk is cut, which decides the last bits of a result and nothing else.
+/// Where a walk is cut. Decides only the last bits of a result.
 #[derive(Clone, Copy, Debug)]
 enum Order {
     /// A range of keys: pieces of whole tiles.
@@ -74,18 +74,18 @@ impl TileKeys<'_> {
 pub(super) enum TileClass {
     /// None sees any: the tile is passed over.
     Empty,
-    /// Some may see some.
+    /// Some rows see some of them.
     Partial,
-    /// All see all: no mask is looked at.
+    /// All rows see all of them: no mask is applied.
     Full,
 }
 
-/// How many keys tiles have.
+/// The lengths of tiles.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TileLen {
-    /// As many, but for the last tile.
+    /// All of this length, except the last tile.
     Fixed(usize),
-    /// At most as many: a short last tile would cost as much as a long one.
+    /// At most this length and as even as possible: a short last tile would cost as much as a long one.
     Even(usize),
 }
 
@@ -99,7 +99,7 @@ impl TileLen {
 }
 
 impl Walk {
-    /// All keys that the mask lets `queries` see.
+    /// The walk through all keys that the mask lets `queries` see.
     pub(super) fn range(shape: &AttentionShape, mask: Mask, seq_len_kv: u32, queries: &Range<usize>) -> Self {
         let (left, right) = mask.bounds(shape.seq_len_q, seq_len_kv);
         let offset = i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
@@ -118,7 +118,7 @@ impl Walk {
         }
     }
 
-    /// The keys of blocks, sinks and window that `queries`, which share a list, attend to.
+    /// The walk through the blocks, sinks and window of `queries`, which share a list.
     pub(super) fn listed(
         lists: &Lists<'_>,
         shape: &AttentionShape,
@@ -127,10 +127,10 @@ impl Walk {
         queries: &Range<usize>,
         q_head: usize,
     ) -> Self {
-        // A query's index and a head's are u32.
+        // The indices of a query and a head are u32.
         let (q_head, first_query) = (q_head as u32, queries.start as u32);
         let selection = lists.selection;
-        // The mask is causal or full, where there are neither sinks nor window: validated.
+        // Validated: the mask is causal, or full without window and sinks.
         let whole = Self { order: Order::Listed, ..Self::range(shape, mask, seq_len_kv, queries) };
         if lists.is_dense(shape, seq_len_kv, first_query) {
             return whole;
@@ -142,7 +142,7 @@ impl Walk {
             (_, None) => (-EVERYWHERE, 0..0),
             (_, Some(_)) => (window, clamp(first + 1 - window) as usize..clamp(last + 1) as usize),
         };
-        // Where there is no window, a query sees its own position at the nearest.
+        // Without a window a query may take keys up to its own position from the list.
         let end = clamp(last + 1 - behind) as u32;
         let mut listed: Vec<u32> = (0..selection.sink_size.min(end)).collect();
         for &start in lists.list(shape, q_head, first_query) {
@@ -156,7 +156,7 @@ impl Walk {
         self.listed.len() + self.near.len()
     }
 
-    /// The queries that see a key of a tile of this walk. From key to key of a tile, neither bound decreases.
+    /// The queries that see a key of a tile of this walk. From one key of a tile to the next, neither bound decreases.
     pub(super) fn queries_of(&self, keys: &TileKeys<'_>, key: usize) -> Range<usize> {
         let at = |p: i64| (p - self.offset).max(0) as usize;
         match keys {
@@ -177,8 +177,7 @@ impl Walk {
         }
     }
 
-    /// Cuts the walk into at most about `wanted` pieces, which keep its order; each for `num_kv_heads` KV heads at a time. There is one at
-    /// least.
+    /// Cuts the walk into at most about `wanted` pieces, at least one, in order; each is for `num_kv_heads` KV heads.
     pub(super) fn parts(&self, tiling: &CpuTiling, wanted: usize, num_kv_heads: usize) -> Vec<Part<'_>> {
         let (total, split_kv) = (self.len(), tiling.split_kv as usize);
         match self.order {
@@ -207,7 +206,7 @@ impl Walk {
         }
     }
 
-    /// How long tiles are where their keys may be gathered.
+    /// The lengths of tiles whose keys may have to be gathered.
     pub(super) fn tile_len(&self, tile_kv: usize) -> TileLen {
         match self.order {
             Order::Range => TileLen::Fixed(tile_kv),
@@ -217,7 +216,7 @@ impl Walk {
 }
 
 impl<'a> Part<'a> {
-    /// The longest that a tile of `tile_kv` keys can be.
+    /// The length of the longest tile, given `tile_kv`.
     pub(super) fn longest_tile(&self, tile_kv: usize) -> usize {
         tile_kv.min(self.listed.len().max(self.near.len())).max(1)
     }
@@ -250,7 +249,7 @@ mod tests {
         head_dim_v: 4,
     };
 
-    /// The class by the definition, key by key and query by query; `Partial` may stand for what is more.
+    /// The class by definition, query by query and key by key; `Partial` may also stand for the other two.
     fn holds(mask: Mask, class: TileClass, keys: &Range<usize>, queries: &Range<usize>) -> bool {
         let sees = |query: usize, key: usize| {
             mask.visible(query as u32, SHAPE.seq_len_q, SHAPE.seq_len_kv).contains(&(key as u32))
@@ -281,7 +280,7 @@ mod tests {
                 for keys in (0..12).flat_map(|start| (start + 1..=12).map(move |end| start..end)) {
                     let class = walk.class(&TileKeys::Run(keys.clone()), &queries);
                     assert!(holds(mask, class, &keys, &queries), "{mask} {queries:?} {keys:?} {class:?}");
-                    // One query and one key are seen or not.
+                    // A single query sees a single key or not.
                     let single = queries.len() == 1 && keys.len() == 1;
                     assert!(!single || class != TileClass::Partial, "{mask} {queries:?} {keys:?}");
                     found[class as usize] += 1;

@@ -4,19 +4,19 @@ use super::attend_rows::{Call, RowTile};
 use super::find_exponents::Scaled;
 use crate::{AttentionPlan, Element, HostInputs, LSE_EMPTY, Result};
 
-/// What `attend_decode` leaves for `merge_splits`.
+/// The partial results that `attend_decode` leaves for `merge_splits`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Partials {
     /// `[num_splits, batch, seq_len_q, num_q_heads, head_dim_v]`.
     pub out: Vec<f32>,
-    /// `[num_splits, batch, seq_len_q, num_q_heads]`, natural log; [`LSE_EMPTY`] in splits of which a row sees no key.
+    /// `[num_splits, batch, seq_len_q, num_q_heads]`, natural log; [`LSE_EMPTY`] in splits whose keys a row does not see.
     pub lse: Vec<f32>,
 }
 
 /// CPU twin of the kernel `attend_decode`: each split of the keys by itself.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`].
+/// The errors of [`HostInputs::validate`].
 pub fn attend_decode<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<Partials> {
     let call = Call::new(plan, inputs)?;
     let Some(scaled) = Scaled::new(plan, inputs)? else { return Ok(attend(&call)) };

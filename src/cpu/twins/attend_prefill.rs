@@ -7,7 +7,7 @@ use crate::{AttentionOutput, AttentionPlan, Element, HostInputs, HostTensor, Res
 /// CPU twin of the kernel `attend_prefill`: all keys in one walk, however many splits the plan has.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`].
+/// The errors of [`HostInputs::validate`].
 pub fn attend_prefill<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<AttentionOutput> {
     let call = Call::new(plan, inputs)?;
     let Some(scaled) = Scaled::new(plan, inputs)? else { return Ok(attend(&call)) };

@@ -25,7 +25,7 @@ pub(super) struct RowTile {
 pub(super) struct Call<'a, T> {
     pub(super) plan: &'a AttentionPlan,
     pub(super) inputs: &'a HostInputs<'a, T>,
-    /// What `inputs` were scaled by.
+    /// The powers of two that `inputs` were scaled by.
     pub(super) scaled: Option<&'a Scaled>,
 }
 
@@ -70,7 +70,7 @@ impl<'a, T: Element> Call<'a, T> {
         [row / group, tile.heads.start + row % group]
     }
 
-    /// One row of a tile, with the keys and values that it may look at.
+    /// One row of a tile, with the keys and values of its KV head.
     pub(super) fn row<'t>(&self, tile: &'t RowTile, row: u32) -> Row<'t, 'a, T> {
         let [q_index, head] = self.place(tile, row);
         let problem = self.plan.problem();
@@ -81,7 +81,7 @@ impl<'a, T: Element> Call<'a, T> {
         Row { inputs: self.inputs, tile, q_index, kv_head, q, scale_log2 }
     }
 
-    /// One row against the keys that its tile walks through: writes `out` `[head_dim_v]` and returns the lse.
+    /// One row against the walk of its tile: writes `out` `[head_dim_v]` and returns the lse.
     pub(super) fn attend_row(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         match (self.plan.tier().matrix(), self.tiling().sharing) {
             (true, _) => self.attend_row_matrix(tile, row, out),
@@ -96,11 +96,11 @@ impl<'a, T: Element> Call<'a, T> {
         let row = self.row(tile, row);
 
         out.fill(0.0);
-        let mut spoiled = false;
+        let mut non_finite = false;
         let mut row_max = MASKED;
         let mut lane_sums = vec![0.0f32; lanes as usize];
         for tile_begin in tile.walk.places.clone().step_by((lanes * keys) as usize) {
-            // A kernel goes through tiles that no row sees, which changes nothing.
+            // A kernel also goes through tiles that no row sees, which changes nothing.
             let whole = match tile.walk.class(tile_begin, lanes * keys) {
                 TileClass::Empty => continue,
                 TileClass::Partial => false,
@@ -108,7 +108,7 @@ impl<'a, T: Element> Call<'a, T> {
             };
             let scores = row.scores(tile_begin..tile_begin + lanes * keys);
 
-            spoiled |= scores.iter().any(|score| score.is_nan());
+            non_finite |= scores.iter().any(|score| score.is_nan());
             let new_max = scores.iter().fold(row_max, |max, &score| max.max(score));
             let rescale = (row_max - new_max).exp2();
             row_max = new_max;
@@ -117,12 +117,12 @@ impl<'a, T: Element> Call<'a, T> {
             let weights: Vec<f32> = scores.iter().map(weight).collect();
             lane_sums.iter_mut().for_each(|sum| *sum *= rescale);
             for (at, four) in weights.chunks_exact(4).enumerate() {
-                // Where tiles are shared a lane's keys are four in a row of every 4 * lanes, else all in a row.
+                // Where tiles are shared, a lane has four consecutive keys out of every 4 * lanes, otherwise consecutive keys only.
                 let lane = if sharing == Sharing::Tiles { at % lanes as usize } else { at / (keys as usize / 4) };
                 lane_sums[lane] += four[0] + four[1] + four[2] + four[3];
             }
             out.iter_mut().for_each(|x| *x *= rescale);
-            // Of four keys the kernel adds the last first where no mask is in the way.
+            // Of four keys the kernel adds the last one first if no mask applies.
             for (at4, four) in (tile_begin..).step_by(4).zip(weights.chunks_exact(4)) {
                 for i in 0..4 {
                     let i = if whole { 3 - i } else { i };
@@ -137,7 +137,7 @@ impl<'a, T: Element> Call<'a, T> {
         }
 
         let sum: f32 = lane_sums.iter().sum();
-        if spoiled || row_max == f32::INFINITY {
+        if non_finite || row_max == f32::INFINITY {
             out.fill(f32::NAN);
             return f32::NAN;
         }
@@ -150,7 +150,7 @@ impl<'a, T: Element> Call<'a, T> {
     }
 }
 
-/// A row of queries, and what it finds at the places of its tile's walk.
+/// A row of queries with the keys and values at the places of its tile's walk.
 pub(super) struct Row<'t, 'a, T> {
     inputs: &'a HostInputs<'a, T>,
     tile: &'t RowTile,

@@ -4,7 +4,7 @@ use super::attend_rows::{Call, MASKED, RowTile};
 use super::walk::TileClass;
 use crate::{Element, LSE_EMPTY};
 
-/// What one group has summed up of a row.
+/// One group's sums for a row.
 struct Group {
     max: f32,
     sum: f32,
@@ -12,23 +12,23 @@ struct Group {
 }
 
 impl<T: Element> Call<'_, T> {
-    /// One row against the keys that its tile walks through: each group takes some of every tile's, and all add up at the end. The
-    /// lanes of a group add up a score in an order of their own.
+    /// One row against the walk of its tile: each group takes some keys of every tile, and the groups' results are added at the end. The
+    /// lanes of a group add a score's terms in their own order.
     pub(super) fn attend_row_columns(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         let tiling = self.tiling();
         let row = self.row(tile, row);
-        let mut spoiled = false;
+        let mut non_finite = false;
         let mut groups: Vec<Group> =
             (0..tiling.groups).map(|_| Group { max: MASKED, sum: 0.0, out: vec![0.0; out.len()] }).collect();
         for tile_begin in tile.walk.places.clone().step_by(tiling.tile_kv() as usize) {
-            // A kernel goes through tiles that no row sees, which changes nothing.
+            // A kernel also goes through tiles that no row sees, which changes nothing.
             let whole = match tile.walk.class(tile_begin, tiling.tile_kv()) {
                 TileClass::Empty => continue,
                 TileClass::Partial => false,
                 TileClass::Full => true,
             };
             let scores = row.scores(tile_begin..tile_begin + tiling.tile_kv());
-            spoiled |= scores.iter().any(|score| score.is_nan());
+            non_finite |= scores.iter().any(|score| score.is_nan());
             for (g, group) in groups.iter_mut().enumerate() {
                 let own = || scores.iter().enumerate().skip(g).step_by(tiling.groups as usize);
                 let new_max = own().fold(group.max, |max, (_, &score)| max.max(score));
@@ -50,10 +50,10 @@ impl<T: Element> Call<'_, T> {
         }
 
         let max = groups.iter().fold(MASKED, |max, group| max.max(group.max));
-        // Sums of a group that saw no key are 0.
+        // The sums of a group that saw no key are 0.
         let share = |group: &Group| (group.max - max).exp2().max(f32::MIN_POSITIVE);
         let sum: f32 = groups.iter().map(|group| group.sum * share(group)).sum();
-        if spoiled || max == f32::INFINITY {
+        if non_finite || max == f32::INFINITY {
             out.fill(f32::NAN);
             return f32::NAN;
         }

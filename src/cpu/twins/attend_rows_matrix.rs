@@ -7,9 +7,8 @@ use crate::kernels::attend_prefill::{SHIFT, SLACK};
 use crate::{Element, LSE_EMPTY, Tiling};
 
 impl<T: Element> Call<'_, T> {
-    /// One row against the keys that its tile walks through, with weights rounded to f16 for their products with values, sums that
-    /// move only when a score passes the row's reference by [`SLACK`], and that are folded every few tiles. A matrix product adds
-    /// in an order of its own.
+    /// One row against the walk of its tile. Weights are rounded to f16 before they are multiplied by values; sums are rescaled only when a
+    /// score passes the row's reference by [`SLACK`], and are folded every few tiles. A matrix product adds in an order of its own.
     pub(super) fn attend_row_matrix(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         let tiling: Tiling = self.tiling();
         let (tile_kv, parts) = (tiling.tile_kv(), (tiling.lanes / tiling.rows).max(1));
@@ -20,12 +19,12 @@ impl<T: Element> Call<'_, T> {
         out.fill(0.0);
         let mut folded = vec![0.0f32; out.len()];
         let fold_tiles = self.plan.attending().specialization.constant("FOLD_TILES").unwrap_or(0) as usize;
-        let mut spoiled = false;
+        let mut non_finite = false;
         let mut reference = MASKED;
         let mut part_sums = vec![0.0f32; parts as usize];
         for (number, tile_begin) in (1..).zip(tile.walk.places.clone().step_by(tile_kv as usize)) {
             let scores = row.scores(tile_begin..tile_begin + tile_kv);
-            spoiled |= scores.iter().any(|score| score.is_nan());
+            non_finite |= scores.iter().any(|score| score.is_nan());
             let tile_max = scores.iter().fold(MASKED, |max, &score| max.max(score));
             let moved = if tile_max > reference + SLACK { tile_max } else { reference };
             let factor = (reference - moved).exp2();
@@ -56,7 +55,7 @@ impl<T: Element> Call<'_, T> {
 
         out.iter_mut().zip(&folded).for_each(|(sum, folded)| *sum += folded);
         let sum: f32 = part_sums.iter().sum();
-        if spoiled || reference == f32::INFINITY {
+        if non_finite || reference == f32::INFINITY {
             out.fill(f32::NAN);
             return f32::NAN;
         }

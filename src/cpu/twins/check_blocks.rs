@@ -2,8 +2,8 @@
 
 use crate::{BlockListSpec, HostBlockLists};
 
-/// CPU twin of the kernel `check_blocks`: the place of the first entry that breaks a rule, what it holds, and the number of
-/// the rule (1: count, 2: order, 3: range). A list has a place for its count, then one for each entry.
+/// CPU twin of the kernel `check_blocks`: the place of the first entry that breaks a rule, its value, and the number of the rule (1:
+/// count, 2: order, 3: range). A list has a place for its count, then one for each entry.
 #[must_use]
 pub fn check_blocks(selection: &BlockListSpec, blocks: &HostBlockLists, seq_lens_kv: &[u32]) -> Option<[u32; 3]> {
     let [_, num_sets, num_q_blocks, max_blocks] = blocks.shape();

@@ -1,4 +1,4 @@
-//! CPU twin of `find_exponents.wgsl`, and what `factors_scaled.wgsl` makes of the exponents.
+//! CPU twin of `find_exponents.wgsl`, and the scaling that `factors/scaled.wgsl` does with the exponents.
 
 use half::f16;
 
@@ -9,7 +9,7 @@ use crate::{AttentionPlan, Element, HostInputs, HostTensor, Result};
 /// k and v, `[batch, num_q_heads + 2 * num_kv_heads, parts]`. Empty where the plan scales nothing.
 ///
 /// # Errors
-/// Those of [`HostInputs::validate`].
+/// The errors of [`HostInputs::validate`].
 pub fn find_exponents<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, T>) -> Result<Vec<u32>> {
     inputs.validate(plan.problem())?;
     let shape = plan.problem().shape();
@@ -35,7 +35,7 @@ pub fn find_exponents<T: Element>(plan: &AttentionPlan, inputs: &HostInputs<'_, 
     Ok(exponents)
 }
 
-/// Inputs in f16, each head multiplied by a power of two, and the exponents by which.
+/// Inputs in f16, each head multiplied by a power of two, and the exponents of these powers.
 pub(super) struct Scaled {
     q: HostTensor<f16>,
     k: HostTensor<f16>,
@@ -45,7 +45,7 @@ pub(super) struct Scaled {
     num_heads: [usize; 2],
 }
 
-/// Below it the inverse of a power is no normal number.
+/// Smaller exponents would make the inverse of a power subnormal or infinite.
 const LEAST_EXPONENT: u32 = 15;
 
 impl Scaled {
@@ -84,7 +84,7 @@ impl Scaled {
         self.exponents[batch as usize * (num_q_heads + 2 * num_kv_heads) + head]
     }
 
-    /// What scores of a head are multiplied by instead of `scale_log2`.
+    /// The factor on a head's scores, in place of `scale_log2`.
     pub(super) fn score_scale(&self, batch: u32, head: u32, scale_log2: f32) -> f32 {
         let [num_q_heads, num_kv_heads] = self.num_heads;
         let kv_head = head as usize / (num_q_heads / num_kv_heads);
@@ -96,7 +96,7 @@ impl Scaled {
         if exponent == 0 { 0.0 } else { f32::from_bits((bits & 0x807f_ffff) | (moved << 23)) }
     }
 
-    /// What means of a head's values are multiplied by.
+    /// The factor on the weighted means of a head's values.
     pub(super) fn out_scale(&self, batch: u32, head: u32) -> f32 {
         let [num_q_heads, num_kv_heads] = self.num_heads;
         let kv_head = head as usize / (num_q_heads / num_kv_heads);

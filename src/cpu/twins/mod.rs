@@ -1,13 +1,12 @@
-//! What the GPU kernels do, in f32 on the CPU: one twin for each kernel, of the same name.
+//! The GPU kernels in f32 on the CPU: one twin for each kernel, of the same name.
 //!
-//! A twin cuts the problem as its kernel does and adds in the same order: the same tiles of keys, the same rescalings,
-//! the same partial sums of each lane. The two then differ only in what a device is free to choose: how exact its
-//! `exp2`, `exp` and `log2` are, whether `fma` rounds once or twice, and the order in which a subgroup adds. So a twin
-//! tells an error of a kernel from an error of its algorithm: tests compare kernel with twin tightly, and both with the
-//! [`oracle`](super::oracle), which says what is right.
+//! A twin cuts the problem as its kernel does and adds in the same order: the same tiles of keys, the same rescalings, the same partial
+//! sums of each lane. The two differ only where a device is free: the accuracy of its `exp2`, `exp` and `log2`, whether `fma` rounds
+//! once or twice, and the order in which a subgroup adds. So a twin tells an error of a kernel from an error of its algorithm: tests
+//! compare the kernel with its twin tightly, and both with the [`oracle`](super::oracle), the reference.
 //!
-//! Twins take contiguous tensors in host memory and give f32: strides and the rounding of `out` are not their business.
-//! They are written to be read, and are slow; [`attend`](crate::cpu::attend()) is the CPU path.
+//! Twins take contiguous tensors in host memory and give f32; they know neither strides nor the rounding of `out`. They are written
+//! for readers, and are slow; [`attend`](crate::cpu::attend()) is the CPU path.
 
 mod attend_decode;
 mod attend_prefill;

@@ -9,7 +9,7 @@ use crate::{Element, QuerySampling, Result, SelectionInputs, SelectionPlan};
 /// `[batch, num_q_heads, num_q_blocks, num_samples, head_dim]`.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`].
+/// The errors of [`SelectionInputs::validate`].
 pub fn sample_queries<T: Element>(plan: &SelectionPlan, inputs: &SelectionInputs<'_, T>) -> Result<Vec<Vec<f32>>> {
     inputs.validate(plan.problem())?;
     let (shape, scale) = (plan.problem().shape(), plan.sample_scale());
@@ -37,7 +37,7 @@ pub fn sample_queries<T: Element>(plan: &SelectionPlan, inputs: &SelectionInputs
     Ok(plan.samples.iter().map(make).collect())
 }
 
-/// The queries whose mean a sample is.
+/// The queries whose mean is a sample.
 pub(super) fn sampled_queries(plan: &SelectionPlan, samples: &Samples, q_block: u32, sample: u32) -> Range<u32> {
     let block_size_q = plan.problem().blocks().block_size_q;
     let begin = q_block * block_size_q;

@@ -6,16 +6,16 @@ use super::search_tree::MASKED;
 use crate::plan::StagePlan;
 use crate::{Element, Error, InfiniteHip, Representative, Result, SelectionInputs, SelectionMethod, SelectionPlan};
 
-/// Chunks that survive a stage: first keys, ascending, for each list of blocks.
+/// Surviving chunks of a stage: first keys, ascending, for each list of blocks.
 pub type Survivors = Vec<Vec<u32>>;
 
 /// CPU twin of the kernel `score_chunks`: the chunks of a stage with their scores, for each list of scores,
 /// `[batch, num_sets, num_q_blocks]` or, where heads keep chunks of their own, `[batch, num_q_heads, num_q_blocks]`.
-/// `parents` are the survivors of the stage before; not looked at for stage 0. Where the stage keeps all chunks of a list,
-/// none is scored: all have the least score.
+/// `parents` are the survivors of the stage before, unused for stage 0. Where the stage keeps all chunks of a list, they all get the
+/// least score.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`], and [`Error::Argument`] for a plan of another method.
+/// The errors of [`SelectionInputs::validate`], and [`Error::Argument`] for a plan of another method.
 pub fn score_chunks<T: Element>(
     plan: &SelectionPlan,
     inputs: &SelectionInputs<'_, T>,
@@ -105,7 +105,7 @@ impl<T: Element> Descent<'_, T> {
             let middle = (left + right) / 2;
             let probes = if by_center { [(left + middle) / 2, (middle + right) / 2] } else { [left, middle] };
             let [left_score, right_score] = probes.map(|key| self.score_key(head, key));
-            // A tie goes right.
+            // A tie goes to the right half.
             let winner = if left_score > right_score {
                 right = middle;
                 left_score

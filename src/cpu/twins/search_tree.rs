@@ -7,13 +7,13 @@ use crate::{
     SelectionMethod, SelectionPlan,
 };
 
-/// The score of a pair that is not scored.
+/// The score of a pair (sample, key) that the mask excludes.
 pub(super) const MASKED: f32 = LSE_EMPTY;
 
 /// CPU twin of the kernel `search_tree`, for a plan of HiP.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`], and [`Error::Argument`] for a plan of another method.
+/// The errors of [`SelectionInputs::validate`], and [`Error::Argument`] for a plan of another method.
 pub fn search_tree<T: Element>(plan: &SelectionPlan, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     let problem = plan.problem();
     let SelectionMethod::Hip(hip) = problem.method() else {
@@ -66,7 +66,7 @@ struct Search<'a, T> {
 }
 
 impl<T: Element> Search<'_, T> {
-    /// First blocks of the groups at the end, ascending.
+    /// First blocks of the last round's groups, ascending.
     fn run(&self, num_blocks: u32, num_groups: u32) -> Vec<u32> {
         let power = 1 << num_blocks.ilog2();
         let alignment = match self.hip.group_bounds {
@@ -121,7 +121,7 @@ impl<T: Element> Search<'_, T> {
                 let position = i64::from(query) + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
                 let last_scored = match problem.mask() {
                     Mask::Full => i64::from(seq_len_kv) - 1,
-                    // The masks after the first go with no selection.
+                    // `validate` rejects the other masks.
                     Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => {
                         position - i64::from(problem.candidate_window())
                     }
@@ -135,7 +135,7 @@ impl<T: Element> Search<'_, T> {
     }
 }
 
-/// Indices of the best scores, ascending; of equal scores the first.
+/// Indices of the best scores, ascending; among equal scores the first ones.
 pub(super) fn top_k(scores: &[f32], keep: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     // A stable sort; -0 and 0 compare as equal.

@@ -4,8 +4,8 @@ use super::score_chunks::{Survivors, score_chunks};
 use super::search_tree::top_k;
 use crate::{Element, HostBlockLists, Result, SelectionInputs, SelectionPlan};
 
-/// CPU twin of the kernel `select_chunks`: what survives a stage, for each list of blocks, of the chunks and scores that
-/// the twin of `score_chunks` gives.
+/// CPU twin of the kernel `select_chunks`: the survivors of a stage for each list of blocks, given the chunks and scores of the twin of
+/// `score_chunks`.
 #[must_use]
 pub fn select_chunks(plan: &SelectionPlan, stage: usize, scored: &[Vec<(u32, f32)>]) -> Survivors {
     let shape = plan.problem().shape();
@@ -36,10 +36,10 @@ pub fn select_chunks(plan: &SelectionPlan, stage: usize, scored: &[Vec<(u32, f32
     survivors
 }
 
-/// All stages, as the kernels run one after the other: the lists, and what survived each stage.
+/// All stages in the order of the kernels: the lists, and the survivors of each stage.
 ///
 /// # Errors
-/// Those of [`score_chunks`].
+/// The errors of [`score_chunks`].
 pub fn select_stages<T: Element>(
     plan: &SelectionPlan,
     inputs: &SelectionInputs<'_, T>,

@@ -1,15 +1,15 @@
-//! The keys that the rows of a workgroup go through, and which of them a query sees: what the twins have in place of the shader family
-//! `walk`, and their one rule.
+//! The keys that the rows of a workgroup go through, and which of them a query sees: the twins' counterpart of the shader family
+//! `walk`, and the only place of the twins that decides this.
 
 use core::ops::Range;
 
 use crate::{AttentionPlan, HostBlockLists, Mask};
 
-/// Keys in the order of the kernels, numbered from 0 or, where they are a range, by themselves.
+/// Keys in the order of the kernels. A place is a key's index in that order; in a range of keys it is the key itself.
 #[derive(Clone, Debug)]
 pub(super) struct Walk {
     pub(super) places: Range<u32>,
-    /// Those of the tile.
+    /// The queries of the tile.
     queries: Range<u32>,
     seq_len_q: u32,
     seq_len_kv: u32,
@@ -18,9 +18,9 @@ pub(super) struct Walk {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// `walk_range.wgsl`.
+    /// As `walk/range.wgsl`.
     Range(Mask),
-    /// `walk_selected.wgsl`.
+    /// As `walk/selected.wgsl`.
     Selected(Selected),
 }
 
@@ -40,14 +40,14 @@ struct Selected {
 pub(super) enum TileClass {
     /// None sees any.
     Empty,
-    /// Some see some.
+    /// Some rows see some keys.
     Partial,
-    /// All see all.
+    /// All rows see all keys.
     Full,
 }
 
 impl Walk {
-    /// The walk of queries through all keys that the mask lets one of them see.
+    /// The walk of some queries through all keys that the mask lets any of them see.
     pub(super) fn range(mask: Mask, [seq_len_q, seq_len_kv]: [u32; 2], queries: &Range<u32>) -> Self {
         let visible = |q_index: u32| mask.visible(q_index, seq_len_q, seq_len_kv);
         let start = visible(queries.start).start;
@@ -55,7 +55,7 @@ impl Walk {
         Self { places, queries: queries.clone(), seq_len_q, seq_len_kv, kind: Kind::Range(mask) }
     }
 
-    /// The walk of the queries `tile`, which lie within the query block that ends with query `block_end`.
+    /// The walk of the queries `tile`, which belong to the query block that ends with query `block_end`.
     pub(super) fn new(
         plan: &AttentionPlan,
         blocks: Option<&HostBlockLists>,
@@ -122,8 +122,8 @@ impl Walk {
         }
     }
 
-    /// Whether the first and the last query see all keys, and so those between. A kernel looks at the ends of the keys only, and finds the
-    /// same: lists are ascending.
+    /// Whether the first and the last query see all keys, and so the queries between do. A kernel tests only the outermost keys, with
+    /// the same result: lists are ascending.
     fn is_full(&self, at: u32, count: u32) -> bool {
         let section = |at: u32| match &self.kind {
             Kind::Range(_) => 0,
@@ -187,7 +187,7 @@ mod tests {
         let mut found = [0; 3];
         for mask in [Mask::Full, Mask::Causal, Mask::causal_at(2), Mask::sliding(3), Mask::around(1)] {
             for queries in [0..1, 0..8, 3..5] {
-                // As wide as the keys, so that some are seen by none.
+                // As wide as the keys, so that no row sees some of them.
                 let walk = Walk { places: 0..12, ..Walk::range(mask, [8, 12], &queries) };
                 for (at, count) in (0..12).flat_map(|at| (1..=12 - at).map(move |count| (at, count))) {
                     let mut seen = queries.clone().flat_map(|q| (at..at + count).map(move |key| (q, key)));

@@ -5,10 +5,10 @@ use serde_json::{Map, Value};
 use crate::lm::error::{LmError, LmResult};
 use crate::lm::json;
 
-/// The fields of a file, or those of an object in it.
+/// The fields of a file, or of an object in it.
 pub(in crate::lm) struct Fields<'a> {
     file: &'static str,
-    /// The object's own name, where it is one in another.
+    /// The object's own name, where it lies in another.
     within: Option<&'static str>,
     object: &'a Map<String, Value>,
 }
@@ -37,7 +37,7 @@ impl<'a> Fields<'a> {
         self.object.contains_key(field)
     }
 
-    /// A field that is there and not null.
+    /// A field that exists and is not null.
     pub(super) fn get(&self, field: &str) -> Option<&'a Value> {
         self.object.get(field).filter(|value| !value.is_null())
     }
@@ -93,7 +93,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A token, a list of tokens, or none. Those that the vocabulary lacks, as converted models have them, occur in no text.
+    /// A token, a list of tokens, or none. Tokens outside the vocabulary, which converted models have, are dropped: no text has them.
     pub(in crate::lm) fn tokens(&self, field: &str, vocab_size: u32) -> LmResult<Vec<u32>> {
         let values = match self.get(field) {
             None => &[],

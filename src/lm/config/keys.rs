@@ -42,7 +42,7 @@ pub(super) const fn read_by(architecture: Architecture) -> &'static [&'static st
     }
 }
 
-/// Fields of one family that mean nothing in another: its layers have no such part.
+/// Fields of one family that have no effect in another, whose layers lack the part.
 const OF_OTHER_FAMILIES: &[&str] = &[
     "attention_bias",
     "attn_logit_softcapping",
@@ -54,7 +54,7 @@ const OF_OTHER_FAMILIES: &[&str] = &[
     "use_sliding_window",
 ];
 
-/// Fields about files, programs, training, other tasks and ways of computing the same.
+/// Fields about files, programs, training, other tasks, and equivalent ways of computing.
 const OF_NO_EFFECT: &[&str] = &[
     "add_cross_attention",
     "architectures",
@@ -100,7 +100,7 @@ const OF_NO_EFFECT: &[&str] = &[
     "use_return_dict",
 ];
 
-/// How text is drawn, from the time when that was part of `config.json`. The caller says that here.
+/// Sampling options, from the time when `config.json` held them. Here the caller gives them.
 const OF_GENERATION: &[&str] = &[
     "assistant_confidence_threshold",
     "assistant_lookbehind",
@@ -135,12 +135,12 @@ const OF_GENERATION: &[&str] = &[
     "typical_p",
 ];
 
-/// Names that say by how they begin or end that they are none of the model's: private notes of the program that wrote the file,
-/// what is put out, how weights began, versions, single tokens, and what is dropped in training.
+/// Prefixes and suffixes of names that do not concern the model: private notes of the program that wrote the file, outputs,
+/// initialisation, versions, single tokens, and dropout in training.
 const BEGINNINGS: &[&str] = &["_", "output_", "initializer_"];
 const ENDINGS: &[&str] = &["_token_id", "_token_index", "_version", "_dropout", "_pdrop", "_drop_rate"];
 
-/// Fields of the rotary embedding; which of them a type reads is for the type to say.
+/// Fields of the rotary embedding; its type decides which of them are read.
 const OF_ROPE: &[&str] = &[
     "attention_factor",
     "beta_fast",
@@ -162,7 +162,7 @@ const OF_ROPE: &[&str] = &[
     "type",
 ];
 
-/// Refuses fields of `config.json` that nobody knows.
+/// Refuses unknown fields of `config.json`.
 pub(super) fn check(fields: &Fields<'_>, architecture: Architecture) -> LmResult<()> {
     for (name, value) in fields.names() {
         if name == "quantization_config" && !switches_nothing_on(value) {
@@ -179,7 +179,7 @@ pub(super) fn check(fields: &Fields<'_>, architecture: Architecture) -> LmResult
     Ok(())
 }
 
-/// Refuses fields of a rotary embedding that nobody knows.
+/// Refuses unknown fields of a rotary embedding.
 pub(super) fn check_rope(fields: &Fields<'_>) -> LmResult<()> {
     match fields.names().find(|(name, value)| !OF_ROPE.contains(name) && !switches_nothing_on(value)) {
         Some((name, _)) => Err(unknown(fields, name)),
@@ -191,7 +191,7 @@ fn unknown(fields: &Fields<'_>, name: &str) -> crate::lm::LmError {
     fields.error(name, "is a field that nobody here knows; take it out if it changes nothing that the model computes")
 }
 
-/// Null, false, 0, nothing at all, and infinity, which is no bound.
+/// Null, false, 0, an empty value, and infinity, which is no bound.
 fn switches_nothing_on(value: &Value) -> bool {
     match value {
         Value::Null => true,

@@ -14,7 +14,7 @@ use fields::Fields;
 
 const FILE: &str = "config.json";
 
-/// Families of models that differ in where there are biases and norms, and in nothing else.
+/// Families of models, which differ only in their biases and norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Architecture {
@@ -33,7 +33,7 @@ pub enum Architecture {
 pub struct LmConfig {
     /// The family.
     pub architecture: Architecture,
-    /// Tokens that there are.
+    /// Size of the vocabulary.
     pub vocab_size: u32,
     /// Width of the residual stream, a multiple of 4.
     pub hidden_size: u32,
@@ -53,17 +53,17 @@ pub struct LmConfig {
     pub rope: Rope,
     /// Whether q, k and v have biases.
     pub qkv_bias: bool,
-    /// Whether the projection behind attention has one.
+    /// Whether the projection after attention has a bias.
     pub out_bias: bool,
-    /// Whether those of the MLP have one.
+    /// Whether the projections of the MLP have biases.
     pub mlp_bias: bool,
     /// Whether each head of q and k is normed.
     pub qk_norm: bool,
-    /// Whether the head is the embedding.
+    /// Whether the head shares the embedding's weights.
     pub tied: bool,
     /// The trained context, in tokens.
     pub trained_len: u32,
-    /// Of each layer the keys that a query sees, itself included; `None`: all before it.
+    /// For each layer the number of keys that a query sees, itself included; `None`: all before it.
     pub sliding_windows: Vec<Option<u32>>,
     /// Tokens that end a text.
     pub eos_tokens: Vec<u32>,
@@ -72,10 +72,10 @@ pub struct LmConfig {
 }
 
 impl LmConfig {
-    /// Reads the text of a `config.json`. A field that is left out has the value that transformers gives it.
+    /// Reads the text of a `config.json`. A missing field has the value that transformers gives it.
     ///
-    /// # Errors
-    /// [`LmError::Format`] for text that is no JSON object; [`LmError::Config`] naming the field, its value and the rule, also for a
+    /// [`LmError::Format`] for text that is no JSON object; [`LmError::Config`] naming the field, its value and the rule, also for an unknown
+    /// field.
     /// field that nobody here knows.
     pub fn from_json(text: &str) -> LmResult<Self> {
         let json = json::object(FILE, text)?;
@@ -127,12 +127,12 @@ impl LmConfig {
             bos_token: fields.tokens("bos_token_id", vocab_size)?.first().copied(),
         };
         config.validate(&fields)?;
-        // As many as there are layers, which are few by now.
+        // One for each layer, whose number was bounded above.
         config.sliding_windows = windows::sliding_windows(&fields, architecture, num_layers)?;
         Ok(config)
     }
 
-    /// Takes the tokens that end a text from the text of a `generation_config.json`, where it names any.
+    /// Takes the tokens that end a text from a `generation_config.json`, if it names any.
     pub(super) fn read_generation(&mut self, text: &str) -> LmResult<()> {
         const FILE: &str = "generation_config.json";
         let json = json::object(FILE, text)?;
@@ -188,11 +188,11 @@ impl LmConfig {
     }
 }
 
-/// What transformers takes for fields that are left out, where families differ.
+/// transformers' values for missing fields, where families differ.
 struct Defaults {
     vocab_size: u32,
     intermediate_size: u32,
-    /// `None`: as many as query heads.
+    /// `None`: the number of query heads.
     num_kv_heads: Option<u32>,
     trained_len: u32,
 }

@@ -7,8 +7,8 @@ use super::keys;
 use crate::lm::error::LmResult;
 use crate::lm::rope::{Rope, RopeScaling};
 
-/// `rope_theta` beside `rope_scaling`, as files had it, or `rope_parameters` with both. Where a file has the old and the new, somebody
-/// added the old one by hand, and it counts.
+/// `rope_theta` beside `rope_scaling`, as in older files, or `rope_parameters` with both. Where a file has both, the older fields were added
+/// by hand, and count.
 pub(super) fn rope(fields: &Fields<'_>, trained_len: u32) -> LmResult<Rope> {
     let [scaling, parameters] = ["rope_scaling", "rope_parameters"].map(|field| fields.within(field));
     let (scaling, parameters) = (scaling?, parameters?);
@@ -26,7 +26,7 @@ pub(super) fn rope(fields: &Fields<'_>, trained_len: u32) -> LmResult<Rope> {
         kind => kind.and_then(Value::as_str).unwrap_or_default(),
     };
     if kind != "default" {
-        // The type `default` turns heads as a whole whatever this says.
+        // The type `default` rotates whole heads, whatever this says.
         for fields in [&within, fields] {
             if fields.number("partial_rotary_factor")?.is_some_and(|factor| factor != 1.0) {
                 return Err(fields.error("partial_rotary_factor", "must be 1: heads rotate as a whole"));
@@ -34,7 +34,7 @@ pub(super) fn rope(fields: &Fields<'_>, trained_len: u32) -> LmResult<Rope> {
         }
     }
     let original_len = || -> LmResult<f64> {
-        // The one above counts more.
+        // The field above takes precedence.
         let above = fields.positive("original_max_position_embeddings")?;
         let original =
             above.map_or_else(|| within.positive("original_max_position_embeddings"), |len| Ok(Some(len)))?;
@@ -65,7 +65,7 @@ fn yarn(fields: &Fields<'_>, trained_len: f64, original_len: f64) -> LmResult<Ro
         None if fields.has("factor") => trained_len / original_len,
         None => return Err(fields.error("factor", "must be a number above 0, or null")),
     };
-    // 0 and null stand for nothing.
+    // 0 and null stand for a missing value.
     let or_nothing = |field| -> LmResult<Option<f64>> { Ok(fields.number(field)?.filter(|&number| number != 0.0)) };
     let attention_factor = match fields.positive("attention_factor")? {
         Some(factor) => factor,

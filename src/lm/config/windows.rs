@@ -1,10 +1,10 @@
-//! Which layers see a window only.
+//! Which layers see only a window.
 
 use super::Architecture;
 use super::fields::Fields;
 use crate::lm::error::LmResult;
 
-/// Of each layer the keys that a query sees.
+/// For each layer the number of keys that a query sees.
 pub(super) fn sliding_windows(
     fields: &Fields<'_>,
     architecture: Architecture,

@@ -2,7 +2,7 @@
 
 use crate::lm::Matrix;
 
-/// `hidden[t] = embedding[tokens[t]]`; the tokens are rows that there are.
+/// `hidden[t] = embedding[tokens[t]]`; the tokens are valid rows.
 pub fn embed_tokens(tokens: &[u32], embedding: &Matrix) -> Vec<f32> {
     let width = embedding.cols();
     let mut hidden = vec![0.0; tokens.len() * width];

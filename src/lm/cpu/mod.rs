@@ -30,14 +30,14 @@ use crate::cpu::{self, StageCache};
 use crate::quality::{MassReport, captured_mass, no_blocks};
 use crate::{AttentionOutput, HostInputs, HostTensor};
 
-/// What one layer keeps from call to call.
+/// State of one layer between calls.
 #[derive(Debug)]
 struct LayerCache {
     /// The attention of a decode step.
     one_token: LayerProblems,
     k: HostTensor,
     v: HostTensor,
-    /// Of the last chunk.
+    /// The lists of the last chunk.
     lists: Option<ChunkLists>,
     stages: StageCache,
     /// Captured mass, `[token, head]`.
@@ -64,7 +64,7 @@ impl CpuRunner {
         let row = u64::from(config.head_dim) * (1 + 2 * u64::from(config.num_kv_heads) * u64::from(config.num_layers));
         check_memory("the cache of keys and values", 4 * row * u64::from(options.capacity))?;
         let layer = |index| -> LmResult<LayerCache> {
-            // What attention cannot do is told before the first token.
+            // Problems that attention does not take are reported before the first token.
             let one_token = LayerProblems::new(config, options, index, 1)?;
             let (k, v) = (HostTensor::zeros(shape), HostTensor::zeros(shape));
             Ok(LayerCache { one_token, k, v, lists: None, stages: StageCache::default(), mass: Vec::new() })
@@ -80,7 +80,7 @@ impl CpuRunner {
         })
     }
 
-    /// Forgets what decode steps keep.
+    /// Drops the state of decode steps.
     pub(crate) fn restart(&mut self) {
         self.step = 0;
     }
@@ -138,7 +138,7 @@ impl CpuRunner {
                     ListSource::Random { seed } => random_lists(selection, *seed, index, at)?,
                     ListSource::Selected => {
                         let step = if tokens == 1 { self.step } else { 0 };
-                        // Only a decode step may use what another left.
+                        // Only decode steps may use the state of another.
                         let kept = lists.take().filter(|lists| tokens == 1 && lists.tokens == 1);
                         match (selection.first_stage(step), kept) {
                             (None, Some(lists)) => lists.blocks,
@@ -167,7 +167,7 @@ impl CpuRunner {
         self.layers[layer].lists.clone()
     }
 
-    /// Captured mass of the sparse layers, of all that was read since it was first asked for.
+    /// Captured mass of the sparse layers, over all tokens read since it was requested.
     pub(crate) fn mass(&self) -> LmResult<MassReport> {
         let heads = self.model.config().num_q_heads;
         let mut report = MassReport::new();

@@ -27,14 +27,14 @@ fn uniform(seed: u32, position: u32) -> f32 {
     (mix(seed ^ mix(position)) >> 8) as f32 / (1u32 << 24) as f32
 }
 
-/// The largest key for which `enough` holds, which it does for all smaller ones; by bisection.
+/// The largest key for which `enough` holds, by bisection; it holds for all smaller keys too.
 fn largest(enough: impl Fn(u32) -> bool) -> u32 {
     (0..32).rev().fold(0, |key, bit| if enough(key | 1 << bit) { key | 1 << bit } else { key })
 }
 
-/// Draws a token: the logits are divided by the temperature, all but the `top_k` best dropped (with those equal to the
-/// last of them), then all but the best that together have `top_p` of what is left. At temperature 0 the largest wins,
-/// the first of equals. A logit that is NaN is drawn by nobody; where all are, the token is 0.
+/// Draws a token: divides the logits by the temperature, keeps the `top_k` best (and equals of the last kept one), then of these the best
+/// that together have `top_p` of the remaining probability. At temperature 0 the largest logit wins, the first of equals. A NaN logit is
+/// never drawn; if all are NaN, the token is 0.
 pub fn sample_token(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
     let best = (0..logits.len()).rev().max_by(|&a, &b| ordered(logits[a]).cmp(&ordered(logits[b]))).unwrap_or(0);
     if sampling.temperature == 0.0 {
@@ -42,7 +42,7 @@ pub fn sample_token(logits: &[f32], sampling: &Sampling, position: u32) -> u32 {
     }
     let keys: Vec<u32> = logits.iter().map(|&logit| ordered(logit)).collect();
     let weight = |&logit: &f32| {
-        // Infinities have no difference, and are equal all the same.
+        // Infinities have no difference, but are equal.
         let difference = if logit == logits[best] { 0.0 } else { logit - logits[best] };
         (difference / sampling.temperature).exp()
     };

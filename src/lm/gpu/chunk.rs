@@ -1,4 +1,4 @@
-//! A number of tokens on their way through the model: everything bound once, encoded as often as there are such tokens.
+//! A chunk of tokens on its way through the model: bound once for each number of tokens, encoded often.
 
 use super::memory::{GpuLayer, GpuLinear, GpuMatrix, GpuWeights, buffer};
 use super::step::Pipelines;
@@ -18,19 +18,19 @@ use crate::{
     TensorViewMut, U32View, Workspace,
 };
 
-/// What all chunks share: the place of the next token, and the tokens themselves.
+/// Buffers that all chunks share: the state, and the tokens.
 #[derive(Debug)]
 pub(in crate::lm) struct Shared {
     /// `[0]` tokens so far, with those of this chunk; `[1]` position of the chunk's first.
     pub(in crate::lm) state: wgpu::Buffer,
     pub(in crate::lm) tokens: wgpu::Buffer,
-    /// Of the last token.
+    /// The logits of the last token.
     pub(in crate::lm) logits: wgpu::Buffer,
     /// Stands in for tensors that a variant does not read.
     pub(in crate::lm) nothing: wgpu::Buffer,
 }
 
-/// Where a layer's lists are, and who fills them.
+/// A layer's lists, and what fills them.
 #[derive(Debug)]
 struct Lists {
     problem: SelectionProblem,
@@ -56,19 +56,19 @@ struct LayerSteps {
     after: Vec<Step>,
 }
 
-/// The dispatches of so many tokens.
+/// The dispatches of a chunk of this many tokens.
 #[derive(Debug)]
 pub(in crate::lm) struct Chunk {
     pub(in crate::lm) tokens: u32,
     embed: Vec<Step>,
     layers: Vec<LayerSteps>,
-    /// From the last token to its logits.
+    /// The dispatches from the last token to its logits.
     last: Vec<Step>,
     hidden: wgpu::Buffer,
     normed: wgpu::Buffer,
 }
 
-/// What binding needs.
+/// The arguments of binding.
 pub(in crate::lm) struct Binder<'a> {
     pub(in crate::lm) pipelines: &'a Pipelines,
     pub(in crate::lm) config: &'a LmConfig,
@@ -308,7 +308,7 @@ impl Binder<'_> {
         Ok((lists, attend))
     }
 
-    /// From every token of a chunk to its logits.
+    /// The dispatches from every token of a chunk to its logits.
     pub(in crate::lm) fn all_logits(&self, chunk: &Chunk, logits: &wgpu::Buffer) -> LmResult<Vec<Step>> {
         let (tokens, weights) = (chunk.tokens, self.weights);
         let mut steps = vec![self.norm([&chunk.hidden, &weights.norm, &chunk.normed], 0, tokens)?];
@@ -323,7 +323,7 @@ fn views<'a>(indices: &'a wgpu::Buffer, counts: &'a wgpu::Buffer) -> BlockListsV
 }
 
 impl Chunk {
-    /// Writes the lists that the host makes. `at` is the position of the chunk's first token.
+    /// Writes the lists that the host computes. `at` is the position of the chunk's first token.
     pub(in crate::lm) fn write_lists(&self, queue: &wgpu::Queue, at: u32) -> LmResult<()> {
         for (index, layer) in self.layers.iter().enumerate() {
             if let Some(Lists { problem, indices, counts, filled_by: Filler::Random(seed) }) = &layer.lists {

@@ -8,7 +8,7 @@ use crate::lm::options::SessionOptions;
 use crate::lm::weights::{Linear, Weights};
 use crate::{Context, Error};
 
-/// The bytes of a buffer of so many words, if the device has buffers as large.
+/// Size in bytes of a buffer of this many words, if the device allows it.
 fn checked_size(ctx: &Context, words: u64) -> LmResult<u64> {
     let size = words.max(1) * 4;
     let caps = ctx.caps();
@@ -91,7 +91,7 @@ impl GpuLinear {
 pub(in crate::lm) struct GpuLayer {
     pub(in crate::lm) input_norm: wgpu::Buffer,
     pub(in crate::lm) qkv: GpuLinear,
-    /// Of q, then of k.
+    /// The norms of q, then of k.
     pub(in crate::lm) head_norms: Option<wgpu::Buffer>,
     pub(in crate::lm) out: GpuLinear,
     pub(in crate::lm) mlp_norm: wgpu::Buffer,
@@ -123,7 +123,7 @@ impl GpuWeights {
         let capacity = options.capacity;
         let vector = |label, vector: &[f32]| upload(ctx, label, bytemuck::cast_slice(vector));
         let cache_words = u64::from(capacity) * u64::from(config.num_kv_heads) * u64::from(config.head_dim);
-        // Before weights are on their way.
+        // Checked before weights are uploaded.
         checked_size(ctx, cache_words)?;
         checked_size(ctx, u64::from(capacity) * u64::from(config.head_dim))?;
         let mut layers = Vec::with_capacity(weights.layers.len());

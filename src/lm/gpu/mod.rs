@@ -20,7 +20,7 @@ use super::model::Model;
 use super::options::{ChunkLists, Sampling, SessionOptions};
 use crate::{Context, DType, DeviceCaps, Error, HostBlockLists, Layout, Slots, Step, TensorView};
 
-/// Bytes of logits that a call for all of them may read back at once.
+/// Limit on the bytes of logits that a call for all logits reads back at once.
 const LOGITS_BYTES: u64 = 64 << 20;
 
 /// A model and the tokens that it has read.
@@ -79,7 +79,7 @@ impl GpuRunner {
             step: 0,
             last: (1, 0),
         };
-        // What cannot be bound is told before the first token.
+        // Problems that cannot be bound are reported before the first token.
         runner.chunk(1)?;
         runner.chunk(options.chunk.min(options.capacity))?;
         Ok(runner)
@@ -97,7 +97,7 @@ impl GpuRunner {
         self.pipelines.context().clone()
     }
 
-    /// The dispatches of so many tokens, bound on first use. Of odd numbers only the last is kept.
+    /// The bound dispatches of a chunk of this many tokens; full chunks and single tokens stay cached, of other sizes only the latest.
     fn chunk(&mut self, tokens: u32) -> LmResult<&Chunk> {
         if !self.chunks.contains_key(&tokens) {
             let kept = [1, self.options.chunk.min(self.options.capacity)];
@@ -149,7 +149,7 @@ impl GpuRunner {
         Ok(())
     }
 
-    /// Forgets what decode steps keep.
+    /// Drops the state of decode steps.
     pub(crate) fn restart(&mut self) {
         self.step = 0;
     }
@@ -159,7 +159,7 @@ impl GpuRunner {
         self.download_logits(&self.shared.logits, 1)
     }
 
-    /// Logits of so many tokens.
+    /// Buffer for logits of this many tokens.
     fn download_logits(&self, buffer: &wgpu::Buffer, tokens: u32) -> LmResult<Vec<f32>> {
         self.download(buffer, tokens * self.model.config().vocab_size)
     }
@@ -245,7 +245,7 @@ impl GpuRunner {
             let submission = ctx.queue().submit([encoder.finish()]);
             let (sender, mapped) = oneshot::channel();
             staging.map_async(wgpu::MapMode::Read, .., move |result| {
-                // A reader that went away wants no answer.
+                // The reader may have dropped its end.
                 let _ = sender.send(result);
             });
             Ok(PendingToken { staging, mapped, submission })
@@ -268,14 +268,14 @@ impl GpuRunner {
         Ok(bytemuck::pod_read_unaligned(&bytes[..4]))
     }
 
-    /// Waits until all that was submitted is done.
+    /// Waits for all submitted work.
     pub(crate) fn finish(&self) -> LmResult<()> {
         self.ctx().device().poll(wgpu::PollType::wait_indefinitely()).map_err(Error::from)?;
         Ok(())
     }
 
-    /// Computes the chunk of so many tokens once more after `len - tokens` others, with or without attention, for its time
-    /// alone: what it computes is garbage where attention is left out.
+    /// Computes the last chunk of this many tokens once more after `len - tokens` others, with or without attention, for timing only: without
+    /// attention its results are garbage.
     pub(crate) fn rerun(&mut self, tokens: u32, len: u32, attention: bool) -> LmResult<()> {
         self.chunk(tokens)?;
         let ctx = self.ctx();

@@ -23,7 +23,7 @@ use crate::{DType, DeviceCaps, Kernel, Module, Specialization};
 pub static ALL: &[&Kernel] =
     &[&EMBED_TOKENS, &RMS_NORM, &PROJECT_TOKEN, &PROJECT_TOKENS, &ROTATE_HEADS, &GATE_MLP, &SAMPLE_TOKEN];
 
-/// What kernels of `shaders/lm` share.
+/// Modules that kernels of `shaders/lm` share.
 macro_rules! shared {
     ($name:literal) => {
         Module::own("shared", $name, include_str!(concat!("../../../shaders/lm/shared/", $name, ".wgsl")))
@@ -32,7 +32,7 @@ macro_rules! shared {
 static SUM_LANES: Module = shared!("sum_lanes");
 static PROJECT_PARAMS: Module = shared!("project_params");
 
-/// How weights are read: a file of the family `elem` of `shaders/shared`.
+/// How weights are read: the member of the family `elem`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum WeightElem {
@@ -80,7 +80,7 @@ pub struct LmVariant {
     pub norm: bool,
 }
 
-/// What a kernel has besides its own text: whether it reads weights, what it shares with another, its constants.
+/// What a kernel has besides its own text: whether it reads weights, its shared module, its constants.
 fn parts(kernel: &Kernel) -> (bool, Option<&'static Module>, &'static [(&'static str, u32)]) {
     match kernel.name() {
         "embed_tokens" => (true, None, &embed_tokens::CONSTANTS),
@@ -95,7 +95,7 @@ fn parts(kernel: &Kernel) -> (bool, Option<&'static Module>, &'static [(&'static
 }
 
 impl LmVariant {
-    /// The kernel without a norm, its weights, if it reads any, in f32.
+    /// The kernel without a norm; its weights, if it reads any, are f32.
     #[must_use]
     pub const fn plain(kernel: &'static Kernel) -> Self {
         Self { kernel, elem: WeightElem::F32, norm: false }

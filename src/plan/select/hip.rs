@@ -31,7 +31,7 @@ impl SelectionPlan {
         debug_assert_eq!(samples, 0);
         let lists = if self.is_empty() { 0 } else { lists };
         let mut search = Dispatch::even(specialization, lists, self.search_operations(hip), caps)?;
-        // A workgroup searches for one list after the other.
+        // A workgroup searches for several lists, one after the other.
         let at_a_time = |lists| [u32::min(lists, self.num_searches), 1, 1];
         search.workgroups = at_a_time(search.stretches.last().map_or(0, |last| last.end));
         for stretch in &mut search.stretches {
@@ -52,14 +52,14 @@ impl SelectionPlan {
         let heads = self.problem.granularity.heads_per_set(&self.problem.shape);
         let candidates = 2 * u64::from(hip.max_blocks());
         let keys_per_block = u64::from(hip.block_size_k / hip.stride_k);
-        // Groups are halved until they are single blocks; the alignment of the first may add a round.
+        // Groups are halved until they are single blocks; the alignment of the first groups may add a round.
         let blocks_per_group = self.problem.shape.seq_len_kv / hip.block_size_k / hip.max_blocks().max(1);
         let rounds = u64::from((blocks_per_group + 2).next_power_of_two().ilog2() + 1);
         let scores = candidates * keys_per_block * self.probe_operations(&self.samples[0], heads);
         rounds * (scores + top_k_operations(candidates))
     }
 
-    /// The candidates of a search, where its beam lies in workgroup memory.
+    /// The number of candidates of a search, where its beam lies in workgroup memory.
     fn beam(&self, hip: &Hip, caps: &DeviceCaps) -> Option<u32> {
         let candidates = hip.max_blocks().checked_mul(2)?;
         let scores = self.score_bytes(self.tiling.search_groups);

@@ -10,16 +10,16 @@ use crate::plan::{Dispatch, Sharing};
 use crate::shader::Specialization;
 use crate::{DeviceCaps, HeadReduction, InfiniteHip, Result};
 
-/// The sizes of one stage of InfiniteHiP, and where in the cache its survivors are, in words.
+/// The sizes of one stage of InfiniteHiP, and the offset of its survivors in the cache, in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StagePlan {
     pub(crate) samples: usize,
     pub(crate) chunk_size: u32,
-    /// Chunks made of one survivor of the stage before.
+    /// Chunks that one survivor of the stage before is cut into.
     pub(crate) children: u32,
     pub(crate) max_parents: u32,
     pub(crate) max_chunks: u32,
-    /// Chunks that are kept: of each list of scores where survivors are their union, else of the best of all.
+    /// Chunks that are kept: for each list of scores where survivors are a union, else for each list of blocks.
     pub(crate) keep: u32,
     pub(crate) max_survivors: u32,
     pub(crate) survivors: u64,
@@ -120,11 +120,11 @@ impl SelectionPlan {
     fn score_operations(&self, stage: &StagePlan) -> u64 {
         let heads = self.heads_of_list();
         let rounds = stage.rounds();
-        // One head after the other: each fetches its keys itself.
+        // Each head fetches its keys separately, one after the other.
         rounds * 2 * u64::from(heads) * self.probe_operations(&self.samples[stage.samples], 1)
     }
 
-    /// The candidates of a stage, where its top-k lies in workgroup memory.
+    /// The number of candidates of a stage, where its top-k lies in workgroup memory.
     fn chunks_in_workgroup(&self, stage: &StagePlan, caps: &DeviceCaps) -> Option<u32> {
         let chunks = stage.max_chunks;
         self.fits(chunks, bucket_bytes(chunks.min(1 << 20)) + 32, caps)
@@ -140,8 +140,8 @@ impl SelectionPlan {
         self.is_union
     }
 
-    /// A list of scores for each head where the heads' survivors are united. Else the fewest that give a device enough
-    /// workgroups: a lane descends for one head after the other, so that decoding with many heads would take long.
+    /// Lists of scores for each list of blocks: one for each head where the survivors of heads are united. Otherwise the fewest that give
+    /// a device enough workgroups: a lane descends for its heads one after the other, which takes long when decoding with many heads.
     fn choose_lists_per_set(&self, method: &InfiniteHip, caps: &DeviceCaps) -> u32 {
         let heads = self.problem.granularity.heads_per_set(&self.problem.shape);
         if self.is_union() {
@@ -150,7 +150,7 @@ impl SelectionPlan {
         let wanted = match (caps.software, self.tiling.sharing) {
             (true, _) => 8,
             (false, Sharing::Keys | Sharing::Rows | Sharing::Tiles) => 256,
-            // Workgroups of fewer chunks, whose heads wait for memory one after the other.
+            // Otherwise workgroups of fewer chunks, whose heads wait for memory one after the other.
             (false, Sharing::Columns) => 1024,
         };
         let chunks_per_workgroup = u64::from(2 * self.tiling.owners(self.tiling.score_groups));

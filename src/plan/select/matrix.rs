@@ -1,4 +1,4 @@
-//! Scores of HiP by matrix products: which selections take them, and the sizes of their shader.
+//! HiP's scores as matrix products: when selections use them, and the shader's sizes.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use crate::plan::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules as ma
 use crate::shader::Module;
 use crate::{DType, DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
 
-/// What a way to score keys brings into a kernel.
+/// The modules and constants that a way of scoring adds to a kernel.
 pub(super) type ModulesAndConstants = (Vec<&'static Module>, BTreeMap<&'static str, u32>);
 
-/// How `score_matrix.wgsl` scores the candidates of a search.
+/// The sizes by which `score/matrix.wgsl` scores the candidates of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::plan) struct MatrixScoring {
     edge: u32,
@@ -20,8 +20,8 @@ pub(in crate::plan) struct MatrixScoring {
 }
 
 impl MatrixScoring {
-    /// `None` where the scores of a selection are none of matrices: in other tiers, where samples are means that f16 does
-    /// not hold, and where a subgroup has too few lanes to look at a matrix.
+    /// `None` unless scores are matrix products: the matrix tier, HiP (InfiniteHiP's means do not fit f16), and a lane for each key of a
+    /// matrix.
     pub(super) fn of(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Self> {
         let edge = caps.edge_of(tier)?;
         let lanes = *caps.subgroup_size.as_ref()?.start();
@@ -30,12 +30,12 @@ impl MatrixScoring {
         (is_hip && problem.dtype == DType::F16 && lanes >= edge && scoring.groups(caps).is_some()).then_some(scoring)
     }
 
-    /// Whether samples fill matrices. Fewer are limited by the memory that keys come from.
+    /// Whether there are enough samples to fill matrices. Fewer are limited by reading keys.
     pub(super) fn is_worthwhile(&self, samples: u32) -> bool {
         samples >= self.edge
     }
 
-    /// Subgroups of a search: up to 128 invocations, as workgroup memory allows.
+    /// Number of subgroups of a search: up to 128 invocations, as workgroup memory allows.
     fn groups(&self, caps: &DeviceCaps) -> Option<u32> {
         let most = (128.min(caps.max_invocations_per_workgroup) / self.lanes).max(1);
         (1..=most).rev().find(|groups| {
@@ -45,16 +45,16 @@ impl MatrixScoring {
         })
     }
 
-    /// The tiling, given what the other kernels take.
+    /// The tiling, given that of the other kernels.
     pub(super) fn tile(&self, tiling: SelectionTiling, caps: &DeviceCaps) -> SelectionTiling {
         let search_groups = self.groups(caps).unwrap_or(tiling.search_groups);
         SelectionTiling {
             lanes: self.lanes,
             search_groups,
-            // The search's own: there is no other.
+            // The tile is the search's own.
             score_groups: 1,
             top_k_size: self.lanes * search_groups,
-            // Many samples: products take longer than waiting does.
+            // Many samples: the products take longer than the latency that buckets save.
             sharing: Sharing::Keys,
             candidates: Candidates::Scratch,
             ..tiling
@@ -92,7 +92,7 @@ impl MatrixScoring {
         self.edge / 4 + FLOATS_PADDING4
     }
 
-    /// Workgroup memory beside that of the search: samples, keys, their products, and a score for each invocation.
+    /// Workgroup memory besides that of the search: samples, keys, their products, and a score for each invocation.
     pub(super) fn storage_bytes(&self, groups: u32) -> u64 {
         let keys = u64::from(groups * self.edge);
         let halves = (keys + u64::from(self.edge)) * u64::from(self.stride4()) * 8;

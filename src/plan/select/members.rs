@@ -1,4 +1,4 @@
-//! Which members of the shader families a selection takes by its tiling, and the workgroup memory that they declare.
+//! The members of the shader families that a selection's tiling asks for, and the workgroup memory that they declare.
 
 use std::collections::BTreeMap;
 
@@ -11,29 +11,29 @@ use crate::plan::modules::share_modules;
 use crate::plan::tiling_columns::{chunk, columns};
 use crate::shader::Specialization;
 
-/// Buckets that a top-k counts: more than candidates of the usual sizes, so that few share one.
+/// Number of buckets of a top-k: larger than usual numbers of candidates, so that few candidates share one.
 const BUCKETS: u32 = 1024;
 
-/// Values that the lanes of a group sum up at a time: the scores of four keys.
+/// Values that the lanes of a group sum up together: the scores of four keys.
 const REDUCED: u32 = 4;
 
-/// Candidates that a top-k in workgroup memory has room for: whole vec4 of bits.
+/// Candidates for which a top-k in workgroup memory has room: whole vec4 of bits.
 const fn room(candidates: u32) -> u32 {
     candidates.next_multiple_of(128)
 }
 
-/// Workgroup memory of a top-k by buckets over so many candidates, by arrays, each in whole vec4.
+/// Workgroup memory of a top-k by buckets over `candidates`, array by array, each in whole vec4.
 pub(in crate::plan) const fn bucket_bytes(candidates: u32) -> u64 {
     let candidates = room(candidates) as u64;
     4 * candidates + 16 + 4 * (BUCKETS + BUCKETS / 32) as u64 + 16 + 2 * (candidates / 8).next_multiple_of(16)
 }
 
-/// Workgroup memory of the groups of a beam, twice.
+/// Workgroup memory of a beam's groups, twice.
 pub(super) const fn beam_bytes(candidates: u32) -> u64 {
     8 * room(candidates) as u64
 }
 
-/// Adds a top-k to a kernel: in workgroup memory over so many candidates, or by digits over any number.
+/// Adds a top-k to a kernel: in workgroup memory for this many candidates, or by digits for any number.
 pub(in crate::plan) fn add_top_k(to: &mut Specialization, candidates: Option<u32>, invocations: u32) {
     to.modules.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K_DIGITS });
     match candidates {
@@ -48,7 +48,7 @@ pub(in crate::plan) fn add_top_k(to: &mut Specialization, candidates: Option<u32
 }
 
 impl SelectionPlan {
-    /// Scores of four keys at a time for each owner, in workgroups of so many groups.
+    /// Scores four keys at a time for each owner, in workgroups of this many groups.
     pub(super) fn best_scores(&self, groups: u32, caps: &DeviceCaps) -> ModulesAndConstants {
         let tiling = self.tiling;
         let lanes = tiling.lanes;
@@ -69,7 +69,7 @@ impl SelectionPlan {
                 let chunk = chunk(self.problem.dtype);
                 let cols = columns(head_dim4, lanes, chunk);
                 constants.extend([("COLS", cols), ("CHUNK", chunk), ("GROUPS", groups)]);
-                // One more than lanes, so that invocations that add up neighbouring scores read different banks.
+                // One more than lanes, so that invocations that add neighbouring scores read different banks.
                 constants.extend([("REDUCED", REDUCED), ("REDUCE_STRIDE", lanes + 1)]);
             }
         }
@@ -87,7 +87,7 @@ impl SelectionPlan {
         (few && self.tiling.candidates == Candidates::Workgroup).then_some(candidates)
     }
 
-    /// Workgroup memory of scores: sums over lanes where there are no subgroups, or what matrices take.
+    /// Workgroup memory of scoring: sums over lanes where there are no subgroups, or the tiles of matrices.
     pub(super) fn score_bytes(&self, groups: u32) -> u64 {
         let sums = match self.tiling.sharing {
             Sharing::Columns if !self.tier.subgroup() => {
@@ -98,7 +98,7 @@ impl SelectionPlan {
         sums + self.matrix.map_or(0, |scoring| scoring.storage_bytes(groups))
     }
 
-    /// Workgroup memory that the kernels declare at the most.
+    /// The most workgroup memory that a kernel declares.
     #[must_use]
     pub fn workgroup_storage_bytes(&self) -> u64 {
         let of = |dispatch: &super::Dispatch| {
@@ -115,7 +115,7 @@ impl SelectionPlan {
             } else if kernel == &kernels::SCORE_CHUNKS {
                 self.score_bytes(self.tiling.score_groups)
             } else if kernel == &kernels::SELECT_CHUNKS {
-                // A count, and how many are written.
+                // The number of candidates, and the number of written entries.
                 top_k + 32
             } else {
                 0

@@ -2,17 +2,17 @@
 
 use super::SelectionPlan;
 
-pub(super) const ALIGNMENT: u64 = 256; // the largest that a device may ask for
+pub(super) const ALIGNMENT: u64 = 256; // the largest alignment that a device may ask for
 
 impl SelectionPlan {
-    /// What samples are multiplied by. Matrices take queries as they are, which f16 holds, or the other way round: only the sign of the
-    /// scale decides the order. A scale of 0 makes all scores equal.
+    /// The factor on samples. Matrices take queries unscaled, since f16 holds those, or negated: only the sign of the scale affects the
+    /// order. A scale of 0 makes all scores equal.
     pub(crate) fn sample_scale(&self) -> f32 {
         let scale = self.problem.selection_scale();
         if self.matrix.is_none() || scale == 0.0 { scale } else { 1.0f32.copysign(scale) }
     }
 
-    /// Bytes of memory for samples of the queries, or for summaries of keys. Calls encoded one after another may share it.
+    /// Bytes of memory for samples of queries. Calls encoded one after another may share it.
     #[must_use]
     pub fn samples_bytes(&self) -> u64 {
         self.samples
@@ -26,8 +26,7 @@ impl SelectionPlan {
         self.scratch_bytes
     }
 
-    /// Bytes of memory for what the stages keep. Its contents are used by later steps that compute later stages only, so
-    /// that each layer needs its own.
+    /// Bytes of memory for the stages' survivors. Later steps that compute only later stages read them, so each layer needs its own.
     #[must_use]
     pub const fn cache_bytes(&self) -> u64 {
         self.cache_bytes

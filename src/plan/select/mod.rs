@@ -1,4 +1,4 @@
-//! Selection of key blocks: what plans of all methods have in common. A method's own part is in the file of its name.
+//! Plans of selections: the part that all methods share. Each method's own part is in the file of its name.
 
 mod cost;
 mod hip;
@@ -28,8 +28,8 @@ pub(super) use members::{add_top_k, bucket_bytes};
 pub(crate) use operators::Region;
 pub use tiling::{Candidates, SelectionTiling};
 
-/// The dispatches that compute a [`SelectionProblem`] on a device, and the memory they need. A value, as
-/// [`AttentionPlan`](crate::AttentionPlan) is.
+/// The dispatches that compute a [`SelectionProblem`] on a device, and the memory they need. A plain value, like
+/// [`AttentionPlan`](crate::AttentionPlan).
 ///
 /// ```
 /// use wattn::{AttentionShape, DType, DeviceCaps, Preset, SelectionPlan, SelectionProblem};
@@ -51,22 +51,22 @@ pub struct SelectionPlan {
     pub(super) tiling: SelectionTiling,
     pub(super) matrix: Option<MatrixScoring>,
     pub(super) dispatches: Vec<Dispatch>,
-    /// What each dispatch does.
+    /// The kind of each dispatch.
     pub(crate) steps: Vec<SelectStep>,
-    /// The last stage that needs each dispatch: the schedule of refreshes.
+    /// For each dispatch the last stage that needs it: the schedule of refreshes.
     pub(super) last_stages: Vec<usize>,
     pub(super) scratch_bytes: u64,
     /// Of summaries, which lie where other methods have their samples.
     pub(super) summaries_bytes: u64,
     pub(super) cache_bytes: u64,
-    /// Samples that the steps look at, in the order of their place in memory.
+    /// The samples that steps read, in the order in which they lie in memory.
     pub(crate) samples: Vec<Samples>,
     pub(crate) stages: Vec<StagePlan>,
     /// Of a method that is made of operators.
     pub(crate) operators: Vec<SelectorStep>,
     /// Where their tensors are: summaries in the memory of samples, scores in scratch memory.
     pub(crate) regions: Vec<Region>,
-    /// Workgroups that search trees, each with scratch memory of its own.
+    /// Number of workgroups that search trees, each with scratch memory of its own.
     pub(super) num_searches: u32,
     pub(super) max_rounds: u32,
     pub(crate) representative: Representative,
@@ -74,11 +74,11 @@ pub struct SelectionPlan {
     pub(super) is_union: bool,
     /// Lists of scores for each list of blocks.
     pub(super) lists_per_set: u32,
-    /// Why [`Tier::Matrix`] was not taken though the device reports what it needs.
+    /// Why [`Tier::Matrix`] was not taken although the device reports its features.
     pub(super) matrix_fault: Option<String>,
-    /// The better tier that the device was not opened for.
+    /// The better tier that the device could have if it were opened with its features.
     pub(super) missed: Option<MissedTier>,
-    /// Where the tiling was measured on the device, if it was.
+    /// The class whose measured tiling was taken, if any.
     pub(super) tuned: Option<TunedAt>,
 }
 
@@ -106,7 +106,7 @@ impl SelectionPlan {
     /// Plans with the best tier that the device offers.
     ///
     /// # Errors
-    /// What [`SelectionProblem::validate`] returns, and [`Error::Limit`] when the problem passes a limit of the device.
+    /// The errors of [`SelectionProblem::validate`], and [`Error::Limit`] when the problem passes a limit of the device.
     ///
     /// # Cost
     /// Arithmetic only.
@@ -121,9 +121,9 @@ impl SelectionPlan {
         Ok(Self { matrix_fault: caps.fault_behind(as_reported), missed, ..plan })
     }
 
-    /// The tier that [`SelectionPlan::new`] takes: [`Tier::Matrix`] for HiP over f16 tensors with enough samples to fill
-    /// matrices, where the device has them in hardware; else [`DeviceCaps::best_tier`]. Where one was measured for the
-    /// problem, that one; where the device is [held to a tier](DeviceCaps::with_tier), that.
+    /// The tier that [`SelectionPlan::new`] takes: [`Tier::Matrix`] for HiP over f16 tensors, if there are enough samples to fill matrices
+    /// and the device has them in hardware; else [`DeviceCaps::best_tier`]. A tier that was measured for the problem comes first, and before
+    /// that the one that the device is [held to](DeviceCaps::with_tier).
     #[must_use]
     pub fn best_tier(problem: &SelectionProblem, caps: &DeviceCaps) -> Tier {
         if let Some(tier) = caps.tier {
@@ -141,7 +141,7 @@ impl SelectionPlan {
     /// Plans with one tier.
     ///
     /// # Errors
-    /// Those of [`SelectionPlan::new`], [`Error::MissingFeature`] when the device lacks the tier, and
+    /// The errors of [`SelectionPlan::new`], [`Error::MissingFeature`] when the device lacks the tier, and
     /// [`Error::FaultyFeature`] when it was tried and does not work.
     pub fn with_tier(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         problem.validate()?;
@@ -153,7 +153,7 @@ impl SelectionPlan {
     /// Plans with one tier and one tiling, for tests and tuning. The tiling changes no result.
     ///
     /// # Errors
-    /// Those of [`SelectionPlan::with_tier`], and [`Error::Invalid`] when the tiling breaks a rule.
+    /// The errors of [`SelectionPlan::with_tier`], and [`Error::Invalid`] when the tiling breaks a rule.
     pub fn with_tiling(
         problem: &SelectionProblem,
         caps: &DeviceCaps,
@@ -195,7 +195,7 @@ impl SelectionPlan {
             SelectionMethod::InfiniteHip(method) => plan.plan_infinite(method, caps)?,
             SelectionMethod::Other(method) => plan.plan_operators(&**method, caps)?,
         }
-        // Kernels bind one stage's samples at a time, and the rest in whole.
+        // Kernels bind the samples of one stage at a time, and the other memory as a whole.
         let samples = plan.samples.iter().map(|samples| samples.size_bytes).max().unwrap_or(0);
         let binding = ("max_storage_buffer_binding_size", caps.max_storage_binding_bytes);
         let buffer = ("max_buffer_size", caps.max_buffer_bytes);
@@ -214,14 +214,14 @@ impl SelectionPlan {
         Ok(plan)
     }
 
-    /// Adds a dispatch that the stages up to `last_stage` need.
+    /// Adds a dispatch that stages up to `last_stage` need.
     fn push(&mut self, step: SelectStep, last_stage: usize, dispatch: Dispatch) {
         self.steps.push(step);
         self.last_stages.push(last_stage);
         self.dispatches.push(dispatch);
     }
 
-    /// What the kernels that score keys have in common, with the modules and constants of a way to score them.
+    /// The common part of kernels that score keys, with the modules and constants of one way of scoring.
     fn scoring(
         &self,
         kernel: &'static Kernel,
@@ -245,8 +245,8 @@ impl SelectionPlan {
         }
     }
 
-    /// The samples of a stride, made once for all that look at them; `stage` is the latest that does. `num_samples` tells how
-    /// many there are of a block of queries, and `sampling` makes them.
+    /// The samples of a stride, computed once for all stages that use them; `stage` is the last of these. `num_samples` gives their number
+    /// for a block of queries, and the module `sampling` computes them.
     fn add_samples(
         &mut self,
         (stride_q, stage): (u32, usize),
@@ -256,7 +256,7 @@ impl SelectionPlan {
     ) -> Result<usize> {
         let shape = self.problem.shape;
         let queries = self.problem.blocks().block_size_q.min(shape.seq_len_q);
-        // Strides past the queries of a block are all the same.
+        // Strides larger than a block are all the same.
         let stride_q = stride_q.min(queries).max(1);
         if let Some(found) = self.samples.iter().position(|samples| samples.stride_q == stride_q) {
             let made_by = self.steps.iter().position(|&step| step == SelectStep::Sample(found));
@@ -296,7 +296,7 @@ impl SelectionPlan {
         Ok(self.samples.len() - 1)
     }
 
-    /// Dispatches of a decode step, as [`SelectionProblem::first_stage`] has it.
+    /// The number of dispatches of a decode step, by [`SelectionProblem::first_stage`].
     #[must_use]
     pub fn num_dispatches(&self, step: u64) -> usize {
         self.problem.first_stage(step).map_or(0, |stage| self.steps_from(stage).count())
@@ -321,7 +321,7 @@ impl SelectionPlan {
         self.problem.blocks().num_lists(&self.problem.shape)
     }
 
-    /// Whether there is nothing to select for.
+    /// Whether there are no lists to select.
     fn is_empty(&self) -> bool {
         self.problem.shape.seq_len_q == 0 || self.problem.shape.batch_size == 0
     }

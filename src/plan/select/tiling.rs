@@ -1,23 +1,23 @@
-//! Sizes of a selection's workgroups: the table of heuristics, each with its reason.
+//! Workgroup sizes of selections: the table of heuristics, each with its reason.
 
 use super::Sharing;
 use super::matrix::MatrixScoring;
 use crate::{DeviceCaps, Error, QuerySampling, Result, SelectionProblem, Tier};
 
-/// Where the candidates of a top-k lie, and how the best of them are found.
+/// Where the candidates of a top-k lie, and how the best are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "tune", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum Candidates {
-    /// In scratch memory, any number of them; by four digits of their keys.
+    /// In scratch memory, any number of them; selected digit by digit, four digits of their keys.
     #[default]
     Scratch,
-    /// In workgroup memory, by buckets of their keys, where [they are few enough](Self::MOST_IN_WORKGROUP) and the
-    /// device has the room: for few lists, whose time is that of waiting for memory and at barriers.
+    /// In workgroup memory, in buckets by their keys, where [they are few enough](Self::MOST_IN_WORKGROUP) and the device has the room: for
+    /// few lists, which are limited by the latency of memory and barriers.
     Workgroup,
 }
 
 impl Candidates {
-    /// Candidates that lie in workgroup memory at the most.
+    /// Limit on the candidates in workgroup memory.
     pub const MOST_IN_WORKGROUP: u32 = 2048;
 }
 
@@ -29,7 +29,7 @@ pub struct SelectionTiling {
     /// Invocations that share samples, or the row of a key: a power of two. In a subgroup tier they are a subgroup or part
     /// of one.
     pub lanes: u32,
-    /// Samples that a lane scores at a time: a power of two up to 32; 1 with [`Sharing::Columns`].
+    /// Samples that a lane scores together: a power of two up to 32; 1 with [`Sharing::Columns`].
     pub rows: u32,
     /// Groups of `lanes` in a workgroup that searches a tree.
     pub search_groups: u32,
@@ -39,8 +39,8 @@ pub struct SelectionTiling {
     pub top_k_size: u32,
     /// Workgroups that search trees at one time, each with scratch memory of its own.
     pub max_searches: u32,
-    /// What lanes share out: [`Sharing::Keys`] gives each its own four keys, for many samples; with [`Sharing::Columns`]
-    /// they share the rows of four keys of their group, for few.
+    /// How lanes divide the work: with [`Sharing::Keys`] each lane scores four keys of its own, for many samples; with
+    /// [`Sharing::Columns`] the lanes of a group share the rows of four keys, for few samples.
     #[cfg_attr(feature = "tune", serde(default))]
     pub sharing: Sharing,
     /// Where the candidates of a top-k lie.
@@ -59,20 +59,20 @@ crate::setters::setters!(SelectionTiling {
     with_candidates(candidates: Candidates)
 });
 
-/// Samples up to which lanes share the rows of keys. Each sums up four scores over its group, a few shuffles for a score; more
-/// samples are better kept in registers, for keys of which each lane reads its own.
+/// Up to this many samples, lanes share the rows of keys: each score then costs a few shuffles. More samples are better kept in
+/// registers and scored against keys that each lane reads alone.
 const FEW_SAMPLES: u32 = 4;
 
-/// Bytes of a row that a lane takes of each of four keys: two loads of 16, and 32 registers for all.
+/// Bytes of each of four keys' rows that a lane loads at once: two loads of 16, 32 registers for all.
 const BYTES_OF_ROW: u32 = 32;
 
-/// Workgroup memory of a top-k by digits: counts of digits, and of what each invocation keeps.
+/// Workgroup memory of a top-k by digits: counts of digits, and each invocation's tally of kept candidates.
 pub(super) const fn digit_bytes(invocations: u32) -> u64 {
     4 * 4 * 272 + 8 * (invocations as u64 + 16)
 }
 
 impl SelectionTiling {
-    /// One invocation of everything.
+    /// The smallest sizes, to be replaced one by one.
     pub const SMALLEST: Self = Self {
         lanes: 1,
         rows: 1,
@@ -84,7 +84,7 @@ impl SelectionTiling {
         candidates: Candidates::Scratch,
     };
 
-    /// Who has keys of their own in a workgroup of so many groups.
+    /// The owners of keys in a workgroup of this many groups.
     pub(in crate::plan) const fn owners(&self, groups: u32) -> u32 {
         match self.sharing {
             Sharing::Keys | Sharing::Rows | Sharing::Tiles => self.lanes * groups,
@@ -92,7 +92,7 @@ impl SelectionTiling {
         }
     }
 
-    /// Samples that one load of the group covers, one a lane.
+    /// Samples that one load of the group covers, one for each lane.
     pub(super) const fn share(&self, tier: Tier) -> u32 {
         if !tier.subgroup() {
             1
@@ -109,7 +109,7 @@ impl SelectionTiling {
         self.lanes * self.search_groups
     }
 
-    /// Workgroup memory that the kernels declare at the most: counts of digits, and of what each invocation keeps.
+    /// The most workgroup memory that a kernel declares: counts of digits, and each invocation's tally of kept candidates.
     #[must_use]
     pub const fn workgroup_storage_bytes(&self) -> u64 {
         let search = self.lanes * self.search_groups;
@@ -119,11 +119,11 @@ impl SelectionTiling {
 
     /// The tiling for a problem on a device.
     ///
-    /// A search is one workgroup's, so on a GPU it is as large as every device allows, and where there are few lists, of few
-    /// samples, as large as this device allows: what a round waits for is shared out. On a software device every invocation
-    /// costs, and 16 were 1.15 times as fast as 64 (lavapipe 25.0, HiP, 2 heads, 1 x 131072, width 128, f32). Chunks are
-    /// scored in small workgroups, because there are few of them. Samples of 16 rows and four keys leave registers on a GPU
-    /// for two workgroups a core; a software device takes what saves loads.
+    /// A search is one workgroup's work, so on a GPU the workgroup is as large as every device allows, and for few lists with few samples
+    /// as large as this device allows: more invocations share a round's latency. On a software device every invocation costs time: 16 were
+    /// 1.15 times as fast as 64 (lavapipe 25.0, HiP, 2 heads, 1 x 131072, width 128, f32). Chunks are scored in small workgroups, because
+    /// they are few. 16 samples and four keys leave enough registers on a GPU for two workgroups a core; a software device takes the sizes
+    /// that save loads.
     pub(super) fn choose(problem: &SelectionProblem, caps: &DeviceCaps, tier: Tier) -> Self {
         let samples = Self::num_samples(problem);
         let most_rows = match (caps.software, tier.subgroup()) {
@@ -147,7 +147,7 @@ impl SelectionTiling {
         let most = |size: u32| (1 << caps.max_invocations_per_workgroup.max(1).ilog2()).clamp(256, size);
         let size = match lists {
             _ if caps.software => 16,
-            // Without subgroups sums take workgroup memory of every invocation.
+            // Without subgroups each invocation's sums take workgroup memory.
             0..=64 if is_few && tier.subgroup() => most(1024),
             0..=256 if is_few && tier.subgroup() => most(512),
             _ => 256,
@@ -168,7 +168,7 @@ impl SelectionTiling {
         }
     }
 
-    /// Samples that a key is scored with at a time.
+    /// Samples that a key is scored with in one go.
     pub(in crate::plan) fn num_samples(problem: &SelectionProblem) -> u32 {
         let queries = problem.blocks().block_size_q.min(problem.shape.seq_len_q).max(1);
         let selector = problem.method.selector();
@@ -199,7 +199,7 @@ impl SelectionTiling {
             return invalid("rows", self.rows, "must be 1 where lanes share the row of a key");
         }
         let available = caps.max_invocations_per_workgroup;
-        // A compaction counts by up to 16 equal parts.
+        // A compaction counts by up to 16 equal parts of the workgroup.
         let is_whole = |size: u64| size.is_multiple_of(16) || (size < 16 && size.is_power_of_two());
         for (field, groups) in [("search_groups", self.search_groups), ("score_groups", self.score_groups)] {
             let size = u64::from(self.lanes) * u64::from(groups);

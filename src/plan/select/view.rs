@@ -1,4 +1,4 @@
-//! What a plan of a selection says of itself, how it prints, and where in its memory tests find what its stages computed.
+//! Getters and printing of a selection's plan, and where in its memory tests find the results of stages.
 
 use super::{Dispatch, SelectionPlan, SelectionTiling, TunedAt};
 use crate::{SelectionProblem, Tier};
@@ -10,7 +10,7 @@ impl SelectionPlan {
         &self.problem
     }
 
-    /// What is encoded, in order, where every stage is computed.
+    /// The dispatches of a call that computes every stage, in order.
     #[must_use]
     pub fn dispatches(&self) -> &[Dispatch] {
         &self.dispatches
@@ -28,13 +28,13 @@ impl SelectionPlan {
         self.tiling
     }
 
-    /// Where the sizes of workgroups were measured; `None`: they are those of the rules.
+    /// The class whose measured sizes were taken; `None`: the sizes follow the rules.
     #[must_use]
     pub const fn tuned_at(&self) -> Option<TunedAt> {
         self.tuned
     }
 
-    /// HiP's search, ended after so many rounds: the lists then hold where the groups begin. For tests of every round.
+    /// HiP's search stopped after this many rounds: the lists then hold the first blocks of the groups. For tests of every round.
     #[doc(hidden)]
     #[must_use]
     pub fn with_rounds(mut self, rounds: u32) -> Self {
@@ -42,7 +42,7 @@ impl SelectionPlan {
         self
     }
 
-    /// The plan with a constant of its kernels replaced. For tests: it makes them wrong.
+    /// The plan with a constant of its kernels replaced. For tests that make kernels wrong.
     #[doc(hidden)]
     #[must_use]
     pub fn with_constant(mut self, name: &'static str, value: u32) -> Self {
@@ -50,7 +50,7 @@ impl SelectionPlan {
         self
     }
 
-    /// What a stage kept for one list of blocks, `[batch, set, q_block]`, in the words of the cache. For tests.
+    /// The survivors of a stage for one list of blocks, `[batch, set, q_block]`, as a range of words of the cache. For tests.
     #[doc(hidden)]
     #[must_use]
     pub fn survivors_in<'a>(&self, cache: &'a [u32], stage: usize, list: usize) -> &'a [u32] {
@@ -60,7 +60,7 @@ impl SelectionPlan {
         &cache[planned.survivors as usize + list * room..][..count]
     }
 
-    /// The scores of a stage for one list of scores, in the words of the scratch memory. For tests.
+    /// The scores of a stage for one list of scores, as a range of words of the scratch memory. For tests.
     #[doc(hidden)]
     #[must_use]
     pub fn scores_in<'a>(&self, scratch: &'a [f32], stage: usize, list: usize) -> &'a [f32] {

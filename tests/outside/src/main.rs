@@ -1,5 +1,5 @@
-//! A kernel of one's own in wattn's layer: described, specialised, compiled, bound by name and run, beside modules of the crate.
-//! What it computes is compared with the host's.
+//! A caller's kernel in wattn's layer: described, specialised, compiled, bound by name and run, beside modules of the crate. Its result is
+//! compared with the host's.
 
 use wattn::kernels::modules;
 use wattn::{

@@ -32,7 +32,8 @@ pub(crate) enum LmCommand {
 /// The model and where it runs.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ModelArgs {
-    /// Folder of config.json, tokenizer.json, *.safetensors and perhaps generation_config.json [default: the small model that comes with the program]
+    /// Folder of config.json, tokenizer.json, *.safetensors and perhaps generation_config.json [default: the small model that comes with
+    /// the program]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Tokens of a prompt that are computed at a time
@@ -61,7 +62,7 @@ pub(crate) struct WriteArgs {
     /// Divisor of the logits; 0 takes the best token, always
     #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true)]
     temperature: f32,
-    /// Draw from so many best tokens; 0: all
+    /// Draw from this many of the best tokens; 0: all
     #[arg(long, value_name = "N", default_value_t = 40)]
     top_k: u32,
     /// Draw from the best tokens that have this share of the probability
@@ -88,7 +89,7 @@ pub(crate) struct WriteArgs {
     /// Write counts, seconds and rates for machines
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    // Last, because its headings would hold for what follows.
+    // Last, because its headings would apply to all later options.
     #[command(flatten)]
     sparse: SparseArgs,
 }

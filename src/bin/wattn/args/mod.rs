@@ -38,7 +38,7 @@ pub(crate) struct Cli {
     pub(crate) global: GlobalArgs,
 }
 
-/// What every command takes.
+/// Options of every command.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct GlobalArgs {
     /// Say nothing but results and errors: no notes, progress and statistics
@@ -151,7 +151,7 @@ pub(crate) struct RecallArgs {
     /// Write the report for machines
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    // Last, because its headings would hold for what follows.
+    // Last, because its headings would apply to all later options.
     #[command(flatten)]
     sparse: SparseArgs,
 }
@@ -235,7 +235,7 @@ pub(crate) struct AttendArgs {
     /// Write shapes, seconds and rates for machines
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    // Last, because its headings would hold for what follows.
+    // Last, because its headings would apply to all later options.
     #[command(flatten)]
     sparse: SparseArgs,
 }
@@ -268,7 +268,7 @@ impl AttendArgs {
 
     /// The selection to make; `None` where there is none to make.
     pub(crate) fn selector(&self, mask: Mask) -> Result<Option<Selector>, Failure> {
-        // Who asks for sparse attention here wants to see its lists.
+        // Callers who ask for sparse attention here want to see its lists.
         self.sparse.selector(self.attention, mask, |_| 0)
     }
 

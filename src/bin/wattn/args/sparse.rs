@@ -90,7 +90,7 @@ pub(crate) enum Switch {
     Off,
 }
 
-/// What more than one method takes.
+/// Options that several methods take.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Sparse attention")]
 pub(crate) struct SelectionArgs {
@@ -226,7 +226,7 @@ impl Selector {
 }
 
 impl SparseArgs {
-    /// `(name, whether it was given, who takes it)` of every option.
+    /// `(name, whether it was given, methods that take it)` of every option.
     fn given(&self) -> Vec<(&'static str, bool, &'static [AttentionArg])> {
         const SELECTED: &[AttentionArg] = &[HipArg, InfiniteArg, Blocks];
         const SEARCHED: &[AttentionArg] = &[HipArg, InfiniteArg];
@@ -259,7 +259,7 @@ impl SparseArgs {
         ]
     }
 
-    /// The selection that a method makes; `None` for those that make none. `dense_below` is used where no option says it.
+    /// The selection of a method; `None` for methods without one. `dense_below` is used where no option says it.
     pub(crate) fn selector(
         &self,
         attention: AttentionArg,
@@ -301,7 +301,7 @@ impl SparseArgs {
         self.selection.block_q
     }
 
-    /// An option that was given and that none of these takes is an error: it would do nothing.
+    /// An option that was given but that no wanted method takes is an error: it would have no effect.
     pub(crate) fn check(&self, wanted: &[AttentionArg]) -> Result<(), Failure> {
         for (name, given, takers) in self.given() {
             if given {
@@ -409,7 +409,7 @@ fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-/// That one of the methods wanted takes an option.
+/// That one of the wanted methods takes an option.
 pub(super) fn check_taken(name: &str, takers: &[AttentionArg], wanted: &[AttentionArg]) -> Result<(), Failure> {
     if takers.iter().any(|taker| wanted.contains(taker)) {
         return Ok(());

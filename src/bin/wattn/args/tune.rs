@@ -28,7 +28,7 @@ pub(crate) struct TuneArgs {
     dtype: DtypeArg,
     #[command(flatten)]
     mask: MaskArgs,
-    /// Seconds after which nothing further is begun: what was found until then is kept, what was left out is said
+    /// Seconds after which nothing further is begun: results until then are kept, and the output names what was left out
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_negative_numbers = true)]
     pub(crate) seconds: Option<f64>,
     /// Seconds that each candidate of a round is timed for
@@ -50,7 +50,7 @@ pub(crate) struct TuneArgs {
 }
 
 impl TuneArgs {
-    /// Whether nothing is asked for but what is kept.
+    /// Whether only the kept table is asked for.
     pub(crate) fn exports_only(&self) -> bool {
         let Self { engine, quick, cases, shape, mask, seconds, again, export, .. } = self;
         let asks = *quick || !cases.is_empty() || shape.is_some() || mask.is_some() || seconds.is_some() || *again;

@@ -80,7 +80,7 @@ impl<'a> TensorFile<'a> {
         if let Source::Stream(stream) = &mut self.source {
             let length = self.metadata.data_len();
             let mut kept = Vec::new();
-            // One byte more, so that what follows is seen.
+            // One byte more, so that trailing data is noticed.
             stream.take(length as u64 + 1).read_to_end(&mut kept).map_err(failed())?;
             if kept.len() != length {
                 return Err(Failure::content(

@@ -94,7 +94,7 @@ impl<'a> Input<'a> {
         HostTensor::new(shape, data).map_err(|error| Failure::content(self.path, error))
     }
 
-    /// Reads the lengths, if there are any.
+    /// Reads the lengths, if the file has them.
     pub(super) fn load_lengths(&mut self) -> Result<(), Failure> {
         if self.file.info("seq_lens_kv").is_some() {
             let most = self.shape.seq_len_kv;
@@ -132,7 +132,7 @@ impl<'a> Input<'a> {
         Ok(shape)
     }
 
-    /// The lists of the file, checked.
+    /// The checked lists of the file.
     pub(super) fn load_blocks(&mut self, selection: &BlockListSpec) -> Result<HostBlockLists, Failure> {
         let shape = self.list_axes()?;
         // -1 becomes `PADDING`, which U32 holds as it is.
@@ -171,8 +171,8 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// That the tensors and the results fit into memory, before any of it is asked for: a small file can ask for a large result
-    /// (wide values, narrow queries, long lists), a file with holes for more than there is.
+    /// Checks that the tensors and the results fit into memory, before anything is allocated: a small file can ask for a large result (wide
+    /// values, narrow queries, long lists), a file with holes for more than there is.
     pub(super) fn check_memory(&self, dtype: DType, list_entries: u64) -> Result<(), Failure> {
         let elements = |shape: [u32; 4]| shape.iter().fold(1u64, |n, &axis| n.saturating_mul(axis.into()));
         let AttentionShape { head_dim_v, .. } = self.shape;
@@ -228,7 +228,7 @@ fn each_integer(dtype: Dtype, bytes: &[u8], mut take: impl FnMut(i128)) {
     }
 }
 
-/// The elements of so many bytes each.
+/// The elements, `size` bytes each.
 fn words<const SIZE: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; SIZE]> {
     bytes.as_chunks::<SIZE>().0.iter().copied()
 }

@@ -60,7 +60,7 @@ struct MassSummary {
     dense_seconds: f64,
 }
 
-/// What came of a run, besides out and lse.
+/// The outcome of a run besides out and lse.
 struct Sparse {
     selection: BlockListSpec,
     blocks: HostBlockLists,
@@ -69,7 +69,7 @@ struct Sparse {
     seconds: f64,
 }
 
-/// What is to be read, before anything of it is.
+/// The inputs to read, before any number is read.
 enum Wanted {
     Dense,
     Selected(SelectionProblem),
@@ -194,7 +194,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// What the options ask for, once its sizes are seen to fit.
+    /// The work that the options ask for, once its sizes are known to fit.
     fn wanted(&self, problem: &AttentionProblem) -> Result<Wanted, Failure> {
         let (shape, refused) = (*problem.shape(), self.refused());
         if let Some(selector) = self.args.selector(self.mask)? {
@@ -278,7 +278,7 @@ fn encode(
         ("lse", Dtype::F32, rows.clone(), data(&output.lse)),
         ("out", Dtype::F32, axes(output.out.shape()), data(&output.out)),
     ];
-    // Who brought lists has them already.
+    // Callers who brought lists have them already.
     if let Some(Sparse { blocks, problem: Some(_), .. }) = sparse {
         let shape = axes(blocks.shape());
         tensors.push(("block_counts", Dtype::I32, shape[..3].to_vec(), integers(blocks.block_counts())));

@@ -1,4 +1,4 @@
-//! `wattn bench`: what a device can do, and how much of it the operators reach.
+//! `wattn bench`: a device's ceilings, and how much of them the operators reach.
 
 mod compare;
 mod html;
@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::progress::bar;
 
-/// Reports larger than this are none.
+/// Larger files are not reports.
 const MOST_BYTES: u64 = 8 << 20;
 
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {

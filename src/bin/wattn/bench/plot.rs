@@ -44,7 +44,7 @@ impl Figure {
         }
     }
 
-    /// What it shows, in a sentence.
+    /// The picture's subject, in a sentence.
     pub(super) const fn caption(self) -> &'static str {
         match self {
             Self::Roofline => {
@@ -59,7 +59,7 @@ impl Figure {
         }
     }
 
-    /// Whether a report has what it shows.
+    /// Whether a report has the picture's data.
     pub(super) fn has_data(self, report: &Report) -> bool {
         match self {
             Self::Roofline => report.cases.iter().flat_map(|case| &case.parts).any(|part| part.rate.is_some()),
@@ -85,7 +85,7 @@ impl Figure {
     }
 }
 
-/// What warns of numbers that would not come out again.
+/// A warning if the numbers are not repeatable.
 const NOISY: RGBColor = RGBColor(200, 40, 40);
 
 /// From a bit below the smallest to a bit above the largest.
@@ -166,7 +166,7 @@ fn title<B: DrawingBackend>(root: &DrawingArea<B, Shift>, text: &str) -> Drawn {
     write(root, text, (28, 32), (PROSE, 28), INK, LEFT)
 }
 
-/// A colour and what it stands for.
+/// A colour and its meaning.
 fn legend<B: DrawingBackend>(root: &DrawingArea<B, Shift>, at: (i32, i32), entries: &[(&str, RGBColor)]) -> Drawn {
     for (index, (name, color)) in (0..).zip(entries) {
         let y = at.1 + 28 * index;
@@ -248,7 +248,7 @@ fn panels(report: &Report) -> Vec<Line<'_>> {
     lines(&report.cases).into_iter().filter(|line| line.cases.len() > 1).collect()
 }
 
-/// What is drawn of a line, by colour.
+/// The parts of a line that are drawn, by colour.
 const PARTS: [(&str, RGBColor); 5] = [
     ("dense", BLUE),
     ("selection", PURPLE),

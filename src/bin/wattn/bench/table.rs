@@ -1,4 +1,4 @@
-//! The report for people: a head, a row for each part as it is done, and what it all amounts to.
+//! The report for people: a head, a row for each part as it is done, and a summary.
 
 use core::fmt::Write as _;
 
@@ -83,7 +83,7 @@ fn row(case: &CaseResult, part: &PartResult) -> String {
     text
 }
 
-/// What came of a part, in a word.
+/// The outcome of a part, in a word.
 pub(super) const fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Measured => "measured",
@@ -130,7 +130,7 @@ pub(super) fn tail(report: &Report) -> String {
     text
 }
 
-/// What was measured of a ceiling before and after the cases, and what counts.
+/// The rate of a ceiling before and after the cases, and the rate that counts.
 pub(super) fn measured_twice(ceiling: &Ceiling) -> String {
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{:.1}", rate * 1e-9));
     let (used, unit) = (rate(ceiling.rate), ceiling.kind.unit());

@@ -1,8 +1,7 @@
 //! Prefix attention with keys and values in GPU buffers, bound once.
 //!
-//! A device binds only so much of a buffer, so long texts lie in *segments*, each with buffers of its own. A piece of
-//! queries sees the segments before its own whole and its own causally; the partial results merge through their lse,
-//! one segment after the other.
+//! A device limits the size of a binding, so long texts lie in *segments*, each with buffers of its own. A piece of queries sees earlier
+//! segments in whole and its own segment causally; the partial results are merged through their lse, one segment after the other.
 
 use core::ops::Range;
 
@@ -24,7 +23,7 @@ pub(crate) struct GpuPrefix {
     q: wgpu::Buffer,
     /// Keys up to the end of the piece, in its own segment.
     causal_len: wgpu::Buffer,
-    /// Two partial results: what was merged so far, and the next segment's.
+    /// Two partial results: the merged one so far, and the next segment's.
     parts: Results,
     merged: Results,
     merge: BoundMerge,
@@ -102,7 +101,7 @@ impl GpuPrefix {
                 head_dim,
                 head_dim_v: BYTES,
             };
-            // The first segment's result is what the others are merged into.
+            // The other segments' results are merged into the first one's.
             let part = u64::from(start > 0) * u64::from(rows) * u64::from(heads);
             let bind = |mask, seq_len: &wgpu::Buffer| {
                 let problem = AttentionProblem::new(shape, T::DTYPE)

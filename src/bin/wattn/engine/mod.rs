@@ -1,4 +1,4 @@
-//! Where attention is computed. The only place of the program that knows of more than one way.
+//! Opens the engine: the one place where the program chooses between GPU, CPU and oracle.
 
 mod cpu_prefix;
 mod gpu_prefix;
@@ -22,7 +22,7 @@ pub(crate) use sparse_prefix::{SetLists, SparsePrefix};
 /// The devices that this run opened.
 static OPENED: Mutex<Vec<Context>> = Mutex::new(Vec::new());
 
-/// Keeps what was compiled for the next run, and closes the devices. A cache that cannot be written spoils no result.
+/// Saves compiled pipelines for the next run, and closes the devices. A cache that cannot be written is no error.
 pub(crate) fn keep_pipelines() {
     for context in OPENED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         if let Err(error) = context.save_pipelines() {
@@ -36,7 +36,7 @@ pub(crate) fn keep_later(context: &Context) {
     OPENED.lock().unwrap_or_else(PoisonError::into_inner).push(context.clone());
 }
 
-/// Devices are opened with what is kept in the user's cache folder.
+/// Devices are opened with the pipelines and verdicts in the user's cache folder.
 pub(crate) fn options() -> ContextOptions {
     let options = ContextOptions::default();
     match cache_folder() {
@@ -57,7 +57,7 @@ pub(crate) const BYTES: u32 = 256;
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) inner: wattn::Engine,
-    /// Where a GPU was looked for first: what to say of the CPU.
+    /// The reason for the CPU, where a GPU was looked for first.
     pub(crate) passed_over: Option<String>,
 }
 
@@ -74,7 +74,7 @@ impl Engine {
             Backend::Cpu => Ok(wattn::Engine::cpu().into()),
             Backend::Oracle => Ok(wattn::Engine::Oracle.into()),
             Backend::Gpu => Self::open_gpu(args, SoftwareAdapters::Accept),
-            // A GPU that was named, or kernels that were, must not be replaced by something else.
+            // A GPU that was named, or kernels that were forced, must not be replaced by something else.
             Backend::Auto if args.adapter.is_some() || args.tier.is_some() => {
                 Self::open_gpu(args, SoftwareAdapters::Accept)
             }
@@ -115,7 +115,7 @@ impl Engine {
         Ok(wattn::Engine::from(context).into())
     }
 
-    /// Where the work is done and, when that is not what `auto` looks for first, why.
+    /// Where the work is done and, if that is not the first choice of `auto`, why.
     pub(crate) fn describe(&self) -> String {
         match (&self.inner, &self.passed_over) {
             (wattn::Engine::Gpu(context), _) => {

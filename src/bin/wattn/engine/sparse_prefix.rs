@@ -33,7 +33,7 @@ pub(crate) struct SparseChunk {
 pub(crate) struct SetLists {
     /// `[1, 1, q_block, entry]`.
     pub(crate) blocks: HostBlockLists,
-    /// What they mean, for one head.
+    /// Their sizes and rules, for one head.
     pub(crate) selection: BlockListSpec,
 }
 

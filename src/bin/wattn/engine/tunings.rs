@@ -11,7 +11,7 @@ use crate::args::EngineArgs;
 use crate::failure::Failure;
 use crate::files;
 
-/// Tables larger than this are none.
+/// Larger files are not tables.
 const MOST_BYTES: u64 = 4 << 20;
 
 /// Where the table of this user is.
@@ -24,7 +24,7 @@ pub(crate) fn read(path: &Path) -> Result<TuningTable, Failure> {
     TuningTable::from_json(&files::read_whole(path, MOST_BYTES)?).map_err(|error| Failure::content(path, error))
 }
 
-/// The table of this user. One that cannot be used is named and passed over: it spoils no result.
+/// The user's table. One that cannot be used is named and skipped, since no result depends on it.
 pub(crate) fn read_stored() -> TuningTable {
     let Some(path) = stored() else { return TuningTable::new() };
     read(&path).unwrap_or_else(|failure| {
@@ -35,7 +35,7 @@ pub(crate) fn read_stored() -> TuningTable {
     })
 }
 
-/// The device, with plans that take what was measured on it.
+/// The device, with plans that take the tilings measured on it.
 pub(super) fn apply(context: Context, args: &EngineArgs) -> Result<Context, Failure> {
     let table = match &args.tuning {
         Some(path) => read(path)?,

@@ -1,4 +1,4 @@
-//! What an evaluation works on.
+//! The model, texts and settings of an evaluation.
 
 use wattn::lm::{Model, RopeScaling, Session, SessionOptions};
 
@@ -8,7 +8,7 @@ use super::text::Tokens;
 use crate::args::lm::EvalArgs;
 use crate::failure::Failure;
 
-/// What an evaluation works on.
+/// The model, texts and settings of an evaluation.
 pub(super) struct Bench<'a> {
     pub(super) loaded: &'a Loaded,
     pub(super) args: &'a EvalArgs,

@@ -1,4 +1,4 @@
-//! Kinds of attention that read as many keys for a query as each other.
+//! Kinds of attention that read equally many keys for a query.
 
 use wattn::lm::{LayerAttention, ListSource};
 use wattn::{GroupBounds, Hip, InfiniteHip, Preset, Stage};
@@ -7,7 +7,7 @@ use wattn::{GroupBounds, Hip, InfiniteHip, Preset, Stage};
 const SINKS: u32 = 16;
 const WINDOW: u32 = 64;
 
-/// A kind of attention and what it is called.
+/// A kind of attention and its name.
 #[derive(Clone, Debug)]
 pub(crate) struct Method {
     pub(crate) name: String,

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &LmArgs) -> Result<(), Failure> {
     }
 }
 
-/// A model, what it is called, and where it runs.
+/// A model, its name, and where it runs.
 struct Loaded {
     name: String,
     model: Arc<Model>,
@@ -38,7 +38,7 @@ struct Loaded {
 
 fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
     check(&args.engine)?;
-    // Before a device is opened: what is wrong with files is told at once.
+    // Before a device is opened, so that errors of files are reported at once.
     let (name, model) = match &args.model {
         None => ("the model that comes with wattn".to_owned(), shipped::model()?),
         Some(folder) => {
@@ -65,7 +65,7 @@ fn check(args: &EngineArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where a model runs, and what that is called.
+/// Where a model runs, and the name of that.
 pub(crate) fn engine(args: &EngineArgs) -> Result<(wattn::Engine, String), Failure> {
     check(args)?;
     let engine = Engine::open(args)?;
@@ -73,7 +73,7 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<(wattn::Engine, String), Failu
     Ok((engine.inner, name))
 }
 
-/// Share of attention in the time of so many tokens at the end of what a session holds.
+/// Share of attention in the time of the last `tokens` tokens of a session.
 pub(crate) fn attention_share(session: &mut Session, tokens: u32) -> LmResult<f64> {
     let (all, attention) = session.time(tokens, 3)?;
     Ok(attention.as_secs_f64() / all.as_secs_f64())

@@ -23,7 +23,7 @@ const NAMES: [&str; 16] = [
     "button", "forest", "engine", "mirror", "harbor",
 ];
 
-/// How often a kind of attention found what it was asked for.
+/// How often a kind of attention found the needle.
 #[derive(Serialize)]
 pub(super) struct Needles {
     attention: String,

@@ -1,4 +1,4 @@
-//! What an evaluation found.
+//! The results of an evaluation.
 
 use core::fmt;
 

@@ -11,7 +11,7 @@ use crate::args::lm::WriteArgs;
 use crate::failure::Failure;
 use crate::files;
 
-/// What a run amounts to.
+/// The report of a run.
 #[derive(Serialize)]
 struct Report {
     model: String,

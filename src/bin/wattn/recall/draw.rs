@@ -1,4 +1,4 @@
-//! What the pictures of the program are drawn with: fonts, colours, text.
+//! Fonts, colours and text of the program's pictures.
 
 use std::sync::OnceLock;
 

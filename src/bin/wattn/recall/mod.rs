@@ -35,7 +35,7 @@ use report::{Report, Settings, Timing};
 const SAMPLE: &[u8] = include_bytes!("../sample.txt");
 const SAMPLE_NAME: &str = "part of \"The Rust Programming Language\"";
 
-/// One text to predict, and where to put what comes out besides the report on stdout.
+/// One text to predict, and where to write the results besides the report on stdout.
 pub(crate) struct Job {
     pub(crate) name: String,
     pub(crate) text: Vec<u8>,
@@ -126,16 +126,16 @@ fn recall<T: Element>(job: &Job, engine: &Engine) -> Result<(), Failure> {
     report.verdict()
 }
 
-/// What came out, byte by byte.
+/// The results, byte by byte.
 pub(crate) struct Predicted {
     /// Cost of each byte in bits; the first one has nothing to go by and costs 8.
     bits: Vec<f32>,
     /// Whether the most likely byte was the right one.
     hits: Vec<bool>,
     samples: Vec<Sample>,
-    /// Of every row but the last one's, all heads side by side.
+    /// The lse of every row but the last, all heads side by side.
     lse: Vec<f32>,
-    /// Of the heads at the end, and last that of the byte frequency.
+    /// The final weights of the heads, and last the weight of the byte frequency.
     weights: Vec<f32>,
     attention: Duration,
     mixing: Duration,

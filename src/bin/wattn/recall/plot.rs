@@ -150,7 +150,7 @@ fn draw_map(area: &Area<'_>, report: &Report, attended: &Attended) -> Drawn {
     draw_scale(area, (1120, 26))
 }
 
-/// The colours and what they stand for.
+/// The colours and their meanings.
 fn draw_scale(area: &Area<'_>, (left, top): (i32, i32)) -> Drawn {
     const WIDTH: i32 = 240;
     write(area, "weight", (left - 12, top + 8), (PROSE, 17), FAINT, RIGHT)?;

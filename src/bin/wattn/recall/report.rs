@@ -1,4 +1,4 @@
-//! What a run amounts to: for people within 80 columns, for machines as JSON.
+//! The report of a run: for people within 80 columns, for machines as JSON.
 
 use core::fmt;
 use std::time::Duration;

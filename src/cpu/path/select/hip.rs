@@ -6,7 +6,7 @@ use super::{Call, ListId, QueryBlock};
 use crate::{Element, GroupBounds, Hip, Mask, Representative};
 use rayon::prelude::*;
 
-/// Fewest keys that are worth a task of their own.
+/// A task with fewer keys is not worth its overhead.
 const KEYS_PER_TASK: usize = 256;
 
 /// A list for each set and query block.
@@ -22,12 +22,12 @@ pub(super) fn select<T: Element>(call: &Call<'_, T>, hip: &Hip) -> Vec<Vec<u32>>
     (0..num_lists).into_par_iter().with_max_len(1).map(list).collect()
 }
 
-/// Neighbouring blocks, counted from the end of the sinks.
+/// A group of neighbouring blocks, counted from the end of the sinks.
 #[derive(Clone, Copy, Debug)]
 struct Group {
     start: u32,
     size: u32,
-    /// That of its representative, once it has been computed.
+    /// Score of its representative, once computed.
     score: Option<f32>,
 }
 
@@ -36,7 +36,7 @@ struct Search<'a, T> {
     num_blocks: u32,
     /// Sampled queries, `[query, head]`, for each KV head of the set.
     heads: Vec<(HeadKeys<'a, T>, Queries)>,
-    /// Query heads of a KV head in the set.
+    /// Query heads of one KV head within the set.
     num_heads: usize,
     /// A sampled query sees keys up to its position - `behind`; `None`: all keys.
     behind: Option<i64>,
@@ -52,7 +52,7 @@ impl<'a, T: Element> Search<'a, T> {
         let shape = call.problem.shape();
         let set = call.heads(id.set);
         let num_heads = set.len().min(shape.group_size() as usize);
-        // The last of each stride; the last of all in a block that is shorter than a stride.
+        // The last query of each stride; in a block shorter than a stride, the last of all.
         let step = (hip.stride_q as usize).min(block.queries.len());
         let num_queries = block.queries.len() / step;
         let q_index = |sample: usize| block.queries.start + (sample + 1) * step - 1;
@@ -71,7 +71,7 @@ impl<'a, T: Element> Search<'a, T> {
             num_heads,
             behind: match call.problem.mask() {
                 Mask::Full => None,
-                // The masks after the first go with no selection.
+                // `validate` rejects the other masks.
                 Mask::Causal | Mask::Window { .. } | Mask::CausalAt { .. } => {
                     Some(call.problem.candidate_window().into())
                 }
@@ -109,7 +109,7 @@ impl<'a, T: Element> Search<'a, T> {
         }
     }
 
-    /// Both halves of every group, but no empty ones. A half with the representative of its group has its score too.
+    /// Both halves of every group, without empty ones. A half that keeps the group's representative keeps its score too.
     fn halves(&self, groups: &[Group]) -> Vec<Group> {
         let mut halves = Vec::with_capacity(2 * groups.len());
         for group in groups {
@@ -125,8 +125,7 @@ impl<'a, T: Element> Search<'a, T> {
         halves
     }
 
-    /// Scores the halves that have none yet: the largest over sampled queries, sampled keys of the representative, and
-    /// heads.
+    /// Scores the halves that have no score yet: the largest over sampled queries, sampled keys of the representative, and heads.
     fn score(&self, halves: &mut [Group]) {
         let Hip { block_size_k, stride_k, sink_size, .. } = *self.hip;
         let keys_per_block = (block_size_k / stride_k) as usize;

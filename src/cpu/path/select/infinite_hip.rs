@@ -6,15 +6,14 @@ use super::{Call, ListId, QueryBlock};
 use crate::{Element, HeadReduction, InfiniteHip, Representative, Stage};
 use rayon::prelude::*;
 
-/// Chunks that descend together: their probes are independent of each other, so that the processor waits for many at a
-/// time.
+/// Chunks that descend together: their probes are independent, so that the processor waits for many loads at once.
 const CHUNKS_PER_TASK: usize = 64;
 
-/// Query blocks whose queries are averaged at a time: neighbours probe nearly the same keys.
+/// Number of query blocks whose queries are averaged together: neighbours probe nearly the same keys.
 const BLOCKS_PER_WAVE: usize = 16;
 
-/// Lists, and in `survivors` `[list][stage]` what every stage but the last kept. Stages before `first_stage` are taken
-/// from there.
+/// Writes the lists, and to `survivors` `[list][stage]` the chunks that every stage but the last kept. Stages before `first_stage` are read from
+/// there.
 pub(super) fn select<T: Element>(
     call: &Call<'_, T>,
     method: &InfiniteHip,
@@ -52,7 +51,7 @@ impl<'a> List<'a> {
     fn new<T: Element>(call: &Call<'_, T>, index: usize, first_stage: usize, survivors: &'a mut Vec<Vec<u32>>) -> Self {
         let id = call.list_id(index);
         let block = call.query_block(id);
-        // What was dense until now has no survivors yet: it runs through every stage.
+        // A list that was dense until now has no survivors yet: it runs through every stage.
         let first_stage = if survivors.is_empty() { 0 } else { first_stage };
         let chunks = first_stage.checked_sub(1).map_or(vec![], |before| survivors[before].clone());
         Self { id, block, survivors, first_stage, chunks }
@@ -91,19 +90,19 @@ fn run_wave<T: Element>(call: &Call<'_, T>, method: &InfiniteHip, mut lists: Vec
             list.survivors.clear();
             return vec![];
         };
-        // Sinks and chunks are multiples of the last stage's chunk size, so that first keys need no alignment.
+        // Sinks and chunks are multiples of the last stage's chunk size, so first keys are aligned already.
         let end = (block.p_min + i64::from(method.block_size_q)).min(block.seq_len_kv.into());
         list.chunks.into_iter().filter(|&start| i64::from(start) < end).collect()
     };
     lists.into_iter().map(finish).collect()
 }
 
-/// Whether a stage keeps all chunks of a list, so that nobody asks for their scores.
+/// Whether a stage keeps all chunks of a list, so that their scores are not needed.
 fn keeps_all(list: &List<'_>, stage: &Stage) -> bool {
     list.chunks.len() <= stage.kept_chunks() as usize
 }
 
-/// Keeps the best chunks of each set of scores, and the union of those.
+/// Keeps the best chunks by each set of scores, and returns the union.
 fn keep_best(list: &mut List<'_>, stage: &Stage, scores: &[Vec<f32>]) {
     if keeps_all(list, stage) {
         return;
@@ -128,7 +127,7 @@ fn score_stage<T: Element>(
     let averaged: Vec<Vec<_>> = lists.par_iter().map(|list| average_queries(call, method, index, list)).collect();
     let scored = lists.iter().zip(&averaged).filter(|(_, averaged)| !averaged.is_empty());
     let longest = scored.map(|(list, _)| list.chunks.len()).max().unwrap_or(0);
-    // Tile by tile, so that the blocks of a wave find keys in the cache that the block before has probed.
+    // Tile by tile, so that the keys probed by the last block of a wave are still in the cache for the next.
     let tasks: Vec<_> = (0..longest)
         .step_by(CHUNKS_PER_TASK)
         .flat_map(|start| lists.iter().zip(&averaged).map(move |(list, queries)| (start, list, queries)))
@@ -188,11 +187,11 @@ fn average_queries<'a, T: Element>(
     call.heads(list.id.set).map(|head| (call.keys(list.id.batch, head), average(head))).collect()
 }
 
-/// The way of some chunks down to single keys.
+/// The descent of some chunks down to single keys.
 struct Descent<'a> {
     representative: Representative,
     rounds: u32,
-    /// Chunks that begin after this stay as they are.
+    /// Chunks that begin after this are not halved.
     last_active: i64,
     /// The last key that may be probed.
     last_probe: u32,
@@ -226,9 +225,9 @@ impl<'a> Descent<'a> {
         }
     }
 
-    /// Scores of the chunks: the largest over the heads, or those of each head.
+    /// Scores of the chunks: the largest over the heads, or one for each head.
     fn run<T: Element>(&self, heads: &[(HeadKeys<'_, T>, Queries)], reduction: HeadReduction) -> Vec<Vec<f32>> {
-        // Ascending: the active ones come first.
+        // Ascending: active chunks come first.
         let num_active = self.chunks.partition_point(|&start| i64::from(start) <= self.last_active);
         let score = |(keys, queries): &(HeadKeys<'_, T>, Queries)| {
             let mut scores = self.descend(num_active, *keys, queries);
@@ -247,8 +246,8 @@ impl<'a> Descent<'a> {
         }
     }
 
-    /// A probe that stood for its span in the round before has its score already: in the last round that is one of two,
-    /// and by first keys it is one of two in every round but the first.
+    /// A probe that already stood for its span in the last round has a score: in the last round that is one of the two; where the first
+    /// key stands for a span, one of the two in every round but the first.
     fn descend<T: Element>(&self, num_active: usize, keys: HeadKeys<'_, T>, queries: &Queries) -> Vec<f32> {
         let whole = |(&left, &right): (&u32, &u32)| Span { left, right, probed: None };
         let mut spans: Vec<Span> = self.chunks.iter().zip(&self.ends).take(num_active).map(whole).collect();
@@ -266,11 +265,11 @@ impl<'a> Descent<'a> {
             let mut scores = scores.iter().copied();
             for (span, best) in spans.iter_mut().zip(&mut best) {
                 let [left, right] = self.probes(span);
-                // A probe that is not known was scored.
+                // A probe without a known score was scored above.
                 let mut score = |key| span.score_of(key).or_else(|| scores.next()).unwrap_or(MASKED);
                 let [of_left, of_right] = [score(left), score(right)];
                 let middle = span.middle();
-                // Ties go right.
+                // Ties go to the right half.
                 let goes_left = of_left > of_right;
                 let winner = if goes_left { of_left } else { of_right };
                 *span = if goes_left {
@@ -301,12 +300,12 @@ impl<'a> Descent<'a> {
     }
 }
 
-/// What is left of a chunk.
+/// The remaining part of a chunk.
 #[derive(Clone, Copy)]
 struct Span {
     left: u32,
     right: u32,
-    /// The key that stood for it, and its score.
+    /// The key that stood for it last, and its score.
     probed: Option<(u32, f32)>,
 }
 

@@ -17,7 +17,7 @@ use crate::{
 use core::ops::Range;
 use score::HeadKeys;
 
-/// What the stages of a selection keep from one decode step to the next: for each list the chunks that each stage left.
+/// What a selection's stages keep from one decode step to the next: for each list the surviving chunks of each stage.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StageCache {
     filled_for: Option<CacheKey>,
@@ -37,24 +37,24 @@ struct CacheKey {
 /// in f32.
 ///
 /// # Errors
-/// Those of [`SelectionInputs::validate`].
+/// The errors of [`SelectionInputs::validate`].
 ///
 /// # Cost
 /// Blocks until done, on all threads of the current rayon pool. HiP: `O(seq_len_q log seq_len_kv)` time and memory for
-/// the lists. InfiniteHiP: one score for each chunk of its first stage and each of up to 16 query blocks a thread.
+/// the lists. InfiniteHiP: also one score for each chunk of its first stage, for each of up to 16 query blocks of a thread.
 pub fn select<T: Element>(problem: &SelectionProblem, inputs: &SelectionInputs<'_, T>) -> Result<HostBlockLists> {
     select_from(problem, inputs, 0, &mut StageCache::default())
 }
 
-/// [`select`] from stage `first_stage` on, with what the stages before it kept in an earlier call. The cache then holds
-/// what these stages keep. [`SelectionProblem::first_stage`] says where a decode step begins.
+/// [`select`] from stage `first_stage` on, with the survivors of earlier stages from an earlier call. The cache then holds the
+/// survivors of the computed stages. [`SelectionProblem::first_stage`] says where a decode step begins.
 ///
 /// # Errors
-/// Those of [`select`]; [`Error::Invalid`] for a stage that is not there; [`Error::Argument`] when `first_stage` is not 0
-/// and the cache was not filled by this method for as many lists.
+/// The errors of [`select`]; [`Error::Invalid`] for a stage that does not exist; [`Error::Argument`] when `first_stage` is not 0 and
+/// the cache was not filled by this method for as many lists.
 ///
 /// # Cost
-/// That of [`select`] without the stages before.
+/// The cost of [`select`] without the stages before.
 pub fn select_from<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
@@ -99,7 +99,7 @@ struct Call<'a, T> {
     blocks: BlockListSpec,
 }
 
-/// Which list it is.
+/// Index of the list.
 #[derive(Clone, Copy, Debug)]
 struct ListId {
     batch: u32,
@@ -128,7 +128,7 @@ impl<T: Element> Call<'_, T> {
         ListId { batch, set, q_block: (index % num_q_blocks) as u32 }
     }
 
-    /// `None` where attention is dense, and where there are no keys: the list is empty.
+    /// `None` where attention is dense or there are no keys: the list is empty.
     fn query_block(&self, id: ListId) -> Option<QueryBlock> {
         let shape = self.problem.shape();
         let seq_len_kv = self.inputs.seq_len_kv(id.batch);

@@ -1,4 +1,4 @@
-//! The largest `q·k` over some queries, key by key, for keys that lie anywhere: they are read in place.
+//! The largest `q·k` over some queries for each of some scattered keys, which are read in place.
 
 use crate::cpu::path::sequence::{as_f32, widened};
 use crate::cpu::path::simd::{LANES, dot};
@@ -9,13 +9,13 @@ use pulp::{Simd, WithSimd};
 /// Score of a key that no query may see. Finite, and below every score that counts.
 pub(super) const MASKED: f32 = LSE_EMPTY;
 
-/// Up to this many queries, each is multiplied with a key by itself; more lie along the vector lanes.
+/// Up to this many queries are multiplied with a key one by one; more are placed along the vector lanes.
 const FEW_QUERIES: usize = 3;
 
-/// How many keys ahead memory is asked for a key. What waits lies in the second cache: the first is full of queries.
+/// Prefetch distance in keys. Prefetched keys wait in the second-level cache: the first is full of queries.
 const AHEAD: usize = 16;
 
-/// How many keys ahead memory is asked for a key's first line: it finds where the page is, so that the other lines need not
+/// Prefetch distance in keys for a key's first line: it loads the page's translation, so that the other lines need not wait for it.
 /// wait for that.
 const FAR_AHEAD: usize = AHEAD + 8;
 
@@ -25,7 +25,7 @@ const CACHE_LINE: usize = 64;
 /// The keys of one KV head.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadKeys<'a, T> {
-    /// From the first key's first element on.
+    /// Elements from the first key's first element on.
     data: &'a [T],
     /// Elements from one key to the next.
     stride: usize,
@@ -42,30 +42,30 @@ impl<'a, T: Element> HeadKeys<'a, T> {
 
     #[inline(always)]
     fn row(&self, key: u32) -> &'a [T] {
-        // Whoever asks for a key past the end lets no query see it.
+        // A key past the end is clamped; the caller lets no query see it.
         let key = (key as usize).min(self.num_keys - 1);
         &self.data[key * self.stride..][..self.dim]
     }
 
-    /// Asks memory for some keys, so that they are near when they are multiplied.
+    /// Prefetches some keys.
     #[inline(always)]
     fn fetch(&self, keys: &[u32]) {
         for &key in keys {
             let row = self.row(key);
             row.iter().step_by(CACHE_LINE / size_of::<T>()).for_each(prefetch);
-            // Rows begin anywhere in a line.
+            // Rows may begin anywhere in a line.
             row.last().into_iter().for_each(prefetch);
         }
     }
 
-    /// Asks memory for the first line of some keys.
+    /// Prefetches the first line of some keys.
     #[inline(always)]
     fn fetch_first_lines(&self, keys: &[u32]) {
         keys.iter().for_each(|&key| self.row(key).first().into_iter().for_each(prefetch));
     }
 }
 
-/// Asks for a cache line, and waits for nothing.
+/// Prefetches a cache line without waiting.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn prefetch<T>(at: &T) {
@@ -74,7 +74,7 @@ fn prefetch<T>(at: &T) {
     }
 }
 
-/// Loads a number that nothing depends on, so that processors go on meanwhile as far as they can.
+/// Loads a number that nothing depends on, so that the processor continues past it.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 fn prefetch<T: Copy>(at: &T) {
@@ -117,7 +117,7 @@ impl Queries {
         self.num
     }
 
-    /// Raises `scores[i]` to the largest product of `keys[i]` with the queries from number `first_query(keys[i])` on.
+    /// Raises `scores[i]` to the largest product of `keys[i]` with the queries from `first_query(keys[i])` on.
     pub(super) fn raise_scores<T: Element>(
         &self,
         from: HeadKeys<'_, T>,
@@ -145,7 +145,7 @@ impl<T: Element, F: Fn(u32) -> usize> WithSimd for RaiseScores<'_, T, F> {
         if self.queries.num <= FEW_QUERIES {
             return self.few(simd);
         }
-        // `LANES` queries and so many keys that the sums fit the registers, and are enough to hide each other's latency.
+        // `LANES` queries times a number of keys whose sums fit the registers and are enough to hide each other's latency.
         match S::F32_LANES {
             16 => self.lanes::<S, 1, 12>(simd),
             8 => self.lanes::<S, 2, 6>(simd),
@@ -156,7 +156,7 @@ impl<T: Element, F: Fn(u32) -> usize> WithSimd for RaiseScores<'_, T, F> {
 }
 
 impl<T: Element, F: Fn(u32) -> usize> RaiseScores<'_, T, F> {
-    /// Before the `num` keys at `at`: asks for as many that come later; at the first also for those between.
+    /// Before the `num` keys at `at`: prefetches that many later keys, and at the first call also those between.
     #[inline(always)]
     fn fetch_ahead(&self, at: usize, num: usize) {
         let keys = |range: Range<usize>| &self.keys[self.keys.len().min(range.start)..self.keys.len().min(range.end)];
@@ -180,7 +180,7 @@ impl<T: Element, F: Fn(u32) -> usize> RaiseScores<'_, T, F> {
         }
     }
 
-    /// `N` keys at a time with a panel of queries, which is `V` vectors wide.
+    /// Scores `N` keys at a time with a panel of queries, which is `V` vectors wide.
     #[inline(always)]
     fn lanes<S: Simd, const V: usize, const N: usize>(self, simd: S) {
         assert_eq!(V * S::F32_LANES, LANES, "vectors of a panel of queries");
@@ -218,7 +218,7 @@ impl<T: Element, F: Fn(u32) -> usize> RaiseScores<'_, T, F> {
     }
 }
 
-/// Products of a panel of queries with `N` keys. Each is summed from the first column to the last, whatever the others are.
+/// Products of a panel of queries with `N` keys. Each is summed from the first column to the last, independent of the others.
 #[inline(always)]
 fn products<S: Simd, const V: usize, const N: usize>(
     simd: S,
@@ -257,13 +257,13 @@ fn best_of_all<S: Simd, const V: usize, const N: usize>(
         let sums = products::<S, V, N>(simd, q, rows);
         for n in 0..N {
             for &sum in &sums[n] {
-                // Which of a number and a NaN a maximum gives depends on the processor.
+                // The maximum of a number and a NaN depends on the processor.
                 let is_greater = simd.less_than_f32s(best[n], sum);
                 best[n] = simd.select_f32s(is_greater, sum, best[n]);
             }
         }
     }
-    // No `map`: where it is not inlined it has no vectors.
+    // No `map`: where it is not inlined, no vector instructions are used.
     let mut largest = [MASKED; N];
     for n in 0..N {
         largest[n] = simd.reduce_max_f32s(best[n]);
@@ -333,7 +333,7 @@ mod tests {
             for (&key, &score) in all.iter().zip(&together) {
                 assert_eq!(scores(&[key], 0)[0].to_bits(), score.to_bits(), "key {key}, {num} queries");
             }
-            // The same sums where some query does not see the keys.
+            // The same sums where some queries do not see the keys.
             let rest = scores(&all, 1);
             for (key, (score, rest)) in together.iter().zip(rest).enumerate() {
                 assert!(rest <= *score, "key {key}, {num} queries");

@@ -139,7 +139,7 @@ fn infinite_hip_finds_the_golden_lists_and_stages() {
         let lists = select_from(&problem, &case.inputs().for_selection(), 0, &mut cache).unwrap();
         let mut stages = cache.survivors[0].clone();
         stages.push(lists.list(0, 0, 0).to_vec());
-        // Later stages alone find the same.
+        // The later stages alone give the same result.
         for first_stage in [1, 2] {
             let mut cache = cache.clone();
             let again = select_from(&problem, &case.inputs().for_selection(), first_stage, &mut cache).unwrap();
@@ -210,8 +210,8 @@ fn stages_that_cannot_run_are_errors() {
     assert!(matches!(run(&g1.problem(HIP), 1, &mut cache), Err(Error::Invalid { field: "first_stage", .. })));
 }
 
-/// Scores that a round takes from the one before are those of its own probes: chunks that are no powers of two halve into
-/// spans of unlike sizes, and the last spans of a sequence are cut.
+/// A round may reuse scores of its own probes from the round before only. Chunks that are no powers of two halve into spans of
+/// different sizes, and the last spans of a sequence are cut.
 #[test]
 fn chunks_of_any_size_descend_as_the_oracle_does() {
     let stage = |chunk_size, keep| Stage { chunk_size, keep, stride_q: 2, refresh_interval: 1 };

@@ -1,25 +1,25 @@
 //! The best of many scores.
 
-/// A number whose order is that of scores; -0 equals +0.
+/// An integer that orders as the score does; -0 equals +0.
 pub(in crate::cpu) fn order(score: f32) -> u32 {
     let bits = if score == 0.0 { 0 } else { score.to_bits() };
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
-/// Room for [`top_k`].
+/// Scratch memory of [`top_k`].
 #[derive(Debug, Default)]
 pub(in crate::cpu) struct TopK {
     keys: Vec<u32>,
 }
 
 impl TopK {
-    /// Indices of the `keep` largest scores, ascending; of equal scores the first ones are kept. All when there are no
-    /// more than `keep`. Linear in the number of scores.
+    /// Indices of the `keep` largest scores, ascending; among equal scores the first ones are kept. All indices when there are at most
+    /// `keep`. Linear in the number of scores.
     pub(super) fn indices<'a>(&mut self, scores: &'a [f32], keep: usize) -> impl Iterator<Item = usize> + use<'a> {
         self.indices_by(scores.len(), |index| order(scores[index]), keep)
     }
 
-    /// The same of `count` numbers that rank as they are.
+    /// The same for `count` integers that are compared directly.
     pub(in crate::cpu) fn indices_by<K: Fn(usize) -> u32>(
         &mut self,
         count: usize,
@@ -35,7 +35,7 @@ impl TopK {
         })
     }
 
-    /// The smallest key that is kept, and how many of that key are.
+    /// The smallest key that is kept, and how many candidates with this key are.
     fn threshold(&mut self, count: usize, key: impl Fn(usize) -> u32, keep: usize) -> (u32, usize) {
         if keep == 0 || count == 0 {
             return (u32::MAX, 0);
