@@ -16,7 +16,7 @@ fn score_chunks(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
-    let tiles = (params.max_chunks + 2u * OWNERS - 1u) / (2u * OWNERS);
+    let tiles = (stage.max_chunks + 2u * OWNERS - 1u) / (2u * OWNERS);
     let item = stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x;
     let list = item / tiles;
     if list >= params.batch_size * params.num_sets * params.num_q_blocks {
@@ -28,14 +28,14 @@ fn score_chunks(
     let count = num_chunks(block, survivors);
     let first = item % tiles * 2u * OWNERS;
     // If all chunks are kept, their scores are not needed.
-    if first >= count || count <= params.keep || is_dense(block) {
+    if first >= count || count <= stage.keep || is_dense(block) {
         return;
     }
     let own = first + 2u * owner_of(thread) + vec2<u32>(0u, 1u);
     let at = min(own, vec2<u32>(count - 1u));
     let begin = vec2<u32>(chunk_begin(at.x, survivors), chunk_begin(at.y, survivors));
-    var end = begin + params.chunk_size;
-    if has_flag(FIRST_STAGE) {
+    var end = begin + stage.chunk_size;
+    if stage.is_first != 0u {
         // There is a chunk only if T > W'.
         end = min(end, vec2<u32>(block.seq_len_kv - u32(params.candidate_window)));
     }
@@ -48,7 +48,7 @@ fn score_chunks(
         var left = begin;
         var right = end;
         var best = vec2<f32>(MASKED);
-        for (var round = 0u; round < params.rounds; round++) {
+        for (var round = 0u; round < stage.rounds; round++) {
             let middle = (left + right) / 2u;
             var probe_left = left;
             var probe_right = middle;
@@ -71,7 +71,7 @@ fn score_chunks(
     }
     let last_active = u32(max(block.p_min - params.candidate_window, 0));
     score = select(vec2<f32>(MASKED), score, begin <= vec2<u32>(last_active));
-    let row = list * params.max_chunks;
+    let row = list * stage.max_chunks;
     if own.x < count && stores(0u, thread) {
         scores[row + own.x] = score.x;
     }

@@ -15,7 +15,7 @@ var<workgroup> shared_count: u32;
 var<workgroup> num_written: atomic<u32>;
 
 fn mark_at(i: u32) -> u32 {
-    return params.marks_offset + block.list * params.max_chunks + i;
+    return stage.marks_offset + block.list * stage.max_chunks + i;
 }
 
 fn candidate_key(i: u32) -> u32 {
@@ -25,19 +25,19 @@ fn candidate_key(i: u32) -> u32 {
     // The best of the scores in these lists.
     var key = 0u;
     for (var list = 0u; list < num_scores; list++) {
-        key = max(key, key_of_score(scores[scores_at + list * params.num_q_blocks * params.max_chunks + i]));
+        key = max(key, key_of_score(scores[scores_at + list * params.num_q_blocks * stage.max_chunks + i]));
     }
     return key;
 }
 
 fn keep_candidate(i: u32, place: u32) {
-    if has_flag(UNION) && !by_marks {
+    if stage.is_union != 0u && !by_marks {
         cache[mark_at(i)] = 1u;
         return;
     }
     let begin = chunk_begin(i, block.list);
-    if !has_flag(LAST_STAGE) {
-        cache[params.survivors_offset + block.list * params.max_survivors + place] = begin;
+    if stage.is_last == 0u {
+        cache[stage.survivors_offset + block.list * stage.max_survivors + place] = begin;
     } else if i32(begin) < block.p_min + i32(params.block_size_q) && begin < block.seq_len_kv {
         // Lists ascend, so invalid entries are at their ends.
         block_indices[params.indices_offset + block.list * params.max_blocks + place] = begin;
@@ -59,7 +59,7 @@ fn select_chunks(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
-    let sets = params.num_sets / params.lists_per_set;
+    let sets = params.num_sets / stage.lists_per_set;
     let list = stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x;
     if list >= params.batch_size * sets * params.num_q_blocks {
         return;
@@ -67,31 +67,31 @@ fn select_chunks(
     block = query_block(list, sets);
     begin_top_k(index);
     if index == 0u {
-        shared_count = select(min(num_chunks(block, list), params.max_chunks), 0u, is_dense(block));
+        shared_count = select(min(num_chunks(block, list), stage.max_chunks), 0u, is_dense(block));
         atomicStore(&num_written, 0u);
     }
     // Uniform, also for a compiler that cannot see it.
     let count = workgroupUniformLoad(&shared_count);
 
     var kept: u32;
-    let first_row = (block.batch * params.num_sets + block.set_index * params.lists_per_set) * params.num_q_blocks;
-    if count <= params.keep {
+    let first_row = (block.batch * params.num_sets + block.set_index * stage.lists_per_set) * params.num_q_blocks;
+    if count <= stage.keep {
         by_marks = true; // and none of them is needed
         kept = count;
         for (var i = index; i < count; i += WORKGROUP_SIZE) {
             keep_candidate(i, i);
         }
-    } else if has_flag(UNION) {
+    } else if stage.is_union != 0u {
         num_scores = 1u;
         for (var i = index; i < count; i += WORKGROUP_SIZE) {
             cache[mark_at(i)] = 0u;
         }
         storageBarrier(); // orders the marks
         by_marks = false;
-        for (var head = 0u; head < params.lists_per_set; head++) {
-            scores_at = (first_row + head * params.num_q_blocks + block.q_block) * params.max_chunks;
+        for (var head = 0u; head < stage.lists_per_set; head++) {
+            scores_at = (first_row + head * params.num_q_blocks + block.q_block) * stage.max_chunks;
             put_candidates(count, index);
-            kept = keep_best(count, params.keep, index);
+            kept = keep_best(count, stage.keep, index);
             workgroupBarrier(); // orders what the top-k looks at: that of the next head
         }
         // Each invocation reads only marks that it made: every top-k gives it the same candidates.
@@ -99,14 +99,14 @@ fn select_chunks(
         put_candidates(count, index);
         kept = keep_all(count, index);
     } else {
-        num_scores = params.lists_per_set;
-        scores_at = (first_row + block.q_block) * params.max_chunks;
+        num_scores = stage.lists_per_set;
+        scores_at = (first_row + block.q_block) * stage.max_chunks;
         put_candidates(count, index);
-        kept = keep_best(count, params.keep, index);
+        kept = keep_best(count, stage.keep, index);
     }
-    if !has_flag(LAST_STAGE) {
+    if stage.is_last == 0u {
         if index == 0u {
-            cache[params.survivor_counts_offset + block.list] = kept;
+            cache[stage.survivor_counts_offset + block.list] = kept;
         }
         return;
     }

@@ -122,8 +122,8 @@
 //! - Head widths are multiples of 4 up to 256; `num_q_heads` is a multiple of `num_kv_heads`.
 //! - Query `i` sits at position `i + seq_len_kv - seq_len_q`: the last query on the last key.
 //! - A row that sees no key gives zeros and [`LSE_EMPTY`].
-//! A problem that a device cannot compute is an [`Error`] with names and numbers; nothing falls back in silence. The CPU is used
-//! where the caller asks for it, and by [`Engine::best`], which keeps the reason.
+//! - A problem that a device cannot compute is an [`Error`] with names and numbers; nothing falls back in silence. The CPU is used
+//!   where the caller asks for it, and by [`Engine::best`], which keeps the reason.
 //!
 //! More: [`docs::architecture`], [`docs::numerics`], [`docs::performance`], [`docs::decisions`].
 
@@ -191,11 +191,13 @@ pub use plan::{
 };
 #[doc(hidden)]
 pub use plan::{MatrixCheck, check_dispatches};
+#[doc(hidden)]
+pub use problem::AnySelector;
 pub use problem::{
     AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, BlockScoreProblem, BlockScoring, Granularity,
-    GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, MASKED_SCORE, Mark, Mask, MergeProblem,
-    PADDING, PoolProblem, Pooling, Preset, Reduction, Representative, SeenKeys, SelectionInputs, SelectionMethod,
-    SelectionProblem, Stage, TopKProblem,
+    GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, MASKED_SCORE, Margin, Mark, Mask,
+    MergeProblem, PADDING, PoolProblem, Pooling, Preset, QuerySampling, Reduction, Representative, SeenKeys,
+    SelectionInputs, SelectionMethod, SelectionProblem, Selector, SelectorStep, Stage, TopKProblem,
 };
 pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use slots::Slots;

@@ -72,6 +72,11 @@ const PAIRS: &[(&str, &str)] = &[
     ("plan::tiling", "plan::tiling_columns"),
     ("plan::tiling", "plan::tiling_matrix"),
     ("plan::tiling", "plan::tiling_staged"),
+    ("ops::select", "ops::select_operators"),
+    // A problem has a method, and the method is asked about the problem.
+    ("problem::hip", "problem::select"),
+    ("problem::infinite_hip", "problem::select"),
+    ("problem::select", "problem::selector"),
     ("problem::attend", "problem::blocks"),
 ];
 

@@ -11,14 +11,14 @@ var<private> scores_at: u32;
 var<private> scratch_begin: u32;
 
 fn begin_searches(workgroup: u32, index: u32) {
-    scratch_begin = workgroup * params.num_groups * (6u + 2u * params.keys_per_block);
-    candidates_at = scratch_begin + 4u * params.num_groups;
-    scores_at = candidates_at + 2u * params.num_groups;
+    scratch_begin = workgroup * hip.num_groups * (6u + 2u * hip.keys_per_block);
+    candidates_at = scratch_begin + 4u * hip.num_groups;
+    scores_at = candidates_at + 2u * hip.num_groups;
 }
 
 fn begin_search() {
     groups_at = scratch_begin;
-    survivors_at = scratch_begin + 2u * params.num_groups;
+    survivors_at = scratch_begin + 2u * hip.num_groups;
 }
 
 fn end_search() {
@@ -27,7 +27,7 @@ fn end_search() {
 
 fn put_group(i: u32, first: u32, size: u32) {
     scratch[groups_at + i] = first;
-    scratch[groups_at + params.num_groups + i] = size;
+    scratch[groups_at + hip.num_groups + i] = size;
 }
 
 fn join_groups() {
@@ -39,7 +39,7 @@ fn group_first(i: u32) -> u32 {
 }
 
 fn branch(candidate: u32) -> Branch {
-    return half_of(candidate, scratch[groups_at + candidate / 2u], scratch[groups_at + params.num_groups + candidate / 2u]);
+    return half_of(candidate, scratch[groups_at + candidate / 2u], scratch[groups_at + hip.num_groups + candidate / 2u]);
 }
 
 fn put_score(i: u32, score: f32) {
@@ -53,16 +53,16 @@ fn candidate_key(i: u32) -> u32 {
 fn keep_candidate(i: u32, place: u32) {
     let kept = branch(i);
     scratch[survivors_at + place] = kept.first;
-    scratch[survivors_at + params.num_groups + place] = kept.size;
+    scratch[survivors_at + hip.num_groups + place] = kept.size;
 }
 
 // A block's score is that of its best key; an empty half is no candidate.
 fn rank_candidates(index: u32) {
-    for (var i = index; i < 2u * params.num_groups; i += WORKGROUP_SIZE) {
+    for (var i = index; i < 2u * hip.num_groups; i += WORKGROUP_SIZE) {
         var key = 0u;
         if branch(i).size > 0u {
-            for (var j = 0u; j < params.keys_per_block; j++) {
-                key = max(key, scratch[scores_at + i * params.keys_per_block + j]);
+            for (var j = 0u; j < hip.keys_per_block; j++) {
+                key = max(key, scratch[scores_at + i * hip.keys_per_block + j]);
             }
         }
         scratch[candidates_at + i] = key;
@@ -74,10 +74,10 @@ fn keep_best_halves(index: u32) -> u32 {
     storageBarrier(); // orders the scores
     rank_candidates(index);
     storageBarrier(); // orders the candidates' keys
-    let count = keep_best(2u * params.num_groups, params.num_groups, index);
-    for (var i = count + index; i < params.num_groups; i += WORKGROUP_SIZE) {
+    let count = keep_best(2u * hip.num_groups, hip.num_groups, index);
+    for (var i = count + index; i < hip.num_groups; i += WORKGROUP_SIZE) {
         scratch[survivors_at + i] = 0u;
-        scratch[survivors_at + params.num_groups + i] = 0u;
+        scratch[survivors_at + hip.num_groups + i] = 0u;
     }
     storageBarrier(); // orders the survivors
     let previous = groups_at;

@@ -37,7 +37,7 @@ fn branch(candidate: u32) -> Branch {
 
 // A block's score is that of its best key; an empty half is no candidate.
 fn put_score(i: u32, score: f32) {
-    let candidate = i / params.keys_per_block;
+    let candidate = i / hip.keys_per_block;
     if branch(candidate).size > 0u {
         put_key(candidate, key_of_score(score));
     }
@@ -50,8 +50,8 @@ fn keep_candidate(i: u32, place: u32) {
 
 // Makes the best halves the groups and returns their number.
 fn keep_best_halves(index: u32) -> u32 {
-    let count = keep_best(2u * params.num_groups, params.num_groups, index);
-    for (var i = count + index; i < params.num_groups; i += WORKGROUP_SIZE) {
+    let count = keep_best(2u * hip.num_groups, hip.num_groups, index);
+    for (var i = count + index; i < hip.num_groups; i += WORKGROUP_SIZE) {
         groups[CANDIDATES / 2u - groups_at + i] = vec2<u32>();
     }
     workgroupBarrier(); // orders groups, candidate_keys and key_range

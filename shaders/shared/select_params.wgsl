@@ -1,4 +1,4 @@
-// The numbers of one dispatch of a selection. Offsets and strides of q and k count vec4 elements, others elements.
+// The numbers of one dispatch of a selection that all methods have. Offsets and strides of q and k count vec4 elements, others elements.
 struct SelectParams {
     batch_size: u32,
     seq_len_q: u32,
@@ -24,38 +24,12 @@ struct SelectParams {
     sink_size: i32,
     candidate_window: i32,
     dense_below: i32,
-    block_size: u32,
-    keys_per_block: u32,
-    stride_k: u32,
-    num_groups: u32,
     representative: u32,
-    max_rounds: u32,
     max_blocks: u32,
     indices_offset: u32,
     counts_offset: u32,
-    chunk_size: u32,
-    first_window: u32,
-    children: u32,
-    max_parents: u32,
-    parents_offset: u32,
-    parent_counts_offset: u32,
-    max_chunks: u32,
-    keep: u32,
-    survivors_offset: u32,
-    survivor_counts_offset: u32,
-    marks_offset: u32,
-    rounds: u32,
-    lists_per_set: u32,
-    max_survivors: u32,
-    flags: u32,
 }
 @group(0) @binding(PARAMS_BINDING) var<uniform> params: SelectParams;
-
-// Bits of `flags` are CAUSAL, ALIGN_GROUPS, FIRST_STAGE, LAST_STAGE and UNION. They are run-time numbers so that kernels are compiled
-// once for all methods and stages.
-fn has_flag(flag: u32) -> bool {
-    return (params.flags & flag) != 0u;
-}
 
 // `representative` is CENTER, FIRST, or another number for the last key.
 

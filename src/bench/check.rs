@@ -6,7 +6,7 @@ use super::Case;
 use super::inputs::Tensors;
 use crate::{
     AttentionOutput, AttentionProblem, AttentionShape, DType, Error, HostBlockLists, HostInputs, HostTensor, Result,
-    SelectionInputs, SelectionMethod, SelectionProblem, cpu,
+    SelectionInputs, SelectionProblem, cpu,
 };
 
 /// The distance of a result from the oracle's.
@@ -118,10 +118,7 @@ fn last_queries(selection: &SelectionProblem, tensors: &Tensors, first: u32) -> 
     let problem = SelectionProblem::new(last, selection.dtype(), selection.method().clone())
         .with_granularity(selection.blocks().granularity)
         .with_selection_scale(selection.selection_scale());
-    let block_size_q = match selection.method() {
-        SelectionMethod::Hip(hip) => hip.block_size_q,
-        SelectionMethod::InfiniteHip(method) => method.block_size_q,
-    };
+    let block_size_q = selection.blocks().block_size_q;
     // A short last block would have another margin on its own.
     if first > 0 && last.seq_len_q != block_size_q {
         let rule = "must be a multiple of block_size_q, or less than it, to be checked";
@@ -134,7 +131,7 @@ fn last_queries(selection: &SelectionProblem, tensors: &Tensors, first: u32) -> 
 mod tests {
     use super::*;
     use crate::bench::Series;
-    use crate::{Hip, Preset};
+    use crate::{Hip, Preset, SelectionMethod};
 
     #[test]
     fn a_right_result_passes_and_a_wrong_one_does_not() {

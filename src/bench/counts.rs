@@ -1,7 +1,7 @@
 //! Bytes and operations of a part, as the problem requires them, independent of kernels.
 
 use super::{Case, Part};
-use crate::{AttentionProblem, AttentionShape, BlockListSpec, HostBlockLists, SelectionMethod, SelectionProblem};
+use crate::{AttentionProblem, AttentionShape, BlockListSpec, HostBlockLists, SelectionProblem};
 
 /// The least that a part must move and compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Counts {
     fn select(selection: &SelectionProblem) -> Self {
         let shape = selection.shape();
         let lists = selection.blocks().num_lists(shape);
-        let (probes, samples) = num_probes(selection.method(), shape);
+        let [probes, samples] = selection.method().selector().num_probes(shape);
         let heads = u64::from(selection.blocks().granularity.heads_per_set(shape));
         let element = selection.dtype().size_bytes();
         let all = product(shape.k());
@@ -106,43 +106,11 @@ fn per_pair(shape: &AttentionShape) -> u64 {
     2 * u64::from(shape.head_dim + shape.head_dim_v)
 }
 
-/// Keys that a search compares with a query block, and sampled queries of the block.
-pub(super) fn num_probes(method: &SelectionMethod, shape: &AttentionShape) -> (u64, u64) {
-    let keys = u64::from(shape.seq_len_kv);
-    match method {
-        SelectionMethod::Hip(hip) => {
-            let candidates = keys.saturating_sub(u64::from(hip.sink_size + hip.window_size));
-            let samples = u64::from(hip.block_size_q.min(shape.seq_len_q).div_ceil(hip.stride_q));
-            if candidates <= u64::from(hip.top_k) {
-                return (0, samples); // all fit, none is scored
-            }
-            // Groups of blocks are halved until they are single blocks.
-            let rounds = candidates.div_ceil(hip.top_k.into()).next_power_of_two().ilog2();
-            let keys_per_block = u64::from(hip.block_size_k / hip.stride_k);
-            (2 * u64::from(hip.max_blocks()) * keys_per_block * u64::from(rounds), samples)
-        }
-        SelectionMethod::InfiniteHip(method) => {
-            let mut entering = keys.saturating_sub(u64::from(method.sink_size));
-            let (mut probes, mut samples) = (0, 1);
-            for stage in &method.stages {
-                // A stage that keeps all its chunks scores none.
-                if entering > u64::from(stage.keep) {
-                    let rounds = u64::from(stage.chunk_size.next_power_of_two().ilog2().max(1));
-                    probes += entering / u64::from(stage.chunk_size) * 2 * rounds;
-                    entering = stage.keep.into();
-                }
-                samples = samples.max(u64::from(method.block_size_q.min(shape.seq_len_q).div_ceil(stage.stride_q)));
-            }
-            (probes, samples)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bench::Series;
-    use crate::{DType, Hip, Preset};
+    use crate::{DType, Hip, Preset, SelectionMethod};
 
     #[test]
     fn dense_counts_follow_from_the_shape() {
@@ -181,10 +149,10 @@ mod tests {
     fn probes_grow_with_the_logarithm_or_the_length() {
         let shape = |keys| *Case::dense(Series::Decode, [1, 1, 1, keys], 128, DType::F32).problem().shape();
         let hip: SelectionMethod = Hip::decode().into();
-        assert_eq!(num_probes(&hip, &shape(700)), (0, 1));
-        assert_eq!(num_probes(&hip, &shape(512 * 256 + 272)), (1024 * 8, 1));
+        assert_eq!(hip.selector().num_probes(&shape(700)), [0, 1]);
+        assert_eq!(hip.selector().num_probes(&shape(512 * 256 + 272)), [1024 * 8, 1]);
         let infinite: SelectionMethod = Preset::ThreeK.into();
-        let (short, long) = (num_probes(&infinite, &shape(1 << 18)).0, num_probes(&infinite, &shape(1 << 20)).0);
+        let [short, long] = [1 << 18, 1 << 20].map(|keys| infinite.selector().num_probes(&shape(keys))[0]);
         // 16 comparisons for each chunk of 256 keys of the first stage; the later ones cost the same.
         assert_eq!(long - short, ((1 << 20) - (1 << 18)) / 256 * 16);
     }

@@ -7,7 +7,7 @@ use super::part::PartPlan;
 use super::processor;
 use super::samples::{Noise, Samples};
 use super::{BenchError, BenchResult, Case, Check, Clocks, Counts, Crossover, Part, Rotation, Scope, Series, Target};
-use crate::{AttentionShape, SelectionMethod, Tier};
+use crate::{AttentionShape, Tier};
 
 /// Version of the format of reports. Version 1 is read too; its numbers were measured without waiting for clocks and on one set of tensors,
 /// so that no run resumes from them.
@@ -293,10 +293,7 @@ impl CaseResult {
             shape: *fitted.problem().shape(),
             dtype: fitted.problem().dtype().to_string(),
             mask: fitted.problem().mask().to_string(),
-            method: fitted.selection().map(|selection| match selection.method() {
-                SelectionMethod::Hip(_) => "HiP".to_owned(),
-                SelectionMethod::InfiniteHip(_) => "InfiniteHiP".to_owned(),
-            }),
+            method: fitted.selection().map(|selection| selection.method().selector().name().to_owned()),
             parts: Vec::new(),
             clocks: None,
             rotation: None,

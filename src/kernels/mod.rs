@@ -10,7 +10,7 @@ pub mod modules;
 mod pool_blocks;
 pub(crate) mod sample_queries;
 mod score_blocks;
-mod score_chunks;
+pub(crate) mod score_chunks;
 pub(crate) mod search_tree;
 mod select_chunks;
 mod select_top_k;

@@ -5,6 +5,7 @@ use super::attend_prefill::{self, AttendParams};
 use super::check_blocks::CheckParams;
 use super::merge_splits::MergeParams;
 use super::sample_queries::{self, SelectParams};
+use super::score_chunks::StageParams;
 use super::stretch::StretchRecord;
 use crate::LSE_EMPTY;
 use crate::shader::{Constant, Module, Need};
@@ -47,7 +48,7 @@ modules! {
         SELECT_PLACE = "select_place";
         SAMPLE_PLACE = "sample_place", declaring &[Constant::f32("MASKED", LSE_EMPTY)];
         SCORE_KEY = "score_key";
-        CHUNKS = "chunks";
+        CHUNKS = "chunks", binding &[Binding::uniform("stage", StageParams::FIELDS)];
         ATTEND_PLACE = "attend_place";
         ATTEND_TILE = "attend_tile", declaring &[Constant::f32("MASKED", LSE_EMPTY)];
         MATRIX_LANES = "matrix_lanes";

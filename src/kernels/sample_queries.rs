@@ -11,30 +11,15 @@ pub static SAMPLE_QUERIES: Kernel = own_kernel!("sample_queries", BINDINGS);
 /// Invocations of a workgroup, each with four columns of a sample.
 pub(crate) const WORKGROUP_SIZE: u32 = 64;
 
-/// Bits of `flags`.
-pub(crate) const CAUSAL: u32 = 1;
-pub(crate) const ALIGN_GROUPS: u32 = 2;
-pub(crate) const FIRST_STAGE: u32 = 4;
-pub(crate) const LAST_STAGE: u32 = 8;
-pub(crate) const UNION: u32 = 16;
-
 /// Values of `representative`.
 pub(crate) const CENTER: u32 = 0;
 pub(crate) const FIRST: u32 = 1;
 pub(crate) const LAST: u32 = 2;
 
-pub(super) const CONSTANTS: &[Constant] = &[
-    Constant::u32("CAUSAL", CAUSAL),
-    Constant::u32("ALIGN_GROUPS", ALIGN_GROUPS),
-    Constant::u32("FIRST_STAGE", FIRST_STAGE),
-    Constant::u32("LAST_STAGE", LAST_STAGE),
-    Constant::u32("UNION", UNION),
-    Constant::u32("CENTER", CENTER),
-    Constant::u32("FIRST", FIRST),
-];
+pub(super) const CONSTANTS: &[Constant] = &[Constant::u32("CENTER", CENTER), Constant::u32("FIRST", FIRST)];
 
 params! {
-    /// The numbers of one dispatch of a selection, shared by its kernels. Offsets and strides of q and k count vec4
+    /// The numbers of one dispatch of a selection that the kernels of all methods read. Offsets and strides of q and k count vec4
     /// elements, others elements.
     SelectParams {
         batch_size: u32,
@@ -61,29 +46,9 @@ params! {
         sink_size: i32,
         candidate_window: i32,
         dense_below: i32,
-        block_size: u32,
-        keys_per_block: u32,
-        stride_k: u32,
-        num_groups: u32,
         representative: u32,
-        max_rounds: u32,
         max_blocks: u32,
         indices_offset: u32,
         counts_offset: u32,
-        chunk_size: u32,
-        first_window: u32,
-        children: u32,
-        max_parents: u32,
-        parents_offset: u32,
-        parent_counts_offset: u32,
-        max_chunks: u32,
-        keep: u32,
-        survivors_offset: u32,
-        survivor_counts_offset: u32,
-        marks_offset: u32,
-        rounds: u32,
-        lists_per_set: u32,
-        max_survivors: u32,
-        flags: u32,
     }
 }

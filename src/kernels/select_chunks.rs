@@ -1,4 +1,5 @@
-//! The best chunks of one stage of InfiniteHiP: `shaders/select_chunks.wgsl`. Its uniform is that of `sample_queries`.
+//! The best chunks of one stage of InfiniteHiP: `shaders/select_chunks.wgsl`. Its uniforms are those of
+//! `score_chunks`.
 
 use super::{Binding, Kernel, own_kernel};
 use crate::PADDING;

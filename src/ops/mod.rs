@@ -12,6 +12,8 @@ mod operator;
 mod params;
 mod pool;
 mod select;
+mod select_operators;
+mod select_params;
 mod sparse_one_shot;
 mod top_k;
 mod workspace;

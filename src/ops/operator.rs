@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::bind::{BoundTensor, check_apart};
 use super::bound::Bound;
 use super::params::step_of;
-use crate::plan::{OneDispatch, OperatorPlan};
+use crate::plan::{Dispatch, OneDispatch, OperatorPlan};
 use crate::shader::BindingKind;
-use crate::{Context, DeviceCaps, Pipeline, Result, Slots};
+use crate::{Context, DeviceCaps, Pipeline, Result, Slots, Step};
 
 /// How a problem's arguments are bound.
 pub trait BindArgs: OneDispatch {
@@ -126,27 +126,37 @@ impl<P: BindArgs> Operator<P> {
     /// # Cost
     /// Creates a bind group and a small uniform buffer. Submits nothing.
     pub fn bind(&self, args: P::Args<'_>) -> Result<Bound> {
-        let call = self.plan.problem.bind(args, self.ctx.caps())?;
-        let params = self.pipeline.bindings().iter().find(|binding| binding.kind == BindingKind::Uniform);
-        let uniform = call.uniform(params.map_or(&[], |params| params.fields));
-        let mut slots = Slots::new().uniform("params", &uniform);
-        for (name, bound) in &call.buffers {
-            if let Some(bound) = bound {
-                slots = slots.with(name, bound.slot());
-            }
-        }
-        for written in self.pipeline.bindings().iter().filter(|binding| binding.kind == BindingKind::Write) {
-            let of = |wanted: bool| {
-                let named = call.buffers.iter().filter(move |(name, _)| (*name == written.name) == wanted);
-                named.filter_map(|(name, bound)| bound.as_ref().map(|bound| (*name, bound.buffer)))
-            };
-            let others: Vec<_> = of(false).collect();
-            of(true).try_for_each(|written| check_apart(written, &others))?;
-        }
-        let dispatch = self.plan.dispatch();
-        let bind = || step_of(&self.ctx, &self.pipeline, dispatch, &slots);
-        let is_empty = dispatch.workgroups.contains(&0);
-        let steps = if is_empty { Vec::new() } else { vec![self.ctx.scoped("binding an operator", bind)??] };
+        let bind = || bind_one(&self.ctx, &self.plan.problem, args, (&self.pipeline, self.plan.dispatch()));
+        let steps = self.ctx.scoped("binding an operator", bind)??;
         Ok(Bound::new(self.pipeline.label(), steps))
     }
+}
+
+/// The dispatch of an operator with its arguments bound; nothing where there is nothing to compute. Errors of the
+/// device are the caller's to catch.
+pub(super) fn bind_one<P: BindArgs>(
+    ctx: &Context,
+    problem: &P,
+    args: P::Args<'_>,
+    (pipeline, dispatch): (&Pipeline, &Dispatch),
+) -> Result<Vec<Step>> {
+    let call = problem.bind(args, ctx.caps())?;
+    let params = pipeline.bindings().iter().find(|binding| binding.kind == BindingKind::Uniform);
+    let uniform = call.uniform(params.map_or(&[], |params| params.fields));
+    let mut slots = Slots::new().uniform("params", &uniform);
+    for (name, bound) in &call.buffers {
+        if let Some(bound) = bound {
+            slots = slots.with(name, bound.slot());
+        }
+    }
+    for written in pipeline.bindings().iter().filter(|binding| binding.kind == BindingKind::Write) {
+        let of = |wanted: bool| {
+            let named = call.buffers.iter().filter(move |(name, _)| (*name == written.name) == wanted);
+            named.filter_map(|(name, bound)| bound.as_ref().map(|bound| (*name, bound.buffer)))
+        };
+        let others: Vec<_> = of(false).collect();
+        of(true).try_for_each(|written| check_apart(written, &others))?;
+    }
+    let is_empty = dispatch.workgroups.contains(&0);
+    Ok(if is_empty { Vec::new() } else { vec![step_of(ctx, pipeline, dispatch, &slots)?] })
 }

@@ -7,6 +7,9 @@ use crate::{Context, Pipeline, Result, Slots, Step};
 /// Uniforms: a name and the words of each.
 pub(crate) type Uniforms = Vec<(&'static str, Vec<u32>)>;
 
+/// The contents of a call's uniforms, by name.
+pub(super) type Numbers = Vec<(&'static str, Vec<u8>)>;
+
 impl From<&Stretch> for StretchRecord {
     fn from(stretch: &Stretch) -> Self {
         Self { first_place: stretch.first, end_place: stretch.end, first_tile: stretch.first_tile }
@@ -35,12 +38,15 @@ pub(super) fn step_of(ctx: &Context, pipeline: &Pipeline, dispatch: &Dispatch, s
 
 /// The same uniforms as words, for tests that run kernels without a device.
 pub(super) fn in_words(params: &impl bytemuck::Pod, stretches: &[Stretch]) -> Vec<Uniforms> {
+    numbers_in_words(&vec![("params", bytemuck::bytes_of(params).to_vec())], stretches)
+}
+
+/// The same where a call has more than one uniform.
+pub(super) fn numbers_in_words(numbers: &Numbers, stretches: &[Stretch]) -> Vec<Uniforms> {
     let words = |bytes: &[u8]| bytemuck::pod_collect_to_vec(bytes);
     let of = |stretch: &Stretch| {
-        vec![
-            ("params", words(bytemuck::bytes_of(params))),
-            ("stretch", words(bytemuck::bytes_of(&StretchRecord::from(stretch)))),
-        ]
+        let call = numbers.iter().map(|(name, bytes)| (*name, words(bytes)));
+        call.chain([("stretch", words(bytemuck::bytes_of(&StretchRecord::from(stretch))))]).collect()
     };
     stretches.iter().map(of).collect()
 }

@@ -5,18 +5,14 @@ use std::sync::Arc;
 use super::attend::{BlockListsView, check_blocks};
 use super::bind::{Access, BoundTensor, Expect, U32View, check_apart, check_tensor, check_u32};
 use super::bound::prepare;
-use super::params::{Uniforms, in_words, step};
+use super::params::{Uniforms, numbers_in_words, step_of};
+use super::select_operators::bind_operator;
+use super::select_params::{Places, numbers};
 use super::workspace::Workspace;
-use crate::kernels::sample_queries::{
-    ALIGN_GROUPS, CAUSAL, CENTER, FIRST, FIRST_STAGE, LAST, LAST_STAGE, SelectParams, UNION,
-};
 use crate::plan::{Samples, SelectStep};
 use crate::slots::Slot;
 use crate::step::{encode_stretch_in, num_stretches, submit};
-use crate::{
-    Context, Error, GroupBounds, Mask, Pipeline, Representative, Result, SelectionMethod, SelectionPlan,
-    SelectionProblem, Slots, Step, TensorView,
-};
+use crate::{Context, Error, Pipeline, Result, SelectionPlan, Slots, Step, TensorView};
 
 /// The compiled pipelines of a [`SelectionPlan`]. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -113,7 +109,7 @@ impl Selection {
     /// Creates a bind group and a small uniform buffer for each dispatch. Submits nothing.
     pub fn bind_with(&self, args: SelectionArgs<'_>, memory: SelectionMemory<'_>) -> Result<BoundSelection> {
         let tensors = self.check(&args, memory)?;
-        let steps = self.ctx.scoped("binding a selection", || self.steps(&tensors, memory))??;
+        let steps = self.ctx.scoped("binding a selection", || self.steps(&tensors, (&args, memory)))??;
         Ok(BoundSelection { plan: Arc::clone(&self.plan), steps })
     }
 
@@ -152,7 +148,11 @@ impl Selection {
         })
     }
 
-    fn steps(&self, tensors: &Tensors<'_>, memory: SelectionMemory<'_>) -> Result<Vec<Option<Step>>> {
+    fn steps(
+        &self,
+        tensors: &Tensors<'_>,
+        (args, memory): (&SelectionArgs<'_>, SelectionMemory<'_>),
+    ) -> Result<Vec<Option<Step>>> {
         let Tensors { q, k, seq_lens_kv, blocks: [indices, counts] } = tensors;
         // wgpu has no empty bindings; a workspace always has some bytes.
         let scratch = Slot::Range(&memory.scratch.buffer, 0, self.plan.scratch_bytes().max(4));
@@ -173,11 +173,16 @@ impl Selection {
                 steps.push(None);
                 continue;
             }
+            if let SelectStep::Operator(index) = what {
+                steps.push(bind_operator(&self.ctx, &self.plan, index, (pipeline, dispatch), (args, memory))?);
+                continue;
+            }
             let samples = self.plan.samples_of(what);
             let slots =
                 slots.clone().range("samples", &memory.samples.buffer, samples.offset_bytes, samples.size_bytes);
-            let params = Self::params(&self.plan, what, &tensors.places());
-            steps.push(Some(step(&self.ctx, pipeline, dispatch, &params, &slots)?));
+            let numbers = numbers(&self.plan, what, &tensors.places());
+            let slots = numbers.iter().fold(slots, |slots, (name, bytes)| slots.uniform(name, bytes));
+            steps.push(Some(step_of(&self.ctx, pipeline, dispatch, &slots)?));
         }
         Ok(steps)
     }
@@ -194,99 +199,17 @@ impl Selection {
             seq_lens_kv: 0,
             blocks: [0; 2],
         };
-        in_words(&Self::params(plan, plan.steps[dispatch], &places), &plan.dispatches()[dispatch].stretches)
-    }
-
-    fn params(plan: &SelectionPlan, step: SelectStep, places: &Places) -> SelectParams {
-        let problem: &SelectionProblem = &plan.problem;
-        let (shape, blocks) = (problem.shape(), problem.blocks());
-        let (q_offset, [q_batch, q_seq, q_head]) = places.q;
-        let (k_offset, [k_batch, k_seq, k_head]) = places.k;
-        let samples = plan.samples_of(step);
-        let lists_per_set = plan.lists_per_set();
-        let mut params = SelectParams {
-            batch_size: shape.batch_size,
-            seq_len_q: shape.seq_len_q,
-            seq_len_kv: shape.seq_len_kv,
-            num_q_heads: shape.num_q_heads,
-            group_size: shape.group_size(),
-            num_sets: blocks.granularity.num_sets(shape) * lists_per_set,
-            heads_per_set: blocks.granularity.heads_per_set(shape) / lists_per_set,
-            num_q_blocks: plan.num_q_blocks(),
-            block_size_q: blocks.block_size_q,
-            num_samples: samples.num_samples,
-            stride_q: samples.stride_q,
-            scale: plan.sample_scale(),
-            seq_lens_offset: places.seq_lens_kv,
-            q_offset,
-            q_batch,
-            q_seq,
-            q_head,
-            k_offset,
-            k_batch,
-            k_seq,
-            k_head,
-            // Below 2^29, by the problem's validation.
-            sink_size: blocks.sink_size as i32,
-            candidate_window: problem.candidate_window() as i32,
-            dense_below: blocks.dense_below as i32,
-            block_size: blocks.block_size,
-            num_groups: blocks.max_blocks,
-            max_blocks: blocks.max_blocks,
-            max_rounds: plan.max_rounds(),
-            indices_offset: places.blocks[0],
-            counts_offset: places.blocks[1],
-            first_window: problem.first_window(),
-            lists_per_set,
-            flags: if problem.mask == Mask::Causal { CAUSAL } else { 0 } | if plan.is_union() { UNION } else { 0 },
-            ..SelectParams::default()
-        };
-        let representative = match problem.method() {
-            SelectionMethod::Hip(hip) => {
-                params.stride_k = hip.stride_k;
-                params.keys_per_block = hip.block_size_k / hip.stride_k;
-                params.flags |= if hip.group_bounds == GroupBounds::Aligned { ALIGN_GROUPS } else { 0 };
-                hip.representative
-            }
-            SelectionMethod::InfiniteHip(method) => method.representative,
-        };
-        params.representative = match representative {
-            Representative::Center => CENTER,
-            Representative::First => FIRST,
-            Representative::Last => LAST,
-        };
-        if let SelectStep::Score(index) | SelectStep::Select(index) = step {
-            let stage = plan.stages[index];
-            // The cache fits a binding, so its offsets in words fit 32 bits.
-            let word = |at: u64| at as u32;
-            if let Some(parent) = index.checked_sub(1).map(|index| plan.stages[index]) {
-                params.parents_offset = word(parent.survivors);
-                params.parent_counts_offset = word(parent.survivor_counts);
-            }
-            params.flags |= if index == 0 { FIRST_STAGE } else { 0 };
-            params.flags |= if index + 1 == plan.stages.len() { LAST_STAGE } else { 0 };
-            // After this many halvings each chunk is a single key; a chunk of one key is still probed once.
-            params.rounds = stage.chunk_size.next_power_of_two().ilog2().max(1);
-            params.chunk_size = stage.chunk_size;
-            params.children = stage.children;
-            params.max_parents = stage.max_parents;
-            params.max_chunks = stage.max_chunks;
-            params.keep = stage.keep;
-            params.max_survivors = stage.max_survivors;
-            params.survivors_offset = word(stage.survivors);
-            params.survivor_counts_offset = word(stage.survivor_counts);
-            params.marks_offset = word(stage.marks);
-        }
-        params
+        numbers_in_words(&numbers(plan, plan.steps[dispatch], &places), &plan.dispatches()[dispatch].stretches)
     }
 }
 
 impl SelectionPlan {
     /// The samples that a dispatch writes or reads.
-    fn samples_of(&self, step: SelectStep) -> Samples {
+    pub(super) fn samples_of(&self, step: SelectStep) -> Samples {
         match step {
             SelectStep::Sample(index) => self.samples[index],
-            SelectStep::Search => self.samples[0],
+            // An operator has none: its summaries lie there.
+            SelectStep::Search(_) | SelectStep::Operator(_) => self.samples[0],
             SelectStep::Score(stage) | SelectStep::Select(stage) => self.samples[self.stages[stage].samples],
         }
     }
@@ -310,15 +233,6 @@ impl Tensors<'_> {
             blocks: self.blocks.each_ref().map(|list| list.offset),
         }
     }
-}
-
-/// Offsets and strides in the units that kernels count: vec4 elements for q and k.
-struct Places {
-    q: (u32, [u32; 3]),
-    k: (u32, [u32; 3]),
-    seq_lens_kv: u32,
-    /// Indices and counts.
-    blocks: [u32; 2],
 }
 
 /// A selection with its buffers bound. Encode it as often as you like; what the buffers hold is read when the GPU runs.

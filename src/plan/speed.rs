@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::rows::RowSets;
 use super::{AttentionPlan, Candidates, SelectStep, SelectionPlan, Sharing, StagePlan};
-use crate::{Hip, SelectionMethod};
+use crate::{Hip, SelectorStep};
 
 /// A GPU in six numbers, measured by [`Context::measure_speed_blocking`](crate::Context::measure_speed_blocking). They decide which
 /// of two ways is faster ([`SelectionPlan::crossover`]); no kernel and no tiling depends on them, so that bits never depend on a clock.
@@ -178,13 +178,25 @@ impl SelectionPlan {
     /// operations. It gives 258 and 343 us for searches that took an H100 258 and 340, with the tilings of that time.
     #[must_use]
     pub fn estimated_time(&self, speed: &DeviceSpeed) -> Duration {
-        let of = |step: SelectStep| match (step, &self.problem.method) {
-            (SelectStep::Search, SelectionMethod::Hip(hip)) => self.search_ns(hip, speed),
-            (SelectStep::Score(stage), _) => self.score_ns(&self.stages[stage], speed),
-            (SelectStep::Select(_), _) => (self.ranking_trips() * speed.trip_ns) as f64,
-            (SelectStep::Sample(_) | SelectStep::Search, _) => 0.0,
+        let of = |step: SelectStep| match step {
+            SelectStep::Search(hip) => self.search_ns(&hip, speed),
+            SelectStep::Score(stage) => self.score_ns(&self.stages[stage], speed),
+            SelectStep::Select(_) => (self.ranking_trips() * speed.trip_ns) as f64,
+            SelectStep::Sample(_) => 0.0,
+            SelectStep::Operator(index) => self.operator_ns(index, speed),
         };
         duration(self.steps.iter().map(|&step| of(step) + speed.dispatch_ns as f64).sum())
+    }
+
+    /// What an operator reads, at the speed of memory.
+    fn operator_ns(&self, index: usize, speed: &DeviceSpeed) -> f64 {
+        let bytes = |shape: [u32; 4], size: u64| shape.iter().map(|&axis| u64::from(axis)).product::<u64>() * size;
+        let read = match &self.operators[index] {
+            SelectorStep::Pool { problem, .. } => bytes(problem.shape(), problem.dtype().size_bytes()),
+            SelectorStep::Score { problem, .. } => bytes(problem.summaries_shape(), 4),
+            SelectorStep::TopK { problem, .. } => bytes(problem.shape(), 4),
+        };
+        read as f64 * 1000.0 / speed.bytes_per_us.max(1) as f64
     }
 
     fn ranking_trips(&self) -> u64 {

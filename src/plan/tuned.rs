@@ -122,15 +122,18 @@ pub enum MethodKind {
     Hip,
     /// [`InfiniteHip`](crate::InfiniteHip).
     InfiniteHip,
+    /// Any other, made of operators: no tiling plays a part in it.
+    Other,
 }
 
 impl MethodKind {
     /// The kind of a method.
     #[must_use]
-    pub const fn of(method: &SelectionMethod) -> Self {
+    pub fn of(method: &SelectionMethod) -> Self {
         match method {
             SelectionMethod::Hip(_) => Self::Hip,
             SelectionMethod::InfiniteHip(_) => Self::InfiniteHip,
+            SelectionMethod::Other(_) => Self::Other,
         }
     }
 }
@@ -140,6 +143,7 @@ impl core::fmt::Display for MethodKind {
         f.write_str(match self {
             Self::Hip => "HiP",
             Self::InfiniteHip => "InfiniteHiP",
+            Self::Other => "operators",
         })
     }
 }

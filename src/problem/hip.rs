@@ -1,6 +1,8 @@
 //! HiP: a beam search through a tree of keys for each block of queries.
 
-use crate::{Error, Mask, Result};
+use super::selector::{QuerySampling, Selector, SelectorStep};
+use super::{BlockListSpec, Granularity, SelectionProblem};
+use crate::{AttentionShape, Error, Mask, Result};
 
 /// The key that stands for a branch of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -111,7 +113,7 @@ impl Hip {
         self.top_k / self.block_size_k
     }
 
-    pub(super) fn validate(&self, mask: Mask) -> Result<()> {
+    fn check(&self, mask: Mask) -> Result<()> {
         let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
         for (field, value) in [
             ("top_k", self.top_k),
@@ -148,5 +150,60 @@ impl Hip {
             return invalid("refresh_interval", self.refresh_interval, rule);
         }
         Ok(())
+    }
+}
+
+impl Selector for Hip {
+    fn name(&self) -> &str {
+        "HiP"
+    }
+
+    fn lists(&self, _: &AttentionShape, granularity: Granularity) -> BlockListSpec {
+        BlockListSpec::new(self.block_size_q, self.block_size_k, self.max_blocks())
+            .with_granularity(granularity)
+            .with_sink_size(self.sink_size)
+            .with_window_size(self.window_size)
+    }
+
+    /// None: it has kernels of its own.
+    fn steps(&self, _: &SelectionProblem) -> Vec<SelectorStep> {
+        Vec::new()
+    }
+
+    fn validate(&self, mask: Mask) -> Result<()> {
+        self.check(mask)
+    }
+
+    fn refresh_interval(&self, _: usize) -> u32 {
+        self.refresh_interval
+    }
+
+    fn crossover(&self, seq_len_q: u32) -> u32 {
+        if seq_len_q < self.block_size_q { 6144 } else { 4096 }
+    }
+
+    fn keys_kept(&self, _: &SelectionProblem) -> u32 {
+        self.top_k
+    }
+
+    fn sampling(&self, _: usize) -> QuerySampling {
+        QuerySampling::Stride(self.stride_q)
+    }
+
+    fn key_stride(&self) -> u32 {
+        self.stride_k
+    }
+
+    fn num_probes(&self, shape: &AttentionShape) -> [u64; 2] {
+        let keys = u64::from(shape.seq_len_kv);
+        let candidates = keys.saturating_sub(u64::from(self.sink_size + self.window_size));
+        let samples = u64::from(self.block_size_q.min(shape.seq_len_q).div_ceil(self.stride_q));
+        if candidates <= u64::from(self.top_k) {
+            return [0, samples]; // all fit, none is scored
+        }
+        // Groups of blocks are halved until they are single blocks.
+        let rounds = candidates.div_ceil(self.top_k.into()).next_power_of_two().ilog2();
+        let keys_per_block = u64::from(self.block_size_k / self.stride_k);
+        [2 * u64::from(self.max_blocks()) * keys_per_block * u64::from(rounds), samples]
     }
 }

@@ -1,7 +1,8 @@
 //! InfiniteHiP: a few stages, each of which descends by halving into every chunk of keys and keeps the best chunks.
 
-use super::Representative;
-use crate::{Error, Mask, Result};
+use super::selector::{Margin, QuerySampling, Selector, SelectorStep};
+use super::{BlockListSpec, Granularity, Representative, SelectionProblem};
+use crate::{AttentionShape, Error, Mask, Result};
 
 /// How the heads that share a list combine their scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -188,7 +189,7 @@ impl InfiniteHip {
         self.stages.last().map_or(1, |stage| stage.chunk_size)
     }
 
-    pub(super) fn validate(&self, mask: Mask) -> Result<()> {
+    fn check(&self, mask: Mask) -> Result<()> {
         let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
         if mask != Mask::Causal {
             let rule = "InfiniteHiP selects below a causal mask only; HiP selects without one too";
@@ -242,5 +243,113 @@ impl InfiniteHip {
             return Err(Error::Argument { argument: "representative", rule });
         }
         Ok(())
+    }
+}
+
+impl Selector for InfiniteHip {
+    fn name(&self) -> &str {
+        "InfiniteHiP"
+    }
+
+    fn lists(&self, shape: &AttentionShape, granularity: Granularity) -> BlockListSpec {
+        let kept = self.stages.last().map_or(0, Stage::kept_chunks);
+        let heads = if self.unites_heads() { granularity.heads_per_set(shape) } else { 1 };
+        BlockListSpec::new(self.block_size_q, self.block_size(), kept.saturating_mul(heads))
+            .with_granularity(granularity)
+            .with_sink_size(self.sink_size)
+            .with_window_size(self.window_size)
+    }
+
+    /// None: it has kernels of its own.
+    fn steps(&self, _: &SelectionProblem) -> Vec<SelectorStep> {
+        Vec::new()
+    }
+
+    fn granularity(&self) -> Granularity {
+        Granularity::Layer
+    }
+
+    fn validate(&self, mask: Mask) -> Result<()> {
+        self.check(mask)
+    }
+
+    fn num_stages(&self) -> usize {
+        self.stages.len()
+    }
+
+    fn refresh_interval(&self, stage: usize) -> u32 {
+        self.stages.get(stage).map_or(1, |stage| stage.refresh_interval)
+    }
+
+    /// Measured from the first query of a block, where HiP's is from the last.
+    fn margin(&self, shape: &AttentionShape) -> Margin {
+        let queries = self.block_size_q.min(shape.seq_len_q).saturating_sub(1);
+        // Only one query at a time is decoded with lists from an earlier step.
+        let interval = if shape.seq_len_q > 1 { 1 } else { Selector::refresh_interval(self, 0) };
+        let needed = queries.saturating_add(interval);
+        Margin {
+            needed,
+            default: needed.max(self.stages.first().map_or(0, |stage| stage.chunk_size)),
+            rule: "must be at least the queries of a block - 1 + the first refresh_interval: keys leave the \
+                   window meanwhile",
+        }
+    }
+
+    fn crossover(&self, seq_len_q: u32) -> u32 {
+        if seq_len_q < self.block_size_q { 12_288 } else { 8192 }
+    }
+
+    fn keys_kept(&self, _: &SelectionProblem) -> u32 {
+        self.stages.iter().map(|stage| stage.keep).max().unwrap_or(0)
+    }
+
+    fn sampling(&self, stage: usize) -> QuerySampling {
+        QuerySampling::Mean(self.stages.get(stage).map_or(1, |stage| stage.stride_q))
+    }
+
+    fn unites_heads(&self) -> bool {
+        self.reduction == HeadReduction::Union
+    }
+
+    fn num_candidates(&self, problem: &SelectionProblem, seq_len_kv: u32, [p_min, _]: [i64; 2]) -> u32 {
+        let chunk_size = self.stages.first().map_or(1, |stage| stage.chunk_size);
+        let start = u64::from(self.sink_size);
+        // Chunks are active up to E; all fits u32: E and the chunks end below seq_len_kv + chunk_size.
+        let active = (p_min - i64::from(problem.candidate_window())).max(0) as u64;
+        let chunks_end = start + u64::from(problem.num_chunks(seq_len_kv)) * u64::from(chunk_size);
+        let end = chunks_end.min(active + 1).min(seq_len_kv.into());
+        end.saturating_sub(start).div_ceil(self.block_size().into()) as u32
+    }
+
+    fn num_probes(&self, shape: &AttentionShape) -> [u64; 2] {
+        let mut entering = u64::from(shape.seq_len_kv).saturating_sub(u64::from(self.sink_size));
+        let (mut probes, mut samples) = (0, 1);
+        for stage in &self.stages {
+            // A stage that keeps all scores none.
+            if entering > u64::from(stage.keep) {
+                let rounds = u64::from(stage.chunk_size.next_power_of_two().ilog2().max(1));
+                probes += entering / u64::from(stage.chunk_size) * 2 * rounds;
+                entering = stage.keep.into();
+            }
+            samples = samples.max(u64::from(self.block_size_q.min(shape.seq_len_q).div_ceil(stage.stride_q)));
+        }
+        [probes, samples]
+    }
+}
+
+impl SelectionProblem {
+    /// Chunks of InfiniteHiP's first stage, for a sequence of `seq_len_kv` keys. The last one ends at
+    /// `seq_len_kv - W'` at the latest.
+    pub(crate) fn num_chunks(&self, seq_len_kv: u32) -> u32 {
+        let super::SelectionMethod::InfiniteHip(method) = &self.method else { return 0 };
+        let chunk_size = method.stages.first().map_or(1, |stage| stage.chunk_size);
+        seq_len_kv.saturating_sub(method.sink_size).saturating_sub(self.first_window()).div_ceil(chunk_size)
+    }
+
+    /// Keys at the end of a sequence that need not lie in a chunk of InfiniteHiP's first stage: those of the window, less
+    /// those that leave it before that stage runs again.
+    pub(crate) fn first_window(&self) -> u32 {
+        let leaving = if self.shape.seq_len_q > 1 { 0 } else { self.refresh_interval() - 1 };
+        self.blocks().window_size.saturating_sub(leaving)
     }
 }

@@ -13,6 +13,7 @@ mod mask;
 mod merge;
 mod pool;
 mod select;
+mod selector;
 mod top_k;
 mod visibility;
 
@@ -27,5 +28,7 @@ pub use mask::Mask;
 pub use merge::MergeProblem;
 pub use pool::{PoolProblem, Pooling};
 pub use select::{SelectionMethod, SelectionProblem};
+pub(crate) use selector::checked_steps;
+pub use selector::{AnySelector, Margin, QuerySampling, Selector, SelectorStep};
 pub use top_k::{MASKED_SCORE, Mark, TopKProblem};
 pub use visibility::SeenKeys;

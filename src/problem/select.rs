@@ -1,20 +1,36 @@
 //! Selection of key blocks as a problem.
 
+use std::sync::Arc;
+
 use super::blocks::{BlockListSpec, Granularity};
-use super::{HeadReduction, Hip, InfiniteHip, Preset, Stage};
+use super::selector::{Selector, checked_steps};
+use super::{Hip, InfiniteHip, Preset};
 use crate::{AttentionShape, DType, Error, Mask, Result};
 
-/// How blocks are found.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// How blocks are found: what is asked of it is [`Selector`]. The crate's own two have kernels of their own, and are told apart where
+/// those are planned and run; whatever else implements the trait is a list of operators.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SelectionMethod {
     /// One beam search through a tree of keys.
     Hip(Hip),
     /// Stages of chunks.
     InfiniteHip(InfiniteHip),
+    /// A method made of operators.
+    Other(Arc<dyn Selector>),
 }
 
 impl SelectionMethod {
+    /// The method, whichever it is.
+    #[must_use]
+    pub fn selector(&self) -> &dyn Selector {
+        match self {
+            Self::Hip(hip) => hip,
+            Self::InfiniteHip(infinite) => infinite,
+            Self::Other(other) => &**other,
+        }
+    }
+
     /// Number of keys up to which dense attention takes no longer than a selection and attention to its lists, for this number of
     /// queries. Measured on CPUs and software devices; for a GPU see [`SelectionPlan::crossover`](crate::SelectionPlan::crossover) and
     /// [`docs::performance`](crate::docs::performance). A call with fewer queries than a query block has higher costs per query. Decode
@@ -23,25 +39,27 @@ impl SelectionMethod {
     /// [`SelectionProblem::with_dense_below`] with this number makes attention dense below it;
     /// [`Engine::attend_sparse`](crate::Engine::attend_sparse) does so by default.
     #[must_use]
-    pub const fn crossover(&self, seq_len_q: u32) -> u32 {
-        match self {
-            Self::Hip(hip) if seq_len_q < hip.block_size_q => 6144,
-            Self::Hip(_) => 4096,
-            Self::InfiniteHip(method) if seq_len_q < method.block_size_q => 12_288,
-            Self::InfiniteHip(_) => 8192,
+    pub fn crossover(&self, seq_len_q: u32) -> u32 {
+        self.selector().crossover(seq_len_q)
+    }
+}
+
+impl PartialEq for SelectionMethod {
+    fn eq(&self, other: &Self) -> bool {
+        self.selector().equals(other.selector().as_any())
+    }
+}
+
+impl<S: Selector> From<S> for SelectionMethod {
+    fn from(selector: S) -> Self {
+        let any = selector.as_any();
+        if let Some(hip) = any.downcast_ref::<Hip>() {
+            Self::Hip(*hip)
+        } else if let Some(infinite) = any.downcast_ref::<InfiniteHip>() {
+            Self::InfiniteHip(infinite.clone())
+        } else {
+            Self::Other(Arc::new(selector))
         }
-    }
-}
-
-impl From<Hip> for SelectionMethod {
-    fn from(hip: Hip) -> Self {
-        Self::Hip(hip)
-    }
-}
-
-impl From<InfiniteHip> for SelectionMethod {
-    fn from(infinite: InfiniteHip) -> Self {
-        Self::InfiniteHip(infinite)
     }
 }
 
@@ -91,10 +109,7 @@ impl SelectionProblem {
     #[must_use]
     pub fn new(shape: AttentionShape, dtype: DType, method: impl Into<SelectionMethod>) -> Self {
         let method = method.into();
-        let granularity = match method {
-            SelectionMethod::Hip(_) => Granularity::QueryHead,
-            SelectionMethod::InfiniteHip(_) => Granularity::Layer,
-        };
+        let granularity = method.selector().granularity();
         Self {
             shape,
             dtype,
@@ -217,35 +232,12 @@ impl SelectionProblem {
     /// Keys of the window that are candidates too: the number set by [`with_margin`](Self::with_margin), or its default.
     #[must_use]
     pub fn margin(&self) -> u32 {
-        let default = match &self.method {
-            SelectionMethod::Hip(_) => self.needed_margin(),
-            SelectionMethod::InfiniteHip(method) => {
-                self.needed_margin().max(method.stages.first().map_or(0, |stage| stage.chunk_size))
-            }
-        };
-        self.margin.unwrap_or(default)
-    }
-
-    /// Keys that leave the window of a block's last query while its list is in use. (InfiniteHiP's window is that of the block's first
-    /// query, HiP's that of the last.)
-    fn needed_margin(&self) -> u32 {
-        match &self.method {
-            SelectionMethod::Hip(hip) => hip.refresh_interval.saturating_sub(1),
-            SelectionMethod::InfiniteHip(method) => {
-                let queries = method.block_size_q.min(self.shape.seq_len_q).saturating_sub(1);
-                // Only single queries (decoding) use lists from an earlier step.
-                let interval = if self.shape.seq_len_q > 1 { 1 } else { self.refresh_interval() };
-                queries.saturating_add(interval)
-            }
-        }
+        self.margin.unwrap_or_else(|| self.method.selector().margin(&self.shape).default)
     }
 
     /// Decode steps for which the longest-lived part of a selection is used.
     pub(crate) fn refresh_interval(&self) -> u32 {
-        match &self.method {
-            SelectionMethod::Hip(hip) => hip.refresh_interval,
-            SelectionMethod::InfiniteHip(method) => method.stages.first().map_or(1, |stage| stage.refresh_interval),
-        }
+        self.method.selector().refresh_interval(0)
     }
 
     /// Whether a query block selects nothing and attends densely.
@@ -272,52 +264,11 @@ impl SelectionProblem {
         ((end - i64::from(blocks.sink_size)).max(0) as u32).div_ceil(blocks.block_size)
     }
 
-    /// Chunks of InfiniteHiP's first stage, for a sequence of `seq_len_kv` keys. The last one ends at
-    /// `seq_len_kv - W'` at the latest.
-    pub(crate) fn num_chunks(&self, seq_len_kv: u32) -> u32 {
-        let (blocks, chunk_size) = (
-            self.blocks(),
-            match &self.method {
-                SelectionMethod::Hip(_) => return 0,
-                SelectionMethod::InfiniteHip(method) => method.stages.first().map_or(1, |stage| stage.chunk_size),
-            },
-        );
-        seq_len_kv.saturating_sub(blocks.sink_size).saturating_sub(self.first_window()).div_ceil(chunk_size)
-    }
-
-    /// Keys at the end of a sequence that need not lie in a chunk of InfiniteHiP's first stage: the window, less the keys that leave it
-    /// before that stage runs again.
-    pub(crate) fn first_window(&self) -> u32 {
-        let leaving = if self.shape.seq_len_q > 1 { 0 } else { self.refresh_interval() - 1 };
-        self.blocks().window_size.saturating_sub(leaving)
-    }
-
     /// The sizes and rules of the lists, as attention needs them.
     #[must_use]
     pub fn blocks(&self) -> BlockListSpec {
-        let (block_size_q, block_size, max_blocks, sink_size, window_size) = match &self.method {
-            SelectionMethod::Hip(hip) => {
-                (hip.block_size_q, hip.block_size_k, hip.max_blocks(), hip.sink_size, hip.window_size)
-            }
-            SelectionMethod::InfiniteHip(method) => {
-                let kept = method.stages.last().map_or(0, Stage::kept_chunks);
-                let heads = match method.reduction {
-                    HeadReduction::Max => 1,
-                    HeadReduction::Union => self.granularity.heads_per_set(&self.shape),
-                };
-                let max_blocks = kept.saturating_mul(heads);
-                (method.block_size_q, method.block_size(), max_blocks, method.sink_size, method.window_size)
-            }
-        };
-        BlockListSpec {
-            granularity: self.granularity,
-            block_size_q,
-            block_size,
-            max_blocks,
-            sink_size,
-            window_size,
-            dense_below: self.dense_below,
-        }
+        let lists = self.method.selector().lists(&self.shape, self.granularity);
+        BlockListSpec { granularity: self.granularity, dense_below: self.dense_below, ..lists }
     }
 
     /// The first stage to compute at a decode step, counted from 0 at the start of a sequence; `None` when the lists of
@@ -328,19 +279,14 @@ impl SelectionProblem {
     #[must_use]
     pub fn first_stage(&self, step: u64) -> Option<usize> {
         let due = |interval: u32| step.is_multiple_of(interval.max(1).into());
-        match &self.method {
-            SelectionMethod::Hip(hip) => due(hip.refresh_interval).then_some(0),
-            SelectionMethod::InfiniteHip(method) => method.stages.iter().position(|stage| due(stage.refresh_interval)),
-        }
+        let selector = self.method.selector();
+        (0..selector.num_stages()).find(|&stage| due(selector.refresh_interval(stage)))
     }
 
     /// Stages of the method: 1 for HiP.
     #[must_use]
     pub fn num_stages(&self) -> usize {
-        match &self.method {
-            SelectionMethod::Hip(_) => 1,
-            SelectionMethod::InfiniteHip(method) => method.stages.len(),
-        }
+        self.method.selector().num_stages()
     }
 
     /// Checks the rules that need no device.
@@ -349,10 +295,8 @@ impl SelectionProblem {
     /// [`Error::Invalid`], [`Error::Argument`] or [`Error::Scale`], naming the field, its value and the rule.
     pub fn validate(&self) -> Result<()> {
         crate::AttentionProblem::new(self.shape, self.dtype).validate()?;
-        match &self.method {
-            SelectionMethod::Hip(hip) => hip.validate(self.mask)?,
-            SelectionMethod::InfiniteHip(method) => method.validate(self.mask)?,
-        }
+        let selector = self.method.selector();
+        selector.validate(self.mask)?;
         self.blocks().validate(&self.shape, self.mask)?;
         let scale = self.selection_scale();
         if !scale.is_finite() {
@@ -366,19 +310,17 @@ impl SelectionProblem {
         }
         if let Some(margin) = self.margin {
             let invalid = |rule| Err(Error::Invalid { field: "margin", value: margin.into(), rule });
-            if margin < self.needed_margin() {
-                return invalid(match &self.method {
-                    SelectionMethod::Hip(_) => "must be at least refresh_interval - 1: keys leave the window meanwhile",
-                    SelectionMethod::InfiniteHip(_) => {
-                        "must be at least the queries of a block - 1 + the first refresh_interval: keys leave the \
-                         window meanwhile"
-                    }
-                });
+            let wanted = selector.margin(&self.shape);
+            if margin < wanted.needed {
+                return invalid(wanted.rule);
             }
             if margin > crate::AttentionProblem::MAX_SEQ_LEN {
                 return invalid("must be below 2^29, so that positions fit signed 32-bit arithmetic");
             }
         }
-        Ok(())
+        match &self.method {
+            SelectionMethod::Hip(_) | SelectionMethod::InfiniteHip(_) => Ok(()),
+            SelectionMethod::Other(other) => checked_steps(self, &**other).map(drop),
+        }
     }
 }

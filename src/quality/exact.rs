@@ -7,7 +7,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use super::{Candidates, lists};
-use crate::{Element, HeadReduction, HostBlockLists, Mask, Result, SelectionInputs, SelectionMethod, SelectionProblem};
+use crate::{Element, HostBlockLists, Mask, QuerySampling, Result, SelectionInputs, SelectionProblem};
 
 /// Below every score.
 const MASKED: f32 = -3.0e38;
@@ -133,10 +133,7 @@ fn best_blocks<T: Element>(
     let candidates = Candidates::new(problem, inputs.seq_len_kv(batch), q_block);
     let heads_per_set = problem.granularity.heads_per_set(shape);
     let heads = set * heads_per_set..(set + 1) * heads_per_set;
-    let union = matches!(
-        problem.method(),
-        SelectionMethod::InfiniteHip(method) if method.reduction == HeadReduction::Union
-    );
+    let union = problem.method().selector().unites_heads();
     let (groups, room): (Vec<Range<u32>>, u32) = if union {
         (heads.map(|head| head..head + 1).collect(), blocks.max_blocks / heads_per_set)
     } else {
@@ -177,10 +174,7 @@ fn scores<T: Element>(
     let shape = problem.shape();
     let (block_size, dim) = (problem.blocks().block_size as usize, shape.head_dim as usize);
     let seq_len_kv = inputs.seq_len_kv(batch) as usize;
-    let stride_k = match problem.method() {
-        SelectionMethod::Hip(hip) => hip.stride_k as usize,
-        SelectionMethod::InfiniteHip(_) => 1,
-    };
+    let stride_k = problem.method().selector().key_stride() as usize;
     let samples = block_size / stride_k;
     let queries: Vec<(usize, Queries)> = heads
         .map(|head| ((head / shape.group_size()) as usize, Queries::new(problem, inputs, batch, candidates, head)))
@@ -245,11 +239,12 @@ impl Queries {
         let row = |query: u32| inputs.q.row(batch as usize, query as usize, head as usize);
         let (scale, block) = (problem.selection_scale(), candidates.queries.clone());
         let (mut rows, mut reach) = (Vec::new(), Vec::new());
-        match problem.method() {
-            SelectionMethod::Hip(hip) => {
+        let selector = problem.method().selector();
+        match selector.sampling(selector.num_stages() - 1) {
+            QuerySampling::Stride(stride) => {
                 let last_key = i64::from(inputs.seq_len_kv(batch)) - 1;
                 // The last query of each stride; in a shorter block the last query.
-                let stride = hip.stride_q.min(block.end - block.start);
+                let stride = stride.min(block.end - block.start);
                 for query in (block.start + stride - 1..block.end).step_by(stride as usize) {
                     rows.extend(row(query).iter().map(|x| x.to_f32() * scale));
                     reach.push(match problem.mask() {
@@ -262,8 +257,7 @@ impl Queries {
                     });
                 }
             }
-            SelectionMethod::InfiniteHip(method) => {
-                let stride = method.stages.last().map_or(1, |stage| stage.stride_q);
+            QuerySampling::Mean(stride) => {
                 for first in block.clone().step_by(stride as usize) {
                     let averaged = first..first.saturating_add(stride).min(block.end);
                     let count = averaged.len() as f32;

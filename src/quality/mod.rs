@@ -88,22 +88,8 @@ impl Candidates {
         let position = |query: u32| i64::from(query) + i64::from(seq_len_kv) - i64::from(shape.seq_len_q);
         let (p_min, p_max) = (position(queries.start), position(queries.end - 1));
         let start = blocks.sink_size;
-        let len = if problem.is_dense(p_max) {
-            0
-        } else {
-            match problem.method() {
-                crate::SelectionMethod::Hip(_) => problem.num_candidate_blocks(p_max, seq_len_kv),
-                crate::SelectionMethod::InfiniteHip(method) => {
-                    let chunk_size = method.stages.first().map_or(1, |stage| stage.chunk_size);
-                    // Chunks are active up to E; all fits u32: E and the chunks end below seq_len_kv + chunk_size.
-                    let active = (p_min - i64::from(problem.candidate_window())).max(0) as u64;
-                    let chunks_end =
-                        u64::from(start) + u64::from(problem.num_chunks(seq_len_kv)) * u64::from(chunk_size);
-                    let end = chunks_end.min(active + 1).min(seq_len_kv.into());
-                    end.saturating_sub(start.into()).div_ceil(blocks.block_size.into()) as u32
-                }
-            }
-        };
+        let candidates = || problem.method().selector().num_candidates(problem, seq_len_kv, [p_min, p_max]);
+        let len = if problem.is_dense(p_max) { 0 } else { candidates() };
         Self { queries, p_min, start, len }
     }
 }

@@ -7,7 +7,7 @@ use super::{Candidate, Options};
 use crate::bench::tools::{Clock, Rotating, Stamps, Tensors, Uploaded};
 use crate::ops::BlockListBuffers;
 use crate::{
-    BoundSelection, Context, Error, HostBlockLists, Result, Selection, SelectionArgs, SelectionInputs, SelectionMethod,
+    BoundSelection, Context, Error, HostBlockLists, QuerySampling, Result, Selection, SelectionArgs, SelectionInputs,
     SelectionPlan, SelectionProblem, SelectionTiling, U32View, cpu,
 };
 
@@ -168,12 +168,18 @@ impl Stage {
 /// mean.
 fn exact(problem: &SelectionProblem) -> Result<SelectionProblem> {
     let mut shape = problem.shape;
-    if let SelectionMethod::InfiniteHip(method) = problem.method() {
-        if let Some(stage) = method.stages.iter().find(|stage| !stage.stride_q.is_power_of_two()) {
-            let (value, rule) = (stage.stride_q.into(), "must be a power of two to be tuned: means are exact then");
-            return Err(Error::Invalid { field: "stride_q", value, rule });
-        }
-        let rest = shape.seq_len_q % method.block_size_q;
+    let selector = problem.method().selector();
+    let means = (0..selector.num_stages()).filter_map(|stage| match selector.sampling(stage) {
+        QuerySampling::Mean(stride) => Some(stride),
+        QuerySampling::Stride(_) => None,
+    });
+    let means: Vec<u32> = means.collect();
+    if let Some(stride) = means.iter().find(|stride| !stride.is_power_of_two()) {
+        let (value, rule) = ((*stride).into(), "must be a power of two to be tuned: means are exact then");
+        return Err(Error::Invalid { field: "stride_q", value, rule });
+    }
+    if !means.is_empty() {
+        let rest = shape.seq_len_q % problem.blocks().block_size_q;
         shape.seq_len_q -= rest - rest.checked_ilog2().map_or(0, |log2| 1 << log2);
     }
     let scale = 2f32.powi(problem.selection_scale().abs().max(f32::MIN_POSITIVE).log2().round() as i32);
@@ -182,10 +188,7 @@ fn exact(problem: &SelectionProblem) -> Result<SelectionProblem> {
 
 /// The same problem with few queries and about four times as many keys as are selected, at odd lengths.
 fn small(problem: &SelectionProblem) -> (SelectionProblem, Vec<u32>) {
-    let kept = match problem.method() {
-        SelectionMethod::Hip(hip) => hip.top_k,
-        SelectionMethod::InfiniteHip(method) => method.stages.iter().map(|stage| stage.keep).max().unwrap_or(0),
-    };
+    let kept = problem.method().selector().keys_kept(problem);
     // A whole block, and a single query.
     let queries = problem.blocks().block_size_q.saturating_add(1);
     let (shape, lens) = reduced(&problem.shape, queries, kept.saturating_mul(4).saturating_add(777));

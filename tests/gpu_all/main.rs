@@ -49,6 +49,8 @@ mod gpu_registers;
 mod gpu_select;
 #[path = "../gpu_selected.rs"]
 mod gpu_selected;
+#[path = "../gpu_selector.rs"]
+mod gpu_selector;
 #[path = "../gpu_sparse.rs"]
 mod gpu_sparse;
 #[path = "../gpu_tune.rs"]

@@ -1,6 +1,7 @@
 //! The reference: naive attention in f64, straight from the definition. Shares no code with the paths that it checks.
 
 mod blocks;
+mod operators;
 mod sees;
 mod select;
 

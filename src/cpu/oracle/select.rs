@@ -70,6 +70,7 @@ pub fn select_from<T: Element>(
             let lists = if method.reduction == HeadReduction::Union { heads } else { 1 };
             (method.block_size_q, kept * lists)
         }
+        SelectionMethod::Other(_) => return Ok((super::operators::select(problem, inputs)?, Vec::new())),
     };
     let [batch_size, num_sets, num_q_blocks] =
         [shape.batch_size, shape.num_q_heads / heads, shape.seq_len_q.div_ceil(block_size_q)];
@@ -119,6 +120,7 @@ impl<T: Element> List<'_, T> {
         match &self.problem.method {
             SelectionMethod::Hip(hip) => self.hip(hip),
             SelectionMethod::InfiniteHip(method) => self.infinite_hip(method, earlier),
+            SelectionMethod::Other(_) => Default::default(), // computed by its operators
         }
     }
 

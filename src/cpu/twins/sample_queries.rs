@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::plan::Samples;
-use crate::{Element, Result, SelectionInputs, SelectionMethod, SelectionPlan};
+use crate::{Element, QuerySampling, Result, SelectionInputs, SelectionPlan};
 
 /// CPU twin of the kernel `sample_queries`: for each stride that the plan samples with, in the plan's order,
 /// `[batch, num_q_heads, num_q_blocks, num_samples, head_dim]`.
@@ -43,13 +43,13 @@ pub(super) fn sampled_queries(plan: &SelectionPlan, samples: &Samples, q_block: 
     let begin = q_block * block_size_q;
     let queries = (plan.problem().shape().seq_len_q - begin).min(block_size_q);
     let stride = samples.stride_q;
-    match plan.problem().method() {
-        SelectionMethod::Hip(_) => {
+    match plan.problem().method().selector().sampling(0) {
+        QuerySampling::Stride(_) => {
             let strides = queries / stride;
             let query = if strides == 0 { queries - 1 } else { (sample.min(strides - 1) + 1) * stride - 1 };
             begin + query..begin + query + 1
         }
-        SelectionMethod::InfiniteHip(_) => {
+        QuerySampling::Mean(_) => {
             let first = sample.min(queries.div_ceil(stride) - 1) * stride;
             begin + first..begin + queries.min(first + stride)
         }

@@ -9,6 +9,7 @@ use crate::{DeviceCaps, Hip, Result};
 
 impl SelectionPlan {
     pub(super) fn plan_hip(&mut self, hip: &Hip, caps: &DeviceCaps) -> Result<()> {
+        self.representative = hip.representative;
         let lists = self.num_lists();
         let samples =
             self.add_samples((hip.stride_q, 0), |queries, stride| queries / stride, &modules::SAMPLING_STRIDE, caps)?;
@@ -42,7 +43,7 @@ impl SelectionPlan {
             let words = search_tree::scratch_words(hip.max_blocks().into(), keys_per_block);
             self.scratch_bytes = 4 * u64::from(self.num_searches) * words;
         }
-        self.push(SelectStep::Search, 0, search);
+        self.push(SelectStep::Search(*hip), 0, search);
         Ok(())
     }
 

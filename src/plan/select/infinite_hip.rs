@@ -8,7 +8,7 @@ use super::{SelectStep, SelectionPlan};
 use crate::kernels::{self, modules};
 use crate::plan::{Dispatch, Sharing};
 use crate::shader::Specialization;
-use crate::{DeviceCaps, HeadReduction, InfiniteHip, Result, SelectionMethod};
+use crate::{DeviceCaps, HeadReduction, InfiniteHip, Result};
 
 /// The sizes of one stage of InfiniteHiP, and the offset of its survivors in the cache, in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(crate) struct StagePlan {
 impl SelectionPlan {
     pub(super) fn plan_infinite(&mut self, method: &InfiniteHip, caps: &DeviceCaps) -> Result<()> {
         let lists = self.num_lists();
+        self.representative = method.representative;
+        self.is_union = method.reduction == HeadReduction::Union;
         self.lists_per_set = self.choose_lists_per_set(method, caps);
         let mut cache_words = 0;
         let mut reserve = |words: u64| {
@@ -135,8 +137,7 @@ impl SelectionPlan {
 
     /// Whether each list of scores keeps chunks of its own.
     pub(crate) const fn is_union(&self) -> bool {
-        let SelectionMethod::InfiniteHip(method) = &self.problem.method else { return false };
-        matches!(method.reduction, HeadReduction::Union)
+        self.is_union
     }
 
     /// Lists of scores for each list of blocks: one for each head where the survivors of heads are united. Otherwise the fewest that give

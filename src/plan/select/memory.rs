@@ -2,7 +2,7 @@
 
 use super::SelectionPlan;
 
-const ALIGNMENT: u64 = 256; // the largest alignment that a device may ask for
+pub(super) const ALIGNMENT: u64 = 256; // the largest alignment that a device may ask for
 
 impl SelectionPlan {
     /// The factor on samples. Matrices take queries unscaled, since f16 holds those, or negated: only the sign of the scale affects the
@@ -15,7 +15,9 @@ impl SelectionPlan {
     /// Bytes of memory for samples of queries. Calls encoded one after another may share it.
     #[must_use]
     pub fn samples_bytes(&self) -> u64 {
-        self.samples.last().map_or(0, |last| (last.offset_bytes + last.size_bytes).next_multiple_of(ALIGNMENT))
+        self.samples
+            .last()
+            .map_or(self.summaries_bytes, |last| (last.offset_bytes + last.size_bytes).next_multiple_of(ALIGNMENT))
     }
 
     /// Bytes of scratch memory: scores, and the groups of running searches. Calls encoded one after another may share it.

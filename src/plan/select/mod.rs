@@ -6,6 +6,7 @@ mod infinite_hip;
 mod matrix;
 mod members;
 mod memory;
+mod operators;
 mod tiling;
 mod view;
 
@@ -16,11 +17,15 @@ use super::tiling_matrix::check_dtype;
 use super::{Dispatch, Sharing, TunedAt};
 use crate::kernels::{self, modules, sample_queries};
 use crate::shader::{Arrays, Kernel, Module, Specialization};
-use crate::{DType, DeviceCaps, DispatchBudget, Error, MissedTier, Result, SelectionMethod, SelectionProblem, Tier};
+use crate::{
+    DType, DeviceCaps, DispatchBudget, Error, Hip, MissedTier, Representative, Result, SelectionMethod,
+    SelectionProblem, SelectorStep, Tier,
+};
 pub(super) use cost::top_k_operations;
 pub(crate) use infinite_hip::StagePlan;
 use matrix::{MatrixScoring, ModulesAndConstants};
 pub(super) use members::{add_top_k, bucket_bytes};
+pub(crate) use operators::Region;
 pub use tiling::{Candidates, SelectionTiling};
 
 /// The dispatches that compute a [`SelectionProblem`] on a device, and the memory they need. A plain value, like
@@ -51,13 +56,22 @@ pub struct SelectionPlan {
     /// For each dispatch the last stage that needs it: the schedule of refreshes.
     pub(super) last_stages: Vec<usize>,
     pub(super) scratch_bytes: u64,
+    /// Of summaries, which lie where other methods have their samples.
+    pub(super) summaries_bytes: u64,
     pub(super) cache_bytes: u64,
     /// The samples that steps read, in the order in which they lie in memory.
     pub(crate) samples: Vec<Samples>,
     pub(crate) stages: Vec<StagePlan>,
+    /// Of a method that is made of operators.
+    pub(crate) operators: Vec<SelectorStep>,
+    /// Where their tensors are: summaries in the memory of samples, scores in scratch memory.
+    pub(crate) regions: Vec<Region>,
     /// Number of workgroups that search trees, each with scratch memory of its own.
     pub(super) num_searches: u32,
     pub(super) max_rounds: u32,
+    pub(crate) representative: Representative,
+    /// Whether each list of scores keeps chunks of its own.
+    pub(super) is_union: bool,
     /// Lists of scores for each list of blocks.
     pub(super) lists_per_set: u32,
     /// Why [`Tier::Matrix`] was not taken although the device reports its features.
@@ -72,9 +86,11 @@ pub struct SelectionPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SelectStep {
     Sample(usize),
-    Search,
+    Search(Hip),
     Score(usize),
     Select(usize),
+    /// An operator of a method that is made of them.
+    Operator(usize),
 }
 
 /// How the queries of a block are sampled.
@@ -159,11 +175,16 @@ impl SelectionPlan {
             steps: Vec::new(),
             last_stages: Vec::new(),
             scratch_bytes: 0,
+            summaries_bytes: 0,
             cache_bytes: 0,
             samples: Vec::new(),
             stages: Vec::new(),
+            operators: Vec::new(),
+            regions: Vec::new(),
             num_searches: 0,
             max_rounds: u32::MAX,
+            representative: Representative::default(),
+            is_union: false,
             lists_per_set: 1,
             matrix_fault: None,
             missed: None,
@@ -172,6 +193,7 @@ impl SelectionPlan {
         match problem.method() {
             SelectionMethod::Hip(hip) => plan.plan_hip(hip, caps)?,
             SelectionMethod::InfiniteHip(method) => plan.plan_infinite(method, caps)?,
+            SelectionMethod::Other(method) => plan.plan_operators(&**method, caps)?,
         }
         // Kernels bind the samples of one stage at a time, and the other memory as a whole.
         let samples = plan.samples.iter().map(|samples| samples.size_bytes).max().unwrap_or(0);

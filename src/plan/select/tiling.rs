@@ -2,7 +2,7 @@
 
 use super::Sharing;
 use super::matrix::MatrixScoring;
-use crate::{DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
+use crate::{DeviceCaps, Error, QuerySampling, Result, SelectionProblem, Tier};
 
 /// Where the candidates of a top-k lie, and how the best are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -171,17 +171,16 @@ impl SelectionTiling {
     /// Samples that a key is scored with in one go.
     pub(in crate::plan) fn num_samples(problem: &SelectionProblem) -> u32 {
         let queries = problem.blocks().block_size_q.min(problem.shape.seq_len_q).max(1);
-        match &problem.method {
-            // The heads of a KV head score a key together.
-            SelectionMethod::Hip(hip) => {
+        let selector = problem.method.selector();
+        let samples = |stage| match selector.sampling(stage) {
+            // The heads of a KV head look at a key together.
+            QuerySampling::Stride(stride) => {
                 let heads = problem.granularity.heads_per_set(&problem.shape).min(problem.shape.group_size());
-                (queries / hip.stride_q).max(1).saturating_mul(heads)
+                (queries / stride).max(1).saturating_mul(heads)
             }
-            SelectionMethod::InfiniteHip(method) => {
-                let most = |stage: &crate::Stage| queries.div_ceil(stage.stride_q);
-                method.stages.iter().map(most).max().unwrap_or(1)
-            }
-        }
+            QuerySampling::Mean(stride) => queries.div_ceil(stride),
+        };
+        (0..selector.num_stages()).map(samples).max().unwrap_or(1)
     }
 
     /// Checks a tiling that a caller forces.

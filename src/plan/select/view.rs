@@ -1,7 +1,6 @@
 //! Getters and printing of a selection's plan, and where in its memory tests find the results of stages.
 
 use super::{Dispatch, SelectionPlan, SelectionTiling, TunedAt};
-use crate::plan::MethodKind;
 use crate::{SelectionProblem, Tier};
 
 impl SelectionPlan {
@@ -73,7 +72,7 @@ impl SelectionPlan {
 impl core::fmt::Display for SelectionPlan {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (shape, blocks) = (&self.problem.shape, self.problem.blocks());
-        let name = MethodKind::of(&self.problem.method);
+        let name = self.problem.method.selector().name();
         writeln!(
             f,
             "selection  {name}, batch {} x q {} x kv {}, heads {}/{}, width {}, {}",

@@ -2,6 +2,7 @@
 
 mod hip;
 mod infinite_hip;
+mod operators;
 mod score;
 #[cfg(test)]
 mod tests;
@@ -17,14 +18,14 @@ use core::ops::Range;
 use score::HeadKeys;
 
 /// What a selection's stages keep from one decode step to the next: for each list the surviving chunks of each stage.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StageCache {
     filled_for: Option<CacheKey>,
     /// `[list][stage]`: first keys of chunks; the last stage's are in the lists themselves.
     survivors: Vec<Vec<Vec<u32>>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 struct CacheKey {
     method: SelectionMethod,
     indices_shape: [u32; 4],
@@ -79,6 +80,7 @@ pub fn select_from<T: Element>(
     let mut lists = HostBlockLists::empty(indices_shape);
     let found = match problem.method() {
         SelectionMethod::Hip(hip) => hip::select(&call, hip),
+        SelectionMethod::Other(_) => return operators::select(problem, inputs),
         SelectionMethod::InfiniteHip(method) => {
             cache.survivors.resize(call.num_lists(), Vec::new());
             infinite_hip::select(&call, method, first_stage, &mut cache.survivors)

@@ -1,0 +1,28 @@
+//! A method made of operators: one after the other.
+
+use crate::cpu::path::{block_scores, pool, top_k};
+use crate::problem::checked_steps;
+use crate::{Element, Error, HostBlockLists, HostTensor, Result, SelectionInputs, SelectionProblem, SelectorStep};
+
+pub(super) fn select<T: Element>(
+    problem: &SelectionProblem,
+    inputs: &SelectionInputs<'_, T>,
+) -> Result<HostBlockLists> {
+    let mut tensors: Vec<(&str, HostTensor)> = Vec::new();
+    let lens = inputs.seq_lens_kv;
+    for step in checked_steps(problem, problem.method().selector())? {
+        let read = |wanted: &str| {
+            let found = tensors.iter().find(|(name, _)| *name == wanted);
+            &found.expect("a step that was checked reads what an earlier one writes").1
+        };
+        let written = match &step {
+            SelectorStep::Pool { problem, summaries } => (*summaries, pool(problem, inputs.k, lens)?),
+            SelectorStep::Score { problem, summaries, scores } => {
+                (*scores, block_scores(problem, inputs.q, read(summaries), lens)?)
+            }
+            SelectorStep::TopK { problem, scores } => return top_k(problem, read(scores), None),
+        };
+        tensors.push(written);
+    }
+    Err(Error::Argument { argument: "steps", rule: "must end with a top-k, which writes the lists" })
+}
