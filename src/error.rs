@@ -281,7 +281,7 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PassedOver {
-    /// Its description, by [`describe_adapter`].
+    /// Its description, by [`describe_adapter`](crate::describe_adapter).
     pub adapter: String,
     /// Its error.
     pub reason: String,

@@ -252,7 +252,7 @@ impl BoundSelection {
     }
 
     /// Encodes the stages that a decode step refreshes, by the method's refresh intervals: all stages at step 0; at others the later
-    /// ones, or none. See [`SelectionProblem::first_stage`].
+    /// ones, or none. See [`SelectionProblem::first_stage`](crate::SelectionProblem::first_stage).
     ///
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.

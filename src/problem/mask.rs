@@ -18,7 +18,8 @@ pub enum Mask {
         right: Option<u32>,
     },
     /// Query `i` sees keys up to `first + i`, wherever the keys end. Key lengths must be those of the shape:
-    /// with `seq_lens_kv`, which already determine where queries sit, this mask is [`Error::Argument`].
+    /// with `seq_lens_kv`, which already determine where queries sit, this mask is
+    /// [`Error::Argument`](crate::Error::Argument).
     CausalAt {
         /// The last key that the first query sees.
         first: u32,

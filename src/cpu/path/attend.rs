@@ -29,7 +29,7 @@ pub fn attend<T: Element>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>
 /// [`attend`] with given tile sizes. Where there are lists of blocks, `tile_q` follows from them.
 ///
 /// # Errors
-/// The errors of [`attend`], and [`Error::Invalid`] for a size of 0.
+/// The errors of [`attend`], and [`Error::Invalid`](crate::Error::Invalid) for a size of 0.
 ///
 /// # Cost
 /// The cost of [`attend`].
