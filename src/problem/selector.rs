@@ -45,7 +45,7 @@ use crate::{AttentionShape, Error, Result};
 ///     batch_size: 1, seq_len_q: 1, seq_len_kv: 256, num_q_heads: 2, num_kv_heads: 1, head_dim: 8, head_dim_v: 8,
 /// };
 /// let problem = SelectionProblem::new(shape, DType::F32, BestMeans);
-/// let (q, k) = (HostTensor::zeros(shape.q()), HostTensor::zeros(shape.k()));
+/// let (q, k) = (HostTensor::<f32>::zeros(shape.q()), HostTensor::zeros(shape.k()));
 /// let lists = Engine::Oracle.select(&problem, &SelectionInputs::new(&q, &k)).wait()?;
 /// assert_eq!(lists.list(0, 0, 0), [0, 16, 32, 240]); // all tie: the first ones, and the one that is forced
 /// # Ok::<(), wattn::Error>(())
