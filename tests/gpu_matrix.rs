@@ -113,14 +113,8 @@ fn splits_and_their_partial_results() {
             submit(ctx, |encoder| bound.encode(encoder));
             let found = common::gpu::read_all::<f32>(ctx, &memory);
             let twin = twins::attend_decode(&plan, &case.inputs()).unwrap();
-            // A partial lse is the first of four numbers.
-            let lse: Vec<f32> = found[found.len() - 4 * twin.lse.len()..].chunks(4).map(|lse| lse[0]).collect();
-            check_twin(
-                plan.tier(),
-                (&found[..twin.out.len()], &lse),
-                (&twin.out, &twin.lse),
-                &format!("{} {case:?}", ctx.describe()),
-            );
+            let (out, lse) = common::gpu::partials(&plan, &found);
+            check_twin(plan.tier(), (out, &lse), (&twin.out, &twin.lse), &format!("{} {case:?}", ctx.describe()));
         }
     }
 }

@@ -3,12 +3,13 @@
 use core::ops::Range;
 use std::sync::Arc;
 
-use super::bind::{Access, BoundTensor, Expect, U32View, check_apart, check_tensor, check_u32};
+use super::bind::{Access, BoundTensor, Expect, U32View, check_apart, check_lens, check_tensor, check_u32};
 use super::bound::{Bound, prepare};
 use super::params::{Uniforms, in_words, step};
 use super::workspace::Workspace;
 use crate::kernels::attend_prefill::AttendParams;
 use crate::kernels::merge_splits::MergeParams;
+use crate::problem::exactly_when;
 use crate::slots::Slot;
 use crate::{
     AttentionPlan, AttentionShape, BlockListSpec, Context, DType, DeviceCaps, Error, Pipeline, Result, Slots, Step,
@@ -186,29 +187,15 @@ impl Attention {
         let input = |tensor, shape| Expect { tensor, shape, dtype, access: Access::Read, at_a_time: loaded };
         let output =
             |tensor, shape, dtype, at_a_time| Expect { tensor, shape, dtype, access: Access::Write, at_a_time };
-        let missing = |argument| Error::Argument { argument, rule: "is required by the problem" };
-        let surplus = |argument| Error::Argument { argument, rule: "is not part of the problem" };
 
-        let seq_lens_kv = match (args.seq_lens_kv, problem.seq_lens_kv) {
-            (Some(view), true) => Some(check_u32(view, "seq_lens_kv", shape.batch_size.into(), caps)?),
-            (None, false) => None,
-            (None, true) => return Err(missing("seq_lens_kv")),
-            (Some(_), false) => return Err(surplus("seq_lens_kv")),
-        };
-        let lse = match (&args.lse, problem.lse) {
-            (Some(view), true) => {
-                Some(check_tensor(view.as_view(), output("lse", problem.lse_shape(), DType::F32, 1), caps)?)
-            }
-            (None, false) => None,
-            (None, true) => return Err(missing("lse")),
-            (Some(_), false) => return Err(surplus("lse")),
-        };
-        let blocks = match (&args.blocks, &problem.blocks) {
-            (Some(lists), Some(blocks)) => Some(check_blocks(lists, blocks, shape, caps)?),
-            (None, None) => None,
-            (None, Some(_)) => return Err(missing("blocks")),
-            (Some(_), None) => return Err(surplus("blocks")),
-        };
+        let seq_lens_kv = check_lens("seq_lens_kv", args.seq_lens_kv, problem.seq_lens_kv, shape.batch_size, caps)?;
+        let lse = exactly_when("lse", args.lse.as_ref(), problem.lse)?
+            .map(|view| check_tensor(view.as_view(), output("lse", problem.lse_shape(), DType::F32, 1), caps))
+            .transpose()?;
+        let blocks = exactly_when("blocks", args.blocks.as_ref(), problem.blocks.is_some())?
+            .zip(problem.blocks.as_ref())
+            .map(|(lists, blocks)| check_blocks(lists, blocks, shape, caps))
+            .transpose()?;
         let mut read = vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer)];
         read.extend(args.seq_lens_kv.map(|view| ("seq_lens_kv", view.buffer)));
         read.extend(args.blocks.iter().flat_map(BlockListsView::buffers));

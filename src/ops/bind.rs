@@ -1,5 +1,6 @@
 //! Checks of the caller's views.
 
+use crate::problem::exactly_when;
 use crate::slots::Slot;
 use crate::{DType, DeviceCaps, Error, Layout, Result, TensorView};
 
@@ -207,12 +208,5 @@ pub(super) fn check_lens<'a>(
     batch_size: u32,
     caps: &DeviceCaps,
 ) -> Result<Option<BoundTensor<'a>>> {
-    match (given, wanted) {
-        (Some(view), true) => check_u32(view, name, batch_size.into(), caps).map(Some),
-        (None, false) => Ok(None),
-        (given, _) => {
-            let rule = if given.is_some() { "is not part of the problem" } else { "is required by the problem" };
-            Err(Error::Argument { argument: name, rule })
-        }
-    }
+    exactly_when(name, given, wanted)?.map(|view| check_u32(view, name, batch_size.into(), caps)).transpose()
 }

@@ -26,8 +26,8 @@ impl<'a> BlockScoreArgs<'a> {
 
     /// `[batch]`: keys of each sequence, exactly when the problem says [`BlockScoreProblem::with_seq_lens_kv`].
     #[must_use]
-    pub const fn with_seq_lens_kv(mut self, seq_lens_kv: U32View<'a>) -> Self {
-        self.seq_lens_kv = Some(seq_lens_kv);
+    pub fn with_seq_lens_kv(mut self, seq_lens_kv: impl Into<Option<U32View<'a>>>) -> Self {
+        self.seq_lens_kv = seq_lens_kv.into();
         self
     }
 }

@@ -24,8 +24,8 @@ impl<'a> PoolArgs<'a> {
 
     /// `[batch]`: the length of each sequence, exactly when the problem says [`PoolProblem::with_seq_lens`].
     #[must_use]
-    pub const fn with_seq_lens(mut self, seq_lens: U32View<'a>) -> Self {
-        self.seq_lens = Some(seq_lens);
+    pub fn with_seq_lens(mut self, seq_lens: impl Into<Option<U32View<'a>>>) -> Self {
+        self.seq_lens = seq_lens.into();
         self
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::attend::{BlockListsView, check_blocks};
-use super::bind::{Access, BoundTensor, Expect, U32View, check_apart, check_tensor, check_u32};
+use super::bind::{Access, BoundTensor, Expect, U32View, check_apart, check_lens, check_tensor};
 use super::bound::prepare;
 use super::params::{Uniforms, numbers_in_words, step_of};
 use super::select_operators::bind_operator;
@@ -117,14 +117,7 @@ impl Selection {
         let (problem, caps) = (&self.plan.problem, self.ctx.caps());
         let (shape, dtype) = (problem.shape(), problem.dtype);
         let input = |tensor, shape| Expect { tensor, shape, dtype, access: Access::Read, at_a_time: 4 };
-        let seq_lens_kv = match (args.seq_lens_kv, problem.seq_lens_kv) {
-            (Some(view), true) => Some(check_u32(view, "seq_lens_kv", shape.batch_size.into(), caps)?),
-            (None, false) => None,
-            (given, _) => {
-                let rule = if given.is_some() { "is not part of the problem" } else { "is required by the problem" };
-                return Err(Error::Argument { argument: "seq_lens_kv", rule });
-            }
-        };
+        let seq_lens_kv = check_lens("seq_lens_kv", args.seq_lens_kv, problem.seq_lens_kv, shape.batch_size, caps)?;
         let mut others = vec![("q", args.q.buffer), ("k", args.k.buffer)];
         others.extend(args.seq_lens_kv.map(|view| ("seq_lens_kv", view.buffer)));
         for (name, buffer, needed) in [

@@ -24,22 +24,12 @@ pub(super) fn bind_operator(
     let steps = match plan.operators[index] {
         SelectorStep::Pool { problem, summaries } => {
             let to = TensorViewMut::new(summaries_buffer, DType::F32, place(summaries));
-            let pool = PoolArgs::new(args.k, to);
-            let pool = match args.seq_lens_kv {
-                Some(lens) => pool.with_seq_lens(lens),
-                None => pool,
-            };
-            bind_one(ctx, &problem, pool, kernel)
+            bind_one(ctx, &problem, PoolArgs::new(args.k, to).with_seq_lens(args.seq_lens_kv), kernel)
         }
         SelectorStep::Score { problem, summaries, scores } => {
             let from = TensorView::new(summaries_buffer, DType::F32, place(summaries));
             let to = TensorViewMut::new(scores_buffer, DType::F32, place(scores));
-            let score = BlockScoreArgs::new(args.q, from, to);
-            let score = match args.seq_lens_kv {
-                Some(lens) => score.with_seq_lens_kv(lens),
-                None => score,
-            };
-            bind_one(ctx, &problem, score, kernel)
+            bind_one(ctx, &problem, BlockScoreArgs::new(args.q, from, to).with_seq_lens_kv(args.seq_lens_kv), kernel)
         }
         SelectorStep::TopK { problem, scores } => {
             let from = TensorView::new(scores_buffer, DType::F32, place(scores));

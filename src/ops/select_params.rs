@@ -78,7 +78,7 @@ fn of_search(plan: &SelectionPlan, hip: &Hip) -> HipParams {
     HipParams {
         block_size: hip.block_size_k,
         stride_k: hip.stride_k,
-        keys_per_block: hip.block_size_k / hip.stride_k,
+        keys_per_block: hip.keys_per_block(),
         num_groups: hip.max_blocks(),
         max_rounds: plan.max_rounds(),
         is_causal: (plan.problem.mask == Mask::Causal).into(),
@@ -107,8 +107,7 @@ fn of_stage(plan: &SelectionPlan, index: usize) -> StageParams {
         survivors_offset: word(stage.survivors),
         survivor_counts_offset: word(stage.survivor_counts),
         marks_offset: word(stage.marks),
-        // The chunk is a single key after so many halvings; a chunk of one key is probed once.
-        rounds: stage.chunk_size.next_power_of_two().ilog2().max(1),
+        rounds: stage.rounds(),
         lists_per_set: plan.lists_per_set(),
         max_survivors: stage.max_survivors,
         is_first: (index == 0).into(),

@@ -3,7 +3,8 @@
 use super::BlockListsView;
 use super::bind::{Access, Expect, U32View, check_tensor, check_u32};
 use super::operator::{BindArgs, Call, Operator};
-use crate::{DType, DeviceCaps, Error, Result, TensorView, TopKProblem};
+use crate::problem::exactly_when;
+use crate::{DType, DeviceCaps, Result, TensorView, TopKProblem};
 
 /// The compiled pipeline of a [`TopKPlan`](crate::TopKPlan).
 pub type TopK = Operator<TopKProblem>;
@@ -25,8 +26,8 @@ impl<'a> TopKArgs<'a> {
 
     /// A [`Mark`](crate::Mark) for each score, contiguous, exactly when the problem says [`TopKProblem::with_marks`].
     #[must_use]
-    pub const fn with_marks(mut self, marks: U32View<'a>) -> Self {
-        self.marks = Some(marks);
+    pub fn with_marks(mut self, marks: impl Into<Option<U32View<'a>>>) -> Self {
+        self.marks = marks.into();
         self
     }
 }
@@ -41,14 +42,9 @@ impl BindArgs for TopKProblem {
         let scores = check_tensor(args.scores, expect, caps)?;
         let indices = check_u32(args.lists.block_indices, "block_indices", self.num_rows() * u64::from(self.k), caps)?;
         let counts = check_u32(args.lists.block_counts, "block_counts", self.num_rows(), caps)?;
-        let marks = match (args.marks, self.marks) {
-            (Some(view), true) => Some(check_u32(view, "marks", self.num_rows() * u64::from(num_entries), caps)?),
-            (None, false) => None,
-            (given, _) => {
-                let rule = if given.is_some() { "is not part of the problem" } else { "is required by the problem" };
-                return Err(Error::Argument { argument: "marks", rule });
-            }
-        };
+        let marks = exactly_when("marks", args.marks, self.marks)?
+            .map(|view| check_u32(view, "marks", self.num_rows() * u64::from(num_entries), caps))
+            .transpose()?;
         let call = Call::new(&[
             ("num_rows", self.num_rows() as u32), // fewer than 2^32 entries in all: validated
             ("num_sets", num_sets),

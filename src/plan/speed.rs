@@ -233,7 +233,7 @@ impl SelectionPlan {
         let blocks_per_group = shape.seq_len_kv / hip.block_size_k / hip.max_blocks().max(1);
         // The alignment of the first groups adds a round.
         let rounds = u64::from(blocks_per_group.max(1).next_power_of_two().ilog2() + 1);
-        let rows = 2 * u64::from(hip.max_blocks()) * u64::from(hip.block_size_k / hip.stride_k) * kv_heads;
+        let rows = 2 * u64::from(hip.max_blocks()) * u64::from(hip.keys_per_block()) * kv_heads;
         let samples = u64::from(heads) / kv_heads * u64::from(self.samples[0].num_samples);
         let trips = self.key_trips(rows, self.tiling.search_size()) + self.ranking_trips();
         let waves = self.num_lists().div_ceil(self.num_searches.max(1).into());
@@ -243,7 +243,7 @@ impl SelectionPlan {
     }
 
     fn score_ns(&self, stage: &StagePlan, speed: &DeviceSpeed) -> f64 {
-        let (heads, rounds) = (u64::from(self.heads_of_list()), stage.rounds());
+        let (heads, rounds) = (u64::from(self.heads_of_list()), u64::from(stage.rounds()));
         let owners = u64::from(self.tiling.owners(self.tiling.score_groups));
         // Two probes for each of the owner's chunks, for one head after the other.
         let trips = heads * self.key_trips(4 * owners, self.tiling.lanes * self.tiling.score_groups);

@@ -107,6 +107,11 @@ impl Hip {
         Self { group_bounds: GroupBounds::Aligned, refresh_interval: 8, ..Self::default() }
     }
 
+    /// Keys of a block that are scored.
+    pub(crate) const fn keys_per_block(&self) -> u32 {
+        self.block_size_k / self.stride_k
+    }
+
     /// Entries of a list.
     #[must_use]
     pub const fn max_blocks(&self) -> u32 {
@@ -203,7 +208,7 @@ impl Selector for Hip {
         }
         // Groups of blocks are halved until they are single blocks.
         let rounds = candidates.div_ceil(self.top_k.into()).next_power_of_two().ilog2();
-        let keys_per_block = u64::from(self.block_size_k / self.stride_k);
+        let keys_per_block = u64::from(self.keys_per_block());
         [2 * u64::from(self.max_blocks()) * keys_per_block * u64::from(rounds), samples]
     }
 }

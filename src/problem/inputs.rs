@@ -104,11 +104,10 @@ impl<T: Element> HostInputs<'_, T> {
             problem.check_lengths_of_their_own()?;
         }
         validate_seq_lens(self.seq_lens_kv, shape)?;
-        match (problem.blocks(), self.blocks) {
-            (Some(selection), Some(blocks)) => blocks.validate(selection, shape, self.seq_lens_kv),
-            (None, None) => Ok(()),
-            (Some(_), None) => Err(Error::Argument { argument: "blocks", rule: "is required by the problem" }),
-            (None, Some(_)) => Err(Error::Argument { argument: "blocks", rule: "is not part of the problem" }),
+        let blocks = exactly_when("blocks", self.blocks, problem.blocks().is_some())?;
+        match problem.blocks().zip(blocks) {
+            Some((selection, blocks)) => blocks.validate(selection, shape, self.seq_lens_kv),
+            None => Ok(()),
         }
     }
 
@@ -184,6 +183,15 @@ impl<T: Element> SelectionInputs<'_, T> {
     #[must_use]
     pub fn seq_len_kv(&self, batch: u32) -> u32 {
         self.seq_lens_kv.map_or(self.k.shape()[1], |lens| lens[batch as usize])
+    }
+}
+
+/// An argument that is given exactly when the problem takes it.
+pub(crate) fn exactly_when<T>(argument: &'static str, given: Option<T>, taken: bool) -> Result<Option<T>> {
+    match (&given, taken) {
+        (Some(_), false) => Err(Error::Argument { argument, rule: "is not part of the problem" }),
+        (None, true) => Err(Error::Argument { argument, rule: "is required by the problem" }),
+        (Some(_), true) | (None, false) => Ok(given),
     }
 }
 

@@ -23,7 +23,7 @@ pub use blocks::{BlockListSpec, Granularity, HostBlockLists, PADDING};
 pub use hip::{GroupBounds, Hip, Representative};
 pub use infinite_hip::{HeadReduction, InfiniteHip, Preset, Stage};
 pub use inputs::{AttentionOutput, HostInputs, SelectionInputs};
-pub(crate) use inputs::{check_lens, validate_seq_lens};
+pub(crate) use inputs::{check_lens, exactly_when, validate_seq_lens};
 pub use mask::Mask;
 pub use merge::MergeProblem;
 pub use pool::{PoolProblem, Pooling};

@@ -1,5 +1,6 @@
 //! The best entries of rows of scores as a problem.
 
+use super::inputs::exactly_when;
 use super::pool::fits_words;
 use crate::{AttentionProblem, Error, HostTensor, Result};
 
@@ -146,14 +147,12 @@ impl TopKProblem {
         if scores.shape() != self.shape {
             return Err(Error::Shape { tensor: "scores", expected: self.shape, actual: scores.shape() });
         }
-        match (marks, self.marks) {
-            (Some(marks), true) if marks.len() != scores.data().len() => {
+        match exactly_when("marks", marks, self.marks)? {
+            Some(marks) if marks.len() != scores.data().len() => {
                 let (expected, actual) = (scores.data().len() as u64, marks.len() as u64);
                 Err(Error::Length { tensor: "marks", expected, actual })
             }
-            (Some(_), true) | (None, false) => Ok(()),
-            (Some(_), false) => Err(Error::Argument { argument: "marks", rule: "is not part of the problem" }),
-            (None, true) => Err(Error::Argument { argument: "marks", rule: "is required by the problem" }),
+            Some(_) | None => Ok(()),
         }
     }
 }

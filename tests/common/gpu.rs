@@ -248,6 +248,15 @@ pub fn bind(ctx: &Context, plan: &AttentionPlan, args: AttentionArgs<'_>) -> Bou
     Attention::prepare(ctx, plan).unwrap().bind(args).unwrap()
 }
 
+/// The partial results in a plan's workspace: out, and the lse of each row, which is the first of four numbers.
+pub fn partials<'a>(plan: &AttentionPlan, workspace: &'a [f32]) -> (&'a [f32], Vec<f32>) {
+    let view = |wanted| {
+        let (_, bytes) = plan.workspace_views().into_iter().find(|(name, _)| *name == wanted).unwrap();
+        &workspace[bytes.start as usize / 4..bytes.end as usize / 4]
+    };
+    (view("partial_out"), view("partial_lse").chunks(4).map(|lse| lse[0]).collect())
+}
+
 /// Runs a case with one plan of its problem; `out` in f32.
 pub fn run<T: Element>(ctx: &Context, plan: &AttentionPlan, case: &Case<T>) -> AttentionOutput {
     let buffers = Buffers::new(ctx, case, plan.problem());

@@ -39,7 +39,7 @@ impl SelectionPlan {
         }
         // Beams in workgroup memory need no scratch memory.
         if search.specialization.constant("CANDIDATES").is_none() {
-            let keys_per_block = u64::from(hip.block_size_k / hip.stride_k);
+            let keys_per_block = u64::from(hip.keys_per_block());
             let words = search_tree::scratch_words(hip.max_blocks().into(), keys_per_block);
             self.scratch_bytes = 4 * u64::from(self.num_searches) * words;
         }
@@ -51,7 +51,7 @@ impl SelectionPlan {
     fn search_operations(&self, hip: &Hip) -> u64 {
         let heads = self.problem.granularity.heads_per_set(&self.problem.shape);
         let candidates = 2 * u64::from(hip.max_blocks());
-        let keys_per_block = u64::from(hip.block_size_k / hip.stride_k);
+        let keys_per_block = u64::from(hip.keys_per_block());
         // Groups are halved until they are single blocks; the alignment of the first groups may add a round.
         let blocks_per_group = self.problem.shape.seq_len_kv / hip.block_size_k / hip.max_blocks().max(1);
         let rounds = u64::from((blocks_per_group + 2).next_power_of_two().ilog2() + 1);

@@ -119,7 +119,7 @@ impl SelectionPlan {
     /// Operations of one descent into a chunk of a stage: two probes a round.
     fn score_operations(&self, stage: &StagePlan) -> u64 {
         let heads = self.heads_of_list();
-        let rounds = stage.rounds();
+        let rounds = u64::from(stage.rounds());
         // Each head fetches its keys separately, one after the other.
         rounds * 2 * u64::from(heads) * self.probe_operations(&self.samples[stage.samples], 1)
     }
@@ -163,8 +163,8 @@ impl SelectionPlan {
 }
 
 impl StagePlan {
-    /// Rounds of a descent into a chunk.
-    pub(in crate::plan) fn rounds(&self) -> u64 {
-        self.chunk_size.next_power_of_two().ilog2().max(1).into()
+    /// Rounds of a descent into a chunk: after this many halvings it is a single key; a chunk of one key is still probed once.
+    pub(crate) fn rounds(&self) -> u32 {
+        self.chunk_size.next_power_of_two().ilog2().max(1)
     }
 }

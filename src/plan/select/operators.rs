@@ -2,7 +2,7 @@
 
 use super::memory::ALIGNMENT;
 use super::{SelectStep, SelectionPlan};
-use crate::plan::OperatorPlan;
+use crate::plan::OneDispatch;
 use crate::problem::checked_steps;
 use crate::{DeviceCaps, Result, Selector, SelectorStep};
 
@@ -21,9 +21,9 @@ impl SelectionPlan {
         self.operators = checked_steps(&self.problem, method)?;
         for (index, step) in self.operators.clone().into_iter().enumerate() {
             let dispatch = match step {
-                SelectorStep::Pool { problem, .. } => OperatorPlan::with_tier(&problem, caps, self.tier)?.dispatch,
-                SelectorStep::Score { problem, .. } => OperatorPlan::with_tier(&problem, caps, self.tier)?.dispatch,
-                SelectorStep::TopK { problem, .. } => OperatorPlan::with_tier(&problem, caps, self.tier)?.dispatch,
+                SelectorStep::Pool { problem, .. } => problem.dispatch(caps, self.tier)?,
+                SelectorStep::Score { problem, .. } => problem.dispatch(caps, self.tier)?,
+                SelectorStep::TopK { problem, .. } => problem.dispatch(caps, self.tier)?,
             };
             self.push(SelectStep::Operator(index), 0, dispatch);
             let Some((name, shape)) = step.written() else { continue };
