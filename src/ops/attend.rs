@@ -7,10 +7,10 @@ use super::bind::{Access, BoundTensor, Expect, U32View, check_apart, check_lens,
 use super::bound::{Bound, prepare};
 use super::params::{Uniforms, in_words, step};
 use super::workspace::Workspace;
+use crate::device::slots::Slot;
 use crate::kernels::attend_prefill::AttendParams;
 use crate::kernels::merge_splits::MergeParams;
 use crate::problem::exactly_when;
-use crate::slots::Slot;
 use crate::{
     AttentionPlan, AttentionShape, BlockListSpec, Context, DType, DeviceCaps, Error, Pipeline, Result, Slots, Step,
     TensorView, TensorViewMut, kernels,

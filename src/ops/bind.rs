@@ -1,7 +1,7 @@
 //! Checks of the caller's views.
 
+use crate::device::slots::Slot;
 use crate::problem::exactly_when;
-use crate::slots::Slot;
 use crate::{DType, DeviceCaps, Error, Layout, Result, TensorView};
 
 /// A list of `u32` in a buffer.

@@ -9,9 +9,9 @@ use super::params::{Uniforms, numbers_in_words, step_of};
 use super::select_operators::bind_operator;
 use super::select_params::{Places, numbers};
 use super::workspace::Workspace;
+use crate::device::slots::Slot;
+use crate::device::step::{encode_stretch_in, num_stretches, submit};
 use crate::plan::{Samples, SelectStep};
-use crate::slots::Slot;
-use crate::step::{encode_stretch_in, num_stretches, submit};
 use crate::{Context, Error, Pipeline, Result, SelectionPlan, Slots, Step, TensorView};
 
 /// The compiled pipelines of a [`SelectionPlan`]. Cheap to clone.

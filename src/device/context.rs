@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt as _;
 
-use crate::adapters::{candidates, first_that_opens};
-use crate::check_matrices::{Edit, unedited};
-use crate::matrix_verdict::UnsavedVerdict;
-use crate::pipeline::PipelineCache;
-use crate::pipeline_store::{PipelineCacheState, PipelineStore};
+use crate::device::adapters::{candidates, first_that_opens};
+use crate::device::check_matrices::{Edit, unedited};
+use crate::device::matrix_verdict::UnsavedVerdict;
+use crate::device::pipeline::PipelineCache;
+use crate::device::pipeline_store::{PipelineCacheState, PipelineStore};
 use crate::{
     ContextOptions, DeviceCaps, DeviceSpeed, DispatchBudget, Error, PassedOver, Pending, Result, Tier, Tuning,
     adapters, describe_adapter,
