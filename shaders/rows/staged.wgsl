@@ -6,8 +6,8 @@
 //
 // The kernel's own file stores the result: store_out(tile, place, column, value) and store_lse(tile, place, lse).
 
-// Holds either two slices, each of SLICE4 columns of the tile's keys, and from STAGED_Q on of the queries; or the weights of 4 * LANES
-// keys, and from STAGED_V on twice SLICE_KEYS values. Widened once, and read by all groups.
+// Holds either SLICE4 columns of the tile's keys, and from STAGED_Q on of the queries; or the weights of 4 * LANES keys, and from
+// STAGED_V on SLICE_KEYS values. Widened once, and read by all groups.
 var<workgroup> staged: array<vec4<f32>, STAGED4>;
 
 // Each group has rows of its own.
@@ -32,11 +32,6 @@ fn key_of(lane: u32, c: u32) -> u32 {
 // that read a column use different banks, and so do eight invocations that write neighbouring elements.
 fn swizzle_of(lane: u32) -> u32 {
     return lane * SWIZZLE / 8u % SWIZZLE;
-}
-
-// A vec4 of a row, 0 past the row's end.
-fn in_width(value: vec4<f32>, column: u32) -> vec4<f32> {
-    return select(vec4<f32>(), value, HEAD_DIM4 % SLICE4 == 0u || column < HEAD_DIM4);
 }
 
 // Every group of a workgroup must be given the same `walk`, since this function has barriers.
@@ -109,37 +104,35 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 scores[r][c] = 0.0;
             }
         }
-        // Three slices are under way: one is multiplied, the next is written, the one after it is on its way.
-        for (var step = 0u; step < SLICES + 2u; step++) {
-            if step > 0u && step <= SLICES {
-                let first = (step - 1u) % 2u * SLICE;
+        for (var slice = 0u; slice <= SLICES; slice++) {
+            if slice > 0u {
+                workgroupBarrier(); // orders staged: what it held has been read
                 for (var i = 0u; i < K_EACH; i++) { // unroll in registers
                     let at = i * WORKGROUP_SIZE + invocation;
                     // The first condition is constant.
                     if (i + 1u) * WORKGROUP_SIZE <= TILE_KV * SLICE4 || at < TILE_KV * SLICE4 {
                         let place = at / SLICE4;
-                        let column = at % SLICE4;
-                        staged[first + place * SLICE4 + (column ^ swizzle_of(place % LANES))] =
-                            in_width(widen(k_ahead[i]), (step - 1u) * SLICE4 + column);
+                        staged[place * SLICE4 + ((at % SLICE4) ^ swizzle_of(place % LANES))] = widen(k_ahead[i]);
                     }
                 }
                 for (var i = 0u; i < Q_EACH; i++) { // unroll in registers
                     let at = i * WORKGROUP_SIZE + invocation;
                     if (i + 1u) * WORKGROUP_SIZE <= TILE_Q * SLICE4 || at < TILE_Q * SLICE4 {
-                        staged[first + STAGED_Q + at] = in_width(widen(q_ahead[i]), (step - 1u) * SLICE4 + at % SLICE4);
+                        staged[STAGED_Q + at] = widen(q_ahead[i]);
                     }
                 }
+                workgroupBarrier(); // orders staged: keys and queries have been written
             }
-            if step < SLICES {
+            if slice < SLICES {
                 for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-                    let column = step * SLICE4 + (i * WORKGROUP_SIZE + invocation) % SLICE4;
+                    let column = slice * SLICE4 + (i * WORKGROUP_SIZE + invocation) % SLICE4;
                     k_ahead[i] = k[k_at[i] + min(column, HEAD_DIM4 - 1u)];
                 }
                 for (var i = 0u; i < Q_EACH; i++) { // unroll in registers
-                    let column = step * SLICE4 + (i * WORKGROUP_SIZE + invocation) % SLICE4;
+                    let column = slice * SLICE4 + (i * WORKGROUP_SIZE + invocation) % SLICE4;
                     q_ahead[i] = q[q_at[i] + min(column, HEAD_DIM4 - 1u)];
                 }
-            } else if step == SLICES {
+            } else {
                 for (var i = 0u; i < V_EACH; i++) { // unroll in registers
                     let at = i * WORKGROUP_SIZE + invocation;
                     let row = min(at / HEAD_DIM_V4, SLICE_KEYS - 1u);
@@ -147,25 +140,24 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     v_ahead[i] = v[v_begin + key * v_stride + at % HEAD_DIM_V4];
                 }
             }
-            if step > 1u {
-                let first = step % 2u * SLICE;
-                for (var d4 = 0u; d4 < SLICE4; d4++) { // unroll in registers
-                    let k_column = first + lane * SLICE4 + (d4 ^ swizzle);
+            if slice > 0u {
+                // A constant where slices divide the width.
+                let left = HEAD_DIM4 - (slice - 1u) * SLICE4;
+                let columns = select(SLICE4, min(left, SLICE4), HEAD_DIM4 % SLICE4 != 0u);
+                for (var d4 = 0u; d4 < columns; d4++) {
+                    let k_column = lane * SLICE4 + (d4 ^ swizzle);
                     var k4: array<vec4<f32>, KEYS>;
                     for (var c = 0u; c < KEYS; c++) { // unroll in registers
                         k4[c] = staged[k_column + c * LANES * SLICE4];
                     }
                     for (var r = 0u; r < ROWS; r++) { // unroll in registers
-                        let q4 = staged[first + staged_queries + r * SLICE4 + d4];
+                        let q4 = staged[staged_queries + r * SLICE4 + d4];
                         for (var c = 0u; c < KEYS; c++) { // unroll in registers
                             scores[r][c] = fma(q4.x, k4[c].x, fma(q4.y, k4[c].y,
                                 fma(q4.z, k4[c].z, fma(q4.w, k4[c].w, scores[r][c]))));
                         }
                     }
                 }
-            }
-            if step > 0u && step <= SLICES {
-                workgroupBarrier(); // orders staged: one slice has been read, the next one has been written
             }
         }
 
@@ -227,17 +219,26 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
 
-        // Output of this lane's columns. Values, like slices: some are multiplied, the next ones are written, those after them on their way.
-        for (var step = 0u; step <= STEPS; step++) {
-            if step < STEPS {
-                let first = STAGED_V + step % 2u * SLICE_KEYS * HEAD_DIM_V4;
-                for (var i = 0u; i < V_EACH; i++) { // unroll in registers
-                    let at = i * WORKGROUP_SIZE + invocation;
-                    if (i + 1u) * WORKGROUP_SIZE <= SLICE_KEYS * HEAD_DIM_V4 || at < SLICE_KEYS * HEAD_DIM_V4 {
-                        staged[first + at] = widen(v_ahead[i]);
+        // Output of this lane's columns.
+        for (var step = 0u; step < STEPS; step++) {
+            if step > 0u {
+                workgroupBarrier(); // orders staged: weights and values have been read
+            }
+            for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll in registers
+                if step == c4 * WEIGHTS_STEPS {
+                    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                        staged[staged_weights + r * LANES + lane] = vec4<f32>(
+                            scores[r][c4 * 4u], scores[r][c4 * 4u + 1u], scores[r][c4 * 4u + 2u], scores[r][c4 * 4u + 3u]);
                     }
                 }
             }
+            for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+                let at = i * WORKGROUP_SIZE + invocation;
+                if (i + 1u) * WORKGROUP_SIZE <= SLICE_KEYS * HEAD_DIM_V4 || at < SLICE_KEYS * HEAD_DIM_V4 {
+                    staged[STAGED_V + at] = widen(v_ahead[i]);
+                }
+            }
+            workgroupBarrier(); // orders staged: weights and values have been written
             if step + 1u < STEPS {
                 for (var i = 0u; i < V_EACH; i++) { // unroll in registers
                     let at = i * WORKGROUP_SIZE + invocation;
@@ -246,53 +247,43 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     v_ahead[i] = v[v_begin + key * v_stride + at % HEAD_DIM_V4];
                 }
             }
-            if step > 0u {
-                let weights_at = staged_weights + (step - 1u) % WEIGHTS_STEPS * (SLICE_KEYS / 4u);
-                let first = STAGED_V + (step - 1u) % 2u * SLICE_KEYS * HEAD_DIM_V4;
+            let weights_at = staged_weights + step % WEIGHTS_STEPS * (SLICE_KEYS / 4u);
+            if whole {
                 for (var key4 = 0u; key4 < SLICE_KEYS / 4u; key4++) {
                     var v4: array<array<vec4<f32>, COLS>, 4>;
                     for (var i = 0u; i < 4u; i++) { // unroll in registers
                         for (var c = 0u; c < COLS; c++) { // unroll in registers
-                            v4[i][c] = staged[first + (key4 * 4u + i) * HEAD_DIM_V4 + column_of(thread, c)];
+                            v4[i][c] = staged[STAGED_V + (key4 * 4u + i) * HEAD_DIM_V4 + column_of(thread, c)];
                         }
                     }
-                    if whole {
-                        for (var r = 0u; r < ROWS; r++) { // unroll in registers
-                            let w = staged[weights_at + r * LANES + key4];
+                    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                        let w = staged[weights_at + r * LANES + key4];
+                        for (var c = 0u; c < COLS; c++) { // unroll in registers
+                            acc[r][c] = fma(vec4<f32>(w.x), v4[0][c], fma(vec4<f32>(w.y), v4[1][c],
+                                fma(vec4<f32>(w.z), v4[2][c], fma(vec4<f32>(w.w), v4[3][c], acc[r][c]))));
+                        }
+                    }
+                }
+            } else {
+                // A masked key may hold NaN or infinity, and 0 * NaN is NaN, so rows that do not see a key must not multiply by it.
+                for (var key4 = 0u; key4 < SLICE_KEYS / 4u; key4++) {
+                    var v4: array<array<vec4<f32>, COLS>, 4>;
+                    for (var i = 0u; i < 4u; i++) { // unroll in registers
+                        for (var c = 0u; c < COLS; c++) { // unroll in registers
+                            v4[i][c] = staged[STAGED_V + (key4 * 4u + i) * HEAD_DIM_V4 + column_of(thread, c)];
+                        }
+                    }
+                    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                        let w = staged[weights_at + r * LANES + key4];
+                        for (var i = 0u; i < 4u; i++) { // unroll in registers
                             for (var c = 0u; c < COLS; c++) { // unroll in registers
-                                acc[r][c] = fma(vec4<f32>(w.x), v4[0][c], fma(vec4<f32>(w.y), v4[1][c],
-                                    fma(vec4<f32>(w.z), v4[2][c], fma(vec4<f32>(w.w), v4[3][c], acc[r][c]))));
-                            }
-                        }
-                    } else {
-                        // A masked key may hold NaN or infinity, and 0 * NaN is NaN, so rows that do not see a key must not multiply
-                        // by it.
-                        for (var r = 0u; r < ROWS; r++) { // unroll in registers
-                            let w = staged[weights_at + r * LANES + key4];
-                            for (var i = 0u; i < 4u; i++) { // unroll in registers
-                                for (var c = 0u; c < COLS; c++) { // unroll in registers
-                                    let sum = acc[r][c];
-                                    acc[r][c] = select(sum, fma(vec4<f32>(w[i]), v4[i][c], sum), w[i] != 0.0);
-                                }
+                                let sum = acc[r][c];
+                                acc[r][c] = select(sum, fma(vec4<f32>(w[i]), v4[i][c], sum), w[i] != 0.0);
                             }
                         }
                     }
                 }
             }
-            if step % WEIGHTS_STEPS == 0u && step < STEPS {
-                if step > 0u {
-                    workgroupBarrier(); // orders staged: the weights before have been read
-                }
-                for (var c4 = 0u; c4 < KEYS / 4u; c4++) { // unroll in registers
-                    if step == c4 * WEIGHTS_STEPS {
-                        for (var r = 0u; r < ROWS; r++) { // unroll in registers
-                            staged[staged_weights + r * LANES + lane] = vec4<f32>(
-                                scores[r][c4 * 4u], scores[r][c4 * 4u + 1u], scores[r][c4 * 4u + 2u], scores[r][c4 * 4u + 3u]);
-                        }
-                    }
-                }
-            }
-            workgroupBarrier(); // orders staged: values have been read, and weights and the next values written
         }
     }
 

@@ -97,19 +97,12 @@ impl StagedTiling {
         (u64::from(tiling.tile_q()) >= LEAST_ROWS / 2).then_some(tiling)
     }
 
-    /// A slice of keys and queries.
-    const fn sliced4(&self) -> u32 {
+    const fn scoring4(&self) -> u32 {
         (self.tiling.tile_kv() + self.tiling.tile_q()) * self.slice4
     }
 
-    /// Two slices: one is written while the other is read.
-    const fn scoring4(&self) -> u32 {
-        2 * self.sliced4()
-    }
-
-    /// Weights, and values twice.
     const fn summing4(&self) -> u32 {
-        self.tiling.tile_q() * self.tiling.lanes + 2 * self.slice_keys * self.head_dim_v4
+        self.tiling.tile_q() * self.tiling.lanes + self.slice_keys * self.head_dim_v4
     }
 
     /// Workgroup memory that the kernels declare: the staged tile, the reductions of rows, the keys of a tile.
@@ -126,7 +119,6 @@ impl StagedTiling {
         let (tile_q, tile_kv, lanes) = (tiling.tile_q(), tiling.tile_kv(), tiling.lanes);
         let each = |elements: u32| elements.div_ceil(tiling.workgroup_size());
         BTreeMap::from([
-            ("SLICE", self.sliced4()),
             ("SLICE4", slice4),
             ("SLICES", head_dim4.div_ceil(slice4)),
             ("SWIZZLE", slice4.min(8)),
