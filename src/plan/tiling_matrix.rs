@@ -26,7 +26,7 @@ pub(super) struct MatrixTiling {
 }
 
 /// Keys that matrices sum up before their sums are folded into f32.
-const FOLD_KEYS: u32 = 4096;
+const FOLD_KEYS: u32 = 8192;
 
 /// Groups of a workgroup for many rows, and where workgroups are few.
 const MOST_GROUPS: u32 = 8;
