@@ -4,8 +4,12 @@ mod attend;
 mod bind;
 mod block_score;
 mod bound;
+#[cfg(not(target_arch = "wasm32"))]
+mod calibrate;
 mod check_blocks;
 mod lists;
+#[cfg(not(target_arch = "wasm32"))]
+mod measure_speed;
 mod merge;
 mod one_shot;
 mod operator;
