@@ -100,69 +100,65 @@ fn attend_rows(tile: Tile, walk: Walk) {
         atomicStore(&last_tiles[NON_FINITE], 0u);
     }
 
-    // Whether some of the group's rows see a key of the tile whose scores were multiplied last.
-    var is_seen = false;
     var k_next: array<Elem4, K_EACH>;
     var v_next: array<Elem4, V_EACH>;
     if part.begin < part.end {
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
             put_loaded_k4(i, loaded_k4(i, k_begin, walk, part.begin, thread), thread);
         }
-        workgroupBarrier(); // orders tile_k and last_tiles: the other invocations' have been written
-    }
-    var number = (part.begin - walk.begin) / TILE_KV;
-    for (var tile_begin = part.begin; part.begin < part.end; tile_begin += TILE_KV) {
-        // Products: weights of the tile before by its values, queries by the keys of this one. After the last tile of the walk its last
-        // key is loaded again, and not used.
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            k_next[i] = loaded_k4(i, k_begin, walk, tile_begin + TILE_KV, thread);
+            k_next[i] = loaded_k4(i, k_begin, walk, part.begin + TILE_KV, thread);
         }
         for (var i = 0u; i < V_EACH; i++) { // unroll in registers
-            v_next[i] = loaded_v4(i, v_begin, walk, tile_begin, thread);
+            v_next[i] = loaded_v4(i, v_begin, walk, part.begin, thread);
         }
-        if tile_begin > part.begin {
-            var own: array<MatrixA, ROW_TILES * KEY_TILES>;
-            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    own[n * ROW_TILES + r] =
-                        coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
-                }
-            }
-            let non_finite = atomicLoad(&last_tiles[NON_FINITE]) == number;
-            let folds = is_folded_before(number);
-            if non_finite || folds || atomicLoad(&last_tiles[MOVING]) == number {
-                if own_part == 0u {
-                    for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-                        row_factors[first + own_row + i * LANES] = row_factor[i];
-                    }
-                }
-                for (var c = 0u; c < V_TILES; c++) {
-                    for (var m = 0u; m < V_TILES; m++) { // unroll in registers
-                        if m == c {
-                            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                                coopStoreT(
-                                    acc[r * V_TILES + m],
-                                    &sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4],
-                                    SUMS_STRIDE4 * PER_VEC4,
-                                );
-                            }
-                        }
-                    }
-                    workgroupBarrier(); // orders sums and row_factors: the matrices have been written
-                    move_sums4(c, Move(tile_begin - TILE_KV, non_finite, folds), tile, walk);
-                    workgroupBarrier(); // orders sums: they are what the matrices are to be
-                    for (var m = 0u; m < V_TILES; m++) { // unroll in registers
-                        if m == c {
-                            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                                acc[r * V_TILES + m] =
-                                    coopLoadT<MatrixC>(&sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
-                            }
-                        }
-                    }
-                    workgroupBarrier(); // orders sums: the matrices have been read
-                }
-            }
+        workgroupBarrier(); // orders tile_k and last_tiles: the other invocations' have been written
+    }
+    var tile_begin = part.begin;
+    var number = (part.begin - walk.begin) / TILE_KV;
+    // Whether some of the group's rows see a key of the tile before, and of this one.
+    var was_seen = false;
+    var is_seen = false;
+    var is_over = part.begin >= part.end;
+    while !is_over {
+        loop {
+            // Products: queries by the keys of this tile, weights of the tile before by its values.
+            let whole = walk_is_whole(walk, tile_begin);
+            was_seen = is_seen;
+            is_seen = tile_begin < part.end
+                && tile.first_row < tile.end_row
+                && (whole || walk_is_seen(walk, tile_begin, tile.first_row, end_row));
             if is_seen {
+                var products: array<MatrixC, ROW_TILES * KEY_TILES>;
+                for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
+                    products[m] = MatrixC();
+                }
+                for (var d = 0u; d < K_TILES; d++) { // unroll in registers
+                    for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                        let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
+                        for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                            products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
+                        }
+                    }
+                }
+                for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        coopStoreT(
+                            products[n * ROW_TILES + r],
+                            &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
+                            SUMS_STRIDE4 * PER_VEC4,
+                        );
+                    }
+                }
+            }
+            if was_seen {
+                var own: array<MatrixA, ROW_TILES * KEY_TILES>;
+                for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        own[n * ROW_TILES + r] =
+                            coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
+                    }
+                }
                 for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
                     for (var c = 0u; c < V_TILES; c++) { // unroll in registers
                         let values = coopLoadT<MatrixB>(&tile_v[(n * EDGE * V_STRIDE4 + c * EDGE / 4u) * PER_VEC4], V_STRIDE4 * PER_VEC4);
@@ -172,103 +168,124 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     }
                 }
             }
-        }
-        if tile_begin >= part.end {
-            break;
-        }
-        number++;
-        let whole = walk_is_whole(walk, tile_begin);
-        is_seen = tile.first_row < tile.end_row && (whole || walk_is_seen(walk, tile_begin, tile.first_row, end_row));
-        if is_seen {
-            var products: array<MatrixC, ROW_TILES * KEY_TILES>;
-            for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
-                products[m] = MatrixC();
+            if tile_begin >= part.end {
+                is_over = true;
+                break;
             }
-            for (var d = 0u; d < K_TILES; d++) { // unroll in registers
-                for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                    let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
-                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                        products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
-                    }
-                }
-            }
-            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    coopStoreT(
-                        products[n * ROW_TILES + r],
-                        &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
-                        SUMS_STRIDE4 * PER_VEC4,
-                    );
-                }
-            }
-        }
-        workgroupBarrier(); // orders sums, tile_a, tile_k and tile_v: scores have been written, the others read for the last time
+            workgroupBarrier(); // orders sums, tile_a, tile_k and tile_v: scores have been written, the others read for the last time
 
-        // Scores turn into weights, and the next tiles take the place of those read.
-        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            put_loaded_k4(i, k_next[i], thread);
-        }
-        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
-            put_loaded_v4(i, v_next[i], number, whole, thread);
-        }
-        for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-            row_factor[i] = 1.0;
-        }
-        if is_seen {
+            // Scores turn into weights, and the next tiles take the place of those read.
+            number++;
+            for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+                put_loaded_k4(i, k_next[i], thread);
+            }
+            for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+                put_loaded_v4(i, v_next[i], number, whole, thread);
+            }
             for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-                let r = own_row + i * LANES;
-                let row = tile.first_row + r;
-                let scores_at = first_sums + r * SUMS_STRIDE4;
-                let own_at = scores_at + own_part;
-                let weights_at = first_a + r * A_STRIDE4 + own_part;
-                let scale = score_scale(i);
-                var score4: array<vec4<f32>, PART4>;
-                for (var j = 0u; j < PART4; j++) { // unroll in registers
-                    score4[j] = sums4(own_at + j) * scale;
-                }
-                if !whole {
+                row_factor[i] = 1.0;
+            }
+            if is_seen {
+                for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+                    let r = own_row + i * LANES;
+                    let row = tile.first_row + r;
+                    let scores_at = first_sums + r * SUMS_STRIDE4;
+                    let own_at = scores_at + own_part;
+                    let weights_at = first_a + r * A_STRIDE4 + own_part;
+                    let scale = score_scale(i);
+                    var score4: array<vec4<f32>, PART4>;
                     for (var j = 0u; j < PART4; j++) { // unroll in registers
-                        score4[j] = seen4(score4[j], row, walk, tile_begin + (own_part + j) * 4u);
+                        score4[j] = sums4(own_at + j) * scale;
                     }
-                }
-                var max4 = vec4<f32>(MASKED);
-                var total4 = vec4<f32>();
-                for (var j = 0u; j < PART4; j++) { // unroll in registers
-                    max4 = max(max4, score4[j]);
-                    total4 += score4[j];
-                }
-                // The other lanes of the row find the same maximum.
-                for (var j = PART4; j < TILE_KV / 4u; j++) {
-                    let key4 = (own_part + j) % (TILE_KV / 4u);
-                    var other4 = sums4(scores_at + key4) * scale;
                     if !whole {
-                        other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
+                        for (var j = 0u; j < PART4; j++) { // unroll in registers
+                            score4[j] = seen4(score4[j], row, walk, tile_begin + (own_part + j) * 4u);
+                        }
                     }
-                    max4 = max(max4, other4);
+                    var max4 = vec4<f32>(MASKED);
+                    var total4 = vec4<f32>();
+                    for (var j = 0u; j < PART4; j++) { // unroll in registers
+                        max4 = max(max4, score4[j]);
+                        total4 += score4[j];
+                    }
+                    // The other lanes of the row find the same maximum.
+                    for (var j = PART4; j < TILE_KV / 4u; j++) {
+                        let key4 = (own_part + j) % (TILE_KV / 4u);
+                        var other4 = sums4(scores_at + key4) * scale;
+                        if !whole {
+                            other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
+                        }
+                        max4 = max(max4, other4);
+                    }
+                    // If one of the scores is NaN, so is their sum. Infinities of both signs also give NaN; such a row's result is NaN anyway.
+                    non_finite_rows |= select(0u, 1u << i, any_nan(total4));
+                    let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
+                    let moves = tile_max > row_reference[i] + (SLACK + SHIFT);
+                    // Before anything has been added, there is nothing to rescale.
+                    if moves && row_reference[i] != MASKED {
+                        atomicMax(&last_tiles[MOVING], number);
+                    }
+                    let reference = select(row_reference[i], tile_max - SHIFT, moves);
+                    row_factor[i] = select(1.0, exp2(row_reference[i] - reference), moves);
+                    row_reference[i] = reference;
+                    var sum4 = vec4<f32>();
+                    for (var j = 0u; j < PART4; j++) { // unroll in registers
+                        // A weight of 0 for masked keys, and for -infinity.
+                        let weight4 = select(vec4<f32>(), exp2(score4[j] - reference), score4[j] > vec4<f32>(MASKED));
+                        // The unrounded weights: compilers drop a rounding to f16 and back, and the rounding below may go either way.
+                        sum4 += weight4;
+                        put_a4(weights_at + j, vec4<f16>(weight4));
+                    }
+                    row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
                 }
-                // If one of the scores is NaN, so is their sum. Infinities of both signs also give NaN; such a row's result is NaN anyway.
-                non_finite_rows |= select(0u, 1u << i, any_nan(total4));
-                let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
-                let moves = tile_max > row_reference[i] + (SLACK + SHIFT);
-                // Before anything has been added, there is nothing to rescale.
-                if moves && row_reference[i] != MASKED {
-                    atomicMax(&last_tiles[MOVING], number);
-                }
-                let reference = select(row_reference[i], tile_max - SHIFT, moves);
-                row_factor[i] = select(1.0, exp2(row_reference[i] - reference), moves);
-                row_reference[i] = reference;
-                var sum4 = vec4<f32>();
-                for (var j = 0u; j < PART4; j++) { // unroll in registers
-                    // A weight of 0 for masked keys, and for -infinity.
-                    let weight4 = select(vec4<f32>(), exp2(score4[j] - reference), score4[j] > vec4<f32>(MASKED));
-                    // The unrounded weights: compilers drop a rounding to f16 and back, and the rounding below may go either way.
-                    sum4 += weight4;
-                    put_a4(weights_at + j, vec4<f16>(weight4));
-                }
-                row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
+            }
+            // After the last tile of the walk its last key is loaded again, and not used.
+            tile_begin += TILE_KV;
+            for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+                k_next[i] = loaded_k4(i, k_begin, walk, tile_begin + TILE_KV, thread);
+            }
+            for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+                v_next[i] = loaded_v4(i, v_begin, walk, tile_begin, thread);
+            }
+            workgroupBarrier(); // orders tile_a, tile_k, tile_v, last_tiles and sums: written by other lanes, and read for the last time
+            if is_folded_before(number) || atomicLoad(&last_tiles[MOVING]) == number {
+                break;
             }
         }
-        workgroupBarrier(); // orders tile_a, tile_k, tile_v, last_tiles and sums: written by other lanes, and read for the last time
+        if !is_over {
+            let non_finite = atomicLoad(&last_tiles[NON_FINITE]) == number;
+            let folds = is_folded_before(number);
+            if own_part == 0u {
+                for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+                    row_factors[first + own_row + i * LANES] = row_factor[i];
+                }
+            }
+            for (var c = 0u; c < V_TILES; c++) {
+                for (var m = 0u; m < V_TILES; m++) { // unroll in registers
+                    if m == c {
+                        for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                            coopStoreT(
+                                acc[r * V_TILES + m],
+                                &sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4],
+                                SUMS_STRIDE4 * PER_VEC4,
+                            );
+                        }
+                    }
+                }
+                workgroupBarrier(); // orders sums and row_factors: the matrices have been written
+                move_sums4(c, Move(tile_begin - TILE_KV, non_finite, folds), tile, walk);
+                workgroupBarrier(); // orders sums: they are what the matrices are to be
+                for (var m = 0u; m < V_TILES; m++) { // unroll in registers
+                    if m == c {
+                        for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                            acc[r * V_TILES + m] =
+                                coopLoadT<MatrixC>(&sums[(first_sums + r * EDGE * SUMS_STRIDE4) * PER_VEC4], SUMS_STRIDE4 * PER_VEC4);
+                        }
+                    }
+                }
+                workgroupBarrier(); // orders sums: the matrices have been read
+            }
+        }
     }
 
     // Sums leave their matrices column by column: unchanged for the next part of the walk, or divided for out.

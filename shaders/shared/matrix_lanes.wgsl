@@ -2,7 +2,7 @@
 
 // Factors on each row's sums where some are rescaled, and at the end parts of the rows' sums.
 var<workgroup> row_factors: array<f32, GROUPS * ROWS * PARTS>;
-// The last tile, counted from 1, in which some row's sums are rescaled (MOVING), and in which some value is not finite (NON_FINITE). Drivers
+// The last tile, counted from 1, after which sums leave their matrices (MOVING), and in which some value is not finite (NON_FINITE). Drivers
 // place an array at the alignment of its elements, but matrices are loaded only from multiples of 16 bytes: so the size of every array of
 // workgroup memory is a multiple of 16, and their order does not matter.
 var<workgroup> last_tiles: array<atomic<u32>, 4>;
@@ -47,6 +47,7 @@ fn put_loaded_v4(i: u32, loaded: Elem4, number: u32, whole: bool, thread: Thread
             let non_finite = is_non_finite(loaded);
             if any(non_finite) {
                 atomicMax(&last_tiles[NON_FINITE], number);
+                atomicMax(&last_tiles[MOVING], number);
             }
             value = select(value, vec4<f16>(), non_finite);
         }
