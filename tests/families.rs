@@ -52,7 +52,6 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
             "fn walk_of(place: WorkgroupPlace, rows: RowTile) -> Walk",
             "fn walk_key(walk: Walk, at: u32) -> u32",
             "fn walk_is_whole(walk: Walk, tile_begin: u32) -> bool",
-            "fn walk_is_seen(walk: Walk, tile_begin: u32, begin: u32, end: u32) -> bool",
             "fn walk_rows(walk: Walk, at: u32) -> RowRange",
         ],
         &["Walk", "RowRange"],

@@ -5,10 +5,12 @@
 // possible: a row's weights are relative to a reference that may lag behind its maximum by SLACK, and the row's sums are rescaled only
 // when a score passes the reference by more (as in FlashAttention-4).
 //
-// A tile takes two barriers. Between the first and the second a lane turns its rows' scores of the tile into weights, and the group
-// multiplies queries by the next tile's keys; after the second it multiplies weights by values, and stores those scores. So both halves
-// have products, no half reads what it writes, and no array is needed twice. The keys of the tile after the next are loaded from storage
-// during the first half, the values of the next tile during the second.
+// A tile takes two barriers. Before the first the group multiplies the weights of the tile before by its values, and queries by this
+// tile's keys; after it a lane turns its rows' scores into weights, and the next tile's keys and this one's values take the place of those
+// read. They are loaded from storage while matrices are multiplied. So no half reads what it writes, and no array is needed twice.
+//
+// The loop over tiles has no more than that, and is left where sums must move: what stood within it would cost it registers, and copies
+// between them, on every turn.
 //
 // No subgroup operations: one known driver crashes on a module with both. Nor does the code rely on an order within a subgroup: WGSL
 // guarantees none, and subgroupBarrier orders no workgroup memory in naga. Invocations are numbered through the subgroups, which are full.
@@ -37,7 +39,6 @@ fn attend_rows(tile: Tile, walk: Walk) {
     // PARTS lanes share a row, or a lane has ROWS_EACH rows.
     let own_row = lane % ROWS;
     let own_part = lane / ROWS * PART4;
-    let end_row = min(tile.first_row + ROWS, tile.end_row);
     prepare_factors(tile, own_row);
 
     // Queries come in through tile_a, later the weights' array, as many columns at a time as it holds.
@@ -100,161 +101,147 @@ fn attend_rows(tile: Tile, walk: Walk) {
         atomicStore(&last_tiles[NON_FINITE], 0u);
     }
 
-    var k_next: array<Elem4, K_EACH>;
-    var v_next: array<Elem4, V_EACH>;
+    // Before the first tile the weights are 0, and the values -0: products that change no bit of a sum.
     if part.begin < part.end {
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
             put_loaded_k4(i, loaded_k4(i, k_begin, walk, part.begin, thread), thread);
         }
-        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            k_next[i] = loaded_k4(i, k_begin, walk, part.begin + TILE_KV, thread);
+        for (var e = thread.index; e < TILE_V4; e += WORKGROUP_SIZE) {
+            put_v4(e, -vec4<f16>());
         }
-        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
-            v_next[i] = loaded_v4(i, v_begin, walk, part.begin, thread);
+        for (var e = lane; e < ROWS * A_STRIDE4; e += LANES) {
+            put_a4(first_a + e, vec4<f16>());
         }
-        workgroupBarrier(); // orders tile_k and last_tiles: the other invocations' have been written
+        workgroupBarrier(); // orders tile_k, tile_v, tile_a and last_tiles: the other invocations' have been written
     }
     var tile_begin = part.begin;
     var number = (part.begin - walk.begin) / TILE_KV;
-    // Whether some of the group's rows see a key of the tile before, and of this one.
-    var was_seen = false;
-    var is_seen = false;
-    var is_over = part.begin >= part.end;
-    while !is_over {
+    while tile_begin < part.end {
+        // The tiles up to one after which sums move.
         loop {
-            // Products: queries by the keys of this tile, weights of the tile before by its values.
-            let whole = walk_is_whole(walk, tile_begin);
-            was_seen = is_seen;
-            is_seen = tile_begin < part.end
-                && tile.first_row < tile.end_row
-                && (whole || walk_is_seen(walk, tile_begin, tile.first_row, end_row));
-            if is_seen {
-                var products: array<MatrixC, ROW_TILES * KEY_TILES>;
-                for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
-                    products[m] = MatrixC();
-                }
-                for (var d = 0u; d < K_TILES; d++) { // unroll in registers
-                    for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                        let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
-                        for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                            products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
-                        }
-                    }
-                }
-                for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                        coopStoreT(
-                            products[n * ROW_TILES + r],
-                            &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
-                            SUMS_STRIDE4 * PER_VEC4,
-                        );
-                    }
-                }
-            }
-            if was_seen {
-                var own: array<MatrixA, ROW_TILES * KEY_TILES>;
-                for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                        own[n * ROW_TILES + r] =
-                            coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
-                    }
-                }
-                for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                    for (var c = 0u; c < V_TILES; c++) { // unroll in registers
-                        let values = coopLoadT<MatrixB>(&tile_v[(n * EDGE * V_STRIDE4 + c * EDGE / 4u) * PER_VEC4], V_STRIDE4 * PER_VEC4);
-                        for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                            acc[r * V_TILES + c] = coopMultiplyAdd(own[n * ROW_TILES + r], values, acc[r * V_TILES + c]);
-                        }
-                    }
-                }
-            }
-            if tile_begin >= part.end {
-                is_over = true;
-                break;
-            }
-            workgroupBarrier(); // orders sums, tile_a, tile_k and tile_v: scores have been written, the others read for the last time
-
-            // Scores turn into weights, and the next tiles take the place of those read.
-            number++;
-            for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-                put_loaded_k4(i, k_next[i], thread);
-            }
-            for (var i = 0u; i < V_EACH; i++) { // unroll in registers
-                put_loaded_v4(i, v_next[i], number, whole, thread);
-            }
-            for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-                row_factor[i] = 1.0;
-            }
-            if is_seen {
-                for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-                    let r = own_row + i * LANES;
-                    let row = tile.first_row + r;
-                    let scores_at = first_sums + r * SUMS_STRIDE4;
-                    let own_at = scores_at + own_part;
-                    let weights_at = first_a + r * A_STRIDE4 + own_part;
-                    let scale = score_scale(i);
-                    var score4: array<vec4<f32>, PART4>;
-                    for (var j = 0u; j < PART4; j++) { // unroll in registers
-                        score4[j] = sums4(own_at + j) * scale;
-                    }
-                    if !whole {
-                        for (var j = 0u; j < PART4; j++) { // unroll in registers
-                            score4[j] = seen4(score4[j], row, walk, tile_begin + (own_part + j) * 4u);
-                        }
-                    }
-                    var max4 = vec4<f32>(MASKED);
-                    var total4 = vec4<f32>();
-                    for (var j = 0u; j < PART4; j++) { // unroll in registers
-                        max4 = max(max4, score4[j]);
-                        total4 += score4[j];
-                    }
-                    // The other lanes of the row find the same maximum.
-                    for (var j = PART4; j < TILE_KV / 4u; j++) {
-                        let key4 = (own_part + j) % (TILE_KV / 4u);
-                        var other4 = sums4(scores_at + key4) * scale;
-                        if !whole {
-                            other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
-                        }
-                        max4 = max(max4, other4);
-                    }
-                    // If one of the scores is NaN, so is their sum. Infinities of both signs also give NaN; such a row's result is NaN anyway.
-                    non_finite_rows |= select(0u, 1u << i, any_nan(total4));
-                    let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
-                    let moves = tile_max > row_reference[i] + (SLACK + SHIFT);
-                    // Before anything has been added, there is nothing to rescale.
-                    if moves && row_reference[i] != MASKED {
-                        atomicMax(&last_tiles[MOVING], number);
-                    }
-                    let reference = select(row_reference[i], tile_max - SHIFT, moves);
-                    row_factor[i] = select(1.0, exp2(row_reference[i] - reference), moves);
-                    row_reference[i] = reference;
-                    var sum4 = vec4<f32>();
-                    for (var j = 0u; j < PART4; j++) { // unroll in registers
-                        // A weight of 0 for masked keys, and for -infinity.
-                        let weight4 = select(vec4<f32>(), exp2(score4[j] - reference), score4[j] > vec4<f32>(MASKED));
-                        // The unrounded weights: compilers drop a rounding to f16 and back, and the rounding below may go either way.
-                        sum4 += weight4;
-                        put_a4(weights_at + j, vec4<f16>(weight4));
-                    }
-                    row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
-                }
-            }
-            // After the last tile of the walk its last key is loaded again, and not used.
-            tile_begin += TILE_KV;
+            // No condition stands between these loads and the copies below: compilers move loads past conditions, to where their values are
+            // used. After the last tile of the walk its last key is loaded again, and not used.
+            var k_next: array<Elem4, K_EACH>;
+            var v_next: array<Elem4, V_EACH>;
             for (var i = 0u; i < K_EACH; i++) { // unroll in registers
                 k_next[i] = loaded_k4(i, k_begin, walk, tile_begin + TILE_KV, thread);
             }
             for (var i = 0u; i < V_EACH; i++) { // unroll in registers
                 v_next[i] = loaded_v4(i, v_begin, walk, tile_begin, thread);
             }
+            var own: array<MatrixA, ROW_TILES * KEY_TILES>;
+            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    own[n * ROW_TILES + r] =
+                        coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
+                }
+            }
+            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+                    let values = coopLoadT<MatrixB>(&tile_v[(n * EDGE * V_STRIDE4 + c * EDGE / 4u) * PER_VEC4], V_STRIDE4 * PER_VEC4);
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        acc[r * V_TILES + c] = coopMultiplyAdd(own[n * ROW_TILES + r], values, acc[r * V_TILES + c]);
+                    }
+                }
+            }
+            var products: array<MatrixC, ROW_TILES * KEY_TILES>;
+            for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
+                products[m] = MatrixC();
+            }
+            for (var d = 0u; d < K_TILES; d++) { // unroll in registers
+                for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                    let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
+                    }
+                }
+            }
+            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    coopStoreT(
+                        products[n * ROW_TILES + r],
+                        &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
+                        SUMS_STRIDE4 * PER_VEC4,
+                    );
+                }
+            }
+            workgroupBarrier(); // orders sums, tile_a, tile_k and tile_v: scores have been written, the others read for the last time
+
+            // Scores turn into weights, and the next tiles take the place of those read.
+            number++;
+            let whole = walk_is_whole(walk, tile_begin);
+            for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+                put_loaded_k4(i, k_next[i], thread);
+            }
+            for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+                put_loaded_v4(i, v_next[i], thread);
+            }
+            for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+                let r = own_row + i * LANES;
+                let row = tile.first_row + r;
+                let scores_at = first_sums + r * SUMS_STRIDE4;
+                let own_at = scores_at + own_part;
+                let weights_at = first_a + r * A_STRIDE4 + own_part;
+                let scale = score_scale(i);
+                var score4: array<vec4<f32>, PART4>;
+                for (var j = 0u; j < PART4; j++) { // unroll in registers
+                    score4[j] = sums4(own_at + j) * scale;
+                }
+                if !whole {
+                    for (var j = 0u; j < PART4; j++) { // unroll in registers
+                        score4[j] = seen4(score4[j], row, walk, tile_begin + (own_part + j) * 4u);
+                    }
+                }
+                var max4 = vec4<f32>(MASKED);
+                var total4 = vec4<f32>();
+                for (var j = 0u; j < PART4; j++) { // unroll in registers
+                    max4 = max(max4, score4[j]);
+                    total4 += score4[j];
+                }
+                // The other lanes of the row find the same maximum.
+                for (var j = PART4; j < TILE_KV / 4u; j++) {
+                    let key4 = (own_part + j) % (TILE_KV / 4u);
+                    var other4 = sums4(scores_at + key4) * scale;
+                    if !whole {
+                        other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
+                    }
+                    max4 = max(max4, other4);
+                }
+                // If one of the scores is NaN, so is their sum. Infinities of both signs also give NaN; such a row's result is NaN anyway.
+                non_finite_rows |= select(0u, 1u << i, any_nan(total4));
+                let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
+                let moves = tile_max > row_reference[i] + (SLACK + SHIFT);
+                // Before anything has been added, there is nothing to rescale.
+                if moves && row_reference[i] != MASKED {
+                    atomicMax(&last_tiles[MOVING], number);
+                }
+                let reference = select(row_reference[i], tile_max - SHIFT, moves);
+                row_factor[i] = select(1.0, exp2(row_reference[i] - reference), moves);
+                row_reference[i] = reference;
+                var sum4 = vec4<f32>();
+                for (var j = 0u; j < PART4; j++) { // unroll in registers
+                    // A weight of 0 for masked keys, and for -infinity.
+                    let weight4 = select(vec4<f32>(), exp2(score4[j] - reference), score4[j] > vec4<f32>(MASKED));
+                    // The unrounded weights: compilers drop a rounding to f16 and back, and the rounding below may go either way.
+                    sum4 += weight4;
+                    put_a4(weights_at + j, vec4<f16>(weight4));
+                }
+                row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
+            }
+            if !whole {
+                for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+                    set_aside_v4(i, v_next[i], number, thread);
+                }
+            }
+            tile_begin += TILE_KV;
             workgroupBarrier(); // orders tile_a, tile_k, tile_v, last_tiles and sums: written by other lanes, and read for the last time
-            if is_folded_before(number) || atomicLoad(&last_tiles[MOVING]) == number {
+            if (tile_begin >= part.end) | is_folded_before(number) | (atomicLoad(&last_tiles[MOVING]) == number) {
                 break;
             }
         }
-        if !is_over {
+        let folds = is_folded_before(number);
+        if folds || atomicLoad(&last_tiles[MOVING]) == number {
             let non_finite = atomicLoad(&last_tiles[NON_FINITE]) == number;
-            let folds = is_folded_before(number);
             if own_part == 0u {
                 for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
                     row_factors[first + own_row + i * LANES] = row_factor[i];
@@ -287,6 +274,24 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
     }
+    // The last tile's weights by its values.
+    if part.begin < part.end {
+        var own: array<MatrixA, ROW_TILES * KEY_TILES>;
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                own[n * ROW_TILES + r] =
+                    coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
+            }
+        }
+        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+            for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+                let values = coopLoadT<MatrixB>(&tile_v[(n * EDGE * V_STRIDE4 + c * EDGE / 4u) * PER_VEC4], V_STRIDE4 * PER_VEC4);
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    acc[r * V_TILES + c] = coopMultiplyAdd(own[n * ROW_TILES + r], values, acc[r * V_TILES + c]);
+                }
+            }
+        }
+    }
 
     // Sums leave their matrices column by column: unchanged for the next part of the walk, or divided for out.
     let goes_on = part.end < walk.end;
@@ -295,9 +300,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((non_finite_rows >> i) & 1u), 0.0);
             carry4(CARRIED_SUMS + i, numbers, tile);
         } else {
-            // A score of +infinity gives its row such a reference. Factors were read only where sums were rescaled, before a barrier;
-            // the first
-            // barrier below orders these partial sums of rows, which every reader adds in the same order.
+            // A score of +infinity gives its row such a reference. Factors were read only where sums were rescaled, before a barrier; the
+            // first barrier below orders these partial sums of rows, which every reader adds in the same order.
             let non_finite = ((non_finite_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
             row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], NON_FINITE_SUM, non_finite);
         }

@@ -63,13 +63,6 @@ fn walk_is_whole(walk: Walk, tile_begin: u32) -> bool {
     return tile_begin >= walk.shared_begin && tile_begin + TILE_KV <= walk.shared_end;
 }
 
-// Whether some row of [begin, end), not empty, sees some key of a tile.
-fn walk_is_seen(walk: Walk, tile_begin: u32, begin: u32, end: u32) -> bool {
-    let first = visible_keys(begin, walk.seq_len_kv);
-    let last = visible_keys(end - 1u, walk.seq_len_kv);
-    return tile_begin < last.end && tile_begin + TILE_KV > first.begin;
-}
-
 // The rows that see the key at a place of the walk.
 fn walk_rows(walk: Walk, at: u32) -> RowRange {
     var rows = seeing_rows(at, walk.seq_len_kv);

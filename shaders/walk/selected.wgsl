@@ -114,12 +114,6 @@ fn walk_is_whole(walk: Walk, tile_begin: u32) -> bool {
     return false;
 }
 
-// Whether some row of [begin, end), not empty, may see some key of a tile: not past their window.
-fn walk_is_seen(walk: Walk, tile_begin: u32, begin: u32, end: u32) -> bool {
-    let position = i32((end - 1u) / params.group_size) + i32(walk.seq_len_kv) - i32(params.seq_len_q);
-    return !CAUSAL || tile_begin < walk.sinks_end || i32(walk.window_begin + tile_begin - walk.sinks_end) <= position;
-}
-
 // The rows that see the key at a place of the walk.
 fn walk_rows(walk: Walk, at: u32) -> RowRange {
     var key: u32;
