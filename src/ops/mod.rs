@@ -20,6 +20,8 @@ mod select_operators;
 mod select_params;
 mod sparse_one_shot;
 mod top_k;
+#[cfg(not(target_arch = "wasm32"))]
+mod warm_up;
 mod workspace;
 
 pub use attend::{Attention, AttentionArgs, BlockListsView, BoundAttention};
