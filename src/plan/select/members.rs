@@ -28,9 +28,53 @@ pub(in crate::plan) const fn bucket_bytes(candidates: u32) -> u64 {
     4 * candidates + 16 + 4 * (BUCKETS + BUCKETS / 32) as u64 + 16 + 2 * (candidates / 8).next_multiple_of(16)
 }
 
-/// Workgroup memory of a beam's groups, twice.
+/// Workgroup memory of a beam's groups, twice, and of its probes.
 pub(super) const fn beam_bytes(candidates: u32) -> u64 {
-    8 * room(candidates) as u64
+    12 * room(candidates) as u64
+}
+
+/// A top-k in workgroup memory whose subgroups have at least `lanes` lanes.
+#[derive(Clone, Copy)]
+pub(super) struct Depths {
+    pub(super) candidates: u32,
+    pub(super) invocations: u32,
+    pub(super) lanes: u32,
+}
+
+impl Depths {
+    /// Depths that a lane scans: as many loads of workgroup memory are under way at once.
+    const EACH: u32 = 16;
+
+    /// Lanes of one subgroup that scan the depths.
+    const fn scanned(self) -> u32 {
+        if self.lanes < 32 { self.lanes } else { 32 }
+    }
+
+    const fn turns(self) -> u32 {
+        room(self.candidates).div_ceil(self.invocations)
+    }
+
+    const fn subgroups(self) -> u32 {
+        self.invocations.div_ceil(self.lanes)
+    }
+
+    /// Workgroup memory, array by array, each in whole vec4.
+    pub(super) const fn bytes(self) -> u64 {
+        let [candidates, depths] = [room(self.candidates) as u64, (Self::EACH * self.scanned()) as u64];
+        let tallies = (4 * (self.turns() * self.subgroups()) as u64).next_multiple_of(16);
+        4 * candidates + 4 * depths + (candidates / 8).next_multiple_of(16) + tallies + 3 * 16
+    }
+
+    pub(super) fn add(self, to: &mut Specialization) {
+        to.modules.push(&modules::TOP_K_DEPTHS);
+        to.constants.extend([
+            ("CANDIDATES", room(self.candidates)),
+            ("DEPTHS", Self::EACH * self.scanned()),
+            ("TURNS", self.turns()),
+            ("SCANNED", self.scanned()),
+            ("SUBGROUPS", self.subgroups()),
+        ]);
+    }
 }
 
 /// Adds a top-k to a kernel: in workgroup memory for this many candidates, or by digits for any number.
@@ -82,6 +126,35 @@ impl SelectionPlan {
         (modules, constants)
     }
 
+    /// The lanes of a group share the rows of keys, `KEYS` of them at a time, and exchange sums by shuffles.
+    pub(super) fn shared_scores(&self, caps: &DeviceCaps) -> ModulesAndConstants {
+        let tiling = self.tiling;
+        let head_dim4 = self.problem.shape.head_dim / 4;
+        let chunk = chunk(self.problem.dtype);
+        let constants = BTreeMap::from([
+            ("LANES", tiling.lanes),
+            ("GROUPS", tiling.search_groups),
+            ("WORKGROUP_SIZE", tiling.search_size()),
+            ("HEAD_DIM4", head_dim4),
+            ("COLS", columns(head_dim4, tiling.lanes, chunk)),
+            ("CHUNK", chunk),
+            ("KEYS", REDUCED),
+        ]);
+        (vec![share_modules(tiling.lanes, self.tier, caps).0, &modules::SCORE_COLUMNS], constants)
+    }
+
+    /// Whether scores of a search are sums over the lanes of a group, by shuffles.
+    pub(super) fn shares_rows(&self) -> bool {
+        self.tiling.sharing == Sharing::Columns && self.tier.subgroup()
+    }
+
+    /// A top-k by depths, for so many invocations: in tiers with subgroups, all of which are full.
+    pub(super) fn depths(&self, candidates: u32, invocations: u32) -> Option<Depths> {
+        let sizes = self.subgroup_lanes.as_ref()?;
+        let lanes = *sizes.start();
+        invocations.is_multiple_of(*sizes.end()).then_some(Depths { candidates, invocations, lanes })
+    }
+
     pub(super) fn fits(&self, candidates: u32, bytes: u64, caps: &DeviceCaps) -> Option<u32> {
         let few = candidates <= Candidates::MOST_IN_WORKGROUP && bytes <= caps.max_workgroup_storage_bytes.into();
         (few && self.tiling.candidates == Candidates::Workgroup).then_some(candidates)
@@ -103,9 +176,12 @@ impl SelectionPlan {
     pub fn workgroup_storage_bytes(&self) -> u64 {
         let of = |dispatch: &super::Dispatch| {
             let constant = |name| dispatch.specialization.constant(name);
+            let invocations = constant("WORKGROUP_SIZE").unwrap_or(0);
+            let depths = constant("DEPTHS").and(constant("CANDIDATES"));
             let top_k = match (constant("CANDIDATES"), constant("PARTS")) {
+                _ if depths.is_some() => self.depths(depths.unwrap_or(0), invocations).map_or(0, Depths::bytes),
                 (Some(candidates), _) => bucket_bytes(candidates),
-                (None, Some(_)) => digit_bytes(constant("WORKGROUP_SIZE").unwrap_or(0)),
+                (None, Some(_)) => digit_bytes(invocations),
                 (None, None) => 0,
             };
             let kernel = dispatch.kernel();
