@@ -10,7 +10,6 @@ struct PoolParams {
     num_heads: u32,
     block_size: u32,
     num_blocks: u32,
-    seq_lens_offset: u32,
     k_offset: u32,
     k_batch: u32,
     k_seq: u32,

@@ -19,7 +19,6 @@ struct BlockScoreParams {
     block_size: u32,
     // Index in a block of the key that a query must see.
     needed_key: u32,
-    seq_lens_offset: u32,
     q_offset: u32,
     q_batch: u32,
     q_seq: u32,

@@ -2,9 +2,9 @@
 
 #[cfg(feature = "cpu")]
 use crate::Error;
-use crate::adapters::name_adapter;
+use crate::device::adapters::name_adapter;
 #[cfg(feature = "cpu")]
-use crate::adapters::why_no_gpu;
+use crate::device::adapters::why_no_gpu;
 use crate::{
     AttentionOutput, AttentionProblem, Context, ContextOptions, Element, HostBlockLists, HostInputs, PassedOver,
     Pending, Result, SelectionInputs, SelectionProblem, cpu,

@@ -127,16 +127,11 @@
 //!
 //! More: [`docs::architecture`], [`docs::numerics`], [`docs::performance`], [`docs::decisions`].
 
-mod adapters;
 #[cfg(feature = "bench")]
 pub mod bench;
-#[cfg(not(target_arch = "wasm32"))]
-mod calibrate;
 mod caps;
-mod check_matrices;
-mod context;
 pub mod cpu;
-mod descriptor;
+mod device;
 mod dtype;
 mod engine;
 mod error;
@@ -144,46 +139,36 @@ mod kept_file;
 pub mod kernels;
 #[cfg(feature = "lm")]
 pub mod lm;
-mod matrix_verdict;
-#[cfg(not(target_arch = "wasm32"))]
-mod measure_speed;
 mod ops;
 mod parallel;
 mod pending;
-mod pipeline;
-mod pipeline_store;
 mod plan;
 mod problem;
 pub mod quality;
-mod readback;
 mod setters;
 mod shader;
-mod slots;
 mod sparse;
-mod step;
 mod tensor;
 #[cfg(feature = "tune")]
 pub mod tune;
 mod wanted;
 
-pub use adapters::{ContextOptions, SoftwareAdapters, adapters, describe_adapter, name_adapter};
 pub use caps::{DeviceCaps, MatrixTile, Tier};
+pub use device::{
+    Context, ContextOptions, Pipeline, PipelineCacheState, Slots, SoftwareAdapters, Step, adapters, describe_adapter,
+    name_adapter,
+};
 #[doc(hidden)]
-pub use check_matrices::Edit;
-pub use context::Context;
+pub use device::{Edit, pack_kept, unpack_kept};
 pub use dtype::{DType, Element};
 pub use engine::Engine;
 pub use error::{Error, PassedOver, Result};
-#[doc(hidden)]
-pub use matrix_verdict::{pack_kept, unpack_kept};
 pub use ops::{
     Attention, AttentionArgs, BindArgs, BlockListsView, BlockScore, BlockScoreArgs, Bound, BoundAttention, BoundMerge,
     BoundSelection, Merge, MergeArgs, Operator, Pool, PoolArgs, Selection, SelectionArgs, SelectionMemory, TopK,
     TopKArgs, U32View, Workspace,
 };
 pub use pending::Pending;
-pub use pipeline::Pipeline;
-pub use pipeline_store::PipelineCacheState;
 pub use plan::{
     AttentionClass, AttentionPlan, BlockScorePlan, Candidates, DeviceSpeed, Dispatch, DispatchBudget, Loads, MaskKind,
     MergePlan, MethodKind, OneDispatch, OperatorPlan, PoolPlan, SelectionClass, SelectionPlan, SelectionTiling,
@@ -200,9 +185,7 @@ pub use problem::{
     SelectionInputs, SelectionMethod, SelectionProblem, Selector, SelectorStep, Stage, TopKProblem,
 };
 pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
-pub use slots::Slots;
 pub use sparse::{AttentionPath, Measure, SparseOptions, SparseOutput};
-pub use step::Step;
 pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
 pub use wanted::{MissedTier, wanted_features, wanted_limits};
 

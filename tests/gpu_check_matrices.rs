@@ -22,22 +22,23 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
-/// As on the card that drops address bits: what is wanted from one column on comes from four columns further on.
+/// As on a card that places an array elsewhere: what is wanted from one column on comes from eight columns further on. (From four columns
+/// on, 8 bytes, that card would drop the difference: it ignores the lower bits of a matrix's address.)
 fn shifted(_: &wgpu::Device, text: String) -> String {
-    replaced(&text, "&tile_v[at * PER_VEC4]", "&tile_v[(at + 1u) * PER_VEC4]")
+    replaced(&text, "&tile_v[at * PER_VEC4]", "&tile_v[(at + 2u) * PER_VEC4]")
 }
 
 /// Mistakes of a device, made in the text. Array sizes allow all of them.
 const WRONG: [(&str, Edit); 14] = [
-    ("values shifted by four columns", shifted),
-    ("keys shifted by four columns", |_, text| {
-        replaced(&text, "&tile_k[at * PER_VEC4]", "&tile_k[(at + 1u) * PER_VEC4]")
+    ("values shifted by eight columns", shifted),
+    ("keys shifted by eight columns", |_, text| {
+        replaced(&text, "&tile_k[at * PER_VEC4]", "&tile_k[(at + 2u) * PER_VEC4]")
     }),
-    ("queries shifted by four columns", |_, text| {
-        replaced(&text, "&tile_a[at * PER_VEC4]", "&tile_a[(at + 1u) * PER_VEC4]")
+    ("queries shifted by eight columns", |_, text| {
+        replaced(&text, "&tile_a[at * PER_VEC4]", "&tile_a[(at + 2u) * PER_VEC4]")
     }),
-    ("weights shifted by four columns", |_, text| {
-        replaced(&text, "&tile_a[weights_at * PER_VEC4]", "&tile_a[(weights_at + 1u) * PER_VEC4]")
+    ("weights shifted by eight columns", |_, text| {
+        replaced(&text, "&tile_a[weights_at * PER_VEC4]", "&tile_a[(weights_at + 2u) * PER_VEC4]")
     }),
     ("keys transposed", |_, text| replaced(&text, "coopLoad<MatrixB>(&tile_k", "coopLoadT<MatrixB>(&tile_k")),
     ("values transposed", |_, text| replaced(&text, "coopLoadT<MatrixB>(&tile_v", "coopLoad<MatrixB>(&tile_v")),

@@ -20,19 +20,8 @@ const STAGES: &[&str] = &[
     "shader",
     "kernels",
     "plan",
-    "pipeline_store",
-    "matrix_verdict",
-    "adapters",
-    "context",
-    "descriptor",
-    "pipeline",
-    "slots",
-    "step",
-    "check_matrices",
-    "readback",
+    "device",
     "ops",
-    "calibrate",
-    "measure_speed",
     "cpu",
     "quality",
     "engine",
@@ -53,9 +42,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("caps", "wanted"),
     // The module that carries a walk's state takes the place of the one that does not.
     ("shader", "kernels"),
-    // A context keeps pipelines, and tries its matrices as it opens.
-    ("context", "pipeline"),
-    ("context", "check_matrices"),
 ];
 
 /// Files of one stage that import each other. (What a folder's own file offers to those below it does not count.) To become fewer.
@@ -65,6 +51,9 @@ const PAIRS: &[(&str, &str)] = &[
     ("bench::report", "bench::steady"),
     ("bench::samples", "bench::steady"),
     ("bench::samples", "bench::warm_up"),
+    // A context keeps pipelines, and tries its matrices as it opens.
+    ("device::check_matrices", "device::context"),
+    ("device::context", "device::pipeline"),
     ("plan::attend", "plan::exponents"),
     ("plan::nearby", "plan::tuned"),
     ("plan::rows", "plan::tiling"),

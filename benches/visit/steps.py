@@ -33,6 +33,8 @@ QUICK_LLAMA = ["4x256x256x64-f16"]
 QUICK_ORT = ["4x256x256x64-f16", "4x1x512x64-f16"]
 # GPU tests that take seconds, or read files, and none that measures time, which says nothing where others compute too.
 QUICK_TESTS = ["gpu_lm_shipped", "gpu_merge", "gpu_pipelines"]
+# They take the longest: begun first, they run beside all others.
+LONG_TESTS = ["gpu_matrix", "gpu_lm", "gpu_selected", "gpu_select", "gpu_tune", "gpu_matrix_bf16", "gpu_attend", "gpu_combinations"]
 
 TIER_CASE = "storage/4x1024x1024x128-f16"
 # Fields of `wattn info --json` without which an adapter lacks a tier.
@@ -128,6 +130,7 @@ def tests(machine, adapter, scope):
         # What it says then is what the step has to say.
         yield Step("tests", [*program, "--list"], 30, json=False)
     modules = sorted(set(re.findall(r"^(\w+)::.*: test$", listed.stdout, re.MULTILINE)))
+    modules.sort(key=lambda name: LONG_TESTS.index(name) if name in LONG_TESTS else len(LONG_TESTS))
     for module in modules:
         if scope == "quick" and module not in QUICK_TESTS:
             continue

@@ -5,6 +5,7 @@
   run NAME --seconds N            once more in the same folder: goes on where the first ended
   run NAME --seconds N --again    does everything anew
   run NAME --seconds N --quick    few and small cases, which a software device does too
+  run NAME --seconds N --only tests,dense,torch      only steps whose names begin so: for a visit of minutes
 
 Needs python3 and a driver. Leaves results.jsonl, which is all that a later run or benches/visit/table.py needs: a line for each step
 that ended, with its report, and one for each report that grew meanwhile; and log, with what the steps said. A step has a limit of its
@@ -211,7 +212,7 @@ class Visit:
     def __init__(self, arguments, stage, scope):
         self.begin = time.monotonic()
         self.deadline = self.begin + arguments.seconds
-        self.scope, self.running = scope, []
+        self.scope, self.running, self.only = scope, [], tuple(filter(None, (arguments.only or "").split(",")))
         out = pathlib.Path(arguments.out).resolve()
         self.work = out / "work"
         self.work.mkdir(parents=True, exist_ok=True)
@@ -258,6 +259,8 @@ class Visit:
         """One after the other; those in a row that may, side by side. All that there were."""
         jobs, seen = max(1, min(8, self.machine.cpus // 2)), []
         for step in steps:
+            if self.only and not step.name.startswith(("info", *self.only)):
+                continue
             seen.append(step)
             if self.results.status(step.name) in ENDED:
                 continue
@@ -328,6 +331,7 @@ def main():
     parser.add_argument("--out", default=".", help="folder of the results [default: this one]")
     parser.add_argument("--again", action="store_true", help="do everything anew")
     parser.add_argument("--quick", action="store_true", help="few and small cases")
+    parser.add_argument("--only", metavar="STEPS", help="only steps whose names begin with one of these, separated by commas")
     parser.add_argument("--python", help="the python that has the peers' packages [default: it is looked for]")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--full", action="store_true", help=argparse.SUPPRESS)

@@ -1,5 +1,4 @@
-// The numbers of one attention call. Offsets and strides of q, k, v and out count vec4 elements, those of lse elements, and offsets into
-// the workspace its vec4.
+// The numbers of one attention call. Offsets and strides of q, k, v and out count vec4 elements, and offsets into the workspace its vec4.
 struct AttendParams {
     batch_size: u32,
     seq_len_q: u32,
@@ -12,7 +11,6 @@ struct AttendParams {
     window_left: i32,
     window_right: i32,
     scale_log2: f32,
-    seq_lens_offset: u32,
     q_offset: u32,
     q_batch: u32,
     q_seq: u32,
@@ -29,10 +27,6 @@ struct AttendParams {
     out_batch: u32,
     out_seq: u32,
     out_head: u32,
-    lse_offset: u32,
-    lse_batch: u32,
-    lse_seq: u32,
-    lse_head: u32,
     heads_per_kv_head: u32,
     block_size_q: u32,
     tiles_per_q_block: u32,

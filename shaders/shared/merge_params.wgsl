@@ -1,4 +1,4 @@
-// The numbers of one merge. Offsets and strides of out count vec4 elements, as do those of partial_out; lse's elements.
+// The numbers of one merge. Offsets and strides of out count vec4 elements, as do those of partial_out.
 struct MergeParams {
     num_parts: u32,
     num_rows: u32,
@@ -11,9 +11,5 @@ struct MergeParams {
     out_batch: u32,
     out_seq: u32,
     out_head: u32,
-    lse_offset: u32,
-    lse_batch: u32,
-    lse_seq: u32,
-    lse_head: u32,
 }
 @group(0) @binding(PARAMS_BINDING) var<uniform> params: MergeParams;

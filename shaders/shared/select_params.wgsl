@@ -12,7 +12,6 @@ struct SelectParams {
     num_samples: u32,
     stride_q: u32,
     scale: f32,
-    seq_lens_offset: u32,
     q_offset: u32,
     q_batch: u32,
     q_seq: u32,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::pulse::Pulse;
-use crate::context::scoped;
+use crate::device::context::scoped;
 use crate::{Context, Result};
 
 /// A thread that submits pulse after pulse, two at a time, until it is paused or dropped.

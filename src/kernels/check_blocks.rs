@@ -24,7 +24,6 @@ params! {
     /// The numbers of one check of lists of blocks. Offsets count elements.
     CheckParams {
         seq_len_kv: u32,
-        seq_lens_offset: u32,
         max_blocks: u32,
         block_size: u32,
         lists_per_batch: u32,

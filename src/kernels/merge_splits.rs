@@ -21,9 +21,5 @@ params! {
         out_batch: u32,
         out_seq: u32,
         out_head: u32,
-        lse_offset: u32,
-        lse_batch: u32,
-        lse_seq: u32,
-        lse_head: u32,
     }
 }

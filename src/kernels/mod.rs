@@ -7,6 +7,7 @@ mod check_matrices;
 pub(crate) mod find_exponents;
 pub(crate) mod merge_splits;
 pub mod modules;
+pub(crate) mod places;
 mod pool_blocks;
 pub(crate) mod sample_queries;
 mod score_blocks;

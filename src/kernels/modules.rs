@@ -4,6 +4,7 @@ use super::Binding;
 use super::attend_prefill::{self, AttendParams};
 use super::check_blocks::CheckParams;
 use super::merge_splits::MergeParams;
+use super::places::{LsePlace, SeqLensPlace};
 use super::sample_queries::{self, SelectParams};
 use super::score_chunks::StageParams;
 use super::stretch::StretchRecord;
@@ -55,9 +56,9 @@ modules! {
     }
     families {
         LENGTHS_EQUAL = "lengths" / "equal";
-        LENGTHS_LISTED = "lengths" / "listed", binding &[Binding::read("seq_lens_kv")];
+        LENGTHS_LISTED = "lengths" / "listed", binding &[Binding::read("seq_lens_kv"), Binding::uniform("seq_lens_place", SeqLensPlace::FIELDS)];
         LSE_NONE = "lse" / "none";
-        LSE_STORED = "lse" / "stored", binding &[Binding::write("lse")];
+        LSE_STORED = "lse" / "stored", binding &[Binding::write("lse"), Binding::uniform("lse_place", LsePlace::FIELDS)];
         SAMPLING_STRIDE = "sampling" / "stride";
         SAMPLING_MEAN = "sampling" / "mean";
         BEST_SCORES_LANES = "best_scores" / "lanes";

@@ -10,6 +10,6 @@ pub static POOL_BLOCKS: Kernel = own_kernel!("pool_blocks", BINDINGS);
 /// The numbers of one call. Offsets and strides of k and of the summaries count vec4 elements.
 #[rustfmt::skip]
 const NUMBERS: &[&str] = &[
-    "batch_size", "seq_len_kv", "num_heads", "block_size", "num_blocks", "seq_lens_offset", "k_offset", "k_batch",
+    "batch_size", "seq_len_kv", "num_heads", "block_size", "num_blocks", "k_offset", "k_batch",
     "k_seq", "k_head", "summaries_offset", "summaries_batch", "summaries_seq", "summaries_head",
 ];

@@ -12,7 +12,7 @@ pub static SCORE_BLOCKS: Kernel = own_kernel!("score_blocks", BINDINGS);
 #[rustfmt::skip]
 const NUMBERS: &[&str] = &[
     "batch_size", "seq_len_q", "seq_len_kv", "group_size", "num_sets", "heads_per_set", "num_q_blocks",
-    "block_size_q", "num_blocks", "block_size", "needed_key", "seq_lens_offset", "q_offset", "q_batch", "q_seq",
+    "block_size_q", "num_blocks", "block_size", "needed_key", "q_offset", "q_batch", "q_seq",
     "q_head", "summaries_offset", "summaries_batch", "summaries_seq", "summaries_head", "scores_offset",
     "scores_batch", "scores_set", "scores_q_block",
 ];

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::bind::{Access, BoundTensor, Expect, U32View, check_apart, check_lens, check_tensor, check_u32};
 use super::bound::{Bound, prepare};
-use super::params::{Uniforms, in_words, step};
+use super::params::{Uniforms, numbers_in_words, step};
 use super::workspace::Workspace;
+use crate::device::slots::Slot;
 use crate::kernels::attend_prefill::AttendParams;
 use crate::kernels::merge_splits::MergeParams;
+use crate::kernels::places::{LsePlace, SeqLensPlace};
 use crate::problem::exactly_when;
-use crate::slots::Slot;
 use crate::{
     AttentionPlan, AttentionShape, BlockListSpec, Context, DType, DeviceCaps, Error, Pipeline, Result, Slots, Step,
     TensorView, TensorViewMut, kernels,
@@ -228,10 +229,13 @@ impl Attention {
             .with("partial_lse", in_workspace(plan.partial_lse_range()))
             .with("exponents", in_workspace(plan.exponents_range()))
             .with("workspace", in_workspace(0..plan.workspace_bytes()));
-        for (name, tensor) in [("seq_lens_kv", &tensors.seq_lens_kv), ("lse", &tensors.lse)] {
-            if let Some(tensor) = tensor {
-                slots = slots.with(name, tensor.slot());
-            }
+        let seq_lens_place = tensors.seq_lens_kv.as_ref().map(BoundTensor::seq_lens_place);
+        if let Some((lens, place)) = tensors.seq_lens_kv.as_ref().zip(seq_lens_place.as_ref()) {
+            slots = slots.with("seq_lens_kv", lens.slot()).uniform("seq_lens_place", bytemuck::bytes_of(place));
+        }
+        let lse_place = tensors.lse.as_ref().map(BoundTensor::lse_place);
+        if let Some((lse, place)) = tensors.lse.as_ref().zip(lse_place.as_ref()) {
+            slots = slots.with("lse", lse.slot()).uniform("lse_place", bytemuck::bytes_of(place));
         }
         if let Some([indices, counts]) = &tensors.blocks {
             slots = slots.with("block_indices", indices.slot()).with("block_counts", counts.slot());
@@ -262,17 +266,23 @@ impl Attention {
             k: in_vec4(plan.problem.k_shape()),
             v: in_vec4(plan.problem.v_shape()),
             out: in_vec4(plan.problem.out_shape()),
-            lse: (0, packed(plan.problem.lse_shape())),
-            seq_lens_kv: 0,
             blocks: [0; 2],
         };
         let params = Self::attend_params(plan, &places);
         let dispatch = &plan.dispatches()[dispatch];
-        if dispatch.kernel() == &kernels::MERGE_SPLITS {
-            in_words(&Self::merge_params(plan, &params), &dispatch.stretches)
+        let of_call = if dispatch.kernel() == &kernels::MERGE_SPLITS {
+            bytemuck::bytes_of(&Self::merge_params(plan, &params)).to_vec()
         } else {
-            in_words(&params, &dispatch.stretches)
-        }
+            bytemuck::bytes_of(&params).to_vec()
+        };
+        let [batch, seq, head] = packed(plan.problem.lse_shape());
+        let lse_place = LsePlace { offset: 0, batch, seq, head };
+        let numbers = vec![
+            ("params", of_call),
+            ("lse_place", bytemuck::bytes_of(&lse_place).to_vec()),
+            ("seq_lens_place", bytemuck::bytes_of(&SeqLensPlace::default()).to_vec()),
+        ];
+        numbers_in_words(&numbers, &dispatch.stretches)
     }
 
     fn attend_params(plan: &AttentionPlan, places: &Places) -> AttendParams {
@@ -293,7 +303,6 @@ impl Attention {
         let (k_offset, [k_batch, k_seq, k_head]) = places.k;
         let (v_offset, [v_batch, v_seq, v_head]) = places.v;
         let (out_offset, [out_batch, out_seq, out_head]) = places.out;
-        let (lse_offset, [lse_batch, lse_seq, lse_head]) = places.lse;
         AttendParams {
             batch_size: shape.batch_size,
             seq_len_q: shape.seq_len_q,
@@ -306,7 +315,6 @@ impl Attention {
             window_left: window(left),
             window_right: window(right),
             scale_log2: problem.scale_log2(),
-            seq_lens_offset: places.seq_lens_kv,
             q_offset,
             q_batch,
             q_seq,
@@ -323,10 +331,6 @@ impl Attention {
             out_batch,
             out_seq,
             out_head,
-            lse_offset,
-            lse_batch,
-            lse_seq,
-            lse_head,
             heads_per_kv_head: shape.group_size() / rows.heads_per_set,
             // At least 1, since kernels divide by it.
             block_size_q: block_size_q.max(1),
@@ -361,10 +365,6 @@ impl Attention {
             out_batch: attend.out_batch,
             out_seq: attend.out_seq,
             out_head: attend.out_head,
-            lse_offset: attend.lse_offset,
-            lse_batch: attend.lse_batch,
-            lse_seq: attend.lse_seq,
-            lse_head: attend.lse_head,
         }
     }
 }
@@ -406,8 +406,6 @@ impl Tensors<'_> {
             k: self.k.in_vec4(),
             v: self.v.in_vec4(),
             out: self.out.in_vec4(),
-            lse: self.lse.as_ref().map_or((0, [0; 3]), |lse| (lse.offset, lse.strides)),
-            seq_lens_kv: self.seq_lens_kv.as_ref().map_or(0, |lens| lens.offset),
             blocks: self.blocks.as_ref().map_or([0; 2], |lists| lists.each_ref().map(|list| list.offset)),
         }
     }
@@ -419,8 +417,6 @@ struct Places {
     k: (u32, [u32; 3]),
     v: (u32, [u32; 3]),
     out: (u32, [u32; 3]),
-    lse: (u32, [u32; 3]),
-    seq_lens_kv: u32,
     /// Indices and counts.
     blocks: [u32; 2],
 }

@@ -1,7 +1,8 @@
 //! Checks of the caller's views.
 
+use crate::device::slots::Slot;
+use crate::kernels::places::{LsePlace, SeqLensPlace};
 use crate::problem::exactly_when;
-use crate::slots::Slot;
 use crate::{DType, DeviceCaps, Error, Layout, Result, TensorView};
 
 /// A list of `u32` in a buffer.
@@ -42,6 +43,17 @@ impl<'a> BoundTensor<'a> {
     /// The same in vec4 elements. Exact: `check_tensor` made sure that all are multiples of 4.
     pub(super) fn in_vec4(&self) -> (u32, [u32; 3]) {
         (self.offset / 4, self.strides.map(|stride| stride / 4))
+    }
+
+    /// The numbers of an lse.
+    pub(super) const fn lse_place(&self) -> LsePlace {
+        let [batch, seq, head] = self.strides;
+        LsePlace { offset: self.offset, batch, seq, head }
+    }
+
+    /// The number of a list of lengths.
+    pub(super) const fn seq_lens_place(&self) -> SeqLensPlace {
+        SeqLensPlace { offset: self.offset }
     }
 }
 

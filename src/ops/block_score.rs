@@ -57,8 +57,7 @@ impl BindArgs for BlockScoreProblem {
             ("num_blocks", num_blocks),
             ("block_size", self.block_size),
             ("needed_key", self.needed_key()),
-            ("seq_lens_offset", lens.as_ref().map_or(0, |lens| lens.offset)),
         ]);
-        Ok(call.vec4("q", q).vec4("summaries", summaries).list("seq_lens_kv", lens).scores("scores", scores))
+        Ok(call.vec4("q", q).vec4("summaries", summaries).lengths(lens).scores("scores", scores))
     }
 }

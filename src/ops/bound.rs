@@ -1,7 +1,7 @@
 //! The part that all operators share: compilation, and encoding once bound. An operator adds its problem, its plan and its arguments.
 
+use crate::device::step::{encode_stretch_in, num_stretches, submit};
 use crate::plan::Dispatch;
-use crate::step::{encode_stretch_in, num_stretches, submit};
 use crate::{Context, Pipeline, Result, Step};
 
 /// An operator with its buffers bound. Encode it as often as you like; what the buffers hold is read when the GPU runs.

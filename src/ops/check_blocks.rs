@@ -63,7 +63,6 @@ impl Context {
         let dispatches = check_dispatches(&selection, &shape, lens.is_some(), self.caps())?;
         let params = CheckParams {
             seq_len_kv: shape.seq_len_kv,
-            seq_lens_offset: lens.as_ref().map_or(0, |lens| lens.offset),
             max_blocks: selection.max_blocks,
             block_size: selection.block_size,
             // Fewer than the places of the grid, which the plan checked.
@@ -72,6 +71,7 @@ impl Context {
             indices_offset: lists[0].offset,
             counts_offset: lists[1].offset,
         };
+        let seq_lens_place = lens.as_ref().map(BoundTensor::seq_lens_place);
         let pipelines = dispatches
             .iter()
             .map(|dispatch| Pipeline::of_operator(self, &dispatch.specialization))
@@ -85,8 +85,8 @@ impl Context {
                     .with("block_indices", lists[0].slot())
                     .with("block_counts", lists[1].slot())
                     .range("report", &report, 0, 12);
-                if let Some(lens) = &lens {
-                    slots = slots.with("seq_lens_kv", lens.slot());
+                if let Some((lens, place)) = lens.as_ref().zip(seq_lens_place.as_ref()) {
+                    slots = slots.with("seq_lens_kv", lens.slot()).uniform("seq_lens_place", bytemuck::bytes_of(place));
                 }
                 let step = step(self, pipeline, dispatch, &params, &slots)?;
                 let descriptor =

@@ -91,16 +91,14 @@ impl Merge {
             out_batch,
             out_seq,
             out_head,
-            lse_offset: lse.offset,
-            lse_batch: lse.strides[0],
-            lse_seq: lse.strides[1],
-            lse_head: lse.strides[2],
         };
+        let lse_place = lse.lse_place();
         let slots = Slots::new()
             .with("partial_out", parts_out.slot())
             .with("partial_lse", parts_lse.slot())
             .with("out", out.slot())
-            .with("lse", lse.slot());
+            .with("lse", lse.slot())
+            .uniform("lse_place", bytemuck::bytes_of(&lse_place));
         let step = self
             .ctx
             .scoped("binding a merge", || step(&self.ctx, &self.pipeline, &self.plan.dispatch, &params, &slots))??;

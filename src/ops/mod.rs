@@ -4,8 +4,12 @@ mod attend;
 mod bind;
 mod block_score;
 mod bound;
+#[cfg(not(target_arch = "wasm32"))]
+mod calibrate;
 mod check_blocks;
 mod lists;
+#[cfg(not(target_arch = "wasm32"))]
+mod measure_speed;
 mod merge;
 mod one_shot;
 mod operator;
@@ -16,6 +20,8 @@ mod select_operators;
 mod select_params;
 mod sparse_one_shot;
 mod top_k;
+#[cfg(not(target_arch = "wasm32"))]
+mod warm_up;
 mod workspace;
 
 pub use attend::{Attention, AttentionArgs, BlockListsView, BoundAttention};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::bind::{BoundTensor, check_apart};
 use super::bound::Bound;
 use super::params::step_of;
+use crate::kernels::places::SeqLensPlace;
 use crate::plan::{Dispatch, OneDispatch, OperatorPlan};
 use crate::shader::BindingKind;
 use crate::{Context, DeviceCaps, Pipeline, Result, Slots, Step};
@@ -26,12 +27,13 @@ pub struct Call<'a> {
     buffers: Vec<(&'static str, Option<BoundTensor<'a>>)>,
     /// A number's name is both texts joined; the second may be empty.
     numbers: Vec<(&'static str, &'static str, u32)>,
+    seq_lens_place: Option<SeqLensPlace>,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(numbers: &[(&'static str, u32)]) -> Self {
         let numbers = numbers.iter().map(|&(name, number)| (name, "", number)).collect();
-        Self { buffers: Vec::new(), numbers }
+        Self { buffers: Vec::new(), numbers, seq_lens_place: None }
     }
 
     pub(super) fn number(mut self, name: &'static str, number: u32) -> Self {
@@ -55,6 +57,12 @@ impl<'a> Call<'a> {
     pub(super) fn list(mut self, name: &'static str, bound: Option<BoundTensor<'a>>) -> Self {
         self.buffers.push((name, bound));
         self
+    }
+
+    /// Binds the lengths of the sequences and where they begin, where there are any.
+    pub(super) fn lengths(mut self, bound: Option<BoundTensor<'a>>) -> Self {
+        self.seq_lens_place = bound.as_ref().map(BoundTensor::seq_lens_place);
+        self.list("seq_lens_kv", bound)
     }
 
     fn placed(
@@ -141,9 +149,12 @@ pub(super) fn bind_one<P: BindArgs>(
     (pipeline, dispatch): (&Pipeline, &Dispatch),
 ) -> Result<Vec<Step>> {
     let call = problem.bind(args, ctx.caps())?;
-    let params = pipeline.bindings().iter().find(|binding| binding.kind == BindingKind::Uniform);
+    let params = pipeline.bindings().iter().find(|binding| binding.name == "params");
     let uniform = call.uniform(params.map_or(&[], |params| params.fields));
     let mut slots = Slots::new().uniform("params", &uniform);
+    if let Some(place) = &call.seq_lens_place {
+        slots = slots.uniform("seq_lens_place", bytemuck::bytes_of(place));
+    }
     for (name, bound) in &call.buffers {
         if let Some(bound) = bound {
             slots = slots.with(name, bound.slot());

@@ -36,12 +36,7 @@ pub(super) fn step_of(ctx: &Context, pipeline: &Pipeline, dispatch: &Dispatch, s
     Step::new(ctx, pipeline, slots, &stretches, &records)
 }
 
-/// The same uniforms as words, for tests that run kernels without a device.
-pub(super) fn in_words(params: &impl bytemuck::Pod, stretches: &[Stretch]) -> Vec<Uniforms> {
-    numbers_in_words(&vec![("params", bytemuck::bytes_of(params).to_vec())], stretches)
-}
-
-/// The same where a call has more than one uniform.
+/// The numbers of a call as words, for tests that run kernels without a device.
 pub(super) fn numbers_in_words(numbers: &Numbers, stretches: &[Stretch]) -> Vec<Uniforms> {
     let words = |bytes: &[u8]| bytemuck::pod_collect_to_vec(bytes);
     let of = |stretch: &Stretch| {

@@ -43,8 +43,7 @@ impl BindArgs for PoolProblem {
         let num_blocks = self.summaries_shape()[1];
         let call = Call::new(&[("batch_size", batch_size), ("seq_len_kv", seq_len_kv), ("num_heads", num_heads)])
             .number("block_size", self.block_size)
-            .number("num_blocks", num_blocks)
-            .number("seq_lens_offset", lens.as_ref().map_or(0, |lens| lens.offset));
-        Ok(call.vec4("k", k).vec4("summaries", summaries).list("seq_lens_kv", lens))
+            .number("num_blocks", num_blocks);
+        Ok(call.vec4("k", k).vec4("summaries", summaries).lengths(lens))
     }
 }

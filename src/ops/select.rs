@@ -9,9 +9,10 @@ use super::params::{Uniforms, numbers_in_words, step_of};
 use super::select_operators::bind_operator;
 use super::select_params::{Places, numbers};
 use super::workspace::Workspace;
+use crate::device::slots::Slot;
+use crate::device::step::{encode_stretch_in, num_stretches, submit};
+use crate::kernels::places::SeqLensPlace;
 use crate::plan::{Samples, SelectStep};
-use crate::slots::Slot;
-use crate::step::{encode_stretch_in, num_stretches, submit};
 use crate::{Context, Error, Pipeline, Result, SelectionPlan, Slots, Step, TensorView};
 
 /// The compiled pipelines of a [`SelectionPlan`]. Cheap to clone.
@@ -189,7 +190,7 @@ impl Selection {
         let places = Places {
             q: in_vec4(plan.problem.q_shape()),
             k: in_vec4(plan.problem.k_shape()),
-            seq_lens_kv: 0,
+            seq_lens_kv: plan.problem.seq_lens_kv.then(SeqLensPlace::default),
             blocks: [0; 2],
         };
         numbers_in_words(&numbers(plan, plan.steps[dispatch], &places), &plan.dispatches()[dispatch].stretches)
@@ -222,7 +223,7 @@ impl Tensors<'_> {
         Places {
             q: self.q.in_vec4(),
             k: self.k.in_vec4(),
-            seq_lens_kv: self.seq_lens_kv.as_ref().map_or(0, |lens| lens.offset),
+            seq_lens_kv: self.seq_lens_kv.as_ref().map(BoundTensor::seq_lens_place),
             blocks: self.blocks.each_ref().map(|list| list.offset),
         }
     }

@@ -1,6 +1,7 @@
 //! The numbers of a selection's dispatches: what all methods have, and one function for what each alone has.
 
 use super::params::Numbers;
+use crate::kernels::places::SeqLensPlace;
 use crate::kernels::sample_queries::{CENTER, FIRST, LAST, SelectParams};
 use crate::kernels::score_chunks::StageParams;
 use crate::kernels::search_tree::HipParams;
@@ -11,7 +12,7 @@ use crate::{GroupBounds, Hip, Mask, Representative, SelectionPlan};
 pub(super) struct Places {
     pub(super) q: (u32, [u32; 3]),
     pub(super) k: (u32, [u32; 3]),
-    pub(super) seq_lens_kv: u32,
+    pub(super) seq_lens_kv: Option<SeqLensPlace>,
     /// Indices and counts.
     pub(super) blocks: [u32; 2],
 }
@@ -19,6 +20,7 @@ pub(super) struct Places {
 /// The numbers of a dispatch, by the names of its uniforms.
 pub(super) fn numbers(plan: &SelectionPlan, step: SelectStep, places: &Places) -> Numbers {
     let mut numbers = vec![("params", bytemuck::bytes_of(&shared(plan, step, places)).to_vec())];
+    numbers.extend(places.seq_lens_kv.map(|place| ("seq_lens_place", bytemuck::bytes_of(&place).to_vec())));
     match step {
         SelectStep::Sample(_) | SelectStep::Operator(_) => {}
         SelectStep::Search(hip) => numbers.push(("hip", bytemuck::bytes_of(&of_search(plan, &hip)).to_vec())),
@@ -49,7 +51,6 @@ fn shared(plan: &SelectionPlan, step: SelectStep, places: &Places) -> SelectPara
         num_samples: samples.num_samples,
         stride_q: samples.stride_q,
         scale: plan.sample_scale(),
-        seq_lens_offset: places.seq_lens_kv,
         q_offset,
         q_batch,
         q_seq,

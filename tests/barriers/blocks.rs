@@ -14,7 +14,8 @@ fn launch(dispatch: &Dispatch, subgroup_size: usize, numbers: &[(&str, u32)]) ->
     let value = |field: &&str| numbers.iter().find(|(name, _)| name == field).map_or(0, |(_, number)| *number);
     assert!(numbers.iter().all(|(name, _)| fields.contains(name)), "{numbers:?}");
     let params: Vec<u32> = fields.iter().map(value).collect();
-    let uniforms = |first, end| vec![("params", params.clone()), ("stretch", vec![first, end, 0])];
+    let uniforms =
+        |first, end| vec![("params", params.clone()), ("seq_lens_place", vec![0]), ("stretch", vec![first, end, 0])];
     Launch {
         name: dispatch.to_string(),
         rolled: dispatch.specialization.wgsl_rolled(),

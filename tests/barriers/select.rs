@@ -180,10 +180,12 @@ fn check_of_lists(has_lens: bool) -> Case {
     let expected = twins::check_blocks(&selection, &blocks, &lens).expect("lists that break rules");
     let lists = blocks.block_counts().len() as u32;
     let num_places = lists * (selection.max_blocks + 1);
-    let uniform = vec![40, 0, selection.max_blocks, selection.block_size, lists / shape.batch_size, num_places, 0, 0];
+    let uniform = vec![40, selection.max_blocks, selection.block_size, lists / shape.batch_size, num_places, 0, 0];
     let dispatches = wattn::check_dispatches(&selection, &shape, has_lens, &DeviceCaps::BASELINE).unwrap();
-    let launches =
-        dispatches.iter().map(|dispatch| launch(dispatch, 4, vec![vec![("params", uniform.clone())]])).collect();
+    let launches = dispatches
+        .iter()
+        .map(|dispatch| launch(dispatch, 4, vec![vec![("params", uniform.clone()), ("seq_lens_place", vec![0])]]))
+        .collect();
     let buffers = [
         ("block_indices", to_bytes(blocks.block_indices())),
         ("block_counts", to_bytes(blocks.block_counts())),

@@ -81,14 +81,14 @@ impl UnsavedVerdict {
 /// The data in a kept file of pipelines or of a verdict. For tests, which feed it files of all kinds.
 #[doc(hidden)]
 pub fn unpack_kept(file: &[u8]) -> core::result::Result<Vec<u8>, &'static str> {
-    unpack(&crate::pipeline_store::MAGIC, file).or_else(|_| unpack(&MAGIC, file))
+    unpack(&crate::device::pipeline_store::MAGIC, file).or_else(|_| unpack(&MAGIC, file))
 }
 
 /// [`unpack_kept`]'s counterpart.
 #[doc(hidden)]
 #[must_use]
 pub fn pack_kept(data: &[u8]) -> Vec<u8> {
-    pack(&crate::pipeline_store::MAGIC, data)
+    pack(&crate::device::pipeline_store::MAGIC, data)
 }
 
 #[cfg(test)]

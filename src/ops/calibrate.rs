@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::warm_up::warm_up;
 use crate::{
     Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, DType,
     DispatchBudget, Layout, Result, TensorView, TensorViewMut, Tiling, Tuning,
@@ -31,14 +32,16 @@ impl Context {
     /// The errors of [`Attention::prepare`] and [`Attention::bind`].
     ///
     /// # Cost
-    /// Compiles three pipelines on a cache miss, allocates up to 64 MiB for a moment, submits, and waits: for some 50 ms
-    /// when nothing is compiled.
+    /// Compiles three pipelines on a cache miss, allocates up to 64 MiB for a moment, submits, and waits: for some 50 ms when nothing is
+    /// compiled, and before that, on hardware, until clocks have risen, at most 0.8 s.
     pub fn calibrate_blocking(&self) -> Result<DispatchBudget> {
         let ctx = &self.with_budget(DispatchBudget::UNLIMITED).with_tuning(Tuning::new());
         // Many rows against few keys: products. One row against many: memory. One workgroup: the speed of a core.
         let whole = |tiling| Tiling { num_splits: 1, ..tiling };
         let mut prefill = Load::new([64, 8], [64, 4096]);
         let rows = whole(ctx.tiling(&prefill)?);
+        let waking = Load { batch_size: 8, seq_len_kv: prefill.most_keys, ..Load::new([64, 8], [64, 4096]) };
+        warm_up(ctx.caps(), || ctx.run(&waking, rows).map(|_| ()))?;
         let prefill = ctx.rate(&mut prefill, rows)?;
         let mut decode = Load::new([1, 8], [512, 16384]);
         let splits = ctx.tiling(&decode)?;

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt as _;
 
-use crate::adapters::{candidates, first_that_opens};
-use crate::check_matrices::{Edit, unedited};
-use crate::matrix_verdict::UnsavedVerdict;
-use crate::pipeline::PipelineCache;
-use crate::pipeline_store::{PipelineCacheState, PipelineStore};
+use crate::device::adapters::{candidates, first_that_opens};
+use crate::device::check_matrices::{Edit, unedited};
+use crate::device::matrix_verdict::UnsavedVerdict;
+use crate::device::pipeline::PipelineCache;
+use crate::device::pipeline_store::{PipelineCacheState, PipelineStore};
 use crate::{
     ContextOptions, DeviceCaps, DeviceSpeed, DispatchBudget, Error, PassedOver, Pending, Result, Tier, Tuning,
     adapters, describe_adapter,
@@ -72,7 +72,8 @@ impl Context {
         Self::with_caps(device, queue, caps, ShaderChecks::Trusted)
     }
 
-    /// The same device with separate pipelines, compiled with wgpu's bounds checks. For tests: both variants must give the same bits.
+    /// The same device with separate pipelines, compiled with wgpu's bounds checks. For tests: on a software device both variants give the
+    /// same bits; elsewhere a compiler may fuse the sums of either text differently.
     #[doc(hidden)]
     pub fn with_checked_shaders(&self) -> Result<Self> {
         Self::with_caps(self.device().clone(), self.queue().clone(), self.caps().clone(), ShaderChecks::Checked)

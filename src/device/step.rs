@@ -4,8 +4,8 @@ use core::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::device::slots::{Slot, unused};
 use crate::shader::BindingKind;
-use crate::slots::{Slot, unused};
 use crate::{Context, Error, Pipeline, Result, Slots};
 
 /// Distance in bytes from one uniform to the next: the largest alignment that a device may ask for.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::warm_up::warm_up;
 use crate::{
     AttentionPlan, AttentionProblem, AttentionShape, BlockListsView, Context, DType, DeviceSpeed, DispatchBudget, Hip,
     Layout, Result, Selection, SelectionArgs, SelectionPlan, SelectionProblem, TensorView, Tiling, Tuning, U32View,
@@ -27,8 +28,8 @@ impl Context {
     /// [`Selection::prepare`] and [`Selection::bind`].
     ///
     /// # Cost
-    /// Compiles up to eight pipelines on a cache miss, allocates up to 260 MiB for a moment, submits, and waits: for some 100
-    /// ms when nothing is compiled.
+    /// Compiles up to eight pipelines on a cache miss, allocates up to 260 MiB for a moment, submits, and waits: for some 100 ms when
+    /// nothing is compiled, and before that, on hardware, until clocks have risen, at most 0.8 s.
     pub fn measure_speed_blocking(&self) -> Result<DeviceSpeed> {
         let ctx = &self.with_budget(DispatchBudget::UNLIMITED).with_tuning(Tuning::new());
         let most = ctx.caps().max_storage_binding_bytes.min(ctx.caps().max_buffer_bytes).min(128 << 20);
@@ -38,8 +39,11 @@ impl Context {
         let one_dispatch = |plan: &AttentionPlan, ns: f64| ns / plan.dispatches().len() as f64;
 
         let small = ctx.attention_of([1, 1, 64], DType::F32)?;
-        let dispatch_ns = one_dispatch(&small, ctx.attention_ns(&small)?);
         let reading = ctx.attention_of([1, 8, long], DType::F32)?;
+        let waking = ctx.bind_zeros(&reading)?;
+        warm_up(ctx.caps(), || ctx.run_ns(16, |pass| waking.encode_in(pass)).map(|_| ()))?;
+        drop(waking);
+        let dispatch_ns = one_dispatch(&small, ctx.attention_ns(&small)?);
         let bytes_per_us = 1e3 * f64::from(2 * 8 * WIDTH * 4) * f64::from(long) / ctx.attention_ns(&reading)?;
         let rows = if ctx.caps().software { 64 } else { 2048 };
         let products = |dtype| -> Result<(bool, f64)> {
@@ -91,7 +95,7 @@ impl Context {
 
     fn attention_ns(&self, plan: &AttentionPlan) -> Result<f64> {
         let bound = self.bind_zeros(plan)?;
-        self.ns_of(|encoder| bound.encode(encoder))
+        self.ns_of(|pass| bound.encode_in(pass))
     }
 
     fn selection_ns(&self, plan: &SelectionPlan) -> Result<f64> {
@@ -110,21 +114,27 @@ impl Context {
                 block_counts: U32View::new(&counts, 0, lists),
             },
         ))?;
-        self.ns_of(|encoder| bound.encode(encoder))
+        self.ns_of(|pass| bound.encode_step_in(pass, 0))
+    }
+
+    /// Nanoseconds of this many dependent runs, which are encoded before the clock starts.
+    fn run_ns(&self, runs: u32, encode: impl Fn(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
+        let label = Some("wattn.measuring");
+        let mut encoder = self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label });
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label, timestamp_writes: None });
+        (0..runs).for_each(|_| encode(&mut pass));
+        drop(pass);
+        let commands = self.scoped("measuring", || encoder.finish())?;
+        let begin = Instant::now();
+        self.scoped("measuring", || self.queue().submit([commands]))?;
+        self.device().poll(wgpu::PollType::wait_indefinitely())?;
+        Ok(begin.elapsed().as_secs_f64() * 1e9)
     }
 
     /// Nanoseconds of one run among dependent ones: the difference between twice as many runs and as many as take long enough; the
     /// smallest of three.
-    fn ns_of(&self, encode: impl Fn(&mut wgpu::CommandEncoder)) -> Result<f64> {
-        let time = |runs: u32| -> Result<f64> {
-            let descriptor = wgpu::CommandEncoderDescriptor { label: Some("wattn.measuring") };
-            let mut encoder = self.device().create_command_encoder(&descriptor);
-            (0..runs).for_each(|_| encode(&mut encoder));
-            let begin = Instant::now();
-            self.scoped("measuring", || self.queue().submit([encoder.finish()]))?;
-            self.device().poll(wgpu::PollType::wait_indefinitely())?;
-            Ok(begin.elapsed().as_secs_f64() * 1e9)
-        };
+    fn ns_of(&self, encode: impl Fn(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
+        let time = |runs: u32| self.run_ns(runs, &encode);
         time(1)?; // loads code into the device, clears buffers
         let mut runs = 1;
         while time(runs)? < ENOUGH_NS && runs < MOST_RUNS {

@@ -1,7 +1,7 @@
 //! The trial of a device's matrices before their first use.
 
+use crate::device::matrix_verdict::{MatrixVerdict, VerdictKey};
 use crate::error::one_line;
-use crate::matrix_verdict::{MatrixVerdict, VerdictKey};
 use crate::{
     Context, ContextOptions, DType, Error, Layout, MatrixCheck, Pending, Pipeline, Result, Slots, Step, TensorView,
 };

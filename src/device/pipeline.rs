@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::context::ShaderChecks;
-use crate::descriptor::check_text;
-use crate::pipeline_store::PipelineStore;
+use crate::device::context::ShaderChecks;
+use crate::device::descriptor::check_text;
+use crate::device::pipeline_store::PipelineStore;
 use crate::shader::{Binding, Need, Specialization, Trust};
 use crate::{Context, Error, Result};
 
