@@ -1,13 +1,13 @@
-// Family `score`: the scores of all keys that represent a search's candidates. Here the LANES lanes of a group share the rows of KEYS keys
-// at a time: a lane takes CHUNK neighbouring vec4 of a row, then the CHUNK vec4 that lie LANES * CHUNK further. So neighbouring lanes
-// read neighbouring memory, and the loads of all these keys are in flight at once. For few samples, which are limited by the latency of
-// keys. A lane ends with the sum of one key of each four, so that the sums take few shuffles.
+// Family `score`: the scores of all keys that represent a search's candidates. Here the LANES lanes of a group share the rows of four keys at
+// a time: a lane takes every LANES-th vec4 of a row. So neighbouring lanes read neighbouring memory, and the loads of all four keys are in
+// flight at once. For few samples, which are limited by the latency of keys. A lane ends with the sum of one of the four keys, so that the
+// sums take few shuffles.
 //
 // A NaN score counts as absent. A score replaces another only if it compares as greater: max may return either of a number and a NaN.
 
 // The c-th vec4 that a lane takes of a row.
 fn column_of(lane: u32, c: u32) -> u32 {
-    return (c / CHUNK * LANES + lane) * CHUNK + c % CHUNK;
+    return c * LANES + lane;
 }
 
 // The key of four whose sum over the lanes a lane has in the end.
@@ -36,26 +36,21 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
     let first_kv_head = first_head / params.group_size;
     let kv_heads = params.heads_per_set / heads;
     // Lanes past the end compute along, since subgroup operations need them.
-    for (var begin = 0u; begin < count; begin += KEYS * GROUPS) {
-        let first = begin + KEYS * group_of(thread);
-        var rows: array<u32, KEYS>;
-        for (var i = 0u; i < KEYS; i++) { // unroll in registers
+    for (var begin = 0u; begin < count; begin += 4u * GROUPS) {
+        let first = begin + 4u * group_of(thread);
+        var rows: array<u32, 4>;
+        for (var i = 0u; i < 4u; i++) { // unroll in registers
             rows[i] = min(probed_key(min(first + i, count - 1u)), place.seq_len_kv - 1u) * params.k_seq;
         }
-        // The keys of this lane's sums.
-        var own: array<u32, KEYS / 4u>;
-        var own_keys: array<i32, KEYS / 4u>;
-        var best: array<f32, KEYS / 4u>;
-        for (var quad = 0u; quad < KEYS / 4u; quad++) { // unroll in registers
-            own[quad] = first + 4u * quad + summed_key(lane);
-            own_keys[quad] = i32(probed_key(min(own[quad], count - 1u)));
-            best[quad] = MASKED;
-        }
+        // The key of this lane's sums.
+        let own = first + summed_key(lane);
+        let own_key = i32(probed_key(min(own, count - 1u)));
+        var best = MASKED;
         for (var kv_head = 0u; kv_head < kv_heads; kv_head++) {
             let k_begin = params.k_offset + place.batch * params.k_batch + (first_kv_head + kv_head) * params.k_head;
             // Issues all loads before anything waits for one.
-            var k4: array<Elem4, KEYS * COLS>;
-            for (var i = 0u; i < KEYS; i++) { // unroll in registers
+            var k4: array<Elem4, 4u * COLS>;
+            for (var i = 0u; i < 4u; i++) { // unroll in registers
                 for (var c = 0u; c < COLS; c++) { // unroll in registers
                     k4[i * COLS + c] = k[k_begin + rows[i] + min(column_of(lane, c), HEAD_DIM4 - 1u)];
                 }
@@ -64,34 +59,24 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
                 let row = place.batch * params.num_q_heads + first_head + kv_head * heads + head;
                 let samples_begin = (row * params.num_q_blocks + place.q_block) * params.num_samples;
                 for (var sample = 0u; sample < params.num_samples; sample++) {
-                    var scores: array<vec4<f32>, KEYS / 4u>;
-                    for (var quad = 0u; quad < KEYS / 4u; quad++) { // unroll in registers
-                        scores[quad] = vec4<f32>();
-                    }
+                    var scores = vec4<f32>();
                     for (var c = 0u; c < COLS; c++) { // unroll in registers
                         // Columns past the row's end count as 0, whatever was loaded.
                         let counts = COLS * LANES == HEAD_DIM4 || column_of(lane, c) < HEAD_DIM4;
                         let q_at = (samples_begin + sample) * HEAD_DIM4 + min(column_of(lane, c), HEAD_DIM4 - 1u);
                         let q4 = select(vec4<f32>(), samples[q_at], counts);
-                        for (var quad = 0u; quad < KEYS / 4u; quad++) { // unroll in registers
-                            for (var i = 0u; i < 4u; i++) { // unroll in registers
-                                let key4 = select(vec4<f32>(), widen(k4[(quad * 4u + i) * COLS + c]), counts);
-                                scores[quad][i] = fma(q4.x, key4.x, fma(q4.y, key4.y, fma(q4.z, key4.z, fma(q4.w, key4.w, scores[quad][i]))));
-                            }
+                        for (var i = 0u; i < 4u; i++) { // unroll in registers
+                            let key4 = select(vec4<f32>(), widen(k4[i * COLS + c]), counts);
+                            scores[i] = fma(q4.x, key4.x, fma(q4.y, key4.y, fma(q4.z, key4.z, fma(q4.w, key4.w, scores[i]))));
                         }
                     }
-                    let last_key = last_scored_key(sample);
-                    for (var quad = 0u; quad < KEYS / 4u; quad++) { // unroll in registers
-                        let sum = sum_of_key(scores[quad], lane);
-                        best[quad] = select(best[quad], sum, (sum > best[quad]) & (own_keys[quad] <= last_key));
-                    }
+                    let sum = sum_of_key(scores, lane);
+                    best = select(best, sum, (sum > best) & (own_key <= last_scored_key(sample)));
                 }
             }
         }
-        for (var quad = 0u; quad < KEYS / 4u; quad++) { // unroll in registers
-            if lane < 4u && own[quad] < count {
-                put_score(own[quad], best[quad]);
-            }
+        if lane < 4u && own < count {
+            put_score(own, best);
         }
     }
 }

@@ -3,6 +3,7 @@
 // subgroups add up what they know. The depth of a candidate says how far its score lies below the best one, in DEPTHS equal steps down to
 // the least one. Numbers of candidates at each depth give the depth of the keep-th; the few candidates there are compared with one another.
 //
+// Subgroup operations follow a barrier, with no branch in between, since drivers need not bring lanes together again after a branch.
 // The kernel's own file defines keep_candidate(i, place). Its invocations are numbered subgroup by subgroup, and all subgroups are full.
 
 // 0 for a candidate that does not exist.
@@ -11,16 +12,14 @@ var<workgroup> candidate_keys: array<atomic<u32>, CANDIDATES>;
 var<workgroup> key_range: array<atomic<u32>, 2>;
 // Candidates at each depth, in the order of depth_at.
 var<workgroup> counts: array<atomic<u32>, DEPTHS>;
-// A bit for each candidate at the depth of the keep-th, and a bit for each word that has some.
+// A bit for each candidate at the depth of the keep-th where not all of them are kept, and a bit for each word that has some.
 var<workgroup> level: array<atomic<u32>, CANDIDATES / 32u>;
 var<workgroup> level_words: array<atomic<u32>, 2>;
-// Candidates that each subgroup keeps in each turn.
-var<workgroup> tallies: array<u32, TURNS * SUBGROUPS>;
+// A bit for each candidate that is kept.
+var<workgroup> kept: array<atomic<u32>, CANDIDATES / 32u>;
 
 var<private> own_range: vec2<u32>;
 var<private> subgroup_lanes: u32;
-var<private> num_subgroups: u32;
-var<private> own_subgroup: u32;
 var<private> own_lane: u32;
 
 const KEYS_ARE_PUT = true;
@@ -31,8 +30,6 @@ const LARGEST = 0xfe000000u;
 // Runs once, before the first keys are put; keep_best restores this state.
 fn begin_top_k(index: u32) {
     subgroup_lanes = subgroupAdd(1u);
-    num_subgroups = WORKGROUP_SIZE / subgroup_lanes;
-    own_subgroup = index / subgroup_lanes;
     own_lane = index % subgroup_lanes;
     own_range = vec2<u32>(~LARGEST);
     for (var i = index; i < CANDIDATES; i += WORKGROUP_SIZE) {
@@ -66,6 +63,7 @@ fn depth_at(depth: u32) -> u32 {
 
 // Calls keep_candidate for each kept candidate, and returns their number. All keys have been put.
 fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
+    // Should a lane be missing here, the range is smaller, and scores beyond it are as deep as its ends.
     let put = subgroupMax(own_range);
     if own_lane == 0u {
         atomicMax(&key_range[0], put.x);
@@ -80,6 +78,7 @@ fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
     let steps = f32(DEPTHS) / max(top - score_of_key(least), 1e-30);
     for (var i = index; i < CANDIDATES / 32u; i += WORKGROUP_SIZE) {
         atomicStore(&level[i], 0u);
+        atomicStore(&kept[i], 0u);
     }
     for (var i = index; i < 2u; i += WORKGROUP_SIZE) {
         atomicStore(&level_words[i], 0u);
@@ -99,37 +98,51 @@ fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
             atomicAdd(&counts[depth_at(depths[turn])], 1u);
         }
     }
-    workgroupBarrier(); // orders counts, level and level_words
+    workgroupBarrier(); // orders counts, level, level_words and kept
+    let scans = own_lane < SCANNED;
     var ahead: array<u32, DEPTHS / SCANNED>;
     var own = 0u;
-    if own_lane < SCANNED {
-        for (var d = 0u; d < DEPTHS / SCANNED; d++) { // unroll in registers
-            ahead[d] = own;
-            own += atomicLoad(&counts[d * SCANNED + own_lane]);
-        }
+    for (var d = 0u; d < DEPTHS / SCANNED; d++) { // unroll in registers
+        ahead[d] = own;
+        own += select(0u, atomicLoad(&counts[d * SCANNED + own_lane % SCANNED]), scans);
     }
     let before = subgroupExclusiveAdd(own);
     // One lane has the keep-th candidate; where there are fewer, the last one. It tells the others its depth and how many there are kept.
-    var told = 0u;
-    if own_lane < SCANNED && before < keep && (before + own >= keep || own_lane + 1u == SCANNED) {
-        var depth = 0u;
-        var less_deep = 0u;
-        for (var d = 0u; d < DEPTHS / SCANNED; d++) { // unroll in registers
-            let is_before = before + ahead[d] < keep;
-            depth = select(depth, d, is_before);
-            less_deep = select(less_deep, before + ahead[d], is_before);
-        }
-        told = ((own_lane * (DEPTHS / SCANNED) + depth) << 16u) + keep - less_deep;
+    var depth = 0u;
+    var less_deep = 0u;
+    for (var d = 0u; d < DEPTHS / SCANNED; d++) { // unroll in registers
+        let is_before = before + ahead[d] < keep;
+        depth = select(depth, d, is_before);
+        less_deep = select(less_deep, before + ahead[d], is_before);
     }
-    told = subgroupMax(told);
+    let has_it = scans & (before < keep) & ((before + own >= keep) | (own_lane + 1u == SCANNED));
+    let told = subgroupMax(select(0u, ((own_lane * (DEPTHS / SCANNED) + depth) << 16u) + keep - less_deep, has_it));
     let last_depth = told >> 16u;
     let num_last = told & 0xffffu;
     let chooses = atomicLoad(&counts[depth_at(last_depth)]) > num_last;
+    // Bits of candidates that are kept, and of those among which some are.
+    var bits: array<vec2<u32>, TURNS * SUBGROUP_WORDS>;
     for (var turn = 0u; turn < TURNS; turn++) { // unroll in registers
-        let i = turn * WORKGROUP_SIZE + index;
-        if chooses && depths[turn] == last_depth {
-            atomicOr(&level[i / 32u], 1u << (i % 32u));
-            atomicOr(&level_words[i / 1024u], 1u << (i / 32u % 32u));
+        let bit = 1u << ((turn * WORKGROUP_SIZE + index) % 32u);
+        let is_last = chooses & (depths[turn] == last_depth);
+        let own_bits = select(vec2<u32>(), vec2<u32>(bit), vec2<bool>((depths[turn] <= last_depth) & !is_last, is_last));
+        for (var part = 0u; part < SUBGROUP_WORDS; part++) { // unroll in registers
+            bits[turn * SUBGROUP_WORDS + part] = subgroupOr(select(vec2<u32>(), own_bits, own_lane / 32u == part));
+        }
+    }
+    if own_lane == 0u {
+        for (var turn = 0u; turn < TURNS; turn++) { // unroll in registers
+            for (var part = 0u; part < SUBGROUP_WORDS; part++) { // unroll in registers
+                let found = bits[turn * SUBGROUP_WORDS + part];
+                let word = (turn * WORKGROUP_SIZE + index) / 32u + part;
+                if found.x != 0u {
+                    atomicOr(&kept[word], found.x);
+                }
+                if found.y != 0u {
+                    atomicOr(&level[word], found.y);
+                    atomicOr(&level_words[word / 32u], 1u << (word % 32u));
+                }
+            }
         }
     }
     workgroupBarrier(); // orders level, level_words, counts and key_range
@@ -139,41 +152,42 @@ fn keep_best(count: u32, keep: u32, index: u32) -> u32 {
     for (var i = index; i < 2u; i += WORKGROUP_SIZE) {
         atomicStore(&key_range[i], ~LARGEST);
     }
-    var kept: array<bool, TURNS>;
-    var places: array<u32, TURNS>;
     for (var turn = 0u; turn < TURNS; turn++) { // unroll in registers
         let i = turn * WORKGROUP_SIZE + index;
-        kept[turn] = depths[turn] <= last_depth;
         if chooses && depths[turn] == last_depth {
-            kept[turn] = num_ahead(i, keys[turn]) < num_last;
-        }
-        places[turn] = subgroupExclusiveAdd(u32(kept[turn]));
-        if own_lane == subgroup_lanes - 1u {
-            tallies[turn * num_subgroups + own_subgroup] = places[turn] + u32(kept[turn]);
-        }
-    }
-    workgroupBarrier(); // orders tallies
-    var total = 0u;
-    for (var turn = 0u; turn < TURNS; turn++) { // unroll in registers
-        let i = turn * WORKGROUP_SIZE + index;
-        // In the upper half all, in the lower half those before this subgroup's turn. All lanes go round the loop equally often.
-        var sums = 0u;
-        for (var begin = 0u; begin < TURNS * num_subgroups; begin += subgroup_lanes) {
-            let j = begin + own_lane;
-            if j < TURNS * num_subgroups {
-                sums += tallies[j] * select(0x10000u, 0x10001u, j < turn * num_subgroups + own_subgroup);
+            if num_ahead(i, keys[turn]) < num_last {
+                atomicOr(&kept[i / 32u], 1u << (i % 32u));
             }
         }
-        sums = subgroupAdd(sums);
-        total = sums >> 16u;
-        if kept[turn] {
-            keep_candidate(i, (sums & 0xffffu) + places[turn]);
+    }
+    workgroupBarrier(); // orders kept
+    // Kept candidates: in the upper half all, in the lower half those in words before the subgroup's first one.
+    var sums: array<u32, TURNS>;
+    for (var turn = 0u; turn < TURNS; turn++) { // unroll in registers
+        let first_word = (turn * WORKGROUP_SIZE + index - own_lane) / 32u;
+        var sum = 0u;
+        for (var begin = 0u; begin < CANDIDATES / 32u; begin += subgroup_lanes) {
+            let word = begin + own_lane;
+            let own_kept = countOneBits(atomicLoad(&kept[word % (CANDIDATES / 32u)]));
+            sum += select(0u, own_kept * select(0x10000u, 0x10001u, word < first_word), word < CANDIDATES / 32u);
         }
+        sums[turn] = subgroupAdd(sum);
+    }
+    for (var turn = 0u; turn < TURNS; turn++) { // unroll in registers
+        let i = turn * WORKGROUP_SIZE + index;
         if i < count {
+            let own_word = atomicLoad(&kept[i / 32u]);
+            if ((own_word >> (i % 32u)) & 1u) == 1u {
+                var place = (sums[turn] & 0xffffu) + countOneBits(own_word & ((1u << (i % 32u)) - 1u));
+                for (var word = (i - own_lane) / 32u; word < i / 32u; word++) {
+                    place += countOneBits(atomicLoad(&kept[word]));
+                }
+                keep_candidate(i, place);
+            }
             atomicStore(&candidate_keys[i], 0u);
         }
     }
-    return total;
+    return sums[0] >> 16u;
 }
 
 // Calls keep_candidate for each candidate that exists, and returns their number.

@@ -3,8 +3,8 @@
 use naga::front::wgsl;
 use naga::valid::{Capabilities, FunctionInfo, ValidationFlags, Validator};
 use naga::{
-    AddressSpace, ArraySize, AtomicFunction, Barrier, BinaryOperator, BuiltIn, CollectiveOperation, Expression, GatherMode, Handle, Literal,
-    Module, Statement, StorageAccess, Type, TypeInner,
+    AddressSpace, ArraySize, AtomicFunction, Barrier, BinaryOperator, BuiltIn, CollectiveOperation, Expression,
+    GatherMode, Handle, Literal, Module, Statement, StorageAccess, Type, TypeInner,
 };
 
 use super::arith::{F2, Kind, Math, binary, bits, math};

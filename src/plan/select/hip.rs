@@ -15,7 +15,7 @@ impl SelectionPlan {
             self.add_samples((hip.stride_q, 0), |queries, stride| queries / stride, &modules::SAMPLING_STRIDE, caps)?;
         let mut specialization = match self.matrix {
             Some(scoring) => self.scoring(&kernels::SEARCH_TREE, scoring.specialize(self.tiling, caps), caps),
-            None if self.shares_rows() => self.scoring(&kernels::SEARCH_TREE, self.shared_scores(caps), caps),
+            None if self.searches_by_rows() => self.scoring(&kernels::SEARCH_TREE, self.shared_scores(caps), caps),
             None => {
                 let (mut modules, constants) = self.best_scores(self.tiling.search_groups, caps);
                 modules.push(&modules::SCORE_LANES);

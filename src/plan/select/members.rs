@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::matrix::ModulesAndConstants;
 use super::tiling::digit_bytes;
 use super::{Candidates, SelectionPlan, Sharing};
-use crate::DeviceCaps;
 use crate::kernels::{self, modules};
 use crate::plan::modules::share_modules;
 use crate::plan::tiling_columns::{chunk, columns};
 use crate::shader::Specialization;
+use crate::{DeviceCaps, SelectionMethod};
 
 /// Number of buckets of a top-k: larger than usual numbers of candidates, so that few candidates share one.
 const BUCKETS: u32 = 1024;
@@ -39,6 +39,8 @@ pub(super) struct Depths {
     pub(super) candidates: u32,
     pub(super) invocations: u32,
     pub(super) lanes: u32,
+    /// Words of one bit for each lane of the largest subgroup.
+    words: u32,
 }
 
 impl Depths {
@@ -54,15 +56,10 @@ impl Depths {
         room(self.candidates).div_ceil(self.invocations)
     }
 
-    const fn subgroups(self) -> u32 {
-        self.invocations.div_ceil(self.lanes)
-    }
-
     /// Workgroup memory, array by array, each in whole vec4.
     pub(super) const fn bytes(self) -> u64 {
         let [candidates, depths] = [room(self.candidates) as u64, (Self::EACH * self.scanned()) as u64];
-        let tallies = (4 * (self.turns() * self.subgroups()) as u64).next_multiple_of(16);
-        4 * candidates + 4 * depths + (candidates / 8).next_multiple_of(16) + tallies + 3 * 16
+        4 * candidates + 4 * depths + 2 * (candidates / 8).next_multiple_of(16) + 2 * 16
     }
 
     pub(super) fn add(self, to: &mut Specialization) {
@@ -72,7 +69,7 @@ impl Depths {
             ("DEPTHS", Self::EACH * self.scanned()),
             ("TURNS", self.turns()),
             ("SCANNED", self.scanned()),
-            ("SUBGROUPS", self.subgroups()),
+            ("SUBGROUP_WORDS", self.words),
         ]);
     }
 }
@@ -126,33 +123,31 @@ impl SelectionPlan {
         (modules, constants)
     }
 
-    /// The lanes of a group share the rows of keys, `KEYS` of them at a time, and exchange sums by shuffles.
+    /// The lanes of a group share the rows of four keys at a time, and exchange sums by shuffles.
     pub(super) fn shared_scores(&self, caps: &DeviceCaps) -> ModulesAndConstants {
         let tiling = self.tiling;
         let head_dim4 = self.problem.shape.head_dim / 4;
-        let chunk = chunk(self.problem.dtype);
         let constants = BTreeMap::from([
             ("LANES", tiling.lanes),
             ("GROUPS", tiling.search_groups),
             ("WORKGROUP_SIZE", tiling.search_size()),
             ("HEAD_DIM4", head_dim4),
-            ("COLS", columns(head_dim4, tiling.lanes, chunk)),
-            ("CHUNK", chunk),
-            ("KEYS", REDUCED),
+            ("COLS", columns(head_dim4, tiling.lanes, 1)),
         ]);
         (vec![share_modules(tiling.lanes, self.tier, caps).0, &modules::SCORE_COLUMNS], constants)
     }
 
-    /// Whether scores of a search are sums over the lanes of a group, by shuffles.
-    pub(super) fn shares_rows(&self) -> bool {
-        self.tiling.sharing == Sharing::Columns && self.tier.subgroup()
+    /// Whether this is a search whose scores are sums over the lanes of a group, by shuffles.
+    pub(in crate::plan) fn searches_by_rows(&self) -> bool {
+        let is_hip = matches!(self.problem.method, SelectionMethod::Hip(_));
+        is_hip && self.tiling.sharing == Sharing::Columns && self.tier.subgroup()
     }
 
     /// A top-k by depths, for so many invocations: in tiers with subgroups, all of which are full.
     pub(super) fn depths(&self, candidates: u32, invocations: u32) -> Option<Depths> {
         let sizes = self.subgroup_lanes.as_ref()?;
-        let lanes = *sizes.start();
-        invocations.is_multiple_of(*sizes.end()).then_some(Depths { candidates, invocations, lanes })
+        let (lanes, words) = (*sizes.start(), sizes.end().div_ceil(32));
+        invocations.is_multiple_of(*sizes.end()).then_some(Depths { candidates, invocations, lanes, words })
     }
 
     pub(super) fn fits(&self, candidates: u32, bytes: u64, caps: &DeviceCaps) -> Option<u32> {
