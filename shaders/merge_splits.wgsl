@@ -44,15 +44,10 @@ fn merge_splits(
     }
 }
 
-// Merges every PART_LANES-th part, from `first` on.
+// Merges every PART_LANES-th part, from `first` on: PARTS_AT_ONCE of them at a time, whose loads are in flight together.
 fn merge_parts(row: u32, column: u32, first: u32) -> Merged {
     var max_lse = LSE_EMPTY;
     var non_finite = false;
-    for (var part = first; part < params.num_parts; part += PART_LANES) {
-        let part_lse = partial_lse[params.parts_lse_offset + (part * params.num_rows + row) * params.parts_lse_stride];
-        non_finite = non_finite || is_nan(part_lse) || is_infinity(part_lse);
-        max_lse = max(max_lse, part_lse);
-    }
     var sum = 0.0;
     var acc = vec4<f32>();
     for (var part = first; part < params.num_parts; part += PART_LANES * PARTS_AT_ONCE) {
@@ -63,6 +58,16 @@ fn merge_parts(row: u32, column: u32, first: u32) -> Merged {
             part_lse[i] = partial_lse[params.parts_lse_offset + part_row * params.parts_lse_stride];
             part_out[i] = partial_out[params.parts_out_offset + part_row * HEAD_DIM_V4 + column];
         }
+        var new_max = max_lse;
+        for (var i = 0u; i < PARTS_AT_ONCE; i++) { // unroll
+            // Parts past the last one repeat it.
+            non_finite = non_finite || is_nan(part_lse[i]) || is_infinity(part_lse[i]);
+            new_max = max(new_max, part_lse[i]);
+        }
+        let rescale = max(exp(max_lse - new_max), LEAST_WEIGHT);
+        max_lse = new_max;
+        sum *= rescale;
+        acc *= rescale;
         for (var i = 0u; i < PARTS_AT_ONCE; i++) { // unroll
             // Parts that saw no key are left out: their lse is LSE_EMPTY, or -infinity in results of other programs.
             if part + i * PART_LANES < params.num_parts && part_lse[i] > LSE_EMPTY {

@@ -52,6 +52,7 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
             "fn rows_of_workgroup(place: WorkgroupPlace) -> RowTile",
             "fn walk_of(place: WorkgroupPlace, rows: RowTile) -> Walk",
             "fn walk_key(walk: Walk, at: u32) -> u32",
+            "fn walk_row(walk: Walk, first: u32, steps: u32, key: u32, stride: u32) -> u32",
             "fn walk_is_whole(walk: Walk, tile_begin: u32) -> bool",
             "fn walk_rows(walk: Walk, at: u32) -> RowRange",
         ],
@@ -124,6 +125,7 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
         &[
             "fn group_of(thread: Thread) -> u32",
             "fn lane_of(thread: Thread) -> u32",
+            "fn subgroup_lane(lane: u32, thread: Thread) -> u32",
             "fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32>",
         ],
         &["Thread"],

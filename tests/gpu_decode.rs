@@ -45,7 +45,7 @@ fn partial_results_are_the_twins() {
     for (seed, mask) in (1..).zip(MASKS) {
         let case = Case::<f32>::random(shape(2, [2, 75], [2, 2]), mask, seed);
         for ctx in contexts() {
-            let of_tier = |tier| split_tilings(ctx, tier, 31).map(move |tiling| (tier, tiling));
+            let of_tier = |tier| split_tilings(ctx, tier, 41).map(move |tiling| (tier, tiling));
             for (tier, tiling) in tiers(ctx.caps(), &[DType::F32]).into_iter().flat_map(of_tier) {
                 let plan = plan_of(&case, ctx, tier, tiling);
                 let buffers = Buffers::new(ctx, &case, plan.problem());

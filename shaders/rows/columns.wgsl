@@ -6,11 +6,6 @@
 // For few rows, which are limited by reading k and v. The kernel's own file stores the result: store_out(tile, place, column, value) and
 // store_lse(tile, place, lse).
 
-// One group's sums for one row.
-var<workgroup> group_out: array<vec4<f32>, GROUPS * HEAD_DIM_V4>;
-var<workgroup> group_max: array<f32, GROUPS>;
-var<workgroup> group_sum: array<f32, GROUPS>;
-
 // All groups have the same rows.
 fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
     return rows.begin;
@@ -187,50 +182,25 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         return;
     }
-    for (var r = 0u; r < ROWS; r++) { // unroll in registers
-        workgroupBarrier(); // orders group_out, group_max and group_sum: the row before has been read
-        for (var c = 0u; c < COLS; c++) { // unroll in registers
-            if COLS * LANES == HEAD_DIM_V4 || column_of(lane, c) < HEAD_DIM_V4 {
-                group_out[group * HEAD_DIM_V4 + column_of(lane, c)] = acc[r][c];
+    for (var turn = 0u; turn < ROWS / SUMMED_ROWS; turn++) { // unroll in registers
+        if turn > 0u {
+            workgroupBarrier(); // orders group_out, group_max and group_sum: the rows before have been read
+        }
+        for (var i = 0u; i < SUMMED_ROWS; i++) { // unroll in registers
+            let r = turn * SUMMED_ROWS + i;
+            let at = i * JOINED + group;
+            for (var c = 0u; c < COLS; c++) { // unroll in registers
+                if COLS * LANES == HEAD_DIM_V4 || column_of(lane, c) < HEAD_DIM_V4 {
+                    group_out[at * HEAD_DIM_V4 + column_of(lane, c)] = acc[turn * SUMMED_ROWS + i][c];
+                }
+            }
+            if lane == 0u {
+                group_max[at] = row_max[turn * SUMMED_ROWS + i];
+                let non_finite = ((non_finite_rows >> r) & 1u) == 1u || is_infinity(row_max[turn * SUMMED_ROWS + i]);
+                group_sum[at] = select(row_sum[turn * SUMMED_ROWS + i], NON_FINITE_SUM, non_finite);
             }
         }
-        if lane == 0u {
-            group_max[group] = row_max[r];
-            let non_finite = ((non_finite_rows >> r) & 1u) == 1u || is_infinity(row_max[r]);
-            group_sum[group] = select(row_sum[r], NON_FINITE_SUM, non_finite);
-        }
         workgroupBarrier(); // orders group_out, group_max and group_sum: the other groups' have been written
-        if tile.first_row + r < tile.end_row {
-            store_row(tile, place_of(tile.first_row + r), group * LANES + lane);
-        }
+        store_rows(tile, tile.first_row + turn * SUMMED_ROWS, group * LANES + lane);
     }
-}
-
-// Adds up the groups' sums of a row, in order, and stores the result; `index` numbers the invocations of the workgroup.
-fn store_row(tile: Tile, place: Place, index: u32) {
-    var all_max = MASKED;
-    for (var g = 0u; g < GROUPS; g++) {
-        all_max = max(all_max, group_max[g]);
-    }
-    var non_finite = false;
-    var sum = 0.0;
-    for (var g = 0u; g < GROUPS; g++) {
-        non_finite = non_finite || is_non_finite_sum(group_sum[g]);
-        sum += group_sum[g] * share_of(g, all_max);
-    }
-    for (var column = index; column < HEAD_DIM_V4; column += WORKGROUP_SIZE) {
-        var value = vec4<f32>();
-        for (var g = 0u; g < GROUPS; g++) {
-            value = fma(vec4<f32>(share_of(g, all_max)), group_out[g * HEAD_DIM_V4 + column], value);
-        }
-        store_out(tile, place, column, mean4(value, sum, non_finite));
-    }
-    if index == 0u {
-        store_lse(tile, place, lse_of(all_max, sum, non_finite));
-    }
-}
-
-// The factor on a group's sums. The sums of a group that saw no key are 0.
-fn share_of(g: u32, all_max: f32) -> f32 {
-    return max(exp2(group_max[g] - all_max), LEAST_WEIGHT);
 }

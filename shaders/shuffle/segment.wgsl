@@ -15,8 +15,13 @@ fn lane_of(thread: Thread) -> u32 {
     return thread.invocation % LANES;
 }
 
+// The subgroup's invocation that is a lane of this group.
+fn subgroup_lane(lane: u32, thread: Thread) -> u32 {
+    return thread.invocation / LANES * LANES + lane;
+}
+
 fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32> {
-    let invocation = thread.invocation / LANES * LANES + lane;
+    let invocation = subgroup_lane(lane, thread);
     return vec4<f32>(
         subgroupShuffle(value.x, invocation),
         subgroupShuffle(value.y, invocation),

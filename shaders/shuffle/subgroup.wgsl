@@ -13,6 +13,11 @@ fn lane_of(thread: Thread) -> u32 {
     return thread.lane;
 }
 
+// The subgroup's invocation that is a lane of this group.
+fn subgroup_lane(lane: u32, thread: Thread) -> u32 {
+    return lane;
+}
+
 fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32> {
     return vec4<f32>(
         subgroupShuffle(value.x, lane),

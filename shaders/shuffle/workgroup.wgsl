@@ -13,6 +13,11 @@ fn lane_of(thread: Thread) -> u32 {
     return thread.index % LANES;
 }
 
+// Without subgroups nobody asks.
+fn subgroup_lane(lane: u32, thread: Thread) -> u32 {
+    return lane;
+}
+
 fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32> {
     return value;
 }

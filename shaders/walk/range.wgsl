@@ -58,6 +58,12 @@ fn walk_key(walk: Walk, at: u32) -> u32 {
     return min(at, walk.end - 1u);
 }
 
+// Where the row of the key `steps` places after `first` begins, of rows that lie `stride` apart. `key` is that key. Here it is not needed:
+// one product serves all keys of a tile. Past the walk's end some place before its last row's end, since the product may wrap around.
+fn walk_row(walk: Walk, first: u32, steps: u32, key: u32, stride: u32) -> u32 {
+    return min(first * stride + steps * stride, (walk.end - 1u) * stride);
+}
+
 // Whether all rows see all keys of a tile.
 fn walk_is_whole(walk: Walk, tile_begin: u32) -> bool {
     return tile_begin >= walk.shared_begin && tile_begin + TILE_KV <= walk.shared_end;

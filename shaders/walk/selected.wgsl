@@ -95,6 +95,11 @@ fn walk_key(walk: Walk, at: u32) -> u32 {
     return select(walk.window_begin + inside - walk.sinks_end, inside - walk.listed_end, inside < walk.sinks_end);
 }
 
+// Where the row of the key `steps` places after `first` begins, of rows that lie `stride` apart. `key` is that key.
+fn walk_row(walk: Walk, first: u32, steps: u32, key: u32, stride: u32) -> u32 {
+    return key * stride;
+}
+
 // Whether all rows see all keys of a tile.
 fn walk_is_whole(walk: Walk, tile_begin: u32) -> bool {
     let last = tile_begin + TILE_KV - 1u;

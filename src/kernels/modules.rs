@@ -53,6 +53,8 @@ modules! {
         ATTEND_PLACE = "attend_place";
         ATTEND_TILE = "attend_tile", declaring &[Constant::f32("MASKED", LSE_EMPTY)];
         MATRIX_LANES = "matrix_lanes";
+        LANES = "lanes", needing &[Need::Subgroups];
+        GROUP_SUMS = "group_sums";
     }
     families {
         LENGTHS_EQUAL = "lengths" / "equal";
@@ -87,6 +89,7 @@ modules! {
         FACTORS_SCALED = "factors" / "scaled", needing &[Need::F16];
         ROWS_KEYS = "rows" / "keys";
         ROWS_COLUMNS = "rows" / "columns";
+        ROWS_SPREAD = "rows" / "spread", needing &[Need::Subgroups];
         ROWS_MATRIX = "rows" / "matrix", declaring &[Constant::f32("SLACK", attend_prefill::SLACK), Constant::f32("SHIFT", attend_prefill::SHIFT)];
         ROWS_STAGED = "rows" / "staged";
         MATRIX_8 = "matrix" / "8", needing &[Need::Matrices];

@@ -130,7 +130,7 @@ impl AttentionPlan {
         }
         let carried = match (caps.edge_of(tier), tiling.sharing) {
             (Some(edge), _) => MatrixTiling::new(problem, tiling, edge).carried(),
-            (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling).carried(),
+            (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling, caps, tier).carried(),
             // The columns of each row, and its maximum and sum.
             (None, Sharing::Keys | Sharing::Rows | Sharing::Tiles) => {
                 tiling.rows * (shape.head_dim_v.div_ceil(4).div_ceil(tiling.lanes) + 1)
@@ -314,7 +314,7 @@ fn specialize_attend(
     };
     let elem = elem_module(problem.dtype, tier, caps);
     let [chunk, elem] = match (caps.edge_of(tier), tiling.sharing) {
-        (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling).modules(elem),
+        (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling, caps, tier).modules(elem),
         _ => [&modules::CHUNK_ONE, elem],
     };
     let mut modules = vec![
@@ -341,8 +341,13 @@ fn specialize_attend(
         }
         (None, Sharing::Columns) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
-            modules.extend([share, reduce, &modules::RESUME_NONE, &modules::ROWS_COLUMNS]);
-            ColumnsTiling::new(problem, tiling).constants()
+            let columns = ColumnsTiling::new(problem, tiling, caps, tier);
+            modules.extend([share, &modules::RESUME_NONE, &modules::GROUP_SUMS]);
+            match columns.spreads_scores() {
+                true => modules.extend([&modules::LANES, &modules::ROWS_SPREAD]),
+                false => modules.extend([reduce, &modules::ROWS_COLUMNS]),
+            }
+            columns.constants()
         }
         (None, Sharing::Tiles) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);

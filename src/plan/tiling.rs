@@ -137,7 +137,7 @@ impl Tiling {
             return MatrixTiling::new(problem, *self, edge).storage_bytes();
         }
         match self.sharing {
-            Sharing::Columns => return ColumnsTiling::new(problem, *self).storage_bytes(tier),
+            Sharing::Columns => return ColumnsTiling::new(problem, *self, caps, tier).storage_bytes(),
             Sharing::Tiles => return StagedTiling::new(problem, *self, caps, tier).storage_bytes(),
             Sharing::Keys | Sharing::Rows => {}
         }
@@ -347,30 +347,43 @@ fn choose_groups(problem: &AttentionProblem, tiling: Tiling, num_rows: u64, caps
     groups
 }
 
-/// Enough workgroups to fill a large GPU several times, so that none of its cores waits long for the last; a software device has few
-/// cores, and needs only enough to keep them all busy to the end. Each workgroup gets at least eight tiles of keys, or two where keys are
-/// selected or tiles small. Partial results stay below 16 MiB.
+/// Enough workgroups to fill a large GPU, so that none of its cores waits long for the last; a software device has few cores, and needs only
+/// enough to keep them all busy to the end. Each workgroup gets at least eight tiles of keys, or two where keys are selected or tiles small.
+/// Partial results stay below 16 MiB.
 fn choose_splits(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps) -> u32 {
     if walks_alone(problem, tiling) {
         return 1;
     }
     let (shape, rows) = (problem.shape(), RowSets::of(problem));
-    let wanted_workgroups: u64 = match (caps.software, tiling.sharing) {
-        (true, _) => 8,
-        (false, Sharing::Keys | Sharing::Tiles | Sharing::Rows) => 512,
-        // Small tiles. On an H100 33 to 264 splits of 32 heads made no difference, 16 were 3 % slower.
-        (false, Sharing::Columns) => 1024,
-    };
+    let wanted_workgroups: u64 = if caps.software { 8 } else { 512 };
     let sets = u64::from(rows.num_sets) * u64::from(shape.batch_size);
     let workgroups = (rows.row_tiles(shape, tiling) * sets).max(1);
-    let few_tiles = problem.blocks.is_some() || tiling.sharing == Sharing::Columns;
-    let fewest_tiles = if few_tiles && !caps.software { 2 } else { 8 };
+    let fewest_tiles = match (caps.software, tiling.sharing) {
+        // A tile of several rows takes as long as two of one row.
+        (false, Sharing::Columns) if tiling.rows > 1 => 1,
+        (false, Sharing::Columns) => 2,
+        (false, _) if problem.blocks.is_some() => 2,
+        _ => 8,
+    };
     // Splitting even a short window is needed to fill a few cores.
     let keys = if caps.software && problem.blocks.is_none() { shape.seq_len_kv.into() } else { walk_keys(problem) };
     let tiles = keys.div_ceil(u64::from(tiling.tile_kv()));
     let row_bytes = u64::from(shape.head_dim_v) * 4;
     let out_bytes = (sets * rows.rows_per_set(shape) * row_bytes).max(1);
     let most = (tiles / fewest_tiles).min((16 << 20) / out_bytes).clamp(1, Tiling::MAX_SPLITS.into());
+    let mut splits = wanted_workgroups / workgroups;
+    if tiling.sharing == Sharing::Columns && splits > 1 {
+        splits *= waves(problem, keys / splits);
+    }
     // At most MAX_SPLITS.
-    (wanted_workgroups / workgroups).clamp(1, most) as u32
+    splits.clamp(1, most) as u32
+}
+
+/// How often workgroups that limit each other by reading keys should fill a device. On an H200 512 of 128 invocations are all there at once,
+/// and 1024 cost short walks a fifth (32 heads on 8, f16: 26.1 and 33.5 us for 16384 keys, 140.8 and 143.0 for 131072). But a wave that
+/// takes long wants a second one, which fills cores that are done: 1024 workgroups read 2 MiB each of f32 at 4.36 TB/s of 4.37.
+fn waves(problem: &AttentionProblem, keys: u64) -> u64 {
+    let shape = problem.shape();
+    let key_bytes = u64::from(shape.head_dim + shape.head_dim_v) * problem.dtype.size_bytes();
+    if keys * key_bytes > 1 << 20 { 2 } else { 1 }
 }

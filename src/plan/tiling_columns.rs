@@ -13,16 +13,16 @@ use crate::{AttentionProblem, DType, DeviceCaps, Tier};
 const MOST_ROWS: u64 = 16;
 /// Limit on the rows whose sums and queries fit the registers beside the keys and values in flight.
 const ROWS: u64 = 8;
-/// Limit on registers for queries, sums, scores and loads in flight. With some 30 for addresses and softmax, 12 subgroups of 32 share a
-/// core of 65536: on an H100 4 rows x 4 keys (112) reached 2.4 TB/s, 4 rows x 8 keys (160) 2.1.
+/// Limit on registers for queries, sums, scores and loads in flight. With some 30 for addresses and softmax, 4 workgroups share a core of
+/// 65536: on an H200 with 4 rows 4 keys (112 by this count, 128 by the driver's) took 26 us, 8 keys as long and 2 keys 28.
 const REGISTERS: u32 = 128;
 /// Invocations of a workgroup. An H100 read as fast with 4 subgroups of 32 as with 8, and 3 % slower with one.
 const INVOCATIONS: u32 = 128;
-/// Up to this many keys, one workgroup walks alone: splitting saves two trips to memory, but the merge costs a dispatch, which takes as
-/// long.
-const ALONE_KEYS: u64 = 512;
-/// Invocations of a workgroup that walks alone.
-const ALONE_INVOCATIONS: u32 = 512;
+/// Up to this many keys, one workgroup walks alone: splitting saves trips to memory, but the merge costs a dispatch. On an H200 (32 heads on
+/// 8) alone and in splits: 128 keys 5.1 and 6.6 us, 256 keys 6.9 and 6.8, 512 keys 10.7 and 8.3.
+const ALONE_KEYS: u64 = 256;
+/// Invocations of a workgroup that walks alone: with 512 of them 128 keys took 5.6 us, 256 keys as long.
+const ALONE_INVOCATIONS: u32 = 256;
 
 /// vec4 elements that are 16 bytes.
 pub(super) const fn chunk(dtype: DType) -> u32 {
@@ -43,16 +43,60 @@ pub(super) struct ColumnsTiling {
     per_load: u32,
     head_dim4: u32,
     head_dim_v4: u32,
+    subgroups: bool,
+    /// Groups that certainly share a subgroup.
+    together: u32,
+    /// Bytes of workgroup memory that rows are added up in at a time.
+    budget: u64,
 }
 
 impl ColumnsTiling {
-    pub(super) fn new(problem: &AttentionProblem, tiling: Tiling) -> Self {
+    pub(super) fn new(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps, tier: Tier) -> Self {
         let shape = problem.shape();
         let [head_dim4, head_dim_v4] = [shape.head_dim, shape.head_dim_v].map(|width| width / 4);
         let chunk = chunk(problem.dtype);
         // A load of two vec4 must not reach past a row.
         let pairs = problem.aligned_rows && chunk == 2 && head_dim4.is_multiple_of(2) && head_dim_v4.is_multiple_of(2);
-        Self { tiling, chunk, per_load: if pairs { 2 } else { 1 }, head_dim4, head_dim_v4 }
+        let per_load = if pairs { 2 } else { 1 };
+        let alone = walk_keys(problem) <= ALONE_KEYS;
+        let budget = if alone { caps.max_workgroup_storage_bytes.into() } else { workgroup_budget(caps) };
+        let mut of =
+            Self { tiling, chunk, per_load, head_dim4, head_dim_v4, subgroups: tier.subgroup(), together: 1, budget };
+        if let (true, Some(size)) = (of.spreads_scores(), &caps.subgroup_size) {
+            of.together = (size.start() / tiling.lanes).max(1);
+        }
+        of
+    }
+
+    /// Whether the lanes of a group share out the scores of a tile: in whole halves, and each lane those of one row.
+    pub(super) fn spreads_scores(&self) -> bool {
+        let Tiling { lanes, rows, keys, .. } = self.tiling;
+        self.subgroups && keys.is_power_of_two() && rows.next_power_of_two() <= lanes
+    }
+
+    /// Results of a row that meet in workgroup memory.
+    const fn joined(&self) -> u32 {
+        self.tiling.groups / self.together
+    }
+
+    /// Rows that are added up at a time.
+    fn summed_rows(&self) -> u32 {
+        let rows = self.tiling.rows;
+        let fits = |summed: &u32| rows.is_multiple_of(*summed) && self.bytes_with(*summed) <= self.budget;
+        (1..=rows).rev().find(fits).unwrap_or(1)
+    }
+
+    /// Workgroup memory where `summed` rows are added up at a time: each row's results by group, and shares of scores where no shuffle
+    /// adds them.
+    fn bytes_with(&self, summed: u32) -> u64 {
+        let [joined, summed] = [self.joined(), summed].map(u64::from);
+        let numbers = (summed * joined * 4).next_multiple_of(16);
+        let sums = summed * joined * u64::from(self.head_dim_v4) * 16 + 2 * numbers;
+        if self.subgroups {
+            return sums;
+        }
+        let reduced = u64::from(self.tiling.groups * self.tiling.rows * self.tiling.keys) * 4;
+        sums + (reduced * (u64::from(self.tiling.lanes) + 1)).next_multiple_of(16) + reduced.next_multiple_of(16)
     }
 
     /// Whether these kernels suit a problem.
@@ -67,7 +111,8 @@ impl ColumnsTiling {
         // Rows spread evenly over the tiles, at most 8 in each.
         let rows = num_rows.div_ceil(num_rows.div_ceil(ROWS)) as u32;
         let sharing = Sharing::Columns;
-        let mut of = Self::new(problem, Tiling { lanes: 4, rows, keys: 8, groups: 1, num_splits: 1, sharing });
+        let mut of =
+            Self::new(problem, Tiling { lanes: 4, rows, keys: 8, groups: 1, num_splits: 1, sharing }, caps, tier);
         of.tiling.lanes = of.lanes(caps, tier);
         while of.tiling.keys > 1 && of.registers(problem.dtype) > REGISTERS {
             of.tiling.keys /= 2;
@@ -124,36 +169,27 @@ impl ColumnsTiling {
     }
 
     /// vec4 of state that a lane keeps between parts of a walk: for each row its columns' sums and its maximum and sum.
-    pub(super) const fn carried(&self) -> u32 {
-        self.tiling.rows * (self.columns(self.head_dim_v4) + 1)
+    pub(super) fn carried(&self) -> u32 {
+        let columns = self.columns(self.head_dim_v4);
+        if self.spreads_scores() { self.tiling.rows * columns + 1 } else { self.tiling.rows * (columns + 1) }
     }
 
-    /// Workgroup memory that the kernels declare: each row's results by group, and shares of scores where no shuffle adds them.
-    pub(super) fn storage_bytes(&self, tier: Tier) -> u64 {
-        let [groups, lanes] = [self.tiling.groups, self.tiling.lanes].map(u64::from);
-        let numbers = (groups * 4).next_multiple_of(16);
-        let sums = groups * u64::from(self.head_dim_v4) * 16 + 2 * numbers;
-        let reduced = groups * u64::from(self.tiling.rows * self.tiling.keys) * 4;
-        sums + if tier.subgroup() {
-            0
-        } else {
-            (reduced * (lanes + 1)).next_multiple_of(16) + reduced.next_multiple_of(16)
-        }
+    /// Workgroup memory that the kernels declare.
+    pub(super) fn storage_bytes(&self) -> u64 {
+        self.bytes_with(self.summed_rows())
     }
 
-    /// The member of `chunk` for elements of this module, and the `elem` module to use: pairs are loaded as words.
+    /// The member of `chunk`, and the `elem` module to use. f16 are loaded as words: as f16 each of them takes a register while it is under
+    /// way, on an H200 165 registers instead of 128.
     pub(super) fn modules(&self, elem: &'static Module) -> [&'static Module; 2] {
-        match (self.per_load, elem) {
-            (1, _) => [&modules::CHUNK_ONE, elem],
-            (_, elem) if elem == &modules::ELEM_F16 => [&modules::CHUNK_PAIR, &modules::ELEM_F16_PACKED],
-            _ => [&modules::CHUNK_PAIR, elem],
-        }
+        let chunk = if self.per_load == 2 { &modules::CHUNK_PAIR } else { &modules::CHUNK_ONE };
+        [chunk, if elem == &modules::ELEM_F16 { &modules::ELEM_F16_PACKED } else { elem }]
     }
 
     /// Constants of the shader.
     pub(super) fn constants(&self) -> BTreeMap<&'static str, u32> {
         let tiling = self.tiling;
-        BTreeMap::from([
+        let mut constants = BTreeMap::from([
             ("LANES", tiling.lanes),
             ("ROWS", tiling.rows),
             ("KEYS", tiling.keys),
@@ -162,16 +198,29 @@ impl ColumnsTiling {
             ("PER_LOAD", self.per_load),
             ("K_COLS", self.columns(self.head_dim4)),
             ("COLS", self.columns(self.head_dim_v4)),
-            ("REDUCED", tiling.rows * tiling.keys),
-            // One more than lanes, so that invocations that add neighbouring scores read different banks.
-            ("REDUCE_STRIDE", tiling.lanes + 1),
             ("TILE_Q", tiling.tile_q()),
             ("TILE_KV", tiling.tile_kv()),
             ("WORKGROUP_SIZE", tiling.workgroup_size()),
             ("HEAD_DIM4", self.head_dim4),
             ("HEAD_DIM_V4", self.head_dim_v4),
             ("CARRIED", 0),
-        ])
+            ("JOINED", self.joined()),
+            ("SUMMED_ROWS", self.summed_rows()),
+        ]);
+        if self.spreads_scores() {
+            let values = tiling.rows.next_power_of_two() * tiling.keys;
+            let spread = values.min(tiling.lanes);
+            constants.extend([
+                ("VALUES", values),
+                ("SPREAD", spread),
+                ("OWN", values / spread),
+                ("TOGETHER", self.together),
+            ]);
+        } else {
+            // One more than lanes, so that invocations that add neighbouring scores read different banks.
+            constants.extend([("REDUCED", tiling.rows * tiling.keys), ("REDUCE_STRIDE", tiling.lanes + 1)]);
+        }
+        constants
     }
 }
 

@@ -90,6 +90,17 @@ impl Device {
         self.tiled(|tiling| tiling.sharing = Sharing::Tiles)
     }
 
+    /// With keys that lanes cannot share out in halves.
+    fn three_keys(self) -> Self {
+        self.tiled(|tiling| tiling.keys = 3)
+    }
+
+    /// With this much workgroup memory: for the results of one row at a time.
+    fn narrow(mut self, bytes: u32) -> Self {
+        self.caps.max_workgroup_storage_bytes = bytes;
+        self
+    }
+
     fn splits(self, num_splits: u32) -> Self {
         self.tiled(|tiling| tiling.num_splits = num_splits)
     }
@@ -269,6 +280,9 @@ fn dense_cases() -> Vec<Case> {
         dense(Device::columns(Tier::Baseline, None).aligned(), halves([5, 53], Mask::Causal, 16), DType::F32),
         dense(Device::columns(Tier::Subgroup, Some(4..=4)).splits(9), random([2, 90], Mask::Causal, 18), DType::F32),
         dense(Device::columns(Tier::Subgroup, Some(4..=8)).cut(), random([2, 90], window, 19), DType::F32),
+        dense(Device::columns(Tier::Subgroup, Some(8..=8)).narrow(512), random([2, 90], window, 20), DType::F32),
+        dense(Device::columns(Tier::Subgroup, Some(4..=8)).three_keys(), random([2, 90], window, 21), DType::F32),
+        dense(Device::columns(Tier::Baseline, None).narrow(720), random([2, 90], window, 22), DType::F32),
     ]
 }
 
@@ -406,8 +420,12 @@ pub(crate) fn tilings() -> Vec<Case> {
             let columns = tiling.with_keys(keys - 1).with_rows(rows.min(8)).with_sharing(Sharing::Columns);
             cases.push(dense(Device::new(Tier::Baseline, None, columns), case(), DType::F32));
             let groups = 2 * groups;
-            let segments = Device::new(Tier::Subgroup, Some(lanes..=2 * lanes), columns.with_groups(groups));
-            cases.push(dense(segments, case(), DType::F32));
+            for keys in [keys - 1, keys] {
+                for size in [lanes..=2 * lanes, 2 * lanes..=2 * lanes] {
+                    let columns = columns.with_keys(keys).with_groups(groups);
+                    cases.push(dense(Device::new(Tier::Subgroup, Some(size), columns), case(), DType::F32));
+                }
+            }
         }
     }
     for (edge, lanes) in [(8, 4), (8, 8), (8, 32), (8, 64), (16, 8), (16, 16), (16, 64)] {

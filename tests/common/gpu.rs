@@ -113,8 +113,8 @@ pub fn staged_tilings(caps: &DeviceCaps, tier: Tier) -> [Tiling; 2] {
 }
 
 /// Lanes that share the rows of keys: three rows, few keys under way, as many groups as subgroups of every size allow; with splits one
-/// row and one group.
-pub fn columns_tilings(caps: &DeviceCaps, tier: Tier) -> [Tiling; 2] {
+/// row and one group. With subgroups the lanes of these share out scores, but not three keys', which the last tiling has.
+pub fn columns_tilings(caps: &DeviceCaps, tier: Tier) -> [Tiling; 3] {
     let (lanes, whole) = match (tier.subgroup(), &caps.subgroup_size) {
         (true, Some(size)) => (4, size.end() / 4),
         _ => (4, 1),
@@ -124,7 +124,8 @@ pub fn columns_tilings(caps: &DeviceCaps, tier: Tier) -> [Tiling; 2] {
         (true, Some(size)) => (*size.start(), size.end() / size.start()),
         _ => (8, 1),
     };
-    [tiling, tiling.with_lanes(split_lanes).with_rows(1).with_keys(3).with_groups(split_groups).with_num_splits(3)]
+    let split = tiling.with_lanes(split_lanes).with_rows(1).with_groups(split_groups).with_num_splits(3);
+    [tiling, split, split.with_keys(3)]
 }
 
 /// Tiny tilings with and without splits, and a segment. What they compile to depends on widths and element types only,

@@ -1,4 +1,4 @@
-//! What `attend_rows_columns.wgsl` does, for the twins of `attend_prefill` and `attend_decode`.
+//! What `rows/columns.wgsl` and `rows/spread.wgsl` do, for the twins of `attend_prefill` and `attend_decode`.
 
 use super::attend_rows::{Call, MASKED, RowTile};
 use super::walk::TileClass;
@@ -13,7 +13,7 @@ struct Group {
 
 impl<T: Element> Call<'_, T> {
     /// One row against the walk of its tile: each group takes some keys of every tile, and the groups' results are added at the end. The
-    /// lanes of a group add a score's terms in their own order.
+    /// lanes of a group add a score's terms, weights and the groups of a subgroup in their own order.
     pub(super) fn attend_row_columns(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         let tiling = self.tiling();
         let row = self.row(tile, row);
