@@ -11,8 +11,8 @@ use crate::plan::tiling_columns::{chunk, columns};
 use crate::shader::Specialization;
 use crate::{DeviceCaps, SelectionMethod};
 
-/// Number of buckets of a top-k: larger than usual numbers of candidates, so that few candidates share one.
-const BUCKETS: u32 = 1024;
+/// Number of buckets of a top-k: as many as usual numbers of candidates, so that few candidates share one.
+const BUCKETS: u32 = 512;
 
 /// Values that the lanes of a group sum up together: the scores of four keys.
 const REDUCED: u32 = 4;
