@@ -10,7 +10,6 @@
 struct HipParams {
     block_size: u32,
     stride_k: u32,
-    keys_per_block: u32,
     num_groups: u32,
     max_rounds: u32,
     is_causal: u32,
@@ -42,16 +41,20 @@ fn last_scored_key(sample: u32) -> i32 {
     return block.p_min + i32(sampled_queries(block.q_block, sample).first) - params.candidate_window;
 }
 
-// The i-th scored key of a candidate's representative block.
-fn probed_key(candidate: u32, i: u32) -> u32 {
-    let half = branch(candidate);
+// The first scored key of a half's representative block.
+fn probe_of(half: Branch) -> u32 {
     var representative = half.first;
     if params.representative == CENTER {
         representative += half.size / 2u;
     } else if params.representative != FIRST {
         representative += max(half.size, 1u) - 1u;
     }
-    return u32(params.sink_size) + representative * hip.block_size + (i + 1u) * hip.stride_k - 1u;
+    return u32(params.sink_size) + representative * hip.block_size + hip.stride_k - 1u;
+}
+
+// The i-th of all candidates' scored keys, KEYS_PER_BLOCK of each.
+fn probed_key(i: u32) -> u32 {
+    return first_probe(i / KEYS_PER_BLOCK) + i % KEYS_PER_BLOCK * hip.stride_k;
 }
 
 // First block of group j in the first round, of num_blocks in all. Their product may exceed 32 bits.

@@ -45,20 +45,43 @@ fn keep_candidate(i: u32, place: u32) {
     }
 }
 
+// Lists of scores that an invocation reads at once.
+const LISTS = 4u;
+
 fn put_candidates(count: u32, index: u32) {
     if KEYS_ARE_PUT {
-        for (var i = index; i < count; i += WORKGROUP_SIZE) {
-            put_key(i, candidate_key(i));
+        // Several invocations share the lists of a candidate. All go round the loop equally often, since subgroup operations follow.
+        let parts = select((num_scores + LISTS - 1u) / LISTS, 1u, by_marks);
+        for (var begin = 0u; begin < count * parts; begin += WORKGROUP_SIZE) {
+            let part = begin + index;
+            if part < count * parts {
+                let i = part % count;
+                put_key(i, best_key(i, part / count * LISTS));
+            }
         }
     }
 }
 
+// The best key of a candidate in some of the lists of scores, from the first of these on.
+fn best_key(i: u32, first: u32) -> u32 {
+    if by_marks {
+        return candidate_key(i);
+    }
+    var key = 0u;
+    for (var list = 0u; list < 4u; list++) { // unroll
+        let read = min(first + list, num_scores - 1u);
+        key = max(key, key_of_score(scores[scores_at + read * params.num_q_blocks * stage.max_chunks + i]));
+    }
+    return key;
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn select_chunks(
-    @builtin(local_invocation_index) index: u32,
+    thread: Thread,
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
 ) {
+    let index = group_of(thread) * LANES + lane_of(thread);
     let sets = params.num_sets / stage.lists_per_set;
     let list = stretch.first_place + workgroup.y * num_workgroups.x + workgroup.x;
     if list >= params.batch_size * sets * params.num_q_blocks {

@@ -39,6 +39,7 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
             "fn join_groups()",
             "fn group_first(i: u32) -> u32",
             "fn branch(candidate: u32) -> Branch",
+            "fn first_probe(candidate: u32) -> u32",
             "fn put_score(i: u32, score: f32)",
             "fn keep_candidate(i: u32, place: u32)",
             "fn keep_best_halves(index: u32) -> u32",

@@ -11,7 +11,7 @@ var<private> scores_at: u32;
 var<private> scratch_begin: u32;
 
 fn begin_searches(workgroup: u32, index: u32) {
-    scratch_begin = workgroup * hip.num_groups * (6u + 2u * hip.keys_per_block);
+    scratch_begin = workgroup * hip.num_groups * (6u + 2u * KEYS_PER_BLOCK);
     candidates_at = scratch_begin + 4u * hip.num_groups;
     scores_at = candidates_at + 2u * hip.num_groups;
 }
@@ -42,6 +42,10 @@ fn branch(candidate: u32) -> Branch {
     return half_of(candidate, scratch[groups_at + candidate / 2u], scratch[groups_at + hip.num_groups + candidate / 2u]);
 }
 
+fn first_probe(candidate: u32) -> u32 {
+    return probe_of(branch(candidate));
+}
+
 fn put_score(i: u32, score: f32) {
     scratch[scores_at + i] = key_of_score(score);
 }
@@ -61,8 +65,8 @@ fn rank_candidates(index: u32) {
     for (var i = index; i < 2u * hip.num_groups; i += WORKGROUP_SIZE) {
         var key = 0u;
         if branch(i).size > 0u {
-            for (var j = 0u; j < hip.keys_per_block; j++) {
-                key = max(key, scratch[scores_at + i * hip.keys_per_block + j]);
+            for (var j = 0u; j < KEYS_PER_BLOCK; j++) {
+                key = max(key, scratch[scores_at + i * KEYS_PER_BLOCK + j]);
             }
         }
         scratch[candidates_at + i] = key;

@@ -7,6 +7,10 @@ struct SampledQueries {
 
 fn sampled_queries(q_block: u32, sample: u32) -> SampledQueries {
     let queries = queries_of_block(q_block);
+    let last_of_stride = (sample + 1u) * params.stride_q - 1u;
+    if last_of_stride < queries {
+        return SampledQueries(last_of_stride, 1u);
+    }
     let strides = queries / params.stride_q;
     if strides == 0u {
         return SampledQueries(queries - 1u, 1u);

@@ -2,7 +2,7 @@
 // time (best_scores).
 
 fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
-    let count = 2u * hip.num_groups * hip.keys_per_block;
+    let count = 2u * hip.num_groups * KEYS_PER_BLOCK;
     let first_head = place.set_index * params.heads_per_set;
     // Lanes past the end compute along, since subgroup operations need them.
     for (var begin = 0u; begin < count; begin += 4u * OWNERS) {
@@ -10,7 +10,7 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
         let at = min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(count - 1u));
         var keys: vec4<u32>;
         for (var c = 0u; c < 4u; c++) { // unroll in registers
-            keys[c] = probed_key(at[c] / hip.keys_per_block, at[c] % hip.keys_per_block);
+            keys[c] = probed_key(at[c]);
         }
         let rows = min(keys, vec4<u32>(place.seq_len_kv - 1u)) * params.k_seq;
         var best = vec4<f32>(MASKED);

@@ -22,7 +22,7 @@ fn put_samples(first_head: u32, num_rows: u32, first_row: u32, index: u32) {
 fn put_keys(k_begin: u32, first: u32, count: u32, index: u32) {
     for (var e = index; e < TILE_KEYS * K_COLUMNS4; e += WORKGROUP_SIZE) {
         let at = min(first + e / K_COLUMNS4, count - 1u);
-        let key = min(probed_key(at / hip.keys_per_block, at % hip.keys_per_block), block.seq_len_kv - 1u);
+        let key = min(probed_key(at), block.seq_len_kv - 1u);
         let column = e % K_COLUMNS4;
         let value = k[k_begin + key * params.k_seq + min(column, HEAD_DIM4 - 1u)];
         put_k4(e / K_COLUMNS4 * K_STRIDE4 + column, select(vec4<f16>(), value, column < HEAD_DIM4));
@@ -30,7 +30,7 @@ fn put_keys(k_begin: u32, first: u32, count: u32, index: u32) {
 }
 
 fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
-    let count = 2u * hip.num_groups * hip.keys_per_block;
+    let count = 2u * hip.num_groups * KEYS_PER_BLOCK;
     let heads = min(params.heads_per_set, params.group_size);
     let num_rows = params.num_samples * heads;
     let lane = lane_of(thread);
@@ -39,7 +39,7 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
         // This lane scans one key; where there are more lanes than keys, some of its samples only.
         let own = first + first_of_group + lane % EDGE;
         let at = min(own, count - 1u);
-        let key = i32(probed_key(at / hip.keys_per_block, at % hip.keys_per_block));
+        let key = i32(probed_key(at));
         var best = MASKED;
         // The heads of a KV head score a key together.
         for (var each = 0u; each < params.heads_per_set; each += heads) {

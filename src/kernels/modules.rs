@@ -69,6 +69,7 @@ modules! {
         MARKS_GIVEN = "marks" / "given", binding &[Binding::read("marks")];
         TOP_K_DIGITS = "top_k" / "digits";
         TOP_K_BUCKETS = "top_k" / "buckets";
+        TOP_K_DEPTHS = "top_k" / "depths", needing &[Need::Subgroups];
         BEAM_SCRATCH = "beam" / "scratch";
         BEAM_WORKGROUP = "beam" / "workgroup";
         WALK_RANGE = "walk" / "range";
@@ -98,6 +99,7 @@ modules! {
         VALUES_VEC4 = "values" / "vec4";
         VALUES_SCALAR = "values" / "scalar";
         SCORE_LANES = "score" / "lanes";
+        SCORE_COLUMNS = "score" / "columns", needing &[Need::Subgroups], declaring &[Constant::f32("MASKED", LSE_EMPTY)];
         SCORE_MATRIX = "score" / "matrix", declaring &[Constant::f32("MASKED", LSE_EMPTY)];
         ELEM_F32 = "elem" / "f32";
         ELEM_F32_WIDE = "elem" / "f32_wide", needing &[Need::Int64];

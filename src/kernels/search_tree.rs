@@ -22,7 +22,6 @@ params! {
     HipParams {
         block_size: u32,
         stride_k: u32,
-        keys_per_block: u32,
         num_groups: u32,
         max_rounds: u32,
         is_causal: u32,

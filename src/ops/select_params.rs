@@ -79,7 +79,6 @@ fn of_search(plan: &SelectionPlan, hip: &Hip) -> HipParams {
     HipParams {
         block_size: hip.block_size_k,
         stride_k: hip.stride_k,
-        keys_per_block: hip.keys_per_block(),
         num_groups: hip.max_blocks(),
         max_rounds: plan.max_rounds(),
         is_causal: (plan.problem.mask == Mask::Causal).into(),

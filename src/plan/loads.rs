@@ -60,6 +60,11 @@ impl SelectionPlan {
         }
         match self.tiling.sharing {
             Sharing::Keys | Sharing::Rows | Sharing::Tiles => Loads { bytes: vec4, run_bytes: vec4, in_flight: 4 },
+            Sharing::Columns if self.searches_by_rows() => {
+                let run_bytes = vec4 * self.tiling.lanes;
+                let in_flight = 4 * row.div_ceil(run_bytes);
+                Loads { bytes: vec4, run_bytes: row.min(run_bytes), in_flight }
+            }
             Sharing::Columns => Loads::of_shared_rows(row, self.tiling.lanes, 4),
         }
     }

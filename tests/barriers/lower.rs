@@ -3,8 +3,8 @@
 use naga::front::wgsl;
 use naga::valid::{Capabilities, FunctionInfo, ValidationFlags, Validator};
 use naga::{
-    AddressSpace, ArraySize, AtomicFunction, Barrier, BinaryOperator, BuiltIn, Expression, GatherMode, Handle, Literal,
-    Module, Statement, StorageAccess, Type, TypeInner,
+    AddressSpace, ArraySize, AtomicFunction, Barrier, BinaryOperator, BuiltIn, CollectiveOperation, Expression,
+    GatherMode, Handle, Literal, Module, Statement, StorageAccess, Type, TypeInner,
 };
 
 use super::arith::{F2, Kind, Math, binary, bits, math};
@@ -308,13 +308,14 @@ impl<'a> Lowerer<'a> {
                 };
                 Op::Gather { to: scope.slot(result), from: scope.slot(argument), size: size_of(argument), mode, line }
             }
-            Statement::SubgroupCollectiveOperation { op, collective_op, argument, result } => Op::Reduce {
-                to: scope.slot(result),
-                from: scope.slot(argument),
-                size: size_of(argument),
-                f: reduction(op, collective_op, kind_of(argument)),
-                line,
-            },
+            Statement::SubgroupCollectiveOperation { op, collective_op, argument, result } => {
+                let (to, from, size) = (scope.slot(result), scope.slot(argument), size_of(argument));
+                let f = reduction(op, collective_op, kind_of(argument));
+                match collective_op {
+                    CollectiveOperation::ExclusiveScan => Op::SumBefore { to, from, size, f, line },
+                    _ => Op::Reduce { to, from, size, f, line },
+                }
+            }
             Statement::CooperativeStore { target, ref data } => {
                 Op::MatrixStore { from: scope.slot(target), at: self.matrix_at(scope, target, data), line }
             }

@@ -109,6 +109,21 @@ impl Machine<'_> {
                     }
                 }
             }
+            Op::SumBefore { to, from, size, f, line } => {
+                let subgroup = self.program.subgroup_size;
+                for first in (0..lanes).step_by(subgroup) {
+                    if self.takes_part(first, active, line)? {
+                        for at in 0..size {
+                            let mut sum = 0;
+                            for lane in first..first + subgroup {
+                                let value = self.registers[(from + at) * lanes + lane];
+                                self.registers[(to + at) * lanes + lane] = sum;
+                                sum = f(sum, value);
+                            }
+                        }
+                    }
+                }
+            }
             Op::MatrixLoad { to, ref at, line } => self.matrix_load(to, at, active, line)?,
             Op::MatrixStore { from, ref at, line } => self.matrix_store(from, at, active, line)?,
             Op::MatrixMultiplyAdd { to, a, b, c, edge, line } => {

@@ -158,6 +158,14 @@ pub(crate) enum Op {
         f: F2,
         line: u32,
     },
+    /// Each lane gets the sum of the lanes before it.
+    SumBefore {
+        to: Slot,
+        from: Slot,
+        size: usize,
+        f: F2,
+        line: u32,
+    },
     MatrixLoad {
         to: Slot,
         at: MatrixAt,
@@ -279,7 +287,8 @@ impl Program {
 /// How lanes of a subgroup come together in one value.
 pub(crate) fn reduction(op: SubgroupOperation, collective: CollectiveOperation, kind: Kind) -> F2 {
     use naga::{BinaryOperator, MathFunction};
-    assert_eq!(collective, CollectiveOperation::Reduce, "scans of subgroups are not supported");
+    let is_sum = op == SubgroupOperation::Add && collective == CollectiveOperation::ExclusiveScan;
+    assert!(is_sum || collective == CollectiveOperation::Reduce, "{collective:?} of subgroups is not supported");
     let extremum = |fun| match super::arith::math(fun, kind) {
         super::arith::Math::Two(f) => f,
         _ => unreachable!("min and max have two arguments"),

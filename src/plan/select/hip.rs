@@ -1,7 +1,7 @@
 //! HiP on a device: samples, then one search for each list.
 
 use super::cost::top_k_operations;
-use super::members::{add_top_k, beam_bytes, bucket_bytes};
+use super::members::{Depths, add_top_k, beam_bytes, bucket_bytes};
 use super::{SelectStep, SelectionPlan};
 use crate::kernels::{self, modules, search_tree};
 use crate::plan::Dispatch;
@@ -15,6 +15,7 @@ impl SelectionPlan {
             self.add_samples((hip.stride_q, 0), |queries, stride| queries / stride, &modules::SAMPLING_STRIDE, caps)?;
         let mut specialization = match self.matrix {
             Some(scoring) => self.scoring(&kernels::SEARCH_TREE, scoring.specialize(self.tiling, caps), caps),
+            None if self.searches_by_rows() => self.scoring(&kernels::SEARCH_TREE, self.shared_scores(caps), caps),
             None => {
                 let (mut modules, constants) = self.best_scores(self.tiling.search_groups, caps);
                 modules.push(&modules::SCORE_LANES);
@@ -24,8 +25,12 @@ impl SelectionPlan {
             }
         };
         specialization.modules.extend([&modules::SAMPLING_STRIDE, &modules::SCORE_KEY]);
+        specialization.constants.insert("KEYS_PER_BLOCK", hip.keys_per_block());
         let beam = self.beam(hip, caps);
-        add_top_k(&mut specialization, beam, self.tiling.search_size());
+        match beam.and_then(|candidates| self.depths(candidates, self.tiling.search_size())) {
+            Some(depths) => depths.add(&mut specialization),
+            None => add_top_k(&mut specialization, beam, self.tiling.search_size()),
+        }
         specialization.modules.push(if beam.is_some() { &modules::BEAM_WORKGROUP } else { &modules::BEAM_SCRATCH });
         self.num_searches = u32::try_from(lists).unwrap_or(u32::MAX).min(self.tiling.max_searches);
         debug_assert_eq!(samples, 0);
@@ -63,10 +68,8 @@ impl SelectionPlan {
     fn beam(&self, hip: &Hip, caps: &DeviceCaps) -> Option<u32> {
         let candidates = hip.max_blocks().checked_mul(2)?;
         let scores = self.score_bytes(self.tiling.search_groups);
-        self.fits(
-            candidates,
-            bucket_bytes(candidates.min(1 << 20)) + beam_bytes(candidates.min(1 << 20)) + scores,
-            caps,
-        )
+        let most = candidates.min(1 << 20);
+        let top_k = self.depths(most, self.tiling.search_size()).map_or_else(|| bucket_bytes(most), Depths::bytes);
+        self.fits(candidates, top_k + beam_bytes(most) + scores, caps)
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::cost::top_k_operations;
-use super::members::{add_top_k, bucket_bytes};
+use super::members::{Depths, add_top_k, bucket_bytes};
 use super::{SelectStep, SelectionPlan};
 use crate::kernels::{self, modules};
+use crate::plan::modules::share_modules;
 use crate::plan::{Dispatch, Sharing};
 use crate::shader::Specialization;
 use crate::{DeviceCaps, HeadReduction, InfiniteHip, Result};
@@ -105,7 +106,21 @@ impl SelectionPlan {
             switches: BTreeMap::new(),
             arrays: crate::plan::arrays_of(caps),
         };
-        add_top_k(&mut selecting, self.chunks_in_workgroup(&stage, caps), self.tiling.top_k_size);
+        let candidates = self.chunks_in_workgroup(&stage, caps);
+        let lanes = match candidates.and_then(|candidates| self.depths(candidates, self.tiling.top_k_size)) {
+            Some(depths) => {
+                depths.add(&mut selecting);
+                let lanes = depths.lanes;
+                selecting.modules.push(share_modules(lanes, self.tier, caps).0);
+                lanes
+            }
+            None => {
+                add_top_k(&mut selecting, candidates, self.tiling.top_k_size);
+                selecting.modules.push(&modules::SHUFFLE_WORKGROUP);
+                1
+            }
+        };
+        selecting.constants.insert("LANES", lanes);
         let operations = top_k_operations(u64::from(stage.max_chunks) * u64::from(self.lists_per_set));
         self.push(SelectStep::Select(index), index, Dispatch::even(selecting, lists, operations, caps)?);
         Ok(())
@@ -127,7 +142,9 @@ impl SelectionPlan {
     /// The number of candidates of a stage, where its top-k lies in workgroup memory.
     fn chunks_in_workgroup(&self, stage: &StagePlan, caps: &DeviceCaps) -> Option<u32> {
         let chunks = stage.max_chunks;
-        self.fits(chunks, bucket_bytes(chunks.min(1 << 20)) + 32, caps)
+        let most = chunks.min(1 << 20);
+        let top_k = self.depths(most, self.tiling.top_k_size).map_or_else(|| bucket_bytes(most), Depths::bytes);
+        self.fits(chunks, top_k + 32, caps)
     }
 
     /// Lists of scores for each list of blocks.

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use super::matrix::ModulesAndConstants;
 use super::tiling::digit_bytes;
 use super::{Candidates, SelectionPlan, Sharing};
-use crate::DeviceCaps;
 use crate::kernels::{self, modules};
 use crate::plan::modules::share_modules;
 use crate::plan::tiling_columns::{chunk, columns};
 use crate::shader::Specialization;
+use crate::{DeviceCaps, SelectionMethod};
 
-/// Number of buckets of a top-k: larger than usual numbers of candidates, so that few candidates share one.
-const BUCKETS: u32 = 1024;
+/// Number of buckets of a top-k: as many as usual numbers of candidates, so that few candidates share one.
+const BUCKETS: u32 = 512;
 
 /// Values that the lanes of a group sum up together: the scores of four keys.
 const REDUCED: u32 = 4;
@@ -28,9 +28,50 @@ pub(in crate::plan) const fn bucket_bytes(candidates: u32) -> u64 {
     4 * candidates + 16 + 4 * (BUCKETS + BUCKETS / 32) as u64 + 16 + 2 * (candidates / 8).next_multiple_of(16)
 }
 
-/// Workgroup memory of a beam's groups, twice.
+/// Workgroup memory of a beam's groups, twice, and of its probes.
 pub(super) const fn beam_bytes(candidates: u32) -> u64 {
-    8 * room(candidates) as u64
+    12 * room(candidates) as u64
+}
+
+/// A top-k in workgroup memory whose subgroups have at least `lanes` lanes.
+#[derive(Clone, Copy)]
+pub(super) struct Depths {
+    pub(super) candidates: u32,
+    pub(super) invocations: u32,
+    pub(super) lanes: u32,
+    /// Words of one bit for each lane of the largest subgroup.
+    words: u32,
+}
+
+impl Depths {
+    /// Depths that a lane scans: as many loads of workgroup memory are under way at once.
+    const EACH: u32 = 16;
+
+    /// Lanes of one subgroup that scan the depths.
+    const fn scanned(self) -> u32 {
+        if self.lanes < 32 { self.lanes } else { 32 }
+    }
+
+    const fn turns(self) -> u32 {
+        room(self.candidates).div_ceil(self.invocations)
+    }
+
+    /// Workgroup memory, array by array, each in whole vec4.
+    pub(super) const fn bytes(self) -> u64 {
+        let [candidates, depths] = [room(self.candidates) as u64, (Self::EACH * self.scanned()) as u64];
+        4 * candidates + 4 * depths + 2 * (candidates / 8).next_multiple_of(16) + 2 * 16
+    }
+
+    pub(super) fn add(self, to: &mut Specialization) {
+        to.modules.push(&modules::TOP_K_DEPTHS);
+        to.constants.extend([
+            ("CANDIDATES", room(self.candidates)),
+            ("DEPTHS", Self::EACH * self.scanned()),
+            ("TURNS", self.turns()),
+            ("SCANNED", self.scanned()),
+            ("SUBGROUP_WORDS", self.words),
+        ]);
+    }
 }
 
 /// Adds a top-k to a kernel: in workgroup memory for this many candidates, or by digits for any number.
@@ -82,6 +123,33 @@ impl SelectionPlan {
         (modules, constants)
     }
 
+    /// The lanes of a group share the rows of four keys at a time, and exchange sums by shuffles.
+    pub(super) fn shared_scores(&self, caps: &DeviceCaps) -> ModulesAndConstants {
+        let tiling = self.tiling;
+        let head_dim4 = self.problem.shape.head_dim / 4;
+        let constants = BTreeMap::from([
+            ("LANES", tiling.lanes),
+            ("GROUPS", tiling.search_groups),
+            ("WORKGROUP_SIZE", tiling.search_size()),
+            ("HEAD_DIM4", head_dim4),
+            ("COLS", columns(head_dim4, tiling.lanes, 1)),
+        ]);
+        (vec![share_modules(tiling.lanes, self.tier, caps).0, &modules::SCORE_COLUMNS], constants)
+    }
+
+    /// Whether this is a search whose scores are sums over the lanes of a group, by shuffles.
+    pub(in crate::plan) fn searches_by_rows(&self) -> bool {
+        let is_hip = matches!(self.problem.method, SelectionMethod::Hip(_));
+        is_hip && self.tiling.sharing == Sharing::Columns && self.tier.subgroup()
+    }
+
+    /// A top-k by depths, for so many invocations: in tiers with subgroups, all of which are full.
+    pub(super) fn depths(&self, candidates: u32, invocations: u32) -> Option<Depths> {
+        let sizes = self.subgroup_lanes.as_ref()?;
+        let (lanes, words) = (*sizes.start(), sizes.end().div_ceil(32));
+        invocations.is_multiple_of(*sizes.end()).then_some(Depths { candidates, invocations, lanes, words })
+    }
+
     pub(super) fn fits(&self, candidates: u32, bytes: u64, caps: &DeviceCaps) -> Option<u32> {
         let few = candidates <= Candidates::MOST_IN_WORKGROUP && bytes <= caps.max_workgroup_storage_bytes.into();
         (few && self.tiling.candidates == Candidates::Workgroup).then_some(candidates)
@@ -103,9 +171,12 @@ impl SelectionPlan {
     pub fn workgroup_storage_bytes(&self) -> u64 {
         let of = |dispatch: &super::Dispatch| {
             let constant = |name| dispatch.specialization.constant(name);
+            let invocations = constant("WORKGROUP_SIZE").unwrap_or(0);
+            let depths = constant("DEPTHS").and(constant("CANDIDATES"));
             let top_k = match (constant("CANDIDATES"), constant("PARTS")) {
+                _ if depths.is_some() => self.depths(depths.unwrap_or(0), invocations).map_or(0, Depths::bytes),
                 (Some(candidates), _) => bucket_bytes(candidates),
-                (None, Some(_)) => digit_bytes(constant("WORKGROUP_SIZE").unwrap_or(0)),
+                (None, Some(_)) => digit_bytes(invocations),
                 (None, None) => 0,
             };
             let kernel = dispatch.kernel();

@@ -10,6 +10,7 @@ mod operators;
 mod tiling;
 mod view;
 
+use core::ops::RangeInclusive;
 use std::collections::BTreeMap;
 
 use super::modules::elem_module;
@@ -66,6 +67,8 @@ pub struct SelectionPlan {
     pub(crate) operators: Vec<SelectorStep>,
     /// Where their tensors are: summaries in the memory of samples, scores in scratch memory.
     pub(crate) regions: Vec<Region>,
+    /// The sizes of subgroups, in tiers with subgroups.
+    pub(super) subgroup_lanes: Option<RangeInclusive<u32>>,
     /// Number of workgroups that search trees, each with scratch memory of its own.
     pub(super) num_searches: u32,
     pub(super) max_rounds: u32,
@@ -181,6 +184,7 @@ impl SelectionPlan {
             stages: Vec::new(),
             operators: Vec::new(),
             regions: Vec::new(),
+            subgroup_lanes: caps.subgroup_size.clone().filter(|_| tier.subgroup()),
             num_searches: 0,
             max_rounds: u32::MAX,
             representative: Representative::default(),

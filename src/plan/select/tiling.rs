@@ -2,7 +2,7 @@
 
 use super::Sharing;
 use super::matrix::MatrixScoring;
-use crate::{DeviceCaps, Error, QuerySampling, Result, SelectionProblem, Tier};
+use crate::{DeviceCaps, Error, QuerySampling, Result, SelectionMethod, SelectionProblem, Tier};
 
 /// Where the candidates of a top-k lie, and how the best are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -65,6 +65,9 @@ const FEW_SAMPLES: u32 = 4;
 
 /// Bytes of each of four keys' rows that a lane loads at once: two loads of 16, 32 registers for all.
 const BYTES_OF_ROW: u32 = 32;
+
+/// vec4 of each of four keys' rows that a lane of a search loads at once, in tiers with subgroups.
+const VEC4_OF_ROW: u32 = 4;
 
 /// Workgroup memory of a top-k by digits: counts of digits, and each invocation's tally of kept candidates.
 pub(super) const fn digit_bytes(invocations: u32) -> u64 {
@@ -136,9 +139,12 @@ impl SelectionTiling {
             _ => (16, 16),
         };
         let is_few = !caps.software && samples <= FEW_SAMPLES;
+        let searches_by_rows = is_few && tier.subgroup() && matches!(problem.method, SelectionMethod::Hip(_));
         let (sharing, lanes) = if is_few {
             let row_bytes = problem.shape.head_dim.saturating_mul(problem.dtype.size_bytes() as u32);
-            (Sharing::Columns, (row_bytes / BYTES_OF_ROW).next_power_of_two().clamp(4, smallest.max(4)))
+            let lanes =
+                if searches_by_rows { problem.shape.head_dim / 4 / VEC4_OF_ROW } else { row_bytes / BYTES_OF_ROW };
+            (Sharing::Columns, lanes.next_power_of_two().clamp(4, smallest.max(4)))
         } else {
             (Sharing::Keys, smallest)
         };
@@ -148,7 +154,7 @@ impl SelectionTiling {
         let size = match lists {
             _ if caps.software => 16,
             // Without subgroups each invocation's sums take workgroup memory.
-            0..=64 if is_few && tier.subgroup() => most(1024),
+            0..=64 if is_few && tier.subgroup() && !searches_by_rows => most(1024),
             0..=256 if is_few && tier.subgroup() => most(512),
             _ => 256,
         };
