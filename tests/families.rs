@@ -125,7 +125,7 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
         &[
             "fn group_of(thread: Thread) -> u32",
             "fn lane_of(thread: Thread) -> u32",
-            "fn subgroup_lane(lane: u32, thread: Thread) -> u32",
+            "fn invocation_of_lane(lane: u32, thread: Thread) -> u32",
             "fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32>",
         ],
         &["Thread"],

@@ -9,12 +9,12 @@ use common::{Case, shape};
 use half::f16;
 use wattn::{AttentionShape, DispatchBudget, Mask};
 
-/// A long walk's sums leave the matrices every 4096 keys and are added up in f32. One key weighs so much that no product after it
+/// A long walk's sums leave the matrices every 8192 keys and are added up in f32. One key weighs so much that no product after it
 /// changes the sum that it is in: without folding, those of all other keys would be lost.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn long_walks_are_folded() {
-    let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 9001], [1, 1]) };
+    let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 17001], [1, 1]) };
     let mut case = Case::<f16>::random(shape, Mask::Full, 1);
     case.q.data_mut().fill(f16::ZERO);
     case.v
@@ -23,15 +23,15 @@ fn long_walks_are_folded() {
         .enumerate()
         .for_each(|(i, v)| *v = f16::from_f32(if i < 8 { 32768.0 } else { 2f32.powi(-13) }));
     let seen = f64::from(shape.seq_len_kv);
-    // Of the first 4096 keys only the first one counts.
-    let (all, folded) = (32768.0 + (seen - 1.0) * 2f64.powi(-13), 32768.0 + (seen - 4096.0) * 2f64.powi(-13));
+    // Of the first 8192 keys only the first one counts.
+    let (all, folded) = (32768.0 + (seen - 1.0) * 2f64.powi(-13), 32768.0 + (seen - 8192.0) * 2f64.powi(-13));
     for (ctx, tiling) in unsplit() {
         let mut caps = ctx.caps().clone();
         for budget in [caps.budget, DispatchBudget::new(1, 1)] {
             caps.budget = budget;
             let plan = plan_of(&case, &caps, tiling);
             let folds = plan.dispatches()[0].specialization.constant("FOLD_TILES").unwrap();
-            assert_eq!(folds * tiling.tile_kv(), 4096, "{plan}");
+            assert_eq!(folds * tiling.tile_kv(), 8192, "{plan}");
             let got = run(ctx, &plan, &case);
             let what = format!("{} {tiling:?}", ctx.describe());
             for out in got.out.data() {
@@ -41,8 +41,8 @@ fn long_walks_are_folded() {
             let twin = run_twins(&plan, &case);
             check_twin(plan.tier(), (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
         }
-        // Walks of up to 8192 keys, of whole sequences or of splits, are not.
-        for (seq_len_kv, num_splits) in [(8192, 1), (9001, 2)] {
+        // Walks of up to 16384 keys, of whole sequences or of splits, are not.
+        for (seq_len_kv, num_splits) in [(16384, 1), (17001, 2)] {
             let case = Case::<f16>::random(AttentionShape { seq_len_kv, ..shape }, Mask::Full, 1);
             let plan = plan_of(&case, ctx.caps(), tiling.with_num_splits(num_splits));
             assert_eq!(plan.dispatches()[0].specialization.constant("FOLD_TILES"), Some(0));
@@ -54,7 +54,7 @@ fn long_walks_are_folded() {
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn folded_sums_move_and_are_carried() {
-    let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 9001], [1, 1]) };
+    let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 17001], [1, 1]) };
     let mut case = Case::<f16>::random(shape, Mask::Causal, 2);
     // Scores that rise along the keys by some 60 in base 2.
     case.q
@@ -63,7 +63,7 @@ fn folded_sums_move_and_are_carried() {
         .enumerate()
         .for_each(|(i, q)| *q = f16::from_f32(if i % 8 == 0 { 8.0 } else { q.to_f32() }));
     for (i, k) in case.k.data_mut().iter_mut().enumerate() {
-        *k = f16::from_f32(if i % 8 == 0 { (i / 8) as f32 / 600.0 } else { k.to_f32() });
+        *k = f16::from_f32(if i % 8 == 0 { (i / 8) as f32 / 1150.0 } else { k.to_f32() });
     }
     for (ctx, tiling) in unsplit().into_iter().take(1) {
         let plan = plan_of(&case, ctx.caps(), tiling);

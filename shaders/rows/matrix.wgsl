@@ -5,10 +5,12 @@
 // possible: a row's weights are relative to a reference that may lag behind its maximum by SLACK, and the row's sums are rescaled only
 // when a score passes the reference by more (as in FlashAttention-4).
 //
-// A tile takes two barriers. Between the first and the second a lane turns its rows' scores of the tile into weights, and the group
-// multiplies queries by the next tile's keys; after the second it multiplies weights by values, and stores those scores. So both halves
-// have products, no half reads what it writes, and no array is needed twice. The keys of the tile after the next are loaded from storage
-// during the first half, the values of the next tile during the second.
+// A tile takes two barriers. Before the first the group multiplies the weights of the tile before by its values, and queries by this
+// tile's keys; after it a lane turns its rows' scores into weights, and the next tile's keys and this one's values take the place of those
+// read. They are loaded from storage while matrices are multiplied. So no half reads what it writes, and no array is needed twice.
+//
+// The loop over tiles has no more than that, and is left where sums must move: what stood within it would cost it registers, and copies
+// between them, on every turn.
 //
 // No subgroup operations: one known driver crashes on a module with both. Nor does the code rely on an order within a subgroup: WGSL
 // guarantees none, and subgroupBarrier orders no workgroup memory in naga. Invocations are numbered through the subgroups, which are full.
@@ -99,136 +101,147 @@ fn attend_rows(tile: Tile, walk: Walk) {
         atomicStore(&last_tiles[NON_FINITE], 0u);
     }
 
-    // The first tile's scores; the loop below computes those of each next tile.
-    var k_next: array<Elem4, K_EACH>;
-    var v_next: array<Elem4, V_EACH>;
-    var products: array<MatrixC, ROW_TILES * KEY_TILES>;
+    // Before the first tile the weights are 0, and the values -0: products that change no bit of a sum.
     if part.begin < part.end {
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
             put_loaded_k4(i, loaded_k4(i, k_begin, walk, part.begin, thread), thread);
         }
-        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            k_next[i] = loaded_k4(i, k_begin, walk, part.begin + TILE_KV, thread);
+        for (var e = thread.index; e < TILE_V4; e += WORKGROUP_SIZE) {
+            put_v4(e, -vec4<f16>());
         }
-        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
-            v_next[i] = loaded_v4(i, v_begin, walk, part.begin, thread);
+        for (var e = lane; e < ROWS * A_STRIDE4; e += LANES) {
+            put_a4(first_a + e, vec4<f16>());
         }
-        workgroupBarrier(); // orders tile_k and last_tiles: the other invocations' have been written
-        for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
-            products[m] = MatrixC();
-        }
-        for (var d = 0u; d < K_TILES; d++) { // unroll in registers
+        workgroupBarrier(); // orders tile_k, tile_v, tile_a and last_tiles: the other invocations' have been written
+    }
+    var tile_begin = part.begin;
+    var number = (part.begin - walk.begin) / TILE_KV;
+    while tile_begin < part.end {
+        // The tiles up to one after which sums move.
+        loop {
+            // No condition stands between these loads and the copies below: compilers move loads past conditions, to where their values are
+            // used. After the last tile of the walk its last key is loaded again, and not used.
+            var k_next: array<Elem4, K_EACH>;
+            var v_next: array<Elem4, V_EACH>;
+            for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+                k_next[i] = loaded_k4(i, k_begin, walk, tile_begin + TILE_KV, thread);
+            }
+            for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+                v_next[i] = loaded_v4(i, v_begin, walk, tile_begin, thread);
+            }
+            var own: array<MatrixA, ROW_TILES * KEY_TILES>;
             for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
                 for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
+                    own[n * ROW_TILES + r] =
+                        coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
                 }
             }
-        }
-        workgroupBarrier(); // orders tile_k: it has been read
-        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                coopStoreT(
-                    products[n * ROW_TILES + r],
-                    &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
-                    SUMS_STRIDE4 * PER_VEC4,
-                );
+            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                for (var c = 0u; c < V_TILES; c++) { // unroll in registers
+                    let values = coopLoadT<MatrixB>(&tile_v[(n * EDGE * V_STRIDE4 + c * EDGE / 4u) * PER_VEC4], V_STRIDE4 * PER_VEC4);
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        acc[r * V_TILES + c] = coopMultiplyAdd(own[n * ROW_TILES + r], values, acc[r * V_TILES + c]);
+                    }
+                }
             }
-        }
-        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            put_loaded_k4(i, k_next[i], thread);
-        }
-        workgroupBarrier(); // orders sums and tile_k: scores and keys have been written
-    }
-    var number = (part.begin - walk.begin) / TILE_KV;
-    for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
-        number++;
-        let whole = walk_is_whole(walk, tile_begin);
-        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
-            put_loaded_v4(i, v_next[i], number, whole, thread);
-        }
-        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            k_next[i] = loaded_k4(i, k_begin, walk, tile_begin + 2u * TILE_KV, thread);
-        }
-        for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
-            let r = own_row + i * LANES;
-            let row = tile.first_row + r;
-            let scores_at = first_sums + r * SUMS_STRIDE4;
-            let own_at = scores_at + own_part;
-            let weights_at = first_a + r * A_STRIDE4 + own_part;
-            let scale = score_scale(i);
-            var score4: array<vec4<f32>, PART4>;
-            for (var j = 0u; j < PART4; j++) { // unroll in registers
-                score4[j] = sums4(own_at + j) * scale;
+            var products: array<MatrixC, ROW_TILES * KEY_TILES>;
+            for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
+                products[m] = MatrixC();
+            }
+            for (var d = 0u; d < K_TILES; d++) { // unroll in registers
+                for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                    let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
+                    for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                        products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
+                    }
+                }
+            }
+            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
+                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
+                    coopStoreT(
+                        products[n * ROW_TILES + r],
+                        &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
+                        SUMS_STRIDE4 * PER_VEC4,
+                    );
+                }
+            }
+            workgroupBarrier(); // orders sums, tile_a, tile_k and tile_v: scores have been written, the others read for the last time
+
+            // Scores turn into weights, and the next tiles take the place of those read.
+            number++;
+            let whole = walk_is_whole(walk, tile_begin);
+            for (var i = 0u; i < K_EACH; i++) { // unroll in registers
+                put_loaded_k4(i, k_next[i], thread);
+            }
+            for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+                put_loaded_v4(i, v_next[i], thread);
+            }
+            for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
+                let r = own_row + i * LANES;
+                let row = tile.first_row + r;
+                let scores_at = first_sums + r * SUMS_STRIDE4;
+                let own_at = scores_at + own_part;
+                let weights_at = first_a + r * A_STRIDE4 + own_part;
+                let scale = score_scale(i);
+                var score4: array<vec4<f32>, PART4>;
+                for (var j = 0u; j < PART4; j++) { // unroll in registers
+                    score4[j] = sums4(own_at + j) * scale;
+                }
+                if !whole {
+                    for (var j = 0u; j < PART4; j++) { // unroll in registers
+                        score4[j] = seen4(score4[j], row, walk, tile_begin + (own_part + j) * 4u);
+                    }
+                }
+                var max4 = vec4<f32>(MASKED);
+                var total4 = vec4<f32>();
+                for (var j = 0u; j < PART4; j++) { // unroll in registers
+                    max4 = max(max4, score4[j]);
+                    total4 += score4[j];
+                }
+                // The other lanes of the row find the same maximum.
+                for (var j = PART4; j < TILE_KV / 4u; j++) {
+                    let key4 = (own_part + j) % (TILE_KV / 4u);
+                    var other4 = sums4(scores_at + key4) * scale;
+                    if !whole {
+                        other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
+                    }
+                    max4 = max(max4, other4);
+                }
+                // If one of the scores is NaN, so is their sum. Infinities of both signs also give NaN; such a row's result is NaN anyway.
+                non_finite_rows |= select(0u, 1u << i, any_nan(total4));
+                let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
+                let moves = tile_max > row_reference[i] + (SLACK + SHIFT);
+                // Before anything has been added, there is nothing to rescale.
+                if moves && row_reference[i] != MASKED {
+                    atomicMax(&last_tiles[MOVING], number);
+                }
+                let reference = select(row_reference[i], tile_max - SHIFT, moves);
+                row_factor[i] = select(1.0, exp2(row_reference[i] - reference), moves);
+                row_reference[i] = reference;
+                var sum4 = vec4<f32>();
+                for (var j = 0u; j < PART4; j++) { // unroll in registers
+                    // A weight of 0 for masked keys, and for -infinity.
+                    let weight4 = select(vec4<f32>(), exp2(score4[j] - reference), score4[j] > vec4<f32>(MASKED));
+                    // The unrounded weights: compilers drop a rounding to f16 and back, and the rounding below may go either way.
+                    sum4 += weight4;
+                    put_a4(weights_at + j, vec4<f16>(weight4));
+                }
+                row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
             }
             if !whole {
-                for (var j = 0u; j < PART4; j++) { // unroll in registers
-                    score4[j] = seen4(score4[j], row, walk, tile_begin + (own_part + j) * 4u);
+                for (var i = 0u; i < V_EACH; i++) { // unroll in registers
+                    set_aside_v4(i, v_next[i], number, thread);
                 }
             }
-            var max4 = vec4<f32>(MASKED);
-            var total4 = vec4<f32>();
-            for (var j = 0u; j < PART4; j++) { // unroll in registers
-                max4 = max(max4, score4[j]);
-                total4 += score4[j];
-            }
-            // The other lanes of the row find the same maximum.
-            for (var j = PART4; j < TILE_KV / 4u; j++) {
-                let key4 = (own_part + j) % (TILE_KV / 4u);
-                var other4 = sums4(scores_at + key4) * scale;
-                if !whole {
-                    other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
-                }
-                max4 = max(max4, other4);
-            }
-            // If one of the scores is NaN, so is their sum. Infinities of both signs also give NaN; such a row's result is NaN anyway.
-            non_finite_rows |= select(0u, 1u << i, any_nan(total4));
-            let tile_max = max(max(max4.x, max4.y), max(max4.z, max4.w));
-            let moves = tile_max > row_reference[i] + (SLACK + SHIFT);
-            // Before anything has been added, there is nothing to rescale.
-            if moves && row_reference[i] != MASKED {
-                atomicMax(&last_tiles[MOVING], number);
-            }
-            let reference = select(row_reference[i], tile_max - SHIFT, moves);
-            row_factor[i] = select(1.0, exp2(row_reference[i] - reference), moves);
-            row_reference[i] = reference;
-            var sum4 = vec4<f32>();
-            for (var j = 0u; j < PART4; j++) { // unroll in registers
-                // A weight of 0 for masked keys, and for -infinity.
-                let weight4 = select(vec4<f32>(), exp2(score4[j] - reference), score4[j] > vec4<f32>(MASKED));
-                // The unrounded weights: compilers drop a rounding to f16 and back, and the rounding below may go either way.
-                sum4 += weight4;
-                put_a4(weights_at + j, vec4<f16>(weight4));
-            }
-            row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
-        }
-        // Scores of the next tile. After the last tile of the walk its last key is loaded again, and the scores are not used.
-        for (var m = 0u; m < ROW_TILES * KEY_TILES; m++) { // unroll in registers
-            products[m] = MatrixC();
-        }
-        for (var d = 0u; d < K_TILES; d++) { // unroll in registers
-            for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-                let keys = coopLoad<MatrixB>(&tile_k[(n * EDGE * K_STRIDE4 + d * EDGE / 4u) * PER_VEC4], K_STRIDE4 * PER_VEC4);
-                for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                    products[n * ROW_TILES + r] = coopMultiplyAdd(queries[r * Q_TILES + d], keys, products[n * ROW_TILES + r]);
-                }
+            tile_begin += TILE_KV;
+            workgroupBarrier(); // orders tile_a, tile_k, tile_v, last_tiles and sums: written by other lanes, and read for the last time
+            if (tile_begin >= part.end) | is_folded_before(number) | (atomicLoad(&last_tiles[MOVING]) == number) {
+                break;
             }
         }
-        workgroupBarrier(); // orders tile_a, tile_v, last_tiles, sums and tile_k: written by other lanes, and read for the last time
-
-        for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            put_loaded_k4(i, k_next[i], thread);
-        }
-        var own: array<MatrixA, ROW_TILES * KEY_TILES>;
-        for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
-            for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                own[n * ROW_TILES + r] =
-                    coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
-            }
-        }
-        let non_finite = atomicLoad(&last_tiles[NON_FINITE]) == number;
         let folds = is_folded_before(number);
-        if non_finite || folds || atomicLoad(&last_tiles[MOVING]) == number {
+        if folds || atomicLoad(&last_tiles[MOVING]) == number {
+            let non_finite = atomicLoad(&last_tiles[NON_FINITE]) == number;
             if own_part == 0u {
                 for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
                     row_factors[first + own_row + i * LANES] = row_factor[i];
@@ -247,7 +260,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     }
                 }
                 workgroupBarrier(); // orders sums and row_factors: the matrices have been written
-                move_sums4(c, Move(tile_begin, non_finite, folds), tile, walk);
+                move_sums4(c, Move(tile_begin - TILE_KV, non_finite, folds), tile, walk);
                 workgroupBarrier(); // orders sums: they are what the matrices are to be
                 for (var m = 0u; m < V_TILES; m++) { // unroll in registers
                     if m == c {
@@ -260,17 +273,15 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 workgroupBarrier(); // orders sums: the matrices have been read
             }
         }
+    }
+    // The last tile's weights by its values.
+    if part.begin < part.end {
+        var own: array<MatrixA, ROW_TILES * KEY_TILES>;
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers
-                coopStoreT(
-                    products[n * ROW_TILES + r],
-                    &sums[(first_sums + r * EDGE * SUMS_STRIDE4 + n * EDGE / 4u) * PER_VEC4],
-                    SUMS_STRIDE4 * PER_VEC4,
-                );
+                own[n * ROW_TILES + r] =
+                    coopLoadT<MatrixA>(&tile_a[(first_a + r * EDGE * A_STRIDE4 + n * EDGE / 4u) * PER_VEC4], A_STRIDE4 * PER_VEC4);
             }
-        }
-        for (var i = 0u; i < V_EACH; i++) { // unroll in registers
-            v_next[i] = loaded_v4(i, v_begin, walk, tile_begin + TILE_KV, thread);
         }
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var c = 0u; c < V_TILES; c++) { // unroll in registers
@@ -280,7 +291,6 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 }
             }
         }
-        workgroupBarrier(); // orders sums, tile_k, tile_v and tile_a: written by other lanes, and read for the last time
     }
 
     // Sums leave their matrices column by column: unchanged for the next part of the walk, or divided for out.
@@ -290,9 +300,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let numbers = vec4<f32>(row_reference[i], row_sum[i], f32((non_finite_rows >> i) & 1u), 0.0);
             carry4(CARRIED_SUMS + i, numbers, tile);
         } else {
-            // A score of +infinity gives its row such a reference. Factors were read only where sums were rescaled, before a barrier;
-            // the first
-            // barrier below orders these partial sums of rows, which every reader adds in the same order.
+            // A score of +infinity gives its row such a reference. Factors were read only where sums were rescaled, before a barrier; the
+            // first barrier below orders these partial sums of rows, which every reader adds in the same order.
             let non_finite = ((non_finite_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
             row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], NON_FINITE_SUM, non_finite);
         }

@@ -10,7 +10,7 @@ fn across4(value: vec4<f32>, step: u32) -> vec4<f32> {
 }
 
 fn of_lane(value: f32, lane: u32, thread: Thread) -> f32 {
-    return subgroupShuffle(value, subgroup_lane(lane, thread));
+    return subgroupShuffle(value, invocation_of_lane(lane, thread));
 }
 
 // Half of a sum of two lanes' values: of `low` in the lane whose bit `step` is 0, of `high` in the other.

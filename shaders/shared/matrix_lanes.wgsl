@@ -2,7 +2,7 @@
 
 // Factors on each row's sums where some are rescaled, and at the end parts of the rows' sums.
 var<workgroup> row_factors: array<f32, GROUPS * ROWS * PARTS>;
-// The last tile, counted from 1, in which some row's sums are rescaled (MOVING), and in which some value is not finite (NON_FINITE). Drivers
+// The last tile, counted from 1, after which sums leave their matrices (MOVING), and in which some value is not finite (NON_FINITE). Drivers
 // place an array at the alignment of its elements, but matrices are loaded only from multiples of 16 bytes: so the size of every array of
 // workgroup memory is a multiple of 16, and their order does not matter.
 var<workgroup> last_tiles: array<atomic<u32>, 4>;
@@ -37,20 +37,22 @@ fn put_loaded_k4(i: u32, loaded: Elem4, thread: Thread) {
     }
 }
 
-// A masked key's value may be NaN or infinity, and 0 * NaN is NaN: the product gets 0 for it, and rows that see the key get the value
-// itself (move_sums4).
-fn put_loaded_v4(i: u32, loaded: Elem4, number: u32, whole: bool, thread: Thread) {
+fn put_loaded_v4(i: u32, loaded: Elem4, thread: Thread) {
     let at = loaded_at(i, V_COLUMNS4, thread);
     if at.x < TILE_KV {
-        var value = select(vec4<f16>(), factor_v(loaded), at.y < HEAD_DIM_V4);
-        if !whole {
-            let non_finite = is_non_finite(loaded);
-            if any(non_finite) {
-                atomicMax(&last_tiles[NON_FINITE], number);
-            }
-            value = select(value, vec4<f16>(), non_finite);
-        }
-        put_v4(at.x * V_STRIDE4 + at.y, value);
+        put_v4(at.x * V_STRIDE4 + at.y, select(vec4<f16>(), factor_v(loaded), at.y < HEAD_DIM_V4));
+    }
+}
+
+// A masked key's value may be NaN or infinity, and 0 * NaN is NaN: the product gets 0 for it, and rows that see the key get the value
+// itself (move_sums4).
+fn set_aside_v4(i: u32, loaded: Elem4, number: u32, thread: Thread) {
+    let at = loaded_at(i, V_COLUMNS4, thread);
+    let non_finite = is_non_finite(loaded);
+    if at.x < TILE_KV && at.y < HEAD_DIM_V4 && any(non_finite) {
+        atomicMax(&last_tiles[MOVING], number);
+        atomicMax(&last_tiles[NON_FINITE], number);
+        put_v4(at.x * V_STRIDE4 + at.y, select(factor_v(loaded), vec4<f16>(), non_finite));
     }
 }
 

@@ -16,12 +16,12 @@ fn lane_of(thread: Thread) -> u32 {
 }
 
 // The subgroup's invocation that is a lane of this group.
-fn subgroup_lane(lane: u32, thread: Thread) -> u32 {
+fn invocation_of_lane(lane: u32, thread: Thread) -> u32 {
     return thread.invocation / LANES * LANES + lane;
 }
 
 fn from_lane(value: vec4<f32>, lane: u32, thread: Thread) -> vec4<f32> {
-    let invocation = subgroup_lane(lane, thread);
+    let invocation = invocation_of_lane(lane, thread);
     return vec4<f32>(
         subgroupShuffle(value.x, invocation),
         subgroupShuffle(value.y, invocation),

@@ -14,7 +14,7 @@ fn lane_of(thread: Thread) -> u32 {
 }
 
 // The subgroup's invocation that is a lane of this group.
-fn subgroup_lane(lane: u32, thread: Thread) -> u32 {
+fn invocation_of_lane(lane: u32, thread: Thread) -> u32 {
     return lane;
 }
 
