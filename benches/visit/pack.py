@@ -69,13 +69,15 @@ def once(name, make):
 
 
 def build():
-    """The program and the GPU tests. Which commit they are of, the facts say."""
+    """The program, the GPU tests, and what reads registers. Which commit they are of, the facts say."""
     run("cargo", "build", "--release", cwd=ROOT)
     test = ["cargo", "test", "--release", "--test", "gpu_all", "--no-run", "--message-format", "json"]
     found = [json.loads(line) for line in run(*test, cwd=ROOT).splitlines() if line.startswith("{")]
     programs = {line["target"]["name"]: line["executable"] for line in found if line.get("executable")}
     target = pathlib.Path(programs["gpu_all"]).parent.parent
-    return {"wattn": target / "wattn", "gpu_all": programs["gpu_all"]}
+    manifest = ROOT / "benches" / "registers" / "Cargo.toml"
+    run("cargo", "build", "--release", "--manifest-path", manifest, env=os.environ | {"CARGO_TARGET_DIR": str(target.parent)})
+    return {"wattn": target / "wattn", "gpu_all": programs["gpu_all"], "registers": target / "registers"}
 
 
 def glibc_of(files):

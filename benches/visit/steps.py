@@ -84,6 +84,7 @@ def all_steps(machine, info, scope):
     yield from tiers(machine, adapter, scope)
     yield from tests(machine, adapter, scope)
     yield dense(machine, scope)
+    yield from registers(machine, adapter, scope)
     yield torch(machine, scope)
     yield from llama(machine, adapter, scope)
     yield from ort(machine, scope)
@@ -144,6 +145,14 @@ def tests(machine, adapter, scope):
 def dense(machine, scope):
     cases = {"visit": VISIT_DENSE, "quick": QUICK_DENSE, "full": None}[scope]
     return bench(machine, "dense", cases, scope, 150)
+
+
+def registers(machine, adapter, scope):
+    """What the driver made of the kernels of these cases: registers, spills, size."""
+    if scope != "quick":
+        why = "software drivers report nothing of their pipelines" if adapter["kind"] == "Cpu" else None
+        argv = [*machine.program("registers"), adapter["name"], *PROMPTS[1:], *DECODES, *SINGLE, "--keep", "registers"]
+        yield Step("registers", argv, within(40, scope), missing=why, json=False)
 
 
 def torch(machine, scope):
