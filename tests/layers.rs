@@ -54,13 +54,12 @@ const PAIRS: &[(&str, &str)] = &[
     // A context keeps pipelines, and tries its matrices as it opens.
     ("device::check_matrices", "device::context"),
     ("device::context", "device::pipeline"),
-    ("plan::attend", "plan::exponents"),
     ("plan::nearby", "plan::tuned"),
-    ("plan::rows", "plan::tiling"),
+    ("plan::attend::rows", "plan::attend::tiling"),
     ("plan::select::matrix", "plan::select::tiling"),
-    ("plan::tiling", "plan::tiling_columns"),
-    ("plan::tiling", "plan::tiling_matrix"),
-    ("plan::tiling", "plan::tiling_staged"),
+    ("plan::attend::columns", "plan::attend::tiling"),
+    ("plan::attend::matrix", "plan::attend::tiling"),
+    ("plan::attend::staged", "plan::attend::tiling"),
     ("ops::select", "ops::select_operators"),
     // A problem has a method, and the method is asked about the problem.
     ("problem::hip", "problem::select"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use half::f16;
 
-use super::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules};
+use super::attend::matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules};
 use crate::DeviceCaps;
 use crate::kernels::{self, modules as own};
 use crate::shader::{Arrays, Module, Specialization};

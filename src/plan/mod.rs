@@ -1,32 +1,24 @@
 //! How a problem is computed on a device: pure functions of the problem and the device's caps. Runs without a GPU, prints as a table.
 
 mod attend;
-mod attend_cost;
-mod attend_view;
 mod block_score;
 mod budget;
 mod check;
 mod check_matrices;
 mod crossover;
-mod exponents;
 mod loads;
 mod merge;
 mod modules;
 mod nearby;
 mod operator;
 mod pool;
-mod rows;
 mod select;
 mod speed;
 mod stretch;
-mod tiling;
-mod tiling_columns;
-mod tiling_matrix;
-mod tiling_staged;
 mod top_k;
 mod tuned;
 
-pub use attend::AttentionPlan;
+pub use attend::{AttentionPlan, Sharing, Tiling};
 pub use block_score::BlockScorePlan;
 pub use budget::DispatchBudget;
 pub use check::check_dispatches;
@@ -41,7 +33,6 @@ pub(crate) use select::{Samples, SelectStep, StagePlan};
 
 pub use speed::DeviceSpeed;
 pub use stretch::Stretch;
-pub use tiling::{Sharing, Tiling};
 pub use top_k::TopKPlan;
 pub use tuned::{AttentionClass, MaskKind, MethodKind, SelectionClass, Tuning};
 

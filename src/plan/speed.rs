@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::rows::RowSets;
+use super::attend::rows::RowSets;
 use super::{AttentionPlan, Candidates, SelectStep, SelectionPlan, Sharing, StagePlan};
 use crate::{Hip, SelectorStep};
 

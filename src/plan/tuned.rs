@@ -3,8 +3,8 @@
 use core::hash::Hash;
 use std::collections::HashMap;
 
-use super::rows::RowSets;
-use super::tiling_matrix::check_dtype;
+use super::attend::matrix::check_dtype;
+use super::attend::rows::RowSets;
 use super::{AttentionPlan, SelectionPlan, SelectionTiling, Tiling, TunedAt};
 use crate::{AttentionProblem, DType, DeviceCaps, Mask, SelectionMethod, SelectionProblem, Tier};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Candidates, SelectionTiling, Sharing};
 use crate::kernels::modules;
-use crate::plan::tiling_matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules as matrix_modules};
+use crate::plan::attend::matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules as matrix_modules};
 use crate::shader::Module;
 use crate::{DType, DeviceCaps, Error, Result, SelectionMethod, SelectionProblem, Tier};
 

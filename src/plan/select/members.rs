@@ -6,8 +6,8 @@ use super::matrix::ModulesAndConstants;
 use super::tiling::digit_bytes;
 use super::{Candidates, SelectionPlan, Sharing};
 use crate::kernels::{self, modules};
+use crate::plan::attend::columns::{chunk, columns};
 use crate::plan::modules::share_modules;
-use crate::plan::tiling_columns::{chunk, columns};
 use crate::shader::Specialization;
 use crate::{DeviceCaps, SelectionMethod};
 

@@ -13,8 +13,8 @@ mod view;
 use core::ops::RangeInclusive;
 use std::collections::BTreeMap;
 
+use super::attend::matrix::check_dtype;
 use super::modules::elem_module;
-use super::tiling_matrix::check_dtype;
 use super::{Dispatch, Sharing, TunedAt};
 use crate::kernels::{self, modules, sample_queries};
 use crate::shader::{Arrays, Kernel, Module, Specialization};

@@ -1,6 +1,6 @@
 //! Which rows share tiles.
 
-use super::Tiling;
+use super::tiling::Tiling;
 use crate::BlockListSpec;
 use crate::{AttentionProblem, AttentionShape, Granularity};
 
@@ -39,7 +39,7 @@ impl RowSets {
         self.rows_per_q_block().div_ceil(u64::from(tiling.tile_q()))
     }
 
-    pub(super) fn row_tiles(&self, shape: &AttentionShape, tiling: Tiling) -> u64 {
+    pub(in crate::plan) fn row_tiles(&self, shape: &AttentionShape, tiling: Tiling) -> u64 {
         u64::from(shape.seq_len_q.div_ceil(self.block_size_q)) * self.tiles_per_q_block(tiling)
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::tiling_matrix::check_dtype;
-use super::{AttentionPlan, Dispatch};
+use super::AttentionPlan;
+use super::matrix::check_dtype;
 use crate::kernels::{self, find_exponents, modules};
+use crate::plan::{Dispatch, arrays_of};
 use crate::shader::Specialization;
 use crate::{AttentionProblem, DType, DeviceCaps, DispatchBudget, Result, Tier};
 
@@ -18,18 +19,18 @@ const AT_ONCE: u32 = 4;
 
 impl AttentionProblem {
     /// Whether the problem's bf16 are multiplied as f16 in a tier.
-    pub(super) const fn is_scaled(&self, tier: Tier) -> bool {
+    pub(in crate::plan) const fn is_scaled(&self, tier: Tier) -> bool {
         tier.matrix() && self.bf16_by_f16_matrices
     }
 
     /// Checks that the kernels of a tier take the problem's tensors.
-    pub(super) fn check_tier(&self, tier: Tier) -> Result<()> {
+    pub(in crate::plan) fn check_tier(&self, tier: Tier) -> Result<()> {
         if self.is_scaled(tier) { Ok(()) } else { check_dtype(self.dtype, tier) }
     }
 
     /// The fewest rows for which matrices pay, on a device that has them for the problem. Few rows are limited by memory. bf16 are read
     /// twice: on an H100 (3 TB/s, half of 60 TFLOP/s against 190 by matrices) that costs as much as a dozen rows.
-    pub(super) fn least_matrix_rows(&self, edge: u32) -> Option<u32> {
+    pub(in crate::plan) fn least_matrix_rows(&self, edge: u32) -> Option<u32> {
         match self.dtype {
             DType::F16 => Some(edge),
             DType::BF16 if self.bf16_by_f16_matrices => Some(2 * edge),
@@ -40,14 +41,14 @@ impl AttentionProblem {
 
 /// Heads of q, k and v of all sequences, and parts of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Exponents {
-    pub(super) parts: u32,
+pub(in crate::plan) struct Exponents {
+    pub(in crate::plan) parts: u32,
     heads: u64,
 }
 
 impl Exponents {
     /// `None` where nothing is scaled.
-    pub(super) fn of(problem: &AttentionProblem, tier: Tier) -> Option<Self> {
+    pub(in crate::plan) fn of(problem: &AttentionProblem, tier: Tier) -> Option<Self> {
         let shape = problem.shape();
         let rows = u64::from(shape.seq_len_q.max(shape.seq_len_kv));
         let elements = rows * u64::from(shape.head_dim.max(shape.head_dim_v) / 4);
@@ -58,11 +59,11 @@ impl Exponents {
     }
 
     /// One exponent for each part of each head.
-    pub(super) fn num(&self) -> u64 {
+    pub(in crate::plan) fn num(&self) -> u64 {
         self.heads * u64::from(self.parts)
     }
 
-    pub(super) fn dispatch(&self, problem: &AttentionProblem, caps: &DeviceCaps) -> Result<Dispatch> {
+    pub(in crate::plan) fn dispatch(&self, problem: &AttentionProblem, caps: &DeviceCaps) -> Result<Dispatch> {
         let shape = problem.shape();
         let size = find_exponents::WORKGROUP_SIZE.min(caps.max_invocations_per_workgroup);
         let specialization = Specialization {
@@ -80,7 +81,7 @@ impl Exponents {
                 ("WORKGROUP_SIZE", size),
             ]),
             switches: BTreeMap::new(),
-            arrays: super::arrays_of(caps),
+            arrays: arrays_of(caps),
         };
         let rows = u64::from(shape.seq_len_q.max(shape.seq_len_kv)).div_ceil(self.parts.into());
         let elements = rows * u64::from(shape.head_dim.max(shape.head_dim_v) / 4);

@@ -3,14 +3,25 @@
 use core::ops::Range;
 use std::collections::BTreeMap;
 
-use super::attend_cost::{PlaceOrder, Walks};
-use super::exponents::Exponents;
+pub(in crate::plan) mod columns;
+mod cost;
+mod exponents;
+pub(in crate::plan) mod matrix;
+pub(in crate::plan) mod rows;
+mod staged;
+pub(in crate::plan) mod tiling;
+mod view;
+
+use columns::ColumnsTiling;
+use cost::{PlaceOrder, Walks};
+use exponents::Exponents;
+use matrix::MatrixTiling;
+use rows::RowSets;
+use staged::StagedTiling;
+pub use tiling::{Sharing, Tiling};
+
 use super::modules::{elem_module, out_module, share_modules};
-use super::rows::RowSets;
-use super::tiling_columns::ColumnsTiling;
-use super::tiling_matrix::MatrixTiling;
-use super::tiling_staged::StagedTiling;
-use super::{Dispatch, Parts, Sharing, Tiling, TunedAt, merge, tiling_matrix};
+use super::{Dispatch, Parts, TunedAt, merge};
 use crate::kernels::{self, modules};
 use crate::shader::{Kernel, Module, Specialization};
 use crate::{AttentionProblem, AttentionShape, DType, DeviceCaps, Error, Mask, MissedTier, Result, Tier};
@@ -34,19 +45,19 @@ use crate::{AttentionProblem, AttentionShape, DType, DeviceCaps, Error, Mask, Mi
 pub struct AttentionPlan {
     pub(crate) problem: AttentionProblem,
     pub(crate) dispatches: Vec<Dispatch>,
-    pub(super) exponents: Option<Exponents>,
-    pub(super) tier: Tier,
-    pub(super) tiling: Tiling,
-    pub(super) storage_bytes: u64,
+    pub(in crate::plan) exponents: Option<Exponents>,
+    pub(in crate::plan) tier: Tier,
+    pub(in crate::plan) tiling: Tiling,
+    pub(in crate::plan) storage_bytes: u64,
     /// vec4 of state that an invocation hands from one part of a cut walk to the next.
     carried: u32,
     parts: Option<Parts>,
     /// The class whose measured tiling was taken, if any.
-    pub(super) tuned: Option<TunedAt>,
+    pub(in crate::plan) tuned: Option<TunedAt>,
     /// Why [`Tier::Matrix`] was not taken although the device reports its features.
-    pub(super) matrix_fault: Option<String>,
+    pub(in crate::plan) matrix_fault: Option<String>,
     /// The better tier that the device could have if it were opened with its features.
-    pub(super) missed: Option<MissedTier>,
+    pub(in crate::plan) missed: Option<MissedTier>,
 }
 
 impl AttentionPlan {
@@ -331,7 +342,7 @@ fn specialize_attend(
     let mut constants = match (caps.edge_of(tier), tiling.sharing) {
         (Some(edge), _) => {
             let values = if caps.matrix_from_vec4 { &modules::VALUES_VEC4 } else { &modules::VALUES_SCALAR };
-            modules.extend(tiling_matrix::modules(edge, caps));
+            modules.extend(matrix::modules(edge, caps));
             let matrices = MatrixTiling::new(problem, tiling, edge);
             let fold = if matrices.fold_tiles() > 0 { &modules::FOLD_SUMS } else { &modules::FOLD_NONE };
             let factors = if problem.is_scaled(tier) { &modules::FACTORS_SCALED } else { &modules::FACTORS_STORED };

@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 
 use super::rows::RowSets;
-use super::{Sharing, Tiling};
+use super::tiling::{Sharing, Tiling};
 use crate::kernels;
 use crate::shader::Module;
 use crate::{AttentionProblem, BlockListSpec, DType, DeviceCaps, Error, Result, Tier};
 
 /// Unused vec4 elements between the rows of f16 tiles: 16 bytes, so that rows stay aligned for wide loads and the rows of a matrix use
 /// different banks.
-pub(super) const HALVES_PADDING4: u32 = 2;
+pub(in crate::plan) const HALVES_PADDING4: u32 = 2;
 /// The same for rows of f32.
-pub(super) const FLOATS_PADDING4: u32 = 1;
+pub(in crate::plan) const FLOATS_PADDING4: u32 = 1;
 
 /// Sizes that follow from the matrix edge, a tiling and a problem; the shader and the budget of workgroup memory share them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct MatrixTiling {
+pub(in crate::plan) struct MatrixTiling {
     edge: u32,
     tiling: Tiling,
     head_dim: u32,
@@ -55,7 +55,7 @@ const fn most([a, b, c]: [u32; 3]) -> u32 {
 }
 
 impl MatrixTiling {
-    pub(super) fn new(problem: &AttentionProblem, tiling: Tiling, edge: u32) -> Self {
+    pub(in crate::plan) fn new(problem: &AttentionProblem, tiling: Tiling, edge: u32) -> Self {
         let shape = problem.shape();
         let walk_keys =
             problem.blocks.as_ref().map_or(u64::MAX, BlockListSpec::most_keys_of_any).min(shape.seq_len_kv.into());
@@ -64,7 +64,7 @@ impl MatrixTiling {
     }
 
     /// The tiling of a problem for a device with matrices of this edge; `None` when workgroup memory is too small.
-    pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, edge: u32) -> Option<Tiling> {
+    pub(in crate::plan) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, edge: u32) -> Option<Tiling> {
         let lanes = *caps.subgroup_size.as_ref()?.start();
         let sets = RowSets::of(problem);
         let num_rows = sets.rows_per_q_block();
@@ -120,7 +120,7 @@ impl MatrixTiling {
     }
 
     /// Workgroup memory of the smallest tiling.
-    pub(super) fn least_storage_bytes(problem: &AttentionProblem, caps: &DeviceCaps, edge: u32) -> u64 {
+    pub(in crate::plan) fn least_storage_bytes(problem: &AttentionProblem, caps: &DeviceCaps, edge: u32) -> u64 {
         let lanes = caps.subgroup_size.as_ref().map_or(edge, |size| *size.start());
         let keys = edge.max(4 * parts(lanes, edge));
         let tiling = Tiling { lanes, rows: edge, keys, groups: 1, num_splits: 1, sharing: Sharing::Rows };
@@ -128,7 +128,7 @@ impl MatrixTiling {
     }
 
     /// Checks the rules of matrices. [`Tiling::validate`] has checked the others.
-    pub(super) fn validate(&self, caps: &DeviceCaps) -> Result<()> {
+    pub(in crate::plan) fn validate(&self, caps: &DeviceCaps) -> Result<()> {
         let Self { edge, tiling, .. } = *self;
         let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
         if caps.subgroup_size.as_ref().is_none_or(|size| tiling.lanes != *size.start()) {
@@ -164,7 +164,7 @@ impl MatrixTiling {
     /// queries always are, and the keys and values in flight nearly so; in turn come the weights with matrices of values, the scores'
     /// products with matrices of keys, and a row's scores. A compiler that has more takes more: an H200's driver took 255 where this counts
     /// 243, without a spill in that loop, and 232 where it counts 159. Tilings counted above 255 ran at half the speed on an H100.
-    pub(super) const fn registers(&self) -> u32 {
+    pub(in crate::plan) const fn registers(&self) -> u32 {
         let Self { edge, tiling, .. } = *self;
         let (row_tiles, key_tiles) = (tiling.rows / edge, tiling.tile_kv() / edge);
         // Of a matrix.
@@ -205,7 +205,7 @@ impl MatrixTiling {
     }
 
     /// Workgroup memory that the kernels declare: a tile of keys, one of values, weights, scores, rows' factors, two flags.
-    pub(super) fn storage_bytes(&self) -> u64 {
+    pub(in crate::plan) fn storage_bytes(&self) -> u64 {
         let rows = u64::from(self.tiling.tile_q());
         let tiles = u64::from(self.tiling.tile_kv()) * u64::from(self.k_stride4() + self.v_stride4()) * 8;
         let weights = rows * u64::from(self.weights_stride4()) * 8;
@@ -225,7 +225,7 @@ impl MatrixTiling {
     }
 
     /// vec4 of state that a lane keeps in all: its share of the sums, its rows' maxima and sums, its share of the folded sums.
-    pub(super) fn carried(&self) -> u32 {
+    pub(in crate::plan) fn carried(&self) -> u32 {
         let folded = if self.fold_tiles() > 0 { self.sums_each() } else { 0 };
         self.sums_each() + folded + self.tiling.rows.div_ceil(self.tiling.lanes)
     }
@@ -233,7 +233,7 @@ impl MatrixTiling {
     /// Tiles after which sums leave the matrices and are added up in f32; 0: never. A matrix unit truncates, so that each product loses up
     /// to two units in the last place of the sum so far: with [`FOLD_KEYS`] keys at a time the loss stays below a quarter of the cost of
     /// rounding to f16, at any length. Walks of up to two such runs are not folded.
-    pub(super) fn fold_tiles(&self) -> u32 {
+    pub(in crate::plan) fn fold_tiles(&self) -> u32 {
         if self.walk_keys / self.tiling.num_splits.max(1) > 2 * FOLD_KEYS {
             FOLD_KEYS / self.tiling.tile_kv()
         } else {
@@ -242,7 +242,7 @@ impl MatrixTiling {
     }
 
     /// Constants of the shader.
-    pub(super) fn constants(&self) -> BTreeMap<&'static str, u32> {
+    pub(in crate::plan) fn constants(&self) -> BTreeMap<&'static str, u32> {
         let Self { edge, tiling, head_dim, head_dim_v, .. } = *self;
         let (parts, tile_kv) = (self.parts(), tiling.tile_kv());
         let (k_columns4, v_columns4) = (self.padded4(head_dim), self.padded4(head_dim_v));
@@ -288,7 +288,7 @@ impl MatrixTiling {
 }
 
 /// Checks that the kernels of a tier take tensors of this type.
-pub(super) fn check_dtype(dtype: DType, tier: Tier) -> Result<()> {
+pub(in crate::plan) fn check_dtype(dtype: DType, tier: Tier) -> Result<()> {
     match dtype {
         _ if !tier.matrix() => Ok(()),
         DType::F16 => Ok(()),
@@ -301,7 +301,7 @@ pub(super) fn check_dtype(dtype: DType, tier: Tier) -> Result<()> {
 }
 
 /// The modules for a matrix edge and for the arrays that the device loads matrices from.
-pub(super) fn modules(edge: u32, caps: &DeviceCaps) -> [&'static Module; 2] {
+pub(in crate::plan) fn modules(edge: u32, caps: &DeviceCaps) -> [&'static Module; 2] {
     [
         if edge == 8 { &kernels::modules::MATRIX_8 } else { &kernels::modules::MATRIX_16 },
         if caps.matrix_from_vec4 { &kernels::modules::TILES_VEC4 } else { &kernels::modules::TILES_SCALAR },

@@ -1,9 +1,9 @@
 //! Tile sizes: the one table of heuristics, each with its reason.
 
+use super::columns::{ColumnsTiling, walk_keys, walks_alone};
+use super::matrix::MatrixTiling;
 use super::rows::RowSets;
-use super::tiling_columns::{ColumnsTiling, walk_keys, walks_alone};
-use super::tiling_matrix::MatrixTiling;
-use super::tiling_staged::StagedTiling;
+use super::staged::StagedTiling;
 use crate::{AttentionProblem, DeviceCaps, Error, Result, Tier};
 
 /// How the invocations of a workgroup divide the work.
@@ -92,7 +92,7 @@ impl Tiling {
     }
 
     /// Rows that one load of the group covers, one for each lane. Without subgroup operations every lane loads every row.
-    pub(super) const fn share(&self, tier: Tier) -> u32 {
+    pub(in crate::plan) const fn share(&self, tier: Tier) -> u32 {
         if !tier.subgroup() {
             1
         } else if self.rows < self.lanes {
@@ -103,13 +103,13 @@ impl Tiling {
     }
 
     /// Loads of one lane that cover all rows.
-    pub(super) const fn slots(&self, tier: Tier) -> u32 {
+    pub(in crate::plan) const fn slots(&self, tier: Tier) -> u32 {
         self.rows / self.share(tier)
     }
 
     /// vec4 elements from one row's weights to the next. One more than needed, so that lanes that read one column of many rows use
     /// different banks of workgroup memory.
-    pub(super) const fn weights_stride(&self) -> u32 {
+    pub(in crate::plan) const fn weights_stride(&self) -> u32 {
         self.tile_kv() / 4 + 1
     }
 
@@ -120,7 +120,7 @@ impl Tiling {
     }
 
     /// Workgroup memory for reducing maxima and sums of rows.
-    pub(super) const fn reduce_bytes(&self, tier: Tier) -> u64 {
+    pub(in crate::plan) const fn reduce_bytes(&self, tier: Tier) -> u64 {
         let reduce = self.groups as u64 * self.rows as u64 * (self.lanes as u64 + 1) * 4;
         // Arrays begin at multiples of 16 bytes.
         if tier.subgroup() { 0 } else { reduce.next_multiple_of(16) + 16 }
@@ -132,7 +132,7 @@ impl Tiling {
     }
 
     /// Workgroup memory that the kernels of a problem declare.
-    pub(super) fn storage_bytes(&self, problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> u64 {
+    pub(in crate::plan) fn storage_bytes(&self, problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> u64 {
         if let Some(edge) = caps.edge_of(tier) {
             return MatrixTiling::new(problem, *self, edge).storage_bytes();
         }
@@ -148,7 +148,7 @@ impl Tiling {
     ///
     /// # Errors
     /// [`Error::Limit`] when workgroup memory has no room for a tile of matrices.
-    pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
+    pub(in crate::plan) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<Self> {
         if let Some(edge) = caps.edge_of(tier) {
             let mut tiling = MatrixTiling::choose(problem, caps, edge).ok_or(Error::Limit {
                 limit: "max_compute_workgroup_storage_size",
@@ -198,12 +198,12 @@ impl Tiling {
     }
 
     /// The number of splits by the rules, for given valid tiles.
-    pub(super) fn splits_for(self, problem: &AttentionProblem, caps: &DeviceCaps) -> u32 {
+    pub(in crate::plan) fn splits_for(self, problem: &AttentionProblem, caps: &DeviceCaps) -> u32 {
         choose_splits(problem, self, caps)
     }
 
     /// Checks a tiling that a caller forces.
-    pub(super) fn validate(&self, problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<()> {
+    pub(in crate::plan) fn validate(&self, problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Result<()> {
         let invalid = |field, value: u32, rule| Err(Error::Invalid { field, value: value.into(), rule });
         if !self.lanes.is_power_of_two() || self.lanes < 4 || self.lanes > 128 {
             return invalid("lanes", self.lanes, "must be a power of two from 4 to 128");
@@ -313,7 +313,7 @@ fn choose_rows(columns: u32, keys: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
 }
 
 /// A workgroup has a multiple of this many groups of `lanes`, so that it consists of whole subgroups, up to the largest size.
-pub(super) fn whole_subgroups(lanes: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
+pub(in crate::plan) fn whole_subgroups(lanes: u32, caps: &DeviceCaps, tier: Tier) -> u32 {
     match (tier.subgroup(), &caps.subgroup_size) {
         (true, Some(size)) => (size.end() / lanes).max(1),
         _ => 1,
@@ -321,7 +321,7 @@ pub(super) fn whole_subgroups(lanes: u32, caps: &DeviceCaps, tier: Tier) -> u32 
 }
 
 /// 16 KiB of workgroup memory allow several workgroups on each core of a GPU, and every device has them.
-pub(super) fn workgroup_budget(caps: &DeviceCaps) -> u64 {
+pub(in crate::plan) fn workgroup_budget(caps: &DeviceCaps) -> u64 {
     u64::from(caps.max_workgroup_storage_bytes.min(16 << 10))
 }
 

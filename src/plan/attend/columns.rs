@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::rows::RowSets;
+use super::tiling::{Sharing, Tiling};
 use super::tiling::{whole_subgroups, workgroup_budget};
-use super::{Sharing, Tiling};
 use crate::kernels::modules;
 use crate::shader::Module;
 use crate::{AttentionProblem, DType, DeviceCaps, Tier};
@@ -25,18 +25,18 @@ const ALONE_KEYS: u64 = 256;
 const ALONE_INVOCATIONS: u32 = 256;
 
 /// vec4 elements that are 16 bytes.
-pub(super) const fn chunk(dtype: DType) -> u32 {
+pub(in crate::plan) const fn chunk(dtype: DType) -> u32 {
     if matches!(dtype, DType::F32) { 1 } else { 2 }
 }
 
 /// vec4 of a row of `width4` for each of the lanes that share it.
-pub(super) const fn columns(width4: u32, lanes: u32, chunk: u32) -> u32 {
+pub(in crate::plan) const fn columns(width4: u32, lanes: u32, chunk: u32) -> u32 {
     width4.div_ceil(chunk * lanes) * chunk
 }
 
 /// Sizes of a tiling that follow from a problem's widths and types.
 #[derive(Clone, Copy)]
-pub(super) struct ColumnsTiling {
+pub(in crate::plan) struct ColumnsTiling {
     tiling: Tiling,
     chunk: u32,
     /// vec4 of one load of a key or value.
@@ -51,7 +51,7 @@ pub(super) struct ColumnsTiling {
 }
 
 impl ColumnsTiling {
-    pub(super) fn new(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps, tier: Tier) -> Self {
+    pub(in crate::plan) fn new(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps, tier: Tier) -> Self {
         let shape = problem.shape();
         let [head_dim4, head_dim_v4] = [shape.head_dim, shape.head_dim_v].map(|width| width / 4);
         let chunk = chunk(problem.dtype);
@@ -69,7 +69,7 @@ impl ColumnsTiling {
     }
 
     /// Whether the lanes of a group share out the scores of a tile: in whole halves, and each lane those of one row.
-    pub(super) fn spreads_scores(&self) -> bool {
+    pub(in crate::plan) fn spreads_scores(&self) -> bool {
         let Tiling { lanes, rows, keys, .. } = self.tiling;
         self.subgroups && keys.is_power_of_two() && rows.next_power_of_two() <= lanes
     }
@@ -100,13 +100,13 @@ impl ColumnsTiling {
     }
 
     /// Whether these kernels suit a problem.
-    pub(super) fn suits(problem: &AttentionProblem) -> bool {
+    pub(in crate::plan) fn suits(problem: &AttentionProblem) -> bool {
         RowSets::of(problem).rows_per_q_block() <= MOST_ROWS
     }
 
     /// The tiling for a problem, without its splits; `None` when workgroup memory is too small: a device whose subgroup size varies has many
     /// groups in each workgroup.
-    pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
+    pub(in crate::plan) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
         let num_rows = RowSets::of(problem).rows_per_q_block().clamp(1, MOST_ROWS);
         // Rows spread evenly over the tiles, at most 8 in each.
         let rows = num_rows.div_ceil(num_rows.div_ceil(ROWS)) as u32;
@@ -169,25 +169,25 @@ impl ColumnsTiling {
     }
 
     /// vec4 of state that a lane keeps between parts of a walk: for each row its columns' sums and its maximum and sum.
-    pub(super) fn carried(&self) -> u32 {
+    pub(in crate::plan) fn carried(&self) -> u32 {
         let columns = self.columns(self.head_dim_v4);
         if self.spreads_scores() { self.tiling.rows * columns + 1 } else { self.tiling.rows * (columns + 1) }
     }
 
     /// Workgroup memory that the kernels declare.
-    pub(super) fn storage_bytes(&self) -> u64 {
+    pub(in crate::plan) fn storage_bytes(&self) -> u64 {
         self.bytes_with(self.summed_rows())
     }
 
     /// The member of `chunk`, and the `elem` module to use. f16 are loaded as words: as f16 each of them takes a register while it is under
     /// way, on an H200 165 registers instead of 128.
-    pub(super) fn modules(&self, elem: &'static Module) -> [&'static Module; 2] {
+    pub(in crate::plan) fn modules(&self, elem: &'static Module) -> [&'static Module; 2] {
         let chunk = if self.per_load == 2 { &modules::CHUNK_PAIR } else { &modules::CHUNK_ONE };
         [chunk, if elem == &modules::ELEM_F16 { &modules::ELEM_F16_PACKED } else { elem }]
     }
 
     /// Constants of the shader.
-    pub(super) fn constants(&self) -> BTreeMap<&'static str, u32> {
+    pub(in crate::plan) fn constants(&self) -> BTreeMap<&'static str, u32> {
         let tiling = self.tiling;
         let mut constants = BTreeMap::from([
             ("LANES", tiling.lanes),
@@ -225,12 +225,12 @@ impl ColumnsTiling {
 }
 
 /// Whether a walk is so short that one workgroup goes through it alone.
-pub(super) fn walks_alone(problem: &AttentionProblem, tiling: Tiling) -> bool {
+pub(in crate::plan) fn walks_alone(problem: &AttentionProblem, tiling: Tiling) -> bool {
     tiling.sharing == Sharing::Columns && walk_keys(problem) <= ALONE_KEYS
 }
 
 /// The most keys that a tile of few rows goes through.
-pub(super) fn walk_keys(problem: &AttentionProblem) -> u64 {
+pub(in crate::plan) fn walk_keys(problem: &AttentionProblem) -> u64 {
     let shape = problem.shape();
     let keys = match &problem.blocks {
         Some(blocks) => blocks.most_keys_of_any(),

@@ -2,7 +2,8 @@
 //! unknown here and count as the longest.
 
 use super::rows::RowSets;
-use super::{Costs, Parts, Sharing, Tiling};
+use super::tiling::{Sharing, Tiling};
+use crate::plan::{Costs, Parts};
 use crate::{AttentionProblem, DeviceCaps, DispatchBudget, Tier};
 
 /// Limit on the memory for the state of workgroups whose walks are cut: the same as for partial results.
@@ -10,7 +11,7 @@ const CARRIED_BYTES: u64 = 16 << 20;
 
 /// The order in which workgroups start, as in `attend_place.wgsl`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum PlaceOrder {
+pub(in crate::plan) enum PlaceOrder {
     /// Set after set, the last rows first.
     Plain,
     /// Set after set, last and first rows in turn: for software devices, where a core gets a run of neighbours.
@@ -21,7 +22,7 @@ pub(super) enum PlaceOrder {
 }
 
 impl PlaceOrder {
-    pub(super) const fn of(caps: &DeviceCaps, tier: Tier) -> Self {
+    pub(in crate::plan) const fn of(caps: &DeviceCaps, tier: Tier) -> Self {
         if caps.software {
             Self::LongAndShort
         } else if tier.matrix() {
@@ -34,7 +35,7 @@ impl PlaceOrder {
 
 /// The grid of one attention.
 #[derive(Clone, Copy)]
-pub(super) struct Walks<'a> {
+pub(in crate::plan) struct Walks<'a> {
     problem: &'a AttentionProblem,
     tiling: Tiling,
     rows: RowSets,
@@ -44,12 +45,12 @@ pub(super) struct Walks<'a> {
 }
 
 impl<'a> Walks<'a> {
-    pub(super) fn new(problem: &'a AttentionProblem, tiling: Tiling, carried: u32) -> Self {
+    pub(in crate::plan) fn new(problem: &'a AttentionProblem, tiling: Tiling, carried: u32) -> Self {
         let rows = RowSets::of(problem);
         Self { problem, tiling, rows, row_tiles: rows.row_tiles(problem.shape(), tiling), carried }
     }
 
-    pub(super) fn num_places(&self) -> u64 {
+    pub(in crate::plan) fn num_places(&self) -> u64 {
         let sets = u64::from(self.rows.num_sets) * u64::from(self.problem.shape().batch_size);
         self.row_tiles * sets * u64::from(self.tiling.num_splits)
     }
@@ -98,20 +99,20 @@ impl<'a> Walks<'a> {
         (tiles * (split + 1) / splits - tiles * split / splits).max(1)
     }
 
-    pub(super) fn costs(&self, num_places: u32, order: PlaceOrder) -> Costs<impl Fn(u32) -> u64> {
+    pub(in crate::plan) fn costs(&self, num_places: u32, order: PlaceOrder) -> Costs<impl Fn(u32) -> u64> {
         let walks = *self;
         let (most_tiles, tile_operations) = (self.most_tiles(), self.tile_operations());
         Costs { num_places, most_tiles, tile_operations, tiles: move |place| walks.tiles_of(place, order) }
     }
 
     /// Bytes of the state that a workgroup keeps between two parts.
-    pub(super) fn carried_bytes(&self) -> u64 {
+    pub(in crate::plan) fn carried_bytes(&self) -> u64 {
         u64::from(self.tiling.workgroup_size()) * u64::from(self.carried) * 16
     }
 
     /// How walks are cut; `None` where all are short. Whether they are cut depends on the problem only, never on a measurement, so the same
     /// kernel is always chosen.
-    pub(super) fn parts(&self, caps: &DeviceCaps) -> Option<Parts> {
+    pub(in crate::plan) fn parts(&self, caps: &DeviceCaps) -> Option<Parts> {
         let (most_tiles, tile) = (self.most_tiles(), self.tile_operations());
         if most_tiles.saturating_mul(tile) <= caps.budget.whole_operations() {
             return None;

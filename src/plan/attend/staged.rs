@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::rows::RowSets;
 use super::tiling::whole_subgroups;
-use super::{Sharing, Tiling};
+use super::tiling::{Sharing, Tiling};
 use crate::{AttentionProblem, DType, DeviceCaps, Tier};
 
 /// Sizes that follow from widths and a tiling; the shader and the budget of workgroup memory share them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StagedTiling {
+pub(in crate::plan) struct StagedTiling {
     tiling: Tiling,
     head_dim4: u32,
     head_dim_v4: u32,
@@ -31,7 +31,7 @@ const INVOCATIONS: u32 = 128;
 const MOST_BYTES: u64 = 32 << 10;
 
 impl StagedTiling {
-    pub(super) fn new(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps, tier: Tier) -> Self {
+    pub(in crate::plan) fn new(problem: &AttentionProblem, tiling: Tiling, caps: &DeviceCaps, tier: Tier) -> Self {
         let shape = problem.shape();
         let (head_dim4, head_dim_v4) = (shape.head_dim / 4, shape.head_dim_v / 4);
         // Loads in flight take 24 registers of an invocation for keys and queries, 16 for values; a key's columns are 64 contiguous bytes.
@@ -60,12 +60,12 @@ impl StagedTiling {
     /// Whether these kernels suit a problem: few rows leave little to share. Software devices read workgroup memory no faster than other
     /// memory: 0.27 times the rate of [`Sharing::Keys`] on lavapipe 25.0 (2 heads, 256 x 256, width 128, f32, 8 rows x 4 keys), after 38 s of
     /// compiling.
-    pub(super) fn suits(problem: &AttentionProblem, caps: &DeviceCaps) -> bool {
+    pub(in crate::plan) fn suits(problem: &AttentionProblem, caps: &DeviceCaps) -> bool {
         !caps.software && RowSets::of(problem).rows_per_q_block() >= LEAST_ROWS
     }
 
     /// The tiling for a problem, without its splits; `None` when workgroup memory is too small.
-    pub(super) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
+    pub(in crate::plan) fn choose(problem: &AttentionProblem, caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
         let num_rows = RowSets::of(problem).rows_per_q_block();
         let columns4 = problem.shape().head_dim_v / 4;
         // Two vec4 of out for each lane: 8 rows x 8 columns. At least eight lanes, which read different banks.
@@ -106,7 +106,7 @@ impl StagedTiling {
     }
 
     /// Workgroup memory that the kernels declare: the staged tile, the reductions of rows, the keys of a tile.
-    pub(super) const fn storage_bytes(&self) -> u64 {
+    pub(in crate::plan) const fn storage_bytes(&self) -> u64 {
         let (scoring, summing) = (self.scoring4() as u64, self.summing4() as u64);
         let staged = 16 * if scoring > summing { scoring } else { summing };
         let keys = if self.selected { self.tiling.tile_kv() as u64 * 4 } else { 0 };
@@ -114,7 +114,7 @@ impl StagedTiling {
     }
 
     /// Constants of the shader besides those of `attend_rows`.
-    pub(super) fn constants(&self) -> BTreeMap<&'static str, u32> {
+    pub(in crate::plan) fn constants(&self) -> BTreeMap<&'static str, u32> {
         let Self { tiling, head_dim4, head_dim_v4, slice4, slice_keys, .. } = *self;
         let (tile_q, tile_kv, lanes) = (tiling.tile_q(), tiling.tile_kv(), tiling.lanes);
         let each = |elements: u32| elements.div_ceil(tiling.workgroup_size());
