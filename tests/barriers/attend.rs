@@ -358,10 +358,10 @@ fn matrix_cases() -> Vec<Case> {
     // Enough keys for sums to be folded, in few tiles, and scores that rise by some bits from tile to tile.
     let long = |device: Device| device.tiled(|tiling| (tiling.keys, tiling.groups) = (128, 1));
     let folded = || {
-        let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..common::shape(1, [8, 8300], [1, 1]) };
+        let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..common::shape(1, [8, 16500], [1, 1]) };
         let mut case = common::Case::<f16>::random(shape, Mask::Full, STEEP);
         case.q.data_mut().iter_mut().for_each(|x| *x = f16::from_f32(1.0));
-        case.k.data_mut().iter_mut().enumerate().for_each(|(at, x)| *x = f16::from_f32((at / 8) as f32 / 1024.0));
+        case.k.data_mut().iter_mut().enumerate().for_each(|(at, x)| *x = f16::from_f32((at / 8) as f32 / 2048.0));
         case
     };
     let portions = common::Case::<f16>::random(wide(36, 12, [11, 45]), Mask::Causal, 33);
