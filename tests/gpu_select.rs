@@ -53,7 +53,7 @@ fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<SelectionTiling> {
     let columns = tiny.with_sharing(Sharing::Columns).with_rows(1);
     let large = columns.with_search_groups(64).with_score_groups(16).with_top_k_size(256).with_lanes(4);
     let in_workgroup = |tiling: SelectionTiling| tiling.with_candidates(Candidates::Workgroup);
-    vec![tiny, in_workgroup(tiny), in_workgroup(columns), large]
+    vec![tiny, in_workgroup(tiny), in_workgroup(columns), large, in_workgroup(large)]
 }
 
 /// The plan's own tiling, and a GPU's.

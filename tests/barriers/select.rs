@@ -27,6 +27,9 @@ const TILING: SelectionTiling = SelectionTiling::SMALLEST
 const COLUMNS: SelectionTiling =
     TILING.with_rows(1).with_sharing(Sharing::Columns).with_candidates(Candidates::Workgroup);
 
+/// With as many invocations as there is room for candidates, which a top-k by depths wants.
+const DEPTHS: SelectionTiling = COLUMNS.with_search_groups(32).with_top_k_size(128);
+
 fn launch(dispatch: &Dispatch, subgroup_size: u32, uniforms: Vec<Uniforms>) -> Launch {
     let grids = dispatch.stretches.iter().map(|stretch| stretch.workgroups);
     Launch {
@@ -118,7 +121,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(chosen::<f32>().into_iter().map(|case| selection(case, Tier::Baseline, &baseline, 4, COLUMNS)));
     let few = |case: &SelectCase<f32>| case.name.ends_with("prime length");
     for (caps, subgroup_size) in [(of(4..=4), 4), (of(4..=8), 8)] {
-        for tiling in [TILING.with_rows(4), COLUMNS] {
+        for tiling in [TILING.with_rows(4), COLUMNS, DEPTHS] {
             let few = chosen::<f32>().into_iter().filter(few);
             cases.extend(few.map(|case| selection(case, Tier::Subgroup, &caps, subgroup_size, tiling)));
         }
