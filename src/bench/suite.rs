@@ -92,8 +92,7 @@ const TOLERATED: f64 = 2.0;
 
 impl Suite {
     /// Opens the target and measures its ceilings. A device that is lost later is opened again. Hardware is kept busy from here until
-    /// the suite
-    /// is dropped.
+    /// the suite is dropped.
     ///
     /// # Errors
     /// What `open` returns; [`BenchError::NoCase`]; [`BenchError::Ceiling`] where a device computes wrong results.
