@@ -64,6 +64,10 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
+    var score_rows: array<ScoreRow, ROWS>;
+    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+        score_rows[r] = score_row(tile, tile.first_row + r, walk);
+    }
     for (var tile_begin = next_tile(walk, part.begin); tile_begin < part.end; tile_begin = next_tile(walk, tile_begin + TILE_KV)) {
         // Scores of this lane's keys.
         var k_at: array<u32, KEYS>;
@@ -93,11 +97,12 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
 
-        // Mask. `is_full` may or may not be uniform in the workgroup; no barrier depends on it.
-        let is_full = walk_is_full(walk, tile_begin);
-        for (var r = 0u; r < ROWS; r++) { // unroll in registers
-            for (var c = 0u; c < KEYS; c++) { // unroll in registers
-                scores[r][c] *= params.scale_log2;
+        // Modifiers, then the mask. `is_full` may or may not be uniform in the workgroup; no barrier depends on it.
+        let is_full = is_seen_whole(walk, tile_begin);
+        for (var c = 0u; c < KEYS; c++) { // unroll in registers
+            let key = walk_key(walk, tile_begin + lane * KEYS + c);
+            for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                scores[r][c] = modified(scores[r][c], params.scale, score_rows[r], key);
             }
         }
         if !is_full {

@@ -115,7 +115,7 @@ fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
                 let value = v[first_v(tile) + walk_key(walk, move_by.tile_begin + key) * params.v_seq + column];
                 let added = select(vec4<f32>(), weight * widen(value), is_non_finite(value));
                 let rows = walk_rows(walk, move_by.tile_begin + key);
-                let sees = tile.first_row + r >= rows.begin && tile.first_row + r < rows.end;
+                let sees = tile.first_row + r >= rows.begin && tile.first_row + r < rows.end && !is_hidden(tile, tile.first_row + r, walk, key_at);
                 sum = select(sum, sum + added, sees);
             }
         }

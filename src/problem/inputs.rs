@@ -1,7 +1,7 @@
 //! Inputs and outputs of a call as tensors in host memory.
 
-use super::{AttentionProblem, AttentionShape, HostBlockLists, SelectionProblem};
-use crate::{Element, Error, HostTensor, Result};
+use super::{AttentionProblem, AttentionShape, Bias, HostBlockLists, SelectionProblem};
+use crate::{AnyHostTensor, Element, Error, HostTensor, Result};
 
 /// q, k and v in host memory, the key length of each sequence, and the lists of blocks where the problem takes them.
 ///
@@ -18,6 +18,7 @@ pub struct HostInputs<'a, T = f32> {
     pub(crate) v: &'a HostTensor<T>,
     pub(crate) seq_lens_kv: Option<&'a [u32]>,
     pub(crate) blocks: Option<&'a HostBlockLists>,
+    pub(crate) tensors: &'a [(&'a str, AnyHostTensor<'a>)],
 }
 
 impl<'a, T> HostInputs<'a, T> {
@@ -25,7 +26,7 @@ impl<'a, T> HostInputs<'a, T> {
     /// `[batch, seq_len_kv, num_kv_heads, head_dim_v]`. All keys count.
     #[must_use]
     pub const fn new(q: &'a HostTensor<T>, k: &'a HostTensor<T>, v: &'a HostTensor<T>) -> Self {
-        Self { q, k, v, seq_lens_kv: None, blocks: None }
+        Self { q, k, v, seq_lens_kv: None, blocks: None, tensors: &[] }
     }
 
     /// Sets how many keys of each sequence count, `[batch]`. A value past `seq_len_kv` is an error.
@@ -40,6 +41,13 @@ impl<'a, T> HostInputs<'a, T> {
     #[must_use]
     pub const fn with_blocks(mut self, blocks: &'a HostBlockLists) -> Self {
         self.blocks = Some(blocks);
+        self
+    }
+
+    /// Sets the tensors that the problem's [biases](crate::Bias) take, by name: each exactly once.
+    #[must_use]
+    pub const fn with_tensors(mut self, tensors: &'a [(&'a str, AnyHostTensor<'a>)]) -> Self {
+        self.tensors = tensors;
         self
     }
 
@@ -105,8 +113,29 @@ impl<T: Element> HostInputs<'_, T> {
         }
         validate_seq_lens(self.seq_lens_kv, shape)?;
         let blocks = exactly_when("blocks", self.blocks, problem.blocks().is_some())?;
-        match problem.blocks().zip(blocks) {
-            Some((selection, blocks)) => blocks.validate(selection, shape, self.seq_lens_kv),
+        if let Some((selection, blocks)) = problem.blocks().zip(blocks) {
+            blocks.validate(selection, shape, self.seq_lens_kv)?;
+        }
+        self.check_tensors(problem)
+    }
+
+    /// The tensors that come by name.
+    fn check_tensors(&self, problem: &AttentionProblem) -> Result<()> {
+        for bias in problem.biases() {
+            let argument = bias.name();
+            let mut given = self.tensors.iter().filter(|(name, _)| *name == argument);
+            let rule = match (given.next(), given.next()) {
+                (Some((_, tensor)), None) => {
+                    check_bias(bias, *tensor)?;
+                    continue;
+                }
+                (Some(_), Some(_)) => "is given twice",
+                (None, _) => "is required by the problem",
+            };
+            return Err(Error::Argument { argument, rule });
+        }
+        match self.tensors.iter().find(|(name, _)| problem.biases().all(|bias| bias.name() != *name)) {
+            Some((name, _)) => Err(Error::Unknown { what: "tensor", name: (*name).to_owned() }),
             None => Ok(()),
         }
     }
@@ -184,6 +213,21 @@ impl<T: Element> SelectionInputs<'_, T> {
     pub fn seq_len_kv(&self, batch: u32) -> u32 {
         self.seq_lens_kv.map_or(self.k.shape()[1], |lens| lens[batch as usize])
     }
+}
+
+/// Checks a tensor against its bias. On the host its numbers are looked at as well.
+fn check_bias(bias: &Bias, tensor: AnyHostTensor<'_>) -> Result<()> {
+    let name = bias.name();
+    if tensor.dtype() != bias.dtype() {
+        return Err(Error::DType { tensor: name, expected: bias.dtype(), actual: tensor.dtype() });
+    }
+    if tensor.shape() != bias.shape() {
+        return Err(Error::Shape { tensor: name, expected: bias.shape(), actual: tensor.shape() });
+    }
+    if tensor.has_nan() {
+        return Err(Error::Argument { argument: name, rule: "holds NaN" });
+    }
+    Ok(())
 }
 
 /// An argument that is given exactly when the problem takes it.

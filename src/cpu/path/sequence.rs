@@ -1,6 +1,7 @@
 //! One sequence of the batch as the blockwise kernels see it, and the partial result they return.
 
 use super::lists::Lists;
+use super::modify::Chain;
 use super::walk::Walk;
 use crate::{AttentionProblem, AttentionShape, Element, HostInputs, LSE_EMPTY, Mask};
 use core::ops::Range;
@@ -16,8 +17,9 @@ pub(super) struct Sequence<'a, T> {
     pub(super) k: &'a [T],
     /// `[seq_len_kv, num_kv_heads, head_dim_v]`; only the keys that count.
     pub(super) v: &'a [T],
-    /// Factor on q·k that makes the score the exponent of 2: `softmax_scale * log2(e)`.
-    pub(super) scale_log2: f32,
+    /// Factor on q·k: `softmax_scale` where scores are modified, else `softmax_scale * log2(e)`, which makes them exponents of 2.
+    pub(super) scale: f32,
+    pub(super) chain: Option<Chain<'a>>,
     pub(super) seq_len_kv: u32,
     mask: Mask,
     /// `None` also where lists are ignored because every query attends to all keys that the mask allows.
@@ -40,7 +42,8 @@ impl<'a, T: Element> Sequence<'a, T> {
             q: part(inputs.q.data(), problem.q_shape(), shape.seq_len_q),
             k: part(inputs.k.data(), problem.k_shape(), seq_len_kv),
             v: part(inputs.v.data(), problem.v_shape(), seq_len_kv),
-            scale_log2: (f64::from(problem.softmax_scale()) * core::f64::consts::LOG2_E) as f32,
+            scale: problem.kernel_scale(),
+            chain: Chain::new(problem, inputs.tensors, batch, seq_len_kv),
             seq_len_kv,
             mask: problem.mask,
             // If the last query block is dense, all blocks before it are.
