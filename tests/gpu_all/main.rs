@@ -23,6 +23,8 @@ mod gpu_check_matrices;
 mod gpu_combinations;
 #[path = "../gpu_decode.rs"]
 mod gpu_decode;
+#[path = "../gpu_formats.rs"]
+mod gpu_formats;
 #[path = "../gpu_kernels.rs"]
 mod gpu_kernels;
 #[path = "../gpu_lm.rs"]

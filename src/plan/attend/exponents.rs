@@ -6,7 +6,7 @@ use super::AttentionPlan;
 use super::matrix::check_dtype;
 use crate::kernels::{self, find_exponents, modules};
 use crate::plan::{Dispatch, arrays_of};
-use crate::shader::Specialization;
+use crate::shader::{Specialization, Taken};
 use crate::{AttentionProblem, DType, DeviceCaps, DispatchBudget, Result, Tier};
 
 /// vec4 of a part: 64 KiB, which keep a workgroup busy for longer than it takes to start.
@@ -68,12 +68,12 @@ impl Exponents {
         let size = find_exponents::WORKGROUP_SIZE.min(caps.max_invocations_per_workgroup);
         let specialization = Specialization {
             kernel: &kernels::FIND_EXPONENTS,
-            modules: vec![
+            modules: Taken::all([
                 &modules::ATTEND_PARAMS,
                 &modules::STRETCH,
                 modules::lengths(problem.seq_lens_kv),
                 &modules::ELEM_BF16,
-            ],
+            ]),
             constants: BTreeMap::from([
                 ("AT_ONCE", AT_ONCE),
                 ("HEAD_DIM4", shape.head_dim / 4),

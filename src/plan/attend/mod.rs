@@ -23,7 +23,7 @@ pub use tiling::{Sharing, Tiling};
 use super::modules::{elem_module, out_module, share_modules};
 use super::{Dispatch, Parts, TunedAt, merge};
 use crate::kernels::{self, modules};
-use crate::shader::{Kernel, Module, Specialization};
+use crate::shader::{Kernel, Module, Specialization, Taken};
 use crate::{AttentionProblem, AttentionShape, DType, DeviceCaps, Error, Mask, MissedTier, Result, Tier};
 
 /// The dispatches that compute an [`AttentionProblem`] on a device, and the workspace they need. A value: made once per
@@ -388,6 +388,7 @@ fn specialize_attend(
         modules.extend([out_module(problem.out_dtype, tier), modules::lse(problem.lse)]);
     }
     let arrays = super::arrays_of(caps);
+    let modules = Taken::all(modules);
     let mut specialization = Specialization { kernel, modules, constants, switches, arrays };
     if kernel == &kernels::ATTEND_DECODE || problem.is_scaled(tier) {
         specialization.add_workspace();
