@@ -112,10 +112,12 @@ fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
         if move_by.non_finite && column < HEAD_DIM_V4 {
             for (var key = 0u; key < TILE_KV; key++) {
                 let weight = max(f32(a4((first + r) * A_STRIDE4 + key / 4u)[key % 4u]), LEAST_WEIGHT);
-                let value = v[first_v(tile) + walk_key(walk, move_by.tile_begin + key) * params.v_seq + column];
+                let key_at = walk_key(walk, move_by.tile_begin + key);
+                let value = v[first_v(tile) + key_at * params.v_seq + column];
                 let added = select(vec4<f32>(), weight * widen(value), is_non_finite(value));
                 let rows = walk_rows(walk, move_by.tile_begin + key);
-                let sees = tile.first_row + r >= rows.begin && tile.first_row + r < rows.end && !is_hidden(tile, tile.first_row + r, walk, key_at);
+                let row = tile.first_row + r;
+                let sees = row >= rows.begin && row < rows.end && !is_hidden(tile, row, walk, key_at);
                 sum = select(sum, sum + added, sees);
             }
         }

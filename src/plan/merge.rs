@@ -52,6 +52,7 @@ impl Parts {
             ]),
             switches: BTreeMap::new(),
             arrays: super::arrays_of(caps),
+            chain: Vec::new(),
         }
     }
 

@@ -18,6 +18,7 @@ mod stretch;
 mod top_k;
 mod tuned;
 
+pub(crate) use attend::MODIFIER_PLACES;
 pub use attend::{AttentionPlan, Sharing, Tiling};
 pub use block_score::BlockScorePlan;
 pub use budget::DispatchBudget;

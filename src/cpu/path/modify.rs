@@ -70,7 +70,12 @@ impl<'a> Chain<'a> {
     pub(super) fn hides(&self, [q_index, head]: [usize; 2], key: usize) -> bool {
         let mut score = [0.0];
         if self.hides_keys {
-            pulp::Arch::new().dispatch(ModifyRow { chain: self, row: [q_index, head], keys: &[key as u32], scores: &mut score });
+            pulp::Arch::new().dispatch(ModifyRow {
+                chain: self,
+                row: [q_index, head],
+                keys: &[key as u32],
+                scores: &mut score,
+            });
         }
         score[0] == HIDDEN
     }

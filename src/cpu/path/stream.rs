@@ -87,9 +87,7 @@ impl<T: Element> Stream<'_, T> {
     /// Adds a tile of keys. `lanes_of` gives the rows that see a key.
     #[inline(always)]
     fn absorb<S: Simd>(&mut self, simd: S, keys: &TileKeys<'_>, lanes_of: impl Fn(usize) -> Range<usize>) {
-        let Self {
-            sequence, tile, num_kv_heads, tile_kv, ref q, ref mut scores, ref mut copy, ref mut partial, ..
-        } = *self;
+        let Self { sequence, tile, num_kv_heads, tile_kv, ref q, ref mut scores, ref mut copy, .. } = *self;
         let shape = sequence.shape;
         let [dim, dim_v, stride] = [shape.head_dim, shape.head_dim_v, shape.num_kv_heads].map(|n| n as usize);
         let num_rows = tile.rows.len();

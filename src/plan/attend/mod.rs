@@ -7,6 +7,7 @@ pub(in crate::plan) mod columns;
 mod cost;
 mod exponents;
 pub(in crate::plan) mod matrix;
+mod modify;
 pub(in crate::plan) mod rows;
 mod staged;
 pub(in crate::plan) mod tiling;
@@ -16,6 +17,7 @@ use columns::ColumnsTiling;
 use cost::{PlaceOrder, Walks};
 use exponents::Exponents;
 use matrix::MatrixTiling;
+pub(crate) use modify::PLACES as MODIFIER_PLACES;
 use rows::RowSets;
 use staged::StagedTiling;
 pub use tiling::{Sharing, Tiling};
@@ -389,7 +391,8 @@ fn specialize_attend(
     }
     let arrays = super::arrays_of(caps);
     let modules = Taken::all(modules);
-    let mut specialization = Specialization { kernel, modules, constants, switches, arrays };
+    let mut specialization = Specialization { kernel, modules, constants, switches, arrays, chain: Vec::new() };
+    modify::add_modifiers(&mut specialization, problem);
     if kernel == &kernels::ATTEND_DECODE || problem.is_scaled(tier) {
         specialization.add_workspace();
     }

@@ -78,7 +78,7 @@ impl core::fmt::Display for ScoreMod {
 
 impl AttentionProblem {
     /// The longest chain of modifiers.
-    pub const MAX_SCORE_MODS: usize = 16;
+    pub const MAX_SCORE_MODS: usize = 8;
 
     /// Adds a modifier of scores to the end of the chain. A score of at most [`LEAST_SCORE`](crate::LEAST_SCORE) after
     /// the whole chain hides its key: the row does not see it.
@@ -125,7 +125,8 @@ impl AttentionProblem {
         }
         self.score_mods.iter().try_for_each(|modifier| modifier.validate(&self.shape))?;
         let names: Vec<_> = self.biases().map(Bias::name).collect();
-        if let Some(&argument) = names.iter().enumerate().find(|&(at, name)| names[..at].contains(name)).map(|(_, n)| n) {
+        if let Some(&argument) = names.iter().enumerate().find(|&(at, name)| names[..at].contains(name)).map(|(_, n)| n)
+        {
             return Err(Error::Argument { argument, rule: "is the name of two biases of a problem" });
         }
         Ok(())
