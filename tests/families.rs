@@ -94,9 +94,9 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
         "factors",
         &[
             "fn prepare_factors(tile: Tile, own_row: u32)",
-            "fn factor_q(elem: Elem4, tile: Tile, head: u32) -> vec4<f16>",
-            "fn factor_k(elem: Elem4) -> vec4<f16>",
-            "fn factor_v(elem: Elem4) -> vec4<f16>",
+            "fn factor_q(elem: QElem4, tile: Tile, head: u32) -> vec4<f16>",
+            "fn factor_k(elem: KElem4) -> vec4<f16>",
+            "fn factor_v(elem: VElem4) -> vec4<f16>",
             "fn score_scale(i: u32) -> f32",
             "fn unscaled4(mean: vec4<f32>, non_finite: bool) -> vec4<f32>",
         ],
