@@ -1,8 +1,8 @@
 // One workgroup finds the largest exponent in one part of a head of q, k or v, for factors/scaled. It skips non-finite numbers, and keys
 // that no query sees: memory past a sequence's length may hold anything.
-@group(0) @binding(Q_BINDING)         var<storage, read>       q: array<Elem4>;       // [batch, seq_len_q, num_q_heads, head_dim / 4]
-@group(0) @binding(K_BINDING)         var<storage, read>       k: array<Elem4>;       // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
-@group(0) @binding(V_BINDING)         var<storage, read>       v: array<Elem4>;       // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
+@group(0) @binding(Q_BINDING)         var<storage, read>       q: array<QElem4>;      // [batch, seq_len_q, num_q_heads, head_dim / 4]
+@group(0) @binding(K_BINDING)         var<storage, read>       k: array<KElem4>;      // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(V_BINDING)         var<storage, read>       v: array<VElem4>;      // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
 @group(0) @binding(EXPONENTS_BINDING) var<storage, read_write> exponents: array<u32>; // [batch, num_q_heads + 2 * num_kv_heads, exponent_parts]
 
 const OF_Q = 0u;
@@ -41,9 +41,9 @@ fn whole_head(batch: u32, head: u32) -> Slice {
     return Slice(OF_V, first, params.v_seq, HEAD_DIM_V4, begin, end);
 }
 
-// The bits of the largest finite magnitude of four elements; 0 if there is none.
-fn magnitude_bits(elem: Elem4) -> u32 {
-    let bits = bitcast<vec4<u32>>(widen(elem)) & vec4<u32>(0x7fffffffu);
+// The bits of the largest finite magnitude of four numbers; 0 if there is none.
+fn magnitude_bits(value: vec4<f32>) -> u32 {
+    let bits = bitcast<vec4<u32>>(value) & vec4<u32>(0x7fffffffu);
     let finite = select(vec4<u32>(), bits, bits < vec4<u32>(0x7f800000u));
     return max(max(finite.x, finite.y), max(finite.z, finite.w));
 }
@@ -83,22 +83,22 @@ fn find_exponents(
                 row++;
             }
         }
-        var elems: array<Elem4, AT_ONCE>;
+        var values: array<vec4<f32>, AT_ONCE>;
         if slice.tensor == OF_Q {
             for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
-                elems[i] = q[at[i]];
+                values[i] = widen_q(q[at[i]]);
             }
         } else if slice.tensor == OF_K {
             for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
-                elems[i] = k[at[i]];
+                values[i] = widen_k(k[at[i]]);
             }
         } else {
             for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
-                elems[i] = v[at[i]];
+                values[i] = widen_v(v[at[i]]);
             }
         }
         for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
-            found = max(found, magnitude_bits(elems[i]));
+            found = max(found, magnitude_bits(values[i]));
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use wattn::kernels;
 
 /// Families, the signatures of their functions, and their types.
-const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
+const FAMILIES: [(&str, &[&str], &[&str]); 28] = [
     ("lengths", &["fn seq_len_kv_of(batch: u32) -> u32"], &[]),
     ("lse", &["fn put_lse(batch: u32, query: u32, head: u32, value: f32)"], &[]),
     ("sampling", &["fn sampled_queries(q_block: u32, sample: u32) -> SampledQueries"], &["SampledQueries"]),
@@ -60,6 +60,26 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
         &["Walk", "RowRange"],
     ),
     (
+        "modify",
+        &[
+            "fn score_row(tile: Tile, row: u32, walk: Walk) -> ScoreRow",
+            "fn modified(product: f32, scale: f32, row: ScoreRow, key: u32) -> f32",
+            "fn modified4(product4: vec4<f32>, scale: f32, row: ScoreRow, walk: Walk, at: u32) -> vec4<f32>",
+            "fn is_seen_whole(walk: Walk, tile_begin: u32) -> bool",
+            "fn is_hidden(tile: Tile, row: u32, walk: Walk, key: u32) -> bool",
+        ],
+        &[], // of a chain the assembler writes ScoreRow
+    ),
+    (
+        "modifier",
+        &[
+            "fn row_part(query: ScoreQuery) -> RowPart",
+            "fn modify(score: f32, query: ScoreQuery, part: RowPart, key: u32) -> f32",
+        ],
+        &["RowPart"],
+    ),
+    ("number", &["fn number_at(at: u32) -> f32"], &[]),
+    (
         "gather",
         &[
             "fn gather_keys(walk: Walk, tile_begin: u32, thread: Thread)",
@@ -95,9 +115,9 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
         "factors",
         &[
             "fn prepare_factors(tile: Tile, own_row: u32)",
-            "fn factor_q(elem: Elem4, tile: Tile, head: u32) -> vec4<f16>",
-            "fn factor_k(elem: Elem4) -> vec4<f16>",
-            "fn factor_v(elem: Elem4) -> vec4<f16>",
+            "fn factor_q(elem: QElem4, tile: Tile, head: u32) -> vec4<f16>",
+            "fn factor_k(elem: KElem4) -> vec4<f16>",
+            "fn factor_v(elem: VElem4) -> vec4<f16>",
             "fn score_scale(i: u32) -> f32",
             "fn unscaled4(mean: vec4<f32>, non_finite: bool) -> vec4<f32>",
         ],

@@ -83,7 +83,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         for (var d4 = 0u; d4 < HEAD_DIM4; d4++) {
             var k4: array<vec4<f32>, KEYS>;
             for (var c = 0u; c < KEYS; c++) { // unroll in registers
-                k4[c] = widen(k[k_at[c] + d4]);
+                k4[c] = widen_k(k[k_at[c] + d4]);
             }
             for (var slot = 0u; slot < SLOTS; slot++) { // unroll
                 let loaded = query4(slot, q_at[slot], d4);
@@ -162,7 +162,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var i = 0u; i < 4u; i++) { // unroll in registers
                     let v_at = v_begin + gathered_key(walk, tile_begin, key4 * 4u + i, thread) * v_stride;
                     for (var c = 0u; c < COLS; c++) { // unroll in registers
-                        v4[i][c] = widen(v[v_at + column_of(thread, c)]);
+                        v4[i][c] = widen_v(v[v_at + column_of(thread, c)]);
                     }
                 }
                 for (var slot = 0u; slot < SLOTS; slot++) { // unroll
@@ -183,7 +183,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var i = 0u; i < 4u; i++) { // unroll in registers
                     let v_at = v_begin + gathered_key_in_range(walk, tile_begin, key4 * 4u + i, thread) * v_stride;
                     for (var c = 0u; c < COLS; c++) { // unroll in registers
-                        v4[i][c] = widen(v[v_at + column_of(thread, c)]);
+                        v4[i][c] = widen_v(v[v_at + column_of(thread, c)]);
                     }
                 }
                 for (var slot = 0u; slot < SLOTS; slot++) { // unroll

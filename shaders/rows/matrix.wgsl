@@ -129,8 +129,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             next = next_tile(walk, tile_begin + TILE_KV);
             // No condition stands between these loads and the copies below: compilers move loads past conditions, to where their values are
             // used. After the last tile of the walk its last key is loaded again, and not used.
-            var k_next: array<Elem4, K_EACH>;
-            var v_next: array<Elem4, V_EACH>;
+            var k_next: array<KElem4, K_EACH>;
+            var v_next: array<VElem4, V_EACH>;
             for (var i = 0u; i < K_EACH; i++) { // unroll in registers
                 k_next[i] = loaded_k4(i, k_begin, walk, next, thread);
             }

@@ -97,9 +97,9 @@ fn attend_rows(tile: Tile, walk: Walk) {
             k_at[i] = k_begin + key * k_stride;
         }
         // Loads in flight: the next slice of queries and keys, then the first values.
-        var q_ahead: array<Elem4, Q_EACH>;
-        var k_ahead: array<Elem4, K_EACH>;
-        var v_ahead: array<Elem4, V_EACH>;
+        var q_ahead: array<QElem4, Q_EACH>;
+        var k_ahead: array<KElem4, K_EACH>;
+        var v_ahead: array<VElem4, V_EACH>;
 
         // Scores of this lane's keys.
         var scores: array<array<f32, KEYS>, ROWS>;
@@ -116,13 +116,13 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     // The first condition is constant.
                     if (i + 1u) * WORKGROUP_SIZE <= TILE_KV * SLICE4 || at < TILE_KV * SLICE4 {
                         let place = at / SLICE4;
-                        staged[place * SLICE4 + ((at % SLICE4) ^ swizzle_of(place % LANES))] = widen(k_ahead[i]);
+                        staged[place * SLICE4 + ((at % SLICE4) ^ swizzle_of(place % LANES))] = widen_k(k_ahead[i]);
                     }
                 }
                 for (var i = 0u; i < Q_EACH; i++) { // unroll in registers
                     let at = i * WORKGROUP_SIZE + invocation;
                     if (i + 1u) * WORKGROUP_SIZE <= TILE_Q * SLICE4 || at < TILE_Q * SLICE4 {
-                        staged[STAGED_Q + at] = widen(q_ahead[i]);
+                        staged[STAGED_Q + at] = widen_q(q_ahead[i]);
                     }
                 }
                 workgroupBarrier(); // orders staged: keys and queries have been written
@@ -240,7 +240,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var i = 0u; i < V_EACH; i++) { // unroll in registers
                 let at = i * WORKGROUP_SIZE + invocation;
                 if (i + 1u) * WORKGROUP_SIZE <= SLICE_KEYS * HEAD_DIM_V4 || at < SLICE_KEYS * HEAD_DIM_V4 {
-                    staged[STAGED_V + at] = widen(v_ahead[i]);
+                    staged[STAGED_V + at] = widen_v(v_ahead[i]);
                 }
             }
             workgroupBarrier(); // orders staged: weights and values have been written

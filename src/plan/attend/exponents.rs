@@ -66,14 +66,12 @@ impl Exponents {
     pub(in crate::plan) fn dispatch(&self, problem: &AttentionProblem, caps: &DeviceCaps) -> Result<Dispatch> {
         let shape = problem.shape();
         let size = find_exponents::WORKGROUP_SIZE.min(caps.max_invocations_per_workgroup);
+        let lengths = modules::lengths(problem.seq_lens_kv);
+        let common = Taken::all([&modules::ATTEND_PARAMS, &modules::STRETCH, lengths]);
+        let formats = ["q", "k", "v"].map(|tensor| Taken::for_tensor(tensor, &modules::ELEM_BF16));
         let specialization = Specialization {
             kernel: &kernels::FIND_EXPONENTS,
-            modules: Taken::all([
-                &modules::ATTEND_PARAMS,
-                &modules::STRETCH,
-                modules::lengths(problem.seq_lens_kv),
-                &modules::ELEM_BF16,
-            ]),
+            modules: common.into_iter().chain(formats).collect(),
             constants: BTreeMap::from([
                 ("AT_ONCE", AT_ONCE),
                 ("HEAD_DIM4", shape.head_dim / 4),

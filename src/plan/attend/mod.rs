@@ -330,14 +330,14 @@ fn specialize_attend(
         (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling, caps, tier).modules(elem),
         _ => [&modules::CHUNK_ONE, elem],
     };
+    let formats = ["q", "k", "v"].map(|tensor| Taken::for_tensor(tensor, elem));
+    let chunks = ["k", "v"].map(|tensor| Taken::for_tensor(tensor, chunk));
     let mut modules = vec![
         &modules::ATTEND_PARAMS,
         &modules::STRETCH,
         modules::lengths(problem.seq_lens_kv),
         &modules::ATTEND_PLACE,
         walk,
-        elem,
-        chunk,
         &modules::NON_FINITE,
         &modules::ATTEND_TILE,
     ];
@@ -390,7 +390,7 @@ fn specialize_attend(
         modules.extend([out_module(problem.out_dtype, tier), modules::lse(problem.lse)]);
     }
     let arrays = super::arrays_of(caps);
-    let modules = Taken::all(modules);
+    let modules = formats.into_iter().chain(chunks).chain(Taken::all(modules)).collect();
     let mut specialization = Specialization { kernel, modules, constants, switches, arrays, chain: Vec::new() };
     modify::add_modifiers(&mut specialization, problem);
     if kernel == &kernels::ATTEND_DECODE || problem.is_scaled(tier) {
