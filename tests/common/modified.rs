@@ -242,3 +242,28 @@ impl<T: Element> ModifiedCase<T> {
         }
     }
 }
+
+/// One key whose value is NaN, hidden from all queries but the last.
+pub fn hidden_nan<T: Element>() -> ModifiedCase<T> {
+    let [queries, keys] = [40, 24];
+    let mut case = Case::<T>::random(super::shape(1, [queries, keys], [1, 1]), wattn::Mask::Full, 2);
+    case.v.data_mut()[3 * 16] = T::from_f32(f32::NAN);
+    let mut case = ModifiedCase::new(case, "alibi");
+    let number = |at: usize| {
+        let is_hidden = at % keys as usize == 3 && at / keys as usize + 1 < queries as usize;
+        if is_hidden { f32::NEG_INFINITY } else { 0.0 }
+    };
+    let bias = Bias::new("hide", [1, 1, queries, keys], DType::F32);
+    case.tensors.push((bias.name(), Tensor::F32(super::fill(bias.shape(), number))));
+    case.add(bias);
+    case
+}
+
+/// Asserts that the result of [`hidden_nan`] has one NaN: in the row that sees the key, in its value's column.
+pub fn check_hidden_nan(got: &AttentionOutput, what: &str) {
+    let last = got.out.data().len() / 16 - 1;
+    for (at, x) in got.out.data().iter().enumerate() {
+        assert_eq!(x.is_nan(), at == last * 16, "{what}: query {} column {}", at / 16, at % 16);
+    }
+    assert!(got.lse.data().iter().all(|lse| lse.is_finite()), "{what}");
+}

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 pub(in crate::plan) mod columns;
 mod cost;
 mod exponents;
+mod limits;
 pub(in crate::plan) mod matrix;
 mod modify;
 pub(in crate::plan) mod rows;
@@ -16,6 +17,7 @@ mod view;
 use columns::ColumnsTiling;
 use cost::{PlaceOrder, Walks};
 use exponents::Exponents;
+use limits::storage_buffers_of;
 use matrix::MatrixTiling;
 pub(crate) use modify::PLACES as MODIFIER_PLACES;
 use rows::RowSets;
@@ -397,20 +399,6 @@ fn specialize_attend(
         specialization.add_workspace();
     }
     specialization
-}
-
-/// Checks the limit of storage buffers; the error names the features that need more than plain attention.
-const fn storage_buffers_of(problem: &AttentionProblem) -> &'static str {
-    match (problem.blocks.is_some(), problem.seq_lens_kv, problem.lse) {
-        (false, false, false) => "max_storage_buffers_per_shader_stage",
-        (true, false, false) => "max_storage_buffers_per_shader_stage (lists of blocks)",
-        (false, true, false) => "max_storage_buffers_per_shader_stage (key lengths)",
-        (false, false, true) => "max_storage_buffers_per_shader_stage (lse)",
-        (true, true, false) => "max_storage_buffers_per_shader_stage (lists of blocks, key lengths)",
-        (true, false, true) => "max_storage_buffers_per_shader_stage (lists of blocks, lse)",
-        (false, true, true) => "max_storage_buffers_per_shader_stage (key lengths, lse)",
-        (true, true, true) => "max_storage_buffers_per_shader_stage (lists of blocks, key lengths, lse)",
-    }
 }
 
 /// Limit on an invocation's memory for its queries: WebGPU's limit for all its private variables.
