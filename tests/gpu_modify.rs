@@ -2,38 +2,11 @@
 
 mod common;
 
-use common::gpu::{Buffers, bind, bits, buffer, check_twin, contexts, submit, tiers, tilings, tiny_tiling};
-use common::modified::{CHAINS, ModifiedCase, Tensor, check_hidden_nan, hidden_nan};
-use common::{Case, Exp, MASKS, shape};
+use common::gpu::{Buffers, bind, bits, buffer, contexts, submit, tiers, tilings, tiny_tiling};
+use common::modified::{CHAINS, ModifiedCase, Tensor, check_hidden_nan, check_on, hidden_nan};
+use common::{Case, MASKS, shape};
 use half::{bf16, f16};
-use wattn::cpu::twins;
-use wattn::{
-    Attention, AttentionOutput, AttentionPlan, Context, DType, Element, Layout, Mask, MergeProblem, TensorView, Tier,
-    Tiling,
-};
-
-fn check<T: Element>(ctx: &Context, case: &ModifiedCase<T>, tier: Tier, tiling: Tiling) {
-    let mut problem = case.problem().with_lse().with_out_dtype(DType::F32);
-    if case.case.seq_lens_kv.is_some() {
-        problem = problem.with_seq_lens_kv();
-    }
-    let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiling).unwrap();
-    let what = format!("{} {tier} {tiling:?} {case:?}", ctx.describe());
-    let got = case.with_inputs(|inputs| ctx.attend_planned(&plan, inputs).wait()).unwrap();
-    case.check(&got, Exp::of(&plan), &what);
-    let (out, lse) = case.with_inputs(|inputs| {
-        if tiling.num_splits == 1 {
-            let twin = twins::attend_prefill(&plan, inputs).unwrap();
-            return (twin.out.into_data(), twin.lse.into_data());
-        }
-        let partials = twins::attend_decode(&plan, inputs).unwrap();
-        let shape = &case.case.shape;
-        let num_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
-        let merge = MergeProblem { num_parts: tiling.num_splits, num_rows, head_dim_v: shape.head_dim_v };
-        twins::merge_splits(&merge, &partials.out, &partials.lse).unwrap()
-    });
-    check_twin(tier, (got.out.data(), got.lse.data()), (&out, &lse), &what);
-}
+use wattn::{Attention, AttentionOutput, AttentionPlan, Context, DType, Element, Layout, Mask, TensorView};
 
 /// Each chain in every tier; each tiling of a tier takes some of them, and each its own mask, lengths and group.
 #[test]
@@ -45,7 +18,7 @@ fn every_chain_in_every_tiling() {
                     let mask = MASKS[(at + 3 * number) % MASKS.len()];
                     let sizes = [[1, 33], [13, 70]][(at + number / 4) % 2];
                     let case = Case::<f32>::random(shape(3, sizes, [2, 1 + at as u32 % 3]), mask, number as u64);
-                    check(ctx, &ModifiedCase::new(case, chain), tier, tiling);
+                    check_on(ctx, &ModifiedCase::new(case, chain), tier, tiling);
                 }
             }
         }
@@ -59,7 +32,7 @@ fn every_dtype() {
             for chain in ["softcap, bias, alibi", "alibi, mask, softcap, shared bias"] {
                 let mut case = Case::<T>::random(shape(3, [9, 40], [1, 2]), Mask::Causal, 5);
                 case.seq_lens_kv = Some(vec![40, 11, 0]);
-                check(ctx, &ModifiedCase::new(case, chain), tier, tiny_tiling(ctx.caps(), tier, 2));
+                check_on(ctx, &ModifiedCase::new(case, chain), tier, tiny_tiling(ctx.caps(), tier, 2));
             }
         }
     }
@@ -75,7 +48,7 @@ fn every_dtype() {
 fn values_of_hidden_keys_stay_out() {
     for ctx in contexts() {
         for tier in tiers(ctx.caps(), &[DType::F32]) {
-            for tiling in tilings(ctx.caps(), tier) {
+            for tiling in tilings(ctx.caps(), tier).into_iter().step_by(2) {
                 let case = hidden_nan::<f32>();
                 let plan = AttentionPlan::with_tiling(&case.problem().with_lse(), ctx.caps(), tier, tiling).unwrap();
                 let got = case.with_inputs(|inputs| ctx.attend_planned(&plan, inputs).wait()).unwrap();

@@ -35,8 +35,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let thread = tile.thread;
     let lane = lane_of(thread);
     let group = group_of(thread);
-    let k_begin = first_k(tile);
-    let v_begin = first_v(tile);
+    let k_rows = k_rows_of(tile);
+    let v_rows = v_rows_of(tile);
 
     var q4: array<array<vec4<f32>, K_COLS>, ROWS>;
     var acc: array<array<vec4<f32>, COLS>, ROWS>;
@@ -82,14 +82,14 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         var k4: array<array<KChunk, K_COLS / K_PER_LOAD>, KEYS>;
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
-            let k_at = k_begin + keys[i] * params.k_seq;
+            let k_at = k_rows.begin + key_row(k_rows, keys[i]);
             for (var c = 0u; c < K_COLS / K_PER_LOAD; c++) { // unroll in registers
                 k4[i][c] = k[(k_at + min(column_of_k(lane, c * K_PER_LOAD), HEAD_DIM4 - K_PER_LOAD)) / K_PER_LOAD];
             }
         }
         var v4: array<array<VChunk, COLS / V_PER_LOAD>, KEYS>;
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
-            let v_at = v_begin + keys[i] * params.v_seq;
+            let v_at = v_rows.begin + key_row(v_rows, keys[i]);
             for (var c = 0u; c < COLS / V_PER_LOAD; c++) { // unroll in registers
                 v4[i][c] = v[(v_at + min(column_of_v(lane, c * V_PER_LOAD), HEAD_DIM_V4 - V_PER_LOAD)) / V_PER_LOAD];
             }

@@ -41,6 +41,11 @@ fn place_of_key(tile_begin: u32, i: u32, thread: Thread) -> u32 {
     return tile_begin + i * GROUPS + group_of(thread);
 }
 
+// Where the row of a group's i-th key begins, from `rows.begin` on; `first` is the place of the group's first key.
+fn row_of_key(rows: KeyRows, walk: Walk, first: u32, i: u32, key: u32) -> u32 {
+    return select(key_row(rows, key), run_row(rows, first, i * GROUPS, walk.end - 1u), WALK_IS_RUN);
+}
+
 // In all lanes the number that the lanes of row r have.
 fn of_row(value: f32, r: u32, thread: Thread) -> f32 {
     if ROWS == 1u {
@@ -57,8 +62,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let thread = tile.thread;
     let lane = lane_of(thread);
     let group = group_of(thread);
-    let k_begin = first_k(tile);
-    let v_begin = first_v(tile);
+    let k_rows = k_rows_of(tile);
+    let v_rows = v_rows_of(tile);
     // The row of this lane's scores, and the first of their keys.
     let own_row = lane % SPREAD * OWN / KEYS;
     let own_key = lane % SPREAD * OWN % KEYS;
@@ -72,13 +77,13 @@ fn attend_rows(tile: Tile, walk: Walk) {
             keys[i] = walk_key(walk, place_of_key(first, i, thread));
         }
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
-            let k_at = k_begin + walk_row(walk, first + group, i * GROUPS, keys[i], params.k_seq);
+            let k_at = k_rows.begin + row_of_key(k_rows, walk, first + group, i, keys[i]);
             for (var c = 0u; c < K_COLS / K_PER_LOAD; c++) { // unroll in registers
                 k4[i][c] = k[(k_at + column_within_k(lane, c * K_PER_LOAD)) / K_PER_LOAD];
             }
         }
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
-            let v_at = v_begin + walk_row(walk, first + group, i * GROUPS, keys[i], params.v_seq);
+            let v_at = v_rows.begin + row_of_key(v_rows, walk, first + group, i, keys[i]);
             for (var c = 0u; c < COLS / V_PER_LOAD; c++) { // unroll in registers
                 v4[i][c] = v[(v_at + column_within_v(lane, c * V_PER_LOAD)) / V_PER_LOAD];
             }
@@ -137,7 +142,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 keys[i] = walk_key(walk, place_of_key(next, i, thread));
             }
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
-                let k_at = k_begin + walk_row(walk, next + group, i * GROUPS, keys[i], params.k_seq);
+                let k_at = k_rows.begin + row_of_key(k_rows, walk, next + group, i, keys[i]);
                 for (var c = 0u; c < K_COLS / K_PER_LOAD; c++) { // unroll in registers
                     k4[i][c] = k[(k_at + column_within_k(lane, c * K_PER_LOAD)) / K_PER_LOAD];
                 }
@@ -240,7 +245,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         if next < part.end {
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
-                let v_at = v_begin + walk_row(walk, next + group, i * GROUPS, keys[i], params.v_seq);
+                let v_at = v_rows.begin + row_of_key(v_rows, walk, next + group, i, keys[i]);
                 for (var c = 0u; c < COLS / V_PER_LOAD; c++) { // unroll in registers
                     v4[i][c] = v[(v_at + column_within_v(lane, c * V_PER_LOAD)) / V_PER_LOAD];
                 }

@@ -20,14 +20,14 @@ fn loaded_at(i: u32, columns: u32, thread: Thread) -> vec2<u32> {
     return vec2<u32>(pair / (columns / 2u), pair % (columns / 2u) * 2u + i % 2u);
 }
 
-fn loaded_k4(i: u32, k_begin: u32, walk: Walk, tile_begin: u32, thread: Thread) -> KElem4 {
+fn loaded_k4(i: u32, k_rows: KeyRows, walk: Walk, tile_begin: u32, thread: Thread) -> KElem4 {
     let at = loaded_at(i, K_COLUMNS4, thread);
-    return k[k_begin + walk_key(walk, tile_begin + at.x) * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
+    return k[k_rows.begin + key_row(k_rows, walk_key(walk, tile_begin + at.x)) + min(at.y, HEAD_DIM4 - 1u)];
 }
 
-fn loaded_v4(i: u32, v_begin: u32, walk: Walk, tile_begin: u32, thread: Thread) -> VElem4 {
+fn loaded_v4(i: u32, v_rows: KeyRows, walk: Walk, tile_begin: u32, thread: Thread) -> VElem4 {
     let at = loaded_at(i, V_COLUMNS4, thread);
-    return v[v_begin + walk_key(walk, tile_begin + at.x) * params.v_seq + min(at.y, HEAD_DIM_V4 - 1u)];
+    return v[v_rows.begin + key_row(v_rows, walk_key(walk, tile_begin + at.x)) + min(at.y, HEAD_DIM_V4 - 1u)];
 }
 
 fn put_loaded_k4(i: u32, loaded: KElem4, thread: Thread) {
@@ -96,6 +96,7 @@ struct Move {
 fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
     let lane = lane_of(tile.thread);
     let first = group_of(tile.thread) * ROWS;
+    let v_rows = v_rows_of(tile);
     for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
         let r = e / (EDGE / 4u);
         let at = sums_at(first * SUMS_STRIDE4, e);
@@ -113,7 +114,7 @@ fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
             for (var key = 0u; key < TILE_KV; key++) {
                 let weight = max(f32(a4((first + r) * A_STRIDE4 + key / 4u)[key % 4u]), LEAST_WEIGHT);
                 let key_at = walk_key(walk, move_by.tile_begin + key);
-                let value = v[first_v(tile) + key_at * params.v_seq + column];
+                let value = v[v_rows.begin + key_row(v_rows, key_at) + column];
                 let added = select(vec4<f32>(), weight * widen_v(value), is_non_finite(value));
                 let rows = walk_rows(walk, move_by.tile_begin + key);
                 let row = tile.first_row + r;

@@ -29,6 +29,8 @@ impl OneDispatch for PoolProblem {
                 &modules::STRETCH,
                 modules::lengths(self.seq_lens),
                 &modules::NON_FINITE,
+                &modules::PAGING_CONTIGUOUS,
+                &modules::ROWS_OF_K,
                 elem_module(self.dtype, tier, caps),
             ]),
             constants: BTreeMap::from([

@@ -3,12 +3,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use half::{bf16, f16};
-use wattn::cpu::oracle;
+use wattn::cpu::{oracle, twins};
 use wattn::{
-    Alibi, AnyHostTensor, AttentionOutput, AttentionProblem, BatchIndex, Bias, DType, Element, HostInputs, HostTensor,
-    LEAST_SCORE, LSE_EMPTY, ScoreMod, Softcap,
+    Alibi, AnyHostTensor, AttentionOutput, AttentionPlan, AttentionProblem, BatchIndex, Bias, Context, DType, Element,
+    HostInputs, HostTensor, LEAST_SCORE, LSE_EMPTY, MergeProblem, ScoreMod, Softcap, Tier, Tiling,
 };
 
+use super::gpu::check_twin;
 use super::recorded::record_output;
 use super::{Case, Exp, Magnitudes, Random, bound, rows};
 
@@ -266,4 +267,31 @@ pub fn check_hidden_nan(got: &AttentionOutput, what: &str) {
         assert_eq!(x.is_nan(), at == last * 16, "{what}: query {} column {}", at / 16, at % 16);
     }
     assert!(got.lse.data().iter().all(|lse| lse.is_finite()), "{what}");
+}
+
+/// Runs a case with a tier and a tiling: against the oracle and against the twins.
+pub fn check_on<T: Element>(ctx: &Context, case: &ModifiedCase<T>, tier: Tier, tiling: Tiling) {
+    let mut problem = case.problem().with_lse().with_out_dtype(DType::F32);
+    if case.case.seq_lens_kv.is_some() {
+        problem = problem.with_seq_lens_kv();
+    }
+    if tier.matrix() && T::DTYPE == DType::BF16 {
+        problem = problem.with_bf16_by_f16_matrices();
+    }
+    let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), tier, tiling).unwrap();
+    let what = format!("{} {tier} {tiling:?} {case:?}", ctx.describe());
+    let got = case.with_inputs(|inputs| ctx.attend_planned(&plan, inputs).wait()).unwrap();
+    case.check(&got, Exp::of(&plan), &what);
+    let (out, lse) = case.with_inputs(|inputs| {
+        if tiling.num_splits == 1 {
+            let twin = twins::attend_prefill(&plan, inputs).unwrap();
+            return (twin.out.into_data(), twin.lse.into_data());
+        }
+        let partials = twins::attend_decode(&plan, inputs).unwrap();
+        let shape = &case.case.shape;
+        let num_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
+        let merge = MergeProblem { num_parts: tiling.num_splits, num_rows, head_dim_v: shape.head_dim_v };
+        twins::merge_splits(&merge, &partials.out, &partials.lse).unwrap()
+    });
+    check_twin(tier, (got.out.data(), got.lse.data()), (&out, &lse), &what);
 }

@@ -67,7 +67,8 @@ impl Exponents {
         let shape = problem.shape();
         let size = find_exponents::WORKGROUP_SIZE.min(caps.max_invocations_per_workgroup);
         let lengths = modules::lengths(problem.seq_lens_kv);
-        let common = Taken::all([&modules::ATTEND_PARAMS, &modules::STRETCH, lengths]);
+        let paging = [&modules::PAGING_CONTIGUOUS, &modules::ROWS_OF_K, &modules::ROWS_OF_V];
+        let common = Taken::all([&modules::ATTEND_PARAMS, &modules::STRETCH, lengths].into_iter().chain(paging));
         let formats = ["q", "k", "v"].map(|tensor| Taken::for_tensor(tensor, &modules::ELEM_BF16));
         let specialization = Specialization {
             kernel: &kernels::FIND_EXPONENTS,

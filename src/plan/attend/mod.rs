@@ -323,9 +323,10 @@ fn specialize_attend(
     caps: &DeviceCaps,
 ) -> Specialization {
     let shape = problem.shape();
-    let (walk, hand) = match problem.blocks {
-        Some(_) => (&modules::WALK_SELECTED, &modules::GATHER_SELECTED),
-        None => (&modules::WALK_RANGE, &modules::GATHER_RANGE),
+    // Lanes hand on what is looked up in lists.
+    let (walk, gather) = match problem.blocks {
+        Some(_) => (&modules::WALK_SELECTED, &modules::GATHER_GROUP),
+        None => (&modules::WALK_RANGE, &modules::GATHER_LANE),
     };
     let elem = elem_module(problem.dtype, tier, caps);
     let [chunk, elem] = match (caps.edge_of(tier), tiling.sharing) {
@@ -340,6 +341,9 @@ fn specialize_attend(
         modules::lengths(problem.seq_lens_kv),
         &modules::ATTEND_PLACE,
         walk,
+        &modules::PAGING_CONTIGUOUS,
+        &modules::ROWS_OF_K,
+        &modules::ROWS_OF_V,
         &modules::NON_FINITE,
         &modules::ATTEND_TILE,
     ];
@@ -366,8 +370,8 @@ fn specialize_attend(
         }
         (None, Sharing::Tiles) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
-            let hand = if problem.blocks.is_some() { &modules::GATHER_STAGED } else { hand };
-            modules.extend([hand, share, reduce, &modules::RESUME_NONE, &modules::ROWS_STAGED]);
+            let gather = if problem.blocks.is_some() { &modules::GATHER_WORKGROUP } else { gather };
+            modules.extend([gather, share, reduce, &modules::RESUME_NONE, &modules::ROWS_STAGED]);
             let mut constants = scalar_constants(shape, tier, tiling);
             constants.extend(StagedTiling::new(problem, tiling, caps, tier).constants());
             constants
@@ -375,7 +379,7 @@ fn specialize_attend(
         (None, Sharing::Keys | Sharing::Rows) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
             let queries = queries_module(shape, tier, tiling, caps);
-            modules.extend([hand, share, reduce, queries, &modules::RESUME_NONE, &modules::ROWS_KEYS]);
+            modules.extend([gather, share, reduce, queries, &modules::RESUME_NONE, &modules::ROWS_KEYS]);
             scalar_constants(shape, tier, tiling)
         }
     };

@@ -238,6 +238,8 @@ impl SelectionPlan {
             &modules::STRETCH,
             modules::lengths(self.problem.seq_lens_kv),
             &modules::SELECT_PLACE,
+            &modules::PAGING_CONTIGUOUS,
+            &modules::ROWS_OF_K,
             elem,
         ];
         Specialization {
