@@ -182,8 +182,8 @@ pub use problem::{
     Alibi, AttentionOutput, AttentionProblem, AttentionShape, BatchIndex, Bias, BlockListSpec, BlockScoreProblem,
     BlockScoring, Granularity, GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, MASKED_SCORE,
     Margin, Mark, Mask, MergeProblem, PADDING, PoolProblem, Pooling, Preset, QuerySampling, Reduction, Representative,
-    ScoreMod, SeenKeys, SelectionInputs, SelectionMethod, SelectionProblem, Selector, SelectorStep, Softcap, Stage,
-    TopKProblem, published_slopes,
+    ScoreMod, SeenKeys, SelectionInputs, SelectionMethod, SelectionProblem, Selector, SelectorStep, Sinks, Softcap,
+    Stage, TopKProblem, published_slopes,
 };
 pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use sparse::{AttentionPath, Measure, SparseOptions, SparseOutput};

@@ -79,7 +79,7 @@ fn slopes_are_the_published_ones() {
 #[test]
 fn a_row_without_keys() {
     let case = Case::<f32>::random(shape(1, [4, 9], [1, 1]), Mask::Full, 3);
-    let mut case = ModifiedCase { case, mods: Vec::new(), tensors: Vec::new() };
+    let mut case = ModifiedCase { case, mods: Vec::new(), sinks: None, tensors: Vec::new() };
     case.tensors.push(("none", common::modified::Tensor::BF16(common::fill([1, 1, 1, 9], |_| bf16::MIN.to_f32()))));
     case.add(Bias::new("none", [1, 1, 1, 9], DType::BF16));
     let got = case.with_inputs(|inputs| cpu::attend(&case.problem(), inputs)).unwrap();

@@ -8,7 +8,7 @@ use wattn::kernels;
 const OF_ONE: [&str; 1] = ["paging"];
 
 /// Families, the signatures of their functions, and their types and constants.
-const FAMILIES: [(&str, &[&str], &[&str]); 29] = [
+const FAMILIES: [(&str, &[&str], &[&str]); 31] = [
     ("lengths", &["fn seq_len_kv_of(batch: u32) -> u32"], &[]),
     ("lse", &["fn put_lse(batch: u32, query: u32, head: u32, value: f32)"], &[]),
     ("sampling", &["fn sampled_queries(q_block: u32, sample: u32) -> SampledQueries"], &["SampledQueries"]),
@@ -79,6 +79,12 @@ const FAMILIES: [(&str, &[&str], &[&str]); 29] = [
             "fn modify(score: f32, query: ScoreQuery, part: RowPart, key: u32) -> f32",
         ],
         &["RowPart"],
+    ),
+    ("sink", &["fn total_of(sum: f32, head: u32, reference: f32) -> f32"], &[]),
+    (
+        "kept_sink",
+        &["fn keep_total(row: u32, head: u32, reference: f32)", "fn kept_total(row: u32, sum: f32) -> f32"],
+        &[],
     ),
     ("number", &["fn number_at(at: u32) -> f32"], &[]),
     (

@@ -30,7 +30,7 @@ fn score_row(tile: Tile, row: u32, walk: Walk) -> ScoreRow {
     let place = place_of(row);
     let q_index = min(place.q_index, params.seq_len_q - 1u);
     let position = i32(q_index) + i32(walk.seq_len_kv) - i32(params.seq_len_q);
-    return score_row_of(ScoreQuery(tile.batch, tile.heads * params.group_size + place.head, q_index, position));
+    return score_row_of(ScoreQuery(tile.batch, head_of(tile, place), q_index, position));
 }
 
 // A score in base 2, or MASKED where the key is hidden.

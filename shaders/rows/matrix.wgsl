@@ -314,6 +314,10 @@ fn attend_rows(tile: Tile, walk: Walk) {
             // first barrier below orders these partial sums of rows, which every reader adds in the same order.
             let non_finite = ((non_finite_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
             row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], NON_FINITE_SUM, non_finite);
+            if own_part == 0u {
+                let place = place_of(tile.first_row + own_row + i * LANES);
+                keep_total(first + own_row + i * LANES, head_of(tile, place), row_reference[i]);
+            }
         }
     }
     for (var c = 0u; c < V_TILES; c++) {
@@ -324,7 +328,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 }
             }
         }
-        workgroupBarrier(); // orders sums and row_factors: the matrices have been written
+        workgroupBarrier(); // orders sums and row_factors: the matrices have been written, and what keep_total writes
         if goes_on {
             for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
                 carry4(c * CARRIED_EACH + (e - lane) / LANES, sums4(sums_at(first_sums, e)), tile);

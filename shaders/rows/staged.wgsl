@@ -309,11 +309,12 @@ fn attend_rows(tile: Tile, walk: Walk) {
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
         if tile.first_row + r < tile.end_row {
             let sum = take(row_sum[r], r, thread);
+            let total = total_of(sum, head_of(tile, place), row_max[r]);
             let non_finite = is_non_finite_sum(sum) || is_infinity(row_max[r]);
             for (var c = 0u; c < COLS; c++) { // unroll in registers
                 // The first condition is constant: most columns need no other.
                 if (c + 1u) * LANES <= HEAD_DIM_V4 || lane + c * LANES < HEAD_DIM_V4 {
-                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, non_finite));
+                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, total, non_finite));
                 }
             }
             if lane == 0u {

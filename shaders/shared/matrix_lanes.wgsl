@@ -137,7 +137,7 @@ fn store_column(c: u32, tile: Tile) {
             let sum = sum_of_row(first + r);
             let value = sums4(sums_at(first * SUMS_STRIDE4, e)) + folded4(c * CARRIED_EACH + (e - lane) / LANES);
             let non_finite = is_non_finite_sum(sum);
-            store_out(tile, place_of(tile.first_row + r), column, unscaled4(mean4(value, sum, non_finite), non_finite));
+            store_out(tile, place_of(tile.first_row + r), column, unscaled4(mean4(value, sum, kept_total(first + r, sum), non_finite), non_finite));
         }
     }
 }

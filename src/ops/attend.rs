@@ -14,7 +14,7 @@ use crate::kernels::merge_splits::MergeParams;
 use crate::kernels::places::{LsePlace, SeqLensPlace};
 use crate::problem::exactly_when;
 use crate::{
-    AttentionPlan, AttentionProblem, AttentionShape, Bias, BlockListSpec, Context, DType, DeviceCaps, Error, Pipeline,
+    AttentionPlan, AttentionProblem, AttentionShape, BlockListSpec, Context, DType, DeviceCaps, Error, Pipeline,
     Result, Slots, Step, TensorView, TensorViewMut, kernels,
 };
 
@@ -409,8 +409,8 @@ fn problem_tensors<'a>(
     problem: &AttentionProblem,
     tensors: &[(&'a str, TensorView<'a>)],
 ) -> impl Iterator<Item = (&'static str, &'a wgpu::Buffer)> {
-    let given = |bias: &Bias| tensors.iter().find(|(name, _)| *name == bias.name());
-    problem.biases().filter_map(move |bias| given(bias).map(|(_, view)| (bias.name(), view.buffer)))
+    let given = |known: &str| tensors.iter().find(|(name, _)| *name == known);
+    problem.named_tensors().filter_map(move |(name, ..)| given(name).map(|(_, view)| (name, view.buffer)))
 }
 
 /// The checked tensors of a call.

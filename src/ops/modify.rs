@@ -3,10 +3,11 @@
 use super::bind::{Access, BoundTensor, Expect, check_tensor};
 use super::params::Numbers;
 use crate::kernels::modifiers::{BiasPlace, SoftcapNumbers};
+use crate::kernels::places::SinkPlace;
 use crate::plan::MODIFIER_PLACES;
-use crate::problem::{BatchIndex, Bias};
+use crate::problem::{BatchIndex, Bias, all_known, one_named};
 use crate::shader::Taken;
-use crate::{AttentionProblem, Context, DeviceCaps, Error, Result, ScoreMod, Slots, TensorView};
+use crate::{AttentionProblem, Context, DType, DeviceCaps, Result, ScoreMod, Sinks, Slots, TensorView};
 
 /// What the modifiers of a call bind, by the names of the bindings.
 pub(super) struct Modifiers<'a> {
@@ -35,17 +36,30 @@ impl<'a> Modifiers<'a> {
                     modifiers.own.push((named("slopes"), alibi.slopes(problem.shape().num_q_heads)));
                 }
                 ScoreMod::Bias(bias) => {
-                    let bound = bind_bias(bias, given, caps)?;
+                    let bound = bind_named(bias.name(), bias.shape(), bias.dtype(), given, caps)?;
                     let numbers = bias_place(bias, bound.offset, bound.strides);
                     modifiers.uniforms.push((named("bias_place"), bytemuck::bytes_of(&numbers).to_vec()));
                     modifiers.tensors.push((named("numbers"), bound));
                 }
             }
         }
-        match given.iter().find(|(name, _)| problem.biases().all(|bias| bias.name() != *name)) {
-            Some((name, _)) => Err(Error::Unknown { what: "tensor", name: (*name).to_owned() }),
-            None => Ok(modifiers),
+        match problem.sinks() {
+            None => {}
+            Some(Sinks::Zero) => {
+                let zeros = vec![0.0; problem.shape().num_q_heads as usize];
+                modifiers.own.push((sinks_numbers(), zeros));
+                modifiers.uniforms.push(("sink_place", bytemuck::bytes_of(&SinkPlace::default()).to_vec()));
+            }
+            Some(Sinks::Learned(dtype)) => {
+                let shape = [1, 1, 1, problem.shape().num_q_heads];
+                let bound = bind_named(Sinks::NAME, shape, dtype, given, caps)?;
+                let place = SinkPlace { offset: bound.offset };
+                modifiers.uniforms.push(("sink_place", bytemuck::bytes_of(&place).to_vec()));
+                modifiers.tensors.push((sinks_numbers(), bound));
+            }
         }
+        all_known(problem, given)?;
+        Ok(modifiers)
     }
 
     /// The uniforms of contiguous tensors. For tests that run kernels without a device.
@@ -63,7 +77,8 @@ impl<'a> Modifiers<'a> {
                 Some((Taken::binding_name("bias_place", place), bytemuck::bytes_of(&numbers).to_vec()))
             }
         });
-        numbers.collect()
+        let sinks = problem.sinks().map(|_| ("sink_place", bytemuck::bytes_of(&SinkPlace::default()).to_vec()));
+        numbers.chain(sinks).collect()
     }
 
     /// Creates buffers for the tensors of the problem itself.
@@ -84,18 +99,20 @@ impl<'a> Modifiers<'a> {
     }
 }
 
-/// The one tensor of a bias's name.
-fn bind_bias<'a>(bias: &Bias, given: &[(&str, TensorView<'a>)], caps: &DeviceCaps) -> Result<BoundTensor<'a>> {
-    let argument = bias.name();
-    let mut named = given.iter().filter(|(name, _)| *name == argument);
-    let view = match (named.next(), named.next()) {
-        (Some((_, view)), None) => *view,
-        (Some(_), Some(_)) => return Err(Error::Argument { argument, rule: "is given twice" }),
-        (None, _) => return Err(Error::Argument { argument, rule: "is required by the problem" }),
-    };
-    let expect =
-        Expect { tensor: argument, shape: bias.shape(), dtype: bias.dtype(), access: Access::Read, at_a_time: 1 };
-    check_tensor(view, expect, caps)
+/// The binding of the tensor of sinks.
+fn sinks_numbers() -> &'static str {
+    Taken::binding_name("numbers", Sinks::NAME)
+}
+
+fn bind_named<'a>(
+    tensor: &'static str,
+    shape: [u32; 4],
+    dtype: DType,
+    given: &[(&str, TensorView<'a>)],
+    caps: &DeviceCaps,
+) -> Result<BoundTensor<'a>> {
+    let expect = Expect { tensor, shape, dtype, access: Access::Read, at_a_time: 1 };
+    check_tensor(one_named(tensor, given)?, expect, caps)
 }
 
 fn bias_place(bias: &Bias, offset: u32, [batch, head, query]: [u32; 3]) -> BiasPlace {

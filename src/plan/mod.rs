@@ -13,6 +13,7 @@ mod nearby;
 mod operator;
 mod pool;
 mod select;
+mod sinks;
 mod speed;
 mod stretch;
 mod top_k;

@@ -1,6 +1,6 @@
 //! Dense attention as a problem: shapes, mask, scale, element types.
 
-use super::ScoreMod;
+use super::{ScoreMod, Sinks};
 use crate::{BlockListSpec, DType, Error, Mask, Result};
 
 /// The sizes of an attention problem. Lengths are upper bounds: the actual key lengths may come from a GPU buffer.
@@ -94,6 +94,7 @@ pub struct AttentionProblem {
     pub(crate) bf16_by_f16_matrices: bool,
     pub(crate) blocks: Option<BlockListSpec>,
     pub(crate) score_mods: Vec<ScoreMod>,
+    pub(crate) sinks: Option<Sinks>,
 }
 
 impl AttentionProblem {
@@ -121,6 +122,7 @@ impl AttentionProblem {
             bf16_by_f16_matrices: false,
             blocks: None,
             score_mods: Vec::new(),
+            sinks: None,
         }
     }
 

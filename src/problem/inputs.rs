@@ -1,7 +1,7 @@
 //! Inputs and outputs of a call as tensors in host memory.
 
-use super::{AttentionProblem, AttentionShape, Bias, HostBlockLists, SelectionProblem};
-use crate::{AnyHostTensor, Element, Error, HostTensor, Result};
+use super::{AttentionProblem, AttentionShape, HostBlockLists, SelectionProblem};
+use crate::{AnyHostTensor, DType, Element, Error, HostTensor, Result};
 
 /// q, k and v in host memory, the key length of each sequence, and the lists of blocks where the problem takes them.
 ///
@@ -121,23 +121,10 @@ impl<T: Element> HostInputs<'_, T> {
 
     /// The tensors that come by name.
     fn check_tensors(&self, problem: &AttentionProblem) -> Result<()> {
-        for bias in problem.biases() {
-            let argument = bias.name();
-            let mut given = self.tensors.iter().filter(|(name, _)| *name == argument);
-            let rule = match (given.next(), given.next()) {
-                (Some((_, tensor)), None) => {
-                    check_bias(bias, *tensor)?;
-                    continue;
-                }
-                (Some(_), Some(_)) => "is given twice",
-                (None, _) => "is required by the problem",
-            };
-            return Err(Error::Argument { argument, rule });
+        for (name, shape, dtype) in problem.named_tensors() {
+            check_named(one_named(name, self.tensors)?, name, shape, dtype)?;
         }
-        match self.tensors.iter().find(|(name, _)| problem.biases().all(|bias| bias.name() != *name)) {
-            Some((name, _)) => Err(Error::Unknown { what: "tensor", name: (*name).to_owned() }),
-            None => Ok(()),
-        }
+        all_known(problem, self.tensors)
     }
 
     /// The number of keys of one sequence.
@@ -215,17 +202,34 @@ impl<T: Element> SelectionInputs<'_, T> {
     }
 }
 
-/// Checks a tensor against its bias. On the host its numbers are looked at as well.
-fn check_bias(bias: &Bias, tensor: AnyHostTensor<'_>) -> Result<()> {
-    let name = bias.name();
-    if tensor.dtype() != bias.dtype() {
-        return Err(Error::DType { tensor: name, expected: bias.dtype(), actual: tensor.dtype() });
+/// The one tensor of a name.
+pub(crate) fn one_named<T: Copy>(argument: &'static str, given: &[(&str, T)]) -> Result<T> {
+    let mut named = given.iter().filter(|(name, _)| *name == argument);
+    match (named.next(), named.next()) {
+        (Some((_, tensor)), None) => Ok(*tensor),
+        (Some(_), Some(_)) => Err(Error::Argument { argument, rule: "is given twice" }),
+        (None, _) => Err(Error::Argument { argument, rule: "is required by the problem" }),
     }
-    if tensor.shape() != bias.shape() {
-        return Err(Error::Shape { tensor: name, expected: bias.shape(), actual: tensor.shape() });
+}
+
+/// Fails for a name that the problem does not have.
+pub(crate) fn all_known<T>(problem: &AttentionProblem, given: &[(&str, T)]) -> Result<()> {
+    match given.iter().find(|(name, _)| problem.named_tensors().all(|(known, ..)| known != *name)) {
+        Some((name, _)) => Err(Error::Unknown { what: "tensor", name: (*name).to_owned() }),
+        None => Ok(()),
     }
-    if tensor.has_nan() {
-        return Err(Error::Argument { argument: name, rule: "holds NaN" });
+}
+
+/// Checks a tensor. On the host its numbers are looked at as well.
+fn check_named(given: AnyHostTensor<'_>, tensor: &'static str, expected: [u32; 4], dtype: DType) -> Result<()> {
+    if given.dtype() != dtype {
+        return Err(Error::DType { tensor, expected: dtype, actual: given.dtype() });
+    }
+    if given.shape() != expected {
+        return Err(Error::Shape { tensor, expected, actual: given.shape() });
+    }
+    if given.has_nan() {
+        return Err(Error::Argument { argument: tensor, rule: "holds NaN" });
     }
     Ok(())
 }

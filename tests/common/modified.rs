@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use wattn::cpu::{oracle, twins};
 use wattn::{
     Alibi, AnyHostTensor, AttentionOutput, AttentionPlan, AttentionProblem, BatchIndex, Bias, Context, DType, Element,
-    HostInputs, HostTensor, LEAST_SCORE, LSE_EMPTY, MergeProblem, ScoreMod, Softcap, Tier, Tiling,
+    HostInputs, HostTensor, LEAST_SCORE, LSE_EMPTY, MergeProblem, ScoreMod, Sinks, Softcap, Tier, Tiling,
 };
 
 use super::gpu::check_twin;
@@ -45,6 +45,7 @@ impl Tensor {
 pub struct ModifiedCase<T> {
     pub case: Case<T>,
     pub mods: Vec<ScoreMod>,
+    pub sinks: Option<Sinks>,
     pub tensors: Vec<(&'static str, Tensor)>,
 }
 
@@ -55,7 +56,7 @@ impl<T> core::fmt::Debug for ModifiedCase<T> {
 }
 
 /// Names of the chains that every path is tested with.
-pub const CHAINS: [&str; 9] = [
+pub const CHAINS: [&str; 11] = [
     "softcap",
     "alibi",
     "slopes",
@@ -63,6 +64,8 @@ pub const CHAINS: [&str; 9] = [
     "bias of keys",
     "bias of rows in turns",
     "mask",
+    "sinks",
+    "mask, sinks of 0",
     "softcap, bias, alibi",
     "alibi, mask, softcap, shared bias",
 ];
@@ -73,7 +76,7 @@ impl<T: Element> ModifiedCase<T> {
         let shape = case.shape;
         let [batch, heads, queries, keys] = [shape.batch_size, shape.num_q_heads, shape.seq_len_q, shape.seq_len_kv];
         let seed = case.seed;
-        let mut this = Self { case, mods: Vec::new(), tensors: Vec::new() };
+        let mut this = Self { case, mods: Vec::new(), sinks: None, tensors: Vec::new() };
         let slopes: Vec<f32> = (0..heads).map(|head| 0.3 - 0.1 * head as f32).collect();
         let full = [batch, heads, queries, keys];
         match chain {
@@ -87,6 +90,17 @@ impl<T: Element> ModifiedCase<T> {
                 this.bias(Bias::new("turns", [3, heads, queries, 1], DType::F16).with_batch_index(turns), seed, 1.0);
             }
             "mask" => this.mask(Bias::new("mask", [batch, 1, queries, keys], DType::F16), seed),
+            "sinks" => {
+                // One of no weight, and one beside which nothing counts.
+                let number = |head: usize| [0.7, -300.0, 1.5, 300.0][head % 4];
+                let sinks = Tensor::new([1, 1, 1, heads], DType::BF16, number);
+                this.sinks = Some(Sinks::Learned(DType::BF16));
+                this.tensors.push(("sinks", sinks));
+            }
+            "mask, sinks of 0" => {
+                this.mask(Bias::new("mask", [1, heads, queries, keys], DType::F32), seed);
+                this.sinks = Some(Sinks::Zero);
+            }
             "softcap, bias, alibi" => {
                 this.add(Softcap::new(2.0));
                 this.bias(Bias::new("bias", [1, heads, queries, keys], DType::F16), seed, 2.0);
@@ -109,6 +123,14 @@ impl<T: Element> ModifiedCase<T> {
         self.mods.push(modifier.into());
     }
 
+    /// The sink of a query head.
+    pub fn sink(&self, head: u32) -> Option<f64> {
+        self.sinks.map(|sinks| match sinks {
+            Sinks::Zero => 0.0,
+            _ => f64::from(self.tensors.iter().find(|(name, _)| *name == "sinks").unwrap().1.any().get(head as usize)),
+        })
+    }
+
     /// Adds a bias of random numbers up to `size`.
     pub fn bias(&mut self, bias: Bias, seed: u64, size: f32) {
         let mut random = Random(seed ^ 0xb1a5);
@@ -129,7 +151,8 @@ impl<T: Element> ModifiedCase<T> {
     }
 
     pub fn problem(&self) -> AttentionProblem {
-        self.mods.iter().cloned().fold(self.case.problem(), AttentionProblem::with_score_mod)
+        let problem = self.sinks.map_or_else(|| self.case.problem(), |sinks| self.case.problem().with_sinks(sinks));
+        self.mods.iter().cloned().fold(problem, AttentionProblem::with_score_mod)
     }
 
     /// Hands over inputs that borrow the tensors by name.
@@ -209,6 +232,7 @@ impl<T: Element> ModifiedCase<T> {
                 most = most.max(magnitude);
                 let weight = (score - expected_lse).exp();
                 sum += weight;
+                let weight = weight / (1.0 + self.sink(row[2]).map_or(0.0, |sink| (sink - expected_lse).exp()));
                 for (to, v) in value.iter_mut().zip(self.case.v.row(b, key as usize, kv_head)) {
                     let v = f64::from(v.to_f32().abs());
                     *to += weight * v;
@@ -223,7 +247,8 @@ impl<T: Element> ModifiedCase<T> {
                 continue;
             }
             assert!((sum - 1.0).abs() < 1e-9, "{what}: {row:?}: the oracle's weights sum up to {sum}");
-            let magnitudes = Magnitudes { num_keys, score: most, value, largest_value };
+            let score = most.max(self.sink(row[2]).map_or(0.0, f64::abs));
+            let magnitudes = Magnitudes { num_keys, score, value, largest_value };
             let (bound_out, bound_lse) = bound(&magnitudes, shape.head_dim, exp);
             for d in 0..out.len() {
                 let (error, allowed) = ((f64::from(out[d]) - expected[d]).abs(), bound_out[d]);
@@ -291,7 +316,13 @@ pub fn check_on<T: Element>(ctx: &Context, case: &ModifiedCase<T>, tier: Tier, t
         let shape = &case.case.shape;
         let num_rows = shape.batch_size * shape.seq_len_q * shape.num_q_heads;
         let merge = MergeProblem { num_parts: tiling.num_splits, num_rows, head_dim_v: shape.head_dim_v };
-        twins::merge_splits(&merge, &partials.out, &partials.lse).unwrap()
+        let (mut out, lse) = twins::merge_splits(&merge, &partials.out, &partials.lse).unwrap();
+        for (row, out) in out.chunks_mut(shape.head_dim_v as usize).enumerate() {
+            let sink = case.sink(row as u32 % shape.num_q_heads);
+            let total = sink.map_or(1.0, |sink| 1.0 + (sink - f64::from(lse[row])).exp());
+            out.iter_mut().for_each(|x| *x = (f64::from(*x) / total) as f32);
+        }
+        (out, lse)
     });
     check_twin(tier, (got.out.data(), got.lse.data()), (&out, &lse), &what);
 }

@@ -14,7 +14,7 @@ use wattn::{
     Alibi, AttentionPlan, AttentionProblem, AttentionShape, Bias, BlockScorePlan, BlockScoreProblem, BlockScoring,
     Candidates, DType, DeviceCaps, DispatchBudget, Error, Granularity, HeadReduction, Hip, InfiniteHip, Mask,
     MatrixTile, MergePlan, MergeProblem, PoolPlan, PoolProblem, Pooling, Preset, Reduction, Representative, ScoreMod,
-    SelectionPlan, SelectionProblem, Softcap, Specialization, Tier, Tiling, TopKPlan, TopKProblem, kernels,
+    SelectionPlan, SelectionProblem, Sinks, Softcap, Specialization, Tier, Tiling, TopKPlan, TopKProblem, kernels,
 };
 
 /// The subgroups that devices have: none, one size (software, most NVIDIA), a range (Intel, AMD, phones).

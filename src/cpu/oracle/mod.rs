@@ -74,8 +74,10 @@ pub fn attend_row<T: Element>(
     let max =
         scores.iter().fold(f64::NEG_INFINITY, |max, &(_, score)| if score.is_nan() { score } else { max.max(score) });
     let sum: f64 = scores.iter().map(|&(_, score)| (score - max).exp()).sum();
+    // A sink far above the scores makes the total infinite, and out 0.
+    let total = sum + modify::sink(problem, inputs, q_head).map_or(0.0, |sink| (sink - max).exp());
     for &(key, score) in &scores {
-        let weight = (score - max).exp() / sum;
+        let weight = (score - max).exp() / total;
         let v = inputs.v.row(batch_index, key as usize, kv_head);
         for (to, from) in out.iter_mut().zip(v) {
             *to += weight * f64::from(from.to_f32());

@@ -1,7 +1,7 @@
 //! Modifiers of scores, from their definitions.
 
 use crate::problem::{BatchIndex, Bias};
-use crate::{AnyHostTensor, AttentionProblem, HostInputs, ScoreMod};
+use crate::{AnyHostTensor, AttentionProblem, HostInputs, ScoreMod, Sinks};
 
 /// The score of `[batch, q_index, q_head, key]` after the problem's chain.
 pub(super) fn modified<T>(
@@ -23,6 +23,17 @@ pub(super) fn modified<T>(
             score - slope * (position - i64::from(key)).abs() as f64
         }
         ScoreMod::Bias(bias) => score + bias_of(bias, inputs.tensors, [batch, q_head, q_index, key]),
+    })
+}
+
+/// The sink of a query head, if rows have any.
+pub(super) fn sink<T>(problem: &AttentionProblem, inputs: &HostInputs<'_, T>, q_head: u32) -> Option<f64> {
+    problem.sinks().map(|sinks| match sinks {
+        Sinks::Zero => 0.0,
+        Sinks::Learned(_) => {
+            let tensor = inputs.tensors.iter().find(|(name, _)| *name == "sinks");
+            tensor.map_or(f64::NAN, |(_, tensor)| f64::from(tensor.get(q_head as usize)))
+        }
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::attend_rows::MASKED;
 use crate::problem::{AttentionProblem, BatchIndex};
-use crate::{HostInputs, LEAST_SCORE, ScoreMod};
+use crate::{HostInputs, LEAST_SCORE, ScoreMod, Sinks};
 use core::f32::consts::LOG2_E;
 
 /// The score of `[batch, head, query, key]` in base 2, or [`MASKED`].
@@ -40,4 +40,24 @@ pub(super) fn modified<T>(
         };
     }
     if mods.iter().any(ScoreMod::hides_keys) && score <= LEAST_SCORE { MASKED } else { score * LOG2_E }
+}
+
+/// What the family `sink` does at the end of a row, with an lse in place of a sum and its reference.
+pub(super) fn add_sink<T>(
+    problem: &AttentionProblem,
+    inputs: &HostInputs<'_, T>,
+    head: u32,
+    lse: f32,
+    out: &mut [f32],
+) {
+    let sink = match problem.sinks() {
+        None => return,
+        Some(Sinks::Zero) => 0.0,
+        Some(Sinks::Learned(_)) => {
+            let tensor = inputs.tensors.iter().find(|(name, _)| *name == Sinks::NAME);
+            tensor.map_or(f32::NAN, |(_, tensor)| tensor.get(head as usize))
+        }
+    };
+    let total = 1.0 + (sink - lse).exp();
+    out.iter_mut().for_each(|x| *x /= total);
 }

@@ -25,6 +25,7 @@ use staged::StagedTiling;
 pub use tiling::{Sharing, Tiling};
 
 use super::modules::{elem_module, out_module, share_modules};
+use super::sinks::sink_modules;
 use super::{Dispatch, Parts, TunedAt, merge};
 use crate::kernels::{self, modules};
 use crate::shader::{Kernel, Module, Specialization, Taken};
@@ -175,7 +176,7 @@ impl AttentionPlan {
         dispatches.push(Dispatch::cut(attend, walks.num_places(), caps, stretches)?);
         if kernel == &kernels::ATTEND_DECODE {
             let merge = merge::Parts { num_parts: tiling.num_splits, num_rows: out_rows, head_dim_v: shape.head_dim_v };
-            dispatches.push(merge.dispatch(out_module(problem.out_dtype, tier), problem.lse, caps)?);
+            dispatches.push(merge.dispatch(out_module(problem.out_dtype, tier), problem.lse, problem.sinks, caps)?);
         }
         let storage_bytes = tiling.storage_bytes(problem, caps, tier);
         let plan = Self {
@@ -399,6 +400,11 @@ fn specialize_attend(
     let modules = formats.into_iter().chain(chunks).chain(Taken::all(modules)).collect();
     let mut specialization = Specialization { kernel, modules, constants, switches, arrays, chain: Vec::new() };
     modify::add_modifiers(&mut specialization, problem);
+    let sinks = problem.sinks.filter(|_| kernel == &kernels::ATTEND_PREFILL);
+    specialization.modules.extend(sink_modules(sinks));
+    if tier.matrix() {
+        specialization.push(if sinks.is_some() { &modules::KEPT_SINK_SHARED } else { &modules::KEPT_SINK_NONE });
+    }
     if kernel == &kernels::ATTEND_DECODE || problem.is_scaled(tier) {
         specialization.add_workspace();
     }

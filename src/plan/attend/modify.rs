@@ -1,7 +1,7 @@
 //! The modules that modify scores.
 
-use crate::DType;
 use crate::kernels::modules;
+use crate::plan::modules::number_module;
 use crate::problem::{AttentionProblem, ScoreMod};
 use crate::shader::{Module, Specialization, Taken};
 
@@ -32,13 +32,5 @@ pub(super) fn add_modifiers(specialization: &mut Specialization, problem: &Atten
                 take(&modules::MODIFIER_BIAS);
             }
         }
-    }
-}
-
-const fn number_module(dtype: DType) -> &'static Module {
-    match dtype {
-        DType::F32 => &modules::NUMBER_F32,
-        DType::F16 => &modules::NUMBER_F16,
-        DType::BF16 => &modules::NUMBER_BF16,
     }
 }

@@ -122,8 +122,20 @@ impl Bias {
 }
 
 /// Names that errors use for other tensors.
-const RESERVED: [&str; 11] =
-    ["q", "k", "v", "out", "lse", "seq_lens_kv", "blocks", "block_indices", "block_counts", "workspace", "exponents"];
+const RESERVED: [&str; 12] = [
+    "sinks",
+    "q",
+    "k",
+    "v",
+    "out",
+    "lse",
+    "seq_lens_kv",
+    "blocks",
+    "block_indices",
+    "block_counts",
+    "workspace",
+    "exponents",
+];
 
 impl core::fmt::Display for Bias {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

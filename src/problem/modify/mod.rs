@@ -8,8 +8,8 @@ pub use alibi::{Alibi, published_slopes};
 pub use bias::{BatchIndex, Bias};
 pub use softcap::Softcap;
 
-use super::{AttentionProblem, AttentionShape};
-use crate::{Error, Result};
+use super::{AttentionProblem, AttentionShape, Sinks};
+use crate::{DType, Error, Result};
 
 /// A function of a score, applied to `softmax_scale * q·k` of each (query, key) pair, in natural units.
 /// [`AttentionProblem::with_score_mod`] adds one to the end of the problem's chain.
@@ -115,6 +115,15 @@ impl AttentionProblem {
             ScoreMod::Bias(bias) => Some(bias),
             ScoreMod::Softcap(_) | ScoreMod::Alibi(_) => None,
         })
+    }
+
+    /// The tensors that come with the call by name: name, shape and element type of each.
+    pub(crate) fn named_tensors(&self) -> impl Iterator<Item = (&'static str, [u32; 4], DType)> {
+        let sinks = self.sinks.and_then(|sinks| match sinks {
+            Sinks::Zero => None,
+            Sinks::Learned(dtype) => Some((Sinks::NAME, [1, 1, 1, self.shape.num_q_heads], dtype)),
+        });
+        self.biases().map(|bias| (bias.name(), bias.shape(), bias.dtype())).chain(sinks)
     }
 
     pub(super) fn check_score_mods(&self) -> Result<()> {
