@@ -57,6 +57,15 @@ impl ScoreMod {
         }
     }
 
+    /// Whether the scores of a row keep their order, so that a selection of the best by q·k is one of the best modified.
+    #[must_use]
+    pub const fn keeps_order(&self) -> bool {
+        match self {
+            Self::Softcap(_) => true,
+            Self::Alibi(_) | Self::Bias(_) => false,
+        }
+    }
+
     /// Whether it can make a score -infinity, which hides the key from the row.
     pub(crate) const fn hides_keys(&self) -> bool {
         match self {
