@@ -70,7 +70,7 @@ pub struct TensorView<'a> {
 }
 
 impl<'a> TensorView<'a> {
-    /// Interprets `buffer` as a tensor. Errors are found by `bind` or `read`.
+    /// Takes `buffer` as a tensor. `bind` or `read` finds its errors.
     #[must_use]
     pub const fn new(buffer: &'a wgpu::Buffer, dtype: DType, layout: Layout) -> Self {
         Self { buffer, dtype, layout }
@@ -98,7 +98,7 @@ pub struct TensorViewMut<'a> {
 }
 
 impl<'a> TensorViewMut<'a> {
-    /// Interprets `buffer` as a tensor to be written. Errors are found by `bind`.
+    /// Takes `buffer` as a tensor to be written. `bind` finds its errors.
     #[must_use]
     pub const fn new(buffer: &'a wgpu::Buffer, dtype: DType, layout: Layout) -> Self {
         Self { buffer, dtype, layout }

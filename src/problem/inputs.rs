@@ -225,7 +225,7 @@ pub struct AttentionOutput {
 }
 
 impl AttentionOutput {
-    /// From tensors that the caller computed in another way.
+    /// An output made of tensors that the caller computed.
     #[must_use]
     pub const fn new(out: HostTensor, lse: HostTensor) -> Self {
         Self { out, lse }
