@@ -62,7 +62,7 @@ pub(crate) struct Offered {
 }
 
 impl Offered {
-    /// What a device reports about its adapter.
+    /// The features of the adapter, as far as a device reports them.
     pub(crate) fn of_device(limits: &wgpu::Limits, info: &wgpu::AdapterInfo) -> Self {
         Self {
             features: None,

@@ -1,4 +1,4 @@
-//! Grids with their buffers bound, and how they reach the queue.
+//! Grids with their buffers bound, and their submission to the queue.
 
 use core::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -124,7 +124,7 @@ impl Step {
 /// All uniforms of a step in one buffer.
 struct Uniforms {
     contents: Vec<u8>,
-    /// For each binding the offset of its bytes; for stretches that of the first.
+    /// For each binding the offset of its bytes; for `stretch`, of the first stretch.
     places: Vec<Option<Range<u64>>>,
 }
 

@@ -2,7 +2,7 @@
 
 use core::f64::consts::PI;
 
-/// How the angles of long contexts differ from those of plain rotary embedding.
+/// The changes of the angles for long contexts, relative to plain rotary embedding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum RopeScaling {
@@ -54,7 +54,7 @@ pub enum RopeScaling {
 pub struct Rope {
     /// The base of the frequencies.
     pub theta: f64,
-    /// What long contexts change.
+    /// The changes for long contexts.
     pub scaling: RopeScaling,
 }
 

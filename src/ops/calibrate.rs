@@ -1,4 +1,4 @@
-//! Measures how fast a device computes, with small attention calls: enough to bound what one dispatch may hold.
+//! Measures the speed of a device with small attention calls, well enough to bound the work of one dispatch.
 
 use std::time::{Duration, Instant};
 

@@ -57,7 +57,7 @@ impl CeilingKind {
 pub struct Ceiling {
     /// Its quantity.
     pub kind: CeilingKind,
-    /// The best rate in the whole run, a second; none where it could not be measured.
+    /// The best rate in the whole run, a second; `None` where it could not be measured.
     pub rate: Option<f64>,
     /// How it was measured, or why not.
     pub note: String,

@@ -48,7 +48,7 @@ params! {
 }
 
 impl RateParams {
-    /// Chains that count their steps: each sum shows how many steps there were, and no compiler knows the numbers.
+    /// Chains that count their steps: each sum is the number of steps, and no compiler can know the numbers.
     pub(in crate::bench) const fn counting(num_iterations: u32) -> Self {
         Self { num_iterations, factor: 1.0, addend: 1.0 }
     }

@@ -18,7 +18,7 @@ impl<'a> Fields<'a> {
         Self { file, within: None, object }
     }
 
-    /// The object of a field; `None` where there is none, or an empty one.
+    /// The object of a field; `None` where it is absent or empty.
     pub(super) fn within(&self, field: &'static str) -> LmResult<Option<Self>> {
         match self.get(field) {
             None => Ok(None),

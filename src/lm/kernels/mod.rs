@@ -80,7 +80,7 @@ pub struct LmVariant {
     pub norm: bool,
 }
 
-/// What a kernel has besides its own text: whether it reads weights, its shared module, its constants.
+/// A kernel's parts beside its own text: whether it reads weights, its shared module, its constants.
 fn parts(kernel: &Kernel) -> (bool, Option<&'static Module>, &'static [(&'static str, u32)]) {
     match kernel.name() {
         "embed_tokens" => (true, None, &embed_tokens::CONSTANTS),
@@ -115,7 +115,7 @@ impl LmVariant {
     /// Its text and bindings.
     ///
     /// # Panics
-    /// When the kernel is none of [`ALL`].
+    /// When the kernel is not in [`ALL`].
     #[must_use]
     pub fn specialization(&self) -> Specialization {
         let (reads_weights, shared, constants) = parts(self.kernel);
