@@ -176,4 +176,15 @@ impl<T: Element> HostTensor<T> {
         let start = ((batch * seqs + seq) * heads + head) * dim;
         &self.data[start..start + dim]
     }
+
+    /// Checks the element type and the shape that a problem gives to `tensor`.
+    pub(crate) fn check(&self, tensor: &'static str, dtype: DType, shape: [u32; 4]) -> Result<()> {
+        if T::DTYPE != dtype {
+            return Err(Error::DType { tensor, expected: dtype, actual: T::DTYPE });
+        }
+        if self.shape != shape {
+            return Err(Error::Shape { tensor, expected: shape, actual: self.shape });
+        }
+        Ok(())
+    }
 }

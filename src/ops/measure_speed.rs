@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::warm_up::warm_up;
+use super::wake::wake;
 use crate::{
     AttentionPlan, AttentionProblem, AttentionShape, BlockListsView, Context, DType, DeviceSpeed, DispatchBudget, Hip,
     Layout, Result, Selection, SelectionArgs, SelectionPlan, SelectionProblem, TensorView, Tiling, Tuning, U32View,
@@ -41,7 +41,7 @@ impl Context {
         let small = ctx.attention_of([1, 1, 64], DType::F32)?;
         let reading = ctx.attention_of([1, 8, long], DType::F32)?;
         let waking = ctx.bind_zeros(&reading)?;
-        warm_up(ctx.caps(), || ctx.run_ns(16, |pass| waking.encode_in(pass)).map(|_| ()))?;
+        wake(ctx.caps(), || ctx.run_ns(16, |pass| waking.encode_in(pass)).map(|_| ()))?;
         drop(waking);
         let dispatch_ns = one_dispatch(&small, ctx.attention_ns(&small)?);
         let bytes_per_us = 1e3 * f64::from(2 * 8 * WIDTH * 4) * f64::from(long) / ctx.attention_ns(&reading)?;

@@ -217,16 +217,8 @@ impl BlockScoreProblem {
         seq_lens_kv: Option<&[u32]>,
     ) -> Result<()> {
         self.validate()?;
-        if T::DTYPE != self.dtype {
-            return Err(Error::DType { tensor: "q", expected: self.dtype, actual: T::DTYPE });
-        }
-        for (tensor, actual, expected) in
-            [("q", q.shape(), self.shape.q()), ("summaries", summaries.shape(), self.summaries_shape())]
-        {
-            if actual != expected {
-                return Err(Error::Shape { tensor, expected, actual });
-            }
-        }
+        q.check("q", self.dtype, self.shape.q())?;
+        summaries.check("summaries", DType::F32, self.summaries_shape())?;
         check_lens("seq_lens_kv", seq_lens_kv, self.shape.batch_size, self.shape.seq_len_kv)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::inputs::exactly_when;
 use super::pool::fits_words;
-use crate::{AttentionProblem, Error, HostTensor, Result};
+use crate::{AttentionProblem, DType, Error, HostTensor, Result};
 
 /// The score of an entry that does not exist, such as a block that no query sees. A top-k takes no entry with this or a lower score.
 pub const MASKED_SCORE: f32 = -3.0e38;
@@ -143,9 +143,7 @@ impl TopKProblem {
     /// Checks the tensors of a call.
     pub(crate) fn validate_inputs(&self, scores: &HostTensor, marks: Option<&[Mark]>) -> Result<()> {
         self.validate()?;
-        if scores.shape() != self.shape {
-            return Err(Error::Shape { tensor: "scores", expected: self.shape, actual: scores.shape() });
-        }
+        scores.check("scores", DType::F32, self.shape)?;
         match exactly_when("marks", marks, self.marks)? {
             Some(marks) if marks.len() != scores.data().len() => {
                 let (expected, actual) = (scores.data().len() as u64, marks.len() as u64);
