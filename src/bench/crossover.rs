@@ -1,4 +1,4 @@
-//! Where sparse attention becomes faster than dense.
+//! The length from which sparse attention is faster than dense.
 
 use serde::{Deserialize, Serialize};
 

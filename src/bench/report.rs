@@ -1,4 +1,4 @@
-//! The report of a run of the suite, for machines.
+//! The report of a run of the suite, as JSON.
 
 use serde::{Deserialize, Serialize};
 
@@ -265,7 +265,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Against the ceilings of copies and of the arithmetic that the kernels use.
+    /// Compared with the ceilings of copies and of the arithmetic that the kernels use.
     #[must_use]
     pub fn new(counts: Counts, seconds: f64, copy: Option<f64>, arithmetic: Option<(CeilingKind, f64)>) -> Self {
         let (bytes, operations) = (counts.bytes as f64, counts.operations as f64);
@@ -346,7 +346,7 @@ impl PartResult {
 }
 
 impl PartResult {
-    /// The arithmetic of its kernels: sums are f32 whatever is stored, and products too, but for matrix units.
+    /// The arithmetic of its kernels: sums are f32 whatever is stored, and products too, except on matrix units.
     pub(super) fn arithmetic(&self) -> CeilingKind {
         let tier = self.plan.as_ref().and_then(|plan| plan.tier.as_deref());
         if tier == Some(Tier::Matrix.name()) { CeilingKind::Matrix } else { CeilingKind::F32 }

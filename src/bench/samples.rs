@@ -39,8 +39,8 @@ impl Samples {
         Self { seconds, calls, median, min, spread }
     }
 
-    /// Differences below this mean nothing: the spread, or the distance of the median from the best where that is larger, as when half of the
-    /// samples were taken at other clocks.
+    /// Differences below this mean nothing: the spread, or the distance of the median from the best where that is larger, for example when
+    /// half of the samples were taken at other clocks.
     #[must_use]
     pub fn noise(&self) -> f64 {
         let gap = if self.median > 0.0 { (self.median - self.min) / self.median } else { 0.0 };
@@ -54,7 +54,7 @@ impl Samples {
     }
 }
 
-/// Fewest rounds where calls are slow; fewest otherwise; most.
+/// Fewest rounds where calls are slow; fewest rounds otherwise; most rounds.
 const ROUNDS: [usize; 3] = [3, 5, 60];
 
 /// Parts that can be timed.

@@ -74,7 +74,7 @@ impl Options {
 pub struct Suite {
     open: Box<dyn FnMut() -> Result<Target>>,
     target: Target,
-    /// None on the CPU.
+    /// `None` on the CPU.
     clock: Option<Clock>,
     options: Options,
     pending: VecDeque<Case>,
@@ -121,10 +121,10 @@ impl Suite {
         Ok(Self { open, target, clock, options: options.clone(), pending, pace: HashMap::new(), begin, report })
     }
 
-    /// Resumes a report: runs the cases that it lacks, or that failed in it. Ceilings are those of the report.
+    /// Resumes a report: runs the cases that it lacks, or that failed in it, with the report's ceilings.
     ///
     /// # Errors
-    /// [`BenchError::Resume`] for a report of another version, machine or choice of cases, and of [`Suite::new`].
+    /// [`BenchError::Resume`] for a report of another version, machine or choice of cases, and the errors of [`Suite::new`].
     pub fn resume(
         open: impl FnMut() -> Result<Target> + 'static,
         options: &Options,
@@ -287,8 +287,8 @@ impl Suite {
         self.rate(case, counts, 1.0).share.unwrap_or(0.0)
     }
 
-    /// Beside the ceilings of copies and of the arithmetic that the kernels use: sums are f32 whatever is stored, and products
-    /// too, but for matrix units.
+    /// Compared with the ceilings of copies and of the arithmetic that the kernels use: sums are f32 whatever is stored, and products too,
+    /// except on matrix units.
     fn rate(&self, case: &Case, counts: Counts, seconds: f64) -> Rate {
         let matrices = self.target.attention_tier(case.problem()).is_some_and(Tier::matrix);
         let kind = if matrices { CeilingKind::Matrix } else { CeilingKind::F32 };

@@ -134,8 +134,8 @@ impl Context {
     /// [`passed_over`](Self::passed_over) lists them.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] with the adapters that exist, [`Error::NoneOpens`] with those that fit but do not open and why; where only
-    /// one adapter fits, its own [`Error::RequestDevice`].
+    /// [`Error::NoAdapter`] with the adapters that exist, [`Error::NoneOpens`] with the adapters that fit and their errors; where only one
+    /// adapter fits, its own [`Error::RequestDevice`].
     ///
     /// # Cost
     /// Loads the graphics drivers, then the cost of [`Context::open`].
@@ -163,7 +163,7 @@ impl Context {
     /// [`ContextOptions::with_pipeline_cache`] holds the verdict for this device and driver. Nothing else of `options` is used.
     ///
     /// # Errors
-    /// [`Error::RequestDevice`], and of [`Context::new`].
+    /// [`Error::RequestDevice`], and the errors of [`Context::new`].
     ///
     /// # Cost
     /// Opens the device. Where it reports matrices, the cost of [`check_matrices`](Self::check_matrices).

@@ -27,8 +27,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// An error that names the binding: [`Error::Slot`], [`Error::Length`] for a uniform of another size, [`Error::Usage`],
-    /// [`Error::OutOfBounds`], [`Error::Overlap`]. [`Error::Limit`] for a grid past the device's. [`Error::Validation`] for
-    /// what wgpu rejects: offsets that are not aligned, a buffer of another device.
+    /// [`Error::OutOfBounds`], [`Error::Overlap`]. [`Error::Limit`] for a grid past the device's. [`Error::Validation`] where wgpu refuses
+    /// a binding: an offset that is not aligned, a buffer of another device.
     ///
     /// # Cost
     /// Creates a bind group, and one small buffer if there are uniforms. Submits nothing.

@@ -27,7 +27,7 @@ impl Elements {
         }
     }
 
-    /// How many there are.
+    /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {

@@ -23,7 +23,8 @@ impl Model {
     /// text from `generation_config.json`, where there is one that names any.
     ///
     /// # Errors
-    /// [`LmError::File`](super::LmError::File), and of [`LmConfig::from_json`] and [`Checkpoint`], which name the field or the tensor.
+    /// [`LmError::File`](super::LmError::File), and the errors of [`LmConfig::from_json`] and [`Checkpoint`], which name the field or the
+    /// tensor.
     ///
     /// # Cost
     /// Reads all weights into host memory, in their stored types.

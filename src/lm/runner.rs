@@ -7,7 +7,7 @@ use super::error::LmResult;
 use super::options::{ChunkLists, Sampling};
 use crate::quality::MassReport;
 
-/// Why [`Session::generate`](super::Session::generate) ended.
+/// The reason why [`Session::generate`](super::Session::generate) ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// It wrote the requested number of tokens.
@@ -20,7 +20,7 @@ pub enum Stop {
     TextLength,
 }
 
-/// Why a run of drawn tokens ended early, and whether the present logits belong to another token than the last.
+/// The reason why a run of drawn tokens ended early, and whether the present logits belong to another token than the last.
 pub(super) struct Stopped {
     pub(super) stop: Stop,
     pub(super) stale: bool,

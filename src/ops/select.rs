@@ -274,8 +274,7 @@ impl BoundSelection {
     }
 
     /// Encodes one of a step's dispatches into the caller's compute pass, so that a caller can submit them one by one. All must run, in
-    /// order.
-    /// Does nothing for an index of [`num_stretches`](Self::num_stretches) or more.
+    /// order. Does nothing for an index of [`num_stretches`](Self::num_stretches) or more.
     ///
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.

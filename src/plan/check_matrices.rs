@@ -41,8 +41,8 @@ struct Operands {
 }
 
 impl MatrixCheck {
-    /// The check for a device; `None` where it reports no matrices that kernels would use. An earlier fault of the matrices does not matter.
-    /// before does not matter.
+    /// The check for a device; `None` where it reports no matrices that kernels would use. An earlier fault of the matrices does not
+    /// matter.
     pub fn of(caps: &DeviceCaps) -> Option<Self> {
         let edge = caps.reported_edge()?;
         let lanes = *caps.subgroup_size.as_ref()?.start();

@@ -59,7 +59,7 @@ pub struct Ceiling {
     pub kind: CeilingKind,
     /// The best rate in the whole run, a second; `None` where it could not be measured.
     pub rate: Option<f64>,
-    /// How it was measured, or why not.
+    /// The way in which it was measured, or the reason why it was not.
     pub note: String,
     /// The rate before the cases.
     #[serde(default)]
@@ -94,7 +94,7 @@ impl Ceiling {
         }
     }
 
-    /// How much slower it was at the end; negative: faster.
+    /// The relative fall of the rate at the end; negative where it rose.
     #[must_use]
     pub fn drift(&self) -> Option<f64> {
         Some(self.first? / self.again? - 1.0)

@@ -44,7 +44,7 @@ enum Filler {
     Selection(BoundSelection),
     /// The host, with random blocks from this seed.
     Random(u64),
-    /// Nobody: lists without blocks.
+    /// No one: lists without blocks.
     Nobody,
 }
 
