@@ -1,4 +1,4 @@
-//! Which keys a row sees, key by key.
+//! The keys that a row sees, key by key.
 
 use crate::{AttentionProblem, BlockListSpec, Granularity, HostBlockLists, Mask};
 
