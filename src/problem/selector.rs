@@ -58,8 +58,8 @@ pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSa
     /// `dense_below`.
     fn lists(&self, shape: &AttentionShape, granularity: Granularity) -> BlockListSpec;
 
-    /// The operators that compute it, in order; the last one is a top-k that writes the lists. Sizes, types and mask must equal the
-    /// problem's. Lengths of sequences need no mention: each step takes them where the problem has them.
+    /// The operators that compute it, in order; the last one is a top-k that writes the lists. Sizes, types and mask are those of the
+    /// problem. Lengths of sequences need no mention: each step takes them where the problem has some.
     fn steps(&self, problem: &SelectionProblem) -> Vec<SelectorStep>;
 
     /// The query heads that share a list, unless the problem sets a granularity.
@@ -186,7 +186,7 @@ pub enum SelectorStep {
     TopK {
         /// The operator, without marks.
         problem: TopKProblem,
-        /// The name of the scores to read.
+        /// The scores that are read.
         scores: &'static str,
     },
 }
