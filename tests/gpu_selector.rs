@@ -150,7 +150,7 @@ fn methods_are_compared_and_recognised() {
     assert_eq!((problem.blocks().max_blocks, problem.method().selector().name()), (6, "Quest"));
 }
 
-/// Quest with other operators.
+/// Quest with other steps.
 #[derive(Clone, Debug)]
 struct Broken(fn(Vec<SelectorStep>) -> Vec<SelectorStep>);
 
