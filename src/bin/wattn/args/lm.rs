@@ -80,7 +80,7 @@ pub(crate) struct WriteArgs {
     /// On a GPU, run parts of the model again after the text to measure attention's share of the time; the CPU reports it anyway
     #[arg(long)]
     pub(crate) attention_share: bool,
-    /// How layers attend
+    /// The attention of all layers after the first dense ones
     #[arg(long, value_enum, default_value_t = AttentionArg::Dense)]
     attention: AttentionArg,
     /// How one layer attends, different from the others: N=dense, N=hip, N=infinite-hip or N=PRESET

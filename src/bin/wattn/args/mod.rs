@@ -205,7 +205,7 @@ pub(crate) struct AttendArgs {
     pub(crate) output: PathBuf,
     #[command(flatten)]
     mask: MaskArgs,
-    /// Which keys attention reads
+    /// The keys that attention reads
     #[arg(long, value_enum, default_value_t = AttentionArg::Dense)]
     pub(crate) attention: AttentionArg,
     /// Also run dense attention, and write the share of its weight that each sparse row saw: `captured_mass` [batch, seq_len_q,

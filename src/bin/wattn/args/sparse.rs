@@ -12,7 +12,7 @@ use AttentionArg::{Blocks, Dense, Hip as HipArg, InfiniteHip as InfiniteArg};
 
 use crate::failure::Failure;
 
-/// Which keys attention reads.
+/// The keys that attention reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AttentionArg {
     /// All keys that the mask shows
