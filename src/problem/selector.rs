@@ -161,8 +161,8 @@ pub enum QuerySampling {
     Mean(u32),
 }
 
-/// One operator of a [`Selector`]. Tensors between operators have names, and lie in the selection's memory: one step writes a name, and
-/// later steps read it.
+/// One operator of a [`Selector`]. Tensors between operators have names, and live in the selection's memory: a name is written by one
+/// step, and read by later ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum SelectorStep {
@@ -210,7 +210,7 @@ impl SelectorStep {
         Self::TopK { problem, scores }
     }
 
-    /// The name of the tensor that it writes; `None` for the lists.
+    /// The tensor that it writes; `None`: the lists.
     pub(crate) const fn written(&self) -> Option<(&'static str, [u32; 4])> {
         match self {
             Self::Pool { problem, summaries } => Some((summaries, problem.summaries_shape())),
@@ -219,7 +219,7 @@ impl SelectorStep {
         }
     }
 
-    /// The name of the tensor that it reads, which an earlier step writes.
+    /// The tensor of an earlier step that it reads.
     const fn read(&self) -> Option<(&'static str, [u32; 4])> {
         match self {
             Self::Pool { .. } => None,
@@ -244,7 +244,7 @@ impl SelectorStep {
         }
     }
 
-    /// The same step for sequences with lengths.
+    /// The same for sequences that have lengths.
     const fn with_lens(self) -> Self {
         match self {
             Self::Pool { problem, summaries } => Self::Pool { problem: problem.with_seq_lens(), summaries },
