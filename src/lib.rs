@@ -114,8 +114,7 @@
 //! | [`Context::attend`], [`Context::select`], [`Engine::attend`], [`Engine::select`], [`Engine::attend_sparse`] | all | on a cache miss | all | yes | [`Pending`] |
 //! | [`cpu::attend`], [`cpu::select`], [`cpu::merge`] | all | | nothing | | thread |
 //!
-//! A [`Pending`] is awaited, or waited for on this thread; its work has been submitted. Engines without a GPU finish before they
-//! return it.
+//! A [`Pending`] is awaited, or waited for on this thread; its work has been submitted. Engines without a GPU finish before they return it.
 //!
 //! # Rules
 //!
@@ -197,7 +196,7 @@ pub const LSE_EMPTY: f32 = -3.0e38;
 /// other libraries write into masks, and below every score that is meant as one.
 pub const LEAST_SCORE: f32 = -2.0e38;
 
-/// Pages for readers of the code: how it is built, why, and how well it does.
+/// Pages for readers of the code: its structure, its decisions, its measurements.
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
