@@ -55,6 +55,15 @@ fn every_dtype_and_lengths_of_their_own() {
     of::<bf16>();
 }
 
+#[test]
+fn every_chain_over_lists() {
+    for (seed, chain) in (1..).zip(CHAINS) {
+        for lengths in [[1, 70], [13, 70], [21, 9]] {
+            check(&ModifiedCase::with_lists(Case::<f32>::random(shape(3, lengths, [2, 2]), Mask::Causal, seed), chain));
+        }
+    }
+}
+
 /// The value of a hidden key stays out, that of a seen one comes in, whatever it is.
 #[test]
 fn values_of_hidden_keys_stay_out() {
@@ -79,7 +88,7 @@ fn slopes_are_the_published_ones() {
 #[test]
 fn a_row_without_keys() {
     let case = Case::<f32>::random(shape(1, [4, 9], [1, 1]), Mask::Full, 3);
-    let mut case = ModifiedCase { case, mods: Vec::new(), sinks: None, tensors: Vec::new() };
+    let mut case = ModifiedCase { case, mods: Vec::new(), sinks: None, lists: None, tensors: Vec::new() };
     case.tensors.push(("none", common::modified::Tensor::BF16(common::fill([1, 1, 1, 9], |_| bf16::MIN.to_f32()))));
     case.add(Bias::new("none", [1, 1, 1, 9], DType::BF16));
     let got = case.with_inputs(|inputs| cpu::attend(&case.problem(), inputs)).unwrap();

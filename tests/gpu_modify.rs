@@ -43,6 +43,21 @@ fn every_dtype() {
     }
 }
 
+/// Each chain over lists, in the tilings by turns.
+#[test]
+fn every_chain_over_lists() {
+    for ctx in contexts() {
+        for tier in tiers(ctx.caps(), &[DType::F32]) {
+            let tilings = tilings(ctx.caps(), tier);
+            for (number, chain) in CHAINS.into_iter().enumerate() {
+                let tiling = tilings[number % tilings.len()];
+                let case = Case::<f32>::random(shape(3, [13, 70], [2, 2]), Mask::Causal, number as u64);
+                check_on(ctx, &ModifiedCase::with_lists(case, chain), tier, tiling);
+            }
+        }
+    }
+}
+
 /// The value of a hidden key stays out, that of a seen one comes in, whatever it is.
 #[test]
 fn values_of_hidden_keys_stay_out() {

@@ -5,12 +5,14 @@
 use half::{bf16, f16};
 use wattn::cpu::{oracle, twins};
 use wattn::{
-    Alibi, AnyHostTensor, AttentionOutput, AttentionPlan, AttentionProblem, BatchIndex, Bias, Context, DType, Element,
-    HostInputs, HostTensor, LEAST_SCORE, LSE_EMPTY, MergeProblem, ScoreMod, Sinks, Softcap, Tier, Tiling,
+    Alibi, AnyHostTensor, AttentionOutput, AttentionPlan, AttentionProblem, BatchIndex, Bias, BlockListSpec, Context,
+    DType, Element, HostBlockLists, HostInputs, HostTensor, LEAST_SCORE, LSE_EMPTY, MergeProblem, ScoreMod, Sinks,
+    Softcap, Tier, Tiling,
 };
 
 use super::gpu::check_twin;
 use super::recorded::record_output;
+use super::selected::{SELECTION, SelectedCase};
 use super::{Case, Exp, Magnitudes, Random, bound, rows};
 
 /// The tensor of a bias, of any element type.
@@ -47,6 +49,7 @@ pub struct ModifiedCase<T> {
     pub mods: Vec<ScoreMod>,
     pub sinks: Option<Sinks>,
     pub tensors: Vec<(&'static str, Tensor)>,
+    pub lists: Option<(BlockListSpec, HostBlockLists)>,
 }
 
 impl<T> core::fmt::Debug for ModifiedCase<T> {
@@ -76,7 +79,7 @@ impl<T: Element> ModifiedCase<T> {
         let shape = case.shape;
         let [batch, heads, queries, keys] = [shape.batch_size, shape.num_q_heads, shape.seq_len_q, shape.seq_len_kv];
         let seed = case.seed;
-        let mut this = Self { case, mods: Vec::new(), sinks: None, tensors: Vec::new() };
+        let mut this = Self { case, mods: Vec::new(), sinks: None, tensors: Vec::new(), lists: None };
         let slopes: Vec<f32> = (0..heads).map(|head| 0.3 - 0.1 * head as f32).collect();
         let full = [batch, heads, queries, keys];
         match chain {
@@ -123,6 +126,24 @@ impl<T: Element> ModifiedCase<T> {
         self.mods.push(modifier.into());
     }
 
+    /// A case with one of [`CHAINS`] over random lists of blocks.
+    pub fn with_lists(case: Case<T>, chain: &str) -> Self {
+        let listed = SelectedCase::random(chain, case, SELECTION, 11);
+        Self { lists: Some((listed.selection, listed.blocks)), ..Self::new(listed.case, chain) }
+    }
+
+    /// The keys that a row sees unless a modifier hides them.
+    fn keys(&self, row: [u32; 3]) -> Vec<u32> {
+        match &self.lists {
+            None => self.case.keys(row).collect(),
+            Some((_, blocks)) => {
+                let [batch, query, head] = row;
+                let seq_len_kv = self.case.inputs().seq_len_kv(batch);
+                oracle::attended_keys(&self.problem(), seq_len_kv, blocks, batch, query, head)
+            }
+        }
+    }
+
     /// The sink of a query head.
     pub fn sink(&self, head: u32) -> Option<f64> {
         self.sinks.map(|sinks| match sinks {
@@ -152,13 +173,21 @@ impl<T: Element> ModifiedCase<T> {
 
     pub fn problem(&self) -> AttentionProblem {
         let problem = self.sinks.map_or_else(|| self.case.problem(), |sinks| self.case.problem().with_sinks(sinks));
+        let problem = match &self.lists {
+            Some((selection, _)) => problem.with_blocks(*selection),
+            None => problem,
+        };
         self.mods.iter().cloned().fold(problem, AttentionProblem::with_score_mod)
     }
 
     /// Hands over inputs that borrow the tensors by name.
     pub fn with_inputs<R>(&self, work: impl FnOnce(&HostInputs<'_, T>) -> R) -> R {
         let tensors: Vec<_> = self.tensors.iter().map(|(name, tensor)| (*name, tensor.any())).collect();
-        work(&self.case.inputs().with_tensors(&tensors))
+        let inputs = self.case.inputs().with_tensors(&tensors);
+        work(&match &self.lists {
+            Some((_, blocks)) => inputs.with_blocks(blocks),
+            None => inputs,
+        })
     }
 
     /// What the chain makes of a score, in f64, and the sum of the magnitudes that it meets; none where the key is hidden.
@@ -219,7 +248,7 @@ impl<T: Element> ModifiedCase<T> {
             let (mut most, mut largest_value, mut sum) = (0.0f64, 0.0f64, 0.0f64);
             let mut value = vec![0.0; shape.head_dim_v as usize];
             let mut num_keys = 0;
-            for key in self.case.keys(row) {
+            for key in self.keys(row) {
                 let k = self.case.k.row(b, key as usize, kv_head);
                 let products: Vec<f64> = (self.case.q.row(b, q, h).iter().zip(k))
                     .map(|(x, y)| f64::from(x.to_f32()) * f64::from(y.to_f32()))

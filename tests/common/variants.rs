@@ -204,7 +204,10 @@ fn modified_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
                 let selection = SelectionProblem::new(shape, dtype, Hip::default()).with_mask(Mask::Causal);
                 problem = problem.with_blocks(selection.blocks());
             }
-            let problem = chain.into_iter().fold(problem, AttentionProblem::with_score_mod);
+            let mut problem = chain.into_iter().fold(problem, AttentionProblem::with_score_mod);
+            if at > 1 {
+                problem = problem.with_sinks(if at == 2 { Sinks::Zero } else { Sinks::Learned(DType::BF16) });
+            }
             let plan = AttentionPlan::with_tier(&problem, caps, *tier).unwrap();
             found.add_attention(&plan, 1, device);
         }
