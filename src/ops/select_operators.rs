@@ -33,7 +33,7 @@ pub(super) fn bind_operator(
         }
         SelectorStep::TopK { problem, scores } => {
             let from = TensorView::new(scores_buffer, DType::F32, place(scores));
-            bind_one(ctx, &problem, TopKArgs::new(from, args.blocks), kernel)
+            bind_one(ctx, &problem, TopKArgs::new(from, args.blocks).with_marks(args.marks), kernel)
         }
     };
     Ok(steps?.pop())

@@ -58,7 +58,8 @@ pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSa
     fn lists(&self, shape: &AttentionShape, granularity: Granularity) -> BlockListSpec;
 
     /// The operators that compute it, in order; the last one is a top-k that writes the lists. Sizes, types and mask are those of the
-    /// problem. Lengths of sequences need no mention: each step takes them where the problem has some.
+    /// problem. Lengths of sequences need no mention: each step takes them where the problem has some. Where the top-k
+    /// [takes marks](TopKProblem::with_marks), every call gives them.
     fn steps(&self, problem: &SelectionProblem) -> Vec<SelectorStep>;
 
     /// Which query heads share a list unless the problem says it.
@@ -183,7 +184,8 @@ pub enum SelectorStep {
     },
     /// The lists: the best blocks of each row of scores.
     TopK {
-        /// The operator, without marks.
+        /// The operator. Its marks, where it takes some, come with each call:
+        /// [`SelectionInputs::with_marks`](crate::SelectionInputs::with_marks).
         problem: TopKProblem,
         /// The scores that are read.
         scores: &'static str,
@@ -238,7 +240,6 @@ impl SelectorStep {
                 let blocks = selection.blocks();
                 problem.lists_shape() == blocks.indices_shape(&selection.shape)
                     && problem.block_size() == blocks.block_size
-                    && !problem.marks
             }
         }
     }
@@ -268,7 +269,7 @@ pub(crate) fn checked_steps(problem: &SelectionProblem, selector: &dyn Selector)
         }
         if !step.is_of(problem) {
             return broken(
-                "must have the selection's shape, dtype and mask; its lists no marks, and the sizes that `lists` gives",
+                "must have the selection's shape, dtype and mask, and its lists the sizes that `lists` gives",
             );
         }
         if step.read().is_some_and(|read| !written.contains(&read)) {

@@ -22,7 +22,7 @@ pub(super) fn select<T: Element>(
             SelectorStep::Score { problem, summaries, scores } => {
                 (*scores, narrow(problem.scores_shape(), &block_scores(problem, inputs.q, read(summaries), lens)?)?)
             }
-            SelectorStep::TopK { problem, scores } => return top_k(problem, read(scores), None),
+            SelectorStep::TopK { problem, scores } => return top_k(problem, read(scores), inputs.marks),
         };
         tensors.push(written);
     }

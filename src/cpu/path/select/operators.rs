@@ -20,7 +20,7 @@ pub(super) fn select<T: Element>(
             SelectorStep::Score { problem, summaries, scores } => {
                 (*scores, block_scores(problem, inputs.q, read(summaries), lens)?)
             }
-            SelectorStep::TopK { problem, scores } => return top_k(problem, read(scores), None),
+            SelectorStep::TopK { problem, scores } => return top_k(problem, read(scores), inputs.marks),
         };
         tensors.push(written);
     }
