@@ -147,6 +147,22 @@ mod tests {
         assert_eq!(step.operations, select.operations / 8 + full.operations);
     }
 
+    #[cfg(feature = "tune")]
+    #[test]
+    fn each_sequence_counts() {
+        let case = Case::sparse(Series::SparsePrefill, "hip", [4, 2, 96, 4096], Hip::default());
+        for problem in [case.problem().clone(), case.sparse_problem().unwrap()] {
+            let of = |batch_size| {
+                let problem =
+                    AttentionProblem { shape: AttentionShape { batch_size, ..*problem.shape() }, ..problem.clone() };
+                Counts::of_attention(&problem, None)
+            };
+            let (one, three) = (of(1), of(3));
+            assert_eq!(three, one + one + one);
+            assert_eq!(one == Counts::new(&case, Part::Dense, None), problem.blocks().is_none());
+        }
+    }
+
     #[test]
     fn lists_together_read_no_key_twice() {
         let case = Case::sparse(Series::SparsePrefill, "hip", [2, 2, 1024, 2048], Hip::default());

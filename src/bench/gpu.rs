@@ -275,7 +275,9 @@ mod tests {
         }
         let before = run.calls;
         run.prepare(Part::Step).unwrap();
-        run.time(&Part::Step, 1).unwrap();
+        let begin = std::time::Instant::now();
+        let of_step = run.time(&Part::Step, 1).unwrap().wall;
+        assert!(f64::from(case.cycle()) * of_step <= begin.elapsed().as_secs_f64(), "the mean of a cycle: {of_step}");
         assert_eq!(run.calls, before + case.cycle() as usize);
         let blocks = run.blocks().unwrap();
         let got = run.output(Part::Step).unwrap();

@@ -265,6 +265,7 @@ mod tests {
         wrong: Vec<u32>,
         refused: Vec<u32>,
         fatal: Option<u32>,
+        fatal_when_timed: Option<u32>,
         slope: f64,
         checked: Vec<u32>,
         now: f64,
@@ -272,7 +273,17 @@ mod tests {
 
     impl Fake {
         fn new(fastest: u32) -> Self {
-            Self { fastest, wrong: vec![], refused: vec![], fatal: None, slope: 0.2, checked: vec![], now: 0.0 }
+            let (fatal, fatal_when_timed) = (None, None);
+            Self {
+                fastest,
+                wrong: vec![],
+                refused: vec![],
+                fatal,
+                fatal_when_timed,
+                slope: 0.2,
+                checked: vec![],
+                now: 0.0,
+            }
         }
     }
 
@@ -306,6 +317,10 @@ mod tests {
             // The plan without tuning shows first how long calls take.
             assert!(ready == 10 || self.checked.contains(&ready), "{ready} is timed before it is checked");
             assert!(ready == 10 || !self.wrong.contains(&ready), "{ready} is wrong, and timed");
+            // Not in the first call.
+            if self.fatal_when_timed == Some(ready) && calls > 0 && self.now > 20.0 {
+                return Err(Error::DeviceLost { message: "hung".to_owned() });
+            }
             let wall = f64::from(calls) * (1.0 + self.slope * f64::from(ready.abs_diff(self.fastest)));
             self.now += wall;
             Ok(Elapsed { wall, device: None })
@@ -429,5 +444,9 @@ mod tests {
         let around = Effort { avoid: vec![fatal], ..effort(64) };
         let found = search(&mut Fake { fatal: Some(11), ..Fake::new(9) }, space(), &around).unwrap();
         assert_eq!(found.best, candidate(9));
+        // In turns with others, later than its check.
+        let error = search(&mut Fake { fatal_when_timed: Some(11), ..Fake::new(13) }, space(), &effort(64));
+        let Err(TuneError::Lost { candidate: fatal, .. }) = error else { panic!("{error:?}") };
+        assert_eq!(fatal, candidate(11).to_string());
     }
 }
