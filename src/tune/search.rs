@@ -266,7 +266,7 @@ mod tests {
         refused: Vec<u32>,
         fatal: Option<u32>,
         fatal_when_timed: Option<u32>,
-        timed: Option<u32>,
+        timed: Vec<u32>,
         slope: f64,
         checked: Vec<u32>,
         now: f64,
@@ -281,7 +281,7 @@ mod tests {
                 refused: vec![],
                 fatal,
                 fatal_when_timed,
-                timed: None,
+                timed: vec![],
                 slope: 0.2,
                 checked: vec![],
                 now: 0.0,
@@ -320,10 +320,10 @@ mod tests {
             assert!(ready == 10 || self.checked.contains(&ready), "{ready} is timed before it is checked");
             assert!(ready == 10 || !self.wrong.contains(&ready), "{ready} is wrong, and timed");
             // Not in the first call.
-            let again = core::mem::replace(&mut self.timed, Some(ready)) == Some(ready);
-            if again && self.fatal_when_timed == Some(ready) {
+            if self.fatal_when_timed == Some(ready) && self.timed.contains(&ready) {
                 return Err(Error::DeviceLost { message: "hung".to_owned() });
             }
+            self.timed.push(ready);
             let wall = f64::from(calls) * (1.0 + self.slope * f64::from(ready.abs_diff(self.fastest)));
             self.now += wall;
             Ok(Elapsed { wall, device: None })
