@@ -320,10 +320,19 @@ fn broken_steps_are_named() {
     assert_eq!(told(|steps| steps), "");
     assert!(told(|_| Vec::new()).contains("must end with a top-k"));
     assert!(told(|steps| steps[..2].to_vec()).contains("must end with a top-k"));
-    assert!(told(|steps| vec![steps[2], steps[0], steps[1]]).contains("may read what an earlier step wrote"));
+    assert!(
+        told(|steps| vec![steps[2].clone(), steps[0].clone(), steps[1].clone()])
+            .contains("may read what an earlier step wrote")
+    );
     assert!(told(|steps| steps[1..].to_vec()).contains("may read what an earlier step wrote"));
-    assert!(told(|steps| vec![steps[0], steps[0], steps[1], steps[2]]).contains("must write each tensor once"));
-    assert!(told(|steps| vec![steps[0], steps[1], steps[2], steps[2]]).contains("must end with the top-k"));
+    assert!(
+        told(|steps| vec![steps[0].clone(), steps[0].clone(), steps[1].clone(), steps[2].clone()])
+            .contains("must write each tensor once")
+    );
+    assert!(
+        told(|steps| vec![steps[0].clone(), steps[1].clone(), steps[2].clone(), steps[2].clone()])
+            .contains("must end with the top-k")
+    );
     let other_type = |mut steps: Vec<SelectorStep>| {
         steps[0] = SelectorStep::pool(PoolProblem::new(shape(1, 1, 1000).k(), DType::F16, 16, Pooling::MinMax), "x");
         steps

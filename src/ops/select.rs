@@ -180,7 +180,7 @@ impl Selection {
                 continue;
             }
             if let SelectStep::Operator(index) = what {
-                steps.push(bind_operator(&self.ctx, &self.plan, index, (pipeline, dispatch), (args, memory))?);
+                steps.push(bind_operator(&self.ctx, &self.plan, index, (pipeline, dispatch), (args, tensors, memory))?);
                 continue;
             }
             let samples = self.plan.samples_of(what);
@@ -222,9 +222,9 @@ impl SelectionPlan {
 }
 
 /// The checked tensors of a call.
-struct Tensors<'a> {
-    q: BoundTensor<'a>,
-    k: BoundTensor<'a>,
+pub(super) struct Tensors<'a> {
+    pub(super) q: BoundTensor<'a>,
+    pub(super) k: BoundTensor<'a>,
     seq_lens_kv: Option<BoundTensor<'a>>,
     /// Indices and counts.
     blocks: [BoundTensor<'a>; 2],
