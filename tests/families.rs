@@ -53,7 +53,8 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
             "fn walk_of(place: WorkgroupPlace, rows: RowTile) -> Walk",
             "fn walk_key(walk: Walk, at: u32) -> u32",
             "fn walk_row(walk: Walk, first: u32, steps: u32, key: u32, stride: u32) -> u32",
-            "fn walk_is_whole(walk: Walk, tile_begin: u32) -> bool",
+            "fn next_tile(walk: Walk, at: u32) -> u32",
+            "fn walk_is_full(walk: Walk, tile_begin: u32) -> bool",
             "fn walk_rows(walk: Walk, at: u32) -> RowRange",
         ],
         &["Walk", "RowRange"],
@@ -81,7 +82,7 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
     (
         "fold",
         &[
-            "fn is_folded_before(number: u32) -> bool",
+            "fn is_folded_after(number: u32, next: u32) -> bool",
             "fn fold4(at: u32, value: vec4<f32>)",
             "fn scale_folded(at: u32, factor: f32)",
             "fn folded4(at: u32) -> vec4<f32>",

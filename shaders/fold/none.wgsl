@@ -1,6 +1,6 @@
 // Family `fold`: how long walks keep their sums accurate. Here the sums stay in matrices.
 
-fn is_folded_before(number: u32) -> bool {
+fn is_folded_after(number: u32, next: u32) -> bool {
     return false;
 }
 

@@ -2,9 +2,10 @@
 // every FOLD_TILES tiles, this lane adds them to its own f32 sums, and they begin again at 0.
 var<private> folded: array<vec4<f32>, FOLDED>; // this lane's share of each column of matrices
 
-// Tiles are counted from 1 at the beginning of the walk, so that folds do not depend on how it is cut.
-fn is_folded_before(number: u32) -> bool {
-    return number > 1u && (number - 1u) % FOLD_TILES == 0u;
+// Whether the sums are folded between two tiles, given by their numbers: once in FOLD_TILES tiles, also where empty ones are passed over.
+// The weights of tile `number` are not yet in them.
+fn is_folded_after(number: u32, next: u32) -> bool {
+    return number > 1u && (next - 2u) / FOLD_TILES > (number - 2u) / FOLD_TILES;
 }
 
 fn fold4(at: u32, value: vec4<f32>) {

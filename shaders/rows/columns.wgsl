@@ -64,7 +64,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
-    for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
+    for (var tile_begin = next_tile(walk, part.begin); tile_begin < part.end; tile_begin = next_tile(walk, tile_begin + TILE_KV)) {
         // Issues all loads of the group's keys and values before anything waits for one.
         var keys: array<u32, KEYS>;
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
@@ -112,8 +112,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
 
         // Mask.
-        let whole = walk_is_whole(walk, tile_begin);
-        if !whole {
+        let is_full = walk_is_full(walk, tile_begin);
+        if !is_full {
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
                 let rows = walk_rows(walk, place_of_key(tile_begin, i, thread));
                 for (var r = 0u; r < ROWS; r++) { // unroll in registers
@@ -148,7 +148,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
 
         // Output of this lane's columns.
-        if whole {
+        if is_full {
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
                 for (var c = 0u; c < COLS; c++) { // unroll in registers
                     let value4 = widen_part(v4[i][c / PER_LOAD], c % PER_LOAD);

@@ -64,7 +64,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
-    for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
+    for (var tile_begin = next_tile(walk, part.begin); tile_begin < part.end; tile_begin = next_tile(walk, tile_begin + TILE_KV)) {
         // Scores of this lane's keys.
         var k_at: array<u32, KEYS>;
         for (var c = 0u; c < KEYS; c++) { // unroll in registers
@@ -93,14 +93,14 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
 
-        // Mask. `whole` may or may not be uniform in the workgroup; no barrier depends on it.
-        let whole = walk_is_whole(walk, tile_begin);
+        // Mask. `is_full` may or may not be uniform in the workgroup; no barrier depends on it.
+        let is_full = walk_is_full(walk, tile_begin);
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             for (var c = 0u; c < KEYS; c++) { // unroll in registers
                 scores[r][c] *= params.scale_log2;
             }
         }
-        if !whole {
+        if !is_full {
             for (var c = 0u; c < KEYS; c++) { // unroll in registers
                 let rows = walk_rows(walk, tile_begin + lane * KEYS + c);
                 for (var r = 0u; r < ROWS; r++) { // unroll in registers
@@ -151,7 +151,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         workgroupBarrier(); // orders weights and keys: the other lanes' have been written
 
         // Output of this lane's columns.
-        if whole {
+        if is_full {
             for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
                 var v4: array<array<vec4<f32>, COLS>, 4>;
                 for (var i = 0u; i < 4u; i++) { // unroll in registers

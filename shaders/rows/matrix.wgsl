@@ -23,6 +23,11 @@ fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
     return rows.begin + group_of(thread) * ROWS;
 }
 
+// Tiles are counted from 1 at the beginning of the walk, so that nothing depends on how it is cut.
+fn tile_number(walk: Walk, tile_begin: u32) -> u32 {
+    return (tile_begin - walk.begin) / TILE_KV + 1u;
+}
+
 // Every group of a workgroup must be given the same `walk`, since this function has barriers.
 fn attend_rows(tile: Tile, walk: Walk) {
     let part = part_of(walk);
@@ -102,9 +107,10 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     // Before the first tile the weights are 0, and the values -0: products that change no bit of a sum.
-    if part.begin < part.end {
+    let first_tile = next_tile(walk, part.begin);
+    if first_tile < part.end {
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            put_loaded_k4(i, loaded_k4(i, k_begin, walk, part.begin, thread), thread);
+            put_loaded_k4(i, loaded_k4(i, k_begin, walk, first_tile, thread), thread);
         }
         for (var e = thread.index; e < TILE_V4; e += WORKGROUP_SIZE) {
             put_v4(e, -vec4<f16>());
@@ -114,17 +120,19 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         workgroupBarrier(); // orders tile_k, tile_v, tile_a and last_tiles: the other invocations' have been written
     }
-    var tile_begin = part.begin;
-    var number = (part.begin - walk.begin) / TILE_KV;
-    while tile_begin < part.end {
+    var tile_begin = first_tile;
+    var next = first_tile;
+    while next < part.end {
         // The tiles up to one after which sums move.
         loop {
+            tile_begin = next;
+            next = next_tile(walk, tile_begin + TILE_KV);
             // No condition stands between these loads and the copies below: compilers move loads past conditions, to where their values are
             // used. After the last tile of the walk its last key is loaded again, and not used.
             var k_next: array<Elem4, K_EACH>;
             var v_next: array<Elem4, V_EACH>;
             for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-                k_next[i] = loaded_k4(i, k_begin, walk, tile_begin + TILE_KV, thread);
+                k_next[i] = loaded_k4(i, k_begin, walk, next, thread);
             }
             for (var i = 0u; i < V_EACH; i++) { // unroll in registers
                 v_next[i] = loaded_v4(i, v_begin, walk, tile_begin, thread);
@@ -168,8 +176,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             workgroupBarrier(); // orders sums, tile_a, tile_k and tile_v: scores have been written, the others read for the last time
 
             // Scores turn into weights, and the next tiles take the place of those read.
-            number++;
-            let whole = walk_is_whole(walk, tile_begin);
+            let number = tile_number(walk, tile_begin);
+            let is_full = walk_is_full(walk, tile_begin);
             for (var i = 0u; i < K_EACH; i++) { // unroll in registers
                 put_loaded_k4(i, k_next[i], thread);
             }
@@ -187,7 +195,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var j = 0u; j < PART4; j++) { // unroll in registers
                     score4[j] = sums4(own_at + j) * scale;
                 }
-                if !whole {
+                if !is_full {
                     for (var j = 0u; j < PART4; j++) { // unroll in registers
                         score4[j] = seen4(score4[j], row, walk, tile_begin + (own_part + j) * 4u);
                     }
@@ -202,7 +210,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var j = PART4; j < TILE_KV / 4u; j++) {
                     let key4 = (own_part + j) % (TILE_KV / 4u);
                     var other4 = sums4(scores_at + key4) * scale;
-                    if !whole {
+                    if !is_full {
                         other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
                     }
                     max4 = max(max4, other4);
@@ -228,18 +236,19 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 }
                 row_sum[i] = row_sum[i] * row_factor[i] + ((sum4.x + sum4.y) + (sum4.z + sum4.w));
             }
-            if !whole {
+            if !is_full {
                 for (var i = 0u; i < V_EACH; i++) { // unroll in registers
                     set_aside_v4(i, v_next[i], number, thread);
                 }
             }
-            tile_begin += TILE_KV;
             workgroupBarrier(); // orders tile_a, tile_k, tile_v, last_tiles and sums: written by other lanes, and read for the last time
-            if (tile_begin >= part.end) | is_folded_before(number) | (atomicLoad(&last_tiles[MOVING]) == number) {
+            let folds = is_folded_after(number, tile_number(walk, next));
+            if (next >= part.end) | folds | (atomicLoad(&last_tiles[MOVING]) == number) {
                 break;
             }
         }
-        let folds = is_folded_before(number);
+        let number = tile_number(walk, tile_begin);
+        let folds = is_folded_after(number, tile_number(walk, next));
         if folds || atomicLoad(&last_tiles[MOVING]) == number {
             let non_finite = atomicLoad(&last_tiles[NON_FINITE]) == number;
             if own_part == 0u {
@@ -260,7 +269,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     }
                 }
                 workgroupBarrier(); // orders sums and row_factors: the matrices have been written
-                move_sums4(c, Move(tile_begin - TILE_KV, non_finite, folds), tile, walk);
+                move_sums4(c, Move(tile_begin, non_finite, folds), tile, walk);
                 workgroupBarrier(); // orders sums: they are what the matrices are to be
                 for (var m = 0u; m < V_TILES; m++) { // unroll in registers
                     if m == c {
@@ -275,7 +284,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
     // The last tile's weights by its values.
-    if part.begin < part.end {
+    if first_tile < part.end {
         var own: array<MatrixA, ROW_TILES * KEY_TILES>;
         for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers
             for (var r = 0u; r < ROW_TILES; r++) { // unroll in registers

@@ -61,18 +61,19 @@ fn attend_rows(tile: Tile, walk: Walk) {
     var keys: array<u32, KEYS>;
     var k4: array<array<Chunk, K_COLS / PER_LOAD>, KEYS>;
     var v4: array<array<Chunk, COLS / PER_LOAD>, KEYS>;
-    if part.begin < part.end {
+    let first = next_tile(walk, part.begin);
+    if first < part.end {
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
-            keys[i] = walk_key(walk, place_of_key(part.begin, i, thread));
+            keys[i] = walk_key(walk, place_of_key(first, i, thread));
         }
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
-            let k_at = k_begin + walk_row(walk, part.begin + group, i * GROUPS, keys[i], params.k_seq);
+            let k_at = k_begin + walk_row(walk, first + group, i * GROUPS, keys[i], params.k_seq);
             for (var c = 0u; c < K_COLS / PER_LOAD; c++) { // unroll in registers
                 k4[i][c] = k[(k_at + column_of_k(lane, c * PER_LOAD)) / PER_LOAD];
             }
         }
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
-            let v_at = v_begin + walk_row(walk, part.begin + group, i * GROUPS, keys[i], params.v_seq);
+            let v_at = v_begin + walk_row(walk, first + group, i * GROUPS, keys[i], params.v_seq);
             for (var c = 0u; c < COLS / PER_LOAD; c++) { // unroll in registers
                 v4[i][c] = v[(v_at + column_of_v(lane, c * PER_LOAD)) / PER_LOAD];
             }
@@ -109,7 +110,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
-    for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
+    var next = first;
+    for (var tile_begin = first; tile_begin < part.end; tile_begin = next) {
         // This lane's share of each score.
         var scores: array<f32, VALUES>;
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
@@ -123,7 +125,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 }
             }
         }
-        let next = tile_begin + TILE_KV;
+        next = next_tile(walk, tile_begin + TILE_KV);
         if next < part.end {
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
                 keys[i] = walk_key(walk, place_of_key(next, i, thread));
@@ -170,8 +172,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
 
         // Mask.
-        let whole = walk_is_whole(walk, tile_begin);
-        if !whole {
+        let is_full = walk_is_full(walk, tile_begin);
+        if !is_full {
             for (var i = 0u; i < OWN; i++) { // unroll in registers
                 let rows = walk_rows(walk, place_of_key(tile_begin, own_key + i, thread));
                 let row = tile.first_row + own_row;
@@ -208,7 +210,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
 
         // Output of this lane's columns.
-        if whole {
+        if is_full {
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
                 for (var r = 0u; r < ROWS; r++) { // unroll in registers
                     let weight = of_lane(scores[i % OWN], (r * KEYS + i) / OWN, thread);

@@ -84,7 +84,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
-    for (var tile_begin = part.begin; tile_begin < part.end; tile_begin += TILE_KV) {
+    for (var tile_begin = next_tile(walk, part.begin); tile_begin < part.end; tile_begin = next_tile(walk, tile_begin + TILE_KV)) {
         gather_keys(walk, tile_begin, thread);
         var k_at: array<u32, K_EACH>;
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
@@ -161,14 +161,14 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
 
-        // Mask. `whole` may or may not be uniform in the workgroup; no barrier depends on it.
-        let whole = walk_is_whole(walk, tile_begin);
+        // Mask. `is_full` may or may not be uniform in the workgroup; no barrier depends on it.
+        let is_full = walk_is_full(walk, tile_begin);
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             for (var c = 0u; c < KEYS; c++) { // unroll in registers
                 scores[r][c] *= params.scale_log2;
             }
         }
-        if !whole {
+        if !is_full {
             for (var c = 0u; c < KEYS; c++) { // unroll in registers
                 let rows = walk_rows(walk, tile_begin + key_of(lane, c));
                 for (var r = 0u; r < ROWS; r++) { // unroll in registers
@@ -248,7 +248,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 }
             }
             let weights_at = staged_weights + step % WEIGHTS_STEPS * (SLICE_KEYS / 4u);
-            if whole {
+            if is_full {
                 for (var key4 = 0u; key4 < SLICE_KEYS / 4u; key4++) {
                     var v4: array<array<vec4<f32>, COLS>, 4>;
                     for (var i = 0u; i < 4u; i++) { // unroll in registers

@@ -100,8 +100,14 @@ fn walk_row(walk: Walk, first: u32, steps: u32, key: u32, stride: u32) -> u32 {
     return key * stride;
 }
 
-// Whether all rows see all keys of a tile.
-fn walk_is_whole(walk: Walk, tile_begin: u32) -> bool {
+// Tiles are *empty*, *partial* or *full*. No row sees a key of an empty one: they are passed over. The first tile from a place on that is
+// not empty, past the walk's end where there is none. Here none is empty, since a walk has only keys that some row may see.
+fn next_tile(walk: Walk, at: u32) -> u32 {
+    return at;
+}
+
+// Whether a tile is full: all rows see all its keys, so that it needs no mask.
+fn walk_is_full(walk: Walk, tile_begin: u32) -> bool {
     let last = tile_begin + TILE_KV - 1u;
     if last < walk.listed_end {
         // Lists ascend.
