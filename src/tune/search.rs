@@ -260,6 +260,7 @@ mod tests {
     use crate::{Result, Tier};
 
     /// Tilings are numbers, fastest at `fastest`; some are wrong, some are refused, one loses the device.
+    #[derive(Default)]
     struct Fake {
         fastest: u32,
         wrong: Vec<u32>,
@@ -274,18 +275,7 @@ mod tests {
 
     impl Fake {
         fn new(fastest: u32) -> Self {
-            let (fatal, fatal_when_timed) = (None, None);
-            Self {
-                fastest,
-                wrong: vec![],
-                refused: vec![],
-                fatal,
-                fatal_when_timed,
-                timed: vec![],
-                slope: 0.2,
-                checked: vec![],
-                now: 0.0,
-            }
+            Self { fastest, slope: 0.2, ..Self::default() }
         }
     }
 
