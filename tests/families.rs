@@ -142,7 +142,7 @@ const FAMILIES: [(&str, &[&str], &[&str]); 25] = [
         ],
         &[],
     ),
-    // Not one of a family: each is chosen where it is called.
+    // No family: each of these modules is chosen where it is called.
     ("shared", &[], &[]),
 ];
 

@@ -1,4 +1,4 @@
-//! A method of somebody else's, made of the public operators: Quest behind `Selector`, on every adapter, on the CPU and by the oracle.
+//! A method from outside the crate, made of the public operators: Quest behind `Selector`, on every adapter, on the CPU and by the oracle.
 
 mod common;
 
@@ -11,7 +11,7 @@ use wattn::{
     Selector, SelectorStep, SparseOptions, TensorView, TopKProblem, U32View, cpu,
 };
 
-/// The pages of keys whose bounds are the largest; the pages of the queries themselves are always among them.
+/// The pages of keys with the largest bounds; the queries' own pages are always among them.
 #[derive(Clone, Debug, PartialEq)]
 struct Quest {
     page: u32,
@@ -67,13 +67,13 @@ fn shape(batch_size: u32, seq_len_q: u32, seq_len_kv: u32) -> AttentionShape {
     AttentionShape { batch_size, seq_len_q, seq_len_kv, num_q_heads: 4, num_kv_heads: 2, head_dim: 32, head_dim_v: 16 }
 }
 
-/// Eighths from -1 to 1, so that sums are exact and bounds the same everywhere.
+/// Eighths from -1 to 1, so that sums are exact and bounds are the same everywhere.
 fn painted<T: Element>(shape: [u32; 4], step: u64) -> HostTensor<T> {
     let number = |i: u64| T::from_f32(((i * step + i / 64 * 31) % 8209 % 17) as f32 / 8.0 - 1.0);
     HostTensor::new(shape, (0..shape.iter().map(|&n| u64::from(n)).product()).map(number).collect()).unwrap()
 }
 
-/// The same lists from every engine, attention to them on all, and the measures of quality.
+/// All engines give the same lists, all attend to them, and the measures of quality take them.
 fn check<T: Element>(
     engine: &Engine,
     quest: &Quest,

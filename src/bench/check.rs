@@ -15,7 +15,7 @@ use crate::{
 pub struct Check {
     /// Rows, or lists, that were compared.
     pub compared: u64,
-    /// The largest error of an element of out or of an lse; for lists, how many differ.
+    /// The largest error of an element of out or of an lse; for lists, the number of lists that differ.
     pub error: f64,
     /// The largest accepted value.
     pub bound: f64,

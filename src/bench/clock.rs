@@ -136,7 +136,7 @@ impl Clock {
         self.of.begin.elapsed().as_secs_f64()
     }
 
-    /// For how long something must run before its time counts, at this moment.
+    /// The time that something must run before its timings count, at this moment.
     pub(crate) fn warm_up(&self) -> WarmUp {
         if self.context().caps().software {
             return WarmUp::PROCESSOR;

@@ -13,7 +13,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Counts of one part of a case. Attention to lists counts the keys in them; without lists, as many as they have room for.
+    /// Counts of one part of a case. Attention to lists counts the keys in them; without lists, the keys of full lists.
     #[must_use]
     pub fn new(case: &Case, part: Part, blocks: Option<&HostBlockLists>) -> Self {
         let problem = case.problem();

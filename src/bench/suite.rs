@@ -76,7 +76,7 @@ impl Options {
 pub struct Suite {
     open: Box<dyn FnMut() -> Result<Target>>,
     target: Target,
-    /// None on the CPU.
+    /// `None` on the CPU.
     clock: Option<Clock>,
     options: Options,
     pending: VecDeque<Case>,
@@ -86,7 +86,7 @@ pub struct Suite {
     report: Report,
 }
 
-/// The same where none was seen yet: low, so that the part is tried.
+/// The same before any was seen: low, so that the part is tried.
 const FIRST_PACE: f64 = 3.0;
 
 /// Calls may take this many times the expected time.
@@ -97,7 +97,7 @@ impl Suite {
     /// the suite is dropped.
     ///
     /// # Errors
-    /// What `open` returns; [`BenchError::NoCase`]; [`BenchError::Ceiling`] where a device computes wrong results.
+    /// The errors of `open`; [`BenchError::NoCase`]; [`BenchError::Ceiling`] where a device computes wrong results.
     ///
     /// # Cost
     /// Some seconds.
@@ -123,10 +123,10 @@ impl Suite {
         Ok(Self { open, target, clock, options: options.clone(), pending, pace: HashMap::new(), begin, report })
     }
 
-    /// Resumes a report: runs the cases that it lacks, or that failed in it. Ceilings are those of the report.
+    /// Resumes a report: runs the cases that it lacks, or that failed in it, with the report's ceilings.
     ///
     /// # Errors
-    /// [`BenchError::Resume`] for a report of another version, machine or choice of cases, and of [`Suite::new`].
+    /// [`BenchError::Resume`] for a report of another version, machine or choice of cases, and the errors of [`Suite::new`].
     pub fn resume(
         open: impl FnMut() -> Result<Target> + 'static,
         options: &Options,
@@ -150,7 +150,7 @@ impl Suite {
         Ok(Self { open, target, clock, options: options.clone(), pending, pace: HashMap::new(), begin, report })
     }
 
-    /// The case that [`run_next`](Self::run_next) runs; none when all are done.
+    /// The case that [`run_next`](Self::run_next) runs; `None` when all are done.
     #[must_use]
     pub fn pending(&self) -> Option<&Case> {
         self.pending.front()
@@ -172,7 +172,7 @@ impl Suite {
     /// in the report. `None` when all are done.
     ///
     /// # Errors
-    /// What opening the device again returns. The case is then still pending.
+    /// The errors of opening the device again. The case is then still pending.
     pub fn run_next(&mut self) -> BenchResult<Option<&CaseResult>> {
         let Some(case) = self.pending.front().cloned() else { return Ok(None) };
         if let Some(longest) = self.options.longest_run.filter(|&longest| self.begin.elapsed().as_secs_f64() > longest)
@@ -203,7 +203,7 @@ impl Suite {
     /// Measures all ceilings once more and completes the report. It lacks cases that are still pending.
     ///
     /// # Errors
-    /// What the device reports.
+    /// The device's errors.
     pub fn finish(mut self) -> BenchResult<Report> {
         for again in ceilings::measure(self.clock.as_ref())? {
             for ceiling in self.report.ceilings.iter_mut().filter(|ceiling| ceiling.kind == again.kind) {
@@ -289,8 +289,8 @@ impl Suite {
         self.rate(case, counts, 1.0).share.unwrap_or(0.0)
     }
 
-    /// Beside the ceilings of copies and of the arithmetic that the kernels use: sums are f32 whatever is stored, and products
-    /// too, but for matrix units.
+    /// Compared with the ceilings of copies and of the arithmetic that the kernels use: sums are f32 whatever is stored, and products too,
+    /// except on matrix units.
     fn rate(&self, case: &Case, counts: Counts, seconds: f64) -> Rate {
         let matrices = self.target.attention_tier(case.problem()).is_some_and(Tier::matrix);
         let kind = if matrices { CeilingKind::Matrix } else { CeilingKind::F32 };
@@ -379,7 +379,7 @@ fn timing(target: &Target) -> BenchResult<(Option<Clock>, Timing)> {
     Ok((clock(target, stamps)?, Timing { method, note }))
 }
 
-/// A clock that keeps the target's device warm; none on the CPU.
+/// A clock that keeps the target's device warm; `None` on the CPU.
 fn clock(target: &Target, stamps: Stamps) -> Result<Option<Clock>> {
     match target {
         Target::Cpu => Ok(None),

@@ -214,7 +214,7 @@ impl SelectionPlan {
     pub(super) fn samples_of(&self, step: SelectStep) -> Samples {
         match step {
             SelectStep::Sample(index) => self.samples[index],
-            // An operator has none: its summaries lie there.
+            // A list of operators has no samples: its summaries lie there.
             SelectStep::Search(_) | SelectStep::Operator(_) => self.samples[0],
             SelectStep::Score(stage) | SelectStep::Select(stage) => self.samples[self.stages[stage].samples],
         }
@@ -241,7 +241,7 @@ impl Tensors<'_> {
     }
 }
 
-/// A selection with its buffers bound. Encode it as often as you like; what the buffers hold is read when the GPU runs.
+/// A selection with its buffers bound. Encode it as often as you like; the GPU reads the buffers when it runs.
 #[derive(Clone, Debug)]
 pub struct BoundSelection {
     plan: Arc<SelectionPlan>,
@@ -285,8 +285,8 @@ impl BoundSelection {
         num_stretches(self.steps_of(step))
     }
 
-    /// Encodes one of a step's dispatches into the caller's compute pass, for callers who submit them one by one. All must run, in order.
-    /// Does nothing for an index of [`num_stretches`](Self::num_stretches) or more.
+    /// Encodes one of a step's dispatches into the caller's compute pass, so that a caller can submit them one by one. All must run, in
+    /// order. Does nothing for an index of [`num_stretches`](Self::num_stretches) or more.
     ///
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.

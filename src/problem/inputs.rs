@@ -91,17 +91,10 @@ impl<T: Element> HostInputs<'_, T> {
     /// does not take, or missing lists that it takes.
     pub fn validate(&self, problem: &AttentionProblem) -> Result<()> {
         problem.validate()?;
-        if T::DTYPE != problem.dtype() {
-            return Err(Error::DType { tensor: "q", expected: problem.dtype(), actual: T::DTYPE });
-        }
         let shape = problem.shape();
-        let tensors =
-            [("q", self.q, problem.q_shape()), ("k", self.k, problem.k_shape()), ("v", self.v, problem.v_shape())];
-        for (tensor, given, expected) in tensors {
-            if given.shape() != expected {
-                return Err(Error::Shape { tensor, expected, actual: given.shape() });
-            }
-        }
+        self.q.check("q", problem.dtype(), problem.q_shape())?;
+        self.k.check("k", problem.dtype(), problem.k_shape())?;
+        self.v.check("v", problem.dtype(), problem.v_shape())?;
         if self.seq_lens_kv.is_some() {
             problem.check_lengths_of_their_own()?;
         }
@@ -184,16 +177,9 @@ impl<T: Element> SelectionInputs<'_, T> {
     /// [`Error::Invalid`] naming the tensor; [`Error::Argument`] for marks that the method does not take, or missing marks that it takes.
     pub fn validate(&self, problem: &SelectionProblem) -> Result<()> {
         problem.validate()?;
-        if T::DTYPE != problem.dtype {
-            return Err(Error::DType { tensor: "q", expected: problem.dtype, actual: T::DTYPE });
-        }
-        let shape = problem.shape();
-        for (tensor, given, expected) in [("q", self.q, problem.q_shape()), ("k", self.k, problem.k_shape())] {
-            if given.shape() != expected {
-                return Err(Error::Shape { tensor, expected, actual: given.shape() });
-            }
-        }
-        validate_seq_lens(self.seq_lens_kv, shape)?;
+        self.q.check("q", problem.dtype, problem.q_shape())?;
+        self.k.check("k", problem.dtype, problem.k_shape())?;
+        validate_seq_lens(self.seq_lens_kv, problem.shape())?;
         let marks_shape = problem.marks_shape();
         let marks = exactly_when("marks", self.marks, marks_shape.is_some())?;
         match marks.zip(marks_shape) {
@@ -239,7 +225,7 @@ pub struct AttentionOutput {
 }
 
 impl AttentionOutput {
-    /// From tensors that the caller computed in another way.
+    /// An output made of tensors that the caller computed.
     #[must_use]
     pub const fn new(out: HostTensor, lse: HostTensor) -> Self {
         Self { out, lse }

@@ -1,4 +1,4 @@
-//! What the crate asks of a method that selects blocks, and how a method is made of the public operators.
+//! The interface of a method that selects blocks, and the operators that a method may consist of.
 
 use core::any::Any;
 use core::fmt::Debug;
@@ -9,9 +9,9 @@ use super::pool::PoolProblem;
 use super::{BlockListSpec, BlockScoreProblem, Granularity, Mask, SelectionProblem, TopKProblem};
 use crate::{AttentionShape, Error, Result};
 
-/// A way to find blocks: its sizes, rules and schedule, and the operators that it is made of. `Hip` and `InfiniteHip` have kernels of
-/// their own instead of [`steps`](Self::steps); a method of another crate is a list of operators of this one, which compute it on
-/// GPUs, on the CPU and in the oracle alike.
+/// A way to find blocks: its sizes, rules and schedule, and the operators that compute it. `Hip` and `InfiniteHip` have kernels of their
+/// own instead of [`steps`](Self::steps); a method of another crate is a list of this crate's operators, so that GPUs, the CPU and the
+/// oracle all compute it.
 ///
 /// ```
 /// use wattn::{
@@ -52,10 +52,11 @@ use crate::{AttentionShape, Error, Result};
 /// # Ok::<(), wattn::Error>(())
 /// ```
 pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSafe {
-    /// What reports call it.
+    /// The name in reports.
     fn name(&self) -> &str;
 
-    /// The sizes of its lists, where query heads share one so. [`SelectionProblem`] sets the granularity and `dense_below`.
+    /// The sizes of its lists, where query heads share a list by `granularity`. [`SelectionProblem`] sets the granularity and
+    /// `dense_below`.
     fn lists(&self, shape: &AttentionShape, granularity: Granularity) -> BlockListSpec;
 
     /// The operators that compute it, in order; the last one is a top-k that writes the lists. Sizes, types and mask are those of the
@@ -63,7 +64,7 @@ pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSa
     /// [takes marks](TopKProblem::with_marks), every call gives them.
     fn steps(&self, problem: &SelectionProblem) -> Vec<SelectorStep>;
 
-    /// Which query heads share a list unless the problem says it.
+    /// The query heads that share a list, unless the problem sets a granularity.
     fn granularity(&self) -> Granularity {
         Granularity::QueryHead
     }
@@ -77,18 +78,18 @@ pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSa
         Ok(())
     }
 
-    /// Stages that may be computed apart. A list of operators is one.
+    /// Number of stages that may be computed separately. A list of operators is one stage.
     fn num_stages(&self) -> usize {
         1
     }
 
-    /// Decode steps that use what a stage found, from 1.
+    /// Number of decode steps that use the result of a stage, from 1.
     fn refresh_interval(&self, stage: usize) -> u32 {
         let _ = stage;
         1
     }
 
-    /// How many keys of the window are candidates too.
+    /// Number of keys of the window that are candidates too.
     fn margin(&self, shape: &AttentionShape) -> Margin {
         let _ = shape;
         let needed = self.refresh_interval(0).saturating_sub(1);
@@ -99,42 +100,42 @@ pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSa
         }
     }
 
-    /// Keys up to which dense attention takes no longer on CPUs and software devices, for so many queries.
+    /// Number of keys up to which dense attention takes no longer on CPUs and software devices, for this number of queries.
     fn crossover(&self, seq_len_q: u32) -> u32 {
         let _ = seq_len_q;
         4096
     }
 
-    /// Keys that it keeps at the most, in any stage.
+    /// Largest number of keys that it keeps in any stage.
     fn keys_kept(&self, problem: &SelectionProblem) -> u32 {
         let blocks = problem.blocks();
         blocks.max_blocks.saturating_mul(blocks.block_size)
     }
 
-    /// How the queries of a block stand for it in a stage.
+    /// The vectors that stand for the queries of a block in a stage.
     fn sampling(&self, stage: usize) -> QuerySampling {
         let _ = stage;
         QuerySampling::Stride(1)
     }
 
-    /// Every so many keys of a block are scored, the last of each stride.
+    /// Stride of the scored keys of a block: the last key of each stride is scored.
     fn key_stride(&self) -> u32 {
         1
     }
 
-    /// Whether a list is the union of what each of its heads selects.
+    /// Whether a list is the union of the selections of its heads.
     fn unites_heads(&self) -> bool {
         false
     }
 
-    /// Blocks from the end of the sinks on that it chooses among, for the query block whose first and last query are at these
+    /// Number of blocks from the end of the sinks on that it chooses among, for the query block whose first and last query are at these
     /// positions.
     fn num_candidates(&self, problem: &SelectionProblem, seq_len_kv: u32, first_and_last: [i64; 2]) -> u32 {
         problem.num_candidate_blocks(first_and_last[1], seq_len_kv)
     }
 
-    /// Keys, or vectors that stand for keys, that are compared with a query block, and queries of the block that stand for it:
-    /// what benchmarks count.
+    /// For benchmarks: the number of keys, or vectors that stand for keys, that are compared with a query block, and of queries of the
+    /// block that stand for it.
     fn num_probes(&self, shape: &AttentionShape) -> [u64; 2] {
         let lists = self.lists(shape, self.granularity());
         let queries = lists.block_size_q.min(shape.seq_len_q);
@@ -145,20 +146,20 @@ pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSa
 /// Keys of the window that are candidates too: see [`SelectionProblem::with_margin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Margin {
-    /// Those that leave the window of a block's last query while its list is in use.
+    /// The smallest margin: keys that leave the window of a block's last query while its list is in use.
     pub needed: u32,
-    /// What is taken where the problem says nothing.
+    /// The margin where the problem sets none.
     pub default: u32,
-    /// What an error says where the problem says less than is needed.
+    /// The rule in the error where the problem's margin is too small.
     pub rule: &'static str,
 }
 
-/// How the queries of a block stand for it.
+/// The vectors that stand for the queries of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum QuerySampling {
-    /// The last query of every so many.
+    /// The last query of every stride.
     Stride(u32),
-    /// The mean of every so many.
+    /// The mean of the queries of every stride.
     Mean(u32),
 }
 
@@ -171,16 +172,16 @@ pub enum SelectorStep {
     Pool {
         /// The operator.
         problem: PoolProblem,
-        /// What the summaries are called.
+        /// The name of the summaries.
         summaries: &'static str,
     },
     /// Scores of blocks by their summaries and q.
     Score {
         /// The operator.
         problem: BlockScoreProblem,
-        /// The summaries that are read.
+        /// The name of the summaries to read.
         summaries: &'static str,
-        /// What the scores are called.
+        /// The name of the scores.
         scores: &'static str,
     },
     /// The lists: the best blocks of each row of scores.
@@ -308,7 +309,7 @@ pub(crate) fn checked_steps(problem: &SelectionProblem, selector: &dyn Selector)
     Ok(steps.into_iter().map(|step| if lens { step.with_lens() } else { step }).collect())
 }
 
-/// What every type that may be a [`Selector`] has: it is compared, and recognised by its type.
+/// Operations that every [`Selector`] has through its type: it can be compared, and recognised.
 #[doc(hidden)]
 pub trait AnySelector: Any {
     fn as_any(&self) -> &dyn Any;

@@ -1,4 +1,4 @@
-//! A method made of operators by their definitions. What one hands to the next is rounded to f32, as elsewhere.
+//! A method made of operators, by their definitions. Tensors between operators are rounded to f32, as elsewhere.
 
 use crate::cpu::oracle::{block_scores, pool, top_k};
 use crate::problem::checked_steps;
