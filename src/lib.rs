@@ -179,9 +179,9 @@ pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::AnySelector;
 pub use problem::{
     AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, BlockScoreProblem, BlockScoring, Granularity,
-    GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, MASKED_SCORE, Margin, Mark, Mask,
-    MergeProblem, PADDING, PoolProblem, Pooling, Preset, QuerySampling, Reduction, Representative, SeenKeys,
-    SelectionInputs, SelectionMethod, SelectionProblem, Selector, SelectorStep, Stage, TopKProblem,
+    GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, KernelInputs, KernelStep, MASKED_SCORE,
+    Margin, Mark, Mask, MergeProblem, PADDING, PoolProblem, Pooling, Preset, QuerySampling, Reduction, Representative,
+    SeenKeys, SelectionInputs, SelectionMethod, SelectionProblem, Selector, SelectorStep, Stage, TopKProblem,
 };
 pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use sparse::{AttentionPath, Measure, SparseOptions, SparseOutput};

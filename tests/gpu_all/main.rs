@@ -23,6 +23,8 @@ mod gpu_check_matrices;
 mod gpu_combinations;
 #[path = "../gpu_decode.rs"]
 mod gpu_decode;
+#[path = "../gpu_kernel_step.rs"]
+mod gpu_kernel_step;
 #[path = "../gpu_kernels.rs"]
 mod gpu_kernels;
 #[path = "../gpu_lm.rs"]
