@@ -201,11 +201,7 @@ fn every_member_offers_what_its_family_does() {
         }
         for name in *types {
             let declared = ["alias", "struct", "const"].map(|kind| format!("{kind} {name} "));
-            assert!(
-                declared.iter().any(|start| text.contains(start.as_str())),
-                "{} lacks {name}",
-                module.name()
-            );
+            assert!(declared.iter().any(|start| text.contains(start.as_str())), "{} lacks {name}", module.name());
         }
     }
     assert_eq!(members.len(), FAMILIES.len(), "{members:?}");

@@ -41,6 +41,8 @@ mod gpu_matrix_long;
 mod gpu_matrix_select;
 #[path = "../gpu_merge.rs"]
 mod gpu_merge;
+#[path = "../gpu_mixed.rs"]
+mod gpu_mixed;
 #[path = "../gpu_own_device.rs"]
 mod gpu_own_device;
 #[path = "../gpu_pipelines.rs"]
