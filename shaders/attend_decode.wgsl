@@ -3,9 +3,9 @@
 //
 // The workspace begins with the partial out, [num_splits, batch, seq_len_q, num_q_heads, head_dim_v / 4]. Each partial lse takes a vec4,
 // since different workgroups write neighbouring ones, and a part of a vec4 cannot be written alone.
-@group(0) @binding(Q_BINDING) var<storage, read> q: array<Elem4>; // [batch, seq_len_q, num_q_heads, head_dim / 4]
-@group(0) @binding(K_BINDING) var<storage, read> k: array<Chunk>; // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
-@group(0) @binding(V_BINDING) var<storage, read> v: array<Chunk>; // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
+@group(0) @binding(Q_BINDING) var<storage, read> q: array<QElem4>; // [batch, seq_len_q, num_q_heads, head_dim / 4]
+@group(0) @binding(K_BINDING) var<storage, read> k: array<KChunk>; // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(V_BINDING) var<storage, read> v: array<VChunk>; // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
 
 fn partial_row(tile: Tile, place: Place) -> u32 {
     let head = tile.heads * params.group_size + place.head;

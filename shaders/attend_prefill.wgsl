@@ -1,8 +1,8 @@
 // One workgroup attends TILE_Q query rows of one KV head to all the keys of their walk. Rows are (query, head of
 // the group) pairs, so the query heads that share a KV head share its tiles.
-@group(0) @binding(Q_BINDING)   var<storage, read>       q: array<Elem4>;      // [batch, seq_len_q, num_q_heads, head_dim / 4]
-@group(0) @binding(K_BINDING)   var<storage, read>       k: array<Chunk>;      // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
-@group(0) @binding(V_BINDING)   var<storage, read>       v: array<Chunk>;      // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
+@group(0) @binding(Q_BINDING)   var<storage, read>       q: array<QElem4>;     // [batch, seq_len_q, num_q_heads, head_dim / 4]
+@group(0) @binding(K_BINDING)   var<storage, read>       k: array<KChunk>;      // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(V_BINDING)   var<storage, read>       v: array<VChunk>;      // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
 @group(0) @binding(OUT_BINDING) var<storage, read_write> out: array<OutElem4>; // [batch, seq_len_q, num_q_heads, head_dim_v / 4]
 
 fn store_out(tile: Tile, place: Place, column: u32, value: vec4<f32>) {

@@ -1,8 +1,8 @@
 // One workgroup finds the largest exponent in one part of a head of q, k or v, for factors/scaled. It skips non-finite numbers, and keys
 // that no query sees: memory past a sequence's length may hold anything.
-@group(0) @binding(Q_BINDING)         var<storage, read>       q: array<Elem4>;       // [batch, seq_len_q, num_q_heads, head_dim / 4]
-@group(0) @binding(K_BINDING)         var<storage, read>       k: array<Elem4>;       // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
-@group(0) @binding(V_BINDING)         var<storage, read>       v: array<Elem4>;       // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
+@group(0) @binding(Q_BINDING)         var<storage, read>       q: array<QElem4>;      // [batch, seq_len_q, num_q_heads, head_dim / 4]
+@group(0) @binding(K_BINDING)         var<storage, read>       k: array<KElem4>;      // [batch, seq_len_kv, num_kv_heads, head_dim / 4]
+@group(0) @binding(V_BINDING)         var<storage, read>       v: array<VElem4>;      // [batch, seq_len_kv, num_kv_heads, head_dim_v / 4]
 @group(0) @binding(EXPONENTS_BINDING) var<storage, read_write> exponents: array<u32>; // [batch, num_q_heads + 2 * num_kv_heads, exponent_parts]
 
 const OF_Q = 0u;
@@ -11,11 +11,10 @@ const OF_V = 2u;
 
 var<workgroup> largest: atomic<u32>; // the bits of the largest magnitude
 
-// Rows `begin` to `end` of one head of a tensor. Row r begins at element first + r * stride.
+// Rows `begin` to `end` of one head of a tensor: queries, or keys.
 struct Slice {
     tensor: u32,
-    first: u32,
-    stride: u32,
+    head: u32,
     columns: u32,
     begin: u32,
     end: u32,
@@ -24,8 +23,7 @@ struct Slice {
 // Heads of q come first, then heads of k, then heads of v.
 fn whole_head(batch: u32, head: u32) -> Slice {
     if head < params.num_q_heads {
-        let first = params.q_offset + batch * params.q_batch + head * params.q_head;
-        return Slice(OF_Q, first, params.q_seq, HEAD_DIM4, 0u, params.seq_len_q);
+        return Slice(OF_Q, head, HEAD_DIM4, 0u, params.seq_len_q);
     }
     // The last query sits on the last key. The keys seen by any query begin with the first query's and end with the last query's.
     let length = i32(seq_len_kv_of(batch));
@@ -34,16 +32,14 @@ fn whole_head(batch: u32, head: u32) -> Slice {
     let num_kv_heads = params.num_q_heads / params.group_size;
     let kv_head = (head - params.num_q_heads) % num_kv_heads;
     if head - params.num_q_heads < num_kv_heads {
-        let first = params.k_offset + batch * params.k_batch + kv_head * params.k_head;
-        return Slice(OF_K, first, params.k_seq, HEAD_DIM4, begin, end);
+        return Slice(OF_K, kv_head, HEAD_DIM4, begin, end);
     }
-    let first = params.v_offset + batch * params.v_batch + kv_head * params.v_head;
-    return Slice(OF_V, first, params.v_seq, HEAD_DIM_V4, begin, end);
+    return Slice(OF_V, kv_head, HEAD_DIM_V4, begin, end);
 }
 
-// The bits of the largest finite magnitude of four elements; 0 if there is none.
-fn magnitude_bits(elem: Elem4) -> u32 {
-    let bits = bitcast<vec4<u32>>(widen(elem)) & vec4<u32>(0x7fffffffu);
+// The bits of the largest finite magnitude of four numbers; 0 if there is none.
+fn magnitude_bits(value: vec4<f32>) -> u32 {
+    let bits = bitcast<vec4<u32>>(value) & vec4<u32>(0x7fffffffu);
     let finite = select(vec4<u32>(), bits, bits < vec4<u32>(0x7f800000u));
     return max(max(finite.x, finite.y), max(finite.z, finite.w));
 }
@@ -67,15 +63,21 @@ fn find_exponents(
     slice.begin = min(slice.begin + part * rows_each, slice.end);
     slice.end = min(slice.begin + rows_each, slice.end);
 
+    let first_q = params.q_offset + batch * params.q_batch + slice.head * params.q_head;
+    let k_rows = rows_of_k(batch, slice.head);
+    let v_rows = rows_of_v(batch, slice.head);
+
     // Neighbouring invocations take neighbouring columns.
     var row = slice.begin + index / slice.columns;
     var column = index % slice.columns;
     var found = 0u;
     while row < slice.end {
-        var at: array<u32, AT_ONCE>;
+        var rows: array<u32, AT_ONCE>;
+        var columns: array<u32, AT_ONCE>;
         for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
             // Past the end the last row is read again.
-            at[i] = slice.first + min(row, slice.end - 1u) * slice.stride + column;
+            rows[i] = min(row, slice.end - 1u);
+            columns[i] = column;
             row += WORKGROUP_SIZE / slice.columns;
             column += WORKGROUP_SIZE % slice.columns;
             if column >= slice.columns {
@@ -83,22 +85,22 @@ fn find_exponents(
                 row++;
             }
         }
-        var elems: array<Elem4, AT_ONCE>;
+        var values: array<vec4<f32>, AT_ONCE>;
         if slice.tensor == OF_Q {
             for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
-                elems[i] = q[at[i]];
+                values[i] = widen_q(q[first_q + rows[i] * params.q_seq + columns[i]]);
             }
         } else if slice.tensor == OF_K {
             for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
-                elems[i] = k[at[i]];
+                values[i] = widen_k(k[k_rows.begin + key_row(k_rows, rows[i]) + columns[i]]);
             }
         } else {
             for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
-                elems[i] = v[at[i]];
+                values[i] = widen_v(v[v_rows.begin + key_row(v_rows, rows[i]) + columns[i]]);
             }
         }
         for (var i = 0u; i < AT_ONCE; i++) { // unroll in registers
-            found = max(found, magnitude_bits(elems[i]));
+            found = max(found, magnitude_bits(values[i]));
         }
     }
 

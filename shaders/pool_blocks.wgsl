@@ -37,19 +37,18 @@ fn pool_blocks(
     }
     let first = block * params.block_size;
     let end = min(first + params.block_size, seq_len_kv_of(batch));
-    var at = params.k_offset + batch * params.k_batch + first * params.k_seq + head * params.k_head + column;
+    let k_rows = rows_of_k(batch, head);
     var sum = vec4<f32>();
     var least = vec4<f32>();
     var largest = vec4<f32>();
     // A NaN need not survive a sum or a maximum, so it is remembered apart.
     var has_nan = vec4<bool>();
     for (var key = first; key < end; key++) {
-        let value = widen(k[at]);
+        let value = widen(k[k_rows.begin + key_row(k_rows, key) + column]);
         has_nan = has_nan | ((bitcast<vec4<u32>>(value) & vec4<u32>(0x7fffffffu)) > vec4<u32>(INFINITY_BITS));
         sum += value;
         least = select(min(least, value), value, key == first);
         largest = select(max(largest, value), value, key == first);
-        at += params.k_seq;
     }
     let to = params.summaries_offset + batch * params.summaries_batch + block * params.summaries_seq
         + head * params.summaries_head + column;

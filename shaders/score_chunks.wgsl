@@ -44,7 +44,7 @@ fn score_chunks(
     var score = vec2<f32>(MASKED);
     let first_head = block.set_index * params.heads_per_set;
     for (var head = first_head; head < first_head + params.heads_per_set; head++) {
-        let k_begin = params.k_offset + block.batch * params.k_batch + head / params.group_size * params.k_head;
+        let k_rows = rows_of_k(block.batch, head / params.group_size);
         var left = begin;
         var right = end;
         var best = vec2<f32>(MASKED);
@@ -57,7 +57,7 @@ fn score_chunks(
                 probe_right = (middle + right) / 2u;
             }
             let keys = vec4<u32>(min(probe_left, last_probe), min(probe_right, last_probe));
-            let rows = vec4<u32>(k_begin) + keys * params.k_seq;
+            let rows = vec4<u32>(k_rows.begin) + key_row4(k_rows, keys);
             let samples_of = SamplePlace(block.batch, head, block.q_block);
             let probed = best_scores(rows, vec4<i32>(keys), samples_of, 1u, thread);
             // A tie goes to the right half.

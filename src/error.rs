@@ -142,6 +142,19 @@ pub enum Error {
         /// The parser's message, with the place in the text.
         message: String,
     },
+    /// Two texts of a kernel declare the same name: one module is taken twice, or two of a family. A module that is taken for a
+    /// [tensor](crate::Specialization::with_module_for) has names of its own.
+    #[error("kernel `{kernel}`: `{name}` is declared by {first} and by {second}")]
+    Name {
+        /// The kernel.
+        kernel: &'static str,
+        /// The name.
+        name: String,
+        /// The module that declares it first.
+        first: String,
+        /// The module, or the kernel, that declares it again.
+        second: String,
+    },
     /// A kernel's text has no compute entry point of the kernel's name.
     #[error("kernel `{kernel}` has no compute entry point of that name; its text has: {found}")]
     EntryPoint {

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
+use wattn::Specialization;
 
 /// One entry of the list.
 #[derive(Debug, Default)]
@@ -90,16 +91,25 @@ fn every_mutation_fits_its_file_and_names_a_test() {
 /// A shader that does not compile would fail every test, and prove nothing.
 #[test]
 fn every_shader_with_a_fault_is_valid() {
-    let mut texts: Vec<String> = variants::variants().iter().map(|found| found.specialization.wgsl_rolled()).collect();
+    let mut variants: Vec<Specialization> =
+        variants::variants().into_iter().map(|found| found.specialization).collect();
     #[cfg(feature = "lm")]
-    texts.extend(wattn::lm::LmVariant::all().iter().map(|variant| variant.specialization().wgsl_rolled()));
+    variants.extend(wattn::lm::LmVariant::all().iter().map(wattn::lm::LmVariant::specialization));
+    let variants: Vec<_> = variants.iter().map(|variant| (variant, variant.wgsl_rolled())).collect();
     for mutation in mutations().into_iter().filter(Mutation::is_shader) {
         let (text, edited) = mutation.texts();
-        let Some(user) = texts.iter().find(|user| user.contains(&text)) else {
+        // Under the names of a tensor.
+        let faulty = |(variant, wgsl): &(&Specialization, String)| {
+            let taken = ["q", "k", "v"].into_iter().filter(|&tensor| variant.modules_for(tensor).next().is_some());
+            let mut taken = taken.map(|tensor| [&text, &edited].map(|text| variant.renamed_for(tensor, text)));
+            taken.find(|[text, _]| wgsl.contains(text)).map(|[text, edited]| wgsl.replacen(&text, &edited, 1))
+        };
+        let user = variants.iter().find(|(_, wgsl)| wgsl.contains(&text));
+        let user = user.map(|(_, wgsl)| wgsl.replacen(&text, &edited, 1));
+        let Some(wgsl) = user.or_else(|| variants.iter().find_map(faulty)) else {
             assert!(cfg!(not(feature = "lm")) && mutation.test.starts_with("gpu_lm"), "{}: no variant", mutation.name);
             continue;
         };
-        let wgsl = user.replacen(&text, &edited, 1);
         let what = &mutation.name;
         let module = naga::front::wgsl::parse_str(&wgsl)
             .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(&wgsl)));

@@ -58,20 +58,20 @@ fn prepare_factors(tile: Tile, own_row: u32) {
 }
 
 // `head` is an index into the tile's heads.
-fn factor_q(elem: Elem4, tile: Tile, head: u32) -> vec4<f16> {
+fn factor_q(elem: QElem4, tile: Tile, head: u32) -> vec4<f16> {
     if head != q_head {
         q_head = head;
         q_power = power_for(exponent_of(tile.batch, tile.heads * params.group_size + head));
     }
-    return vec4<f16>(widen(elem) * q_power);
+    return vec4<f16>(widen_q(elem) * q_power);
 }
 
-fn factor_k(elem: Elem4) -> vec4<f16> {
-    return vec4<f16>(widen(elem) * k_power);
+fn factor_k(elem: KElem4) -> vec4<f16> {
+    return vec4<f16>(widen_k(elem) * k_power);
 }
 
-fn factor_v(elem: Elem4) -> vec4<f16> {
-    return vec4<f16>(widen(elem) * v_power);
+fn factor_v(elem: VElem4) -> vec4<f16> {
+    return vec4<f16>(widen_v(elem) * v_power);
 }
 
 fn score_scale(i: u32) -> f32 {

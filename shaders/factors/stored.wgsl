@@ -1,15 +1,15 @@
 // Family `factors`: elements of q, k and v as factors of matrix products. Here unchanged.
 fn prepare_factors(tile: Tile, own_row: u32) {}
 
-fn factor_q(elem: Elem4, tile: Tile, head: u32) -> vec4<f16> {
+fn factor_q(elem: QElem4, tile: Tile, head: u32) -> vec4<f16> {
     return elem;
 }
 
-fn factor_k(elem: Elem4) -> vec4<f16> {
+fn factor_k(elem: KElem4) -> vec4<f16> {
     return elem;
 }
 
-fn factor_v(elem: Elem4) -> vec4<f16> {
+fn factor_v(elem: VElem4) -> vec4<f16> {
     return elem;
 }
 

@@ -6,7 +6,7 @@ fn keep_queries(tile: Tile, own: u32) {
     // One long loop: some compilers unroll short loops on their own, and take very long over the result.
     for (var i = 0u; i < SLOTS * HEAD_DIM4; i++) {
         let place = place_of(tile.first_row + i / HEAD_DIM4 * SHARE + own);
-        kept_queries[i] = widen(q[q_index(tile, place) + i % HEAD_DIM4]);
+        kept_queries[i] = widen_q(q[q_index(tile, place) + i % HEAD_DIM4]);
     }
 }
 

@@ -2,5 +2,5 @@
 fn keep_queries(tile: Tile, own: u32) {}
 
 fn query4(slot: u32, begin: u32, d4: u32) -> vec4<f32> {
-    return widen(q[begin + d4]);
+    return widen_q(q[begin + d4]);
 }

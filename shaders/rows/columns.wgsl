@@ -1,7 +1,8 @@
 // Family `rows`: all GROUPS groups of a workgroup attend the same ROWS query rows, each group to keys of its own, with an online softmax
-// in base 2 (FlashAttention-2, algorithm 1). The LANES invocations of a group share the row of a key: a lane takes CHUNK neighbouring vec4
-// of it, 16 bytes of memory, then the CHUNK vec4 that lie LANES * CHUNK further. So neighbouring lanes and groups read neighbouring
-// memory; the loads of KEYS keys and of their values are in flight at once. The groups' results are combined at the end.
+// in base 2 (FlashAttention-2, algorithm 1). The LANES invocations of a group share the row of a key: a lane takes K_CHUNK neighbouring
+// vec4 of it, 16 bytes of memory, then the K_CHUNK vec4 that lie LANES * K_CHUNK further; and V_CHUNK of a value's row. So neighbouring
+// lanes and groups read neighbouring memory; the loads of KEYS keys and of their values are in flight at once. The groups' results are
+// combined at the end.
 //
 // For few rows, which are limited by reading k and v. The kernel's own file stores the result: store_out(tile, place, column, value) and
 // store_lse(tile, place, lse).
@@ -11,9 +12,14 @@ fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
     return rows.begin;
 }
 
-// The c-th vec4 that a lane takes of a row.
-fn column_of(lane: u32, c: u32) -> u32 {
-    return (c / CHUNK * LANES + lane) * CHUNK + c % CHUNK;
+// The c-th vec4 that a lane takes of a key's row, and of a query's.
+fn column_of_k(lane: u32, c: u32) -> u32 {
+    return (c / K_CHUNK * LANES + lane) * K_CHUNK + c % K_CHUNK;
+}
+
+// And of a value's row.
+fn column_of_v(lane: u32, c: u32) -> u32 {
+    return (c / V_CHUNK * LANES + lane) * V_CHUNK + c % V_CHUNK;
 }
 
 // The place in the walk of a group's i-th key.
@@ -29,8 +35,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let thread = tile.thread;
     let lane = lane_of(thread);
     let group = group_of(thread);
-    let k_begin = first_k(tile);
-    let v_begin = first_v(tile);
+    let k_rows = k_rows_of(tile);
+    let v_rows = v_rows_of(tile);
 
     var q4: array<array<vec4<f32>, K_COLS>, ROWS>;
     var acc: array<array<vec4<f32>, COLS>, ROWS>;
@@ -39,7 +45,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
         let q_at = q_index(tile, place_of(tile.first_row + r));
         for (var c = 0u; c < K_COLS; c++) { // unroll in registers
-            q4[r][c] = widen(q[q_at + min(column_of(lane, c), HEAD_DIM4 - 1u)]);
+            q4[r][c] = widen_q(q[q_at + min(column_of_k(lane, c), HEAD_DIM4 - 1u)]);
         }
         row_max[r] = MASKED;
         row_sum[r] = 0.0;
@@ -70,18 +76,18 @@ fn attend_rows(tile: Tile, walk: Walk) {
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
             keys[i] = walk_key(walk, place_of_key(tile_begin, i, thread));
         }
-        var k4: array<array<Chunk, K_COLS / PER_LOAD>, KEYS>;
+        var k4: array<array<KChunk, K_COLS / K_PER_LOAD>, KEYS>;
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
-            let k_at = k_begin + keys[i] * params.k_seq;
-            for (var c = 0u; c < K_COLS / PER_LOAD; c++) { // unroll in registers
-                k4[i][c] = k[(k_at + min(column_of(lane, c * PER_LOAD), HEAD_DIM4 - PER_LOAD)) / PER_LOAD];
+            let k_at = k_rows.begin + key_row(k_rows, keys[i]);
+            for (var c = 0u; c < K_COLS / K_PER_LOAD; c++) { // unroll in registers
+                k4[i][c] = k[(k_at + min(column_of_k(lane, c * K_PER_LOAD), HEAD_DIM4 - K_PER_LOAD)) / K_PER_LOAD];
             }
         }
-        var v4: array<array<Chunk, COLS / PER_LOAD>, KEYS>;
+        var v4: array<array<VChunk, COLS / V_PER_LOAD>, KEYS>;
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
-            let v_at = v_begin + keys[i] * params.v_seq;
-            for (var c = 0u; c < COLS / PER_LOAD; c++) { // unroll in registers
-                v4[i][c] = v[(v_at + min(column_of(lane, c * PER_LOAD), HEAD_DIM_V4 - PER_LOAD)) / PER_LOAD];
+            let v_at = v_rows.begin + key_row(v_rows, keys[i]);
+            for (var c = 0u; c < COLS / V_PER_LOAD; c++) { // unroll in registers
+                v4[i][c] = v[(v_at + min(column_of_v(lane, c * V_PER_LOAD), HEAD_DIM_V4 - V_PER_LOAD)) / V_PER_LOAD];
             }
         }
 
@@ -93,8 +99,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
             for (var c = 0u; c < K_COLS; c++) { // unroll in registers
                 // Columns past the row's end count as 0, whatever was loaded.
-                let counts = K_COLS * LANES == HEAD_DIM4 || column_of(lane, c) < HEAD_DIM4;
-                let key4 = select(vec4<f32>(), widen_part(k4[i][c / PER_LOAD], c % PER_LOAD), counts);
+                let counts = K_COLS * LANES == HEAD_DIM4 || column_of_k(lane, c) < HEAD_DIM4;
+                let key4 = select(vec4<f32>(), widen_part_k(k4[i][c / K_PER_LOAD], c % K_PER_LOAD), counts);
                 for (var r = 0u; r < ROWS; r++) { // unroll in registers
                     scores[r][i] = fma(q4[r][c].x, key4.x, fma(q4[r][c].y, key4.y,
                         fma(q4[r][c].z, key4.z, fma(q4[r][c].w, key4.w, scores[r][i]))));
@@ -151,7 +157,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         if is_full {
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
                 for (var c = 0u; c < COLS; c++) { // unroll in registers
-                    let value4 = widen_part(v4[i][c / PER_LOAD], c % PER_LOAD);
+                    let value4 = widen_part_v(v4[i][c / V_PER_LOAD], c % V_PER_LOAD);
                     for (var r = 0u; r < ROWS; r++) { // unroll in registers
                         acc[r][c] = fma(vec4<f32>(scores[r][i]), value4, acc[r][c]);
                     }
@@ -161,7 +167,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             // A masked key may hold NaN or infinity, and 0 * NaN is NaN, so rows that do not see a key must not multiply by it.
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
                 for (var c = 0u; c < COLS; c++) { // unroll in registers
-                    let value4 = widen_part(v4[i][c / PER_LOAD], c % PER_LOAD);
+                    let value4 = widen_part_v(v4[i][c / V_PER_LOAD], c % V_PER_LOAD);
                     for (var r = 0u; r < ROWS; r++) { // unroll in registers
                         let sum = acc[r][c];
                         acc[r][c] = select(sum, fma(vec4<f32>(scores[r][i]), value4, sum), scores[r][i] != 0.0);
@@ -190,8 +196,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             let r = turn * SUMMED_ROWS + i;
             let at = i * JOINED + group;
             for (var c = 0u; c < COLS; c++) { // unroll in registers
-                if COLS * LANES == HEAD_DIM_V4 || column_of(lane, c) < HEAD_DIM_V4 {
-                    group_out[at * HEAD_DIM_V4 + column_of(lane, c)] = acc[turn * SUMMED_ROWS + i][c];
+                if COLS * LANES == HEAD_DIM_V4 || column_of_v(lane, c) < HEAD_DIM_V4 {
+                    group_out[at * HEAD_DIM_V4 + column_of_v(lane, c)] = acc[turn * SUMMED_ROWS + i][c];
                 }
             }
             if lane == 0u {

@@ -25,10 +25,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let thread = tile.thread;
     let lane = lane_of(thread);
     let first_weight = group_of(thread) * ROWS * WEIGHTS_STRIDE;
-    let k_begin = first_k(tile);
-    let v_begin = first_v(tile);
-    let k_stride = params.k_seq;
-    let v_stride = params.v_seq;
+    let k_rows = k_rows_of(tile);
+    let v_rows = v_rows_of(tile);
     // This lane loads one of every SHARE rows and gets the others from other lanes.
     let own = lane % SHARE;
     var q_at: array<u32, SLOTS>;
@@ -68,7 +66,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         // Scores of this lane's keys.
         var k_at: array<u32, KEYS>;
         for (var c = 0u; c < KEYS; c++) { // unroll in registers
-            k_at[c] = k_begin + walk_key(walk, tile_begin + lane * KEYS + c) * k_stride;
+            k_at[c] = k_rows.begin + key_row(k_rows, walk_key(walk, tile_begin + lane * KEYS + c));
         }
         var scores: array<array<f32, KEYS>, ROWS>;
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
@@ -79,7 +77,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         for (var d4 = 0u; d4 < HEAD_DIM4; d4++) {
             var k4: array<vec4<f32>, KEYS>;
             for (var c = 0u; c < KEYS; c++) { // unroll in registers
-                k4[c] = widen(k[k_at[c] + d4]);
+                k4[c] = widen_k(k[k_at[c] + d4]);
             }
             for (var slot = 0u; slot < SLOTS; slot++) { // unroll
                 let loaded = query4(slot, q_at[slot], d4);
@@ -121,8 +119,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
             tile_max[r] = give_max(tile_max[r], r, thread);
         }
         join_max(thread);
-        workgroupBarrier(); // orders weights, what join_max and gather_keys write: the previous tile's have been read
-        gather_keys(walk, tile_begin, thread);
+        workgroupBarrier(); // orders weights, what join_max and gather_slots write: the previous tile's have been read
+        gather_slots(walk, v_rows, tile_begin, thread);
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             let new_max = max(row_max[r], take(tile_max[r], r, thread));
             let rescale = exp2(row_max[r] - new_max);
@@ -155,9 +153,10 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
                 var v4: array<array<vec4<f32>, COLS>, 4>;
                 for (var i = 0u; i < 4u; i++) { // unroll in registers
-                    let v_at = v_begin + gathered_key(walk, tile_begin, key4 * 4u + i, thread) * v_stride;
+                    let slot = gathered_slot(walk, v_rows, tile_begin, key4 * 4u + i, thread);
+                    let v_at = v_rows.begin + slot_row(v_rows, slot);
                     for (var c = 0u; c < COLS; c++) { // unroll in registers
-                        v4[i][c] = widen(v[v_at + column_of(thread, c)]);
+                        v4[i][c] = widen_v(v[v_at + column_of(thread, c)]);
                     }
                 }
                 for (var slot = 0u; slot < SLOTS; slot++) { // unroll
@@ -176,9 +175,10 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var key4 = 0u; key4 < TILE_KV / 4u; key4++) {
                 var v4: array<array<vec4<f32>, COLS>, 4>;
                 for (var i = 0u; i < 4u; i++) { // unroll in registers
-                    let v_at = v_begin + gathered_key_in_range(walk, tile_begin, key4 * 4u + i, thread) * v_stride;
+                    let slot = gathered_slot_in_range(walk, v_rows, tile_begin, key4 * 4u + i, thread);
+                    let v_at = v_rows.begin + slot_row(v_rows, slot);
                     for (var c = 0u; c < COLS; c++) { // unroll in registers
-                        v4[i][c] = widen(v[v_at + column_of(thread, c)]);
+                        v4[i][c] = widen_v(v[v_at + column_of(thread, c)]);
                     }
                 }
                 for (var slot = 0u; slot < SLOTS; slot++) { // unroll

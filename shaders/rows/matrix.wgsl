@@ -37,8 +37,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let thread = tile.thread;
     let lane = lane_of(thread);
     let first = group_of(thread) * ROWS;
-    let k_begin = first_k(tile);
-    let v_begin = first_v(tile);
+    let k_rows = k_rows_of(tile);
+    let v_rows = v_rows_of(tile);
     let first_sums = first * SUMS_STRIDE4;
     let first_a = first * A_STRIDE4;
     // PARTS lanes share a row, or a lane has ROWS_EACH rows.
@@ -110,7 +110,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let first_tile = next_tile(walk, part.begin);
     if first_tile < part.end {
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-            put_loaded_k4(i, loaded_k4(i, k_begin, walk, first_tile, thread), thread);
+            put_loaded_k4(i, loaded_k4(i, k_rows, walk, first_tile, thread), thread);
         }
         for (var e = thread.index; e < TILE_V4; e += WORKGROUP_SIZE) {
             put_v4(e, -vec4<f16>());
@@ -129,13 +129,13 @@ fn attend_rows(tile: Tile, walk: Walk) {
             next = next_tile(walk, tile_begin + TILE_KV);
             // No condition stands between these loads and the copies below: compilers move loads past conditions, to where their values are
             // used. After the last tile of the walk its last key is loaded again, and not used.
-            var k_next: array<Elem4, K_EACH>;
-            var v_next: array<Elem4, V_EACH>;
+            var k_next: array<KElem4, K_EACH>;
+            var v_next: array<VElem4, V_EACH>;
             for (var i = 0u; i < K_EACH; i++) { // unroll in registers
-                k_next[i] = loaded_k4(i, k_begin, walk, next, thread);
+                k_next[i] = loaded_k4(i, k_rows, walk, next, thread);
             }
             for (var i = 0u; i < V_EACH; i++) { // unroll in registers
-                v_next[i] = loaded_v4(i, v_begin, walk, tile_begin, thread);
+                v_next[i] = loaded_v4(i, v_rows, walk, tile_begin, thread);
             }
             var own: array<MatrixA, ROW_TILES * KEY_TILES>;
             for (var n = 0u; n < KEY_TILES; n++) { // unroll in registers

@@ -11,29 +11,39 @@ fn first_row_of(rows: RowTile, thread: Thread) -> u32 {
     return rows.begin;
 }
 
-// The c-th vec4 that a lane takes of a row.
-fn column_of(lane: u32, c: u32) -> u32 {
-    return (c / CHUNK * LANES + lane) * CHUNK + c % CHUNK;
-}
-
-// The same within a key's row: past its end the last ones.
+// The c-th vec4 that a lane takes of a key's row, and of a query's.
 fn column_of_k(lane: u32, c: u32) -> u32 {
-    if K_COLS * LANES == HEAD_DIM4 {
-        return column_of(lane, c);
-    }
-    return min(column_of(lane, c), HEAD_DIM4 - PER_LOAD);
+    return (c / K_CHUNK * LANES + lane) * K_CHUNK + c % K_CHUNK;
 }
 
+// And of a value's row.
 fn column_of_v(lane: u32, c: u32) -> u32 {
-    if COLS * LANES == HEAD_DIM_V4 {
-        return column_of(lane, c);
+    return (c / V_CHUNK * LANES + lane) * V_CHUNK + c % V_CHUNK;
+}
+
+// The same within the row: past its end the last ones.
+fn column_within_k(lane: u32, c: u32) -> u32 {
+    if K_COLS * LANES == HEAD_DIM4 {
+        return column_of_k(lane, c);
     }
-    return min(column_of(lane, c), HEAD_DIM_V4 - PER_LOAD);
+    return min(column_of_k(lane, c), HEAD_DIM4 - K_PER_LOAD);
+}
+
+fn column_within_v(lane: u32, c: u32) -> u32 {
+    if COLS * LANES == HEAD_DIM_V4 {
+        return column_of_v(lane, c);
+    }
+    return min(column_of_v(lane, c), HEAD_DIM_V4 - V_PER_LOAD);
 }
 
 // The place in the walk of a group's i-th key.
 fn place_of_key(tile_begin: u32, i: u32, thread: Thread) -> u32 {
     return tile_begin + i * GROUPS + group_of(thread);
+}
+
+// Where the row of a group's i-th key begins, from `rows.begin` on; `first` is the place of the group's first key.
+fn row_of_key(rows: KeyRows, walk: Walk, first: u32, i: u32, key: u32) -> u32 {
+    return select(key_row(rows, key), run_row(rows, first, i * GROUPS, walk.end - 1u), WALK_IS_RUN);
 }
 
 // In all lanes the number that the lanes of row r have.
@@ -52,30 +62,30 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let thread = tile.thread;
     let lane = lane_of(thread);
     let group = group_of(thread);
-    let k_begin = first_k(tile);
-    let v_begin = first_v(tile);
+    let k_rows = k_rows_of(tile);
+    let v_rows = v_rows_of(tile);
     // The row of this lane's scores, and the first of their keys.
     let own_row = lane % SPREAD * OWN / KEYS;
     let own_key = lane % SPREAD * OWN % KEYS;
 
     var keys: array<u32, KEYS>;
-    var k4: array<array<Chunk, K_COLS / PER_LOAD>, KEYS>;
-    var v4: array<array<Chunk, COLS / PER_LOAD>, KEYS>;
+    var k4: array<array<KChunk, K_COLS / K_PER_LOAD>, KEYS>;
+    var v4: array<array<VChunk, COLS / V_PER_LOAD>, KEYS>;
     let first = next_tile(walk, part.begin);
     if first < part.end {
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
             keys[i] = walk_key(walk, place_of_key(first, i, thread));
         }
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
-            let k_at = k_begin + walk_row(walk, first + group, i * GROUPS, keys[i], params.k_seq);
-            for (var c = 0u; c < K_COLS / PER_LOAD; c++) { // unroll in registers
-                k4[i][c] = k[(k_at + column_of_k(lane, c * PER_LOAD)) / PER_LOAD];
+            let k_at = k_rows.begin + row_of_key(k_rows, walk, first + group, i, keys[i]);
+            for (var c = 0u; c < K_COLS / K_PER_LOAD; c++) { // unroll in registers
+                k4[i][c] = k[(k_at + column_within_k(lane, c * K_PER_LOAD)) / K_PER_LOAD];
             }
         }
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
-            let v_at = v_begin + walk_row(walk, first + group, i * GROUPS, keys[i], params.v_seq);
-            for (var c = 0u; c < COLS / PER_LOAD; c++) { // unroll in registers
-                v4[i][c] = v[(v_at + column_of_v(lane, c * PER_LOAD)) / PER_LOAD];
+            let v_at = v_rows.begin + row_of_key(v_rows, walk, first + group, i, keys[i]);
+            for (var c = 0u; c < COLS / V_PER_LOAD; c++) { // unroll in registers
+                v4[i][c] = v[(v_at + column_within_v(lane, c * V_PER_LOAD)) / V_PER_LOAD];
             }
         }
     }
@@ -85,7 +95,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
         let q_at = q_index(tile, place_of(tile.first_row + r));
         for (var c = 0u; c < K_COLS; c++) { // unroll in registers
-            q4[r][c] = widen(q[q_at + min(column_of(lane, c), HEAD_DIM4 - 1u)]);
+            q4[r][c] = widen_q(q[q_at + min(column_of_k(lane, c), HEAD_DIM4 - 1u)]);
         }
         for (var c = 0u; c < COLS; c++) { // unroll in registers
             acc[r][c] = vec4<f32>();
@@ -117,8 +127,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
         for (var i = 0u; i < KEYS; i++) { // unroll in registers
             for (var c = 0u; c < K_COLS; c++) { // unroll in registers
                 // Columns past the row's end count as 0, whatever was loaded.
-                let counts = K_COLS * LANES == HEAD_DIM4 || column_of(lane, c) < HEAD_DIM4;
-                let key4 = select(vec4<f32>(), widen_part(k4[i][c / PER_LOAD], c % PER_LOAD), counts);
+                let counts = K_COLS * LANES == HEAD_DIM4 || column_of_k(lane, c) < HEAD_DIM4;
+                let key4 = select(vec4<f32>(), widen_part_k(k4[i][c / K_PER_LOAD], c % K_PER_LOAD), counts);
                 for (var r = 0u; r < ROWS; r++) { // unroll in registers
                     scores[r * KEYS + i] = fma(q4[r][c].x, key4.x, fma(q4[r][c].y, key4.y,
                         fma(q4[r][c].z, key4.z, fma(q4[r][c].w, key4.w, scores[r * KEYS + i]))));
@@ -131,9 +141,9 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 keys[i] = walk_key(walk, place_of_key(next, i, thread));
             }
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
-                let k_at = k_begin + walk_row(walk, next + group, i * GROUPS, keys[i], params.k_seq);
-                for (var c = 0u; c < K_COLS / PER_LOAD; c++) { // unroll in registers
-                    k4[i][c] = k[(k_at + column_of_k(lane, c * PER_LOAD)) / PER_LOAD];
+                let k_at = k_rows.begin + row_of_key(k_rows, walk, next + group, i, keys[i]);
+                for (var c = 0u; c < K_COLS / K_PER_LOAD; c++) { // unroll in registers
+                    k4[i][c] = k[(k_at + column_within_k(lane, c * K_PER_LOAD)) / K_PER_LOAD];
                 }
             }
         }
@@ -215,7 +225,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var r = 0u; r < ROWS; r++) { // unroll in registers
                     let weight = of_lane(scores[i % OWN], (r * KEYS + i) / OWN, thread);
                     for (var c = 0u; c < COLS; c++) { // unroll in registers
-                        acc[r][c] = fma(vec4<f32>(weight), widen_part(v4[i][c / PER_LOAD], c % PER_LOAD), acc[r][c]);
+                        acc[r][c] = fma(vec4<f32>(weight), widen_part_v(v4[i][c / V_PER_LOAD], c % V_PER_LOAD), acc[r][c]);
                     }
                 }
             }
@@ -226,7 +236,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     let weight = of_lane(scores[i % OWN], (r * KEYS + i) / OWN, thread);
                     for (var c = 0u; c < COLS; c++) { // unroll in registers
                         let sum = acc[r][c];
-                        let value4 = widen_part(v4[i][c / PER_LOAD], c % PER_LOAD);
+                        let value4 = widen_part_v(v4[i][c / V_PER_LOAD], c % V_PER_LOAD);
                         acc[r][c] = select(sum, fma(vec4<f32>(weight), value4, sum), weight != 0.0);
                     }
                 }
@@ -234,9 +244,9 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
         if next < part.end {
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
-                let v_at = v_begin + walk_row(walk, next + group, i * GROUPS, keys[i], params.v_seq);
-                for (var c = 0u; c < COLS / PER_LOAD; c++) { // unroll in registers
-                    v4[i][c] = v[(v_at + column_of_v(lane, c * PER_LOAD)) / PER_LOAD];
+                let v_at = v_rows.begin + row_of_key(v_rows, walk, next + group, i, keys[i]);
+                for (var c = 0u; c < COLS / V_PER_LOAD; c++) { // unroll in registers
+                    v4[i][c] = v[(v_at + column_within_v(lane, c * V_PER_LOAD)) / V_PER_LOAD];
                 }
             }
         }
@@ -281,8 +291,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var step = LANES; step < LANES * TOGETHER; step *= 2u) {
                     all_out += across4(all_out, step);
                 }
-                if group % TOGETHER == 0u && (COLS * LANES == HEAD_DIM_V4 || column_of(lane, c) < HEAD_DIM_V4) {
-                    group_out[at * HEAD_DIM_V4 + column_of(lane, c)] = all_out;
+                if group % TOGETHER == 0u && (COLS * LANES == HEAD_DIM_V4 || column_of_v(lane, c) < HEAD_DIM_V4) {
+                    group_out[at * HEAD_DIM_V4 + column_of_v(lane, c)] = all_out;
                 }
             }
             if group % TOGETHER == 0u && lane == 0u {

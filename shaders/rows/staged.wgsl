@@ -46,10 +46,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
     let swizzle = swizzle_of(lane);
     let staged_queries = STAGED_Q + group_of(thread) * ROWS * SLICE4;
     let staged_weights = group_of(thread) * ROWS * LANES;
-    let k_begin = first_k(tile);
-    let v_begin = first_v(tile);
-    let k_stride = params.k_seq;
-    let v_stride = params.v_seq;
+    let k_rows = k_rows_of(tile);
+    let v_rows = v_rows_of(tile);
     // The rows that this invocation stages.
     var q_at: array<u32, Q_EACH>;
     for (var i = 0u; i < Q_EACH; i++) { // unroll in registers
@@ -85,17 +83,17 @@ fn attend_rows(tile: Tile, walk: Walk) {
     }
 
     for (var tile_begin = next_tile(walk, part.begin); tile_begin < part.end; tile_begin = next_tile(walk, tile_begin + TILE_KV)) {
-        gather_keys(walk, tile_begin, thread);
+        gather_slots(walk, k_rows, tile_begin, thread);
         var k_at: array<u32, K_EACH>;
         for (var i = 0u; i < K_EACH; i++) { // unroll in registers
             let place = min((i * WORKGROUP_SIZE + invocation) / SLICE4, TILE_KV - 1u);
-            let key = gathered_key_in_range(walk, tile_begin, key_of(place % LANES, place / LANES), thread);
-            k_at[i] = k_begin + key * k_stride;
+            let slot = gathered_slot_in_range(walk, k_rows, tile_begin, key_of(place % LANES, place / LANES), thread);
+            k_at[i] = k_rows.begin + slot_row(k_rows, slot);
         }
         // Loads in flight: the next slice of queries and keys, then the first values.
-        var q_ahead: array<Elem4, Q_EACH>;
-        var k_ahead: array<Elem4, K_EACH>;
-        var v_ahead: array<Elem4, V_EACH>;
+        var q_ahead: array<QElem4, Q_EACH>;
+        var k_ahead: array<KElem4, K_EACH>;
+        var v_ahead: array<VElem4, V_EACH>;
 
         // Scores of this lane's keys.
         var scores: array<array<f32, KEYS>, ROWS>;
@@ -112,13 +110,13 @@ fn attend_rows(tile: Tile, walk: Walk) {
                     // The first condition is constant.
                     if (i + 1u) * WORKGROUP_SIZE <= TILE_KV * SLICE4 || at < TILE_KV * SLICE4 {
                         let place = at / SLICE4;
-                        staged[place * SLICE4 + ((at % SLICE4) ^ swizzle_of(place % LANES))] = widen(k_ahead[i]);
+                        staged[place * SLICE4 + ((at % SLICE4) ^ swizzle_of(place % LANES))] = widen_k(k_ahead[i]);
                     }
                 }
                 for (var i = 0u; i < Q_EACH; i++) { // unroll in registers
                     let at = i * WORKGROUP_SIZE + invocation;
                     if (i + 1u) * WORKGROUP_SIZE <= TILE_Q * SLICE4 || at < TILE_Q * SLICE4 {
-                        staged[STAGED_Q + at] = widen(q_ahead[i]);
+                        staged[STAGED_Q + at] = widen_q(q_ahead[i]);
                     }
                 }
                 workgroupBarrier(); // orders staged: keys and queries have been written
@@ -136,8 +134,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var i = 0u; i < V_EACH; i++) { // unroll in registers
                     let at = i * WORKGROUP_SIZE + invocation;
                     let row = min(at / HEAD_DIM_V4, SLICE_KEYS - 1u);
-                    let key = gathered_key_in_range(walk, tile_begin, row, thread);
-                    v_ahead[i] = v[v_begin + key * v_stride + at % HEAD_DIM_V4];
+                    let slot = gathered_slot_in_range(walk, v_rows, tile_begin, row, thread);
+                    v_ahead[i] = v[v_rows.begin + slot_row(v_rows, slot) + at % HEAD_DIM_V4];
                 }
             }
             if slice > 0u {
@@ -235,7 +233,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var i = 0u; i < V_EACH; i++) { // unroll in registers
                 let at = i * WORKGROUP_SIZE + invocation;
                 if (i + 1u) * WORKGROUP_SIZE <= SLICE_KEYS * HEAD_DIM_V4 || at < SLICE_KEYS * HEAD_DIM_V4 {
-                    staged[STAGED_V + at] = widen(v_ahead[i]);
+                    staged[STAGED_V + at] = widen_v(v_ahead[i]);
                 }
             }
             workgroupBarrier(); // orders staged: weights and values have been written
@@ -243,8 +241,8 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 for (var i = 0u; i < V_EACH; i++) { // unroll in registers
                     let at = i * WORKGROUP_SIZE + invocation;
                     let row = (step + 1u) * SLICE_KEYS + min(at / HEAD_DIM_V4, SLICE_KEYS - 1u);
-                    let key = gathered_key_in_range(walk, tile_begin, row, thread);
-                    v_ahead[i] = v[v_begin + key * v_stride + at % HEAD_DIM_V4];
+                    let slot = gathered_slot_in_range(walk, v_rows, tile_begin, row, thread);
+                    v_ahead[i] = v[v_rows.begin + slot_row(v_rows, slot) + at % HEAD_DIM_V4];
                 }
             }
             let weights_at = staged_weights + step % WEIGHTS_STEPS * (SLICE_KEYS / 4u);

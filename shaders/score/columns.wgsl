@@ -35,19 +35,21 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
     let first_head = place.set_index * params.heads_per_set;
     let first_kv_head = first_head / params.group_size;
     let kv_heads = params.heads_per_set / heads;
+    // All KV heads have the same rows.
+    let k_rows = rows_of_k(place.batch, first_kv_head);
     // Lanes past the end compute along, since subgroup operations need them.
     for (var begin = 0u; begin < count; begin += 4u * GROUPS) {
         let first = begin + 4u * group_of(thread);
         var rows: array<u32, 4>;
         for (var i = 0u; i < 4u; i++) { // unroll in registers
-            rows[i] = min(probed_key(min(first + i, count - 1u)), place.seq_len_kv - 1u) * params.k_seq;
+            rows[i] = key_row(k_rows, min(probed_key(min(first + i, count - 1u)), place.seq_len_kv - 1u));
         }
         // The key of this lane's sums.
         let own = first + summed_key(lane);
         let own_key = i32(probed_key(min(own, count - 1u)));
         var best = MASKED;
         for (var kv_head = 0u; kv_head < kv_heads; kv_head++) {
-            let k_begin = params.k_offset + place.batch * params.k_batch + (first_kv_head + kv_head) * params.k_head;
+            let k_begin = rows_of_k(place.batch, first_kv_head + kv_head).begin;
             // Issues all loads before anything waits for one.
             var k4: array<Elem4, 4u * COLS>;
             for (var i = 0u; i < 4u; i++) { // unroll in registers

@@ -4,6 +4,7 @@
 fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
     let count = 2u * hip.num_groups * KEYS_PER_BLOCK;
     let first_head = place.set_index * params.heads_per_set;
+    let first_kv_head = first_head / params.group_size;
     // Lanes past the end compute along, since subgroup operations need them.
     for (var begin = 0u; begin < count; begin += 4u * OWNERS) {
         let first = begin + 4u * owner_of(thread);
@@ -12,12 +13,12 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
         for (var c = 0u; c < 4u; c++) { // unroll in registers
             keys[c] = probed_key(at[c]);
         }
-        let rows = min(keys, vec4<u32>(place.seq_len_kv - 1u)) * params.k_seq;
+        let rows = key_row4(rows_of_k(place.batch, first_kv_head), min(keys, vec4<u32>(place.seq_len_kv - 1u)));
         var best = vec4<f32>(MASKED);
         // The heads of a KV head score a key together.
         let heads = min(params.heads_per_set, params.group_size);
         for (var head = first_head; head < first_head + params.heads_per_set; head += heads) {
-            let k_begin = params.k_offset + place.batch * params.k_batch + head / params.group_size * params.k_head;
+            let k_begin = rows_of_k(place.batch, head / params.group_size).begin;
             let samples_of = SamplePlace(place.batch, head, place.q_block);
             best = max(best, best_scores(rows + vec4<u32>(k_begin), vec4<i32>(keys), samples_of, heads, thread));
         }

@@ -19,12 +19,12 @@ fn put_samples(first_head: u32, num_rows: u32, first_row: u32, index: u32) {
     }
 }
 
-fn put_keys(k_begin: u32, first: u32, count: u32, index: u32) {
+fn put_keys(k_rows: KeyRows, first: u32, count: u32, index: u32) {
     for (var e = index; e < TILE_KEYS * K_COLUMNS4; e += WORKGROUP_SIZE) {
         let at = min(first + e / K_COLUMNS4, count - 1u);
         let key = min(probed_key(at), block.seq_len_kv - 1u);
         let column = e % K_COLUMNS4;
-        let value = k[k_begin + key * params.k_seq + min(column, HEAD_DIM4 - 1u)];
+        let value = k[k_rows.begin + key_row(k_rows, key) + min(column, HEAD_DIM4 - 1u)];
         put_k4(e / K_COLUMNS4 * K_STRIDE4 + column, select(vec4<f16>(), value, column < HEAD_DIM4));
     }
 }
@@ -44,7 +44,7 @@ fn score_candidates(place: QueryBlock, thread: Thread, index: u32) {
         // The heads of a KV head score a key together.
         for (var each = 0u; each < params.heads_per_set; each += heads) {
             let head = place.set_index * params.heads_per_set + each;
-            put_keys(params.k_offset + place.batch * params.k_batch + head / params.group_size * params.k_head, first, count, index);
+            put_keys(rows_of_k(place.batch, head / params.group_size), first, count, index);
             for (var row = 0u; row < num_rows; row += EDGE) {
                 put_samples(head, num_rows, row, index);
                 workgroupBarrier(); // orders tile_a and tile_k: the other invocations' have been written

@@ -47,11 +47,11 @@ fn q_index(tile: Tile, place: Place) -> u32 {
     return params.q_offset + tile.batch * params.q_batch + query * params.q_seq + head * params.q_head;
 }
 
-// Where the keys and the values of the tile's KV head begin.
-fn first_k(tile: Tile) -> u32 {
-    return params.k_offset + tile.batch * params.k_batch + tile.heads / params.heads_per_kv_head * params.k_head;
+// The keys and the values of the tile's KV head.
+fn k_rows_of(tile: Tile) -> KeyRows {
+    return rows_of_k(tile.batch, tile.heads / params.heads_per_kv_head);
 }
 
-fn first_v(tile: Tile) -> u32 {
-    return params.v_offset + tile.batch * params.v_batch + tile.heads / params.heads_per_kv_head * params.v_head;
+fn v_rows_of(tile: Tile) -> KeyRows {
+    return rows_of_v(tile.batch, tile.heads / params.heads_per_kv_head);
 }

@@ -10,8 +10,8 @@ const MOVING = 0u;
 const NON_FINITE = 1u;
 
 // By bits: a compiler may assume that numbers are finite.
-fn is_non_finite(value: Elem4) -> vec4<bool> {
-    return (bitcast<vec4<u32>>(widen(value)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+fn is_non_finite(value: VElem4) -> vec4<bool> {
+    return (bitcast<vec4<u32>>(widen_v(value)) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
 }
 
 // Position in a tile of the i-th vec4 that an invocation loads: key, column. It loads two neighbours at a time, 16 bytes.
@@ -20,24 +20,24 @@ fn loaded_at(i: u32, columns: u32, thread: Thread) -> vec2<u32> {
     return vec2<u32>(pair / (columns / 2u), pair % (columns / 2u) * 2u + i % 2u);
 }
 
-fn loaded_k4(i: u32, k_begin: u32, walk: Walk, tile_begin: u32, thread: Thread) -> Elem4 {
+fn loaded_k4(i: u32, k_rows: KeyRows, walk: Walk, tile_begin: u32, thread: Thread) -> KElem4 {
     let at = loaded_at(i, K_COLUMNS4, thread);
-    return k[k_begin + walk_key(walk, tile_begin + at.x) * params.k_seq + min(at.y, HEAD_DIM4 - 1u)];
+    return k[k_rows.begin + key_row(k_rows, walk_key(walk, tile_begin + at.x)) + min(at.y, HEAD_DIM4 - 1u)];
 }
 
-fn loaded_v4(i: u32, v_begin: u32, walk: Walk, tile_begin: u32, thread: Thread) -> Elem4 {
+fn loaded_v4(i: u32, v_rows: KeyRows, walk: Walk, tile_begin: u32, thread: Thread) -> VElem4 {
     let at = loaded_at(i, V_COLUMNS4, thread);
-    return v[v_begin + walk_key(walk, tile_begin + at.x) * params.v_seq + min(at.y, HEAD_DIM_V4 - 1u)];
+    return v[v_rows.begin + key_row(v_rows, walk_key(walk, tile_begin + at.x)) + min(at.y, HEAD_DIM_V4 - 1u)];
 }
 
-fn put_loaded_k4(i: u32, loaded: Elem4, thread: Thread) {
+fn put_loaded_k4(i: u32, loaded: KElem4, thread: Thread) {
     let at = loaded_at(i, K_COLUMNS4, thread);
     if at.x < TILE_KV {
         put_k4(at.x * K_STRIDE4 + at.y, select(vec4<f16>(), factor_k(loaded), at.y < HEAD_DIM4));
     }
 }
 
-fn put_loaded_v4(i: u32, loaded: Elem4, thread: Thread) {
+fn put_loaded_v4(i: u32, loaded: VElem4, thread: Thread) {
     let at = loaded_at(i, V_COLUMNS4, thread);
     if at.x < TILE_KV {
         put_v4(at.x * V_STRIDE4 + at.y, select(vec4<f16>(), factor_v(loaded), at.y < HEAD_DIM_V4));
@@ -46,7 +46,7 @@ fn put_loaded_v4(i: u32, loaded: Elem4, thread: Thread) {
 
 // A masked key's value may be NaN or infinity, and 0 * NaN is NaN: the product gets 0 for it, and rows that see the key get the value
 // itself (move_sums4).
-fn set_aside_v4(i: u32, loaded: Elem4, number: u32, thread: Thread) {
+fn set_aside_v4(i: u32, loaded: VElem4, number: u32, thread: Thread) {
     let at = loaded_at(i, V_COLUMNS4, thread);
     let non_finite = is_non_finite(loaded);
     if at.x < TILE_KV && at.y < HEAD_DIM_V4 && any(non_finite) {
@@ -96,6 +96,7 @@ struct Move {
 fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
     let lane = lane_of(tile.thread);
     let first = group_of(tile.thread) * ROWS;
+    let v_rows = v_rows_of(tile);
     for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
         let r = e / (EDGE / 4u);
         let at = sums_at(first * SUMS_STRIDE4, e);
@@ -112,8 +113,8 @@ fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
         if move_by.non_finite && column < HEAD_DIM_V4 {
             for (var key = 0u; key < TILE_KV; key++) {
                 let weight = max(f32(a4((first + r) * A_STRIDE4 + key / 4u)[key % 4u]), LEAST_WEIGHT);
-                let value = v[first_v(tile) + walk_key(walk, move_by.tile_begin + key) * params.v_seq + column];
-                let added = select(vec4<f32>(), weight * widen(value), is_non_finite(value));
+                let value = v[v_rows.begin + key_row(v_rows, walk_key(walk, move_by.tile_begin + key)) + column];
+                let added = select(vec4<f32>(), weight * widen_v(value), is_non_finite(value));
                 let rows = walk_rows(walk, move_by.tile_begin + key);
                 let sees = tile.first_row + r >= rows.begin && tile.first_row + r < rows.end;
                 sum = select(sum, sum + added, sees);

@@ -58,11 +58,8 @@ fn walk_key(walk: Walk, at: u32) -> u32 {
     return min(at, walk.end - 1u);
 }
 
-// Where the row of the key `steps` places after `first` begins, of rows that lie `stride` apart. `key` is that key. Here it is not needed:
-// one product serves all keys of a tile. Past the walk's end some place before its last row's end, since the product may wrap around.
-fn walk_row(walk: Walk, first: u32, steps: u32, key: u32, stride: u32) -> u32 {
-    return min(first * stride + steps * stride, (walk.end - 1u) * stride);
-}
+// Whether a place of the walk is its key, so that neighbouring places have neighbouring keys.
+const WALK_IS_RUN = true;
 
 // Tiles are *empty*, *partial* or *full*. No row sees a key of an empty one: they are passed over. The first tile from a place on that is
 // not empty, past the walk's end where there is none. Here none is empty, since a walk has only keys that some row sees.

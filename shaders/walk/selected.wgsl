@@ -95,10 +95,8 @@ fn walk_key(walk: Walk, at: u32) -> u32 {
     return select(walk.window_begin + inside - walk.sinks_end, inside - walk.listed_end, inside < walk.sinks_end);
 }
 
-// Where the row of the key `steps` places after `first` begins, of rows that lie `stride` apart. `key` is that key.
-fn walk_row(walk: Walk, first: u32, steps: u32, key: u32, stride: u32) -> u32 {
-    return key * stride;
-}
+// Whether a place of the walk is its key.
+const WALK_IS_RUN = false;
 
 // Tiles are *empty*, *partial* or *full*. No row sees a key of an empty one: they are passed over. The first tile from a place on that is
 // not empty, past the walk's end where there is none. Here none is empty, since a walk has only keys that some row may see.

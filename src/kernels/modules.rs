@@ -52,6 +52,8 @@ modules! {
         CHUNKS = "chunks", binding &[Binding::uniform("stage", StageParams::FIELDS)];
         ATTEND_PLACE = "attend_place";
         ATTEND_TILE = "attend_tile", declaring &[Constant::f32("MASKED", LSE_EMPTY)];
+        ROWS_OF_K = "rows_of_k";
+        ROWS_OF_V = "rows_of_v";
         MATRIX_LANES = "matrix_lanes";
         LANES = "lanes", needing &[Need::Subgroups];
         GROUP_SUMS = "group_sums";
@@ -74,9 +76,10 @@ modules! {
         BEAM_WORKGROUP = "beam" / "workgroup";
         WALK_RANGE = "walk" / "range";
         WALK_SELECTED = "walk" / "selected", binding &[Binding::read("block_indices"), Binding::read("block_counts")];
-        GATHER_RANGE = "gather" / "range";
-        GATHER_SELECTED = "gather" / "selected";
-        GATHER_STAGED = "gather" / "staged";
+        PAGING_CONTIGUOUS = "paging" / "contiguous";
+        GATHER_LANE = "gather" / "lane";
+        GATHER_GROUP = "gather" / "group";
+        GATHER_WORKGROUP = "gather" / "workgroup";
         RESUME_NONE = "resume" / "none";
         RESUME_STATE = "resume" / "state";
         CHUNK_ONE = "chunk" / "one";

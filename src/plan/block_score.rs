@@ -6,7 +6,7 @@ use super::modules::{elem_module, share_modules};
 use super::operator::{OneDispatch, fit_bindings};
 use super::{Dispatch, OperatorPlan};
 use crate::kernels::{self, modules};
-use crate::shader::Specialization;
+use crate::shader::{Specialization, Taken};
 use crate::{BlockScoreProblem, DeviceCaps, DispatchBudget, MASKED_SCORE, Mask, Reduction, Result, Tier};
 
 /// The dispatch that computes a [`BlockScoreProblem`] on a device.
@@ -35,14 +35,14 @@ impl OneDispatch for BlockScoreProblem {
         let (share, reduce) = share_modules(lanes, tier, caps);
         let specialization = Specialization {
             kernel: &kernels::SCORE_BLOCKS,
-            modules: vec![
+            modules: Taken::all([
                 &modules::STRETCH,
                 modules::lengths(self.seq_lens_kv),
                 &modules::NON_FINITE,
                 elem_module(self.dtype, tier, caps),
                 share,
                 reduce,
-            ],
+            ]),
             constants: BTreeMap::from([
                 ("COLS", head_dim4.div_ceil(lanes)),
                 ("GROUPS", groups),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Dispatch;
 use crate::kernels::{self, check_blocks, modules};
-use crate::shader::{Arrays, Specialization};
+use crate::shader::{Arrays, Specialization, Taken};
 use crate::{AttentionShape, BlockListSpec, DeviceCaps, DispatchBudget, Error, Result};
 
 /// The dispatches that check the lists of a selection.
@@ -21,7 +21,7 @@ pub fn check_dispatches(
     }
     let specialization = |report| Specialization {
         kernel: &kernels::CHECK_BLOCKS,
-        modules: vec![&modules::CHECK_PARAMS, modules::lengths(seq_lens_kv)],
+        modules: Taken::all([&modules::CHECK_PARAMS, modules::lengths(seq_lens_kv)]),
         constants: BTreeMap::from([("WORKGROUP_SIZE", check_blocks::WORKGROUP_SIZE)]),
         switches: BTreeMap::from([("REPORT", report)]),
         arrays: Arrays::Memory, // it has none

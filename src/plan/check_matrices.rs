@@ -7,7 +7,7 @@ use half::f16;
 use super::attend::matrix::{FLOATS_PADDING4, HALVES_PADDING4, modules};
 use crate::DeviceCaps;
 use crate::kernels::{self, modules as own};
-use crate::shader::{Arrays, Module, Specialization};
+use crate::shader::{Arrays, Module, Specialization, Taken};
 
 /// Number of matrices side by side: of keys, of their width, of the width of values. The fewest with matrices that begin within rows
 /// and below others, since a software device takes long to compile each product.
@@ -65,7 +65,7 @@ impl MatrixCheck {
     pub fn specialization(&self) -> Specialization {
         Specialization {
             kernel: &kernels::CHECK_MATRICES,
-            modules: self.modules.clone(),
+            modules: Taken::all(self.modules.iter().copied()),
             constants: self.constants(),
             switches: BTreeMap::new(),
             arrays: self.arrays,

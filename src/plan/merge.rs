@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Dispatch;
 use super::modules::out_module;
 use crate::kernels::{self, modules};
-use crate::shader::{Module, Specialization};
+use crate::shader::{Module, Specialization, Taken};
 use crate::{DType, DeviceCaps, DispatchBudget, Error, MergeProblem, Result};
 
 /// Parts of a row that an invocation merges one after the other, if other invocations can share the work: their loads are in flight at once.
@@ -36,14 +36,14 @@ impl Parts {
         let at_once = if caps.software { 1 } else { self.num_parts.clamp(1, PARTS_AT_ONCE) };
         Specialization {
             kernel: &kernels::MERGE_SPLITS,
-            modules: vec![
+            modules: Taken::all([
                 &modules::MERGE_PARAMS,
                 &modules::STRETCH,
                 &modules::NON_FINITE,
                 out,
                 join,
                 modules::lse(lse),
-            ],
+            ]),
             constants: BTreeMap::from([
                 ("HEAD_DIM_V4", self.head_dim_v / 4),
                 ("PART_LANES", lanes),

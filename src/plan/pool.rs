@@ -6,7 +6,7 @@ use super::modules::elem_module;
 use super::operator::{OneDispatch, fit_bindings};
 use super::{Dispatch, OperatorPlan};
 use crate::kernels::{self, modules};
-use crate::shader::{Arrays, Specialization};
+use crate::shader::{Arrays, Specialization, Taken};
 use crate::{DeviceCaps, DispatchBudget, PoolProblem, Pooling, Result, Tier};
 
 /// The dispatch that computes a [`PoolProblem`] on a device.
@@ -25,12 +25,14 @@ impl OneDispatch for PoolProblem {
         let head_dim4 = self.shape[3] / 4;
         let specialization = Specialization {
             kernel: &kernels::POOL_BLOCKS,
-            modules: vec![
+            modules: Taken::all([
                 &modules::STRETCH,
                 modules::lengths(self.seq_lens),
                 &modules::NON_FINITE,
+                &modules::PAGING_CONTIGUOUS,
+                &modules::ROWS_OF_K,
                 elem_module(self.dtype, tier, caps),
-            ],
+            ]),
             constants: BTreeMap::from([
                 ("HEAD_DIM4", head_dim4),
                 ("NUM_VECTORS", self.pooling.num_vectors()),

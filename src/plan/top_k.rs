@@ -6,7 +6,7 @@ use super::operator::{OneDispatch, fit_bindings};
 use super::select::{add_top_k, bucket_bytes, top_k_operations};
 use super::{Candidates, Dispatch, OperatorPlan};
 use crate::kernels::{self, modules};
-use crate::shader::Specialization;
+use crate::shader::{Specialization, Taken};
 use crate::{DeviceCaps, MASKED_SCORE, Mark, PADDING, Result, Tier, TopKProblem};
 
 /// The dispatch that computes a [`TopKProblem`] on a device.
@@ -48,7 +48,7 @@ fn planned(problem: &TopKProblem, caps: &DeviceCaps, wanted: Candidates) -> Resu
     let marks = if problem.marks { &modules::MARKS_GIVEN } else { &modules::MARKS_NONE };
     let mut specialization = Specialization {
         kernel: &kernels::SELECT_TOP_K,
-        modules: vec![&modules::STRETCH, &modules::SCORE_KEY, marks],
+        modules: Taken::all([&modules::STRETCH, &modules::SCORE_KEY, marks]),
         constants: BTreeMap::from([
             ("MARK_FORBIDDEN", Mark::Forbidden as u32),
             ("MARK_FORCED", Mark::Forced as u32),

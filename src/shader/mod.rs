@@ -4,10 +4,13 @@
 mod binding;
 mod edits;
 mod kernel;
+mod names;
 mod specialization;
+mod taken;
 mod unroll;
 
 pub use binding::{Binding, BindingKind};
 pub use kernel::{Constant, Kernel, Module, Need, Trust};
 pub use specialization::Specialization;
+pub(crate) use taken::Taken;
 pub(crate) use unroll::Arrays;

@@ -4,6 +4,8 @@ use core::fmt::Write as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::edits::edited;
+use super::names::renamed;
+use super::taken::Taken;
 use super::unroll::unroll;
 use super::{Arrays, Binding, Kernel, Module, Need, Trust};
 use crate::kernels::modules;
@@ -27,7 +29,7 @@ use crate::kernels::modules;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Specialization {
     pub(crate) kernel: &'static Kernel,
-    pub(crate) modules: Vec<&'static Module>,
+    pub(crate) modules: Vec<Taken>,
     pub(crate) constants: BTreeMap<&'static str, u32>,
     pub(crate) switches: BTreeMap<&'static str, bool>,
     pub(crate) arrays: Arrays,
@@ -49,8 +51,47 @@ impl Specialization {
     /// The variant with one more module. Modules precede the kernel's text, in the order in which they are added.
     #[must_use]
     pub fn with_module(mut self, module: &'static Module) -> Self {
-        self.modules.push(module);
+        self.push(module);
         self
+    }
+
+    /// The variant with one more module, taken for a tensor: every name that its text declares, and every binding, gets the tensor's name.
+    /// So a module can be taken several times, or several modules of its family. `widen` is `widen_k` for the tensor `k`, a type `Elem4`
+    /// is `KElem4`, a constant `TABLE` is `TABLE_K`, a binding `scales` is `scales_k`. Modules that are taken for the same tensor use
+    /// each other's names as they are written. Constants of the host keep their names; fields of structs do as well, and must not have the
+    /// name of something that the text declares.
+    ///
+    /// ```
+    /// use wattn::{Kernel, Specialization, kernels::modules};
+    /// static SUM: Kernel = Kernel::new("sum", "/* … widen_a(a[i]) + widen_b(b[i]), where a is an array<AElem4> … */");
+    /// let mixed = Specialization::new(&SUM)
+    ///     .with_module_for("a", &modules::ELEM_F32)
+    ///     .with_module_for("b", &modules::ELEM_BF16);
+    /// let wgsl = mixed.wgsl();
+    /// assert!(wgsl.contains("alias AElem4 = vec4<f32>;") && wgsl.contains("fn widen_b(elem: BElem4) -> vec4<f32>"));
+    /// ```
+    #[must_use]
+    pub fn with_module_for(mut self, tensor: &'static str, module: &'static Module) -> Self {
+        self.push(Taken::for_tensor(tensor, module));
+        self
+    }
+
+    /// The variant with this module in the place of those of its family that are taken for a tensor. For tests of formats that plans do not
+    /// mix yet.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn replacing_for(mut self, tensor: &str, module: &'static Module) -> Self {
+        let of_family = |taken: &&mut Taken| taken.tensor == Some(tensor) && taken.module.family() == module.family();
+        self.modules.iter_mut().filter(of_family).for_each(|taken| taken.module = module);
+        self
+    }
+
+    pub(crate) fn push(&mut self, module: impl Into<Taken>) {
+        self.modules.push(module.into());
+    }
+
+    pub(crate) fn extend(&mut self, modules: impl IntoIterator<Item = &'static Module>) {
+        self.modules.extend(modules.into_iter().map(Taken::from));
     }
 
     /// The variant with a constant of type u32.
@@ -75,14 +116,19 @@ impl Specialization {
 
     /// The modules, in order.
     pub fn modules(&self) -> impl Iterator<Item = &'static Module> {
-        self.modules.iter().copied()
+        self.modules.iter().map(|taken| taken.module)
+    }
+
+    /// The modules that are taken for a tensor, in order.
+    pub fn modules_for(&self, tensor: &str) -> impl Iterator<Item = &'static Module> {
+        self.modules.iter().filter(move |taken| taken.tensor == Some(tensor)).map(|taken| taken.module)
     }
 
     /// Bind group 0: the kernel's bindings, then those of its modules.
     #[must_use]
     pub fn bindings(&self) -> Vec<Binding> {
-        let of_modules = self.modules.iter().flat_map(|module| module.bindings());
-        self.kernel.bindings().iter().chain(of_modules).copied().collect()
+        let of_modules = self.modules.iter().flat_map(Taken::bindings);
+        self.kernel.bindings().iter().copied().chain(of_modules).collect()
     }
 
     pub(crate) fn num_storage_buffers(&self) -> u32 {
@@ -93,19 +139,19 @@ impl Specialization {
 
     /// Whether one of its texts needs the feature.
     pub(crate) fn needs(&self, need: Need) -> bool {
-        self.kernel.needs().contains(&need) || self.modules.iter().any(|module| module.needs().contains(&need))
+        self.kernel.needs().contains(&need) || self.modules().any(|module| module.needs().contains(&need))
     }
 
     /// [`Trust::Own`] where all texts are the crate's.
     pub(crate) fn trust(&self) -> Trust {
-        let mut all = self.modules.iter().map(|module| module.trust()).chain([self.kernel.trust()]);
+        let mut all = self.modules().map(Module::trust).chain([self.kernel.trust()]);
         if all.all(|trust| trust == Trust::Own) { Trust::Own } else { Trust::Guarded }
     }
 
     /// Binds the workspace, if it is not bound yet.
     pub(crate) fn add_workspace(&mut self) {
-        if !self.modules.contains(&&modules::WORKSPACE) {
-            self.modules.push(&modules::WORKSPACE);
+        if !self.modules().any(|module| module == &modules::WORKSPACE) {
+            self.push(&modules::WORKSPACE);
         }
     }
 
@@ -115,9 +161,9 @@ impl Specialization {
         if let Some(columns) = self.constants.get("V_TILES").copied() {
             self.constants.insert("CARRIED_COLUMNS", columns);
         }
-        for module in &mut self.modules {
-            if *module == &modules::RESUME_NONE {
-                *module = &modules::RESUME_STATE;
+        for taken in &mut self.modules {
+            if taken.module == &modules::RESUME_NONE {
+                taken.module = &modules::RESUME_STATE;
             }
         }
         self.add_workspace();
@@ -158,7 +204,7 @@ impl Specialization {
         for (name, value) in &self.constants {
             let _ = writeln!(source, "const {name}: u32 = {value}u;");
         }
-        let of_modules = self.modules.iter().flat_map(|module| module.constants());
+        let of_modules = self.modules().flat_map(Module::constants);
         let brought: BTreeSet<String> = of_modules.chain(self.kernel.constants()).map(ToString::to_string).collect();
         for constant in brought {
             let _ = writeln!(source, "{constant}");
@@ -169,25 +215,32 @@ impl Specialization {
         for (at, binding) in self.bindings().iter().enumerate() {
             let _ = writeln!(source, "const {}_BINDING: u32 = {at}u;", binding.name.to_uppercase());
         }
-        let modules = self.modules.iter().map(|module| (module.wgsl(), module.trust()));
-        for (text, trust) in modules.chain([(self.kernel.wgsl(), self.kernel.trust())]) {
+        let mut add = |text: &str, trust| {
             source.push('\n');
             match trust {
-                Trust::Own => source.push_str(&prepare(&edited(text))),
+                Trust::Own => source.push_str(&prepare(text)),
                 // Marks in a caller's text mean nothing here, and its last line may lack a newline.
                 Trust::Guarded => {
                     source.push_str(text);
                     source.push('\n');
                 }
             }
+        };
+        for taken in &self.modules {
+            let text = edited(taken.module.wgsl());
+            match taken.tensor {
+                Some(tensor) => add(&renamed(&text, &self.names_for(tensor)), taken.module.trust()),
+                None => add(&text, taken.module.trust()),
+            }
         }
+        add(&edited(self.kernel.wgsl()), self.kernel.trust());
         source
     }
 }
 
 impl core::fmt::Display for Specialization {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let modules = self.modules().map(Module::name).collect::<Vec<_>>().join("+");
+        let modules = self.modules.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
         write!(f, "{modules}")?;
         for (name, value) in &self.constants {
             write!(f, " {name}={value}")?;

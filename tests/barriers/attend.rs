@@ -137,6 +137,7 @@ fn parts<T: Element>(
             name: dispatch.to_string(),
             rolled: dispatch.specialization.wgsl_rolled(),
             shipped: dispatch.specialization.wgsl(),
+            taken: super::launch::taken(&dispatch.specialization),
             subgroup_size: device.subgroup_size,
             stretches: grids.zip(uniforms).collect(),
             bound: Vec::new(),

@@ -20,6 +20,7 @@ fn launch(dispatch: &Dispatch, subgroup_size: usize, numbers: &[(&str, u32)]) ->
         name: dispatch.to_string(),
         rolled: dispatch.specialization.wgsl_rolled(),
         shipped: dispatch.specialization.wgsl(),
+        taken: Vec::new(),
         subgroup_size,
         stretches: dispatch
             .stretches

@@ -29,6 +29,7 @@ fn case(
         name: name.to_owned(),
         rolled: text.clone(),
         shipped: text,
+        taken: Vec::new(),
         subgroup_size,
         stretches: vec![(grid, vec![("params", uniform)])],
         bound: Vec::new(),

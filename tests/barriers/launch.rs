@@ -20,6 +20,8 @@ pub(crate) struct Launch {
     /// The files unchanged, and the text that drivers get.
     pub(crate) rolled: String,
     pub(crate) shipped: String,
+    /// Files that stand in it under a tensor's names.
+    pub(crate) taken: Vec<&'static str>,
     pub(crate) subgroup_size: usize,
     /// Workgroups and the uniforms of each, by name.
     pub(crate) stretches: Vec<([u32; 3], Uniforms)>,
@@ -42,6 +44,12 @@ pub(crate) struct Recorded {
     pub(crate) launch: Launch,
     pub(crate) before: Buffers,
     pub(crate) steps: u64,
+}
+
+/// The texts of modules that are taken for a tensor.
+pub(crate) fn taken(specialization: &wattn::Specialization) -> Vec<&'static str> {
+    let modules = ["q", "k", "v"].into_iter().flat_map(|tensor| specialization.modules_for(tensor));
+    modules.map(wattn::Module::wgsl).collect()
 }
 
 impl Launch {
@@ -71,6 +79,11 @@ impl Launch {
             }
         }
         Ok(ran)
+    }
+
+    /// Whether a file of `shaders/` takes part.
+    pub(crate) fn has(&self, file: &str) -> bool {
+        self.rolled.contains(file) || self.taken.contains(&file)
     }
 
     pub(crate) fn rolled(&self) -> &str {

@@ -36,6 +36,7 @@ fn launch(dispatch: &Dispatch, subgroup_size: u32, uniforms: Vec<Uniforms>) -> L
         name: dispatch.to_string(),
         rolled: dispatch.specialization.wgsl_rolled(),
         shipped: dispatch.specialization.wgsl(),
+        taken: Vec::new(),
         subgroup_size: subgroup_size as usize,
         stretches: grids.zip(uniforms).collect(),
         bound: Vec::new(),

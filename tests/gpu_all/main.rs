@@ -23,6 +23,8 @@ mod gpu_check_matrices;
 mod gpu_combinations;
 #[path = "../gpu_decode.rs"]
 mod gpu_decode;
+#[path = "../gpu_formats.rs"]
+mod gpu_formats;
 #[path = "../gpu_kernel_step.rs"]
 mod gpu_kernel_step;
 #[path = "../gpu_kernels.rs"]
@@ -41,6 +43,8 @@ mod gpu_matrix_long;
 mod gpu_matrix_select;
 #[path = "../gpu_merge.rs"]
 mod gpu_merge;
+#[path = "../gpu_mixed.rs"]
+mod gpu_mixed;
 #[path = "../gpu_own_device.rs"]
 mod gpu_own_device;
 #[path = "../gpu_pipelines.rs"]

@@ -179,7 +179,7 @@ impl ColumnsTiling {
         self.bytes_with(self.summed_rows())
     }
 
-    /// The member of `chunk`, and the `elem` module to use. f16 are loaded as words: as f16 each of them takes a register while it is under
+    /// The members of `chunk` and `elem`, for each tensor. f16 are loaded as words: as f16 each of them takes a register while it is under
     /// way, on an H200 165 registers instead of 128.
     pub(in crate::plan) fn modules(&self, elem: &'static Module) -> [&'static Module; 2] {
         let chunk = if self.per_load == 2 { &modules::CHUNK_PAIR } else { &modules::CHUNK_ONE };
@@ -194,8 +194,10 @@ impl ColumnsTiling {
             ("ROWS", tiling.rows),
             ("KEYS", tiling.keys),
             ("GROUPS", tiling.groups),
-            ("CHUNK", self.chunk),
-            ("PER_LOAD", self.per_load),
+            ("K_CHUNK", self.chunk),
+            ("V_CHUNK", self.chunk),
+            ("K_PER_LOAD", self.per_load),
+            ("V_PER_LOAD", self.per_load),
             ("K_COLS", self.columns(self.head_dim4)),
             ("COLS", self.columns(self.head_dim_v4)),
             ("TILE_Q", tiling.tile_q()),

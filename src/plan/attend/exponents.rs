@@ -6,7 +6,7 @@ use super::AttentionPlan;
 use super::matrix::check_dtype;
 use crate::kernels::{self, find_exponents, modules};
 use crate::plan::{Dispatch, arrays_of};
-use crate::shader::Specialization;
+use crate::shader::{Specialization, Taken};
 use crate::{AttentionProblem, DType, DeviceCaps, DispatchBudget, Result, Tier};
 
 /// vec4 of a part: 64 KiB, which keep a workgroup busy for longer than it takes to start.
@@ -66,14 +66,13 @@ impl Exponents {
     pub(in crate::plan) fn dispatch(&self, problem: &AttentionProblem, caps: &DeviceCaps) -> Result<Dispatch> {
         let shape = problem.shape();
         let size = find_exponents::WORKGROUP_SIZE.min(caps.max_invocations_per_workgroup);
+        let lengths = modules::lengths(problem.seq_lens_kv);
+        let paging = [&modules::PAGING_CONTIGUOUS, &modules::ROWS_OF_K, &modules::ROWS_OF_V];
+        let common = Taken::all([&modules::ATTEND_PARAMS, &modules::STRETCH, lengths].into_iter().chain(paging));
+        let formats = ["q", "k", "v"].map(|tensor| Taken::for_tensor(tensor, &modules::ELEM_BF16));
         let specialization = Specialization {
             kernel: &kernels::FIND_EXPONENTS,
-            modules: vec![
-                &modules::ATTEND_PARAMS,
-                &modules::STRETCH,
-                modules::lengths(problem.seq_lens_kv),
-                &modules::ELEM_BF16,
-            ],
+            modules: common.into_iter().chain(formats).collect(),
             constants: BTreeMap::from([
                 ("AT_ONCE", AT_ONCE),
                 ("HEAD_DIM4", shape.head_dim / 4),

@@ -23,7 +23,7 @@ pub use tiling::{Sharing, Tiling};
 use super::modules::{elem_module, out_module, share_modules};
 use super::{Dispatch, Parts, TunedAt, merge};
 use crate::kernels::{self, modules};
-use crate::shader::{Kernel, Module, Specialization};
+use crate::shader::{Kernel, Module, Specialization, Taken};
 use crate::{AttentionProblem, AttentionShape, DType, DeviceCaps, Error, Mask, MissedTier, Result, Tier};
 
 /// The dispatches that compute an [`AttentionProblem`] on a device, and the workspace they need. A value: made once per
@@ -318,23 +318,27 @@ fn specialize_attend(
     caps: &DeviceCaps,
 ) -> Specialization {
     let shape = problem.shape();
-    let (walk, hand) = match problem.blocks {
-        Some(_) => (&modules::WALK_SELECTED, &modules::GATHER_SELECTED),
-        None => (&modules::WALK_RANGE, &modules::GATHER_RANGE),
+    // Lanes hand on what is looked up in lists.
+    let (walk, gather) = match problem.blocks {
+        Some(_) => (&modules::WALK_SELECTED, &modules::GATHER_GROUP),
+        None => (&modules::WALK_RANGE, &modules::GATHER_LANE),
     };
     let elem = elem_module(problem.dtype, tier, caps);
     let [chunk, elem] = match (caps.edge_of(tier), tiling.sharing) {
         (None, Sharing::Columns) => ColumnsTiling::new(problem, tiling, caps, tier).modules(elem),
         _ => [&modules::CHUNK_ONE, elem],
     };
+    let formats = ["q", "k", "v"].map(|tensor| Taken::for_tensor(tensor, elem));
+    let chunks = ["k", "v"].map(|tensor| Taken::for_tensor(tensor, chunk));
     let mut modules = vec![
         &modules::ATTEND_PARAMS,
         &modules::STRETCH,
         modules::lengths(problem.seq_lens_kv),
         &modules::ATTEND_PLACE,
         walk,
-        elem,
-        chunk,
+        &modules::PAGING_CONTIGUOUS,
+        &modules::ROWS_OF_K,
+        &modules::ROWS_OF_V,
         &modules::NON_FINITE,
         &modules::ATTEND_TILE,
     ];
@@ -361,8 +365,8 @@ fn specialize_attend(
         }
         (None, Sharing::Tiles) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
-            let hand = if problem.blocks.is_some() { &modules::GATHER_STAGED } else { hand };
-            modules.extend([hand, share, reduce, &modules::RESUME_NONE, &modules::ROWS_STAGED]);
+            let gather = if problem.blocks.is_some() { &modules::GATHER_WORKGROUP } else { gather };
+            modules.extend([gather, share, reduce, &modules::RESUME_NONE, &modules::ROWS_STAGED]);
             let mut constants = scalar_constants(shape, tier, tiling);
             constants.extend(StagedTiling::new(problem, tiling, caps, tier).constants());
             constants
@@ -370,7 +374,7 @@ fn specialize_attend(
         (None, Sharing::Keys | Sharing::Rows) => {
             let (share, reduce) = share_modules(tiling.lanes, tier, caps);
             let queries = queries_module(shape, tier, tiling, caps);
-            modules.extend([hand, share, reduce, queries, &modules::RESUME_NONE, &modules::ROWS_KEYS]);
+            modules.extend([gather, share, reduce, queries, &modules::RESUME_NONE, &modules::ROWS_KEYS]);
             scalar_constants(shape, tier, tiling)
         }
     };
@@ -387,6 +391,7 @@ fn specialize_attend(
         modules.extend([out_module(problem.out_dtype, tier), modules::lse(problem.lse)]);
     }
     let arrays = super::arrays_of(caps);
+    let modules = formats.into_iter().chain(chunks).chain(Taken::all(modules)).collect();
     let mut specialization = Specialization { kernel, modules, constants, switches, arrays };
     if kernel == &kernels::ATTEND_DECODE || problem.is_scaled(tier) {
         specialization.add_workspace();

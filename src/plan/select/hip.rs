@@ -24,14 +24,14 @@ impl SelectionPlan {
                 scoring
             }
         };
-        specialization.modules.extend([&modules::SAMPLING_STRIDE, &modules::SCORE_KEY]);
+        specialization.extend([&modules::SAMPLING_STRIDE, &modules::SCORE_KEY]);
         specialization.constants.insert("KEYS_PER_BLOCK", hip.keys_per_block());
         let beam = self.beam(hip, caps);
         match beam.and_then(|candidates| self.depths(candidates, self.tiling.search_size())) {
             Some(depths) => depths.add(&mut specialization),
             None => add_top_k(&mut specialization, beam, self.tiling.search_size()),
         }
-        specialization.modules.push(if beam.is_some() { &modules::BEAM_WORKGROUP } else { &modules::BEAM_SCRATCH });
+        specialization.push(if beam.is_some() { &modules::BEAM_WORKGROUP } else { &modules::BEAM_SCRATCH });
         self.num_searches = u32::try_from(lists).unwrap_or(u32::MAX).min(self.tiling.max_searches);
         debug_assert_eq!(samples, 0);
         let lists = if self.is_empty() { 0 } else { lists };

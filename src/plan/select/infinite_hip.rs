@@ -8,7 +8,7 @@ use super::{SelectStep, SelectionPlan};
 use crate::kernels::{self, modules};
 use crate::plan::modules::share_modules;
 use crate::plan::{Dispatch, Sharing};
-use crate::shader::Specialization;
+use crate::shader::{Specialization, Taken};
 use crate::{DeviceCaps, HeadReduction, InfiniteHip, Result};
 
 /// The sizes of one stage of InfiniteHiP, and the offset of its survivors in the cache, in words.
@@ -84,7 +84,7 @@ impl SelectionPlan {
 
         let best_scores = self.best_scores(self.tiling.score_groups, caps);
         let mut scoring = self.scoring(&kernels::SCORE_CHUNKS, best_scores, caps);
-        scoring.modules.push(&modules::CHUNKS);
+        scoring.push(&modules::CHUNKS);
         scoring.switches.insert("MASK_PAIRS", false);
         let chunks_per_workgroup = 2 * self.tiling.owners(self.tiling.score_groups);
         let tiles = u64::from(stage.max_chunks.div_ceil(chunks_per_workgroup));
@@ -94,14 +94,14 @@ impl SelectionPlan {
 
         let mut selecting = Specialization {
             kernel: &kernels::SELECT_CHUNKS,
-            modules: vec![
+            modules: Taken::all([
                 &modules::SELECT_PARAMS,
                 &modules::STRETCH,
                 modules::lengths(self.problem.seq_lens_kv),
                 &modules::SELECT_PLACE,
                 &modules::SCORE_KEY,
                 &modules::CHUNKS,
-            ],
+            ]),
             constants: BTreeMap::from([("WORKGROUP_SIZE", self.tiling.top_k_size)]),
             switches: BTreeMap::new(),
             arrays: crate::plan::arrays_of(caps),
@@ -111,12 +111,12 @@ impl SelectionPlan {
             Some(depths) => {
                 depths.add(&mut selecting);
                 let lanes = depths.lanes;
-                selecting.modules.push(share_modules(lanes, self.tier, caps).0);
+                selecting.push(share_modules(lanes, self.tier, caps).0);
                 lanes
             }
             None => {
                 add_top_k(&mut selecting, candidates, self.tiling.top_k_size);
-                selecting.modules.push(&modules::SHUFFLE_WORKGROUP);
+                selecting.push(&modules::SHUFFLE_WORKGROUP);
                 1
             }
         };

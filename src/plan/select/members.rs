@@ -63,7 +63,7 @@ impl Depths {
     }
 
     pub(super) fn add(self, to: &mut Specialization) {
-        to.modules.push(&modules::TOP_K_DEPTHS);
+        to.push(&modules::TOP_K_DEPTHS);
         to.constants.extend([
             ("CANDIDATES", room(self.candidates)),
             ("DEPTHS", Self::EACH * self.scanned()),
@@ -76,7 +76,7 @@ impl Depths {
 
 /// Adds a top-k to a kernel: in workgroup memory for this many candidates, or by digits for any number.
 pub(in crate::plan) fn add_top_k(to: &mut Specialization, candidates: Option<u32>, invocations: u32) {
-    to.modules.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K_DIGITS });
+    to.push(if candidates.is_some() { &modules::TOP_K_BUCKETS } else { &modules::TOP_K_DIGITS });
     match candidates {
         Some(candidates) => to.constants.extend([
             ("CANDIDATES", room(candidates)),

@@ -17,7 +17,7 @@ use super::attend::matrix::check_dtype;
 use super::modules::elem_module;
 use super::{Dispatch, Sharing, TunedAt};
 use crate::kernels::{self, modules, sample_queries};
-use crate::shader::{Arrays, Kernel, Module, Specialization};
+use crate::shader::{Arrays, Kernel, Module, Specialization, Taken};
 use crate::{
     DType, DeviceCaps, DispatchBudget, Error, Hip, MissedTier, Representative, Result, SelectionMethod,
     SelectionProblem, SelectorStep, Tier,
@@ -238,11 +238,13 @@ impl SelectionPlan {
             &modules::STRETCH,
             modules::lengths(self.problem.seq_lens_kv),
             &modules::SELECT_PLACE,
+            &modules::PAGING_CONTIGUOUS,
+            &modules::ROWS_OF_K,
             elem,
         ];
         Specialization {
             kernel,
-            modules: common.into_iter().chain(modules).collect(),
+            modules: Taken::all(common.into_iter().chain(modules)),
             constants,
             switches: BTreeMap::new(),
             arrays: crate::plan::arrays_of(caps),
@@ -280,12 +282,12 @@ impl SelectionPlan {
         self.samples.push(Samples { stride_q, num_samples, offset_bytes, size_bytes: items * 16 });
         let specialization = Specialization {
             kernel: &kernels::SAMPLE_QUERIES,
-            modules: vec![
+            modules: Taken::all([
                 &modules::SELECT_PARAMS,
                 &modules::STRETCH,
                 elem_module(self.problem.dtype, self.tier, caps),
                 sampling,
-            ],
+            ]),
             constants: BTreeMap::from([
                 ("HEAD_DIM4", shape.head_dim / 4),
                 ("WORKGROUP_SIZE", sample_queries::WORKGROUP_SIZE),
