@@ -179,10 +179,10 @@ pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::AnySelector;
 pub use problem::{
     Alibi, AttentionOutput, AttentionProblem, AttentionShape, BatchIndex, Bias, BlockListSpec, BlockScoreProblem,
-    BlockScoring, Granularity, GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, MASKED_SCORE,
-    Margin, Mark, Mask, MergeProblem, PADDING, PoolProblem, Pooling, Preset, QuerySampling, Reduction, Representative,
-    ScoreMod, SeenKeys, SelectionInputs, SelectionMethod, SelectionProblem, Selector, SelectorStep, Sinks, Softcap,
-    Stage, TopKProblem, published_slopes,
+    BlockScoring, Granularity, GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, KernelInputs,
+    KernelStep, MASKED_SCORE, Margin, Mark, Mask, MergeProblem, PADDING, PoolProblem, Pooling, Preset, QuerySampling,
+    Reduction, Representative, ScoreMod, SeenKeys, SelectionInputs, SelectionMethod, SelectionProblem, Selector,
+    SelectorStep, Sinks, Softcap, Stage, TopKProblem, published_slopes,
 };
 pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use sparse::{AttentionPath, Measure, SparseOptions, SparseOutput};

@@ -115,6 +115,11 @@ impl Planned {
         dense.blocks = None;
         inputs.validate(&dense)?;
         selection.validate()?;
+        if selection.marks_shape().is_some() {
+            // Dense attention would see blocks that are forbidden.
+            let rule = "cannot be given here: select with them, then attend to the lists";
+            return Err(Error::Argument { argument: "marks", rule });
+        }
         let longest = (0..problem.shape().batch_size).map(|batch| inputs.seq_len_kv(batch)).max().unwrap_or(0);
         let sparse = (longest > dense_below).then(|| {
             let attention = dense.clone().with_blocks(selection.blocks());

@@ -201,6 +201,11 @@ pub struct HostTensor<T = f32> {
 }
 
 impl<T: Element> HostTensor<T> {
+    /// The same numbers in f32.
+    pub(crate) fn widened(&self) -> HostTensor {
+        HostTensor { shape: self.shape, data: self.data.iter().map(|&x| x.to_f32()).collect() }
+    }
+
     /// Takes `data` as a tensor of this shape.
     ///
     /// # Errors

@@ -121,6 +121,12 @@ fn every_part_is_right_on_the_cpu() {
             let check = runner.check(part).unwrap();
             assert!(check.passed(), "{}, {}: {check:?}", case.id(), part.name());
         }
+        // On its own, a part of attention selects first.
+        let mut runner = Runner::new(&Target::Cpu, &case).unwrap();
+        match runner.check(Part::Attend) {
+            Ok(check) => assert!(check.passed() && runner.run(Part::Step, 1).unwrap().seconds() > 0.0),
+            Err(error) => assert!(case.selection().is_none() && error.to_string().contains("no selection"), "{error}"),
+        }
     }
 }
 

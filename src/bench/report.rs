@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::ceilings::{Ceiling, CeilingKind};
-use super::part::PartPlan;
 use super::processor;
 use super::samples::{Noise, Samples};
+use super::subject::PartPlan;
 use super::{BenchError, BenchResult, Case, Check, Clocks, Counts, Crossover, Part, Rotation, Scope, Series, Target};
 use crate::{AttentionShape, Tier};
 

@@ -50,10 +50,10 @@ impl Pipeline {
     /// the caller chooses the buffers and numbers that are bound.
     ///
     /// # Errors
-    /// [`Error::MissingFeature`] for a feature that a text [needs](crate::Need); [`Error::Name`] for modules that declare the same names. For texts that are not the crate's own: [`Error::Wgsl`]
-    /// for invalid WGSL; [`Error::EntryPoint`], [`Error::Binding`] and [`Error::Uniform`] for a text that does not fit its descriptor. (In a
-    /// browser no parser is at hand, and its own compiler reports these.) [`Error::Validation`] when the driver refuses the shader,
-    /// [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    /// [`Error::MissingFeature`] for a feature that a text [needs](crate::Need); [`Error::Name`] for two texts that declare the same name.
+    /// For texts that are not the crate's own: [`Error::Wgsl`] for invalid WGSL; [`Error::EntryPoint`], [`Error::Binding`] and
+    /// [`Error::Uniform`] for a text that does not fit its descriptor. (In a browser no parser is at hand, and its own compiler reports
+    /// these.) [`Error::Validation`] when the driver refuses the shader, [`Error::OutOfMemory`], [`Error::DeviceLost`].
     ///
     /// # Cost
     /// Compiles on a cache miss. Submits nothing.

@@ -194,7 +194,8 @@ impl SelectionPlan {
         let read = match &self.operators[index] {
             SelectorStep::Pool { problem, .. } => bytes(problem.shape(), problem.dtype().size_bytes()),
             SelectorStep::Score { problem, .. } => bytes(problem.summaries_shape(), 4),
-            SelectorStep::TopK { problem, .. } => bytes(problem.shape(), 4),
+            SelectorStep::Kernel(step) => bytes(step.shape, 4),
+            SelectorStep::TopK { problem, .. } => bytes(problem.shape(), if problem.takes_marks() { 8 } else { 4 }),
         };
         read as f64 * 1000.0 / speed.bytes_per_us.max(1) as f64
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::blocks::{BlockListSpec, Granularity};
-use super::selector::{Selector, checked_steps};
+use super::selector::{Selector, SelectorStep, checked_steps};
 use super::{Hip, InfiniteHip, Preset};
 use crate::{AttentionShape, DType, Error, Mask, Result};
 
@@ -269,6 +269,16 @@ impl SelectionProblem {
     pub fn blocks(&self) -> BlockListSpec {
         let lists = self.method.selector().lists(&self.shape, self.granularity);
         BlockListSpec { granularity: self.granularity, dense_below: self.dense_below, ..lists }
+    }
+
+    /// `[batch, set, q_block, block]` of the [marks](crate::Mark) that each call gives; `None` where the method takes none. HiP and
+    /// InfiniteHiP take none.
+    #[must_use]
+    pub fn marks_shape(&self) -> Option<[u32; 4]> {
+        match self.method.selector().steps(self).last() {
+            Some(SelectorStep::TopK { problem, .. }) if problem.marks => Some(problem.shape()),
+            _ => None,
+        }
     }
 
     /// The first stage to compute at a decode step, counted from 0 at the start of a sequence; `None` when the lists of

@@ -4,6 +4,7 @@ use core::any::Any;
 use core::fmt::Debug;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 
+use super::kernel_step::KernelStep;
 use super::pool::PoolProblem;
 use super::{BlockListSpec, BlockScoreProblem, Granularity, Mask, SelectionProblem, TopKProblem};
 use crate::{AttentionShape, Error, Result};
@@ -59,7 +60,8 @@ pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSa
     fn lists(&self, shape: &AttentionShape, granularity: Granularity) -> BlockListSpec;
 
     /// The operators that compute it, in order; the last one is a top-k that writes the lists. Sizes, types and mask are those of the
-    /// problem. Lengths of sequences need no mention: each step takes them where the problem has some.
+    /// problem. Lengths of sequences need no mention: each step takes them where the problem has some. Where the top-k
+    /// [takes marks](TopKProblem::with_marks), every call gives them.
     fn steps(&self, problem: &SelectionProblem) -> Vec<SelectorStep>;
 
     /// The query heads that share a list, unless the problem sets a granularity.
@@ -163,7 +165,7 @@ pub enum QuerySampling {
 
 /// One operator of a [`Selector`]. Tensors between operators have names, and live in the selection's memory: a name is written by one
 /// step, and read by later ones.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum SelectorStep {
     /// Summaries of the blocks of k.
@@ -184,11 +186,20 @@ pub enum SelectorStep {
     },
     /// The lists: the best blocks of each row of scores.
     TopK {
-        /// The operator, without marks.
+        /// The operator. Its marks, where it takes some, come with each call:
+        /// [`SelectionInputs::with_marks`](crate::SelectionInputs::with_marks).
         problem: TopKProblem,
         /// The scores that are read.
         scores: &'static str,
     },
+    /// A kernel of one's own.
+    Kernel(Box<KernelStep>),
+}
+
+impl From<KernelStep> for SelectorStep {
+    fn from(step: KernelStep) -> Self {
+        Self::Kernel(Box::new(step))
+    }
 }
 
 impl SelectorStep {
@@ -211,18 +222,19 @@ impl SelectorStep {
     }
 
     /// The tensor that it writes; `None`: the lists.
-    pub(crate) const fn written(&self) -> Option<(&'static str, [u32; 4])> {
+    pub(crate) fn written(&self) -> Option<(&'static str, [u32; 4])> {
         match self {
             Self::Pool { problem, summaries } => Some((summaries, problem.summaries_shape())),
             Self::Score { problem, scores, .. } => Some((scores, problem.scores_shape())),
             Self::TopK { .. } => None,
+            Self::Kernel(step) => Some((step.written()?, step.shape)),
         }
     }
 
-    /// The tensor of an earlier step that it reads.
+    /// The tensor of an earlier step that it reads, of that shape. A kernel takes tensors of any.
     const fn read(&self) -> Option<(&'static str, [u32; 4])> {
         match self {
-            Self::Pool { .. } => None,
+            Self::Pool { .. } | Self::Kernel(_) => None,
             Self::Score { problem, summaries, .. } => Some((summaries, problem.summaries_shape())),
             Self::TopK { problem, scores } => Some((scores, problem.shape())),
         }
@@ -235,23 +247,23 @@ impl SelectorStep {
             Self::Score { problem, .. } => {
                 (problem.shape, problem.dtype, problem.mask) == (selection.shape, selection.dtype, selection.mask)
             }
+            Self::Kernel(step) => !(selection.seq_lens_kv && step.reads().any(|name| name == "k")),
             Self::TopK { problem, .. } => {
                 let blocks = selection.blocks();
                 problem.lists_shape() == blocks.indices_shape(&selection.shape)
                     && problem.block_size() == blocks.block_size
-                    && !problem.marks
             }
         }
     }
 
     /// The same for sequences that have lengths.
-    const fn with_lens(self) -> Self {
+    fn with_lens(self) -> Self {
         match self {
             Self::Pool { problem, summaries } => Self::Pool { problem: problem.with_seq_lens(), summaries },
             Self::Score { problem, summaries, scores } => {
                 Self::Score { problem: problem.with_seq_lens_kv(), summaries, scores }
             }
-            Self::TopK { .. } => self,
+            Self::TopK { .. } | Self::Kernel(_) => self,
         }
     }
 }
@@ -266,10 +278,16 @@ pub(crate) fn checked_steps(problem: &SelectionProblem, selector: &dyn Selector)
             SelectorStep::Pool { problem, .. } => problem.validate()?,
             SelectorStep::Score { problem, .. } => problem.validate()?,
             SelectorStep::TopK { problem, .. } => problem.validate()?,
+            SelectorStep::Kernel(step) => {
+                step.check(&problem.shape, &written.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
+            }
         }
         if !step.is_of(problem) {
+            if matches!(step, SelectorStep::Kernel(_)) {
+                return broken("that are kernels of one's own read k of sequences without lengths only");
+            }
             return broken(
-                "must have the selection's shape, dtype and mask; its lists no marks, and the sizes that `lists` gives",
+                "must have the selection's shape, dtype and mask, and its lists the sizes that `lists` gives",
             );
         }
         if step.read().is_some_and(|read| !written.contains(&read)) {

@@ -1,6 +1,6 @@
 //! The best entries of rows of scores as a problem.
 
-use super::inputs::exactly_when;
+use super::given::exactly_when;
 use super::pool::fits_words;
 use crate::{AttentionProblem, DType, Error, HostTensor, Result};
 
@@ -82,6 +82,12 @@ impl TopKProblem {
         self
     }
 
+    /// Whether each entry has a [`Mark`].
+    #[must_use]
+    pub const fn takes_marks(&self) -> bool {
+        self.marks
+    }
+
     /// `[batch, set, q_block, n]` of the scores, and of the marks.
     #[must_use]
     pub const fn shape(&self) -> [u32; 4] {
@@ -145,11 +151,14 @@ impl TopKProblem {
         self.validate()?;
         scores.check("scores", DType::F32, self.shape)?;
         match exactly_when("marks", marks, self.marks)? {
-            Some(marks) if marks.len() != scores.data().len() => {
-                let (expected, actual) = (scores.data().len() as u64, marks.len() as u64);
-                Err(Error::Length { tensor: "marks", expected, actual })
-            }
-            Some(_) | None => Ok(()),
+            Some(marks) => check_marks(marks, self.shape),
+            None => Ok(()),
         }
     }
+}
+
+/// Checks that there is a mark for each entry.
+pub(super) fn check_marks(marks: &[Mark], shape: [u32; 4]) -> Result<()> {
+    let (expected, actual) = (shape.iter().map(|&axis| u64::from(axis)).product(), marks.len() as u64);
+    if actual == expected { Ok(()) } else { Err(Error::Length { tensor: "marks", expected, actual }) }
 }

@@ -80,6 +80,16 @@ impl Specialization {
         self
     }
 
+    /// The variant with this module in the place of those of its family that are taken for a tensor. For tests of formats that plans do not
+    /// mix yet.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn replacing_for(mut self, tensor: &str, module: &'static Module) -> Self {
+        let of_family = |taken: &&mut Taken| taken.tensor == Some(tensor) && taken.module.family() == module.family();
+        self.modules.iter_mut().filter(of_family).for_each(|taken| taken.module = module);
+        self
+    }
+
     pub(crate) fn push(&mut self, module: impl Into<Taken>) {
         self.modules.push(module.into());
     }

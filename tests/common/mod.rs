@@ -19,6 +19,7 @@ pub mod gpu;
 #[cfg(feature = "lm")]
 pub mod lm;
 pub mod matrices;
+pub mod mixed;
 pub mod modified;
 pub mod recorded;
 pub mod select;

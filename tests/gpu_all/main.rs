@@ -25,6 +25,8 @@ mod gpu_combinations;
 mod gpu_decode;
 #[path = "../gpu_formats.rs"]
 mod gpu_formats;
+#[path = "../gpu_kernel_step.rs"]
+mod gpu_kernel_step;
 #[path = "../gpu_kernels.rs"]
 mod gpu_kernels;
 #[path = "../gpu_lm.rs"]
@@ -41,6 +43,8 @@ mod gpu_matrix_long;
 mod gpu_matrix_select;
 #[path = "../gpu_merge.rs"]
 mod gpu_merge;
+#[path = "../gpu_mixed.rs"]
+mod gpu_mixed;
 #[path = "../gpu_modify.rs"]
 mod gpu_modify;
 #[path = "../gpu_modify_matrix.rs"]
