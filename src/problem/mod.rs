@@ -15,6 +15,7 @@ mod mask;
 mod merge;
 mod modify;
 mod pool;
+mod scores;
 mod select;
 mod selector;
 mod sinks;

@@ -1,7 +1,6 @@
 //! Modifiers of scores, on tiles of scores in natural units.
 
 use super::simd::{HIDDEN, LANES, Tanh};
-use super::tile::RowTile;
 use crate::problem::{Bias, ScoreMod};
 use crate::{AnyHostTensor, AttentionProblem, LEAST_SCORE};
 use core::f32::consts::LOG2_E;
@@ -142,8 +141,9 @@ pub(super) struct ChainRows {
 }
 
 impl ChainRows {
-    pub(super) fn new(chain: &Chain<'_>, tile: &RowTile) -> Self {
-        let rows = || tile.rows.clone().map(|row| [row / tile.num_heads, tile.first_head + row % tile.num_heads]);
+    /// `rows` are `[query, head]`.
+    pub(super) fn new(chain: &Chain<'_>, rows: &[[usize; 2]]) -> Self {
+        let rows = || rows.iter().copied();
         let positions = rows().map(|[q_index, _]| q_index as i32 + chain.offset).collect();
         let slopes = chain.links.iter().map(|link| match link {
             Link::Alibi(slopes) => rows().map(|[_, head]| slopes[head]).collect(),

@@ -126,7 +126,8 @@ impl<'a, T: Element> TileSoftmax<'a, T> {
             }
         }
         let (max, sum) = (vec![FLOOR; ld], vec![0.0; ld]);
-        let chain = sequence.chain.as_ref().map(|chain| (chain, ChainRows::new(chain, tile)));
+        let rows = || (0..num_rows).map(|lane| tile.place(lane)).collect::<Vec<_>>();
+        let chain = sequence.chain.as_ref().map(|chain| (chain, ChainRows::new(chain, &rows())));
         Self { arch: pulp::Arch::new(), sequence, tile, chain, num_rows, ld, scratch, max, sum }
     }
 

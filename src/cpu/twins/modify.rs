@@ -1,11 +1,10 @@
 //! What `modify/chain.wgsl` and the family `modifier` do.
 
-use super::attend_rows::MASKED;
 use crate::problem::{AttentionProblem, BatchIndex};
-use crate::{HostInputs, LEAST_SCORE, ScoreMod, Sinks};
+use crate::{HostInputs, LEAST_SCORE, LSE_EMPTY, ScoreMod, Sinks};
 use core::f32::consts::LOG2_E;
 
-/// The score of `[batch, head, query, key]` in base 2, or [`MASKED`].
+/// The score of `[batch, head, query, key]` in base 2, or [`LSE_EMPTY`] where the key is hidden.
 pub(super) fn modified<T>(
     problem: &AttentionProblem,
     inputs: &HostInputs<'_, T>,
@@ -39,7 +38,7 @@ pub(super) fn modified<T>(
             }
         };
     }
-    if mods.iter().any(ScoreMod::hides_keys) && score <= LEAST_SCORE { MASKED } else { score * LOG2_E }
+    if mods.iter().any(ScoreMod::hides_keys) && score <= LEAST_SCORE { LSE_EMPTY } else { score * LOG2_E }
 }
 
 /// What the family `sink` does at the end of a row, with an lse in place of a sum and its reference.

@@ -1,6 +1,5 @@
 //! Tensors that are added to scores.
 
-use crate::problem::AttentionProblem;
 use crate::{AttentionShape, DType, Error, Result};
 
 /// `score + bias[batch, head, query, key]`, by a tensor that comes with each call under the bias's name
@@ -113,7 +112,7 @@ impl Bias {
         }
         let needed = self.shape.iter().fold(1u64, |n, &axis| n.saturating_mul(axis.into()));
         // Kernels count its elements in 32 bits.
-        let available = AttentionProblem::MAX_ELEMENTS.min(u32::MAX.into());
+        let available = u64::from(u32::MAX);
         if needed > available {
             return Err(Error::TooLarge { what: "elements of a bias", needed, available });
         }

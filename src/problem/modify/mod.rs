@@ -8,11 +8,11 @@ pub use alibi::{Alibi, published_slopes};
 pub use bias::{BatchIndex, Bias};
 pub use softcap::Softcap;
 
-use super::{AttentionProblem, AttentionShape, Sinks};
-use crate::{DType, Error, Result};
+use super::AttentionShape;
+use crate::Result;
 
 /// A function of a score, applied to `softmax_scale * q·k` of each (query, key) pair, in natural units.
-/// [`AttentionProblem::with_score_mod`] adds one to the end of the problem's chain.
+/// [`AttentionProblem::with_score_mod`](crate::AttentionProblem::with_score_mod) adds one to the end of the problem's chain.
 ///
 /// | modifier | the score `s` becomes | source |
 /// |---|---|---|
@@ -49,7 +49,7 @@ impl From<Bias> for ScoreMod {
 }
 
 impl ScoreMod {
-    fn validate(&self, shape: &AttentionShape) -> Result<()> {
+    pub(super) fn validate(&self, shape: &AttentionShape) -> Result<()> {
         match self {
             Self::Softcap(softcap) => softcap.validate(),
             Self::Alibi(alibi) => alibi.validate(shape),
@@ -82,71 +82,5 @@ impl core::fmt::Display for ScoreMod {
             Self::Alibi(alibi) => write!(f, "{alibi}"),
             Self::Bias(bias) => write!(f, "{bias}"),
         }
-    }
-}
-
-impl AttentionProblem {
-    /// The longest chain of modifiers.
-    pub const MAX_SCORE_MODS: usize = 8;
-
-    /// Adds a modifier of scores to the end of the chain. A score of at most [`LEAST_SCORE`](crate::LEAST_SCORE) after
-    /// the whole chain hides its key: the row does not see it.
-    ///
-    /// ```
-    /// use wattn::{Alibi, AttentionProblem, AttentionShape, DType, Mask, Softcap};
-    /// let shape = AttentionShape {
-    ///     batch_size: 1, seq_len_q: 512, seq_len_kv: 512,
-    ///     num_q_heads: 8, num_kv_heads: 2, head_dim: 64, head_dim_v: 64,
-    /// };
-    /// // First the cap, then the bias, which is not capped.
-    /// let problem = AttentionProblem::new(shape, DType::F32)
-    ///     .with_mask(Mask::Causal)
-    ///     .with_score_mod(Softcap::new(50.0))
-    ///     .with_score_mod(Alibi::published());
-    /// problem.validate()?;
-    /// # Ok::<(), wattn::Error>(())
-    /// ```
-    #[must_use]
-    pub fn with_score_mod(mut self, modifier: impl Into<ScoreMod>) -> Self {
-        self.score_mods.push(modifier.into());
-        self
-    }
-
-    /// The modifiers of scores, in their order.
-    #[must_use]
-    pub fn score_mods(&self) -> &[ScoreMod] {
-        &self.score_mods
-    }
-
-    /// The modifiers that take a tensor with the call.
-    pub(crate) fn biases(&self) -> impl Iterator<Item = &Bias> {
-        self.score_mods.iter().filter_map(|modifier| match modifier {
-            ScoreMod::Bias(bias) => Some(bias),
-            ScoreMod::Softcap(_) | ScoreMod::Alibi(_) => None,
-        })
-    }
-
-    /// The tensors that come with the call by name: name, shape and element type of each.
-    pub(crate) fn named_tensors(&self) -> impl Iterator<Item = (&'static str, [u32; 4], DType)> {
-        let sinks = self.sinks.and_then(|sinks| match sinks {
-            Sinks::Zero => None,
-            Sinks::Learned(dtype) => Some((Sinks::NAME, [1, 1, 1, self.shape.num_q_heads], dtype)),
-        });
-        self.biases().map(|bias| (bias.name(), bias.shape(), bias.dtype())).chain(sinks)
-    }
-
-    pub(super) fn check_score_mods(&self) -> Result<()> {
-        let needed = self.score_mods.len();
-        if needed > Self::MAX_SCORE_MODS {
-            let (needed, available) = (needed as u64, Self::MAX_SCORE_MODS as u64);
-            return Err(Error::TooLarge { what: "modifiers of scores", needed, available });
-        }
-        self.score_mods.iter().try_for_each(|modifier| modifier.validate(&self.shape))?;
-        let names: Vec<_> = self.biases().map(Bias::name).collect();
-        if let Some(&argument) = names.iter().enumerate().find(|&(at, name)| names[..at].contains(name)).map(|(_, n)| n)
-        {
-            return Err(Error::Argument { argument, rule: "is the name of two biases of a problem" });
-        }
-        Ok(())
     }
 }
