@@ -1,4 +1,4 @@
-//! What the host pays: planning one call of decoding, and encoding it. No GPU time is in these numbers.
+//! Host time of planning one call of decoding, and of encoding it. No GPU time is in these numbers.
 
 mod common;
 

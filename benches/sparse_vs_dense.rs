@@ -1,5 +1,5 @@
-//! Selection and block-sparse attention against our own dense attention on the same device, in one run: the ratios that
-//! the project promises, and where both take equally long.
+//! Selection and block-sparse attention against our own dense attention on the same device, in one run: the ratios that the project
+//! promises, and the length where both take equally long.
 //!
 //! `cargo bench --bench sparse_vs_dense`
 //!
@@ -12,7 +12,7 @@ mod common;
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use wattn::bench::{Part, Runner, Series, Target, WarmUp, sample_in_turns};
 
-/// What the ratio of a case must reach: with a selection every time, and with lists from an earlier step.
+/// Ratios that a case must reach: with a selection at every step, and with lists from an earlier step.
 const WANTED: [(&str, Option<f64>, Option<f64>); 9] = [
     ("sparse-prefill/hip-2x1024x131072x128", Some(9.0), None),
     ("sparse-decode/hip-2x1x131072x128", Some(10.0), Some(30.0)),
@@ -25,14 +25,14 @@ const WANTED: [(&str, Option<f64>, Option<f64>); 9] = [
     ("sparse-decode/infinite-hip-2-1x1x8192x128", Some(1.0), None),
 ];
 
-/// Seconds that the rounds of a case take.
+/// Seconds for the rounds of a case.
 const SECONDS: f64 = 3.0;
 
 /// One case on one device.
 struct Line {
     device: String,
     name: String,
-    /// As the case was asked for.
+    /// The case as requested.
     id: String,
     /// Seconds of the parts that the case has.
     times: Vec<(Part, f64)>,

@@ -20,7 +20,7 @@ fn main() -> wattn::Result<()> {
     let shape = AttentionShape {
         batch_size: 1,
         seq_len_q: 1,
-        seq_len_kv: CAPACITY, // an upper bound: the buffer below holds the number that counts
+        seq_len_kv: CAPACITY, // an upper bound: the buffer below holds the actual number
         num_q_heads: HEADS * GROUP,
         num_kv_heads: HEADS,
         head_dim: DIM,
@@ -51,7 +51,7 @@ fn main() -> wattn::Result<()> {
 
     let (mut keys, mut values, mut query) = (Vec::new(), Vec::new(), Vec::new());
     for token in 0..TOKENS {
-        // A model would compute these on the GPU and copy them into the cache; here they come from the host.
+        // A model would compute k and v on the GPU and copy them into the cache; here they come from the host.
         let rows = |step, count| (0..count).map(move |i| ((token * 17 + i) * step % 251) as f32 / 125.5 - 1.0);
         let (new_k, new_v): (Vec<f32>, Vec<f32>) = (rows(7, HEADS * DIM).collect(), rows(11, HEADS * DIM).collect());
         query = rows(13, HEADS * GROUP * DIM).collect();

@@ -1,6 +1,6 @@
 //! Inside a program that has its own device: its buffers, its encoder, its compute pass, one submission.
 //!
-//! q, k and v come out of one matrix product as `[seq, q | k | v, head, dim]`; strided views read them where they lie.
+//! q, k and v come from one matrix product as `[seq, q | k | v, head, dim]`; strided views read them where they lie.
 //!
 //! `cargo run --release --example own_device`
 
@@ -15,7 +15,7 @@ const HEADS: u32 = 2;
 const DIM: u32 = 32;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // What the program has anyway. No feature and no limit beyond WebGPU's defaults is needed; with what kernels can use, they are faster.
+    // The program's own device. Kernels need no feature and no limit beyond WebGPU's defaults, and are faster with more.
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
     let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()))?;
     let descriptor = wgpu::DeviceDescriptor {

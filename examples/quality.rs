@@ -23,7 +23,7 @@ fn main() -> wattn::Result<()> {
         head_dim_v: 64,
     };
     let problem = AttentionProblem::new(shape, DType::F32).with_mask(Mask::Causal);
-    // 512 keys each, of sinks and window 64 and 256: a list for each query head, and one for both.
+    // Budgets of 512 selected keys, 64 sinks and a window of 256: once with a list for each query head, once with a list for both.
     let hip = Hip::default().with_top_k(512).with_sink_size(64).with_window_size(256);
     let stage = |chunk_size, keep, stride_q| Stage::new(chunk_size, keep).with_stride_q(stride_q);
     let infinite_hip = InfiniteHip::from(Preset::Debug)

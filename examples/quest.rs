@@ -14,7 +14,7 @@ const PAGE: u32 = 16;
 
 type Found = wattn::Result<(HostBlockLists, HostTensor)>;
 
-/// Keys of every page, bounds of every page, the best pages, and attention to those.
+/// Keys of a page, the operators for bounds, scores and best pages, and attention to these pages.
 struct Quest {
     pool: PoolProblem,
     score: BlockScoreProblem,
@@ -23,7 +23,7 @@ struct Quest {
 }
 
 impl Quest {
-    /// `budget` keys for each query head and block of queries; the pages of the queries themselves are always among them.
+    /// Reads `budget` keys for each query head and block of queries; the queries' own pages are always among them.
     fn new(shape: AttentionShape, budget: u32, block_size_q: u32) -> Self {
         let own_pages = (block_size_q - 1).div_ceil(PAGE) + 1;
         let pages = (budget / PAGE).max(3).max(own_pages);
@@ -41,7 +41,7 @@ impl Quest {
         cpu::attend(&self.attend, &HostInputs::new(q, k, v).with_blocks(&lists)).map(|result| (lists, result.out))
     }
 
-    /// By the definitions, in f64. (The numbers of this example are exact in f32 as well.)
+    /// Computes the same by the definitions, in f64. (The numbers of this example are exact in f32 as well.)
     fn by_oracle(&self, [q, k, v]: [&HostTensor; 3]) -> Found {
         let narrow = |shape, numbers: Vec<f64>| HostTensor::new(shape, numbers.iter().map(|&x| x as f32).collect());
         let summaries = narrow(self.pool.summaries_shape(), cpu::oracle::pool(&self.pool, k, None)?)?;
@@ -51,7 +51,7 @@ impl Quest {
         Ok((lists, exact.out))
     }
 
-    /// One submission, with nothing read back in between.
+    /// Encodes everything in one submission, with nothing read back in between.
     fn on_gpu(&self, ctx: &Context, inputs: [&HostTensor; 3]) -> Found {
         let tensor = |shape: [u32; 4], data: &[f32]| {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;

@@ -55,7 +55,7 @@ fn main() -> wattn::Result<()> {
     let args = AttentionArgs::new(q_view, k_view, v_view, out_view).with_seq_lens_kv(seq_lens_kv).with_blocks(blocks);
     let attend = Attention::prepare(&context, &plan)?.bind(args)?;
 
-    // A prompt in the cache; a model would go on writing there.
+    // A prompt in the cache; a model would continue behind it.
     let [keys, values] = [1, 2].map(|seed| numbers(CAPACITY * HEADS * DIM, seed));
     queue.write_buffer(&k, 0, bytemuck::cast_slice(&keys));
     queue.write_buffer(&v, 0, bytemuck::cast_slice(&values));
@@ -63,7 +63,7 @@ fn main() -> wattn::Result<()> {
         queue.write_buffer(&q, 0, bytemuck::cast_slice(&numbers(ROW, 3 + token)));
         queue.write_buffer(&len, 0, bytemuck::bytes_of(&(CAPACITY - TOKENS + token + 1)));
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        select.encode_step(&mut encoder, token.into()); // at most seven dispatches, none where the lists are still good
+        select.encode_step(&mut encoder, token.into()); // at most seven dispatches, none where no list is due
         attend.encode(&mut encoder); // one, or two where the keys are split
         queue.submit([encoder.finish()]);
     }

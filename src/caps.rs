@@ -1,4 +1,4 @@
-//! What a device can do, as far as planning needs to know.
+//! The features and limits of a device that planning depends on.
 
 use core::ops::RangeInclusive;
 use std::sync::Arc;
@@ -263,7 +263,7 @@ impl DeviceCaps {
         [16, 8].into_iter().find(|&edge| fixed && self.shader_f16 && has(edge))
     }
 
-    /// The fault that keeps a plan from taking matrices, if that is the only reason.
+    /// The fault that keeps a plan from taking matrices, if it is the only reason.
     pub(crate) fn fault_behind(&self, takes_matrices: impl Fn(&Self) -> bool) -> Option<String> {
         let reason = self.matrix_fault.as_ref()?;
         (!takes_matrices(self) && takes_matrices(&Self { matrix_fault: None, ..self.clone() })).then(|| reason.clone())
@@ -275,7 +275,7 @@ impl DeviceCaps {
     }
 
     /// Whether f32 are loaded in pairs, as u64. A GPU loads a vec4 at once; a software device loads one element after the other, a wide
-    /// one as fast as a narrow one. Tiers without subgroup operations stay plain WGSL.
+    /// element as fast as a narrow one. Tiers without subgroup operations stay plain WGSL.
     pub(crate) const fn loads_wide(&self, tier: Tier) -> bool {
         self.software && self.shader_int64 && tier.subgroup()
     }
@@ -287,7 +287,7 @@ impl DeviceCaps {
         self
     }
 
-    /// The tier that plans are held to; `None`: each plan takes the best for its problem.
+    /// The tier that plans are held to; `None` where each plan takes the best tier for its problem.
     #[must_use]
     pub const fn tier(&self) -> Option<Tier> {
         self.tier

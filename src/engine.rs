@@ -40,7 +40,7 @@ pub enum Engine {
     /// The blockwise CPU path, with the feature `cpu`.
     #[cfg(feature = "cpu")]
     Cpu {
-        /// Why there is no GPU; `None` when the CPU was asked for.
+        /// The reason for having no GPU; `None` when the CPU was asked for.
         no_gpu: Option<Error>,
     },
     /// The definition in f64 ([`cpu::oracle`]), one row at a time: exact and slow.

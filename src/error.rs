@@ -2,7 +2,7 @@
 
 use crate::DType;
 
-/// Everything that can go wrong, with the names and numbers that say why.
+/// All errors, with the names and numbers of their causes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -11,7 +11,7 @@ pub enum Error {
     Shape {
         /// The offending tensor.
         tensor: &'static str,
-        /// What the problem asks for: `[batch, seq, head, dim]`.
+        /// The shape that the problem asks for: `[batch, seq, head, dim]`.
         expected: [u32; 4],
         /// The given one.
         actual: [u32; 4],
@@ -61,7 +61,7 @@ pub enum Error {
     DType {
         /// The offending tensor.
         tensor: &'static str,
-        /// What the plan was made for.
+        /// The plan's element type.
         expected: DType,
         /// The given one.
         actual: DType,
@@ -97,9 +97,9 @@ pub enum Error {
     Limit {
         /// The limit, by its name in wgpu.
         limit: &'static str,
-        /// What the problem needs.
+        /// The number that the problem needs.
         needed: u64,
-        /// What the device allows.
+        /// The number that the device allows.
         available: u64,
     },
     /// The problem is larger than kernels of any device, or any memory, can hold.
@@ -107,9 +107,9 @@ pub enum Error {
     TooLarge {
         /// The quantity that is too large.
         what: &'static str,
-        /// What the problem needs.
+        /// The number that the problem needs.
         needed: u64,
-        /// How many there may be.
+        /// The largest number allowed.
         available: u64,
     },
     /// A field of a problem, a tiling or an option has a value that its rule forbids.
@@ -139,7 +139,7 @@ pub enum Error {
     Wgsl {
         /// The kernel.
         kernel: &'static str,
-        /// What the parser says, with the place in the text.
+        /// The parser's message, with the place in the text.
         message: String,
     },
     /// Two texts of a kernel declare the same name: one module is taken twice, or two of a family. A module that is taken for a
@@ -301,7 +301,7 @@ pub struct PassedOver {
 }
 
 impl PassedOver {
-    /// An adapter and why it did not open.
+    /// An adapter and the error of opening it.
     #[must_use]
     pub fn new(adapter: impl Into<String>, error: &Error) -> Self {
         let reason = match error {

@@ -24,7 +24,7 @@ pub(crate) fn pack(magic: &Magic, data: &[u8]) -> Vec<u8> {
 /// Limit on a file's data: compiled pipelines of hundreds of variants take a few MiB.
 const MOST_DATA: u64 = 256 << 20;
 
-/// The data of the file at a path. Reads only the beginning unless the file is whole and ours.
+/// The data of the file at a path. Reads only the beginning unless the file is whole and the library's own.
 pub(crate) fn read(magic: &Magic, path: &Path) -> io::Result<core::result::Result<Vec<u8>, &'static str>> {
     let mut file = std::fs::File::open(path)?;
     let length = file.metadata()?.len();

@@ -114,8 +114,7 @@
 //! | [`Context::attend`], [`Context::select`], [`Engine::attend`], [`Engine::select`], [`Engine::attend_sparse`] | all | on a cache miss | all | yes | [`Pending`] |
 //! | [`cpu::attend`], [`cpu::select`], [`cpu::merge`] | all | | nothing | | thread |
 //!
-//! A [`Pending`] is awaited, or waited for on this thread; its work has been submitted. Engines without a GPU finish before they
-//! return it.
+//! A [`Pending`] is awaited, or waited for on this thread; its work has been submitted. Engines without a GPU finish before they return it.
 //!
 //! # Rules
 //!
@@ -180,9 +179,9 @@ pub use plan::{MatrixCheck, check_dispatches};
 pub use problem::AnySelector;
 pub use problem::{
     AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, BlockScoreProblem, BlockScoring, Granularity,
-    GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, MASKED_SCORE, Margin, Mark, Mask,
-    MergeProblem, PADDING, PoolProblem, Pooling, Preset, QuerySampling, Reduction, Representative, SeenKeys,
-    SelectionInputs, SelectionMethod, SelectionProblem, Selector, SelectorStep, Stage, TopKProblem,
+    GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, KernelInputs, KernelStep, MASKED_SCORE,
+    Margin, Mark, Mask, MergeProblem, PADDING, PoolProblem, Pooling, Preset, QuerySampling, Reduction, Representative,
+    SeenKeys, SelectionInputs, SelectionMethod, SelectionProblem, Selector, SelectorStep, Stage, TopKProblem,
 };
 pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use sparse::{AttentionPath, Measure, SparseOptions, SparseOutput};
@@ -192,7 +191,7 @@ pub use wanted::{MissedTier, wanted_features, wanted_limits};
 /// The lse of a row that sees no key: finite, and below every lse that finite scores give.
 pub const LSE_EMPTY: f32 = -3.0e38;
 
-/// Pages for readers of the code: how it is built, why, and how well it does.
+/// Pages for readers of the code: its structure, its decisions, its measurements.
 pub mod docs {
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}

@@ -3,7 +3,7 @@
 #[cfg(feature = "cpu")]
 use rayon::prelude::*;
 
-/// `f` of each item and its index, in order.
+/// `f` for each item and its index, in order.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], f: impl Fn(usize, &T) -> R + Send + Sync) -> Vec<R> {
     #[cfg(feature = "cpu")]
     let items = items.par_iter();
@@ -12,7 +12,7 @@ pub(crate) fn map<T: Sync, R: Send>(items: &[T], f: impl Fn(usize, &T) -> R + Se
     items.enumerate().map(|(index, item)| f(index, item)).collect()
 }
 
-/// `f` of each `len` neighbours and the index of their chunk.
+/// `f` for each chunk of `len` neighbours and its index.
 pub(crate) fn for_each_chunk<T: Send>(data: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Send + Sync) {
     #[cfg(feature = "cpu")]
     let chunks = data.par_chunks_mut(len);
@@ -21,7 +21,7 @@ pub(crate) fn for_each_chunk<T: Send>(data: &mut [T], len: usize, f: impl Fn(usi
     chunks.enumerate().for_each(|(index, chunk)| f(index, chunk));
 }
 
-/// `f` of the index of each row, of its `dim` numbers and of its one number.
+/// `f` for the index of each row, its `dim` numbers and its single number.
 pub(crate) fn for_each_row(
     rows: &mut [f32],
     dim: usize,

@@ -94,7 +94,7 @@ impl<T> core::fmt::Debug for Pending<'_, T> {
     }
 }
 
-/// How a future polled on this thread polls the device: until the work is done inside [`Pending::wait`], else once.
+/// Polls until the work is done inside [`Pending::wait`], and once elsewhere.
 pub(crate) fn poll_type() -> wgpu::PollType {
     #[cfg(not(target_arch = "wasm32"))]
     if waiting::is_set() {

@@ -53,12 +53,12 @@ impl SparseOptions {
     }
 }
 
-/// How [`Engine::attend_sparse`] computed its result.
+/// The path by which [`Engine::attend_sparse`] computed its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttentionPath {
-    /// By dense attention: there were at most as many keys as the crossover.
+    /// Dense attention: the number of keys did not exceed the crossover.
     Dense,
-    /// By a selection, then attention to the selected blocks.
+    /// A selection, then attention to the selected blocks.
     Sparse,
 }
 
@@ -84,11 +84,11 @@ pub struct SparseOutput {
     /// Recall of the lists, if requested; `None` on the dense path, which has no lists.
     #[cfg(feature = "cpu")]
     pub recall: Option<BlockRecall>,
-    /// How it was computed.
+    /// The path of the computation.
     pub path: AttentionPath,
 }
 
-/// A checked call: the dense problem, and unless it is computed densely, the sparse problems in its place.
+/// A checked call: the dense problem, and the sparse problems in its place unless it is computed densely.
 struct Planned {
     dense: AttentionProblem,
     sparse: Option<(SelectionProblem, AttentionProblem)>,
@@ -115,6 +115,11 @@ impl Planned {
         dense.blocks = None;
         inputs.validate(&dense)?;
         selection.validate()?;
+        if selection.marks_shape().is_some() {
+            // Dense attention would see blocks that are forbidden.
+            let rule = "cannot be given here: select with them, then attend to the lists";
+            return Err(Error::Argument { argument: "marks", rule });
+        }
         let longest = (0..problem.shape().batch_size).map(|batch| inputs.seq_len_kv(batch)).max().unwrap_or(0);
         let sparse = (longest > dense_below).then(|| {
             let attention = dense.clone().with_blocks(selection.blocks());

@@ -70,7 +70,7 @@ pub struct TensorView<'a> {
 }
 
 impl<'a> TensorView<'a> {
-    /// Interprets `buffer` as a tensor. Errors are found by `bind` or `read`.
+    /// Takes `buffer` as a tensor. `bind` or `read` finds its errors.
     #[must_use]
     pub const fn new(buffer: &'a wgpu::Buffer, dtype: DType, layout: Layout) -> Self {
         Self { buffer, dtype, layout }
@@ -98,7 +98,7 @@ pub struct TensorViewMut<'a> {
 }
 
 impl<'a> TensorViewMut<'a> {
-    /// Interprets `buffer` as a tensor to be written. Errors are found by `bind`.
+    /// Takes `buffer` as a tensor to be written. `bind` finds its errors.
     #[must_use]
     pub const fn new(buffer: &'a wgpu::Buffer, dtype: DType, layout: Layout) -> Self {
         Self { buffer, dtype, layout }
@@ -119,6 +119,11 @@ pub struct HostTensor<T = f32> {
 }
 
 impl<T: Element> HostTensor<T> {
+    /// The same numbers in f32.
+    pub(crate) fn widened(&self) -> HostTensor {
+        HostTensor { shape: self.shape, data: self.data.iter().map(|&x| x.to_f32()).collect() }
+    }
+
     /// Takes `data` as a tensor of this shape.
     ///
     /// # Errors
@@ -175,5 +180,16 @@ impl<T: Element> HostTensor<T> {
         let [_, seqs, heads, dim] = self.shape.map(|n| n as usize);
         let start = ((batch * seqs + seq) * heads + head) * dim;
         &self.data[start..start + dim]
+    }
+
+    /// Checks the element type and the shape that a problem gives to `tensor`.
+    pub(crate) fn check(&self, tensor: &'static str, dtype: DType, shape: [u32; 4]) -> Result<()> {
+        if T::DTYPE != dtype {
+            return Err(Error::DType { tensor, expected: dtype, actual: T::DTYPE });
+        }
+        if self.shape != shape {
+            return Err(Error::Shape { tensor, expected: shape, actual: self.shape });
+        }
+        Ok(())
     }
 }

@@ -54,7 +54,7 @@ pub fn wanted_limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
 /// The features of an adapter, whatever the device was opened with.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Offered {
-    /// `None`: only the device is known, and it does not report them.
+    /// `None`: only the device is known, which does not report its adapter's features.
     features: Option<wgpu::Features>,
     subgroup_size: RangeInclusive<u32>,
     workgroup_storage_bytes: u32,
@@ -62,7 +62,7 @@ pub(crate) struct Offered {
 }
 
 impl Offered {
-    /// What a device reports about its adapter.
+    /// The features of the adapter, as far as a device reports them.
     pub(crate) fn of_device(limits: &wgpu::Limits, info: &wgpu::AdapterInfo) -> Self {
         Self {
             features: None,
@@ -82,7 +82,7 @@ impl Offered {
     }
 }
 
-/// A tier better than the one that a device has, and why it is missing.
+/// A tier better than the device's, and the reason why it is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissedTier {
@@ -119,7 +119,7 @@ impl DeviceCaps {
         lacking.collect()
     }
 
-    /// The better tier that `best` would take if the device had been opened with all that its adapter has.
+    /// The better tier that `best` would take if the device had been opened with all features of its adapter.
     pub(crate) fn missed(&self, f16: bool, best: impl Fn(&Self) -> Tier) -> Option<MissedTier> {
         let offered = self.offered.as_ref()?;
         let mut caps = Self { offered: None, ..self.clone() };
@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    /// A device of an adapter that has f16, subgroups of 32 and matrices, opened with nothing.
+    /// A device of an adapter that has f16, subgroups of 32 and matrices, opened without features.
     fn bare(features: Option<wgpu::Features>) -> DeviceCaps {
         let mut caps = DeviceCaps::BASELINE;
         let matrix_tiles = if features.is_some() { vec![MatrixTile::square(16)] } else { vec![] };

@@ -1,4 +1,4 @@
-//! The kernels that measure ceilings: valid WGSL, laid out as the host believes, and right on every adapter.
+//! The kernels that measure ceilings: valid WGSL, laid out as the host expects, and right on every adapter.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -28,7 +28,7 @@ fn every_kernel_is_laid_out_as_the_host_believes() {
         assert_eq!(entry.workgroup_size, [kernel.workgroup_size(), 1, 1], "{what}");
         assert_eq!(kernel.kernel().label(), format!("wattn.bench.{}", kernel.name()));
         wgsl::assert_layout(&module, &kernel.specialization().bindings(), &what);
-        // Matrices are of a SPIR-V that knows their memory model.
+        // The SPIR-V of matrices needs its Vulkan memory model.
         wgsl::translate(&module, &info, kernel.name(), (1, 6), &what);
     }
 }
@@ -40,7 +40,7 @@ fn a_kernel_is_one_stem_in_two_places() {
     assert_eq!(wgsl::stems("src/bench/kernels", "rs"), names);
 }
 
-/// Nothing is timed: f16 too, though software devices take their time for it.
+/// Nothing is timed. f16 is tested too, although software devices are slow at it.
 #[test]
 fn every_kernel_computes_what_it_says() {
     for ctx in common::gpu::contexts() {
@@ -56,7 +56,7 @@ fn every_kernel_computes_what_it_says() {
             }
         }
         if ctx.caps().shader_f16 {
-            run(BenchKernel::MultiplyAdd(Scalar::F16), 1030); // past 2048 steps, where f16 stops counting
+            run(BenchKernel::MultiplyAdd(Scalar::F16), 1030); // more than 2048 steps, where f16 can no longer count by ones
         }
         let features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
         if let (true, Some(size)) = (ctx.device().features().contains(features), &ctx.caps().subgroup_size) {

@@ -12,12 +12,12 @@ use wattn::bench::{
 };
 use wattn::{Context, ContextOptions};
 
-/// No case is skipped because other work on the machine made its ceilings low.
+/// Ceilings that other work on the machine lowered make the suite skip no case.
 fn quickly(filter: &str) -> Options {
     Options::new(Scope::Quick).filter([filter]).with_seconds_per_case(0.0).with_longest_call(10.0)
 }
 
-/// A device of the test's own: it may be lost.
+/// A device for this test alone, which may lose it.
 fn open_again(ctx: &Context) -> Context {
     let name = ctx.device().adapter_info().name;
     Context::request(&ContextOptions::default().with_adapter_name(name)).wait().unwrap()
@@ -45,7 +45,7 @@ fn assert_measured(case: &CaseResult) {
     assert!(rotation.bytes >= u64::from(rotation.sets) * u64::from(case.shape.seq_len_kv) * 4, "{case:?}");
 }
 
-/// No ceiling is below what was measured or reached, and none of all shares above one.
+/// No ceiling is below a measured or reached rate, and no share is above one.
 fn assert_settled(report: &Report) {
     for ceiling in report.ceilings.iter().filter(|ceiling| ceiling.rate.is_some()) {
         let (rate, first, again) = (ceiling.rate.unwrap(), ceiling.first.unwrap(), ceiling.again.unwrap());
@@ -71,7 +71,7 @@ fn a_run_on_every_adapter() {
         let case = &report.cases[0];
         assert_measured(case);
         assert_settled(&report);
-        // Hardware has caches that hold a case of 8 MiB; software devices take the same tensors each time.
+        // Hardware has caches that hold a case of 8 MiB; on software devices calls take the same tensors each time.
         assert_eq!(case.rotation.unwrap().sets == 1, ctx.caps().software);
         let parts: Vec<Part> = case.parts.iter().map(|part| part.part).collect();
         assert_eq!(parts, [Part::Dense, Part::Select, Part::Attend, Part::Sparse, Part::Step]);
@@ -89,8 +89,8 @@ fn a_run_on_every_adapter() {
             assert_eq!(ceiling.rate.is_some(), known, "{ceiling:?}");
             assert!(!ceiling.note.is_empty(), "{ceiling:?}");
         }
-        // What measures a device for plans measures the same device: bytes, and operations, two to a multiply-add. It is shorter and asks
-        // less, and the machine does other things at the same time. On software devices most of its time is that of starting work.
+        // The speed that plans use is measured on the same device: bytes, and operations, two for a multiply-add. That measurement is
+        // shorter, and the machine does other things meanwhile. On software devices most of its time is the start of the work.
         let most = if ctx.caps().software { 100.0 } else { 10.0 };
         let speed = ctx.measure_speed_blocking().unwrap();
         for (kind, known) in
@@ -111,7 +111,7 @@ fn a_run_on_every_adapter() {
 fn every_part_is_right_on_the_cpu() {
     for case in cases(Scope::Full) {
         let shape = case.problem().shape();
-        // One of each method and granularity; the long ones are for benchmarks.
+        // One case for each method and granularity; the long ones are for benchmarks.
         let wanted = matches!(case.series(), Series::SparsePrefill | Series::SparseDecode | Series::Storage);
         if !wanted || shape.seq_len_kv > 4096 || shape.num_q_heads > 8 {
             continue;
@@ -120,6 +120,12 @@ fn every_part_is_right_on_the_cpu() {
         for &part in case.parts() {
             let check = runner.check(part).unwrap();
             assert!(check.passed(), "{}, {}: {check:?}", case.id(), part.name());
+        }
+        // On its own, a part of attention selects first.
+        let mut runner = Runner::new(&Target::Cpu, &case).unwrap();
+        match runner.check(Part::Attend) {
+            Ok(check) => assert!(check.passed() && runner.run(Part::Step, 1).unwrap().seconds() > 0.0),
+            Err(error) => assert!(case.selection().is_none() && error.to_string().contains("no selection"), "{error}"),
         }
     }
 }
@@ -150,7 +156,7 @@ fn a_device_that_is_lost_twice_fails_the_case_and_not_the_run() {
     let (all, again) = (Rc::clone(&opened), ctx.clone());
     let open = move || {
         let context = open_again(&again);
-        // The first works until the test ends it, the second is lost at once, the third works.
+        // The first device works until the test ends it, the second is lost at once, the third works.
         if all.borrow().len() == 1 {
             context.device().destroy();
         }

@@ -1,5 +1,5 @@
-//! The texts for a browser's compiler: a tier decides which variants it cannot take, and no plan for a browser has one. `tests/tint` feeds
-//! all others to Chrome's compiler. Needs no GPU.
+//! The texts for a browser's compiler: a tier tells which variants the compiler cannot take, and no plan for a browser has one of them.
+//! `tests/tint` feeds all others to Chrome's compiler. Needs no GPU.
 
 #[path = "common/variants.rs"]
 mod variants;
@@ -19,7 +19,7 @@ struct Text {
     wgsl: String,
 }
 
-/// Words of the code; comments may have any.
+/// Words of the code. Comments may hold any word.
 fn has_word(wgsl: &str, is_meant: impl Fn(&str) -> bool) -> bool {
     let code = wgsl.lines().map(|line| line.split("//").next().unwrap_or_default());
     code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_')).any(is_meant)
@@ -51,7 +51,8 @@ fn texts() -> Vec<Text> {
     texts
 }
 
-/// WATTN_DUMP_SHADERS=FILE writes every variant to it, one a line: its name, its text for a browser, and what keeps it from one.
+/// WATTN_DUMP_SHADERS=FILE writes every variant to FILE, one a line: its name, its text for a browser, and the reason why a browser cannot
+/// take it.
 #[test]
 fn every_variant_is_for_browsers_or_says_what_is_not() {
     let file = std::env::var_os("WATTN_DUMP_SHADERS");
@@ -64,7 +65,7 @@ fn every_variant_is_for_browsers_or_says_what_is_not() {
             *beyond.entry(needs).or_default() += 1;
         }
         let subgroups = has_word(&wgsl, |word| word.starts_with("subgroup"));
-        // naga knows the operations and no such directive; a browser wants it.
+        // naga has the operations without the directive; a browser wants the directive.
         let enable = if subgroups { "enable subgroups;\n" } else { "" };
         if let Some(file) = &mut file {
             let line = serde_json::json!({ "name": name, "needs": needs, "wgsl": format!("{enable}{wgsl}") });
@@ -76,7 +77,7 @@ fn every_variant_is_for_browsers_or_says_what_is_not() {
     assert!(num_texts > 2 * beyond.values().sum::<u32>(), "{num_texts} variants, {beyond:?}");
 }
 
-/// A device without SHADER_INT64 and without matrices is given neither, whatever else it has.
+/// A plan for a device without SHADER_INT64 and without matrices uses neither, whatever else the device has.
 #[test]
 fn devices_without_u64_and_matrices_get_none() {
     let plain = |(caps, tier): &(DeviceCaps, Tier)| !caps.shader_int64 && !tier.matrix();
@@ -90,7 +91,7 @@ fn devices_without_u64_and_matrices_get_none() {
     assert!(variants.len() > 500, "{} variants", variants.len());
 }
 
-/// Of a plan that loads pairs of f32, every such dispatch says so, and no other does.
+/// In a plan that loads pairs of f32 every such dispatch says so, and no other dispatch does.
 #[test]
 fn a_plan_says_that_it_has_u64() {
     let shape = AttentionShape {

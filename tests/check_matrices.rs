@@ -1,5 +1,5 @@
-//! The check of a device's matrices, as text: valid WGSL, translatable, laid out as the host expects and as attention's tiles are; and plans
-//! for a device that failed it. Needs no GPU.
+//! The check of a device's matrices, as text: valid WGSL, translatable, laid out as the host and attention's tiles expect. Plans for a
+//! device that failed it. Needs no GPU.
 
 #[path = "common/devices.rs"]
 mod devices;
@@ -47,7 +47,7 @@ fn the_shader_is_laid_out_as_the_host_believes() {
             layouter.update(module.to_ctx()).unwrap();
             let shared = module.global_variables.iter().filter(|(_, global)| global.space == AddressSpace::WorkGroup);
             let sizes: Vec<u32> = shared.map(|(_, global)| layouter[global.ty].size).collect();
-            // Wherever a driver puts them, none moves another off what matrices are loaded at.
+            // In any order of the variables, each size keeps the next variable at an address that matrices are loaded from.
             assert!(sizes.iter().all(|size| size.is_multiple_of(16)), "{what}: {sizes:?}");
             assert!(sizes.iter().sum::<u32>() <= 16 << 10, "{what}: {sizes:?}");
         }
@@ -60,14 +60,14 @@ fn a_kernel_is_one_stem_in_two_places() {
     assert!(wgsl::stems("src/plan", "rs").contains(NAME));
 }
 
-/// Without matrices of a kind that kernels use there is nothing to try.
+/// A device without any kind of matrices that kernels use has nothing to try.
 #[test]
 fn only_matrices_that_kernels_use_are_tried() {
     assert!(MatrixCheck::of(&DeviceCaps::BASELINE).is_none());
     let mut varying = device(16, 32);
     varying.subgroup_size = Some(8..=32);
     assert!(MatrixCheck::of(&varying).is_none());
-    // Once found faulty they can be tried again.
+    // Matrices once found faulty can be tried again.
     let mut faulty = device(16, 32);
     faulty.matrix_fault = Some("wrong".to_owned());
     assert!(MatrixCheck::of(&faulty).is_some());
@@ -101,7 +101,7 @@ fn plans_do_without_faulty_matrices_and_say_why() {
     assert_eq!((with.tier(), without.tier()), (Tier::Matrix, Tier::SubgroupF16));
     assert!(!with.to_string().contains("not taken") && without.to_string().contains(line), "{without}");
 
-    // Plans that are forced to do without matrices, or never use them, have nothing to report.
+    // Plans without matrices, by a forced tier or by their problem, have nothing to report.
     let forced = AttentionPlan::with_tier(&attention, &faulty, Tier::Baseline).unwrap();
     assert!(!forced.to_string().contains("not taken"), "{forced}");
     let f32 = AttentionPlan::new(&AttentionProblem::new(shape(), DType::F32), &faulty).unwrap();
@@ -126,7 +126,7 @@ fn a_faulty_tier_cannot_be_forced() {
              columns"
         );
     }
-    // Missing matrices are missing, not faulty.
+    // Missing matrices are not faulty.
     faulty.matrix_tiles.clear();
     assert!(matches!(faulty.require(Tier::Matrix), Err(Error::MissingFeature { .. })));
 }

@@ -57,7 +57,7 @@ fn round_trip<T: Element>(dtype: Dtype, flags: &[&str], mask: Mask, scale: Optio
         assert_eq!(lse.shape(), &SHAPE.lse().map(|n| n as usize)[..3]);
         for (actual, expected) in [(f32s(&out), expected.out.data()), (f32s(&lse), expected.lse.data())] {
             for (a, e) in actual.iter().zip(expected) {
-                // A few dozen f32 roundings of numbers of this size; hardware may take the weights in `T`.
+                // A few dozen f32 roundings of numbers of this size; hardware may round the weights to `T`.
                 let bound =
                     1e-5 * (1.0 + e.abs()) + if *backend == "gpu" { T::DTYPE.unit_roundoff() as f32 } else { 0.0 };
                 assert!((a - e).abs() <= bound, "{backend} {flags:?}: {a} is not {e}");
@@ -277,7 +277,7 @@ fn recall_reports_checks_and_draws() {
         let stdout =
             assert_succeeds(&wattn(&[&["recall", text(&file), "--backend", backend], &outputs[..], extra].concat()));
         assert!(stdout.contains("order-0 entropy") && stdout.contains(": ok"), "{stdout}");
-        // Paths and names of devices are as long as they are.
+        // Paths and device names have any length.
         let free = |line: &str| line.contains("picture") || line.contains(" tier");
         assert!(stdout.lines().all(|line| line.chars().count() <= 80 || free(line)), "{stdout}");
         assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
@@ -290,7 +290,7 @@ fn recall_reports_checks_and_draws() {
     for backend in BACKENDS {
         let (bits, order0) = cost(backend, &[]);
         assert!(bits < 0.8 * order0, "two of three stanzas were there before: {bits}, order 0 {order0}");
-        // Chunks are a matter of memory; only rounding may differ.
+        // The size of chunks depends on memory; only rounding may differ.
         let (by_chunks, _) = cost(backend, &["--chunk", "100"]);
         assert!((bits - by_chunks).abs() < 1e-4, "{bits} {by_chunks}");
         for dtype in ["f16", "bf16"] {
@@ -335,7 +335,7 @@ fn info_lists_adapters_as_text_and_json() {
     assert!(!adapters.is_empty(), "no GPU adapter: `bash tests/run` installs software Vulkan drivers on Debian");
     assert_eq!(adapters.len(), info["plans"].as_array().unwrap().len());
     assert!(stdout.contains("dispatch   attend_prefill"), "{stdout}");
-    // Each tier that an adapter has not, and what for.
+    // Each tier that an adapter lacks, with the missing feature.
     for adapter in adapters {
         let missed = adapter["missed_tiers"].as_array().unwrap();
         assert_eq!(missed.is_empty(), adapter["matrix_edge"].is_number(), "{adapter:#}");
@@ -344,7 +344,7 @@ fn info_lists_adapters_as_text_and_json() {
         }
     }
     assert!(stdout.contains("crossover  dense is as fast up to "), "{stdout}");
-    // Measured numbers are those of a device; what they are depends on the machine.
+    // Measured numbers depend on the device and on the machine's load.
     let stdout = assert_succeeds(&wattn(&["info", "--measure", "--json", text(&json)]));
     assert!(stdout.contains("  measured "), "{stdout}");
     let info: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
@@ -352,7 +352,7 @@ fn info_lists_adapters_as_text_and_json() {
         let speed = adapter["speed"].as_object().unwrap();
         assert!(speed.len() == 6 && speed.values().all(|number| number.as_u64().unwrap() > 0), "{speed:?}");
     }
-    // One without subgroups cannot plan with them; that must not be an error.
+    // An adapter without subgroups cannot plan with them; that must not be an error.
     assert_succeeds(&wattn(&["info", "--shape", "1,1,4096,8,2,64,64", "--dtype", "f16", "--tier", "subgroup"]));
     let flags = ["info", "--shape", "1,64,64,8,2,64,64", "--bf16-matrices", "--dtype"];
     let stdout = assert_succeeds(&wattn(&[&flags[..], &["bf16"]].concat()));
@@ -369,7 +369,7 @@ fn a_gpu_that_is_not_there_is_never_replaced() {
         let args = ["recall", text(&file), "--backend", backend, "--adapter", "no adapter is called this"];
         assert_fails(&wattn(&args), "no GPU adapter named like \"no adapter is called this\"; found: ");
     }
-    // OpenGL may hide behind an empty list of Vulkan drivers; a back end of another system does not.
+    // An OpenGL adapter may exist where the list of Vulkan drivers is empty; the back end of another system does not.
     let foreign = if cfg!(windows) { "metal" } else { "dx12" };
     let without_gpu = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wattn"));
@@ -399,7 +399,7 @@ fn help_says_what_to_give() {
             assert!(stdout.contains(part), "{args:?} lacks {part}: {stdout}");
         }
     }
-    // No command lists what it does not take.
+    // No command lists an option that it does not take.
     for (command, part) in [("lm", "oracle"), ("recall", "hip, blocks]"), ("tune", "--tier"), ("bench", "`oracle`")] {
         let stdout = assert_succeeds(&wattn(&[command, "-h"]));
         assert!(!stdout.contains(part), "{command}: {stdout}");

@@ -12,7 +12,7 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// A few cases of every kind, as fast as they go.
+/// A few cases of every kind, as short as possible.
 const CASES: &str = "gqa/16-4,hip-2x1x4096,hip-2x1x16384";
 
 fn bench(backend: &str, more: &[&str]) -> std::process::Output {
@@ -55,7 +55,7 @@ fn a_report_has_all_that_it_should() {
         assert_eq!(json["machine"]["caps"].is_object(), gpu);
         assert!(["timestamps", "wall-clock"].contains(&json["timing"]["method"].as_str().unwrap()));
         let cases = json["cases"].as_array().unwrap();
-        // Each name is part of one of a prompt and of one of decoding.
+        // Each name is part of the name of a prompt's case and of a decoding case.
         assert_eq!(cases.len(), 3, "{json:#}");
         for case in cases {
             assert!(case["clocks"]["before"].as_f64() > Some(0.0) && case["clocks"]["after"].as_f64() > Some(0.0));
@@ -86,13 +86,13 @@ fn a_report_has_all_that_it_should() {
     }
 }
 
-/// One file, which needs no other, with everything in it.
+/// One file with all data, which needs no other file.
 fn check_page(page: &str, report: &Value) {
     for outside in ["http:", "https:", "src=", "href=", "@import", "url("] {
         assert!(!page.contains(outside), "the page looks for {outside}");
     }
     assert_eq!(page.matches("<svg").count(), 3);
-    // A picture says of itself whether its numbers hold.
+    // A picture says whether its numbers are reliable.
     let marks = if report["noise"]["quiet"].as_bool().unwrap() { 0 } else { 3 };
     assert_eq!(page.matches("NOISY RUN").count(), marks);
     for part in [
@@ -126,7 +126,7 @@ fn a_run_goes_on_from_its_report() {
     let folder = Folder::new();
     let report = folder.path("report.json");
     assert_succeeds(&bench("cpu", &["--json", text(&report)]));
-    // As if it had been interrupted after the first case.
+    // As if the run had been interrupted after the first case.
     let mut partial = json(&report);
     let cases = partial["cases"].as_array_mut().unwrap();
     cases.truncate(1);

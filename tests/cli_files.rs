@@ -21,7 +21,7 @@ const SHAPE: AttentionShape = AttentionShape {
     head_dim_v: 8,
 };
 
-/// q, k and v, and what is put beside them.
+/// q, k and v, and further tensors of the file.
 fn write_input(path: &Path, more: Vec<Entry<'_>>) {
     let tensors = [painted::<f32>(SHAPE.q(), 7), painted(SHAPE.k(), 11), painted(SHAPE.v(), 13)];
     let names = ["q", "k", "v"].into_iter().zip(&tensors);
@@ -34,21 +34,21 @@ fn attend(input: &Path, output: &Path, more: &[&str]) -> Output {
     wattn(&[&args[..], more].concat())
 }
 
-/// The program with something on its stdin.
+/// The program with bytes on its stdin.
 fn wattn_reading(args: &[&str], stdin: &[u8]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattn"));
     let cache = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
     command.args(args).env("XDG_CACHE_HOME", cache);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // A run that is refused early reads no further.
+    // A run that is refused early reads nothing more.
     let _ = child.stdin.take().unwrap().write_all(stdin);
     child.wait_with_output().unwrap()
 }
 
 type Encode = fn(i128) -> Vec<u8>;
 
-/// Every type of integers, its range, and how a number is written.
+/// Every type of integers, its range, and the bytes of a number.
 const INTEGERS: [(Dtype, [i128; 2], Encode); 8] = [
     (Dtype::I8, [i8::MIN as i128, i8::MAX as i128], |n| vec![n as u8]),
     (Dtype::U8, [0, u8::MAX as i128], |n| vec![n as u8]),
@@ -141,7 +141,7 @@ fn files_keep_their_modes_and_links_stay_links() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     write_input(&input, vec![]);
     assert_succeeds(&attend(&input, &output, &[]));
-    // As any other new file.
+    // With the mode of any other new file.
     std::fs::write(folder.path("other"), "").unwrap();
     assert_eq!(mode(&output), mode(&folder.path("other")));
     let expected = std::fs::read(&output).unwrap();
@@ -151,7 +151,7 @@ fn files_keep_their_modes_and_links_stay_links() {
         assert_succeeds(&attend(&input, &output, &[]));
         assert_eq!((mode(&output), std::fs::read(&output).unwrap()), (wanted, expected.clone()));
     }
-    // Through one link and another, to a file that is there and to one that is not.
+    // Through two links, to a file that exists and to one that does not.
     std::fs::create_dir(folder.path("far")).unwrap();
     symlink("far/hop", folder.path("link")).unwrap();
     symlink("target", folder.path("far/hop")).unwrap();
@@ -199,7 +199,7 @@ fn a_dash_is_stdin_and_stdout() {
     assert_fails(&wattn_reading(&args, &longer), "not a safetensors file: its size is not what its header says");
 }
 
-/// Tensors that have no room in memory, in files with holes, and files that never end: all refused before they are read.
+/// Tensors too large for memory, in files with holes, and endless files: all refused before they are read.
 #[cfg(target_os = "linux")]
 #[test]
 fn what_is_too_large_is_refused_at_once() {
@@ -264,7 +264,7 @@ fn a_full_disk_is_a_failure() {
         assert_eq!(result.status.code(), Some(2), "{args:?}");
         let stderr = String::from_utf8_lossy(&result.stderr);
         assert!(stderr.starts_with("error: cannot write stdout: "), "{args:?}: {stderr}");
-        // Nobody can be told: all the same no panic.
+        // The error cannot be reported anywhere; the program still does not panic.
         let full = || std::fs::File::create("/dev/full").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_wattn"));
         assert_eq!(command.args(args).stdout(full()).stderr(full()).output().unwrap().status.code(), Some(2));

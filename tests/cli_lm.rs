@@ -30,7 +30,7 @@ fn a_prompt_goes_on_the_same_everywhere() {
         assert!(statistics.contains("tokens, "), "{statistics}");
         let quiet = assert_succeeds(&wattn(&[&args[..], &["--quiet"]].concat()));
         assert_eq!(quiet, stdout);
-        // The CPU tells it anyway, a GPU where it is asked to.
+        // The CPU always reports it, a GPU when asked.
         let is_told = args.contains(&"cpu") || args.contains(&"--attention-share");
         for share in ["read_attention_share", "written_attention_share"] {
             assert_eq!(
@@ -48,7 +48,7 @@ fn a_prompt_goes_on_the_same_everywhere() {
     assert_eq!(run(&["--temperature", "0", "--backend", "cpu", "--chunk", "2"]), greedy);
     let drawn = run(&["--seed", "5", "--backend", "cpu"]);
     assert_eq!(run(&["--seed", "5", "--backend", "cpu"]), drawn);
-    // So short a text fits sinks and window: sparse attention reads it all.
+    // At this length sinks and window hold the whole text, so that sparse attention reads all of it.
     for attention in ["hip", "infinite-hip"] {
         assert_eq!(run(&["--temperature", "0", "--backend", "cpu", "--attention", attention]), greedy);
     }
@@ -87,7 +87,7 @@ fn texts_end_where_training_did() {
     let within = run(55, &[]);
     assert_tells(&within);
     assert!(!warned(&within));
-    // 64 tokens in training.
+    // The model was trained at 64 tokens.
     let ended = run(60, &[]);
     assert!(warned(&ended));
     stdout(&ended);
@@ -102,7 +102,7 @@ fn texts_end_where_training_did() {
     }
 }
 
-/// Files without an end, and larger than memory: refused before they are read.
+/// Endless files, and files larger than memory: refused before they are read.
 #[cfg(unix)]
 #[test]
 fn prompts_without_an_end_are_refused() {
@@ -182,7 +182,7 @@ fn an_evaluation_has_all_its_tables() {
     assert_eq!(rows.len(), 6);
     let cost = |row: usize, context: usize| rows[row]["bits_per_byte"][context].as_f64().unwrap();
     for context in 0..2 {
-        // Among equal budgets the selection is the best.
+        // Among methods with equal budgets the selection is the best.
         assert!(cost(1, context) < cost(3, context) && cost(1, context) < cost(4, context), "{stdout}");
         assert!(cost(0, context) > 0.3 && cost(0, context) < 4.0, "{stdout}");
     }

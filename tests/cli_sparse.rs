@@ -1,5 +1,5 @@
-//! Sparse attention through the `wattn` command: the specification's golden vectors from file to file, every option's
-//! mistakes, and the table and picture of `recall`.
+//! Sparse attention through the `wattn` command: the specification's golden vectors from file to file, mistakes in every option, and the
+//! table and picture of `recall`.
 
 #[path = "common/cli.rs"]
 mod program;
@@ -122,7 +122,7 @@ fn read(path: &Path) -> Written {
     }
 }
 
-/// Runs `attend` on these tensors; `(what it wrote, stdout)`.
+/// Runs `attend` on these tensors; `(output tensors, stdout)`.
 fn attend(entries: &[Entry<'_>], backend: &str, flags: &[&str]) -> (Written, String) {
     let folder = Folder::new();
     let (input, output) = (folder.path("in"), folder.path("out"));
@@ -259,10 +259,10 @@ fn granularity_and_reduction_shape_the_lists() {
     };
     assert_eq!(shape(&[&G1_HIP[..], &["--granularity", "kv-head"]].concat()), [1, 1, 1, 32]);
     assert_eq!(shape(&[&G1_INFINITE[..], &["--granularity", "query-head"]].concat()), [1, 2, 1, 8]);
-    // The union over two heads has room for both, and needs some of it.
+    // The union over two heads fits in this list, and is longer than either head's.
     assert_eq!(shape(&[&G1_INFINITE[..], &["--head-reduction", "union"]].concat()), [1, 1, 1, 16]);
     assert_eq!(shape(&["--attention", "infinite-hip", "--preset", "DEBUG", "--sink", "16"]), [1, 1, 1, 128]);
-    // The defaults of fewer stages than three are the first of the preset's.
+    // With fewer stages than three, the defaults are the first stages of the preset.
     assert_eq!(shape(&["--attention", "infinite-hip", "--stage-chunks", "64,16", "--sink", "16"]), [1, 1, 1, 128]);
 }
 
@@ -362,7 +362,7 @@ fn hostile_lists_give_one_clear_line() {
     refuses(&floats, &G1_BLOCKS, "`block_indices` is F32, expected integers of 8 to 64 bits");
 }
 
-/// A negative scale prefers small products, as its softmax does; with 0 all keys are as good, and the first ones are taken.
+/// A negative scale prefers small products, like a softmax with it; with 0 all keys tie, and the first ones are taken.
 #[test]
 fn any_finite_scale_selects() {
     let options = ["--attention", "hip", "--hip-k", "32", "--hip-block-q", "16", "--sink", "16", "--window", "64"];

@@ -141,7 +141,7 @@ fn recall_compares_in_one_table_and_draws_the_mask() {
         let len = (POEM.len() * 6 - 1) as f64;
         assert_eq!(number(0, "keys_per_query"), (len + 1.0) / 2.0);
         for row in [1, 2] {
-            // Sinks, window, and the blocks: a budget that a text of a thousand bytes exceeds.
+            // Sinks, window and selected blocks together: a text of a thousand bytes is longer.
             let keys = number(row, "keys_per_query");
             assert!((48.0..=16.0 + 32.0 + 64.0).contains(&keys), "{keys}");
             let mass = number(row, "captured_mass");
@@ -156,7 +156,7 @@ fn recall_compares_in_one_table_and_draws_the_mask() {
 
         let (info, bytes) = pixels(&png);
         assert_eq!(bytes.len(), (info.width * info.height * 3) as usize);
-        // Window, unread keys and the future are there in their colours, and selected keys in shades.
+        // Window, unread keys and the future have their colours, and selected keys have shades.
         for color in [[232, 93, 36], [236, 239, 243], [255, 255, 255]] {
             let count = bytes.chunks_exact(3).filter(|pixel| *pixel == color).count();
             assert!(count > 500, "{count} pixels of {color:?}");
@@ -167,7 +167,7 @@ fn recall_compares_in_one_table_and_draws_the_mask() {
     for (oracle, other) in reports[1..].iter().flat_map(|rows| reports[0].iter().zip(rows)) {
         for key in ["bits_per_byte", "captured_mass"] {
             let [a, b] = [oracle, other].map(|row| row[key].as_f64().unwrap());
-            // Six equal stanzas tie, and rounding decides which of them is read: that changes little of what is seen.
+            // Six equal stanzas tie, and rounding decides which of them is read; the predictions hardly depend on it.
             assert!((a - b).abs() < 0.02, "{key}: {a} {b}");
         }
     }

@@ -24,7 +24,7 @@ fn tilings_are_kept_taken_exported_and_imported() {
     let seconds = |name| json["devices"][0]["attention"][0][name].as_f64().unwrap();
     assert!(seconds("seconds") > 0.0 && seconds("seconds") <= seconds("untuned_seconds"));
 
-    // Alone, --export writes what is kept: no device is asked for.
+    // `--export` alone writes the kept table, without a device.
     let again = folder.path("again.json");
     let args = ["tune", "--export", text(&again)];
     assert!(assert_succeeds(&wattn_in(&cache, &args)).contains(": 1 classes"));
@@ -37,7 +37,7 @@ fn tilings_are_kept_taken_exported_and_imported() {
     let stdout = assert_succeeds(&wattn_in(&cache, &SMALL));
     assert!(stdout.contains("measured before"), "{stdout}");
 
-    // The program says where it computes; other folders know nothing until they import.
+    // The program says where it computes; other folders have no tilings until they import the table.
     let recall = |cache: &Path, more: &[&str]| {
         let args = ["recall", "--backend", "gpu", "--length", "64", "--heads", "1", "--head-dim", "16"];
         assert_succeeds(&wattn_in(cache, &[&args[..], more].concat()))
@@ -58,7 +58,7 @@ fn tilings_are_kept_taken_exported_and_imported() {
 fn a_run_ends_when_its_time_is_over_and_keeps_what_it_has() {
     let folder = Folder::new();
     let [cache, table] = ["cache", "table.json"].map(|name| folder.path(name));
-    // No time at all: the case is not even begun.
+    // Zero seconds: the case is not even begun.
     let cases = ["tune", "--backend", "gpu", "--quick", "--cases", "gqa/16-4,gqa/16-1x", "--candidate-seconds", "0"];
     let none = [&cases[..], &["--seconds", "0", "--no-cache", "--export", text(&table)]].concat();
     let stdout = assert_succeeds(&wattn_in(&cache, &none));
@@ -95,7 +95,7 @@ fn tables_that_are_none_are_named() {
     assert_fails(&run(&["tune", "--import", "/nowhere"]), "/nowhere");
     let demo = ["recall", "--backend", "gpu", "--length", "64", "--heads", "1", "--head-dim", "16"];
     assert_fails(&run(&[&demo[..], &["--tuning", text(&file)]].concat()), "no table of tilings");
-    // One that is there already is passed over, with a note.
+    // A case that is kept already is passed over, with a note.
     std::fs::create_dir_all(cache.join("wattn")).unwrap();
     std::fs::write(cache.join("wattn/tuning.json"), r#"{"schema":7}"#).unwrap();
     let output = run(&demo);
@@ -117,6 +117,6 @@ fn what_cannot_be_tuned_is_refused() {
     fails(&["--backend", "gpu", "--dtype", "f16"], "--shape");
     fails(&["--seconds", "-1"], "from 0 to 3600");
     fails(&["--export", "/nowhere/table.json"], "/nowhere");
-    // Nothing was left behind.
+    // No temporary file stays behind.
     assert!(!cache.join("wattn/tuning.json").exists());
 }

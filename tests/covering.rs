@@ -19,7 +19,8 @@ fn every_pair_occurs() {
 #[test]
 fn forbidden_combinations_never_occur() {
     let levels = &[3, 4, 2, 2, 3];
-    // A pair; three at a time; a level alone; a chain, which rules out a pair that no rule names; a pair that goes with one level only.
+    // Rules: a pair; three factors at once; a single level; a chain that excludes a pair which no rule names; a pair that requires one
+    // level.
     let rules = [
         rule(&[0, 1], |at| at == [1, 2]),
         rule(&[1, 2, 4], |at| at == [0, 1, 1]),
@@ -34,7 +35,7 @@ fn forbidden_combinations_never_occur() {
     }
 }
 
-/// Where nothing is allowed there is nothing, and no loop without end.
+/// Rules that allow nothing give an empty array, and the search ends.
 #[test]
 fn contradictions_leave_nothing() {
     let rules = [rule(&[0], |_| true)];
@@ -43,7 +44,7 @@ fn contradictions_leave_nothing() {
     check(&factors);
 }
 
-/// The number of combinations is near the least possible: the product of the two largest numbers of levels.
+/// The number of combinations is near the lower bound: the product of the two largest numbers of levels.
 #[test]
 fn combinations_are_few() {
     let (twelve, mixed) = ([3; 12], [5, 4, 4, 3, 3, 3, 2, 2, 2, 2, 2]);

@@ -11,7 +11,7 @@ use wattn::{AttentionOutput, AttentionProblem, AttentionShape, DType, Element, E
 /// Tiles of 4 make every edge cheap to reach; splits of 8 need merging from 9 keys on.
 const TINY: CpuTiling = CpuTiling::new().with_tile_q(4).with_tile_kv(4).with_split_kv(8).with_stream_rows(0);
 
-/// The same with every problem that is not huge streamed.
+/// The same tiling, where every small problem streams keys.
 const TINY_STREAM: CpuTiling = TINY.with_stream_rows(1000);
 
 /// 0, 1, tile - 1, tile, tile + 1, 2 tile + 1 for a tile of 4, and a prime that takes two splits.
@@ -45,7 +45,7 @@ fn tiny_tiles_at_every_edge() {
 #[test]
 fn default_tiles_at_every_edge() {
     let CpuTiling { tile_q, tile_kv, split_kv, .. } = CpuTiling::default();
-    // One of each kind on its own axis; 67 and 521 are prime, and a split and one more key need merging.
+    // One case of each kind on its own axis; 67 and 521 are prime, and one key more than a split needs merging.
     let around = |tile: u32| [tile - 1, tile, tile + 1, 2 * tile + 1];
     for (i, seq_len_q) in around(tile_q).into_iter().chain([5, 67]).enumerate() {
         for (j, seq_len_kv) in around(tile_kv).into_iter().chain([1, 521, split_kv + 1]).enumerate() {
@@ -331,7 +331,7 @@ fn mistakes_are_errors() {
     case.check(&case.attend(&largest), "largest tiles");
 }
 
-/// Bad numbers reach every row that sees them, however low their scores are.
+/// A NaN or an infinity reaches every row that sees it, however low the row's scores are.
 #[test]
 fn nan_and_infinity_are_not_hidden() {
     for mask in [

@@ -31,7 +31,7 @@ fn row_bits(output: &AttentionOutput, [b, q, h]: [u32; 3]) -> Vec<u32> {
     output.out.row(b, q, h).iter().chain(output.lse.row(b, q, h)).map(|x| x.to_bits()).collect()
 }
 
-/// Attention over random floats, to the lists that are selected for them.
+/// Attention over random floats, to lists that a selection found for them.
 fn of_selections<T: Element>() -> Vec<SelectedCase<T>> {
     let of = |(seed, case): (usize, select::SelectCase<T>)| {
         let mask = case.problem.mask();
@@ -202,8 +202,7 @@ fn keys_beyond_the_length_are_never_read() {
     assert!(checked > 10);
 }
 
-/// NaN or infinity in one key: rows that do not attend to it keep their bits, the others are those of the oracle where it
-/// is finite.
+/// NaN or infinity in one key: rows that do not attend to it keep their bits, the other rows equal the oracle's where the oracle is finite.
 #[test]
 fn nan_and_infinity_stay_in_the_rows_that_attend_to_them() {
     for clean in callers_cases::<f32>().into_iter().step_by(2) {

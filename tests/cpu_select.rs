@@ -41,7 +41,7 @@ fn certified_on_floats() {
     certify_all(&cpu::select, &select::float_cases::<f16>(), "CPU, f16");
 }
 
-/// A score that is NaN is not there: keys with NaN rank last, queries with NaN ask for nothing. Infinities rank as numbers.
+/// A NaN score counts as absent: keys with NaN rank last, queries with NaN have no say. Infinities rank as numbers.
 #[test]
 fn what_nan_and_infinity_do_is_defined() {
     fn check_all<T: Element>() {
@@ -57,8 +57,7 @@ fn what_nan_and_infinity_do_is_defined() {
     check_all::<bf16>();
 }
 
-/// Small integers, scaled by `1 / sqrt(96)`: a third of the products are rounded, and scores that would be equal are
-/// almost so.
+/// Small integers, scaled by `1 / sqrt(96)`: a third of the products are rounded, and scores that tie in exact arithmetic almost tie.
 #[test]
 fn certified_where_near_ties_abound() {
     let (mut lists, mut ties) = (0, 0);
@@ -242,7 +241,7 @@ fn decode(method: InfiniteHip, dense_below: u32, steps: u64) -> Vec<Option<(Host
 #[test]
 fn decode_steps_refresh_what_is_due() {
     let intervals = |a, b, c| infinite(&[[16, 64, 4, a], [4, 32, 2, b], [2, 16, 1, c]]);
-    // From position 211 on the list is no longer dense: at a step that does not run the first stage.
+    // From position 211 on the list is no longer dense, at a step that does not run the first stage.
     for (method, dense_below, refreshes) in [
         (three_stages(), 0, 30),
         (intervals(12, 6, 3), 0, 10),
@@ -259,12 +258,12 @@ fn decode_steps_refresh_what_is_due() {
     }
 }
 
-/// With room for everything, every key is attended to at every step: those that leave the window between two refreshes
-/// are candidates at the first.
+/// With room for everything, every key is attended to at every step: keys that leave the window between two refreshes are candidates at the
+/// first.
 #[test]
 fn no_key_is_lost_between_refreshes() {
     let roomy = infinite(&[[16, 640, 4, 12], [4, 640, 2, 6], [2, 640, 1, 3]]);
-    // The least that holds every key that is newer than the list.
+    // The smallest window that holds every key newer than the list.
     let small_window = roomy.clone().with_window_size(11).with_sink_size(0);
     let hip = select::HIP.with_top_k(640).with_refresh_interval(7).with_window_size(6);
     let no_window = select::HIP.with_top_k(640).with_refresh_interval(1).with_window_size(0);

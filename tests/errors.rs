@@ -34,7 +34,7 @@ fn packed([batch, seq, heads, dim]: [u32; 4]) -> Layout {
     Layout::seq_major(batch, seq, heads, dim)
 }
 
-/// The buffers of a valid call, and its views, to be spoilt one at a time.
+/// The buffers and views of a valid call, to be spoilt one at a time.
 struct Call {
     ctx: Context,
     attention: Attention,
@@ -143,7 +143,7 @@ fn views_must_be_aligned_to_four_elements() {
     }
 }
 
-/// A promise of rows at multiples of 16 bytes is one of 8 elements in f16.
+/// A promise of rows at multiples of 16 bytes means multiples of 8 elements in f16.
 #[test]
 fn promised_rows_must_be_aligned() {
     let ctx = noop();
@@ -255,7 +255,7 @@ fn a_buffer_of_another_device_is_refused() {
         let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()));
         opened.map(|(device, queue)| Context::new(device, queue).unwrap())
     };
-    // An adapter may be listed and not open.
+    // An adapter may be listed and fail to open.
     let adapters = pollster::block_on(wattn::adapters(&instance));
     let pair = adapters.iter().find_map(|adapter| Some((open(adapter).ok()?, open(adapter).ok()?)));
     let (ctx, other) = pair.expect("an adapter that opens twice");
@@ -337,7 +337,7 @@ fn limits_are_named() {
     let what = "rows of out, four columns each";
     assert!(matches!(error, Error::TooLarge { what: found, needed, available } if found == what && needed > available));
 
-    // A cache larger than a binding: found when the views are known, since strides decide.
+    // A cache larger than a binding is found when the views are known, since strides decide.
     let call = Call::new();
     let mut caps = call.ctx.caps().clone();
     caps.max_storage_binding_bytes = 1 << 20;

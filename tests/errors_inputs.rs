@@ -34,7 +34,7 @@ fn gpu() -> Context {
     Context::request(&options).wait().expect("`bash tests/run` installs a software adapter")
 }
 
-/// On the CPU, by the oracle and on a GPU alike; and a call that has them takes them.
+/// Refusals on the CPU, by the oracle and on a GPU alike; a call with lists takes them.
 #[test]
 fn lists_come_exactly_where_the_problem_takes_them() {
     let [q, k, v] = tensors();
@@ -55,7 +55,7 @@ fn lists_come_exactly_where_the_problem_takes_them() {
     let exact = cpu::oracle::attend(&problem().with_blocks(SPEC), &inputs.with_blocks(&lists)).unwrap();
     assert_eq!(outputs[1], exact);
     for output in &outputs {
-        // The window alone: values below 1, sums of two of them.
+        // Rows see the window alone: weighted means of two values below 1.
         assert!(output.out.data().iter().zip(exact.out.data()).all(|(x, y)| (x - y).abs() < 1e-5));
     }
     let selection = SelectionProblem::new(SHAPE, DType::F32, Hip::new());
@@ -80,7 +80,7 @@ fn lengths_are_those_of_the_batch() {
     }
 }
 
-/// A context that is held to a tier takes no other, in dense attention and in selections.
+/// A context that is held to a tier takes no other tier, in dense attention and in selections.
 #[test]
 fn a_tier_that_is_not_there_is_an_error() {
     let [q, k, v] = tensors();
@@ -111,13 +111,13 @@ fn a_tier_that_is_not_there_is_an_error() {
     }
 }
 
-/// The same work, awaited by an executor that knows nothing of devices.
+/// The same work, awaited by an executor that has no part in polling the device.
 #[test]
 fn awaiting_gives_what_waiting_gives() {
     let [q, k, v] = tensors();
     let (inputs, engine) = (HostInputs::new(&q, &k, &v), Engine::Gpu(gpu()));
     let awaited = pollster::block_on(async {
-        // Both are under way at one time.
+        // Both calls are in flight at the same time.
         let calls = [engine.attend(&problem(), &inputs), engine.attend(&problem(), &inputs)];
         let [first, second] = calls;
         (second.await.unwrap(), first.await.unwrap())

@@ -49,7 +49,7 @@ fn problems_break_rules_by_name() {
     }
 }
 
-/// Lengths of sequences say where queries sit, and so does this mask; it is not for lists either.
+/// Lengths of sequences place the queries, and so does this mask: both together are an error. Lists refuse such a mask too.
 #[test]
 fn causal_at_takes_lengths_of_the_shape() {
     let problem = AttentionProblem::new(SHAPE, DType::F32).with_mask(Mask::causal_at(2));
@@ -67,7 +67,7 @@ fn causal_at_takes_lengths_of_the_shape() {
     assert!(selection.validate().is_err());
 }
 
-/// Not a wish that goes unheard: it has no meaning for other types, and no room beside lists of blocks.
+/// An explicit permission is an error where it has no meaning: for other types, and beside lists of blocks.
 #[test]
 fn bf16_by_f16_matrices_is_for_dense_bf16() {
     let blocks = SelectionProblem::new(SHAPE, DType::BF16, Hip::default()).blocks();
@@ -80,7 +80,7 @@ fn bf16_by_f16_matrices_is_for_dense_bf16() {
         assert!(matches!(error, Error::Argument { argument: "bf16_by_f16_matrices", .. }), "{error}");
         assert_eq!(problem.validate().unwrap_err().to_string(), error.to_string());
     }
-    // Forced, the tier is an error where it is not there; and so it is for bf16 that nobody allowed it for.
+    // A forced tier is an error on a device without it, and for bf16 without the permission.
     let error = AttentionPlan::with_tier(&bf16, &DeviceCaps::BASELINE, Tier::Matrix).unwrap_err();
     assert!(matches!(error, Error::MissingFeature { .. }), "{error}");
     let plain = AttentionProblem::new(SHAPE, DType::BF16);

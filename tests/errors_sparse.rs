@@ -26,7 +26,7 @@ fn problem(method: impl Into<SelectionMethod>) -> SelectionProblem {
     SelectionProblem::new(SHAPE, DType::F32, method)
 }
 
-/// The rule that `problem` breaks is one of `field`, and says `rule`; the plan and the CPU path refuse it alike.
+/// The rule of `field` that `problem` breaks, with `rule` in its message; the plan and the CPU path refuse it alike.
 #[track_caller]
 fn breaks(problem: &SelectionProblem, field: &str, value: u64, rule: &str) {
     let error = problem.validate().unwrap_err();
@@ -290,7 +290,7 @@ fn lists_come_exactly_where_the_problem_takes_them() {
     assert!(matches!(error, Error::Argument { argument: "selected_blocks", .. }), "{error}");
 }
 
-/// Software devices load f32 as u64, which has no tier of its own.
+/// Software devices load f32 as u64, a feature without a tier of its own.
 #[test]
 fn a_plan_for_another_device_of_the_same_tier_is_refused() {
     let required_features = wgpu::Features::SUBGROUP;

@@ -28,7 +28,7 @@ fn output(name: &str) -> String {
     stdout.into_owned()
 }
 
-/// The number between two texts of an example's last line: what it says of its own result.
+/// The number between two texts of an example's last line, which states its own result.
 #[track_caller]
 fn told(name: &str, before: &str, after: &str) -> f64 {
     let output = output(name);
@@ -39,7 +39,7 @@ fn told(name: &str, before: &str, after: &str) -> f64 {
     number.and_then(|number| number.trim().parse().ok()).unwrap_or_else(|| panic!("`{before}` in {output}"))
 }
 
-/// An error of arithmetic, not of a kernel, and not none at all, which would be a result compared with itself.
+/// The size of arithmetic errors, smaller than a kernel's faults; an error of 0 would mean that a result was compared with itself.
 fn is_rounding(error: f64) -> bool {
     0.0 < error && error < 1e-5
 }
@@ -64,7 +64,7 @@ fn sparse_decode_is_right() {
     assert!(is_rounding(told("sparse_decode", "33 tokens; the last one differs from the CPU path by at most", "")));
 }
 
-/// More than twice what as many keys at random would have: the example's own rule, which is about its share of the keys.
+/// More than twice the mass of the same number of random keys: the example's own rule, which follows from its share of the keys.
 #[test]
 fn sparse_prefill_captures_most() {
     let captured = told("sparse_prefill", "capture", "% of the weight");
@@ -83,7 +83,7 @@ fn quality_tells_methods_apart() {
     assert!(hip > 3.0 * random && hip <= 1.0 && random > 0.0, "{hip} {random}");
 }
 
-/// Each kind of attention writes as many tokens as the example asks for, or ends its text.
+/// Each kind of attention writes the number of tokens that the example asks for, or ends its text.
 #[test]
 fn llm_writes() {
     let output = output("llm");

@@ -156,7 +156,7 @@ const FAMILIES: [(&str, &[&str], &[&str]); 26] = [
         ],
         &[],
     ),
-    // Not one of a family: each is chosen where it is called.
+    // No family: each of these modules is chosen where it is called.
     ("shared", &[], &[]),
 ];
 

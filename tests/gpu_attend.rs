@@ -54,7 +54,7 @@ fn lengths_at_every_border() {
     });
 }
 
-/// The tiling that a plan chooses for many rows, at its own borders. One tier: the shader is large, and compiles long.
+/// The tiling that a plan chooses for many rows, at its own borders. In one tier, since the shader is large and compiles long.
 #[test]
 fn the_default_tiling() {
     for ctx in contexts() {
@@ -86,7 +86,7 @@ fn every_mask_and_group_size() {
     }
 }
 
-/// Widths that fill no lane, some, all, and several times; different ones for keys and values. One tiling.
+/// Widths that fill no lane, some lanes, and all lanes several times; different widths for keys and values. One tiling.
 #[test]
 fn every_kind_of_width() {
     for (seed, [head_dim, head_dim_v]) in (1..).zip([[4, 4], [12, 36], [64, 20], [128, 128], [256, 252]]) {
@@ -109,7 +109,7 @@ fn every_dtype() {
     check_everywhere(&Case::<bf16>::painted(shape, Mask::Full));
 }
 
-/// Rows that do not see a NaN or an infinity keep the bits of a clean run; rows that average it do not hide it.
+/// Rows that do not see a NaN or an infinity keep the bits of a clean run; rows that see it show it.
 #[test]
 fn bad_values_stay_in_their_rows() {
     for mask in
@@ -152,7 +152,7 @@ fn the_same_bits_on_every_run_and_with_bounds_checks() {
             let checked = ctx.with_checked_shaders().unwrap();
             let what = format!("{} {tier} {tiling:?}: with bounds checks", ctx.describe());
             let guarded = run(&checked, &plan, &case);
-            // Compilers of hardware may fuse the sums of another text differently.
+            // Hardware's compilers may fuse the sums of another text differently.
             if ctx.caps().software {
                 assert_eq!(first, bits(&guarded), "{what}");
             }
@@ -244,7 +244,7 @@ fn without_lse_out_is_the_same() {
 
 #[test]
 fn rows_without_keys_are_zero() {
-    // Under a causal mask with fewer keys than queries, the first rows see none; with no key, none sees any.
+    // Under a causal mask with fewer keys than queries the first rows see no key; without keys no row does.
     for lengths in [[40, 3], [40, 0]] {
         let case = Case::<f32>::random(shape(1, lengths, [1, 2]), Mask::Causal, 9);
         everywhere::<f32>(|ctx, tier, tiling| {

@@ -13,7 +13,7 @@ use wattn::{
     SelectionMethod, SelectionPlan, SelectionProblem, TensorView, TensorViewMut, cpu,
 };
 
-/// More than an axis holds, and no multiple of it.
+/// More workgroups than an axis holds, and no multiple of that.
 const MANY: u32 = 65_535 + 32;
 
 fn small(batch_size: u32, lens: [u32; 2]) -> AttentionShape {
@@ -83,7 +83,7 @@ fn merges_have_more_places_than_an_axis() {
         let problem = MergeProblem { num_parts: 1, num_rows: 65_536 * 64 + 5, head_dim_v: 4 };
         let plan = MergePlan::new(&problem, ctx.caps()).unwrap();
         assert!(plan.dispatch().workgroups[1] > 1, "{plan}");
-        // A single part is what comes out.
+        // A single part is the result.
         let (width, rows) = (problem.head_dim_v, problem.num_rows);
         let part: Vec<f32> = (0..rows * width).map(|i| (i % 1009) as f32).collect();
         let part_lse: Vec<f32> = (0..rows).map(|i| (i % 251) as f32).collect();
@@ -103,7 +103,7 @@ fn merges_have_more_places_than_an_axis() {
     }
 }
 
-/// One chunk of more tokens than an axis holds.
+/// One chunk with more tokens than an axis holds.
 #[test]
 fn a_prompt_is_longer_than_an_axis() {
     let Golden { model, .. } = golden("mistral_f16");

@@ -1,5 +1,5 @@
-//! Views, passes and devices of the caller's: every layout gives the bits of a contiguous run, nothing around `out` is
-//! touched, and calls go side by side with other work.
+//! The caller's views, passes and devices: every layout gives the bits of a contiguous run, nothing around `out` is touched, and calls are
+//! encoded beside other work.
 
 mod common;
 
@@ -39,7 +39,7 @@ fn scatter<T: Element>(from: &HostTensor<T>, layout: &Layout, into: &mut Vec<T>)
     }
 }
 
-/// The layouts of q, k, v, out and lse. Those of q, k and v may share one buffer.
+/// The layouts of q, k, v, out and lse. q, k and v may share one buffer.
 struct Layouts {
     q: Layout,
     k: Layout,
@@ -90,7 +90,7 @@ fn strided(shape: [u32; 4], strides: [u64; 3], offset: u64) -> Layout {
     Layout { shape, strides, offset }
 }
 
-/// Layouts of a shape whose q and k are of one length and one width of 16, two KV heads of two query heads.
+/// Layouts of a shape whose q and k have one length and one width of 16, with two KV heads of two query heads each.
 fn layouts(shape: &AttentionShape) -> Vec<(&'static str, Layouts)> {
     let seq = u64::from(shape.seq_len_q);
     let plain = || Layouts {
@@ -283,7 +283,7 @@ fn a_pass_may_hold_other_work() {
     }
 }
 
-/// Two calls of different sizes, encoded one after the other into one pass, over one workspace larger than either needs.
+/// Two calls of different sizes, encoded one after the other into one pass, over one workspace larger than either call needs.
 #[test]
 fn calls_share_a_workspace() {
     let cases = [[2, 53], [9, 40]].map(|lengths| Case::<f32>::random(shape(1, lengths, [2, 2]), Mask::Causal, 5));
@@ -320,7 +320,7 @@ fn the_callers_own_device() {
             required_limits: wgpu::Limits::default(),
             ..Default::default()
         };
-        // Listed and not to be opened: see `contexts`.
+        // An adapter that is listed and does not open: see `contexts`.
         let Ok((device, queue)) = pollster::block_on(adapter.request_device(&descriptor)) else {
             println!("passed over {}", wattn::describe_adapter(&adapter.get_info()));
             continue;

@@ -14,7 +14,7 @@ use wattn::{
 /// Elements before each tensor, so that offsets count.
 const OFFSET: usize = 8;
 
-/// A tensor in a buffer of its own, some elements in.
+/// A tensor in a buffer of its own, behind some other elements.
 fn upload<T: Element>(ctx: &Context, data: &[T]) -> wgpu::Buffer {
     let padded: Vec<T> = core::iter::repeat_n(T::from_f32(f32::NAN), OFFSET).chain(data.iter().copied()).collect();
     buffer(ctx, &padded)
@@ -49,7 +49,7 @@ fn run<P: BindArgs>(ctx: &Context, plan: &OperatorPlan<P>, args: P::Args<'_>) ->
     Ok(())
 }
 
-/// The plans of every tier, and one whose grid is cut as often as can be.
+/// The plans of every tier, and a plan whose grid has as many cuts as possible.
 fn plans<P: OneDispatch>(ctx: &Context, problem: &P, dtype: DType) -> Vec<OperatorPlan<P>> {
     let mut plans: Vec<_> = tiers(ctx.caps(), &[dtype])
         .into_iter()
@@ -59,14 +59,14 @@ fn plans<P: OneDispatch>(ctx: &Context, problem: &P, dtype: DType) -> Vec<Operat
     let mut caps = ctx.caps().clone();
     caps.budget = DispatchBudget::new(1, 1);
     plans.push(OperatorPlan::new(problem, &caps).unwrap());
-    // A GPU's members on a software device.
+    // A member for GPUs, on a software device.
     caps = ctx.caps().clone();
     caps.software = !caps.software;
     plans.push(OperatorPlan::new(problem, &caps).unwrap());
     plans
 }
 
-/// Other types than f32 differ only in their loads: every seventh case.
+/// Types other than f32 differ only in their loads, so they run every seventh case.
 fn few<C>(cases: Vec<C>, dtype: DType) -> impl Iterator<Item = C> {
     cases.into_iter().step_by(if dtype == DType::F32 { 1 } else { 7 })
 }

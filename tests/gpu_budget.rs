@@ -1,4 +1,4 @@
-//! However a device's work is cut, results are the same to the bit: every kernel, on every adapter. `gpu_matrix.rs` cuts walks of matrices.
+//! Results have the same bits however a device's work is cut: every kernel, on every adapter. `gpu_matrix.rs` cuts walks of matrices.
 
 mod common;
 
@@ -15,7 +15,7 @@ use wattn::{
     MergeProblem, SelectionPlan, TensorView, TensorViewMut, Tier,
 };
 
-/// From one place and one tile a dispatch, over some of each, to walks alone and places alone.
+/// Budgets from one place and one tile a dispatch, over a few of each, to budgets that cut only walks or only places.
 const BUDGETS: [DispatchBudget; 5] = [
     DispatchBudget::new(1, 1),
     DispatchBudget::new(60_000, 1),
@@ -24,12 +24,12 @@ const BUDGETS: [DispatchBudget; 5] = [
     DispatchBudget::new(150_000, u64::MAX),
 ];
 
-/// Calls `check` with every adapter, tier and budget, beside the context that cuts nothing.
+/// Calls `check` with every adapter, tier and budget, beside a context that cuts nothing.
 fn everywhere(dtype: DType, mut check: impl FnMut(&Context, &Context, Tier)) {
     for ctx in contexts() {
         let whole = ctx.with_budget(DispatchBudget::UNLIMITED);
-        // How walks are cut has nothing to do with how lanes talk, and lavapipe compiles each variant for ten seconds: the
-        // plainest tier and the best one that the type tells apart.
+        // The cuts of walks do not depend on how lanes exchange operands, and lavapipe compiles each variant for ten seconds. So: the
+        // plainest tier and the best tier that the type tells apart.
         let tiers = tiers(ctx.caps(), &[dtype]);
         let (plainest, best) = (tiers[0], ctx.caps().best_tier());
         for tier in tiers.into_iter().filter(|&tier| tier == plainest || tier == best) {
@@ -44,7 +44,7 @@ fn num_stretches(plan: &AttentionPlan) -> usize {
     plan.dispatches().iter().map(|dispatch| dispatch.stretches.len()).sum()
 }
 
-/// Prefill and split decode, with every tiny tiling, where masks make walks of many lengths, empty ones among them.
+/// Prefill and split decode, with every tiny tiling, where masks make walks of many lengths, some of them empty.
 #[test]
 fn attention() {
     let heads = AttentionShape { head_dim: 8, head_dim_v: 36, ..shape(2, [37, 101], [1, 2]) };
@@ -63,7 +63,7 @@ fn attention() {
     ];
     let mut most = 0;
     everywhere(DType::F32, |whole, cut, tier| {
-        // In one tier all tilings, in the other one: compiling takes longest here.
+        // All tilings in one tier, one tiling in the other: compiling takes longest here.
         let kept = if tier == Tier::Baseline { usize::MAX } else { 1 };
         for tiling in tilings(whole.caps(), tier).into_iter().take(kept) {
             for case in &cases {

@@ -1,4 +1,4 @@
-//! Calibration and its purpose: no dispatch takes long. In a file of its own, so that no other test runs beside it.
+//! Calibration and its purpose: no dispatch takes long. The tests have a file of their own, so that nothing else runs beside them.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::gpu::{Buffers, bind, contexts, read_words, submit};
 use common::{Case, shape};
 use wattn::{AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, DType, DispatchBudget, Mask};
 
-/// One after the other: nothing else may run on the device.
+/// The tests run one after the other, since nothing else may run on the device.
 #[test]
 fn calibration_keeps_dispatches_short() {
     calibrations_stand_alone();
@@ -14,13 +14,13 @@ fn calibration_keeps_dispatches_short() {
     no_dispatch_takes_long();
 }
 
-/// Long problems under the budget that calibration gives, many times as much as a dispatch may take: what the device itself
-/// says each dispatch takes.
+/// Long problems under the budget that calibration gives, many times the work of one dispatch. The device's timestamps give the time of
+/// each dispatch.
 fn no_dispatch_takes_long() {
     for ctx in contexts().iter().filter(|ctx| ctx.caps().timestamps) {
         let budget = ctx.calibrate_blocking().unwrap();
         let ctx = ctx.with_budget(budget);
-        // Of what is cut.
+        // The longest dispatch of the plans that are cut.
         let mut longest_of_all = 0.0f64;
         // Many rows, one row, and few rows of one head, whose walks are cut where devices are slow.
         for (seq_len_q, heads) in [(1024, [2, 1]), (1, [1, 8]), (40, [1, 1])] {
@@ -36,7 +36,7 @@ fn no_dispatch_takes_long() {
             let case = Case::<f32>::painted(wide(keys), Mask::Causal);
             let buffers = Buffers::new(&ctx, &case, plan.problem());
             let bound = bind(&ctx, &plan, buffers.args().with_lse(None));
-            // Twice, and the shorter: what other programs do in between is not the dispatch's.
+            // The shorter of two runs, since other programs may interrupt one.
             let runs = [timed(&ctx, &bound), timed(&ctx, &bound)];
             let seconds: Vec<f64> = runs[0].iter().zip(&runs[1]).map(|(a, b)| a.min(*b)).collect();
             let longest = seconds.iter().copied().fold(0.0, f64::max);
@@ -46,18 +46,18 @@ fn no_dispatch_takes_long() {
             println!("{seq_len_q} x {keys}: {} dispatches, longest {longest:.3} s; {budget:?}", seconds.len());
             assert!(longest < 0.2, "{}: {longest} s\n{plan}\n{seconds:?}", ctx.describe());
         }
-        // The budget is what the device computes in 100 ms, by the slowest kind of work: far below that it would cut for nothing.
+        // The budget is the device's work in 100 ms at its slowest kind of work: dispatches far shorter than that are cut without need.
         assert!(longest_of_all == 0.0 || longest_of_all > 0.01, "{}: {longest_of_all} s; {budget:?}", ctx.describe());
     }
 }
 
-/// A calibration looks at the device alone, not at the budget and the speed that a context has; and none chooses kernels.
+/// A calibration depends on the device alone, not on the context's budget and speed, and chooses no kernels.
 fn calibrations_stand_alone() {
     for ctx in contexts() {
-        // The first compiles.
+        // The first calibration compiles.
         ctx.calibrate_blocking().unwrap();
-        // Under a budget of one tile a dispatch the same load would take a thousand dispatches, and a thousand times as long. The best of
-        // three each, in turns: machines that tests run on do other things at the same time.
+        // Under a budget of one tile a dispatch the same load would be a thousand dispatches, and take a thousand times as long. The test
+        // takes the best of three runs each, in turns, since the machine does other things at the same time.
         let cut = ctx.with_budget(DispatchBudget::new(1, 1));
         let turns = [(); 3].map(|()| [ctx, &cut].map(|ctx| ctx.calibrate_blocking().unwrap()));
         let best = |which: usize| turns.iter().map(|turn| turn[which].dispatch_operations()).max().unwrap();
@@ -69,7 +69,7 @@ fn calibrations_stand_alone() {
     }
 }
 
-/// A second measurement gives about the same, as far as other programs on the machine allow, and no result depends on it, only crossovers.
+/// A second measurement gives about the same numbers, as far as other programs allow. Only crossovers depend on them, no other result.
 fn speed_is_repeatable() {
     for ctx in contexts() {
         let [_, first, second] = [(); 3].map(|()| ctx.measure_speed_blocking().unwrap());
@@ -94,7 +94,7 @@ fn speed_is_repeatable() {
 /// Seconds of each dispatch, in a pass of its own.
 fn timed(ctx: &Context, bound: &BoundAttention) -> Vec<f64> {
     let (device, count) = (ctx.device(), bound.num_stretches());
-    // The cost of loading code for the first time does not belong to the dispatch.
+    // The first dispatch also loads the code, which is no part of its time.
     submit(ctx, |encoder| bound.encode_stretch_in(&mut encoder.begin_compute_pass(&Default::default()), 0));
     let mut seconds = Vec::new();
     for index in 0..count {

@@ -1,6 +1,6 @@
-//! A device's matrices are tried before they are used, on every adapter: right ones are kept, wrong ones given up with a
-//! reason, and the verdict is kept in a file. `bash tests/matrix` provides a software device with matrices. Software forgives
-//! what hardware does not, so that the wrong products here come from a changed text.
+//! A device's matrices are tried before they are used, on every adapter: correct matrices are kept, wrong ones given up with a reason, and
+//! the verdict is kept in a file. `bash tests/matrix` provides a software device with matrices. Software tolerates mistakes that hardware
+//! does not, so the wrong products here come from a changed text.
 
 #[cfg(feature = "cli")]
 #[path = "common/cli.rs"]
@@ -22,13 +22,13 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
-/// As on a card that places an array elsewhere: what is wanted from one column on comes from eight columns further on. (From four columns
-/// on, 8 bytes, that card would drop the difference: it ignores the lower bits of a matrix's address.)
+/// Imitates a card that misplaces an array: a load from some column begins eight columns further on. (That card ignores the low bits of a
+/// matrix's address, so a shift by four columns, 8 bytes, would have no effect there.)
 fn shifted(_: &wgpu::Device, text: String) -> String {
     replaced(&text, "&tile_v[at * PER_VEC4]", "&tile_v[(at + 2u) * PER_VEC4]")
 }
 
-/// Mistakes of a device, made in the text. Array sizes allow all of them.
+/// A device's mistakes, made in the text. All changed loads stay within their arrays.
 const WRONG: [(&str, Edit); 14] = [
     ("values shifted by eight columns", shifted),
     ("keys shifted by eight columns", |_, text| {
@@ -106,7 +106,7 @@ fn every_mistake_takes_the_matrices_away() {
             assert!(reason.starts_with("a product of whole numbers is wrong: "), "{what}: {reason}");
             assert_eq!(faulty.caps().matrix_edge(), None, "{what}");
         }
-        // The context itself is as it was, and a right check gives matrices back.
+        // The context itself is unchanged, and a correct check gives its matrices back.
         assert!(ctx.caps().matrix_edge().is_some());
         let faulty = check_with(ctx, shifted).unwrap();
         assert_eq!(faulty.check_matrices().wait().unwrap().caps(), ctx.caps());
@@ -130,7 +130,7 @@ fn plans_fall_to_the_next_tier() {
     let selection = SelectionProblem::new(heads, DType::F16, Hip::default().with_stride_q(1));
     for ctx in matrix_contexts() {
         let faulty = check_with(ctx, shifted).unwrap();
-        // A software device would multiply none in any case.
+        // A software device would take no matrices for it in any case.
         let mut caps = faulty.caps().clone();
         caps.software = false;
         let plan = AttentionPlan::new(&problem, &caps).unwrap();
@@ -140,7 +140,7 @@ fn plans_fall_to_the_next_tier() {
         assert!(matches!(error, Error::FaultyFeature { .. }), "{error}");
         let error = SelectionPlan::with_tier(&selection, &caps, Tier::Matrix).unwrap_err();
         assert!(matches!(error, Error::FaultyFeature { .. }), "{error}");
-        // Nor does a plan that was made before the check run afterwards.
+        // A plan made before the check does not run afterwards either.
         let plan = AttentionPlan::with_tier(&problem, ctx.caps(), Tier::Matrix).unwrap();
         let error = wattn::Attention::prepare(&faulty, &plan).unwrap_err();
         assert!(matches!(error, Error::FaultyFeature { .. }), "{error}");
@@ -159,7 +159,7 @@ fn a_shader_that_is_refused_takes_the_matrices_away() {
     }
 }
 
-/// Losing the device says nothing that would hold for the next start, and leaves a device without matrices.
+/// A lost device leaves no verdict for the next start, and the context has no matrices.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn a_device_that_is_lost_is_opened_again() {
@@ -194,7 +194,7 @@ fn verdicts_are_kept() {
         };
         let honest: Edit = |_, text| text;
 
-        // Found, written, and honoured: the honest check is not run.
+        // The file is found and honoured: the correct check does not run.
         let (opened, found) = fault(shifted);
         assert!(found.is_some() && verdicts(folder.path()).is_empty());
         opened.save_pipelines().unwrap();
@@ -206,7 +206,7 @@ fn verdicts_are_kept() {
         opened.save_pipelines().unwrap();
         assert_eq!(std::fs::read(&files[0]).unwrap(), written);
 
-        // Damaged or not ours: the check is run again.
+        // The file is damaged or not the library's own: the check runs again.
         let mut damaged = written.clone();
         *damaged.last_mut().unwrap() ^= 1;
         for bad in [&written[..written.len() - 7], &damaged, b"right"] {
@@ -214,7 +214,7 @@ fn verdicts_are_kept() {
             assert_eq!(fault(honest).1, None);
         }
 
-        // Asked for, it is run whatever is kept; and what is right is kept as well.
+        // A requested check runs whatever the file says, and its verdict is kept as well.
         std::fs::write(&files[0], &written).unwrap();
         let (opened, kept) = fault(honest);
         assert!(kept.is_some());
@@ -224,14 +224,14 @@ fn verdicts_are_kept() {
         assert_eq!(fault(shifted).1, None);
         assert_eq!(verdicts(folder.path()), files);
     }
-    // Without a folder, nothing is.
+    // Without a folder nothing is kept.
     for ctx in matrix_contexts() {
         assert!(request_with(&options(ctx), shifted).caps().matrix_fault.is_some());
         assert_eq!(request_with(&options(ctx), |_, text| text).caps().matrix_fault, None);
     }
 }
 
-/// A program's own device has what it reports until it is asked to try.
+/// A program's own device has the matrices that it reports until the program asks for a trial.
 #[test]
 fn a_device_of_ones_own_is_tried_when_asked() {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
@@ -272,7 +272,7 @@ fn the_program_says_why() {
         let error =
             "no plan: matrix needs the device feature EXPERIMENTAL_COOPERATIVE_MATRIX, which does not work here: ";
         assert!(info.contains(&format!("{error}{reason}")), "{info}");
-        // Forced, it is an error of every command.
+        // Every command reports it where the matrix tier is forced.
         let arguments = ["recall", "--adapter", &name, "--tier", "matrix"];
         assert_fails(&wattn_in(folder.path(), &arguments), reason);
     }

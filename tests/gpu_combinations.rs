@@ -1,5 +1,5 @@
-//! All options of attention, pairwise, on every adapter: each two choices occur together in some call, which the f64 oracle and the kernels'
-//! twins check. Refusals have the right name. `combinations.rs` does the same without a GPU.
+//! All options of attention, pairwise, on every adapter: each two choices occur together in some call, and the f64 oracle and the kernels'
+//! twins check every call. Refusals have the right name. `combinations.rs` does the same without a GPU.
 
 mod common;
 
@@ -13,7 +13,7 @@ use wattn::{
     HostBlockLists, HostTensor, Mask, Result, U32View,
 };
 
-/// One call with what its problem asks for, out widened to f32; the lse where it was asked for.
+/// One call with the arguments of its problem, out widened to f32; with the lse where the case asks for it.
 fn run<T: Element>(
     ctx: &Context,
     plan: &AttentionPlan,
@@ -71,7 +71,7 @@ fn every_pair_of_choices() {
     for ctx in contexts() {
         let taken = combinations(ctx.caps()).0;
         println!("{}: {} combinations", ctx.describe(), taken.len());
-        // Most of the time goes into compiling, on one core for each thread that asks.
+        // Most of the time is compiling, with one core for each thread.
         std::thread::scope(|scope| {
             for half in 0..2 {
                 let halves = taken.iter().skip(half).step_by(2);
@@ -92,7 +92,7 @@ impl Visitor for RefusedOnGpu<'_> {
     }
 }
 
-/// Before anything is compiled, where the problem or the plan says no. (Tensors are refused when they are bound.)
+/// The refusal of the problem or of the plan, before anything is compiled. (Tensors are refused when they are bound.)
 #[test]
 fn refusals_name_what_is_wrong() {
     for ctx in contexts() {
@@ -100,15 +100,15 @@ fn refusals_name_what_is_wrong() {
         let (bind, plan): (Vec<_>, Vec<_>) =
             combinations(ctx.caps()).1.into_iter().partition(|refused| compiled(refused.stage));
         assert!(!bind.is_empty() && plan.len() > 20);
-        // Each of these compiles a kernel first: one will do.
+        // Each of these cases compiles a kernel first, so that one case is enough.
         for refused in plan.into_iter().chain(bind.into_iter().take(1)) {
             refused.combination.visit(&mut RefusedOnGpu(ctx, &refused.name));
         }
     }
 }
 
-/// Two queries, whose borders are one key apart: one of them sees a tile in whole where the other does not, with each length and each
-/// window that takes a border across a tile.
+/// Two queries, whose borders are one key apart: one of them sees all of a tile that the other sees in part, with each length and each
+/// window that moves a border across a tile.
 #[test]
 fn tiles_are_whole_where_all_rows_see_them() {
     for ctx in contexts() {
@@ -125,7 +125,7 @@ fn tiles_are_whole_where_all_rows_see_them() {
     }
 }
 
-/// The same of listed blocks, of sinks and of windows.
+/// The same for listed blocks, sinks and windows.
 #[test]
 fn listed_tiles_are_whole_where_all_rows_see_them() {
     for ctx in contexts() {

@@ -65,7 +65,7 @@ fn partial_results_are_the_twins() {
     }
 }
 
-/// Rows that begin at multiples of 16 bytes are read two vec4 at a time: the same numbers in the same order, and so the same bits.
+/// Rows that begin at multiples of 16 bytes are read two vec4 at a time: the same numbers in the same order, so the same bits.
 #[test]
 fn aligned_rows_change_no_bit() {
     fn check<T: wattn::Element>(seed: u64) {

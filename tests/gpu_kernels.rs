@@ -37,7 +37,7 @@ fn params(len: u32, offset: f32) -> [u32; 2] {
     [len, offset.to_bits()]
 }
 
-/// The mark in its text means nothing: a bound that is no constant would stop the pass.
+/// The mark in the caller's text means nothing: the pass would refuse a bound that is no constant.
 #[test]
 fn a_kernel_from_outside_runs() {
     for ctx in contexts() {
@@ -60,7 +60,7 @@ fn a_kernel_from_outside_runs() {
     }
 }
 
-/// The crate's own kernels are guarded too when a caller binds them: buffers that are too short for what the uniform says.
+/// The crate's own kernels have bounds checks too when a caller binds them: here to buffers shorter than the uniform says.
 #[test]
 fn a_kernel_of_the_crate_is_guarded_where_a_caller_binds_it() {
     for ctx in contexts() {
@@ -98,7 +98,7 @@ fn descriptors_that_do_not_fit_their_text_are_told() {
     let ctx = contexts().first().unwrap();
     let told = |kernel, modules: &[_]| refused(ctx, kernel, modules).to_string();
 
-    // A name that nothing declares.
+    // A name that no declaration has.
     let error = refused(ctx, &SHIFT, &[]);
     assert!(matches!(&error, Error::Wgsl { kernel: "shift", message } if message.contains("activate")), "{error}");
 
@@ -204,7 +204,7 @@ fn slots_that_do_not_fit_are_told() {
     assert!(matches!(pipeline.bind(ctx, &whole(), [1 << 20, 1, 1]), Err(Error::Limit { .. })));
 }
 
-/// One compilation serves all that ask for the same text, whichever descriptor it came from.
+/// All requests for the same text share one compilation, whichever descriptor it came from.
 #[test]
 fn equal_descriptors_are_one_pipeline() {
     static AGAIN: Kernel = Kernel::new("shift", TEXT).binding(BINDINGS);

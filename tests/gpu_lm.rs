@@ -22,7 +22,7 @@ fn floats(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| random.unit()).collect()
 }
 
-/// A matrix in every way that the device reads one.
+/// A matrix in every form that the device reads.
 fn matrices(ctx: &Context, rows: usize, cols: usize) -> Vec<(WeightElem, Matrix)> {
     let wide = floats(rows * cols, 5);
     let mut all = vec![
@@ -64,7 +64,7 @@ fn rms_norm_norms_rows() {
             let out = buffer(ctx, &vec![7.0f32; 3 * width]);
             let params = [width as u32 / 4, 2, 3, 1e-5f32.to_bits(), (1.0 / width as f32).to_bits()];
             let buffers = [&buffer(ctx, &x), &buffer(ctx, &weight), &out];
-            // In a row, and folded with one more than there are.
+            // In one line of workgroups, and folded with one workgroup too many.
             for workgroups in [[3, 1, 1], [2, 2, 1]] {
                 ctx.queue().write_buffer(&out, 0, bytemuck::cast_slice(&vec![7.0f32; 3 * width]));
                 run_kernel(ctx, LmVariant::plain(&lm_kernels::RMS_NORM), &params, &buffers, workgroups).unwrap();
@@ -84,12 +84,12 @@ fn project_token_is_a_product() {
 fn project_tokens_is_a_product() {
     for tokens in [1, 15, 64, 67] {
         projects(&lm_kernels::PROJECT_TOKENS, tokens, |rows| [rows.div_ceil(64), tokens.div_ceil(64) as u32, 1]);
-        // Folded, and with more than there are.
+        // Folded, and with more workgroups than rows.
         projects(&lm_kernels::PROJECT_TOKENS, tokens, |rows| [1, tokens.div_ceil(64) as u32, rows.div_ceil(64) + 1]);
     }
 }
 
-/// All outputs, in two buffers of weights, with and without a bias, in place of what was there and on top of it.
+/// All outputs, in two buffers of weights, with and without a bias, written over or added to the old contents.
 fn projects(kernel: &'static Kernel, tokens: usize, workgroups: impl Fn(u32) -> [u32; 3]) {
     for ctx in contexts() {
         for (rows, cols) in [(70, 36), (1, 4), (64, 132)] {
@@ -149,7 +149,7 @@ fn rotate_heads_turns_and_places() {
                     [&qkv, &norms.concat(), &table].map(|contents| buffer(ctx, contents));
                 let buffers = [&state, &qkv_buffer, &norms_buffer, &angles, &q, &k, &v];
                 let variant = LmVariant { norm, ..LmVariant::plain(&lm_kernels::ROTATE_HEADS) };
-                // Folded when heads are not normed, with a token more than there are.
+                // Folded, with a token too many, where heads are not normed.
                 let grid = if norm { [heads as u32, tokens as u32, 1] } else { [heads as u32, 2, 3] };
                 run_kernel(ctx, variant, &params, &buffers, grid).unwrap();
 
@@ -179,7 +179,7 @@ fn gate_mlp_gates() {
         run_kernel(ctx, LmVariant::plain(&lm_kernels::GATE_MLP), &[3, 5], &[&buffer(ctx, &gate_up), &out], [1, 1, 1])
             .unwrap();
         assert!(difference(&read_all::<f32>(ctx, &out), &twins::gate_mlp(&gate_up, 20)) <= CLOSE);
-        // A gate that is closed is 0 whatever is behind it, and no infinity of the exponential gets out.
+        // A closed gate is 0 whatever the other factor is, and the exponential's infinity does not reach the result.
         let (gate, up) = ([f32::NEG_INFINITY, f32::MIN, -90.0, f32::INFINITY], [3.0, -2.0, f32::MAX, 0.5]);
         let rows = buffer(ctx, &[gate, up].concat());
         let out = buffer(ctx, &[7.0f32; 4]);
@@ -189,7 +189,7 @@ fn gate_mlp_gates() {
     }
 }
 
-/// NaN is drawn by nobody, infinities rank as numbers, and a cap bounds them.
+/// NaN is never drawn, infinities rank as numbers, and a cap bounds them.
 #[test]
 fn sample_token_of_logits_that_are_no_numbers() {
     let warm = |seed: u32| {
@@ -199,7 +199,7 @@ fn sample_token_of_logits_that_are_no_numbers() {
     for ctx in contexts() {
         for vocab in [1usize, 3, 256, 1000] {
             for of_nan in [1, 2, 5] {
-                // NaN of either sign; the others equal or infinite.
+                // NaN of either sign; the other logits equal or infinite.
                 for other in [2.5, f32::INFINITY, f32::NEG_INFINITY] {
                     let is_nan = |i: usize| i.is_multiple_of(of_nan);
                     let nan = |i: usize| if i.is_multiple_of(4) { -f32::NAN } else { f32::NAN };
@@ -253,7 +253,7 @@ fn sample_token_draws_as_its_twin() {
             let best = sample(ctx, &logits, &Sampling::GREEDY, 0);
             assert_eq!((best, twins::sample_token(&logits, &Sampling::GREEDY, 0)), (0, 0), "the first of equals");
         }
-        // Others round in `exp`: a draw on the border between two tokens may fall to either.
+        // Other weights round in `exp`: a draw on the border between two tokens may fall to either.
         let mut others = 0;
         for seed in 0..40 {
             let logits: Vec<f32> = floats(999, u64::from(seed)).into_iter().map(|x| 8.0 * x).collect();
@@ -283,7 +283,7 @@ fn logits_are_those_of_transformers() {
                 let mut session = Session::new(&model, &engine, &options).unwrap();
                 let error = difference(&session.read_logits(&tokens).unwrap(), &logits);
                 assert!(error <= TOLERANCE, "{case}, chunks of {chunk}: {error:.1e}");
-                // The way that keeps the logits of the last token only.
+                // The path that keeps the logits of the last token only.
                 session.truncate(0);
                 session.read(&tokens).unwrap();
                 let vocab = model.config().vocab_size as usize;
@@ -323,7 +323,7 @@ fn sparse_attention_is_that_of_the_cpu() {
             let run = |engine: &Engine| {
                 let mut session = Session::new(&model, engine, &options).unwrap();
                 let mut all = session.read_logits(&tokens[..48]).unwrap();
-                // Then token by token, with lists that live for some steps.
+                // Then token by token, with lists that serve several steps.
                 session.generate(9, &Sampling::GREEDY, |_| ControlFlow::Continue(())).unwrap();
                 all.extend(session.logits().unwrap());
                 session.read(&tokens[..5]).unwrap();
@@ -357,7 +357,7 @@ fn generation_is_that_of_the_cpu() {
                 session.read(&tokens[..20]).unwrap();
                 let first = session.generate(30, &sampling, |_| ControlFlow::Continue(())).unwrap();
                 let long = session.tokens().to_vec();
-                // Cut back, and stopped in the middle while more is under way.
+                // Cut back, and stopped while more tokens are in flight.
                 session.truncate(20);
                 let mut told = 0;
                 let stopped = session.generate(30, &sampling, |_| {

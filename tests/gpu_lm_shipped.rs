@@ -11,8 +11,8 @@ use common::lm::{difference, golden_words, root};
 use wattn::lm::{LayerAttention, ListSource, Model, Sampling, Session, SessionOptions};
 use wattn::{Engine, Hip};
 
-/// Largest difference of logits, as a share of their root mean square. Both sides compute in f32; sums of up to 704 products
-/// in another order through six layers were seen to differ by less than a tenth of this.
+/// Largest difference of logits, as a share of their root mean square. Both sides compute in f32. Sums of up to 704 products in another
+/// order, through six layers, differed by less than a tenth of this.
 const TOLERANCE: f32 = 1e-4;
 
 fn folder() -> PathBuf {
@@ -76,7 +76,7 @@ fn a_text_comes_back_from_its_tokens() {
     }
 }
 
-/// A sixth of the keys, on every engine: the same bits per byte, and not far from dense.
+/// With a sixth of the keys, all engines give the same bits per byte, not far from dense attention's.
 #[test]
 fn sparse_attention_costs_little_on_every_engine() {
     let model = Arc::new(Model::open(&folder()).unwrap());
@@ -91,7 +91,7 @@ fn sparse_attention_costs_little_on_every_engine() {
     };
     let dense = cost(&Engine::cpu(), &LayerAttention::Dense);
     let sparse = cost(&Engine::cpu(), &LayerAttention::select(hip));
-    // As many keys by chance, or the last ones: a selection must lose less than either does.
+    // A selection must lose less than the same number of random keys, or of last keys.
     let random = cost(&Engine::cpu(), &LayerAttention::listed(hip, ListSource::Random { seed: 1 }));
     let window = cost(&Engine::cpu(), &LayerAttention::window(8, 80));
     println!("dense {dense:.4}, HiP {sparse:.4}, random blocks {random:.4}, window {window:.4}");

@@ -1,5 +1,5 @@
-//! Attention by matrix products, on every adapter that has them: against the f64 oracle, which knows nothing of tiles, and
-//! against the kernels' twins. `bash tests/matrix` provides a software device with matrices of 8 x 8.
+//! Attention by matrix products, on every adapter that has them: against the f64 oracle, which has no tiles, and against the kernels'
+//! twins. `bash tests/matrix` provides a software device with matrices of 8 x 8.
 
 mod common;
 
@@ -49,7 +49,7 @@ fn every_mask_and_group_size() {
     }
 }
 
-/// Widths below a matrix, between two, and many; different ones for keys and values; groups that fill their rows and not.
+/// Widths below a matrix, between two matrices, and of many; different widths for keys and values; groups that fill their rows or do not.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_kind_of_width() {
@@ -119,7 +119,7 @@ fn splits_and_their_partial_results() {
     }
 }
 
-/// Walks cut at every tile: what is carried from dispatch to dispatch leaves the bits as they are.
+/// Walks cut at every tile: carrying state from dispatch to dispatch changes no bit.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn walks_in_parts() {
@@ -170,7 +170,7 @@ fn callers_lists() {
     }
 }
 
-/// Rows that do not see a NaN or an infinity keep the bits of a clean run; rows that average it do not hide it.
+/// Rows that do not see a NaN or an infinity keep the bits of a clean run; rows that see it show it.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn bad_values_stay_in_their_rows() {
@@ -184,14 +184,14 @@ fn bad_values_stay_in_their_rows() {
     }
 }
 
-/// A matrix of queries of one row each way: scores that rise from tile to tile by more than the slack of a row's reference,
-/// by less, and that fall; each row at a pace of its own.
+/// Rows of one matrix of queries move at their own paces: their scores rise from tile to tile by more than the slack of a row's reference,
+/// rise by less, or fall.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn sums_move_when_scores_rise() {
     let mut case = Case::<f16>::random(shape(1, [19, 75], [1, 2]), Mask::Full, 4);
     for (i, q) in case.q.data_mut().iter_mut().enumerate() {
-        // In steps from -1 to 1 along the rows.
+        // The pace grows from -1 to 1 along the rows.
         let pace = ((i / 16) % 9) as f32 / 4.0 - 1.0;
         *q = f16::from_f32(if i % 16 == 0 { 4.0 * pace } else { q.to_f32() / 8.0 });
     }
@@ -225,20 +225,20 @@ fn huge_scores_pick_their_key() {
     }
 }
 
-/// Scores are integers in base 2 and values integers, so that every product and sum is exact: out and lse are off by
-/// what one division and one logarithm are.
+/// Scores are integers in base 2 and values integers, so that every product and sum is exact: out and lse have only the error of one
+/// division and one logarithm.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn integers_are_exact() {
     for mask in MASKS {
         let mut case = Case::<f16>::random(shape(1, [21, 45], [2, 2]), mask, 5);
         let integer = |x: &mut f16, n: f32| *x = f16::from_f32((x.to_f32() * n).round());
-        // Of four columns: scores up to 4 apart from 0, so that no weight is less than 2^-8 of the largest and all sums fit into the 24 bits
-        // of an f32, as they must where a matrix unit cuts off what does not.
+        // Four columns of integers: scores are at most 4 apart from 0, so that no weight is below 2^-8 of the largest and all sums fit into
+        // the 24 bits of an f32, which a matrix unit that cuts sums off needs to be exact.
         case.q.data_mut().iter_mut().enumerate().for_each(|(i, q)| integer(q, if i % 16 < 4 { 1.0 } else { 0.0 }));
         case.k.data_mut().iter_mut().for_each(|k| integer(k, 1.0));
         case.v.data_mut().iter_mut().for_each(|v| integer(v, 9.0));
-        // A merge of splits takes exponentials of what is no integer.
+        // A merge of splits takes exponentials of numbers that are no integers.
         for (ctx, tiling) in unsplit() {
             let problem = problem_of(&case, DType::F32).with_softmax_scale(core::f32::consts::LN_2);
             let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), Tier::Matrix, tiling).unwrap();
@@ -266,7 +266,7 @@ fn the_same_bits_on_every_run_and_with_bounds_checks() {
             let checked = ctx.with_checked_shaders().unwrap();
             let what = format!("{} {tiling:?}: with bounds checks", ctx.describe());
             let guarded = run(&checked, &plan, &case);
-            // Compilers of hardware may fuse the sums of another text differently.
+            // Hardware's compilers may fuse the sums of another text differently.
             if ctx.caps().software {
                 assert!(first == bits(&guarded), "{what}");
             }
@@ -275,7 +275,7 @@ fn the_same_bits_on_every_run_and_with_bounds_checks() {
     }
 }
 
-/// Out of every type, with rows that see no key, and no lse asked for.
+/// An out of every type, with rows that see no key, and without an lse.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_out() {
@@ -301,7 +301,7 @@ fn every_out() {
     });
 }
 
-/// Heads outermost, as caches hold keys and values, and rows of q that begin anywhere.
+/// Heads outermost, the order of caches of keys and values, and rows of q that begin anywhere.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn strided_tensors() {

@@ -1,4 +1,4 @@
-//! bf16 attention by matrix products of f16, on every adapter that has them: heads of any magnitude beside each other, numbers lost within
+//! bf16 attention by matrix products of f16, on every adapter that has them: heads of different magnitudes side by side, and losses within
 //! the bound, against the f64 oracle and the kernels' twins. `gpu_matrix.rs` has the part shared with f16.
 
 mod common;
@@ -17,7 +17,7 @@ use wattn::{
     LSE_EMPTY, Mask, TensorView, Tier, Tiling, Workspace,
 };
 
-/// With one adapter and tiling after another: for what depends on no tiling.
+/// Calls `check` with one adapter and one tiling after another, for properties that depend on no tiling.
 fn anywhere(mut check: impl FnMut(&Context, Tiling)) {
     for ctx in matrix_contexts() {
         for num_splits in [1, 3] {
@@ -31,7 +31,7 @@ fn plan_of(case: &Case<bf16>, caps: &DeviceCaps, tiling: Tiling) -> AttentionPla
     AttentionPlan::with_tiling(&problem, caps, Tier::Matrix, tiling).unwrap()
 }
 
-/// A run whose exponents are those of the twin, which must leave the workspace as it is found.
+/// A run whose exponents equal the twin's, which must leave the workspace unchanged.
 fn run_with_exponents(ctx: &Context, plan: &AttentionPlan, case: &Case<bf16>, what: &str) -> AttentionOutput {
     let buffers = Buffers::new(ctx, case, plan.problem());
     let memory = buffer(ctx, &vec![7.0f32; (plan.workspace_bytes() / 4) as usize]);
@@ -54,7 +54,7 @@ fn check(ctx: &Context, plan: &AttentionPlan, case: &Case<bf16>) {
     check_twin(plan.tier(), (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
 }
 
-/// Head `head` of a tensor, of all sequences.
+/// Head `head` of a tensor, in all sequences.
 fn scale_head(tensor: &mut HostTensor<bf16>, head: usize, factor: f32) {
     let [_, _, heads, dim] = tensor.shape().map(|n| n as usize);
     for (i, x) in tensor.data_mut().iter_mut().enumerate() {
@@ -79,7 +79,7 @@ fn masks_lengths_and_group_sizes() {
     });
 }
 
-/// Widths below a matrix and between two, unequal ones; the text for other devices.
+/// Widths below a matrix and between two, unequal widths; the text for other devices.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn widths_and_texts() {
@@ -103,7 +103,7 @@ fn widths_and_texts() {
     }
 }
 
-/// Powers of two change nothing but the exponents of out, whatever they are: q up, k down, v anywhere, each head in its own way.
+/// Powers of two, for each head its own, change nothing but the exponents of out: q grows, k shrinks, v changes either way.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn heads_of_any_size_beside_each_other() {
@@ -132,7 +132,7 @@ fn heads_of_any_size_beside_each_other() {
     });
 }
 
-/// Heads of 1e30 beside heads of 1e-30, among the query heads of one KV head, too.
+/// Heads of 1e30 beside heads of 1e-30, also among the query heads of one KV head.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn huge_and_tiny_heads() {
@@ -144,7 +144,7 @@ fn huge_and_tiny_heads() {
         scale_head(&mut case.k, head, factor);
         scale_head(&mut case.v, head, factor);
     }
-    // Scores of the last head are up to 1e60, which no path takes: its queries are not that large.
+    // Scores of the last head would reach 1e60, which no path takes, so its queries are smaller.
     scale_head(&mut case.q, 3, 1e-60);
     everywhere(|ctx, tiling| {
         let plan = plan_of(&case, ctx.caps(), tiling);
@@ -152,10 +152,11 @@ fn huge_and_tiny_heads() {
     });
 }
 
-/// Every element of a head that is less than 2^-28 of its largest may count as 0.
+/// Every element below 2^-28 of its head's largest may count as 0.
 const LOST: f64 = 1.0 / (1u64 << 28) as f64;
 
-/// Every element against the oracle: the bound of f16 matrices, and what is lost of inputs (see numerics.md). Results below 2^-126 may be 0.
+/// Compares every element with the oracle, within the bound of f16 matrices and the loss of inputs (see numerics.md). Results below 2^-126
+/// may be 0.
 fn check_scaled(case: &Case<bf16>, got: &AttentionOutput, exp: Exp, what: &str) {
     let problem = case.problem();
     let mut abs = case.clone();
@@ -195,7 +196,7 @@ fn check_scaled(case: &Case<bf16>, got: &AttentionOutput, exp: Exp, what: &str) 
     }
 }
 
-/// One number far above the rest of its head: the others lose what is below 2^-28 of it, and other heads nothing.
+/// One number far above the rest of its head: the others lose their digits below 2^-28 of it, and other heads lose nothing.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn one_outlier() {
@@ -205,7 +206,7 @@ fn one_outlier() {
         let expected = run(ctx, &plan, &clean);
         for (tensor, power) in [("q", 12), ("k", 12), ("v", 20), ("v", 60), ("v", 127)] {
             let mut case = clean.clone();
-            // Query 5 of head 1, key 29 of KV head 0, which the queries from 5 on see.
+            // Query 5 of head 1, and key 29 of KV head 0, which the queries from 5 on see.
             let (into, at) = match tensor {
                 "q" => (&mut case.q, (5 * 4 + 1) * 16),
                 "k" => (&mut case.k, 29 * 2 * 16),
@@ -221,7 +222,7 @@ fn one_outlier() {
                 }
             }
         }
-        // Numbers down to 2^-28 of the largest are exact: one row of v each way.
+        // Numbers down to 2^-28 of the largest are exact, so that each row of v comes back unchanged.
         let mut case = clean.clone();
         case.q.data_mut().fill(bf16::ZERO);
         for (i, v) in case.v.data_mut().iter_mut().enumerate() {
@@ -247,7 +248,7 @@ fn zeros_and_the_ends_of_the_range() {
                 if name == tensor {
                     into.data_mut().iter_mut().for_each(|x| *x = bf16::from_f32(number.copysign(x.to_f32())));
                 } else if number > 1.0 && name != "v" && tensor != "v" {
-                    // So small that scores are not, and no subnormals.
+                    // Numbers that keep scores small without being subnormal.
                     let small = |x: f32| ((1.0 + x.abs()) * 2f32.powi(-125)).copysign(x);
                     into.data_mut().iter_mut().for_each(|x| *x = bf16::from_f32(small(x.to_f32())));
                 }
@@ -265,8 +266,8 @@ fn zeros_and_the_ends_of_the_range() {
     }
 }
 
-/// Keys past a sequence's length, before every window, and behind the last query's are NaN, infinite or huge: the bits are those of a run
-/// where they are small.
+/// Keys past a sequence's length, before every window, and behind the last query's last key are NaN, infinite or huge: the bits equal those
+/// of a run with small numbers there.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn what_no_query_sees_scales_nothing() {
@@ -296,7 +297,7 @@ fn what_no_query_sees_scales_nothing() {
     }
 }
 
-/// Rows that do not see a NaN or an infinity keep the bits of a clean run; rows that average it do not hide it.
+/// Rows that do not see a NaN or an infinity keep the bits of a clean run; rows that see it show it.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn bad_values_stay_in_their_rows() {
@@ -308,7 +309,7 @@ fn bad_values_stay_in_their_rows() {
     });
 }
 
-/// Scores are integers in base 2 and values integers: out and lse are off by what one division and one logarithm are, as in f16.
+/// Scores are integers in base 2 and values integers: out and lse have only the error of one division and one logarithm, as in f16.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn integers_are_exact() {
@@ -334,15 +335,15 @@ fn integers_are_exact() {
     });
 }
 
-/// Walks cut at every tile, runs after runs, bounds checks, and sums that are folded: the same bits. A head's parts are looked at by
-/// several workgroups, the last of which has the largest number.
+/// Walks cut at every tile, repeated runs, bounds checks, and folded sums: the same bits. Several workgroups look at a head's parts, and
+/// the last of them has the largest number.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn the_same_bits_however_it_is_cut() {
     let long = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 17001], [1, 1]) };
     for shape in [shape(2, [19, 75], [2, 2]), long] {
         let mut case = Case::<bf16>::random(shape, Mask::Causal, 6);
-        // So large that it overflows where it is not looked at, to infinity or to f16's largest number.
+        // A number that no workgroup looks at, so large that it overflows to infinity or to f16's largest number.
         for (tensor, largest) in [(&mut case.k, 30.0), (&mut case.v, -30000.0)] {
             *tensor.data_mut().last_mut().unwrap() = bf16::from_f32(largest);
         }
@@ -366,7 +367,7 @@ fn the_same_bits_however_it_is_cut() {
             if parts == 1 {
                 assert!(expected == bits(&run(ctx, &cut, &case)), "{}: cut", ctx.describe());
             } else {
-                // Walks that are cut are folded alike.
+                // Cut walks are folded alike.
                 assert_eq!(cut.dispatches()[1].specialization.constant("FOLD_TILES"), Some(8192 / tiling.tile_kv()));
                 check_scaled(&case, &run(ctx, &cut, &case), Exp::of(&cut), &what);
             }
@@ -374,7 +375,7 @@ fn the_same_bits_however_it_is_cut() {
     }
 }
 
-/// One large number in a head, in each place of another sequence, of widths that do not divide a workgroup.
+/// One large number in a head, at each place of a different sequence, with widths that do not divide a workgroup.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn every_number_is_looked_at() {
@@ -407,7 +408,7 @@ fn strided_tensors_and_out_in_bf16() {
         let problem = problem_of(&case, DType::BF16).with_bf16_by_f16_matrices();
         let plan = AttentionPlan::with_tiling(&problem, ctx.caps(), Tier::Matrix, tiling).unwrap();
         let buffers = Buffers::new(ctx, &case, plan.problem());
-        // Behind 64 elements that are none of the tensor's.
+        // Behind 64 elements that do not belong to the tensor.
         let heads_outermost = |tensor: &HostTensor<bf16>| {
             let [batch, seq, heads, _] = tensor.shape().map(|n| n as usize);
             let mut data = vec![bf16::MAX; 128];

@@ -9,8 +9,8 @@ use common::{Case, shape};
 use half::f16;
 use wattn::{AttentionShape, DispatchBudget, Mask};
 
-/// A long walk's sums leave the matrices every 8192 keys and are added up in f32. One key weighs so much that no product after it
-/// changes the sum that it is in: without folding, those of all other keys would be lost.
+/// A long walk's sums leave the matrices every 8192 keys and are added up in f32. One key weighs so much that no later product changes its
+/// sum: without folding, the sums of all other keys would be lost.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn long_walks_are_folded() {
@@ -41,7 +41,7 @@ fn long_walks_are_folded() {
             let twin = run_twins(&plan, &case);
             check_twin(plan.tier(), (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
         }
-        // Walks of up to 16384 keys, of whole sequences or of splits, are not.
+        // Walks of up to 16384 keys, of whole sequences or of splits, are not folded.
         for (seq_len_kv, num_splits) in [(16384, 1), (17001, 2)] {
             let case = Case::<f16>::random(AttentionShape { seq_len_kv, ..shape }, Mask::Full, 1);
             let plan = plan_of(&case, ctx.caps(), tiling.with_num_splits(num_splits));
@@ -50,13 +50,13 @@ fn long_walks_are_folded() {
     }
 }
 
-/// Folded sums move with the others when scores rise, and a walk that is cut anywhere gives the same bits.
+/// Folded sums are rescaled with the others when scores rise, and a walk that is cut anywhere gives the same bits.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn folded_sums_move_and_are_carried() {
     let shape = AttentionShape { head_dim: 8, head_dim_v: 8, ..shape(1, [8, 17001], [1, 1]) };
     let mut case = Case::<f16>::random(shape, Mask::Causal, 2);
-    // Scores that rise along the keys by some 60 in base 2.
+    // Scores rise along the keys by some 60 in base 2.
     case.q
         .data_mut()
         .iter_mut()
@@ -68,7 +68,7 @@ fn folded_sums_move_and_are_carried() {
     for (ctx, tiling) in unsplit().into_iter().take(1) {
         let plan = plan_of(&case, ctx.caps(), tiling);
         check(ctx, &plan, &case);
-        // The variants that are cut are the same text, whatever the budget.
+        // The variants that are cut have the same text under every budget.
         let mut caps = ctx.caps().clone();
         let mut bits_of = |budget| {
             caps.budget = budget;
@@ -76,7 +76,7 @@ fn folded_sums_move_and_are_carried() {
             (plan.dispatches()[0].stretches.len(), bits(&run(ctx, &plan, &case)))
         };
         let (many, fine) = bits_of(DispatchBudget::new(1 << 18, 1 << 18));
-        // A tile of keys costs more the more rows a device's tiling has.
+        // A tile of keys costs more where a device's tiling has more rows.
         let (few, coarse) = (19..40)
             .map(|log2| bits_of(DispatchBudget::new(1 << log2, 1 << log2)))
             .find(|(stretches, _)| *stretches <= many / 2)

@@ -1,5 +1,5 @@
-//! HiP's scores by matrix products, on every adapter that has them: every list and every round of integer cases to the bit,
-//! against the oracle and the kernels' twins. `bash tests/matrix` provides a device.
+//! HiP's scores by matrix products, on every adapter that has them: every list and every round of integer cases to the bit, against the
+//! oracle and the kernels' twins. `bash tests/matrix` provides a software device.
 
 mod common;
 
@@ -44,7 +44,7 @@ fn integer_cases_exactly() {
     }
 }
 
-/// A product of NaN is a score that is not there, and touches no other of its matrix.
+/// A product that is NaN counts as an absent score, and affects no other score of its matrix.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn what_nan_and_infinity_do_is_defined() {
@@ -61,7 +61,7 @@ fn what_nan_and_infinity_do_is_defined() {
     }
 }
 
-/// InfiniteHiP's samples are means, which f16 does not hold: its kernels take no matrices, and work beside those that do.
+/// InfiniteHiP's samples are means, which f16 does not hold: its kernels take no matrices, and run beside kernels that do.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn infinite_hip_takes_none() {
@@ -72,7 +72,7 @@ fn infinite_hip_takes_none() {
     }
 }
 
-/// Several heads of one KV head, of several, samples that fill no matrix and more than one, keys that stride; the text with
+/// Several heads of one KV head and of several; samples that fill part of a matrix, or more than one; keys with strides; the text with
 /// arrays of scalars, and a workgroup of fewer subgroups.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
@@ -128,7 +128,7 @@ fn every_round() {
     }
 }
 
-/// Floats: every choice is one that rounding allows.
+/// Floats: rounding must allow every choice.
 #[test]
 #[ignore = "needs cooperative matrices: bash tests/matrix"]
 fn floats_are_chosen_as_rounding_allows() {

@@ -16,8 +16,8 @@ struct Parts {
 }
 
 impl Parts {
-    /// Every third part or so is empty, some rows in all parts, in either way to say so. Empty parts hold NaN: they must not be read
-    /// into a sum.
+    /// About every third part is empty, in some rows all parts are, marked in either of two ways. Empty parts hold NaN, which must not
+    /// reach a sum.
     fn new([num_parts, num_rows, head_dim_v]: [u32; 3], spread: f32) -> Self {
         let mut random = Random(u64::from(num_parts * num_rows));
         let mut parts = Self { problem: MergeProblem { num_parts, num_rows, head_dim_v }, out: vec![], lse: vec![] };
@@ -59,7 +59,7 @@ fn run(ctx: &Context, parts: &Parts, offset: usize) -> (Vec<f32>, Vec<f32>) {
     run_planned(ctx, ctx.caps(), parts, offset)
 }
 
-/// The same for a device with these caps.
+/// The same merge on a device with these caps.
 fn run_planned(ctx: &Context, caps: &DeviceCaps, parts: &Parts, offset: usize) -> (Vec<f32>, Vec<f32>) {
     let MergeProblem { num_parts, num_rows, head_dim_v } = parts.problem;
     let guarded = |data: &[f32]| [vec![7.0; offset], data.to_vec(), vec![7.0; 5]].concat();
@@ -87,7 +87,7 @@ fn run_planned(ctx: &Context, caps: &DeviceCaps, parts: &Parts, offset: usize) -
     (unguarded(&out, out_len), unguarded(&lse, lse_len))
 }
 
-/// Few parts, which an invocation merges alone, and many, which several share, as on GPUs.
+/// Few parts, which an invocation merges alone, and many, which several invocations share, as on GPUs.
 #[test]
 fn merges_as_defined() {
     for ctx in contexts() {
@@ -141,8 +141,8 @@ fn offsets_change_nothing() {
     }
 }
 
-/// A NaN or an infinity in the lse of a part, or in its out: its own row is NaN, or its own column not finite, however little the part
-/// weighs; -infinity is as good as LSE_EMPTY. The kernel and its twin agree.
+/// A NaN or an infinity in the lse or in the out of a part: the part's row is NaN, or its column not finite, however little the part
+/// weighs; -infinity means the same as LSE_EMPTY. The kernel and its twin agree.
 #[test]
 fn bad_parts_are_not_hidden() {
     let clean = Parts::new([3, 17, 36], 200.0);
@@ -183,7 +183,7 @@ fn bad_parts_are_not_hidden() {
     }
 }
 
-/// A NaN in a part reaches its own row's lse or column and no other.
+/// A NaN in a part reaches the lse or the column of its own row only.
 #[test]
 fn nan_stays_in_its_row() {
     let mut parts = Parts::new([2, 17, 36], 1.0);

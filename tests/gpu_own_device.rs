@@ -47,7 +47,7 @@ fn what_is_wanted_gives_what_our_own_devices_have() {
             }
         }
 
-        // With WebGPU's defaults, a plan tells what it does without.
+        // With WebGPU's defaults a plan names the missing features.
         let (device, queue) = open(wgpu::Features::empty(), wgpu::Limits::default());
         let known = Context::with_adapter(&adapter, device.clone(), queue.clone()).unwrap();
         let unknown = Context::new(device, queue).unwrap();

@@ -1,4 +1,4 @@
-//! Compiled pipelines in a file: written whole, read again, and never trusted blindly.
+//! Compiled pipelines in a file: written whole, read again, and checked before use.
 
 mod common;
 
@@ -10,7 +10,7 @@ fn open(name: &str, folder: &std::path::Path) -> Context {
     Context::request(&ContextOptions::default().with_adapter_name(name).with_pipeline_cache(folder)).wait().unwrap()
 }
 
-/// The files of pipelines in a folder, which need not be there. What trying matrices gave lies beside them.
+/// The files of pipelines in a folder, which may be missing. Verdicts on matrices lie beside them.
 fn pipeline_files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -25,7 +25,7 @@ fn a_second_start_loads_what_the_first_compiled() {
         ctx.save_pipelines().unwrap();
         let name = ctx.device().adapter_info().name;
         let folder = tempfile::tempdir().unwrap();
-        // A folder that is not there yet.
+        // A folder that does not exist yet.
         let cache = folder.path().join("wattn");
         let expected = bits(&ctx.attend(&case.problem(), &case.inputs()).wait().unwrap());
         let attend = |ctx: &Context| bits(&ctx.attend(&case.problem(), &case.inputs()).wait().unwrap());
@@ -48,7 +48,7 @@ fn a_second_start_loads_what_the_first_compiled() {
         assert_eq!(second.pipeline_cache_state(), PipelineCacheState::Loaded { bytes: written.len() - 32 });
         assert_eq!(attend(&second), expected);
 
-        // Cut short, damaged, not ours: told, passed over, and replaced.
+        // A file that is cut short, damaged or not the library's own is reported, ignored, and replaced.
         let mut damaged = written.clone();
         *damaged.last_mut().unwrap() ^= 1;
         for bad in [&written[..written.len() - 7], &damaged, b"something else"] {

@@ -26,7 +26,7 @@ fn unrolled_shaders_agree_with_the_oracle() {
             let tiny = tiny_tiling(ctx.caps(), tier, 1);
             let tilings = [tiny, tiny.with_num_splits(3)];
             let columns = columns_tilings(ctx.caps(), tier);
-            // The smaller one: SwiftShader's compiler takes more than 20 GiB for the text of the other at these narrow widths.
+            // The smaller form: SwiftShader's compiler takes more than 20 GiB for the text of the larger one at these narrow widths.
             let staged = staged_tilings(ctx.caps(), tier).into_iter().take(1);
             for tiling in tilings.into_iter().chain(columns).chain(staged).chain(segment_tiling(ctx.caps(), tier)) {
                 for (seed, mask) in
@@ -40,7 +40,8 @@ fn unrolled_shaders_agree_with_the_oracle() {
     }
 }
 
-/// One query, as large GPUs plan it: odd numbers of heads, widths that fit no number of lanes, windows, walks of one workgroup and of many.
+/// One query, with the tilings of large GPUs: odd numbers of heads, widths that fill no number of lanes, windows, walks of one workgroup
+/// and of many.
 #[test]
 fn decoding_as_gpus_plan_it() {
     let of = |heads: [u32; 2], seq_len_kv, widths: [u32; 2]| AttentionShape {

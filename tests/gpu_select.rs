@@ -27,7 +27,7 @@ fn everywhere<T: Element>(mut check: impl FnMut(&Context, Tier)) {
     }
 }
 
-/// Small workgroups and passes of few samples, so that their borders are cheap to reach.
+/// Small workgroups, with few samples in a pass, so that their borders are cheap to reach.
 fn tiny_tiling(caps: &DeviceCaps, tier: Tier) -> SelectionTiling {
     let (lanes, whole) = match (tier.subgroup(), &caps.subgroup_size) {
         (true, Some(size)) => (*size.start(), *size.end()),
@@ -46,8 +46,8 @@ fn tiny_tiling(caps: &DeviceCaps, tier: Tier) -> SelectionTiling {
         .with_candidates(Candidates::Scratch)
 }
 
-/// Every member of the families that plans choose among, small; and as large as a GPU takes them, where rows of keys are shared by
-/// parts of subgroups.
+/// Every member of the families that plans choose from, in small sizes; and in the sizes of a GPU, where parts of subgroups share the rows
+/// of keys.
 fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<SelectionTiling> {
     let tiny = tiny_tiling(caps, tier);
     let columns = tiny.with_sharing(Sharing::Columns).with_rows(1);
@@ -56,11 +56,11 @@ fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<SelectionTiling> {
     vec![tiny, in_workgroup(tiny), in_workgroup(columns), large, in_workgroup(large)]
 }
 
-/// The plan's own tiling, and a GPU's.
+/// The plan's own tiling, and the tiling of a GPU.
 fn plans_of<T: Element>(ctx: &Context, tier: Tier, case: &SelectCase<T>) -> Vec<SelectionPlan> {
     let mut plans = vec![plan_of(ctx, tier, case)];
     let tiling = tilings(ctx.caps(), tier)[2].with_candidates(Candidates::Workgroup);
-    // Matrices share in their own way.
+    // Matrices have a sharing of their own.
     plans.extend(SelectionPlan::with_tiling(&case.problem, ctx.caps(), tier, tiling));
     assert!(plans.len() == 2 || tier.matrix());
     plans
@@ -90,7 +90,7 @@ fn integer_cases_exactly() {
     everywhere::<f32>(|ctx, tier| {
         for (index, (case, expected)) in cases.iter().zip(&expected).enumerate() {
             let what = format!("{} {tier} {}", ctx.describe(), case.name);
-            // Drawn cases compile kernels of their own: by the members that a GPU takes, a few.
+            // Drawn cases compile their own kernels: a few cases, with the members of a GPU.
             let few = if case.name.starts_with("drawn") && index % 6 != 0 { 1 } else { 2 };
             for plan in plans_of(ctx, tier, case).into_iter().take(few) {
                 let what = format!("{what} {}", plan.tiling());
@@ -152,7 +152,7 @@ fn half_precision_integers_exactly() {
     fn check<T: Element>() {
         let cases = integer_cases::<T>();
         everywhere::<T>(|ctx, tier| {
-            // One of each kind.
+            // One case of each kind.
             for case in cases.iter().filter(|case| case.name.contains("prime") || case.name.contains("several")) {
                 let expected = oracle::select(&case.problem, &case.inputs()).unwrap();
                 let what = format!("{} {tier} {} {}", ctx.describe(), T::DTYPE, case.name);
@@ -167,8 +167,8 @@ fn half_precision_integers_exactly() {
     check::<bf16>();
 }
 
-/// A score that is NaN is not there, on any device and tier; infinities rank as numbers. Where a device may make a score NaN or
-/// not, lists are what attention takes, and the same on every run.
+/// A NaN score counts as absent, on any device and tier; infinities rank as numbers. Where a device may or may not make a score NaN,
+/// attention takes the lists, and they are the same on every run.
 #[test]
 fn what_nan_and_infinity_do_is_defined() {
     fn check<T: Element>() {
@@ -201,7 +201,7 @@ fn what_nan_and_infinity_do_is_defined() {
     check::<bf16>();
 }
 
-/// HiP: what the groups begin with after each round, on the device, in the twin and in the oracle.
+/// HiP: the groups at the beginning of each round, on the device, in the twin and in the oracle.
 #[test]
 fn every_round() {
     let cases: Vec<SelectCase> = integer_cases()
@@ -232,7 +232,7 @@ fn every_round() {
     });
 }
 
-/// InfiniteHiP: what survives each stage, on the device, in the twins and in the oracle.
+/// InfiniteHiP: the chunks that survive each stage, on the device, in the twins and in the oracle.
 #[test]
 fn every_stage() {
     let cases: Vec<SelectCase> = integer_cases()
@@ -252,7 +252,7 @@ fn every_stage() {
                     for (list, survivors) in survivors.iter().enumerate() {
                         let what = format!("{} {tier} {} stage {stage} list {list}", ctx.describe(), case.name);
                         assert_eq!(&traces[list].survivors[stage], survivors, "twins of {what}");
-                        // The last stage's are the lists.
+                        // The last stage's chunks are the lists.
                         if stage + 1 < stages.len() {
                             assert_eq!(plan.survivors_in(&cache, stage, list), survivors, "{what}");
                         }
@@ -263,7 +263,7 @@ fn every_stage() {
     });
 }
 
-/// The scores of the last stage, which the scratch memory still holds, and what is kept of them.
+/// The scores of the last stage, which the scratch memory still holds, and the chunks kept by them.
 #[test]
 fn scores_are_the_twins() {
     let cases: Vec<SelectCase> = integer_cases()
@@ -322,7 +322,7 @@ fn samples_are_the_twins() {
     });
 }
 
-/// Floats: every decision of the device is one that exact arithmetic allows.
+/// Floats: exact arithmetic allows every decision of the device.
 #[test]
 fn float_cases_within_rounding() {
     let cases = float_cases::<f32>();
@@ -336,8 +336,8 @@ fn float_cases_within_rounding() {
     }
 }
 
-/// A decode loop: one bind; keys and lengths change on the device; every step computes the stages that are due, and no
-/// others. The CPU path with its cache does the same.
+/// A decode loop with one bind: keys and lengths change on the device, and every step computes exactly the stages that are due. The CPU
+/// path with its cache does the same.
 #[test]
 fn decode_steps_refresh_what_is_due() {
     let hip = common::select::HIP.with_refresh_interval(3);
@@ -352,7 +352,7 @@ fn decode_steps_refresh_what_is_due() {
             let mut expected = HostBlockLists::empty(bound.shape);
             for step in 0..14u64 {
                 let lens = [220 + step as u32, 150 + 5 * step as u32];
-                // Other keys each time, so that a stage that runs when it should not shows.
+                // Keys differ at each step, so that a stage that runs when it should not is noticed.
                 case.k = keys.clone();
                 case.k.data_mut().rotate_left(7 * step as usize);
                 case.seq_lens_kv = Some(lens.to_vec());
@@ -382,7 +382,7 @@ fn the_same_lists_on_every_run() {
     }
 }
 
-/// A decode layer: at most nine dispatches with the two of attention where everything is computed, none where nothing is.
+/// A decode layer: at most nine dispatches with the two of attention where all stages run, no dispatch of selection where none runs.
 #[test]
 fn a_decode_layer_takes_few_dispatches() {
     for caps in [DeviceCaps::BASELINE].into_iter().chain(contexts().iter().map(|ctx| ctx.caps().clone())) {

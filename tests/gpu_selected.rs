@@ -44,7 +44,7 @@ fn check<T: Element>(ctx: &Context, tier: Tier, tiling: Tiling, case: &SelectedC
     check_twin(tier, (got.out.data(), got.lse.data()), (twin.out.data(), twin.lse.data()), &what);
 }
 
-/// Every block size compiles to a shader of its own: the best tier takes all cases, others a few.
+/// Every block size compiles to its own shader: the best tier takes all cases, other tiers a few.
 #[test]
 fn callers_lists() {
     let cases = callers_cases::<f32>();
@@ -101,8 +101,8 @@ fn the_golden_vectors() {
     }
 }
 
-/// A NaN or an infinity in one key or value, listed, sink or near: NaN, or no finite number, in the rows that attend to it, and the
-/// bits of a clean run in all others.
+/// A NaN or an infinity in one key or value, listed, sink or near: it shows in the rows that attend to it, and all other rows have the bits
+/// of a clean run.
 #[test]
 fn bad_values_reach_the_rows_that_attend_to_them() {
     fn check_dtype<T: Element>(step: usize) {
@@ -174,7 +174,7 @@ fn keeping_everything_is_dense_attention() {
     }
 }
 
-/// Lists that break a rule are found on the device, and named as on the host.
+/// Lists that break a rule are found on the device, with the same names as on the host.
 #[test]
 fn broken_lists_are_found_on_the_device() {
     let shape = shape(2, [3, 40], [1, 2]);
@@ -239,7 +239,7 @@ fn hostile_lists_stay_in_their_rows() {
     }
 }
 
-/// Attention over lists that nobody checked.
+/// Attention over unchecked lists.
 fn attend_raw(
     ctx: &Context,
     tier: Tier,

@@ -49,7 +49,7 @@ impl Layer {
         Self { selection, buffers, select, attend, indices, counts }
     }
 
-    /// One step in one pass, and what it left.
+    /// One step in one pass, and its results.
     fn step(&self, ctx: &Context, step: u64) -> (HostBlockLists, AttentionOutput) {
         submit(ctx, |encoder| {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -64,7 +64,7 @@ impl Layer {
     }
 }
 
-/// A decode loop: lengths and queries change in their buffers, lists go from kernel to kernel, and every token is right.
+/// A decode loop: lengths and queries change in their buffers, lists stay on the GPU between kernels, and every token is right.
 #[test]
 fn a_decode_loop_stays_on_the_device() {
     let hip = HIP.with_refresh_interval(3);
@@ -103,8 +103,8 @@ fn a_decode_loop_stays_on_the_device() {
     }
 }
 
-/// With query blocks of one query, the lists of a prompt's last queries are those of decoding them one by one, and so are
-/// the results, but for rounding.
+/// With query blocks of one query, the lists of a prompt's last queries equal the lists of decoding them one by one, and the results are
+/// equal up to rounding.
 #[test]
 fn decoding_is_the_end_of_the_prompt() {
     let hip = HIP.with_block_size_q(1).with_stride_q(1);
@@ -141,7 +141,7 @@ fn decoding_is_the_end_of_the_prompt() {
     }
 }
 
-/// The one call does on a GPU what it does on the CPU.
+/// The one-shot call gives the same on a GPU and on the CPU.
 #[test]
 fn the_one_call() {
     let case = integers(shape(1, [20, 300], [2, 2], 16), 12);
@@ -178,13 +178,13 @@ fn the_one_call() {
     }
 }
 
-/// Where nothing else is said the one call is dense up to the crossover of its device.
+/// By default the one-shot call is dense up to the crossover of its device.
 #[test]
 fn the_one_call_follows_the_speed_of_its_device() {
     let case = integers(shape(1, [1, 2500], [2, 2], 16), 13);
     let selection = SelectionProblem::new(case.shape, DType::F32, HIP).with_selection_scale(1.0);
     for ctx in contexts() {
-        // Nothing waits, or everything; nothing is read, or slowly.
+        // Speeds without any latency, or with only latency; reads that take no time, or much.
         for (bytes_per_us, trip_ns, expected) in
             [(1, 0, AttentionPath::Sparse), (u64::MAX, 1 << 40, AttentionPath::Dense)]
         {

@@ -20,8 +20,8 @@ const SHAPE: AttentionShape = AttentionShape {
     head_dim_v: 16,
 };
 
-/// Few candidates, the plan without tuning among them, and no time for them: clocks are not what is tested here, and software
-/// drivers compile for seconds.
+/// Few candidates, the plan without tuning among them, and no time for them: clocks are not tested here, and software drivers compile for
+/// seconds.
 fn options(most: usize) -> Options {
     Options::default().with_seconds(0.0).with_most_candidates(most)
 }
@@ -71,14 +71,14 @@ fn what_wins_is_right_and_is_taken() {
             assert!(plan.is_tuned());
             assert_eq!((plan.tier(), plan.tiling()), (entry.candidate.tier, entry.candidate.tiling));
         }
-        // One-shot calls take it too, and are right.
+        // One-shot calls take the winner too, and are right.
         let [q, k, v] = [random::<f32>(SHAPE.q(), 1), random(SHAPE.k(), 2), random(SHAPE.v(), 3)];
         let inputs = HostInputs::new(&q, &k, &v);
         let [problem, ..] = problems();
         let got = with.attend(&problem, &inputs).wait().unwrap();
         let expected = cpu::oracle::attend(&problem, &inputs).unwrap();
         for (got, expected) in got.out.data().iter().zip(expected.out.data()) {
-            // Ten times the error that is seen at 150 keys; the exact bound is tested elsewhere.
+            // Ten times the error seen at 150 keys; other tests hold results to the exact bound.
             assert!((got - expected).abs() < 5e-6, "{got} {expected}");
         }
     }
@@ -88,7 +88,7 @@ fn what_wins_is_right_and_is_taken() {
 fn a_kernel_that_is_broken_never_wins() {
     for ctx in contexts() {
         let [problem, ..] = problems();
-        // Scores of the first four columns only: faster, and wrong.
+        // Scores of the first four columns only: a faster, wrong kernel.
         let tuned = tune::attention(ctx, &problem, &options(3).with_sabotage("HEAD_DIM4", 1)).unwrap();
         assert_eq!((tuned.trials.len(), tuned.vetoed().count()), (2, 2), "{:?}", tuned.trials);
         let untuned = AttentionPlan::new(&problem, ctx.caps()).unwrap();

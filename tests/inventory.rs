@@ -44,7 +44,7 @@ fn every_kernel_has_its_four_places() {
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("gpu_")))
         .map(|path| std::fs::read_to_string(path).unwrap())
         .collect();
-    // Their operators' definitions say all that a twin would.
+    // Operators whose definition is as short as a twin would be.
     let by_oracle = [("pool_blocks", "pool_cases"), ("score_blocks", "score_cases"), ("select_top_k", "top_k_cases")];
     for stem in &shaders {
         assert!(hosts.contains(stem), "src/kernels/{stem}.rs is missing");
@@ -138,7 +138,7 @@ fn every_page_is_listed() {
     }
 }
 
-/// What a script of `findings/` lacks.
+/// The parts that a script of `findings/` lacks.
 fn faults_of_finding(text: &str) -> Vec<&'static str> {
     let head: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
     let said = |word: &str| head.iter().any(|line| line.strip_prefix("# ").is_some_and(|said| said.starts_with(word)));
@@ -184,7 +184,7 @@ fn findings_have_their_form() {
     for path in files(&folder.join("common")) {
         assert!(!std::fs::read_to_string(&path).unwrap().contains("wattn"), "{} needs this project", path.display());
     }
-    // A script that loses a part of its form is found out.
+    // A script that loses a required part is reported.
     let example = read("wgsl-packing-moves-the-other-half");
     for part in [
         "#!/usr/bin/env bash",

@@ -1,5 +1,5 @@
 //! Data flows one way, and a stage imports only earlier ones (architecture.md): read from the `use` lines and paths of `src`. Exceptions
-//! stand in lists here, and an entry must go as soon as nothing needs it.
+//! are listed here, and the test fails for an entry that nothing needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,10 +14,10 @@ const STAGES: &[&str] = &[
     "pending",
     "parallel",
     "tensor",
+    "shader",
     "problem",
     "caps",
     "wanted",
-    "shader",
     "kernels",
     "plan",
     "device",
@@ -35,7 +35,7 @@ const STAGES: &[&str] = &[
 const PROGRAM: &[&str] =
     &["failure", "files", "progress", "args", "engine", "info", "attend", "recall", "lm", "bench", "tune", "demo"];
 
-/// Imports that break the rule: from, to. To become fewer.
+/// Imports that break the rule: from, to. The list should become shorter.
 const EXCEPTIONS: &[(&str, &str)] = &[
     // Tuning and calibration travel in the caps.
     ("caps", "plan"),
@@ -44,7 +44,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("shader", "kernels"),
 ];
 
-/// Files of one stage that import each other. (What a folder's own file offers to those below it does not count.) To become fewer.
+/// Files of one stage that import each other. (Items that a folder's own file offers to the files below do not count.) The list should
+/// become shorter.
 const PAIRS: &[(&str, &str)] = &[
     ("bench::clock", "bench::pulse"),
     ("bench::crossover", "bench::report"),
@@ -61,23 +62,23 @@ const PAIRS: &[(&str, &str)] = &[
     ("plan::attend::matrix", "plan::attend::tiling"),
     ("plan::attend::staged", "plan::attend::tiling"),
     ("ops::select", "ops::select_operators"),
-    // A problem has a method, and the method is asked about the problem.
+    // A problem has a method, and the method's functions take the problem.
     ("problem::hip", "problem::select"),
     ("problem::infinite_hip", "problem::select"),
     ("problem::select", "problem::selector"),
     ("problem::attend", "problem::blocks"),
 ];
 
-/// Wings of one stage that share nothing: what one of them gets wrong, another must find.
+/// Wings of one stage that share nothing, so that each can find the others' faults.
 const APART: &[&str] = &["cpu::path", "cpu::twins", "cpu::oracle"];
 
 /// A module of a crate: its path, such as `plan::tiling`; empty for the crate itself.
 #[derive(Debug, Default)]
 struct Module {
     file: PathBuf,
-    /// Paths that it names, from the root of the crate.
+    /// The paths in the module's code, from the root of the crate.
     paths: BTreeSet<String>,
-    /// What its `use` lines make of a name.
+    /// The paths that its `use` lines give to names.
     names: BTreeMap<String, String>,
 }
 
@@ -107,7 +108,7 @@ impl Crate {
         Self { modules }
     }
 
-    /// The module in which the item at a path is, through `use` lines that name it again.
+    /// The module that defines the item at a path, followed through re-exports.
     fn home(&self, path: &str, depth: u32) -> Option<String> {
         let mut at = String::new();
         let segments: Vec<&str> = path.split("::").filter(|segment| !segment.is_empty()).collect();
@@ -130,7 +131,7 @@ impl Crate {
         Some(at)
     }
 
-    /// Which module imports which.
+    /// The imports of each module.
     fn imports(&self) -> BTreeMap<&str, BTreeSet<String>> {
         let homes = |(path, module): (&_, &Module)| {
             let homes = module.paths.iter().filter_map(|of| self.home(of, 8)).filter(|home| home != path);
@@ -215,7 +216,7 @@ impl Module {
             above.then(|| join(&at, rest))
         };
         let is_word = |c: char| c.is_alphanumeric() || c == '_';
-        // Modules that the file declares, whose names a `use` may begin with.
+        // Modules that the file declares: a `use` may begin with their names.
         let children: BTreeSet<&str> = text
             .lines()
             .filter_map(|line| line.trim().strip_suffix(';')?.split_once("mod ").map(|(_, name)| name))
@@ -265,7 +266,7 @@ fn stage(path: &str) -> &str {
     path.split("::").next().unwrap()
 }
 
-/// Imports from a stage to itself are none, nor are those of the crate's own file, which names everything.
+/// Imports within a stage do not count, nor do imports of the crate's own file, which names everything.
 fn check_stages(krate: &Crate, stages: &[&str], exceptions: &[(&str, &str)]) {
     let rank = |of: &str| stages.iter().position(|&stage| stage == of).unwrap_or_else(|| panic!("{of} is no stage"));
     let mut broken: BTreeMap<(String, String), BTreeSet<&Path>> = BTreeMap::new();
@@ -342,7 +343,7 @@ fn the_table_of_the_architecture_has_this_order() {
     assert_eq!(names, STAGES);
 }
 
-/// The reader of imports is right about what it is to find.
+/// The reader of imports finds each form of import.
 #[test]
 fn imports_are_read_as_the_compiler_does() {
     let text = code(

@@ -1,4 +1,4 @@
-//! Checkpoints that transformers wrote: the same logits as its own, on the CPU path, however they are read.
+//! Checkpoints that transformers wrote: the CPU path gives the same logits, however the tokens are read.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn logits_are_those_of_transformers() {
     }
 }
 
-/// A mistake in any one part must not hide in the tolerance.
+/// A tolerance that would hide no mistake in any part of the model.
 #[test]
 fn other_tokens_give_other_logits() {
     let Golden { model, mut tokens, logits } = golden("qwen3_f16");
@@ -51,7 +51,7 @@ fn sparse_attention_with_room_for_every_key_is_dense() {
             let got = session.read_logits(&tokens).unwrap();
             assert!(difference(&got, &logits) <= TOLERANCE, "{case}");
         }
-        // And with room for a few only, it is not.
+        // With room for a few tokens only, it is not.
         let options = SessionOptions::new(model.config(), 64).with_attention(&LayerAttention::window(2, 4), 0);
         let mut session = Session::new(&model, &Engine::cpu(), &options).unwrap();
         assert!(difference(&session.read_logits(&tokens).unwrap(), &logits) > 0.01, "{case}");
@@ -84,7 +84,7 @@ fn generation_goes_on_from_what_was_read() {
     });
     assert!(matches!(stop.unwrap(), Stop::Count | Stop::EndOfText));
     assert_eq!(&session.tokens()[20..], told);
-    // Each is the best after those before it, as a session that reads them all says.
+    // Each token is the best after the tokens before it, as a session that reads them all finds.
     let mut again = Session::new(&model, &Engine::cpu(), &options).unwrap();
     let all = session.tokens().to_vec();
     let logits = again.read_logits(&all).unwrap();
@@ -93,7 +93,7 @@ fn generation_goes_on_from_what_was_read() {
         let row = &logits[(19 + at) * vocab..][..vocab];
         assert!(row.iter().all(|&x| x <= row[token as usize] + 1e-4), "token {at}");
     }
-    // A session that is cut back writes the same again; one that is stopped holds what it told.
+    // A session that is cut back writes the same again; a stopped session holds the tokens that it reported.
     session.truncate(20);
     let mut second = Vec::new();
     let stop = session.generate(12, &Sampling::GREEDY, |token| {
@@ -120,7 +120,7 @@ fn draws_follow_the_seed_and_the_limits() {
     assert_eq!(draw(warm.with_top_p(1e-6)), draw(Sampling::GREEDY));
 }
 
-/// Texts end where the model was trained to, unless the session is made for longer ones.
+/// Texts end at the model's trained length, unless the session is made for longer texts.
 #[test]
 fn texts_are_as_long_as_in_training() {
     let Golden { model, tokens, .. } = golden("mistral_f16");
@@ -179,7 +179,7 @@ fn calls_that_cannot_be_are_errors() {
     }
     let odd = LayerAttention::select(Hip::default().with_top_k(7));
     let options = SessionOptions::new(model.config(), 64).with_attention(&odd, 0);
-    // Mistral's layers have windows of their own, which no selection replaces.
+    // Mistral's layers have sliding windows, which no selection replaces.
     assert!(Session::new(&model, &Engine::cpu(), &options).is_ok());
     let Golden { model, .. } = golden("qwen3_f16");
     let options = SessionOptions::new(model.config(), 64).with_attention(&odd, 0);

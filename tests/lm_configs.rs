@@ -1,4 +1,4 @@
-//! Configurations and files around the same weights: the results of transformers for each, and the fields themselves.
+//! Variants of configurations and files around the same weights: transformers' results for each, and the fields themselves.
 
 mod common;
 
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use wattn::Engine;
 use wattn::lm::{LmConfig, LmError, LmResult, Model, RopeScaling, Session, SessionOptions};
 
-/// The tensors of a folder, which then has none.
+/// The tensors of a folder, whose files are removed.
 fn take_tensors(folder: &Path) -> Vec<(String, Vec<u8>, Vec<usize>, safetensors::Dtype)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -62,7 +62,7 @@ fn change_tensors(folder: &Path, what: &str) {
     serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
 }
 
-/// As Python writes it.
+/// JSON in Python's style.
 fn with_python_numbers(text: &str) -> String {
     text.replace("\"Infinity\"", "Infinity").replace("\"NaN\"", "NaN")
 }
@@ -89,7 +89,7 @@ fn logits_are_those_of_transformers() {
         let bits = variant["logits"].as_array().unwrap().iter().map(|bits| bits.as_u64().unwrap() as u32);
         let wanted: Vec<f32> = bits.map(f32::from_bits).collect();
         let Golden { tokens, .. } = golden(case);
-        // However much room there is.
+        // Whatever the capacity.
         for capacity in [count as u32, 200] {
             let options = SessionOptions::new(model.config(), capacity).with_text_len(count as u32);
             let model = Arc::new(Model::open(changed.path()).unwrap());
@@ -106,7 +106,7 @@ fn of(fields: &Value) -> LmResult<LmConfig> {
     LmConfig::from_json(&fields.to_string())
 }
 
-/// The configuration classes of transformers 5.24 without a field but `model_type`.
+/// The configuration classes of transformers 5.24 with `model_type` as the only field.
 #[test]
 fn fields_that_are_left_out_have_the_values_of_transformers() {
     for (family, vocab, inner, kv_heads, head_dim, trained, window) in [
@@ -135,14 +135,14 @@ fn fields_that_are_left_out_have_the_values_of_transformers() {
         json.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         of(&json).unwrap()
     };
-    // Only Qwen3's heads have a width of their own; nulls stand for what follows from the rest.
+    // Only Qwen3's heads have a width of their own; nulls stand for values that follow from other fields.
     assert_eq!(narrow("qwen3", json!({"num_key_value_heads": 2})).head_dim, 128);
     assert_eq!(narrow("qwen2", json!({"num_key_value_heads": 2, "head_dim": null})).head_dim, 16);
     assert_eq!(narrow("mistral", json!({"num_key_value_heads": null})).num_kv_heads, 4);
     assert_eq!(narrow("llama", json!({})).num_kv_heads, 4);
 }
 
-/// All that `to_dict` and old files have is known; what is not is refused by its name.
+/// All fields of `to_dict` and of old files are known; an unknown field is refused by its name.
 #[test]
 fn every_field_is_known_or_named() {
     let harmless: Value = serde_json::from_str(
@@ -242,7 +242,7 @@ fn end_tokens_come_from_the_generation_config() {
     }
 }
 
-/// Angles follow the length of the text, never the room.
+/// Angles follow the length of the text, never the session's capacity.
 #[test]
 fn dynamic_angles_follow_the_text() {
     let text = fs::read_to_string(folder("qwen3_f32_tied").join("config.json")).unwrap();

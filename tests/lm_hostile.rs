@@ -147,7 +147,7 @@ fn an_index_that_lies_names_the_tensor() {
     }
 }
 
-/// Files that hold other tensors than the index says: the tensors are where they are.
+/// Files that hold other tensors than the index says: the headers of the files count.
 #[test]
 fn tensors_are_believed_before_an_index() {
     let whole = Model::open(&folder("llama_f32_sharded")).unwrap();
@@ -175,7 +175,7 @@ fn tensors_are_believed_before_an_index() {
     assert!(matches!(open(folder.path()), LmError::MissingTensor { tensor } if tensor == "model.norm.weight"));
 }
 
-/// One whole file counts more than an index, be it of an older checkpoint, broken, or without its files.
+/// One whole file takes precedence over an index: an index of an older checkpoint, a broken one, or one without its files.
 #[test]
 fn one_file_is_read_before_an_index() {
     for index in ["{\"weight_map\": {\"model.norm.weight\": \"old.safetensors\"}}", "nonsense"] {
@@ -214,7 +214,7 @@ fn fields_out_of_range_are_named() {
     ] {
         for value in values {
             let error = config("qwen3_f16", field, value.clone()).unwrap_err();
-            // Heads are checked from one of the two fields.
+            // The number of heads is checked from one of the two fields.
             let named = matches!(&error, LmError::Config { field: named, .. }
                 if named == field || (field == "num_attention_heads" && named == "num_key_value_heads"));
             assert!(named, "{field} = {value}: {error}");
@@ -252,7 +252,7 @@ proptest! {
         let name = ["config.json", "model.safetensors", "model-00001-of-00003.safetensors"][file];
         let path = folder.path().join(name);
         if let Ok(mut bytes) = fs::read(&path) {
-            let span = bytes.len().min(2048); // the header is what can be misread
+            let span = bytes.len().min(2048); // only the header can be misread
             bytes[at.index(span)] = byte;
             fs::write(&path, bytes).unwrap();
             let _ = Model::open(folder.path());

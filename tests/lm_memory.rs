@@ -1,5 +1,5 @@
-//! Checkpoints whose files are larger than memory, or without an end: refused before they are read. One test, since it measures the memory
-//! of the whole process.
+//! Checkpoints whose files are larger than memory, or endless: refused before they are read. One test, since it measures the memory of the
+//! whole process.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -13,10 +13,10 @@ use common::lm::{copy, golden};
 use wattn::Engine;
 use wattn::lm::{LmError, Model, Session, SessionOptions};
 
-/// Bytes of the largest file that lies on a disk without taking room there.
+/// Size of the largest file that can lie on a disk without taking space there.
 const SPARSE: u64 = 1 << 40;
 
-/// Most memory that the process had, in bytes.
+/// Peak memory of the process, in bytes.
 fn peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -36,7 +36,7 @@ fn write_sparse(path: &Path, bytes: &[u8], len: u64) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
 }
 
-/// A safetensors file with tensors of zeros that take no room on the disk.
+/// A safetensors file with tensors of zeros that take no space on the disk.
 fn huge_tensors(path: &Path, tensors: &[(&str, &[u64])]) {
     let mut end = 0;
     let one = |(name, shape): &(&str, &[u64])| {
@@ -70,7 +70,7 @@ fn what_is_refused_takes_little_memory() {
             assert!(error.contains(file), "{error}");
         }
     }
-    // As long as a file of its kind may be.
+    // The largest size allowed for a file of its kind.
     for (file, len) in [("config.json", 2 << 20), ("tokenizer.json", 64 << 20), ("model.safetensors", 4 << 20)] {
         let folder = copy("qwen3_f16");
         let text = match file {
@@ -90,12 +90,12 @@ fn what_is_refused_takes_little_memory() {
         }
         refused(folder.path(), file);
     }
-    // A header longer than any, and headers that are longer than any together.
+    // One header longer than allowed, and headers that are longer than allowed in total.
     let folder = copy("qwen3_f16");
     let path = folder.path().join("model.safetensors");
     write_sparse(&path, &(90u64 << 20).to_le_bytes(), SPARSE);
     assert!(matches!(refused(folder.path(), "a long header"), LmError::Format { .. }));
-    // Tensors as the configuration asks for, larger than any memory.
+    // Tensors of the sizes that the configuration asks for, larger than any memory.
     let (vocab, width, inner) = (1 << 22, 1 << 16, 1 << 20);
     let config = r#"{"model_type":"llama","vocab_size":4194304,"hidden_size":65536,"intermediate_size":1048576,
         "num_attention_heads":256,"num_hidden_layers":1,"tie_word_embeddings":true}"#;
@@ -134,7 +134,7 @@ fn what_is_refused_takes_little_memory() {
         let error = refused(folder.path(), "many layers");
         assert!(matches!(&error, LmError::Config { field, .. } if field == "num_hidden_layers"), "{error}");
     }
-    // Room for more tokens than fit.
+    // Capacity for more tokens than fit in memory.
     let model = golden("qwen3_f16").model;
     let options = SessionOptions::new(model.config(), (1 << 29) - 1);
     let error = Session::new(&Arc::clone(&model), &Engine::cpu(), &options).unwrap_err();

@@ -59,7 +59,7 @@ fn a_kernel_is_one_stem_in_four_places() {
     }
 }
 
-/// Attention of the models is what any user of the crate can call.
+/// The models call attention through items that any user of the crate can call.
 #[test]
 fn attention_comes_through_the_public_interface_only() {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lm")];

@@ -1,4 +1,4 @@
-//! Text that comes token by token: the pieces together are the text of all tokens, whatever marks its spaces.
+//! Text that arrives token by token: the pieces together are the text of all tokens, however spaces are marked.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ const WORDS: [&str; 8] = ["▁", "▁hello", "▁world", "ing", ".", "\u{4e2d}",
 const FIRST_BYTE: u32 = 3;
 const FIRST_WORD: u32 = FIRST_BYTE + 256;
 
-/// Words that begin with their space, and bytes for what there is no word for: as Llama 2, Mistral and TinyLlama have them.
+/// The form of Llama 2, Mistral and TinyLlama: words begin with their space, and bytes stand for text without a word.
 fn sentence_pieces(decoder: &Value) -> String {
     let mut names = vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()];
     names.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
@@ -63,7 +63,7 @@ fn words_keep_the_space_before_them() {
         let (text, pieces) = streamed(TextStream::new(&tokenizer), &tokens);
         assert_eq!(pieces, ["hello", " world", " world", "ing", "", " world", ""]);
         assert_eq!(text, tokenizer.decode(&tokens).unwrap());
-        // After a prompt the first word has its space, too, whatever special tokens the prompt has.
+        // After a prompt the first word has its space too, whatever special tokens the prompt has.
         for prompt in [&[1, hello][..], &[hello], &[hello, 2], &[1, hello, 2, 2]] {
             let stream = TextStream::after(&tokenizer, prompt).unwrap();
             assert_eq!(streamed(stream, &[world, ing]).0, " worlding", "{prompt:?}");
@@ -80,20 +80,20 @@ fn half_characters_are_shown_at_the_end() {
     let byte = |byte: u8| FIRST_BYTE + u32::from(byte);
     let tokenizer = stripped();
     let hello = FIRST_WORD + 1;
-    // Whole ones as soon as they are whole, one after another.
+    // A character appears as soon as its bytes are complete, one after another.
     let tokens: Vec<u32> = [hello].into_iter().chain("中é🦀".bytes().map(byte)).collect();
     let (text, pieces) = streamed(TextStream::new(&tokenizer), &tokens);
     assert_eq!(text, "hello中é🦀");
     assert_eq!(pieces, ["hello", "", "", "中", "", "é", "", "", "", "🦀", ""]);
-    // One that is cut off, and one that goes on otherwise.
+    // A character that is cut off, and one that continues with a wrong byte.
     let (text, _) = streamed(TextStream::new(&tokenizer), &[hello, byte(0xe4), byte(0xb8)]);
     assert_eq!(text, "hello\u{fffd}\u{fffd}");
     let (text, _) = streamed(TextStream::new(&tokenizer), &[hello, byte(0xe4), hello]);
     assert_eq!(text, "hello\u{fffd} hello");
-    // Nonsense is shown before the end.
+    // Invalid bytes are shown before the end.
     let (_, pieces) = streamed(TextStream::new(&tokenizer), &[byte(0xff); 40]);
     assert!(pieces[..39].concat().chars().count() > 20, "{pieces:?}");
-    // Returned text is not taken back where a later byte turns all of it into nonsense.
+    // Returned text is not taken back where a later byte makes all of it invalid.
     let tokens: Vec<u32> = "中".bytes().map(byte).chain([byte(0xff), hello]).collect();
     assert_eq!(streamed(TextStream::new(&tokenizer), &tokens).0, "中\u{fffd} hello");
     let tokenizer = bytes();
@@ -119,7 +119,7 @@ fn truncation_and_padding_are_not_obeyed() {
     }
 }
 
-/// A file that names what it does not have is an error of its own, wherever that shows.
+/// A file that refers to a missing part is an error that names the part, wherever that shows.
 #[test]
 fn contradictions_are_errors() {
     let mut json: Value = serde_json::from_str(&stripped_json()).unwrap();
@@ -155,7 +155,7 @@ fn piece() -> impl Strategy<Value = Vec<u32>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
 
-    /// Any change of a few bytes: an error or a tokenizer that reads and writes, never a panic.
+    /// Any change of a few bytes: an error, or a tokenizer that reads and writes; never a panic.
     #[test]
     fn broken_tokenizers_never_panic(at in any::<prop::sample::Index>(), bytes: [u8; 3], len in 0..4usize, fresh: bool) {
         let mut text = if fresh {
@@ -196,7 +196,7 @@ proptest! {
         prop_assert_eq!(streamed(TextStream::new(&tokenizer), &tokens).0, &whole[..]);
         let (prompt, rest) = pieces.split_at(split.index(pieces.len() + 1));
         let before = tokenizer.decode(&prompt.concat()).unwrap();
-        // A prompt without any text is where a text begins.
+        // After a prompt without any text the text begins.
         if !before.is_empty() {
             let after = streamed(TextStream::after(&tokenizer, &prompt.concat()).unwrap(), &rest.concat()).0;
             prop_assert_eq!(before + &after, whole);

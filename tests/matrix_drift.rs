@@ -24,8 +24,8 @@ fn product(sum: f64, terms: &[f64]) -> f64 {
     if total == 0.0 { 0.0 } else { cut(total, total, 23) }
 }
 
-/// The loss, relative to the sum, of weights as softmax makes them times values from 0 to 1, 16 at a time, with sums that are added up
-/// in f32 after every `run` keys.
+/// The loss, relative to the sum, for values from 0 to 1 weighted by a softmax, 16 at a time, with sums that are added up in f32 after
+/// every `run` keys.
 fn loss(num_keys: usize, run: usize) -> f64 {
     let mut random = Random(1);
     let (mut sum, mut folded, mut exact) = (0.0, 0.0f32, 0.0);
@@ -67,13 +67,13 @@ fn a_walk_of_any_length_loses_little() {
         let run = plan.dispatches()[0].specialization.constant("FOLD_TILES").unwrap() * plan.tiling().tile_kv();
         if run == 0 { usize::MAX } else { run as usize }
     };
-    // A quarter of half a unit of f16.
+    // A quarter of f16's rounding error, half a unit in the last place.
     let allowed = 2f64.powi(-13);
     for num_keys in [4096, 16384, 32768, 1 << 18] {
         let lost = loss(num_keys, run_of(num_keys as u32));
         assert!(lost < allowed, "{num_keys} keys lose {lost:e} of their sum, allowed {allowed:e}");
         println!("{num_keys} keys: {lost:.2e}, in one run {:.2e}", loss(num_keys, usize::MAX));
     }
-    // In one run they would lose more than an f16 has.
+    // In one run they would lose more than a unit of an f16.
     assert!(loss(1 << 18, usize::MAX) > 2f64.powi(-10));
 }

@@ -58,7 +58,7 @@ impl Mutation {
         root().join("shaders").join(&self.file).with_extension("wgsl")
     }
 
-    /// The file as it is, and as it is with the fault.
+    /// The file without and with the fault.
     fn texts(&self) -> (String, String) {
         let text = fs::read_to_string(self.path()).unwrap_or_else(|error| panic!("{}: {error}", self.name));
         let (from, to) = (self.from.join("\n"), self.to.join("\n"));
@@ -88,7 +88,7 @@ fn every_mutation_fits_its_file_and_names_a_test() {
     }
 }
 
-/// A shader that does not compile would be found by every test.
+/// A shader that does not compile would fail every test, and prove nothing.
 #[test]
 fn every_shader_with_a_fault_is_valid() {
     let mut variants: Vec<Specialization> =

@@ -79,7 +79,7 @@ fn every_trace_ends_in_its_list() {
                         hip.sink_size + first * hip.block_size_k
                     };
                     assert_eq!(groups.iter().map(start).collect::<Vec<_>>(), list, "{what}");
-                    // Groups of one round neither overlap nor leave their order, and the first ones hold every block.
+                    // Groups of one round do not overlap and are in order, and the first groups hold every block.
                     for groups in &trace.rounds {
                         assert!(groups.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0), "{what}: {groups:?}");
                     }
@@ -137,7 +137,7 @@ fn attention_attends_to_each_key_once_by_the_three_rules() {
     let dense = |dense_below| problem.clone().with_blocks(selection.with_dense_below(dense_below));
     assert_eq!(keys(&dense(40), 40), (0..40).collect::<Vec<u32>>());
     assert_eq!(keys(&dense(39), 40), expected);
-    // Every weight counts: with v = 1 they sum to 1.
+    // With v = 1 the result is 1, the sum of all weights.
     let (q, k) = (common::random(shape.q(), 1), common::random(shape.k(), 2));
     let v: HostTensor = common::fill(shape.v(), |_| 1.0);
     let inputs = wattn::HostInputs::new(&q, &k, &v);

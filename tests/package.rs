@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Bytes that crates.io takes, by a round number below its 10 MiB.
+/// Largest package in bytes, a round number below the 10 MiB of crates.io.
 const LARGEST: u64 = 10_000_000;
 
 fn root() -> &'static Path {

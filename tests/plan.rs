@@ -1,6 +1,6 @@
 //! Plans are pure: properties of all plans, for any problem and device, and the full tables of a few. No GPU.
 //!
-//! After a deliberate change, `WATTN_BLESS=1 cargo test --test plan` writes the golden table anew.
+//! After a deliberate change, `WATTN_BLESS=1 cargo test --test plan` writes the golden tables anew.
 
 #[path = "common/devices.rs"]
 mod devices;
@@ -14,7 +14,7 @@ use wattn::{
     Hip, InfiniteHip, Kernel, Mask, Preset, SelectionMethod, SelectionPlan, SelectionProblem, Tier, kernels,
 };
 
-/// Devices by what they report.
+/// Devices as they report themselves.
 fn devices() -> Vec<(&'static str, DeviceCaps)> {
     let device = |change: fn(&mut DeviceCaps)| {
         let mut caps = DeviceCaps::BASELINE;
@@ -90,7 +90,7 @@ proptest! {
             let storage = plan.workgroup_storage_bytes();
             prop_assert!(storage <= u64::from(caps.max_workgroup_storage_bytes), "{}", what);
 
-            // Every row is some workgroup's, and no workgroup is without rows.
+            // Every row belongs to a workgroup, and no workgroup is without rows.
             let attend = &plan.dispatches()[0];
             let rows = u64::from(shape.seq_len_q) * u64::from(shape.group_size());
             let tiles = rows.div_ceil(u64::from(tiling.tile_q()));
@@ -117,7 +117,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// bf16 by f16 matrices is a permission: where a device or too few rows make nothing of it, the plan is that without.
+    /// bf16 by f16 matrices is a permission: where the device or the number of rows does not allow it, the plan equals the plan without
+    /// permission.
     #[test]
     fn bf16_take_matrices_where_they_may(shape in shapes(), device in 0usize..9, window in any::<bool>()) {
         let (name, caps) = &devices()[device];
@@ -136,7 +137,8 @@ proptest! {
         }
         let rows = u64::from(shape.seq_len_q) * u64::from(shape.group_size());
         prop_assert!(rows >= 32 && caps.matrix_edge() == Some(16), "{}", what);
-        // The exponents are found first, and lie at the end of the workspace; the rest is as for f16, whose rows are at least as many.
+        // The exponents are found first, and lie at the end of the workspace; the rest equals the plan for f16 with at least that many
+        // rows.
         let f16 = AttentionPlan::new(&AttentionProblem::new(shape, DType::F16).with_mask(mask).with_lse(), caps).unwrap();
         let kernels = |plan: &AttentionPlan| plan.dispatches().iter().map(|dispatch| dispatch.kernel()).collect::<Vec<_>>();
         prop_assert_eq!(kernels(&plan)[0], &kernels::FIND_EXPONENTS);
@@ -166,7 +168,7 @@ proptest! {
     #[test]
     fn every_selection_fits_its_device(shape in shapes(), device in 0usize..9, method in 0usize..10, sets in 0usize..3) {
         let (name, caps) = &devices()[device];
-        // Tensors larger than a binding are an error that says so; most of these are not.
+        // Tensors larger than a binding are an error that says so; most of these problems are smaller.
         let shape = AttentionShape { seq_len_q: shape.seq_len_q.min(2000), ..shape };
         let problem = SelectionProblem::new(shape, DType::F16, methods()[method].clone())
             .with_granularity(Granularity::ALL[sets]);
@@ -190,7 +192,7 @@ proptest! {
             for bytes in [plan.scratch_bytes(), plan.cache_bytes()] {
                 prop_assert!(bytes <= caps.max_storage_binding_bytes, "{}", what);
             }
-            // Attention to the lists is planned as any other.
+            // Attention to the lists is planned like any other attention.
             let attention = AttentionProblem::new(shape, DType::F16).with_mask(Mask::Causal).with_blocks(problem.blocks());
             if let Ok(plan) = AttentionPlan::with_tier(&attention, caps, tier) {
                 prop_assert!(plan.dispatches().len() <= 2 && plan.workspace_bytes() <= 33 << 20, "{}\n{}", what, plan);
@@ -199,7 +201,7 @@ proptest! {
     }
 }
 
-/// HiP's scratch memory does not grow with the queries, InfiniteHiP's scores are one number for each query block and chunk.
+/// HiP's scratch memory does not grow with the queries; InfiniteHiP's scores take one number for each query block and chunk.
 #[test]
 fn selections_of_long_prompts_need_little_memory() {
     let caps = DeviceCaps::BASELINE;
@@ -223,7 +225,7 @@ fn selections_of_long_prompts_need_little_memory() {
     assert_eq!(infinite.scratch_bytes(), 512 * 4091 * 4, "{infinite}");
 }
 
-/// 131072 x 131072 causal, in chunks of queries, needs no memory beside its tensors that grows with both lengths.
+/// 131072 x 131072 causal, in chunks of queries, needs no memory that grows with both lengths, besides its tensors.
 #[test]
 fn long_contexts_need_next_to_no_workspace() {
     for (name, caps) in devices() {
@@ -244,7 +246,7 @@ fn long_contexts_need_next_to_no_workspace() {
     }
 }
 
-/// The tier that is taken, where none is asked for.
+/// The tier that a plan takes unasked.
 #[test]
 fn tiny_subgroups_of_unknown_size_are_left_alone() {
     let tiers: Vec<(&str, Tier)> = devices().iter().map(|(name, caps)| (*name, caps.best_tier())).collect();
@@ -286,7 +288,7 @@ fn plans_print_as_the_golden_table() {
             writeln!(table, "\n{name}\n{plan}").unwrap();
         }
     }
-    // Where matrices are allowed to take bf16: on devices without them the plan is that without.
+    // With the permission for bf16, devices without matrices have the plan without permission.
     for (name, caps) in devices().iter().filter(|(name, _)| ["WebGPU defaults", devices()[8].0].contains(name)) {
         for (seq_len_q, num_q_heads) in [(4096, 32), (8, 32), (1, 32)] {
             let problem =
@@ -312,7 +314,8 @@ fn plans_print_as_the_golden_table() {
     assert!(golden == table, "the plans changed; if that was meant, run WATTN_BLESS=1 cargo test --test plan\n{table}");
 }
 
-/// Plain attention takes four storage buffers, and each feature its own. A plan that wants more than there are says what for.
+/// Plain attention takes four storage buffers, and each feature adds its own. A plan that needs more than the device has names the
+/// features.
 #[test]
 fn storage_buffers_are_taken_for_what_is_asked_for() {
     let shape = AttentionShape {
@@ -342,7 +345,7 @@ fn storage_buffers_are_taken_for_what_is_asked_for() {
         let expected = "max_storage_buffers_per_shader_stage (key lengths): 5 needed, the device allows 4";
         assert_eq!(error.to_string(), expected);
 
-        // Lists, lengths and a walk that is cut, on a device with what WebGPU promises.
+        // Lists, lengths and a cut walk, on a device with WebGPU's default limits.
         caps.max_storage_buffers = 8;
         let blocks = SelectionProblem::new(shape, DType::F32, Hip::decode()).blocks();
         let sparse = plain.with_blocks(blocks).with_seq_lens_kv();
@@ -350,7 +353,7 @@ fn storage_buffers_are_taken_for_what_is_asked_for() {
         let is_cut = |dispatch: &wattn::Dispatch| dispatch.stretches.iter().any(|stretch| stretch.first_tile > 0);
         assert!(plan.dispatches().iter().any(is_cut), "{plan}");
         assert_eq!(buffers_of(&plan), if plan.tiling().num_splits > 1 { 7 } else { 8 }, "{plan}");
-        // With lse there is no room for the state: the walk stays whole.
+        // With an lse no buffer is left for the state: the walk stays whole.
         let plan = AttentionPlan::new(&sparse.with_lse(), &caps).unwrap();
         assert_eq!(plan.dispatches().iter().any(is_cut), plan.tiling().num_splits > 1, "{plan}");
         assert!(buffers_of(&plan) <= 8, "{plan}");

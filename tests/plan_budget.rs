@@ -15,8 +15,8 @@ fn caps(budget: DispatchBudget, software: bool) -> DeviceCaps {
     caps
 }
 
-/// The walks of all places of a grid in tiles, row by row from the mask's definition: the last rows first, on a software device the
-/// first ones in turns with them.
+/// The walks of all places of a grid in tiles, row by row from the mask's definition: the last rows first, on a software device in turns
+/// with the first rows.
 fn walks(problem: &AttentionProblem, tiling: Tiling, software: bool) -> Vec<u64> {
     let shape = problem.shape();
     let group = shape.group_size();
@@ -36,11 +36,11 @@ fn walks(problem: &AttentionProblem, tiling: Tiling, software: bool) -> Vec<u64>
     walks.repeat((shape.num_kv_heads * shape.batch_size) as usize)
 }
 
-/// Every place of a grid is some stretch's, exactly once, in order; parts of walks follow one another without a gap.
-/// Gives the tiles of a part.
+/// Every place of a grid belongs to exactly one stretch, in order; parts of walks follow one another without a gap. Returns the tiles of a
+/// part.
 fn assert_covers(dispatch: &Dispatch, num_places: u64, what: &str) -> Option<u32> {
     let (mut next, mut part) = (0, None);
-    let mut walking: Option<(u32, u32, u32)> = None; // places, and how far they have come
+    let mut walking: Option<(u32, u32, u32)> = None; // the places, and the tiles walked so far
     for stretch in &dispatch.stretches {
         if stretch.first_tile == 0 {
             assert_eq!(stretch.first, next, "{what}");
@@ -130,7 +130,7 @@ proptest! {
             let tiles: Vec<u64> = places.iter().map(|&walk| walk.saturating_sub(first_tile).min(part)).collect();
             let operations = tiles.iter().sum::<u64>() * tile;
             prop_assert!(operations <= budget.dispatch_operations() || tiles.len() == 1, "{:?} {}", stretch, what);
-            // A part is at least a tile, and uncut walks are at most what is never cut.
+            // A part has at least a tile, and an uncut walk costs no more than the work that is never cut.
             let longest = tiles.iter().copied().max().unwrap_or(0) * tile;
             let allowed = budget.workgroup_operations().min(DispatchBudget::LEAST_WORKGROUP).max(tile);
             prop_assert!(longest <= allowed.max(budget.workgroup_operations()), "{:?} {}", stretch, what);
@@ -138,7 +138,7 @@ proptest! {
                 *walked.entry(place).or_default() += tiles;
             }
         }
-        // The parts of each walk are the walk.
+        // The parts of each walk add up to the walk.
         prop_assert!(walked.into_values().eq(walks.iter().copied()), "{}", what);
         for merge in &plan.dispatches()[1..] {
             let items = u64::from(shape.batch_size * shape.seq_len_q * shape.num_q_heads) * u64::from(shape.head_dim_v / 4);
@@ -166,7 +166,7 @@ proptest! {
     }
 }
 
-/// A calibration must not choose between variants of a kernel: they might round differently.
+/// A calibration must not choose between variants of a kernel, which may round differently.
 #[test]
 fn kernels_do_not_depend_on_a_clock() {
     let least = DispatchBudget::LEAST_WORKGROUP;
@@ -199,8 +199,8 @@ fn kernels_do_not_depend_on_a_clock() {
     }
 }
 
-/// At any length each dispatch stays within the budget, parts of single workgroups too, and their number is what the work
-/// divided by the budget is, within a factor.
+/// At any length each dispatch stays within the budget, including parts of single workgroups, and the number of dispatches is the work
+/// divided by the budget, within a factor.
 #[test]
 fn ten_million_keys() {
     for software in [false, true] {
@@ -240,8 +240,8 @@ fn merges_are_covered() {
     }
 }
 
-/// Whatever the sizes, a plan is made or refused at once, with little memory: none is a list of as many dispatches as would run for
-/// days, and none counts places one by one that are millions.
+/// Whatever the sizes, a plan is made or refused at once, with little memory: no plan lists dispatches that would run for days, or counts
+/// millions of places one by one.
 #[test]
 fn absurd_sizes_are_refused_at_once() {
     let largest = AttentionProblem::MAX_SEQ_LEN;

@@ -37,7 +37,7 @@ fn us(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// Searches of the first visit, with their tiling: 258 us, and 340 at best.
+/// The searches of the first visit, with their tilings: 258 us, and 340 at best.
 #[test]
 fn searches_take_what_they_took() {
     for (keys, heads, took) in [(131_072, [2, 2], 258.0), (1 << 20, [1, 1], 340.0)] {
@@ -45,13 +45,13 @@ fn searches_take_what_they_took() {
         let of = |tiling| SelectionPlan::with_tiling(&problem, &h100(), Tier::SubgroupF16, tiling).unwrap();
         let estimate = us(of(FIRST_SEARCHES).estimated_time(&DeviceSpeed::H100));
         assert!((estimate / took - 1.0).abs() < 0.05, "{keys} keys: {estimate} us, {took} were measured");
-        // The gain of these kernels.
+        // The gain of the present kernels.
         let now = us(SelectionPlan::new(&problem, &h100()).unwrap().estimated_time(&DeviceSpeed::H100));
         assert!(now < 60.0, "{keys} keys: {now} us");
     }
 }
 
-/// Decoding waits for memory, so that it takes what its bytes take, and its two dispatches.
+/// Decoding waits for memory, so its time follows from its bytes and its two dispatches.
 #[test]
 fn decoding_takes_what_its_bytes_take() {
     for (keys, heads, megabytes) in [(16384, [32, 32], 268.4), (131_072, [32, 8], 536.9), (65536, [1, 1], 33.6)] {
@@ -66,7 +66,7 @@ fn decoding_takes_what_its_bytes_take() {
     assert_eq!(AttentionPlan::new(&none, &h100()).unwrap().estimated_time(&DeviceSpeed::H100), Duration::ZERO);
 }
 
-/// At the crossover dense attention takes no longer, and a step later it does.
+/// At the crossover dense attention takes no longer than sparse, and one step of length later it does.
 #[test]
 fn crossovers_are_where_the_estimates_meet() {
     for (queries, heads) in [(1, [32, 32]), (1, [2, 2]), (1, [32, 8]), (1024, [32, 8])] {
@@ -95,7 +95,7 @@ fn crossovers_are_where_the_estimates_meet() {
     }
 }
 
-/// Few heads read little, so that waiting for a search weighs more; so it does where memory is fast.
+/// Few heads read little, so that the latency of a search weighs more; the same holds where memory is fast.
 #[test]
 fn crossovers_follow_heads_and_memory() {
     let of = |heads, speed| {
@@ -106,11 +106,11 @@ fn crossovers_follow_heads_and_memory() {
     assert!(many <= 32768 && few > many, "{many} {few}");
     let slow = DeviceSpeed::H100.with_bytes_per_us(300_000);
     assert!(of([2, 2], slow) < few);
-    // Nothing is gained where waiting takes forever.
+    // With endless latency no selection pays.
     assert_eq!(of([2, 2], DeviceSpeed::H100.with_trip_ns(1 << 40)), AttentionProblem::MAX_SEQ_LEN);
 }
 
-/// Software devices keep what was measured; a method that nobody can run stays an error.
+/// Software devices keep the measured crossover; a method that no device can run stays an error.
 #[test]
 fn software_devices_keep_measured_crossovers() {
     let software = with_speed(None);

@@ -16,7 +16,7 @@ fn loosest_bound(shape: &AttentionShape) -> (f64, f64) {
     (out[0], lse)
 }
 
-/// Two results of one problem: each is within the bound of the truth.
+/// Two results of one problem: each is within the bound of the exact result.
 fn close(shape: &AttentionShape, a: &AttentionOutput, b: &AttentionOutput) -> Result<(), TestCaseError> {
     let (bound_out, bound_lse) = loosest_bound(shape);
     for (a, b, bound) in [(&a.out, &b.out, bound_out), (&a.lse, &b.lse, bound_lse)] {
@@ -123,7 +123,7 @@ proptest! {
 
     #[test]
     fn one_shift_of_all_scores_changes_only_lse(mut case in cases(), tiling in tilings(), shift in -1.0..1.0f32) {
-        // Coordinate 0 of q is 1, so that of k is added to every score of its row, times the scale.
+        // Coordinate 0 of q is 1, so that coordinate 0 of k, times the scale, is added to every score of its row.
         let dim = case.shape.head_dim as usize;
         case.q.data_mut().iter_mut().step_by(dim).for_each(|q| *q = 1.0);
         case.k.data_mut().iter_mut().step_by(dim).for_each(|k| *k = 0.0);

@@ -1,5 +1,5 @@
-//! Costs of kernels, counted in their text as GPUs get it: products and loads of a tile, constant indices of arrays that belong in
-//! registers, dependent waits of a round of a search. Needs no GPU.
+//! Costs of kernels, counted in the texts that GPUs get: products and loads of a tile, constant indices of arrays that belong in registers,
+//! dependent waits of a round of a search. Needs no GPU.
 
 #[path = "common/counts.rs"]
 mod counts;
@@ -17,7 +17,7 @@ use wattn::{
     SelectionProblem, Sharing, Specialization, Tier,
 };
 
-/// bf16 that become f16 on their way cost no product, load or barrier of workgroup memory more.
+/// The conversion of bf16 to f16 costs no additional product, load or barrier of workgroup memory.
 #[test]
 fn attention_of_heads_128_wide() {
     for (dtype, seq_len_q, kernel) in [
@@ -48,8 +48,8 @@ fn attention_of_heads_128_wide() {
         let rows = function(&module, "attend_rows");
         assert_eq!(indexed_locals(&module, rows), [""; 0], "{kernel}");
 
-        // Of each subgroup and row of matrices: 8 products of 16 x 16 for a tile of 16 keys' scores, and as many for their values; those of
-        // the last tile's values stand after the loops. The loop over tiles lies in one that runs where sums move.
+        // For each subgroup and row of matrices: 8 products of 16 x 16 for the scores of a tile of 16 keys, and 8 for its values; the
+        // products with the last tile's values stand after the loops. The loop over tiles lies in a loop that runs where sums move.
         let (tiling, tile_kv) = (plan.tiling(), plan.tiling().tile_kv());
         let scores = (tiling.rows / 16 * (tile_kv / 16) * (128 / 16)) as usize;
         let mut found = Vec::new();
@@ -57,7 +57,7 @@ fn attention_of_heads_128_wide() {
         assert_eq!(found[..3], [scores, 0, 2 * scores], "{kernel}");
         assert_eq!(found[3..].iter().sum::<usize>(), 0, "{kernel}");
 
-        // Matrices of keys and of values are loaded once for all rows of a subgroup, weights once. Beside the walk, queries are.
+        // Matrices of keys and of values are loaded once for all rows of a subgroup, and weights once. Queries are loaded outside the walk.
         let mut found = Vec::new();
         count(&rows.body, 0, &matrix_loads(rows), &mut found);
         let (row_tiles, key_tiles) = ((tiling.rows / 16) as usize, (tile_kv / 16) as usize);
@@ -69,22 +69,23 @@ fn attention_of_heads_128_wide() {
         assert_eq!(found[..3], [of_values, resumed + queries, of_tile + all_sums], "{kernel}");
         let mut found = Vec::new();
         count(&rows.body, 0, &matrix_stores, &mut found);
-        // Sums in the loop that stores out, or the state of a walk that is cut, and in the one that moves them; a tile's scores.
+        // Stores of sums: in the loop that stores out or the state of a cut walk, and in the loop that moves sums. Stores of a tile's
+        // scores.
         assert_eq!(found[1..3], [all_sums, row_tiles * key_tiles + all_sums], "{kernel}");
 
-        // Two barriers a tile, and three for each column of sums that move, in a loop beside. Two in each of the loops that
-        // load queries, resume a state, and store out or a state.
+        // Two barriers a tile, and three for each column of sums that move, in a loop outside. Two in each of the loops that load queries,
+        // resume a state, and store out or a state.
         let mut found = Vec::new();
         count(&rows.body, 0, &barriers, &mut found);
         assert_eq!(found[1..3], [3 * 2, 2 + 3], "{kernel}");
 
         let of = (tiling.rows, tile_kv, tiling.groups);
         if kernel == "attend_prefill" {
-            // As in the prototype that was fastest on an H100: 32 rows a subgroup, so that a load serves two products, and 8 of these, which
-            // share a copy of 512 bytes a key.
+            // The tiling of the fastest prototype on an H100: 32 rows a subgroup, so that a load serves two products, and 8 subgroups,
+            // which share a copy of 512 bytes a key.
             assert_eq!(of, (32, 16, 8));
         } else {
-            // One group loads all of a tile, and more registers for it there are not.
+            // One group loads all of a tile, and has no registers for a larger tile.
             assert_eq!(of, (16, 16, 1));
         }
         let wgsl = specialization.wgsl();
@@ -128,9 +129,9 @@ fn exponents_of_heads() {
     assert_eq!(found.iter().sum::<usize>(), 2, "{plan}");
 }
 
-/// Rows of a prompt without matrices: how much arithmetic there is for each load of workgroup memory, which gives a core 32 numbers
-/// in the time of 128 multiply-adds, so that four lanes' vec4 take the time of 16 multiply-adds of each at the worst; loads from
-/// storage; and what must fit an invocation's registers, of which hardware has 255.
+/// Rows of a prompt without matrices. A load of workgroup memory must serve enough arithmetic: workgroup memory gives a core 32 numbers in
+/// the time of 128 multiply-adds, so that a vec4 for each of four lanes takes the time of 16 multiply-adds of each at worst. The test also
+/// counts loads from storage, and the registers of an invocation, of which hardware has 255.
 #[test]
 fn prompts_in_staged_tiles() {
     for (head_dim, least) in [(64, 16), (128, 16), (256, 10)] {
@@ -151,7 +152,7 @@ fn prompts_in_staged_tiles() {
                 found
             };
 
-            // Loops over tiles, slices of them, and columns or values of a slice: scores, sums, sums behind masks.
+            // Loops over tiles, over their slices, and over columns or values of a slice: scores, sums, sums behind masks.
             let (adds, reads) = (by_depth(&multiply_adds(&module, rows)), by_depth(&loads(&module, rows, "staged")));
             assert_eq!(adds.iter().sum::<usize>(), adds[3], "{what}");
             let (of_rows, keys, columns) = (tiling.rows as usize, tiling.keys as usize, constant("COLS"));
@@ -159,8 +160,7 @@ fn prompts_in_staged_tiles() {
             assert_eq!(reads[3], 3 * of_rows + keys + 2 * 4 * columns, "{what}");
             assert!(adds[3] >= least * reads[3], "{} multiply-adds for {} loads: {what}", adds[3], reads[3]);
 
-            // Loads of a slice, one after the other and all before what is computed meanwhile. The first values are loaded by one that
-            // stands beside those of keys.
+            // Loads of a slice stand together, before the computation that they overlap with. The first values are loaded beside the keys.
             let each = |name| constant(name);
             let loaded = ["k", "q", "v"].map(|name| by_depth(&loads(&module, rows, name))[2]);
             assert_eq!(loaded, [each("K_EACH"), each("Q_EACH"), 2 * each("V_EACH")], "{what}");
@@ -168,13 +168,13 @@ fn prompts_in_staged_tiles() {
             let bytes = if dtype == DType::F32 { 16 } else { 8 };
             assert!(constant("SLICE4") * bytes >= 32, "{what}");
 
-            // In vec4: sums, scores, what is on its way, operands.
+            // In vec4: sums, scores, loads under way, operands.
             let ahead = each("V_EACH").max(each("K_EACH") + each("Q_EACH")) * bytes / 16;
             let operands = (keys + 1).max(4 * columns + 1);
             let live = of_rows * columns + of_rows * keys / 4 + ahead + operands;
             assert!(live <= 48, "{live} vec4: {what}");
 
-            // Two barriers a slice; two where rows' maxima are known.
+            // Two barriers a slice, and two around the maxima of rows.
             let slices = constant("SLICES") + constant("STEPS");
             println!("{head_dim} {dtype}: {tiling}; {live} vec4 alive, {} barriers a tile", 2 * slices);
             assert_eq!(by_depth(&barriers)[1..3], [1, 4], "{what}");
@@ -182,8 +182,8 @@ fn prompts_in_staged_tiles() {
     }
 }
 
-/// One query of heads 128 wide: what a lane has under way of keys and values is what the kernels had that reached the memory's rate
-/// on an H100 (8 rows for a head, 4 for four heads, 16 bytes of each of them a lane), and nothing in the walk waits for other subgroups.
+/// One query of heads 128 wide: a lane has as many bytes of keys and values under way as the prototypes that reached the memory's rate on
+/// an H100 (8 rows of keys for one head, 4 for four heads, 16 bytes of each row a lane), and nothing in the walk waits for other subgroups.
 #[test]
 fn decoding_loads_rows_side_by_side() {
     for (dtype, num_kv_heads, lanes, keys) in
@@ -215,17 +215,17 @@ fn decoding_loads_rows_side_by_side() {
         for buffer in ["k", "v"] {
             let mut found = Vec::new();
             count(&rows.body, 0, &loads(&module, rows, buffer), &mut found);
-            // The first tile's before the queries are read, the next one's in the loop.
+            // The loads of the first tile stand before the queries are read, the loads of the next tile in the loop.
             assert_eq!(found[..2], [keys as usize * elements; 2], "{buffer}: {plan}");
         }
         let mut found = Vec::new();
         count(&rows.body, 0, &barriers, &mut found);
-        // All rows' results are added up in one go: one barrier, and one that is for other turns.
+        // The results of all rows are added up together: one barrier for that, and one for further turns.
         assert_eq!(found, [2, 0, 0], "{plan}");
     }
 }
 
-/// A million keys of one head fill a device; what one workgroup walks through needs no merge.
+/// A million keys of one head fill a device; the keys of a single workgroup need no merge.
 #[test]
 fn splits_follow_the_keys() {
     let plan = |num_heads, seq_len_kv, mask| {
@@ -241,10 +241,10 @@ fn splits_follow_the_keys() {
         AttentionPlan::new(&AttentionProblem::new(shape, DType::F16).with_mask(mask), &matrix_gpu()).unwrap()
     };
     assert_eq!(plan(1, 1 << 20, Mask::Causal).tiling().num_splits, 512);
-    // More than a MiB of keys and values each: twice as many.
+    // More than a MiB of keys and values for each workgroup: twice as many workgroups.
     assert_eq!(plan(1, (1 << 20) + 512, Mask::Causal).tiling().num_splits, 1024);
     assert_eq!(plan(32, 4096, Mask::Causal).tiling().num_splits, 16);
-    // Two tiles of 64 keys at least.
+    // At least two tiles of 64 keys.
     assert_eq!(plan(32, 1024, Mask::Causal).tiling().num_splits, 8);
     let window = Mask::Window { left: Some(250), right: Some(0) };
     for alone in [plan(32, 256, Mask::Causal), plan(2, 100, Mask::Causal), plan(32, 1 << 20, window)] {
@@ -277,7 +277,7 @@ fn scores_of_hip() {
 /// The waits of one round of a search, or of a descent.
 #[derive(Debug, PartialEq)]
 struct Round {
-    /// Keys that a lane's loads are of at a time, the bytes of them that are under way, and how often it waits for some.
+    /// Keys whose rows a lane loads at a time, bytes of them under way, and how often the lane waits for keys.
     keys: usize,
     bytes: usize,
     trips: usize,
@@ -289,7 +289,7 @@ struct Round {
 fn round_of(specialization: &Specialization, keys_of_round: u32) -> Round {
     let module = parse(&specialization.wgsl());
     let constant = |name| specialization.constant(name).unwrap() as usize;
-    // Rows that subgroups share are scored in one function, in loops over keys and KV heads; others by one for each owner.
+    // Where subgroups share rows, one function scores them, in loops over keys and KV heads; otherwise there is one for each owner.
     let is_shared = specialization.modules().any(|module| module.name() == "score_columns");
     let scoring = function(&module, if is_shared { "score_candidates" } else { "best_scores" });
     assert_eq!(indexed_locals(&module, scoring), [""; 0]);
@@ -353,9 +353,9 @@ fn gpu() -> DeviceCaps {
     caps
 }
 
-/// HiP for one query: 512 halves of 2 keys a round, by one workgroup. On a large GPU its lanes wait for memory four times a round, with
-/// 64 KiB of f16 under way, and five times for one another. Where each lane walks through keys of its own and candidates lie in scratch
-/// memory, it waits 32 times for keys, ten times for the others, and for scratch memory in between.
+/// HiP for one query: 512 halves of 2 keys a round, by one workgroup. On a large GPU its lanes wait for memory four times a round, with 64
+/// KiB of f16 under way, and five times for one another. Where each lane walks through its own keys and candidates lie in scratch memory,
+/// it waits 32 times for keys, ten times for other lanes, and for scratch memory in between.
 #[test]
 fn a_round_of_hip() {
     for heads in [[2, 2], [32, 8]] {
@@ -377,7 +377,7 @@ fn a_round_of_hip() {
     }
 }
 
-/// A round of InfiniteHiP's descent: the rows of both halves' keys of two chunks at a time.
+/// A round of InfiniteHiP's descent loads the rows of both halves' keys, for two chunks at a time.
 #[test]
 fn a_round_of_a_descent() {
     let plan = SelectionPlan::new(&one_query([32, 8], Preset::ThreeK), &gpu()).unwrap();

@@ -13,8 +13,8 @@ use naga::{AddressSpace, Module, ShaderStage, TypeInner};
 use variants::{Variant, variants};
 use wattn::{Kernel, Specialization, kernels};
 
-/// Parses and validates with no more than what the tier promises, and u64 where the device has them, of tiers that are not plain
-/// WGSL.
+/// Parses and validates with the capabilities that the tier promises and no others, besides u64 where the device has it and the tier is not
+/// plain WGSL.
 fn validate(wgsl: &str, Variant { caps, tier, .. }: &Variant, what: &str) -> (Module, ModuleInfo) {
     let module =
         naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string(wgsl)));
@@ -34,8 +34,8 @@ fn check_bindings(module: &Module, specialization: &Specialization, what: &str) 
     wgsl::assert_layout(module, &specialization.bindings(), what);
     let storage = specialization.bindings().iter().filter(|binding| binding.kind.is_storage()).count();
     let has = |name| specialization.modules().any(|module| module.name() == name);
-    // Four, and one for each feature: two for lists, one for lengths, one for lse, one for walks that prefill cuts. Splits write into
-    // the workspace, which is bound anyway.
+    // Four, and one for each feature: two for lists, one for lengths, one for lse, one for walks that prefill cuts. Splits write into the
+    // workspace, which is bound anyway.
     let kernel = specialization.kernel();
     if [&kernels::ATTEND_PREFILL, &kernels::ATTEND_DECODE].contains(&kernel) {
         let prefill = kernel == &kernels::ATTEND_PREFILL;
@@ -54,13 +54,13 @@ fn bytes_of(module: &Module, space: AddressSpace) -> u64 {
     let mut layouter = naga::proc::Layouter::default();
     layouter.update(module.to_ctx()).unwrap();
     let variables = module.global_variables.iter().filter(|(_, global)| global.space == space);
-    // The rule of WebGPU: each rounded up to 16.
+    // WebGPU's rule: each size is rounded up to 16.
     variables.map(|(_, global)| u64::from(layouter[global.ty].size.next_multiple_of(16))).sum()
 }
 
-/// Drivers put a variable of workgroup memory at the alignment of its elements, in an order of their own, and matrices are loaded from
-/// multiples of 16 bytes: an H100 drops the low bits of other addresses. So the sizes of all variables are multiples of 16, which
-/// makes any order of them right, and so is what lies between rows of matrices.
+/// Drivers place a variable of workgroup memory at the alignment of its elements, in an order of their own, and matrices are loaded from
+/// multiples of 16 bytes: an H100 drops the low bits of other addresses. So the sizes of all variables, and the strides of matrices' rows,
+/// are multiples of 16, which makes every order right.
 fn check_alignment(module: &Module, specialization: &Specialization, what: &str) {
     let mut layouter = naga::proc::Layouter::default();
     layouter.update(module.to_ctx()).unwrap();
@@ -133,7 +133,7 @@ fn every_variant_is_laid_out_as_the_host_believes() {
         let code: String = rolled.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
         assert!(tier.subgroup() || !code.contains("subgroup"), "{what}");
         assert!(tier.matrix() || !code.contains("coop"), "{what}");
-        // As a word; functions may have it in their names.
+        // As a whole word, since functions may contain it in their names.
         let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
         assert!(tier.shader_f16() || words.all(|word| word != "f16"), "{what}");
     }
@@ -142,7 +142,7 @@ fn every_variant_is_laid_out_as_the_host_believes() {
     println!("{} variants", variants.len());
 }
 
-/// The text that drivers get is the one with its loops unrolled, which is long: every kernel, module and tiling once.
+/// The text that drivers get has its loops unrolled, and is long: every kernel, module and tiling once.
 #[test]
 fn the_unrolled_text_is_the_same_shader() {
     let mut seen = BTreeSet::new();
@@ -151,7 +151,7 @@ fn the_unrolled_text_is_the_same_shader() {
         let software = variant.caps.software;
         let modules: Vec<_> = specialization.modules().map(|module| module.name()).collect();
         let sizes = tiling.map(|tiling| (tiling.lanes, tiling.rows, tiling.groups));
-        // Rows decide how much text there is; above 8 one tiling of each family will do.
+        // The number of rows decides the length of the text; above 8, one tiling of each family is enough.
         let sizes = sizes.filter(|&(_, rows, _)| rows <= 8);
         if !seen.insert((specialization.kernel().name(), modules, sizes, software)) {
             continue;
@@ -169,7 +169,7 @@ fn the_unrolled_text_is_the_same_shader() {
     }
 }
 
-/// Each module lies where its family and its name say, every file is a module, and each is part of some plan.
+/// Each module lies in the folder of its family under its name, every file is a module, and each module is part of some plan.
 #[test]
 fn every_module_is_part_of_a_plan() {
     let used: BTreeSet<&str> = variants()

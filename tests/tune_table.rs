@@ -52,18 +52,18 @@ fn candidates_are_what_the_device_takes_each_once() {
     for caps in [DeviceCaps::BASELINE, matrix_gpu()] {
         for problem in [problem(512, 4096), problem(1, 16384)] {
             let starts = attention_starts(&problem, &caps);
-            // Few rows may share the rows of keys or not, many may share tiles or not.
+            // Few rows may share the rows of keys or not; many rows may share tiles or not.
             let each = 2;
             let mut tiers: Vec<Tier> = starts.iter().map(|start| start.tier).collect();
             tiers.dedup();
             let offered: Vec<Tier> = Tier::ALL.into_iter().filter(|&tier| caps.require(tier).is_ok()).collect();
             assert_eq!(tiers, offered);
-            // Without f16 to load, tiers that differ in it alone are one.
+            // Where no f16 is loaded, tiers that differ only in f16 count as one.
             let of_f32 = attention_starts(&AttentionProblem::new(*problem.shape(), DType::F32), &caps);
             assert_eq!(of_f32.len(), each * if caps.shader_f16 { 2 } else { 1 });
             for start in starts {
                 let around = attention_neighbours(&problem, &caps, start);
-                // Every size of which the device takes half or twice as much is tried, and nothing farther than that.
+                // Every size whose half or double the device takes is tried, and no size farther away.
                 let Tiling { lanes, rows, keys, groups, num_splits, .. } = start.tiling;
                 let steps = [lanes, rows, keys, groups, num_splits].into_iter().enumerate().flat_map(|(size, is)| {
                     [is / 2, is * 2].map(|becomes| {
@@ -108,7 +108,7 @@ fn candidates_are_what_the_device_takes_each_once() {
             }
         }
     }
-    // The first candidates for hardware with matrices: one row of them and two, four groups and eight; then longer and shorter tiles.
+    // The first candidates for hardware with matrices: one row of matrices and two, four groups and eight; then longer and shorter tiles.
     let mut caps = matrix_gpu();
     caps.max_workgroup_storage_bytes = 100 << 10;
     let mut starts = attention_starts(&problem(512, 4096), &caps);
@@ -164,16 +164,16 @@ fn plans_take_what_was_measured_and_only_that() {
     assert_eq!((plan.tier(), plan.tiling(), plan.is_tuned()), (Tier::Baseline, tiling, true));
     assert!(plan.to_string().contains("baseline: measured, tiles of 4 rows"), "{plan}");
     assert_eq!(SelectionPlan::new(&selection(8192), &tuned_caps).unwrap().tiling(), of_selection);
-    // A tier that is forced keeps its own tiling, and so does a problem of another class.
+    // A forced tier keeps its own tiling, and so does a problem of another class.
     let forced = AttentionPlan::with_tier(&asked, &tuned_caps, Tier::Subgroup).unwrap();
     assert_eq!(forced, AttentionPlan::with_tier(&asked, &caps, Tier::Subgroup).unwrap());
     let other = problem(512, 4096).with_mask(Mask::Full);
     assert_eq!(AttentionPlan::new(&other, &tuned_caps).unwrap(), AttentionPlan::new(&other, &caps).unwrap());
-    // Taken away again.
+    // With the table taken away again.
     assert_eq!(AttentionPlan::new(&asked, &tuned_caps.with_tuning(Tuning::new())).unwrap(), untuned);
 }
 
-/// A device on which these were measured, each with as many keys a lane as it says.
+/// A device on which these classes were measured, each with its own number of keys a lane.
 fn measured(classes: &[(&AttentionProblem, u32)]) -> DeviceCaps {
     let mut tuning = Tuning::new();
     for (problem, keys) in classes {
@@ -183,7 +183,7 @@ fn measured(classes: &[(&AttentionProblem, u32)]) -> DeviceCaps {
     matrix_gpu().with_tuning(tuning)
 }
 
-/// Which of the measured tilings a plan has, if one.
+/// The measured tiling that a plan has, if any.
 fn taken(problem: &AttentionProblem, caps: &DeviceCaps) -> Option<(u32, TunedAt)> {
     let plan = AttentionPlan::new(problem, caps).unwrap();
     plan.tuned_at().map(|at| (plan.tiling().keys, at))
@@ -198,15 +198,15 @@ fn sizes_that_were_not_measured_take_the_nearest_that_were() {
     assert_eq!(taken(&problem(131_072, 131_072), &caps), nearby(4));
     assert_eq!(taken(&problem(512, 2048), &caps), nearby(8));
     assert_eq!(taken(&problem(64, 1024), &caps), nearby(8));
-    // 2^11 rows and 2^11 keys are as far from either: the smaller class counts.
+    // 2^11 rows and 2^11 keys are equally far from both: the smaller class counts.
     assert_eq!(taken(&problem(512, 2048), &measured(&[(&problem(512, 4096), 4), (&problem(512, 1024), 8)])), nearby(8));
     assert_eq!(taken(&problem(512, 2048), &measured(&[(&problem(512, 1024), 8), (&problem(512, 4096), 4)])), nearby(8));
-    // Decoding is not a prompt, and neither serves the other.
+    // Tilings of decoding do not serve prompts, nor the reverse.
     assert_eq!(taken(&problem(1, 65_536), &caps), nearby(12));
     let prompts = measured(&[(&problem(512, 4096), 4)]);
     assert_eq!(taken(&problem(1, 4096), &prompts), None);
     assert_eq!(taken(&problem(64, 4096), &measured(&[(&problem(1, 4096), 12)])), None);
-    // Nor do other types, widths and masks.
+    // Other types, widths and masks do not match either.
     let other = AttentionProblem::new(shape(512, 8192), DType::F32).with_mask(Mask::Causal);
     assert_eq!(taken(&other, &prompts), None);
     assert_eq!(taken(&problem(512, 8192).with_mask(Mask::Full), &prompts), None);
@@ -235,10 +235,10 @@ fn what_a_neighbour_does_not_fit_goes_to_the_next_one() {
     let far = AttentionProblem::new(AttentionShape { seq_len_kv: 1 << 20, ..*narrow.shape() }, DType::F16);
     tuning.set_attention(AttentionClass::of(&far.with_mask(Mask::Causal)), Tier::Baseline, few(2));
     let tiling = one_of_two(&tuning).unwrap();
-    // Tiles are those that were measured; splits follow the keys.
+    // Tiles are the measured ones; splits follow the keys.
     assert_eq!(tiling.with_num_splits(7), few(2));
     assert_ne!(tiling.num_splits, 7);
-    // Where rows alone differ, splits were measured too.
+    // Where only rows differ, the measured splits count too.
     let mut tuning = Tuning::new();
     tuning.set_attention(AttentionClass::of(&wide), Tier::Baseline, few(1));
     assert_eq!(one_of_two(&tuning), Some(few(1)));
@@ -293,7 +293,7 @@ fn tables_are_kept_by_device_and_merge() {
 
     let text = table.to_json().unwrap();
     assert_eq!(TuningTable::from_json(text.as_bytes()).unwrap(), table);
-    // Classes that time did not suffice for are measured again, and used meanwhile.
+    // Classes whose time ran out are measured again, and used meanwhile.
     assert!(table.has_attention(&key("a"), class) && !text.contains("left_out"));
     let mut cut = table.clone();
     cut.set_attention(&key("a"), Entry { left_out: 3, ..entry(class, Tier::Baseline, tiling) });
@@ -314,7 +314,7 @@ fn broken_tables_are_errors_and_nonsense_in_them_is_not_taken() {
     let newer = TuningTable::from_json(br#"{"schema":9,"devices":[]}"#);
     assert!(matches!(newer, Err(TuneError::Schema { found: 9, expected: 1 })));
 
-    // Every number of a tiling may be anything.
+    // Every number of a tiling may have any value.
     let (caps, asked, numbers) = (matrix_gpu(), problem(512, 4096), [0, 1, 3, 1 << 16, u32::MAX / 2 + 1, u32::MAX]);
     let untuned = AttentionPlan::new(&asked, &caps).unwrap();
     let sane = untuned.tiling();

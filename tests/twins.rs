@@ -35,8 +35,8 @@ fn split<T: Element>(case: &Case<T>, plan: &AttentionPlan) -> AttentionOutput {
 }
 
 fn check<T: Element>(case: &Case<T>, tiling: Tiling) {
-    // The exponential of the standard library is as exact as ours, but is taken in base 2 of a rounded product: the
-    // bound for devices covers it.
+    // The exponential of the standard library is as exact as ours, but takes a rounded product in base 2, so that the bound for devices
+    // holds.
     let exp = Exp::Gpu(tiling.tile_kv());
     let prefill = plan(case, tiling);
     case.check_with(&twins::attend_prefill(&prefill, &case.inputs()).unwrap(), exp, &format!("{case:?} {tiling:?}"));
@@ -46,7 +46,7 @@ fn check<T: Element>(case: &Case<T>, tiling: Tiling) {
     }
 }
 
-/// 0, 1, tile - 1, tile, tile + 1, 2 tile + 1 and a prime, of rows and of keys; two heads a group.
+/// 0, 1, tile - 1, tile, tile + 1, 2 tile + 1 and a prime, for rows and for keys; two heads a group.
 #[test]
 fn every_border_and_mask() {
     for seq_len_q in [0, 1, 2, 3, 5, 13] {
@@ -114,7 +114,7 @@ fn lengths_of_their_own_never_read_past_the_end() {
     }
 }
 
-/// More splits than tiles: some are empty, and say so.
+/// More splits than tiles: some splits are empty, and say so.
 #[test]
 fn empty_splits_say_so() {
     let case = Case::<f32>::random(shape(1, [1, 33], [1, 1]), Mask::Full, 5);

@@ -1,5 +1,5 @@
-//! The kit that measures a GPU in one visit, tested with stand-in programs: the results a killed run keeps, how the next one resumes, and
-//! the page of hardware results. Needs python3.
+//! The kit that measures a GPU in one visit, tested with stand-in programs: a killed run keeps its results, the next run resumes, and the
+//! page of hardware results agrees with the files. Needs python3.
 
 #![cfg(unix)]
 
@@ -110,7 +110,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The exit code, and all that it said.
+/// The exit code and the output.
 fn ended(child: Child) -> (Option<i32>, String) {
     let output = child.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
@@ -127,7 +127,7 @@ fn a_killed_run_loses_no_more_than_the_step_under_way() {
     kit.wait_for(|line| line["step"] == "dense" && line["report"]["cases"][0]["id"] == "one");
     first.kill().unwrap();
     first.wait().unwrap();
-    // As if the kill had come in the midst of a line.
+    // As if the kill had come in the middle of a line.
     let path = kit.path("out/results.jsonl");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("{text}{{\"step\": \"spa")).unwrap();
@@ -158,7 +158,7 @@ fn a_killed_run_loses_no_more_than_the_step_under_way() {
     let (code, said) = ended(kit.run(300, &[]));
     assert_eq!((code, kit.calls("bench"), kit.calls("info")), (Some(0), 6, 3), "{said}");
 
-    // Another build's numbers do not go beside these, and with --again all is done anew.
+    // Another build's numbers do not stand beside these, and with --again all steps run anew.
     kit.facts("second");
     let (code, said) = ended(kit.run(300, &[]));
     assert!(code == Some(2) && said.contains("another build"), "{said}");
@@ -190,7 +190,7 @@ fn a_step_that_fails_does_not_stop_the_others() {
     let (code, said) = ended(kit.run(300, &[]));
     assert_eq!(code, Some(1), "{said}");
     assert_eq!((kit.status("tests/gpu_merge").0.as_str(), kit.status("tuned").0.as_str()), ("failed", "done"));
-    // A tier that was not tried is not a tier that is right.
+    // A tier that was not tried does not count as right.
     let (status, why) = kit.status("tier/f16");
     assert!(status == "failed" && why.contains("no such tier"), "{status}: {why}");
     assert_eq!(kit.status("tier/baseline").0, "done");

@@ -8,7 +8,7 @@ use criterion::{BenchmarkGroup, SamplingMode, Throughput, measurement::WallTime}
 use wattn::bench::{Case, Part, Runner, Scope, Series, Target, cases};
 use wattn::{Context, ContextOptions};
 
-/// Where benches run: the CPU, then the best tier of every adapter, software ones too, or of those that
+/// The targets of benches: the CPU, then the best tier of every adapter, software adapters included, or of the adapters that
 /// `WATTN_TEST_ADAPTER` names.
 pub fn targets() -> Vec<(String, Target)> {
     let wanted = std::env::var("WATTN_TEST_ADAPTER").unwrap_or_default().to_lowercase();
@@ -52,7 +52,7 @@ pub fn check(runner: &mut Runner, part: Part) {
     assert!(check.passed(), "{}, {}: {check:?}", runner.case().id(), part.name());
 }
 
-/// Runs a part so many times, each from encoding to completion, as a caller who waits for every result sees it.
+/// Runs a part `count` times, each from encoding to completion, the time that a caller sees who waits for every result.
 pub fn run(runner: &mut Runner, part: Part, calls: u64) -> Duration {
     let mut once = || runner.run(part, 1).unwrap_or_else(|error| panic!("{}: {error}", part.name()));
     (0..calls).map(|_| Duration::from_secs_f64(once().wall)).sum()
@@ -83,8 +83,8 @@ pub fn settings(group: &mut BenchmarkGroup<'_, WallTime>) {
     group.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(1));
 }
 
-/// Every case of a series on every target, dense attention only. Those of which a call takes longer than a few seconds on the
-/// CPU are left to `wattn bench`, which knows when to skip.
+/// Every case of a series on every target, dense attention only. Cases whose calls take longer than a few seconds on the CPU are left to
+/// `wattn bench`, which skips them by rule.
 pub fn bench_dense(criterion: &mut criterion::Criterion, series: Series) {
     const MOST_OPERATIONS: u64 = 20_000_000_000;
     let mut group = criterion.benchmark_group(series.name());

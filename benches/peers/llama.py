@@ -100,7 +100,7 @@ class Ggml:
 
 
 class Chains:
-    """The operator on inputs of a shape, as chains of up to so many nodes."""
+    """The operator on inputs of a shape, as chains of up to `most` nodes."""
 
     def __init__(self, ggml, backend, shape, most):
         self.ggml, self.backend, self.shape, self.most = ggml, backend, shape, most

@@ -7,7 +7,7 @@ Run:      python3 benches/peers/torch_attention.py --device cuda --json target/t
 
 Cases are called as those of `wattn bench` (see shapes.py). A few rows are compared with f64 before anything is timed; a back end that
 refuses a case is listed with what it says. Clocks of a GPU fall within seconds of idling and take half a second to rise, so every timing
-begins with calls until their time holds. On a GPU, time is that of the device's own events around so many calls as take 20 ms,
+begins with calls until their time holds. On a GPU, time is from the device's own events around as many calls as take 20 ms,
 over their number: the median of such batches. Calls of a decoding case take sets of keys and values in turn that no cache holds, and are
 timed once more as a CUDA graph, without the gaps between launches. On a CPU it is the best of `--runs`. The report is written anew after
 each result, and a run that finds one goes on with the cases that it lacks. Ceilings are a copy, a sum and a matrix product.

@@ -46,7 +46,7 @@ CEILINGS = {  # of wattn, of PyTorch, what that is, and its unit
 
 
 def rounded(rate):
-    """Three digits, as people write them."""
+    """The rate in three digits."""
     return float(f"{rate:.3g}")
 
 
@@ -56,7 +56,7 @@ def rate_of(shape, seconds):
 
 
 def noise(samples):
-    """Half of the samples lie within so much of each other, and the middle one so much beyond the best."""
+    """The larger of two: the spread of half of the samples, and the distance of the median from the best."""
     return max(samples["spread"], 1 - samples["min"] / samples["median"])
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures one GPU on a bare machine, within so many seconds: see `bash benches/measure --pack`.
+"""Measures one GPU on a bare machine, within a number of seconds: see `bash benches/measure --pack`.
 
   run NAME --seconds N            the adapter whose name has NAME in it, such as NVIDIA; results go into this folder
   run NAME --seconds N            once more in the same folder: goes on where the first ended
@@ -40,7 +40,7 @@ ENDED = ("done", "failed")
 
 
 class Refused(Exception):
-    """What the user must change, in a sentence."""
+    """The change that the user must make, in a sentence."""
 
 
 class Results:

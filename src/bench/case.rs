@@ -91,6 +91,11 @@ impl Part {
     pub(super) const fn reads_lists(self) -> bool {
         matches!(self, Self::Attend)
     }
+
+    /// Steps of a call, of which the time is the mean.
+    pub(super) const fn steps(self, cycle: u32) -> u32 {
+        if matches!(self, Self::Step) { cycle } else { 1 }
+    }
 }
 
 /// The number of cases.

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Case;
+use super::clock::Elapsed;
 use super::inputs::Tensors;
+use super::{Case, Counts, Part};
 use crate::{
     AttentionOutput, AttentionProblem, AttentionShape, DType, Error, HostBlockLists, HostInputs, HostTensor, Result,
     SelectionInputs, SelectionProblem, cpu,
@@ -14,7 +15,7 @@ use crate::{
 pub struct Check {
     /// Rows, or lists, that were compared.
     pub compared: u64,
-    /// The largest error of an element of out or of an lse; for lists, how many differ.
+    /// The largest error of an element of out or of an lse; for lists, the number of lists that differ.
     pub error: f64,
     /// The largest accepted value.
     pub bound: f64,
@@ -25,6 +26,69 @@ impl Check {
     #[must_use]
     pub fn passed(&self) -> bool {
         self.error <= self.bound
+    }
+}
+
+/// What a subject's check says.
+#[derive(Clone, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) check: Check,
+    /// Seconds of the checked call.
+    pub(crate) seconds: f64,
+    /// The fault, if there is one.
+    pub(crate) fault: Option<String>,
+}
+
+impl Verdict {
+    /// A result that the oracle judges alone.
+    pub(crate) fn of(check: Check, elapsed: Elapsed) -> Self {
+        let Check { error, bound, .. } = check;
+        let fault = (!check.passed()).then(|| format!("off by {error:.1e}, {bound:.1e} is accepted"));
+        Self { check, seconds: elapsed.seconds(), fault }
+    }
+}
+
+/// A case with its inputs, by which results are judged, and the lists that were selected last.
+pub(super) struct Judge {
+    case: Case,
+    tensors: Tensors,
+    blocks: Option<HostBlockLists>,
+}
+
+impl Judge {
+    pub(super) const fn new(case: Case, tensors: Tensors) -> Self {
+        Self { case, tensors, blocks: None }
+    }
+
+    /// Keeps the lists that attention reads.
+    pub(super) fn keep(&mut self, blocks: HostBlockLists) {
+        self.blocks = Some(blocks);
+    }
+
+    pub(super) const fn has_lists(&self) -> bool {
+        self.blocks.is_some()
+    }
+
+    /// Judges the results of a part: its lists if it is a selection, else its output, of attention to these lists if there are any.
+    pub(super) fn check(
+        &mut self,
+        part: Part,
+        blocks: Option<HostBlockLists>,
+        output: Option<&AttentionOutput>,
+    ) -> Result<Check> {
+        match (part, self.case.selection(), blocks, output) {
+            (Part::Select, Some(selection), Some(blocks), _) => {
+                let check = check_lists(selection, &self.tensors, &blocks);
+                self.keep(blocks);
+                check
+            }
+            (_, _, blocks, Some(got)) => Ok(check_attention(&self.case, &self.tensors, blocks.as_ref(), got)),
+            _ => Err(Error::Argument { argument: "part", rule: "the case has no selection" }),
+        }
+    }
+
+    pub(super) fn counts(&self, part: Part) -> Counts {
+        Counts::new(&self.case, part, self.blocks.as_ref())
     }
 }
 

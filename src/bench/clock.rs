@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::keep_warm::KeepWarm;
 use super::pulse::Pulse;
+use super::samples::quantile;
 use super::warm_up::{Streak, WarmUp};
 use crate::{Context, Result};
 
@@ -22,6 +23,12 @@ impl Elapsed {
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.device.unwrap_or(self.wall)
+    }
+
+    /// The mean time of each of several steps.
+    pub(super) fn over(self, steps: u32) -> Self {
+        let of_step = |seconds: f64| seconds / f64::from(steps);
+        Self { wall: of_step(self.wall), device: self.device.map(of_step) }
     }
 
     /// The time of a call on this thread.
@@ -74,6 +81,9 @@ struct Timestamps {
     seconds_per_tick: f64,
 }
 
+/// Number of times that encoding is measured.
+const ENCODINGS: usize = 15;
+
 /// While this exists, the device does only requested work.
 pub(crate) struct Quiet<'a>(&'a Clock);
 
@@ -117,7 +127,7 @@ impl Clock {
         self.of.timed.lock().unwrap().clone()
     }
 
-    pub(super) fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         &self.of.ctx
     }
 
@@ -126,7 +136,7 @@ impl Clock {
         self.of.begin.elapsed().as_secs_f64()
     }
 
-    /// For how long something must run before its time counts, at this moment.
+    /// The time that something must run before its timings count, at this moment.
     pub(crate) fn warm_up(&self) -> WarmUp {
         if self.context().caps().software {
             return WarmUp::PROCESSOR;
@@ -186,15 +196,36 @@ impl Clock {
         Ok(Elapsed { wall, device })
     }
 
-    /// Seconds that the host needs to encode a pass of one call; nothing is submitted.
-    pub(super) fn time_encoding(&self, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
-        self.context().scoped("encoding a benchmark", || {
-            let begin = Instant::now();
-            let commands = self.encode(encode);
-            let seconds = begin.elapsed().as_secs_f64();
-            drop(commands);
-            seconds
+    /// Times `calls` calls in one pass; `encode` gets the number of each, from `next` on.
+    #[cfg(feature = "tune")]
+    pub(crate) fn time_calls(
+        &self,
+        calls: u32,
+        next: &mut usize,
+        encode: impl Fn(&mut wgpu::ComputePass<'_>, usize),
+    ) -> Result<Elapsed> {
+        self.time(|pass| {
+            for _ in 0..calls {
+                encode(pass, *next);
+                *next += 1;
+            }
         })
+    }
+
+    /// Seconds that the host needs to encode a pass, the median of several; nothing is submitted.
+    pub(crate) fn time_encoding(&self, encode: impl Fn(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
+        let mut seconds = Vec::with_capacity(ENCODINGS);
+        for _ in 0..ENCODINGS {
+            seconds.push(self.context().scoped("encoding a benchmark", || {
+                let begin = Instant::now();
+                let commands = self.encode(&encode);
+                let seconds = begin.elapsed().as_secs_f64();
+                drop(commands);
+                seconds
+            })?);
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(quantile(&seconds, 0.5))
     }
 
     fn encode(&self, encode: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> wgpu::CommandBuffer {

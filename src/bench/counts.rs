@@ -13,12 +13,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Counts of one part of a case. Attention to lists counts the keys in them; without lists, as many as they have room for.
+    /// Counts of one part of a case. Attention to lists counts the keys in them; without lists, the keys of full lists.
     #[must_use]
     pub fn new(case: &Case, part: Part, blocks: Option<&HostBlockLists>) -> Self {
         let problem = case.problem();
         let Some(selection) = case.selection() else { return Self::dense(problem) };
-        let select = || Self::select(selection);
+        let select = || Self::of_selection(selection);
         let attend = || Self::attend(problem, &selection.blocks(), blocks);
         match part {
             Part::Dense => Self::dense(problem),
@@ -32,6 +32,12 @@ impl Counts {
                 Self { bytes: bytes / cycle, operations: operations / cycle } + attend()
             }
         }
+    }
+
+    /// Attention, to lists where the problem has some.
+    #[cfg(feature = "tune")]
+    pub(crate) fn of_attention(problem: &AttentionProblem, blocks: Option<&HostBlockLists>) -> Self {
+        problem.blocks().map_or_else(|| Self::dense(problem), |spec| Self::attend(problem, spec, blocks))
     }
 
     fn dense(problem: &AttentionProblem) -> Self {
@@ -48,26 +54,29 @@ impl Counts {
     /// Each list reads its keys once; together they read no key more often than once.
     fn attend(problem: &AttentionProblem, selection: &BlockListSpec, blocks: Option<&HostBlockLists>) -> Self {
         let shape = problem.shape();
-        let [_, num_sets, q_blocks, max_blocks] = selection.indices_shape(shape);
+        let [batch_size, num_sets, q_blocks, max_blocks] = selection.indices_shape(shape);
         let rows_per_set = u64::from(shape.num_q_heads / num_sets);
         let (mut keys_read, mut pairs) = (0, 0);
-        for set in 0..num_sets {
-            for q_block in 0..q_blocks {
-                let listed = blocks.map_or(max_blocks, |blocks| blocks.list(0, set, q_block).len() as u32);
+        for batch in 0..batch_size {
+            let mut keys_of_batch = 0;
+            for (set, q_block) in (0..num_sets).flat_map(|set| (0..q_blocks).map(move |q_block| (set, q_block))) {
+                let listed = blocks.map_or(max_blocks, |blocks| blocks.list(batch, set, q_block).len() as u32);
                 let queries = selection.block_size_q.min(shape.seq_len_q - q_block * selection.block_size_q);
                 let keys = selection.keys_with(listed).min(shape.seq_len_kv.into());
                 // A set that spans KV heads reads the keys of each.
-                keys_read += keys * u64::from(shape.num_kv_heads).div_ceil(num_sets.into());
+                keys_of_batch += keys * u64::from(shape.num_kv_heads).div_ceil(num_sets.into());
                 pairs += keys * u64::from(queries) * rows_per_set;
             }
+            let all = u64::from(shape.seq_len_kv) * u64::from(shape.num_kv_heads);
+            keys_read += keys_of_batch.min(all);
         }
-        let all = u64::from(shape.seq_len_kv) * u64::from(shape.num_kv_heads);
         let width = u64::from(shape.head_dim + shape.head_dim_v) * problem.dtype().size_bytes();
         let lists = blocks.map_or(0, |blocks| 4 * (blocks.block_indices().len() + blocks.block_counts().len()) as u64);
-        Self { bytes: rows_bytes(problem) + lists + keys_read.min(all) * width, operations: pairs * per_pair(shape) }
+        Self { bytes: rows_bytes(problem) + lists + keys_read * width, operations: pairs * per_pair(shape) }
     }
 
-    fn select(selection: &SelectionProblem) -> Self {
+    /// A selection that computes all stages.
+    pub(crate) fn of_selection(selection: &SelectionProblem) -> Self {
         let shape = selection.shape();
         let lists = selection.blocks().num_lists(shape);
         let [probes, samples] = selection.method().selector().num_probes(shape);
@@ -136,6 +145,22 @@ mod tests {
             [Part::Select, Part::Sparse, Part::Step].map(|part| Counts::new(&case, part, None));
         assert_eq!(sparse, select + full);
         assert_eq!(step.operations, select.operations / 8 + full.operations);
+    }
+
+    #[cfg(feature = "tune")]
+    #[test]
+    fn each_sequence_counts() {
+        let case = Case::sparse(Series::SparsePrefill, "hip", [4, 2, 96, 4096], Hip::default());
+        for problem in [case.problem().clone(), case.sparse_problem().unwrap()] {
+            let of = |batch_size| {
+                let problem =
+                    AttentionProblem { shape: AttentionShape { batch_size, ..*problem.shape() }, ..problem.clone() };
+                Counts::of_attention(&problem, None)
+            };
+            let (one, three) = (of(1), of(3));
+            assert_eq!(three, one + one + one);
+            assert_eq!(one == Counts::new(&case, Part::Dense, None), problem.blocks().is_none());
+        }
     }
 
     #[test]

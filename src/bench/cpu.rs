@@ -1,17 +1,21 @@
 //! The parts of a case on the CPU path.
 
 use std::hint::black_box;
+use std::time::Instant;
 
+use super::check::{Judge, Verdict};
 use super::clock::Elapsed;
 use super::inputs::Tensors;
-use super::part::{PartPlan, Run};
-use super::{Case, Part, Rotation};
+use super::stopwatch::Watch;
+use super::subject::{PartPlan, Subject};
+use super::{Case, Counts, Part, Rotation};
 use crate::{
     AttentionOutput, AttentionProblem, Element, Error, HostBlockLists, HostInputs, Result, SelectionProblem, cpu,
 };
 
-#[derive(Debug)]
 pub(super) struct CpuRun<T> {
+    begin: Instant,
+    judge: Judge,
     tensors: Tensors<T>,
     dense: AttentionProblem,
     sparse: Option<(SelectionProblem, AttentionProblem)>,
@@ -23,9 +27,11 @@ pub(super) struct CpuRun<T> {
 }
 
 impl<T: Element> CpuRun<T> {
-    pub(super) fn new(case: &Case, tensors: Tensors<T>) -> Self {
+    pub(super) fn new(case: &Case, tensors: Tensors) -> Self {
         Self {
-            tensors,
+            begin: Instant::now(),
+            tensors: tensors.narrowed(),
+            judge: Judge::new(case.clone(), tensors),
             dense: case.problem().clone(),
             sparse: case.selection().cloned().zip(case.sparse_problem()),
             cycle: case.cycle(),
@@ -75,26 +81,45 @@ impl<T: Element> CpuRun<T> {
 const NO_SELECTION: Error = Error::Argument { argument: "part", rule: "the case has no selection" };
 const NOT_SELECTED: Error = Error::Argument { argument: "part", rule: "attends to lists that were not selected yet" };
 
-impl<T: Element> Run for CpuRun<T> {
-    fn run(&mut self, part: Part, calls: u32) -> Result<Elapsed> {
+impl<T: Element> Subject for CpuRun<T> {
+    type Way = Part;
+    type Ready = Part;
+    type Watch = Watch;
+
+    /// Attention needs lists.
+    fn prepare(&mut self, part: Part) -> Result<Part> {
+        if part != Part::Dense && self.sparse.is_none() {
+            return Err(NO_SELECTION);
+        }
+        if part.reads_lists() && !self.judge.has_lists() {
+            self.select(0)?;
+            self.judge.keep(self.blocks.clone().ok_or(NOT_SELECTED)?);
+        }
+        Ok(part)
+    }
+
+    fn check(&mut self, &part: &Part) -> Result<Verdict> {
+        let elapsed = self.time(&part, 1)?;
+        let blocks = self.blocks.clone().filter(|_| part != Part::Dense);
+        let output = self.output.as_ref().filter(|_| part != Part::Select);
+        Ok(Verdict::of(self.judge.check(part, blocks, output)?, elapsed))
+    }
+
+    fn time(&mut self, &part: &Part, calls: u32) -> Result<Elapsed> {
         let mut result = Ok(());
         let elapsed = Elapsed::of(|| result = (0..calls).try_for_each(|_| self.call(part)));
-        result.map(|()| elapsed)
+        result.map(|()| elapsed.over(part.steps(self.cycle)))
     }
 
-    fn output(&mut self, _: Part) -> Result<AttentionOutput> {
-        self.output.clone().ok_or(Error::Argument { argument: "part", rule: "was not run yet" })
+    fn plan(&self, _: &Part) -> Result<PartPlan> {
+        Ok(PartPlan::ON_CPU)
     }
 
-    fn blocks(&mut self) -> Result<HostBlockLists> {
-        self.blocks.clone().ok_or(NOT_SELECTED)
+    fn counts(&self, &part: &Part) -> Counts {
+        self.judge.counts(part)
     }
 
-    fn plan(&self, _: Part) -> Result<PartPlan> {
-        Ok(PartPlan { tier: None, tiling: None, dispatches: 0.0, workspace_bytes: 0 })
-    }
-
-    fn encode_seconds(&mut self, _: Part) -> Result<Option<f64>> {
+    fn encode_seconds(&mut self, _: &Part) -> Result<Option<f64>> {
         Ok(None)
     }
 
@@ -102,5 +127,9 @@ impl<T: Element> Run for CpuRun<T> {
         let HostInputs { q, k, v, .. } = self.tensors.inputs();
         let elements: usize = [q, k, v].iter().map(|tensor| tensor.data().len()).sum();
         Rotation { sets: 1, bytes: (elements * size_of::<T>()) as u64 }
+    }
+
+    fn watch(&self) -> Watch {
+        Watch::Cpu(self.begin)
     }
 }

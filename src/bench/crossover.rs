@@ -1,4 +1,4 @@
-//! Where sparse attention becomes faster than dense.
+//! The length from which sparse attention is faster than dense.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +11,9 @@ use crate::AttentionShape;
 pub struct Crossover {
     /// [`Line::of`].
     pub of: String,
-    /// Keys at which both take equally long, interpolated between two measured lengths; none where they do not cross.
+    /// Number of keys at which both take equally long, interpolated between two measured lengths; `None` where they do not cross.
     pub keys: Option<f64>,
-    /// The longest context at which both were timed, and there the time of dense attention over that of sparse attention.
+    /// The longest context at which both were timed, and the time of dense attention over the time of sparse attention there.
     pub longest: Option<(u32, f64)>,
 }
 

@@ -102,8 +102,8 @@ impl Outputs {
         let view = TensorView::new(&self.out, self.dtype, seq_major(self.shape.out()));
         let out = match self.dtype {
             DType::F32 => ctx.read::<f32>(view).wait()?,
-            DType::F16 => widened(&ctx.read::<half::f16>(view).wait()?)?,
-            DType::BF16 => widened(&ctx.read::<half::bf16>(view).wait()?)?,
+            DType::F16 => ctx.read::<half::f16>(view).wait()?.widened(),
+            DType::BF16 => ctx.read::<half::bf16>(view).wait()?.widened(),
         };
         let lse = ctx.read::<f32>(TensorView::new(&self.lse, DType::F32, seq_major(self.shape.lse()))).wait()?;
         Ok(AttentionOutput { out, lse })
@@ -118,10 +118,6 @@ fn output(ctx: &Context, label: &'static str, bytes: u64) -> Result<wgpu::Buffer
     ctx.scoped("creating outputs", || {
         ctx.device().create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation })
     })
-}
-
-fn widened<T: Element>(tensor: &HostTensor<T>) -> Result<HostTensor> {
-    HostTensor::new(tensor.shape(), tensor.data().iter().map(|&x| x.to_f32()).collect())
 }
 
 /// The elements as bytes of a type, which holds them exactly.

@@ -28,7 +28,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Number of callers who want it quiet.
+    /// Number of callers who want the device free of it.
     pauses: u32,
     /// The device has none of its work, and gets none while a caller wants it quiet.
     idle: bool,

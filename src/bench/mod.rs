@@ -33,7 +33,6 @@ mod gpu;
 mod inputs;
 mod keep_warm;
 mod kernels;
-mod part;
 mod prepared;
 mod processor;
 mod pulse;
@@ -42,6 +41,8 @@ mod rotation;
 mod run;
 mod samples;
 mod steady;
+mod stopwatch;
+mod subject;
 mod suite;
 mod timing;
 mod warm_up;
@@ -49,12 +50,17 @@ mod warm_up;
 /// Items that tuning shares.
 #[cfg(feature = "tune")]
 pub(crate) mod tools {
-    pub(crate) use super::check::{OracleRows, bound, sampled_rows};
+    pub(crate) use super::check::{OracleRows, Verdict, bound, sampled_rows};
     pub(crate) use super::clock::{Clock, Stamps};
     pub(crate) use super::device::{Outputs, Uploaded};
     pub(crate) use super::inputs::Tensors;
     pub(crate) use super::rotation::Rotating;
-    pub(crate) use super::samples::{Meter, sample_rounds, warm_parts};
+    pub(crate) use super::samples::{sample_rounds, warm_parts};
+    pub(crate) use super::stopwatch::Stopwatch;
+    pub(crate) use super::subject::Subject;
+    pub(crate) use super::timing::InTurns;
+    #[cfg(test)]
+    pub(crate) use super::timing::time_ways;
 }
 
 pub use case::{Case, Part, Scope, Series, cases};
@@ -68,10 +74,10 @@ pub use counts::Counts;
 pub use crossover::{Crossover, Line, lines};
 pub use error::{BenchError, BenchResult};
 pub use kernels::{BenchKernel, Scalar};
-pub use part::PartPlan;
 pub use report::{Caps, CaseResult, Machine, Outcome, PartResult, Rate, Report, SCHEMA, Timing, TimingMethod};
 pub use run::{Runner, Target};
 pub use samples::{Noise, QUIET, Samples, sample_in_turns};
 pub use steady::{Clocks, Rotation};
+pub use subject::PartPlan;
 pub use suite::{Options, Suite};
 pub use warm_up::WarmUp;

@@ -23,7 +23,7 @@ pub(super) struct Pulse {
 }
 
 impl Pulse {
-    /// Compiles it, and finds how much work takes long enough.
+    /// Compiles it, and finds the amount of work that takes long enough.
     pub(super) fn new(clock: &Clock) -> Result<Self> {
         let kernel = BenchKernel::MultiplyAdd(Scalar::F32);
         let prepared = Prepared::new(clock.context(), kernel)?;

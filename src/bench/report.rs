@@ -1,11 +1,11 @@
-//! The report of a run of the suite, for machines.
+//! The report of a run of the suite, as JSON.
 
 use serde::{Deserialize, Serialize};
 
 use super::ceilings::{Ceiling, CeilingKind};
-use super::part::PartPlan;
 use super::processor;
 use super::samples::{Noise, Samples};
+use super::subject::PartPlan;
 use super::{BenchError, BenchResult, Case, Check, Clocks, Counts, Crossover, Part, Rotation, Scope, Series, Target};
 use crate::{AttentionShape, Tier};
 
@@ -56,11 +56,11 @@ pub struct Machine {
     pub kind: String,
     /// Driver and its version.
     pub driver: String,
-    /// Tier that the kernels are forced to; none where each problem takes the best, and on the CPU.
+    /// Tier that the kernels are forced to; `None` where each problem takes the best, and on the CPU.
     pub tier: Option<String>,
     /// The device computes on the CPU's cores.
     pub software: bool,
-    /// The processor of the host, where the system names it: what the CPU path and software devices compute on.
+    /// The processor of the host, where the system names it: the CPU path and software devices compute on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processor: Option<String>,
     /// Threads of the host that the CPU path uses.
@@ -141,7 +141,7 @@ impl Machine {
 pub struct Timing {
     /// The clock.
     pub method: TimingMethod,
-    /// What that means here, or why not another clock.
+    /// The properties of this clock here, or the reason why no other clock is used.
     pub note: String,
 }
 
@@ -182,14 +182,14 @@ pub struct CaseResult {
     pub dtype: String,
     /// Which keys a query sees.
     pub mask: String,
-    /// The selection: `HiP`, `InfiniteHiP`; none where there is none.
+    /// The selection: `HiP`, `InfiniteHiP`; `None` for a case without a selection.
     pub method: Option<String>,
     /// The outcomes of its parts.
     pub parts: Vec<PartResult>,
-    /// The clocks around its timings; none where nothing was timed.
+    /// The clocks around its timings; `None` where nothing was timed.
     #[serde(default)]
     pub clocks: Option<Clocks>,
-    /// The tensors that it was timed on; none where nothing was timed.
+    /// The tensors that it was timed on; `None` where nothing was timed.
     #[serde(default)]
     pub rotation: Option<Rotation>,
 }
@@ -213,7 +213,7 @@ pub struct PartResult {
     pub samples: Option<Samples>,
     /// The rates that follow from its time.
     pub rate: Option<Rate>,
-    /// Seconds that the host needs to encode a call; none where nothing is encoded.
+    /// Seconds that the host needs to encode a call; `None` where nothing is encoded.
     pub host_encode_seconds: Option<f64>,
 }
 
@@ -258,14 +258,14 @@ pub struct Rate {
     pub operations_per_second: f64,
     /// Bytes a second.
     pub bytes_per_second: f64,
-    /// The time that the ceilings would allow over the actual time; none where a ceiling is not known.
+    /// The time that the ceilings would allow over the actual time; `None` where a ceiling is not known.
     pub share: Option<f64>,
     /// The ceiling that limits it most.
     pub ceiling: Option<CeilingKind>,
 }
 
 impl Rate {
-    /// Against the ceilings of copies and of the arithmetic that the kernels use.
+    /// Compared with the ceilings of copies and of the arithmetic that the kernels use.
     #[must_use]
     pub fn new(counts: Counts, seconds: f64, copy: Option<f64>, arithmetic: Option<(CeilingKind, f64)>) -> Self {
         let (bytes, operations) = (counts.bytes as f64, counts.operations as f64);
@@ -346,7 +346,7 @@ impl PartResult {
 }
 
 impl PartResult {
-    /// The arithmetic of its kernels: sums are f32 whatever is stored, and products too, but for matrix units.
+    /// The arithmetic of its kernels: sums are f32 whatever is stored, and products too, except on matrix units.
     pub(super) fn arithmetic(&self) -> CeilingKind {
         let tier = self.plan.as_ref().and_then(|plan| plan.tier.as_deref());
         if tier == Some(Tier::Matrix.name()) { CeilingKind::Matrix } else { CeilingKind::F32 }
@@ -354,7 +354,7 @@ impl PartResult {
 }
 
 impl Report {
-    /// Reads what [`serde_json`] wrote.
+    /// Reads the JSON of [`serde_json`].
     ///
     /// # Errors
     /// [`BenchError::Schema`] for a report of a version that is not read, [`BenchError::Json`] for no report.

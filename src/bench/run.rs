@@ -1,13 +1,14 @@
 //! A case with its inputs, ready to run.
 
-use super::check::{Check, check_attention, check_lists};
+use super::check::Check;
 use super::clock::{Clock, Elapsed, Stamps};
 use super::cpu::CpuRun;
 use super::gpu::GpuRun;
 use super::inputs::Tensors;
-use super::part::{PartPlan, Run};
+use super::stopwatch::Watch;
+use super::subject::{PartPlan, Subject};
 use super::{Case, Counts, Part, Rotation};
-use crate::{AttentionPlan, AttentionProblem, Context, DType, HostBlockLists, Result, Tier};
+use crate::{AttentionPlan, AttentionProblem, Context, DType, Result, Tier};
 
 /// Where cases run.
 #[derive(Clone, Debug)]
@@ -41,13 +42,11 @@ impl Target {
 /// ```
 pub struct Runner {
     case: Case,
-    tensors: Tensors,
-    run: Box<dyn Run>,
-    /// The lists that attention reads, once they were selected.
-    blocks: Option<HostBlockLists>,
-    /// Seconds of a call, as [`Runner::run`] saw it last.
-    last_call: f64,
+    subject: Box<CaseSubject>,
 }
+
+/// The parts of a case on a target.
+pub(super) type CaseSubject = dyn Subject<Way = Part, Ready = Part, Watch = Watch>;
 
 impl Runner {
     /// Makes inputs, compiles and binds.
@@ -70,13 +69,13 @@ impl Runner {
         let shape = case.problem().shape();
         case.problem().validate()?;
         let tensors = Tensors::random([shape.q(), shape.k(), shape.v()]);
-        let run: Box<dyn Run> = match (clock, case.problem().dtype()) {
-            (Some(clock), _) => Box::new(GpuRun::new(clock, case, &tensors)?),
-            (None, DType::F32) => Box::new(CpuRun::new(case, tensors.narrowed::<f32>())),
-            (None, DType::F16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::f16>())),
-            (None, DType::BF16) => Box::new(CpuRun::new(case, tensors.narrowed::<half::bf16>())),
+        let subject: Box<CaseSubject> = match (clock, case.problem().dtype()) {
+            (Some(clock), _) => Box::new(GpuRun::new(clock, case, tensors)?),
+            (None, DType::F32) => Box::new(CpuRun::<f32>::new(case, tensors)),
+            (None, DType::F16) => Box::new(CpuRun::<half::f16>::new(case, tensors)),
+            (None, DType::BF16) => Box::new(CpuRun::<half::bf16>::new(case, tensors)),
         };
-        Ok(Self { case: case.clone(), tensors, run, blocks: None, last_call: 0.0 })
+        Ok(Self { case: case.clone(), subject })
     }
 
     /// The case.
@@ -85,25 +84,19 @@ impl Runner {
         &self.case
     }
 
+    /// Its parts, as they are checked and timed.
+    pub(super) fn subject(&mut self) -> &mut CaseSubject {
+        &mut *self.subject
+    }
+
     /// Runs a part `calls` times, one after the other, and waits. Attention to lists uses those of the last selection; if there is none, it
     /// selects first, which is not timed. On hardware each call takes the next of [`Runner::rotation`]'s tensors.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) for a part that the case does not have, and what the device reports.
     pub fn run(&mut self, part: Part, calls: u32) -> Result<Elapsed> {
-        if part.reads_lists() && self.blocks.is_none() {
-            self.select()?;
-        }
-        let cycle = if part == Part::Step { self.case.cycle() } else { 1 };
-        let Elapsed { wall, device } = self.run.run(part, calls)?;
-        let per_step = |seconds: f64| seconds / f64::from(cycle);
-        let elapsed = Elapsed { wall: per_step(wall), device: device.map(per_step) };
-        self.last_call = elapsed.seconds() / f64::from(calls.max(1));
-        Ok(elapsed)
-    }
-
-    pub(super) const fn last_call(&self) -> f64 {
-        self.last_call
+        let ready = self.subject.prepare(part)?;
+        self.subject.time(&ready, calls)
     }
 
     /// Runs a part once and compares with the f64 oracle: sampled rows of attention, the last query block's lists.
@@ -111,22 +104,8 @@ impl Runner {
     /// # Errors
     /// The errors of [`Runner::run`], and [`Error::Blocks`](crate::Error::Blocks) for lists that break a rule.
     pub fn check(&mut self, part: Part) -> Result<Check> {
-        self.run(part, 1)?;
-        match (part, self.case.selection()) {
-            (Part::Select, Some(selection)) => {
-                let blocks = self.run.blocks()?;
-                let check = check_lists(selection, &self.tensors, &blocks);
-                self.blocks = Some(blocks);
-                check
-            }
-            (Part::Dense, _) | (_, None) => {
-                Ok(check_attention(&self.case, &self.tensors, None, &self.run.output(part)?))
-            }
-            (_, Some(_)) => {
-                let (blocks, got) = (self.run.blocks()?, self.run.output(part)?);
-                Ok(check_attention(&self.case, &self.tensors, Some(&blocks), &got))
-            }
-        }
+        let ready = self.subject.prepare(part)?;
+        Ok(self.subject.check(&ready)?.check)
     }
 
     /// How a part is computed.
@@ -134,13 +113,13 @@ impl Runner {
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) for a part that the case does not have.
     pub fn plan(&self, part: Part) -> Result<PartPlan> {
-        self.run.plan(part)
+        self.subject.plan(&part)
     }
 
     /// The least that a part must move and compute.
     #[must_use]
     pub fn counts(&self, part: Part) -> Counts {
-        Counts::new(&self.case, part, self.blocks.as_ref())
+        self.subject.counts(&part)
     }
 
     /// Seconds that the host needs to encode a call; none where nothing is encoded.
@@ -148,19 +127,14 @@ impl Runner {
     /// # Errors
     /// What the device reports.
     pub fn encode_seconds(&mut self, part: Part) -> Result<Option<f64>> {
-        self.run.encode_seconds(part)
+        let ready = self.subject.prepare(part)?;
+        self.subject.encode_seconds(&ready)
     }
 
     /// The tensors that calls take.
     #[must_use]
     pub fn rotation(&self) -> Rotation {
-        self.run.rotation()
-    }
-
-    fn select(&mut self) -> Result<()> {
-        self.run.run(Part::Select, 1)?;
-        self.blocks = Some(self.run.blocks()?);
-        Ok(())
+        self.subject.rotation()
     }
 }
 

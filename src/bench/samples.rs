@@ -39,8 +39,8 @@ impl Samples {
         Self { seconds, calls, median, min, spread }
     }
 
-    /// Differences below this mean nothing: the spread, or the distance of the median from the best where that is larger, as when half of the
-    /// samples were taken at other clocks.
+    /// Differences below this mean nothing: the spread, or the distance of the median from the best where that is larger, for example when
+    /// half of the samples were taken at other clocks.
     #[must_use]
     pub fn noise(&self) -> f64 {
         let gap = if self.median > 0.0 { (self.median - self.min) / self.median } else { 0.0 };
@@ -54,7 +54,7 @@ impl Samples {
     }
 }
 
-/// Fewest rounds where calls are slow; fewest otherwise; most.
+/// Fewest rounds where calls are slow; fewest rounds otherwise; most rounds.
 const ROUNDS: [usize; 3] = [3, 5, 60];
 
 /// Parts that can be timed.
@@ -63,7 +63,7 @@ pub(crate) trait Meter {
     fn run(&mut self, part: usize, calls: u32) -> Result<f64>;
     /// Seconds on any clock.
     fn now(&self) -> f64;
-    /// For how long a part must run before it counts, at this moment.
+    /// The time that a part must run before it counts, at this moment.
     fn warm_up(&self) -> WarmUp;
 }
 
@@ -124,7 +124,7 @@ pub fn sample_in_turns(
     sample_rounds(&mut meter, &calls, seconds)
 }
 
-/// Between the two nearest samples, linearly; 0 of none.
+/// Between the two nearest samples, linearly; 0 without samples.
 pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let place = share.clamp(0.0, 1.0) * last as f64;
@@ -233,7 +233,7 @@ mod tests {
         for (samples, of_call) in samples.iter().zip([2e-4, 3e-3]) {
             assert!((samples.median / of_call - 1.0).abs() < 1e-6 && samples.is_quiet(), "{samples:?}");
         }
-        // What was done before: both parts for 50 ms, whatever their rate.
+        // Earlier work: both parts for 50 ms, whatever their rate.
         let mut meter = OnSleepy(Sleepy::asleep(), WarmUp::PROCESSOR);
         let calls = warm_parts(&mut meter, 2).unwrap();
         let samples = sample_rounds(&mut meter, &calls, 0.2).unwrap();

@@ -14,7 +14,7 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// How much faster they were afterwards; negative: slower.
+    /// The relative rise of the rate after the timings; negative where it fell.
     #[must_use]
     pub fn change(&self) -> f64 {
         self.after / self.before - 1.0
@@ -26,7 +26,7 @@ impl Clocks {
         self.change().abs() > QUIET
     }
 
-    /// How much slower the slowest was than the fastest; 0 without any.
+    /// The difference between the fastest and the slowest rate, relative to the fastest; 0 without rates.
     pub(super) fn range(all: &[Self]) -> f64 {
         let rates = || all.iter().flat_map(|clocks| [clocks.before, clocks.after]);
         let fastest = rates().fold(0.0, f64::max);

@@ -4,11 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::ceilings::{self, Ceiling, CeilingKind};
+use super::check::Verdict;
 use super::clock::{Clock, Stamps};
 use super::crossover::crossovers;
 use super::report::{CaseResult, Machine, Outcome, PartResult, Rate, Report, SCHEMA, Timing, TimingMethod};
+use super::run::CaseSubject;
 use super::samples::Noise;
-use super::timing::time_parts;
+use super::timing::time_ways;
 use super::{BenchError, BenchResult, Case, Counts, Part, Runner, Scope, Series, Target, cases};
 use crate::{DType, Error, Result, Tier};
 
@@ -74,7 +76,7 @@ impl Options {
 pub struct Suite {
     open: Box<dyn FnMut() -> Result<Target>>,
     target: Target,
-    /// None on the CPU.
+    /// `None` on the CPU.
     clock: Option<Clock>,
     options: Options,
     pending: VecDeque<Case>,
@@ -84,7 +86,7 @@ pub struct Suite {
     report: Report,
 }
 
-/// The same where none was seen yet: low, so that the part is tried.
+/// The same before any was seen: low, so that the part is tried.
 const FIRST_PACE: f64 = 3.0;
 
 /// Calls may take this many times the expected time.
@@ -95,7 +97,7 @@ impl Suite {
     /// the suite is dropped.
     ///
     /// # Errors
-    /// What `open` returns; [`BenchError::NoCase`]; [`BenchError::Ceiling`] where a device computes wrong results.
+    /// The errors of `open`; [`BenchError::NoCase`]; [`BenchError::Ceiling`] where a device computes wrong results.
     ///
     /// # Cost
     /// Some seconds.
@@ -121,10 +123,10 @@ impl Suite {
         Ok(Self { open, target, clock, options: options.clone(), pending, pace: HashMap::new(), begin, report })
     }
 
-    /// Resumes a report: runs the cases that it lacks, or that failed in it. Ceilings are those of the report.
+    /// Resumes a report: runs the cases that it lacks, or that failed in it, with the report's ceilings.
     ///
     /// # Errors
-    /// [`BenchError::Resume`] for a report of another version, machine or choice of cases, and of [`Suite::new`].
+    /// [`BenchError::Resume`] for a report of another version, machine or choice of cases, and the errors of [`Suite::new`].
     pub fn resume(
         open: impl FnMut() -> Result<Target> + 'static,
         options: &Options,
@@ -148,7 +150,7 @@ impl Suite {
         Ok(Self { open, target, clock, options: options.clone(), pending, pace: HashMap::new(), begin, report })
     }
 
-    /// The case that [`run_next`](Self::run_next) runs; none when all are done.
+    /// The case that [`run_next`](Self::run_next) runs; `None` when all are done.
     #[must_use]
     pub fn pending(&self) -> Option<&Case> {
         self.pending.front()
@@ -170,7 +172,7 @@ impl Suite {
     /// in the report. `None` when all are done.
     ///
     /// # Errors
-    /// What opening the device again returns. The case is then still pending.
+    /// The errors of opening the device again. The case is then still pending.
     pub fn run_next(&mut self) -> BenchResult<Option<&CaseResult>> {
         let Some(case) = self.pending.front().cloned() else { return Ok(None) };
         if let Some(longest) = self.options.longest_run.filter(|&longest| self.begin.elapsed().as_secs_f64() > longest)
@@ -201,7 +203,7 @@ impl Suite {
     /// Measures all ceilings once more and completes the report. It lacks cases that are still pending.
     ///
     /// # Errors
-    /// What the device reports.
+    /// The device's errors.
     pub fn finish(mut self) -> BenchResult<Report> {
         for again in ceilings::measure(self.clock.as_ref())? {
             for ceiling in self.report.ceilings.iter_mut().filter(|ceiling| ceiling.kind == again.kind) {
@@ -259,14 +261,14 @@ impl Suite {
         for (&part, too_long) in fitted.parts().iter().zip(too_long) {
             let outcome = match too_long {
                 Some(outcome) => PartResult::without_result(part, outcome, runner.counts(part)),
-                None => match self.check(&mut runner, part) {
+                None => match self.check(&fitted, part, runner.subject()) {
                     Ok(checked) => checked,
                     Err(error) => PartResult::without_result(part, refused(error)?, runner.counts(part)),
                 },
             };
             result.parts.push(outcome);
         }
-        self.measure(&mut runner, &mut result)?;
+        self.measure(&fitted, runner.subject(), &mut result)?;
         Ok(result)
     }
 
@@ -287,8 +289,8 @@ impl Suite {
         self.rate(case, counts, 1.0).share.unwrap_or(0.0)
     }
 
-    /// Beside the ceilings of copies and of the arithmetic that the kernels use: sums are f32 whatever is stored, and products
-    /// too, but for matrix units.
+    /// Compared with the ceilings of copies and of the arithmetic that the kernels use: sums are f32 whatever is stored, and products too,
+    /// except on matrix units.
     fn rate(&self, case: &Case, counts: Counts, seconds: f64) -> Rate {
         let matrices = self.target.attention_tier(case.problem()).is_some_and(Tier::matrix);
         let kind = if matrices { CeilingKind::Matrix } else { CeilingKind::F32 };
@@ -296,43 +298,45 @@ impl Suite {
         Rate::new(counts, seconds, self.report.ceiling(CeilingKind::Copy), arithmetic)
     }
 
-    fn check(&mut self, runner: &mut Runner, part: Part) -> Result<PartResult> {
-        let check = runner.check(part)?;
+    fn check(&mut self, case: &Case, part: Part, subject: &mut CaseSubject) -> Result<PartResult> {
+        let ready = subject.prepare(part)?;
+        let Verdict { check, mut seconds, fault } = subject.check(&ready)?;
         let allowed = self.options.longest_call;
         // The first call may have waited for a compiler.
-        let mut seconds = runner.last_call();
         if seconds > allowed {
-            seconds = runner.run(part, 1)?.seconds();
+            seconds = subject.time(&ready, 1)?.seconds();
         }
-        let bound = self.bound(runner.case(), runner.counts(part));
-        self.pace.insert((runner.case().series(), part), seconds / bound.max(f64::MIN_POSITIVE));
-        let outcome = if !check.passed() {
-            Outcome::Wrong(format!("off by {:.1e}, {:.1e} is accepted", check.error, check.bound))
+        let counts = subject.counts(&ready);
+        let bound = self.bound(case, counts);
+        self.pace.insert((case.series(), part), seconds / bound.max(f64::MIN_POSITIVE));
+        let outcome = if let Some(fault) = fault {
+            Outcome::Wrong(fault)
         } else if seconds > TOLERATED * allowed {
             Outcome::Checked(format!("a call takes {seconds:.1} s here, more than the {allowed} s it may"))
-        } else if self.report.machine.software && runner.case().problem().dtype() == DType::F16 {
+        } else if self.report.machine.software && case.problem().dtype() == DType::F16 {
             Outcome::Checked("software devices convert f16 one by one, which would say nothing".to_owned())
         } else {
             Outcome::Measured
         };
-        let plan = Some(runner.plan(part)?);
-        Ok(PartResult { plan, check: Some(check), ..PartResult::without_result(part, outcome, runner.counts(part)) })
+        let plan = Some(subject.plan(&ready)?);
+        Ok(PartResult { plan, check: Some(check), ..PartResult::without_result(part, outcome, counts) })
     }
 
-    fn measure(&mut self, runner: &mut Runner, result: &mut CaseResult) -> Result<()> {
+    fn measure(&mut self, case: &Case, subject: &mut CaseSubject, result: &mut CaseResult) -> Result<()> {
         let timed = |part: &PartResult| (part.outcome == Outcome::Measured).then_some(part.part);
         let parts: Vec<Part> = result.parts.iter().filter_map(timed).collect();
         if parts.is_empty() {
             return Ok(());
         }
-        let (all, clocks) = time_parts(runner, &parts, self.clock.as_ref(), self.options.seconds_per_case)?;
+        let ready = parts.iter().map(|&part| subject.prepare(part)).collect::<Result<Vec<_>>>()?;
+        let (all, clocks) = time_ways(subject, &ready.iter().collect::<Vec<_>>(), self.options.seconds_per_case)?;
         result.clocks = Some(clocks);
-        result.rotation = Some(runner.rotation());
-        for (part, samples) in parts.into_iter().zip(all) {
-            let counts = runner.counts(part);
-            let host_encode_seconds = runner.encode_seconds(part)?;
+        result.rotation = Some(subject.rotation());
+        for ((part, ready), samples) in parts.into_iter().zip(&ready).zip(all) {
+            let counts = subject.counts(ready);
+            let host_encode_seconds = subject.encode_seconds(ready)?;
             result.part(part).into_iter().for_each(|of| self.reach(&result.id, of, counts, samples.min));
-            let rate = self.rate(runner.case(), counts, samples.median);
+            let rate = self.rate(case, counts, samples.median);
             if let Some(share) = rate.share.filter(|&share| share > 0.0) {
                 self.pace.insert((result.series, part), 1.0 / share);
             }
@@ -375,7 +379,7 @@ fn timing(target: &Target) -> BenchResult<(Option<Clock>, Timing)> {
     Ok((clock(target, stamps)?, Timing { method, note }))
 }
 
-/// A clock that keeps the target's device warm; none on the CPU.
+/// A clock that keeps the target's device warm; `None` on the CPU.
 fn clock(target: &Target, stamps: Stamps) -> Result<Option<Clock>> {
     match target {
         Target::Cpu => Ok(None),

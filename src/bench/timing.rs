@@ -1,50 +1,57 @@
-//! The parts of a case, timed in turns.
+//! The ways of a subject, timed in turns.
 
-use std::time::Instant;
-
-use super::ceilings::cpu_reference;
-use super::clock::Clock;
 use super::samples::{Meter, sample_rounds, warm_parts};
-use super::{Clocks, Part, Runner, Samples, WarmUp};
+use super::stopwatch::Stopwatch;
+use super::subject::Subject;
+use super::{Clocks, Samples, WarmUp};
 use crate::Result;
 
-/// Samples of each part with nothing else on the device, and its clocks before and after. No clock on the CPU.
-pub(super) fn time_parts(
-    runner: &mut Runner,
-    parts: &[Part],
-    clock: Option<&Clock>,
+/// Samples of each way with nothing else on the device, and its clocks before and after.
+pub(crate) fn time_ways<T: Subject + ?Sized>(
+    subject: &mut T,
+    ways: &[&T::Ready],
     seconds: f64,
 ) -> Result<(Vec<Samples>, Clocks)> {
-    let (_quiet, num_parts) = (clock.map(Clock::quiet), parts.len());
-    let mut parts = Parts { runner, parts, clock, begin: Instant::now() };
-    let calls = warm_parts(&mut parts, num_parts)?;
-    let before = reference(clock)?;
-    let samples = sample_rounds(&mut parts, &calls, seconds)?;
-    Ok((samples, Clocks { before, after: reference(clock)? }))
+    let watch = subject.watch();
+    watch.quietly(|| {
+        let mut turns = InTurns::new(subject, ways);
+        let calls = warm_parts(&mut turns, ways.len())?;
+        let before = watch.reference()?;
+        let samples = sample_rounds(&mut turns, &calls, seconds)?;
+        Ok((samples, Clocks { before, after: watch.reference()? }))
+    })
 }
 
-/// Operations a second of a short fixed piece of work.
-fn reference(clock: Option<&Clock>) -> Result<f64> {
-    clock.map_or_else(|| Ok(cpu_reference()), Clock::reference)
+/// Prepared ways as parts that are sampled in turns.
+pub(crate) struct InTurns<'a, T: Subject + ?Sized> {
+    subject: &'a mut T,
+    ways: &'a [&'a T::Ready],
+    running: usize,
 }
 
-struct Parts<'a> {
-    runner: &'a mut Runner,
-    parts: &'a [Part],
-    clock: Option<&'a Clock>,
-    begin: Instant,
+impl<'a, T: Subject + ?Sized> InTurns<'a, T> {
+    pub(crate) fn new(subject: &'a mut T, ways: &'a [&'a T::Ready]) -> Self {
+        Self { subject, ways, running: 0 }
+    }
+
+    /// The way that ran last.
+    #[cfg(feature = "tune")]
+    pub(crate) const fn running(&self) -> usize {
+        self.running
+    }
 }
 
-impl Meter for Parts<'_> {
+impl<T: Subject + ?Sized> Meter for InTurns<'_, T> {
     fn run(&mut self, part: usize, calls: u32) -> Result<f64> {
-        self.runner.run(self.parts[part], calls).map(|elapsed| elapsed.seconds())
+        self.running = part;
+        Ok(self.subject.time(self.ways[part], calls)?.seconds())
     }
 
     fn now(&self) -> f64 {
-        self.begin.elapsed().as_secs_f64()
+        self.subject.watch().now()
     }
 
     fn warm_up(&self) -> WarmUp {
-        self.clock.map_or(WarmUp::PROCESSOR, Clock::warm_up)
+        self.subject.watch().warm_up()
     }
 }

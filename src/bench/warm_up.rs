@@ -3,7 +3,7 @@
 use super::Target;
 use super::samples::quantile;
 
-/// For how long something must run before its time counts.
+/// The time that something must run before its timings count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WarmUp {
     /// Fewest seconds of work.

@@ -10,13 +10,13 @@ use crate::{Error, PassedOver, Result};
 pub struct ContextOptions {
     /// Part of the adapter's name, in any case; `None`: the best GPU.
     pub adapter_name: Option<String>,
-    /// What to do with software devices. An adapter that is asked for by name is never passed over.
+    /// The treatment of software devices. An adapter that is asked for by name is never passed over.
     pub software: SoftwareAdapters,
     /// Folder for compiled pipelines and for the result of trying the device's matrices; `None`: nothing is kept.
     pub pipeline_cache: Option<PathBuf>,
 }
 
-/// What to do with adapters that compute on the CPU's cores (lavapipe, SwiftShader, WARP).
+/// The treatment of adapters that compute on the CPU's cores (lavapipe, SwiftShader, WARP).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SoftwareAdapters {
     /// Passed over: the library's own CPU path is faster.
@@ -42,7 +42,7 @@ impl ContextOptions {
         self
     }
 
-    /// Says what to do with software adapters.
+    /// Sets the treatment of software adapters.
     #[must_use]
     pub const fn with_software(mut self, software: SoftwareAdapters) -> Self {
         self.software = software;
@@ -57,7 +57,7 @@ pub fn describe_adapter(info: &wgpu::AdapterInfo) -> String {
     format!("{} ({kind}, {}, {} {})", info.name, info.backend, info.driver, info.driver_info)
 }
 
-/// A few words about an adapter: its name, without what drivers put behind it in brackets, and its kind.
+/// A short name of an adapter: its name, without the brackets that drivers append, and its kind.
 #[must_use]
 pub fn name_adapter(info: &wgpu::AdapterInfo) -> String {
     let name = info.name.split(" (").next().unwrap_or_default();

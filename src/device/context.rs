@@ -1,4 +1,4 @@
-//! A device and its queue, what they can do, and the pipelines made for them.
+//! A device and its queue, its caps, and the pipelines made for it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -44,7 +44,7 @@ struct Inner {
     store: OnceLock<(Option<PipelineStore>, PipelineCacheState)>,
     /// [`ContextOptions::with_pipeline_cache`].
     folder: OnceLock<PathBuf>,
-    /// What [`Context::save_pipelines`] is to write.
+    /// The verdict on matrices that [`Context::save_pipelines`] still has to write.
     verdict: Mutex<Option<UnsavedVerdict>>,
     passed_over: OnceLock<Vec<PassedOver>>,
     /// Each thread has its own stack of error scopes; the lock keeps calls on one device from interleaving on the web.
@@ -134,8 +134,8 @@ impl Context {
     /// [`passed_over`](Self::passed_over) lists them.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] with the adapters that exist, [`Error::NoneOpens`] with those that fit but do not open and why; where only
-    /// one adapter fits, its own [`Error::RequestDevice`].
+    /// [`Error::NoAdapter`] with the adapters that exist, [`Error::NoneOpens`] with the adapters that fit and their errors; where only one
+    /// adapter fits, its own [`Error::RequestDevice`].
     ///
     /// # Cost
     /// Loads the graphics drivers, then the cost of [`Context::open`].
@@ -163,7 +163,7 @@ impl Context {
     /// [`ContextOptions::with_pipeline_cache`] holds the verdict for this device and driver. Nothing else of `options` is used.
     ///
     /// # Errors
-    /// [`Error::RequestDevice`], and of [`Context::new`].
+    /// [`Error::RequestDevice`], and the errors of [`Context::new`].
     ///
     /// # Cost
     /// Opens the device. Where it reports matrices, the cost of [`check_matrices`](Self::check_matrices).
@@ -204,7 +204,7 @@ impl Context {
         }
         let lost = Arc::clone(&context.inner.lost);
         context.device().set_device_lost_callback(move |reason, message| {
-            // The first loss is the one to report; a lost device never comes back.
+            // The first loss is reported; a lost device never comes back.
             let _ = lost.set(format!("{reason:?}: {message}"));
         });
         Ok(context)
@@ -264,7 +264,7 @@ impl Context {
         Self { inner: Arc::clone(&self.inner), caps: Arc::new(caps) }
     }
 
-    /// What became of [`ContextOptions::with_pipeline_cache`].
+    /// The state of the file that [`ContextOptions::with_pipeline_cache`] asks for.
     #[must_use]
     pub fn pipeline_cache_state(&self) -> PipelineCacheState {
         self.inner.store.get().map_or(PipelineCacheState::Off, |(_, state)| state.clone())

@@ -1,4 +1,4 @@
-//! A device and what it runs: adapters, the context, pipelines, what is bound to them, and reading back.
+//! A device and the objects that run on it: adapters, the context, pipelines, bound buffers, and reading back.
 
 pub(crate) mod adapters;
 pub(crate) mod check_matrices;

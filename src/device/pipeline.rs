@@ -24,7 +24,7 @@ struct Compiled {
     label: &'static str,
 }
 
-/// Pipelines by specialization, unchecked and guarded ones apart.
+/// Pipelines by specialization; unchecked and guarded pipelines are kept separately.
 #[derive(Debug, Default)]
 pub(crate) struct PipelineCache {
     pipelines: [Mutex<HashMap<Specialization, Pipeline>>; 2],

@@ -8,7 +8,7 @@ use crate::kept_file::{Magic, pack, read, write};
 /// Marks a file of ours, and its format.
 pub(crate) const MAGIC: Magic = *b"wattn pipelines1";
 
-/// What became of the file that [`ContextOptions::with_pipeline_cache`](crate::ContextOptions::with_pipeline_cache) asks for.
+/// The state of the file that [`ContextOptions::with_pipeline_cache`](crate::ContextOptions::with_pipeline_cache) asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PipelineCacheState {
@@ -41,7 +41,7 @@ pub(crate) struct PipelineStore {
 }
 
 impl PipelineStore {
-    /// The store of a device in a folder; `None` where the back end has none.
+    /// The store of a device in a folder; `None` where the back end has no pipeline cache.
     pub(crate) fn open(device: &wgpu::Device, folder: &Path) -> (Option<Self>, PipelineCacheState) {
         let key = wgpu::util::pipeline_cache_key(&device.adapter_info());
         let Some(key) = key.filter(|_| device.features().contains(wgpu::Features::PIPELINE_CACHE)) else {

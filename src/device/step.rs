@@ -1,4 +1,4 @@
-//! Grids with their buffers bound, and how they reach the queue.
+//! Grids with their buffers bound, and their submission to the queue.
 
 use core::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,8 +27,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// An error that names the binding: [`Error::Slot`], [`Error::Length`] for a uniform of another size, [`Error::Usage`],
-    /// [`Error::OutOfBounds`], [`Error::Overlap`]. [`Error::Limit`] for a grid past the device's. [`Error::Validation`] for
-    /// what wgpu rejects: offsets that are not aligned, a buffer of another device.
+    /// [`Error::OutOfBounds`], [`Error::Overlap`]. [`Error::Limit`] for a grid past the device's. [`Error::Validation`] where wgpu refuses
+    /// a binding: an offset that is not aligned, a buffer of another device.
     ///
     /// # Cost
     /// Creates a bind group, and one small buffer if there are uniforms. Submits nothing.
@@ -124,7 +124,7 @@ impl Step {
 /// All uniforms of a step in one buffer.
 struct Uniforms {
     contents: Vec<u8>,
-    /// For each binding the offset of its bytes; for stretches that of the first.
+    /// For each binding the offset of its bytes; for `stretch`, of the first stretch.
     places: Vec<Option<Range<u64>>>,
 }
 

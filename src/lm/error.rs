@@ -11,7 +11,7 @@ pub enum LmError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         source: std::io::Error,
     },
     /// A file can be read, but its contents do not fit its name.
@@ -27,7 +27,7 @@ pub enum LmError {
     TooLong {
         /// The file.
         path: PathBuf,
-        /// Its length, as far as it is known.
+        /// Its length, if known.
         len: u64,
         /// Limit in bytes.
         most: u64,
@@ -35,7 +35,7 @@ pub enum LmError {
     /// The machine has too little memory.
     #[error("{what} takes {needed} bytes of memory, {available} are left")]
     Memory {
-        /// What needs it.
+        /// The part that needs it.
         what: &'static str,
         /// Bytes needed.
         needed: u64,

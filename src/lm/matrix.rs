@@ -1,4 +1,4 @@
-//! Weights as they are stored.
+//! Weights in their stored types.
 
 use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
@@ -27,7 +27,7 @@ impl Elements {
         }
     }
 
-    /// How many there are.
+    /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -37,7 +37,7 @@ impl Elements {
         }
     }
 
-    /// Whether there are none.
+    /// Whether it has no weights.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

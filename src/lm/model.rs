@@ -23,15 +23,16 @@ impl Model {
     /// text from `generation_config.json`, where there is one that names any.
     ///
     /// # Errors
-    /// [`LmError::File`](super::LmError::File), and of [`LmConfig::from_json`] and [`Checkpoint`], which name the field or the tensor.
+    /// [`LmError::File`](super::LmError::File), and the errors of [`LmConfig::from_json`] and [`Checkpoint`], which name the field or the
+    /// tensor.
     ///
     /// # Cost
-    /// Reads all weights into host memory, as they are stored.
+    /// Reads all weights into host memory, in their stored types.
     pub fn open(folder: &Path) -> LmResult<Self> {
         Self::open_with(folder, |_, _| ())
     }
 
-    /// [`Model::open`], which reports after each layer how many of how many are loaded.
+    /// [`Model::open`], with a report after each layer of the numbers of loaded and of all layers.
     ///
     /// # Errors
     /// The errors of [`Model::open`].

@@ -27,13 +27,13 @@ pub enum LayerAttention {
     Dense,
     /// To blocks of keys, sinks and a window.
     Sparse {
-        /// Sizes, and how blocks are selected.
+        /// Sizes, and the method that selects blocks.
         method: SelectionMethod,
         /// The source of the lists.
         lists: ListSource,
         /// The heads that share a list; `None`: the method's default.
         granularity: Option<Granularity>,
-        /// Query blocks that see no more keys than these are dense; 0: none.
+        /// Query blocks that see no more keys than these are dense; 0 leaves none dense.
         dense_below: u32,
     },
 }
@@ -72,7 +72,7 @@ pub struct ChunkLists {
     pub blocks: HostBlockLists,
 }
 
-/// Sizes of a [`Session`](super::Session), and how each layer attends.
+/// Sizes of a [`Session`](super::Session), and the attention of each layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionOptions {
     pub(crate) capacity: u32,
@@ -82,8 +82,8 @@ pub struct SessionOptions {
 }
 
 impl SessionOptions {
-    /// A session with room for `capacity` tokens, dense, with prompts read in chunks of 256. Its texts are as long as those that the
-    /// model was trained for.
+    /// A session with capacity for `capacity` tokens, dense, with prompts read in chunks of 256. Its texts may have the model's trained
+    /// length.
     #[must_use]
     pub fn new(config: &LmConfig, capacity: u32) -> Self {
         let attention = vec![LayerAttention::Dense; config.num_layers as usize];
@@ -98,21 +98,22 @@ impl SessionOptions {
         self
     }
 
-    /// Sets how many tokens of a prompt are computed at a time; fewer where a device's buffers hold fewer.
+    /// Sets the number of prompt tokens that are computed at a time; fewer where a device's buffers hold fewer.
     #[must_use]
     pub fn with_chunk(mut self, tokens: u32) -> Self {
         self.chunk = tokens;
         self
     }
 
-    /// Sets how all layers but the first `dense_layers` attend. Pruning the first layers of a model costs the most.
+    /// Sets the attention of all layers but the first `dense_layers`. Sparse attention in the first layers of a model costs the most
+    /// accuracy.
     #[must_use]
     pub fn with_attention(mut self, attention: &LayerAttention, dense_layers: u32) -> Self {
         self.attention.iter_mut().skip(dense_layers as usize).for_each(|layer| *layer = attention.clone());
         self
     }
 
-    /// Sets how one layer attends.
+    /// Sets the attention of one layer.
     ///
     /// # Panics
     /// When there is no such layer.

@@ -6,7 +6,7 @@ use super::options::{LayerAttention, SessionOptions};
 use crate::quality::random_blocks;
 use crate::{AttentionProblem, AttentionShape, DType, HostBlockLists, Mask, SelectionProblem};
 
-/// What a layer computes for a number of tokens, whatever the length of the context.
+/// The problems of a layer for a number of tokens, whatever the length of the context.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerProblems {
     pub(crate) dense: AttentionProblem,

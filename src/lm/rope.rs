@@ -2,11 +2,11 @@
 
 use core::f64::consts::PI;
 
-/// How the angles of long contexts differ from those of plain rotary embedding.
+/// The changes of the angles for long contexts, relative to plain rotary embedding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum RopeScaling {
-    /// They do not.
+    /// No changes.
     None,
     /// Positions divided by a factor (position interpolation).
     Linear {
@@ -14,16 +14,15 @@ pub enum RopeScaling {
         factor: f64,
     },
     /// A base that grows with the length of the text beyond the trained context ("NTK-aware"). Keys that were rotated for a shorter text
-    /// would
-    /// not fit a longer one, so a session uses the final length of its text:
+    /// would not fit a longer one, so a session uses the final length of its text:
     /// [`SessionOptions::with_text_len`](super::SessionOptions::with_text_len).
     Dynamic {
-        /// How much longer than in training the context may be.
+        /// The largest length of the context, as a multiple of the trained one.
         factor: f64,
     },
     /// Slow rotations divided, fast ones kept, a ramp between (Llama 3.1).
     Llama3 {
-        /// Divisor of the slow ones.
+        /// Divisor of the slow rotations.
         factor: f64,
         /// Rotations over the trained context below which a frequency is divided.
         low_freq_factor: f64,
@@ -34,7 +33,7 @@ pub enum RopeScaling {
     },
     /// YaRN (*Efficient Context Window Extension of Large Language Models*, section 3).
     Yarn {
-        /// Divisor of the slow ones.
+        /// Divisor of the slow rotations.
         factor: f64,
         /// Rotations over the trained context above which a frequency is kept.
         beta_fast: f64,
@@ -54,7 +53,7 @@ pub enum RopeScaling {
 pub struct Rope {
     /// The base of the frequencies.
     pub theta: f64,
-    /// What long contexts change.
+    /// The changes for long contexts.
     pub scaling: RopeScaling,
 }
 

@@ -1,15 +1,13 @@
 //! The trait that runs a model, on a GPU or on the CPU, for a session.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::cpu::{CpuRunner, sample_token};
-use super::error::{LmError, LmResult};
-use super::gpu::GpuRunner;
+use super::error::LmResult;
 use super::options::{ChunkLists, Sampling};
 use crate::quality::MassReport;
 
-/// Why [`Session::generate`](super::Session::generate) ended.
+/// The reason why [`Session::generate`](super::Session::generate) ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// It wrote the requested number of tokens.
@@ -22,7 +20,7 @@ pub enum Stop {
     TextLength,
 }
 
-/// Why a run of drawn tokens ended early, and whether the present logits belong to another token than the last.
+/// The reason why a run of drawn tokens ended early, and whether the present logits belong to another token than the last.
 pub(super) struct Stopped {
     pub(super) stop: Stop,
     pub(super) stale: bool,
@@ -60,89 +58,6 @@ pub(super) trait Runner: core::fmt::Debug + Send + Sync {
     fn measure_mass(&mut self) -> LmResult<()>;
     /// The captured mass.
     fn mass(&self) -> LmResult<MassReport>;
-}
-
-impl Runner for GpuRunner {
-    fn restart(&mut self) {
-        Self::restart(self);
-    }
-
-    fn read(&mut self, tokens: &[u32], at: u32) -> LmResult<()> {
-        Self::read(self, tokens, at)
-    }
-
-    fn finish(&self) -> LmResult<()> {
-        Self::finish(self)
-    }
-
-    fn most_logits(&self) -> Option<u32> {
-        Some(Self::most_logits(self))
-    }
-
-    fn read_all(&mut self, tokens: &[u32], at: u32) -> LmResult<Vec<f32>> {
-        Self::read_all(self, tokens, at)
-    }
-
-    fn logits(&self) -> LmResult<Vec<f32>> {
-        Self::logits(self)
-    }
-
-    fn generate(
-        &mut self,
-        sampling: &Sampling,
-        at: u32,
-        count: usize,
-        take: &mut dyn FnMut(u32) -> Option<Stop>,
-    ) -> LmResult<Option<Stopped>> {
-        self.begin(sampling, at)?;
-        let mut pending = VecDeque::new();
-        let mut submitted = 0;
-        while submitted < count || !pending.is_empty() {
-            while submitted < count && pending.len() < 2 {
-                pending.push_back(self.next(at + submitted as u32)?);
-                submitted += 1;
-            }
-            let Some(next) = pending.pop_front() else { break };
-            let token = self.wait(next)?;
-            if let Some(stop) = take(token) {
-                // Submissions ahead of the last token have advanced the state.
-                return Ok(Some(Stopped { stop, stale: true }));
-            }
-        }
-        Ok(None)
-    }
-
-    fn attention_time(&self) -> Option<Duration> {
-        None
-    }
-
-    fn time(&mut self, tokens: &[u32], len: u32) -> LmResult<(Duration, Duration)> {
-        let count = tokens.len() as u32; // of `len`
-        let begin = Instant::now();
-        self.rerun(count, len, false)?;
-        let without = begin.elapsed();
-        let begin = Instant::now();
-        self.rerun(count, len, true)?;
-        let all = begin.elapsed();
-        Ok((all, all.saturating_sub(without)))
-    }
-
-    fn lists(&self, layer: usize) -> LmResult<Option<ChunkLists>> {
-        Self::lists(self, layer)
-    }
-
-    fn measure_mass(&mut self) -> LmResult<()> {
-        Err(no_mass_on_a_gpu())
-    }
-
-    fn mass(&self) -> LmResult<MassReport> {
-        Err(no_mass_on_a_gpu())
-    }
-}
-
-fn no_mass_on_a_gpu() -> LmError {
-    let rule = "captured mass is measured on the CPU";
-    LmError::Option { option: "engine", value: "GPU".to_owned(), rule }
 }
 
 /// A model on the CPU.

@@ -101,7 +101,7 @@ impl Session {
         self.read_with(tokens, |_| ())
     }
 
-    /// [`Session::read`], which reports after each chunk how many tokens are read. On the GPU it waits for each chunk.
+    /// [`Session::read`], with a report of the tokens read after each chunk. On the GPU it waits for each chunk.
     ///
     /// # Errors
     /// The errors of [`Session::read`].
@@ -196,14 +196,13 @@ impl Session {
     }
 
     /// Draws tokens and reads each of them, until there are `count`, the model ends the text, the text reaches its limit, or the caller
-    /// breaks.
-    /// The caller gets each token as soon as it is known, except one that ends the text.
+    /// breaks. The caller gets each token as soon as it is known, except a token that ends the text.
     ///
     /// # Errors
     /// [`LmError::Option`], [`LmError::Capacity`], before the first token; errors of the device.
     ///
     /// # Cost
-    /// On the GPU one submission a token, two of them under way at a time.
+    /// On the GPU one submission a token, two of them in flight at a time.
     pub fn generate(
         &mut self,
         count: usize,

@@ -16,7 +16,7 @@ const BEFORE: [usize; 4] = [8, 16, 32, 64];
 #[derive(Debug)]
 pub struct TextStream<'a> {
     tokenizer: &'a TextTokenizer,
-    /// The last tokens: those of the last complete piece, and all later ones.
+    /// The last tokens: the tokens of the last complete piece, and all later ones.
     tokens: Vec<u32>,
     /// Number of tokens of the last complete piece.
     whole: usize,
@@ -101,7 +101,7 @@ impl<'a> TextStream<'a> {
         self.tokenizer.decode(&self.tokens[self.whole..])
     }
 
-    /// Replaces the last complete piece by the one that has just become complete; `text` is the text of both.
+    /// Replaces the last complete piece by the piece that has just become complete; `text` is the text of both.
     fn shorten(&mut self, text: String) -> LmResult<()> {
         let last = self.tokenizer.decode(&self.tokens[self.whole..])?;
         if last.is_empty() && self.tokens.len() < BEFORE[BEFORE.len() - 1] {

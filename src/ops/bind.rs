@@ -57,7 +57,7 @@ impl<'a> BoundTensor<'a> {
     }
 }
 
-/// What a binding is for: its name in errors, and the usage its buffer needs.
+/// The use of a binding: its name in errors, and the usage that its buffer needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expect {
     pub(super) tensor: &'static str,

@@ -4,7 +4,7 @@ use crate::device::step::{encode_stretch_in, num_stretches, submit};
 use crate::plan::Dispatch;
 use crate::{Context, Pipeline, Result, Step};
 
-/// An operator with its buffers bound. Encode it as often as you like; what the buffers hold is read when the GPU runs.
+/// An operator with its buffers bound. Encode it as often as you like; the GPU reads the buffers when it runs.
 #[derive(Clone, Debug)]
 pub struct Bound {
     steps: Vec<Step>,
@@ -39,9 +39,9 @@ impl Bound {
         num_stretches(self.steps.iter())
     }
 
-    /// Encodes one of the dispatches into the caller's compute pass, for callers who submit them one by one: some systems put a time limit
-    /// on each submission, not on each dispatch. All must run, in order. Does nothing for an index of [`num_stretches`](Self::num_stretches)
-    /// or more.
+    /// Encodes one of the dispatches into the caller's compute pass, so that a caller can submit them one by one: some systems put a time
+    /// limit on each submission, not on each dispatch. All must run, in order. Does nothing for an index of
+    /// [`num_stretches`](Self::num_stretches) or more.
     ///
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.

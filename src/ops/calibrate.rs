@@ -1,8 +1,8 @@
-//! Measures how fast a device computes, with small attention calls: enough to bound what one dispatch may hold.
+//! Measures the speed of a device with small attention calls, well enough to bound the work of one dispatch.
 
 use std::time::{Duration, Instant};
 
-use super::warm_up::warm_up;
+use super::wake::wake;
 use crate::{
     Attention, AttentionArgs, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, DType,
     DispatchBudget, Layout, Result, TensorView, TensorViewMut, Tiling, Tuning,
@@ -41,7 +41,7 @@ impl Context {
         let mut prefill = Load::new([64, 8], [64, 4096]);
         let rows = whole(ctx.tiling(&prefill)?);
         let waking = Load { batch_size: 8, seq_len_kv: prefill.most_keys, ..Load::new([64, 8], [64, 4096]) };
-        warm_up(ctx.caps(), || ctx.run(&waking, rows).map(|_| ()))?;
+        wake(ctx.caps(), || ctx.run(&waking, rows).map(|_| ()))?;
         let prefill = ctx.rate(&mut prefill, rows)?;
         let mut decode = Load::new([1, 8], [512, 16384]);
         let splits = ctx.tiling(&decode)?;

@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Context {
-    /// Uploads a buffer that kernels read; [`Error::Limit`](crate::Error::Limit) where the device has none as large.
+    /// Uploads a buffer that kernels read; [`Error::Limit`](crate::Error::Limit) where it exceeds the device's largest buffer.
     pub(crate) fn upload_checked(&self, label: &str, contents: &[u8]) -> Result<wgpu::Buffer> {
         let (needed, available) = (contents.len() as u64, self.caps().max_buffer_bytes);
         if needed > available {

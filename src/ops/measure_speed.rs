@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::warm_up::warm_up;
+use super::wake::wake;
 use crate::{
     AttentionPlan, AttentionProblem, AttentionShape, BlockListsView, Context, DType, DeviceSpeed, DispatchBudget, Hip,
     Layout, Result, Selection, SelectionArgs, SelectionPlan, SelectionProblem, TensorView, Tiling, Tuning, U32View,
@@ -19,9 +19,9 @@ const WIDTH: u32 = 64;
 
 impl Context {
     /// Measures the device for [`Context::with_speed`], so that [`SelectionPlan::crossover`] and
-    /// [`Engine::attend_sparse`](crate::Engine::attend_sparse) know the length from which selection pays there. Numbers have two digits.
-    /// Another program on the device makes them worse, which moves the crossover and with it which calls are dense: keep the measured
-    /// numbers where results must be the same on every run.
+    /// [`Engine::attend_sparse`](crate::Engine::attend_sparse) use the length from which selection pays there. Numbers have two digits.
+    /// Another program on the device changes them, and so the crossover, and so which calls are dense: keep the measured numbers where
+    /// results must be the same on every run.
     ///
     /// # Errors
     /// The errors of [`Attention::prepare`](crate::Attention::prepare), [`Attention::bind`](crate::Attention::bind),
@@ -41,7 +41,7 @@ impl Context {
         let small = ctx.attention_of([1, 1, 64], DType::F32)?;
         let reading = ctx.attention_of([1, 8, long], DType::F32)?;
         let waking = ctx.bind_zeros(&reading)?;
-        warm_up(ctx.caps(), || ctx.run_ns(16, |pass| waking.encode_in(pass)).map(|_| ()))?;
+        wake(ctx.caps(), || ctx.run_ns(16, |pass| waking.encode_in(pass)).map(|_| ()))?;
         drop(waking);
         let dispatch_ns = one_dispatch(&small, ctx.attention_ns(&small)?);
         let bytes_per_us = 1e3 * f64::from(2 * 8 * WIDTH * 4) * f64::from(long) / ctx.attention_ns(&reading)?;
@@ -131,8 +131,8 @@ impl Context {
         Ok(begin.elapsed().as_secs_f64() * 1e9)
     }
 
-    /// Nanoseconds of one run among dependent ones: the difference between twice as many runs and as many as take long enough; the
-    /// smallest of three.
+    /// Nanoseconds of one run among dependent ones: from the difference in time between a number of runs that takes long enough and twice
+    /// that number; the smallest of three.
     fn ns_of(&self, encode: impl Fn(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
         let time = |runs: u32| self.run_ns(runs, &encode);
         time(1)?; // loads code into the device, clears buffers

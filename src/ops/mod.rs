@@ -21,7 +21,7 @@ mod select_params;
 mod sparse_one_shot;
 mod top_k;
 #[cfg(not(target_arch = "wasm32"))]
-mod warm_up;
+mod wake;
 mod workspace;
 
 pub use attend::{Attention, AttentionArgs, BlockListsView, BoundAttention};

@@ -53,7 +53,7 @@ impl<'a> Call<'a> {
         self.placed(name, ["_offset", "_batch", "_set", "_q_block"], place, Some(bound))
     }
 
-    /// Binds a list, or a stand-in where there is none.
+    /// Binds a list, or a stand-in where there is no list.
     pub(super) fn list(mut self, name: &'static str, bound: Option<BoundTensor<'a>>) -> Self {
         self.buffers.push((name, bound));
         self

@@ -13,6 +13,7 @@ use crate::device::slots::Slot;
 use crate::device::step::{encode_stretch_in, num_stretches, submit};
 use crate::kernels::places::SeqLensPlace;
 use crate::plan::{Samples, SelectStep};
+use crate::problem::exactly_when;
 use crate::{Context, Error, Pipeline, Result, SelectionPlan, Slots, Step, TensorView};
 
 /// The compiled pipelines of a [`SelectionPlan`]. Cheap to clone.
@@ -30,6 +31,7 @@ pub struct SelectionArgs<'a> {
     pub(crate) k: TensorView<'a>,
     pub(crate) blocks: BlockListsView<'a>,
     pub(crate) seq_lens_kv: Option<U32View<'a>>,
+    pub(crate) marks: Option<U32View<'a>>,
 }
 
 impl<'a> SelectionArgs<'a> {
@@ -37,7 +39,7 @@ impl<'a> SelectionArgs<'a> {
     /// go: two buffers of the caller's, which attention then reads.
     #[must_use]
     pub const fn new(q: TensorView<'a>, k: TensorView<'a>, blocks: BlockListsView<'a>) -> Self {
-        Self { q, k, blocks, seq_lens_kv: None }
+        Self { q, k, blocks, seq_lens_kv: None, marks: None }
     }
 
     /// Sets the keys of each sequence, `[batch]`, exactly when the problem says
@@ -45,6 +47,14 @@ impl<'a> SelectionArgs<'a> {
     #[must_use]
     pub fn with_seq_lens_kv(mut self, seq_lens_kv: impl Into<Option<U32View<'a>>>) -> Self {
         self.seq_lens_kv = seq_lens_kv.into();
+        self
+    }
+
+    /// Sets a [`Mark`](crate::Mark) for each block of each list, contiguous, exactly when the method takes marks: see
+    /// [`marks_shape`](crate::SelectionProblem::marks_shape).
+    #[must_use]
+    pub fn with_marks(mut self, marks: impl Into<Option<U32View<'a>>>) -> Self {
+        self.marks = marks.into();
         self
     }
 }
@@ -121,6 +131,8 @@ impl Selection {
         let seq_lens_kv = check_lens("seq_lens_kv", args.seq_lens_kv, problem.seq_lens_kv, shape.batch_size, caps)?;
         let mut others = vec![("q", args.q.buffer), ("k", args.k.buffer)];
         others.extend(args.seq_lens_kv.map(|view| ("seq_lens_kv", view.buffer)));
+        let marks = exactly_when("marks", args.marks, problem.marks_shape().is_some())?;
+        others.extend(marks.map(|view| ("marks", view.buffer)));
         for (name, buffer, needed) in [
             ("samples", &memory.samples.buffer, self.plan.samples_bytes()),
             ("scratch", &memory.scratch.buffer, self.plan.scratch_bytes()),
@@ -168,7 +180,7 @@ impl Selection {
                 continue;
             }
             if let SelectStep::Operator(index) = what {
-                steps.push(bind_operator(&self.ctx, &self.plan, index, (pipeline, dispatch), (args, memory))?);
+                steps.push(bind_operator(&self.ctx, &self.plan, index, (pipeline, dispatch), (args, tensors, memory))?);
                 continue;
             }
             let samples = self.plan.samples_of(what);
@@ -202,7 +214,7 @@ impl SelectionPlan {
     pub(super) fn samples_of(&self, step: SelectStep) -> Samples {
         match step {
             SelectStep::Sample(index) => self.samples[index],
-            // An operator has none: its summaries lie there.
+            // A list of operators has no samples: its summaries lie there.
             SelectStep::Search(_) | SelectStep::Operator(_) => self.samples[0],
             SelectStep::Score(stage) | SelectStep::Select(stage) => self.samples[self.stages[stage].samples],
         }
@@ -210,9 +222,9 @@ impl SelectionPlan {
 }
 
 /// The checked tensors of a call.
-struct Tensors<'a> {
-    q: BoundTensor<'a>,
-    k: BoundTensor<'a>,
+pub(super) struct Tensors<'a> {
+    pub(super) q: BoundTensor<'a>,
+    pub(super) k: BoundTensor<'a>,
     seq_lens_kv: Option<BoundTensor<'a>>,
     /// Indices and counts.
     blocks: [BoundTensor<'a>; 2],
@@ -229,7 +241,7 @@ impl Tensors<'_> {
     }
 }
 
-/// A selection with its buffers bound. Encode it as often as you like; what the buffers hold is read when the GPU runs.
+/// A selection with its buffers bound. Encode it as often as you like; the GPU reads the buffers when it runs.
 #[derive(Clone, Debug)]
 pub struct BoundSelection {
     plan: Arc<SelectionPlan>,
@@ -273,8 +285,8 @@ impl BoundSelection {
         num_stretches(self.steps_of(step))
     }
 
-    /// Encodes one of a step's dispatches into the caller's compute pass, for callers who submit them one by one. All must run, in order.
-    /// Does nothing for an index of [`num_stretches`](Self::num_stretches) or more.
+    /// Encodes one of a step's dispatches into the caller's compute pass, so that a caller can submit them one by one. All must run, in
+    /// order. Does nothing for an index of [`num_stretches`](Self::num_stretches) or more.
     ///
     /// # Cost
     /// Allocates, submits and waits for nothing. Cannot fail.

@@ -1,4 +1,4 @@
-//! The numbers of a selection's dispatches: what all methods have, and one function for what each alone has.
+//! The uniforms of a selection's dispatches: the numbers that all methods have, and one function for the numbers of each method.
 
 use super::params::Numbers;
 use crate::kernels::places::SeqLensPlace;
@@ -8,7 +8,7 @@ use crate::kernels::search_tree::HipParams;
 use crate::plan::SelectStep;
 use crate::{GroupBounds, Hip, Mask, Representative, SelectionPlan};
 
-/// Offsets and strides as kernels count them: those of q and k in vec4 elements.
+/// Offsets and strides in the units of kernels: of q and k in vec4 elements.
 pub(super) struct Places {
     pub(super) q: (u32, [u32; 3]),
     pub(super) k: (u32, [u32; 3]),
@@ -74,7 +74,7 @@ fn shared(plan: &SelectionPlan, step: SelectStep, places: &Places) -> SelectPara
     }
 }
 
-/// What a search of HiP has besides.
+/// The numbers that only a search of HiP has.
 fn of_search(plan: &SelectionPlan, hip: &Hip) -> HipParams {
     HipParams {
         block_size: hip.block_size_k,
@@ -86,7 +86,7 @@ fn of_search(plan: &SelectionPlan, hip: &Hip) -> HipParams {
     }
 }
 
-/// What a stage of InfiniteHiP has besides.
+/// The numbers that only a stage of InfiniteHiP has.
 fn of_stage(plan: &SelectionPlan, index: usize) -> StageParams {
     let stage = plan.stages[index];
     // The cache fits a binding, and its offsets in words 32 bits.

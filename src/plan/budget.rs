@@ -1,4 +1,4 @@
-//! How much a dispatch may compute, so that none runs long enough to trip a watchdog.
+//! The largest work of a dispatch, so that no dispatch runs long enough to trip a watchdog.
 
 /// What a device computes in about 100 ms, in *operations*: multiply-adds, where fetching a number counts as
 /// [`FETCH`](Self::FETCH) of them. Plans cut their grids into [`Stretch`](crate::Stretch)es that stay within it; no cut

@@ -41,12 +41,12 @@ struct Operands {
 }
 
 impl MatrixCheck {
-    /// The check for a device; `None` where it reports no matrices that kernels would use. An earlier fault of the matrices does not matter.
-    /// before does not matter.
+    /// The check for a device; `None` where it reports no matrices that kernels would use. An earlier fault of the matrices does not
+    /// matter.
     pub fn of(caps: &DeviceCaps) -> Option<Self> {
         let edge = caps.reported_edge()?;
         let lanes = *caps.subgroup_size.as_ref()?.start();
-        // A second group shows which subgroup computes what; some devices have no room for one.
+        // A second group shows mistakes between subgroups; some devices have no room for one.
         let groups = (caps.max_invocations_per_workgroup / lanes).clamp(1, 2);
         let mut chosen = vec![&own::ELEM_F16, &own::SHUFFLE_WORKGROUP];
         chosen.extend(modules(edge, caps));
@@ -171,7 +171,7 @@ impl MatrixCheck {
         expected
     }
 
-    /// What is wrong with the kernel's output, if anything.
+    /// The fault in the kernel's output, if any.
     #[must_use]
     pub fn fault(&self, found: &[f32]) -> Option<String> {
         let expected = self.expected();

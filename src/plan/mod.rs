@@ -29,7 +29,7 @@ pub use nearby::TunedAt;
 pub use operator::{OneDispatch, OperatorPlan};
 pub use pool::PoolPlan;
 pub use select::{Candidates, SelectionPlan, SelectionTiling};
-pub(crate) use select::{Samples, SelectStep, StagePlan};
+pub(crate) use select::{Region, RegionMemory, Samples, SelectStep, StagePlan};
 
 pub use speed::DeviceSpeed;
 pub use stretch::Stretch;

@@ -24,7 +24,7 @@ pub struct OperatorPlan<P> {
 }
 
 impl<P: OneDispatch> OperatorPlan<P> {
-    /// Plans with the best tier of the device, or the one that it is [held to](DeviceCaps::with_tier).
+    /// Plans with the best tier of the device, or with the tier that it is [held to](DeviceCaps::with_tier).
     ///
     /// # Errors
     /// The errors of the problem's `validate`, and [`Error::Limit`](crate::Error::Limit) when the problem exceeds a limit of the device.

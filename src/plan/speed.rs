@@ -1,4 +1,4 @@
-//! Estimates of how long plans take on a device, given its memory's, arithmetic's and latency's numbers.
+//! Estimated times of plans on a device, from the speed of its memory and arithmetic, and its latencies.
 
 use core::time::Duration;
 
@@ -20,7 +20,7 @@ pub struct DeviceSpeed {
     pub matrix_multiply_adds_per_us: u64,
     /// Nanoseconds from a load to the next one that depends on it, with the arithmetic between them.
     pub trip_ns: u64,
-    /// Nanoseconds of a small dispatch that depends on the one before it.
+    /// Nanoseconds of a small dispatch that depends on the dispatch before it.
     pub dispatch_ns: u64,
     /// Number of cores: large workgroups that run at the same time. Fewer workgroups leave cores idle, and one more takes as long as all.
     pub cores: u64,
@@ -188,13 +188,14 @@ impl SelectionPlan {
         duration(self.steps.iter().map(|&step| of(step) + speed.dispatch_ns as f64).sum())
     }
 
-    /// What an operator reads, at the speed of memory.
+    /// The time of an operator's reads, at the speed of memory.
     fn operator_ns(&self, index: usize, speed: &DeviceSpeed) -> f64 {
         let bytes = |shape: [u32; 4], size: u64| shape.iter().map(|&axis| u64::from(axis)).product::<u64>() * size;
         let read = match &self.operators[index] {
             SelectorStep::Pool { problem, .. } => bytes(problem.shape(), problem.dtype().size_bytes()),
             SelectorStep::Score { problem, .. } => bytes(problem.summaries_shape(), 4),
-            SelectorStep::TopK { problem, .. } => bytes(problem.shape(), 4),
+            SelectorStep::Kernel(step) => bytes(step.shape, 4),
+            SelectorStep::TopK { problem, .. } => bytes(problem.shape(), if problem.takes_marks() { 8 } else { 4 }),
         };
         read as f64 * 1000.0 / speed.bytes_per_us.max(1) as f64
     }

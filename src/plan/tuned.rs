@@ -176,10 +176,10 @@ fn log2_up(n: u64) -> u32 {
     u64::BITS - n.saturating_sub(1).leading_zeros()
 }
 
-/// The fastest tiers and tilings on a device, by class of problem. A plan of an unmeasured class takes those of the nearest class that
-/// differs in sizes alone: rows, keys and sets, by powers of two. Decoding (up to 16 rows) takes nothing from prompts, nor prompts from
-/// decoding, and no group gets more rows than there are. Where keys or sets differ, the rules set the number of splits. If nothing fits,
-/// the plan follows the rules.
+/// The fastest tiers and tilings on a device, by class of problem. A plan of an unmeasured class takes the measurement of the nearest class
+/// that differs in sizes alone: rows, keys and sets, by powers of two. Prompts and decoding (up to 16 rows) take nothing from each other,
+/// and no group gets more rows than the problem has. Where keys or sets differ, the rules set the number of splits. If nothing fits, the
+/// plan follows the rules.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tuning {
     attention: HashMap<AttentionClass, (Tier, Tiling)>,
@@ -272,7 +272,7 @@ impl DeviceCaps {
 /// A tier, a tiling, and the class that they were measured for.
 pub(super) type Tuned<T> = (Tier, T, TunedAt);
 
-/// The measurement of a class; else that of the nearest class at a finite distance, adapted by `nearby`, if it `fits`.
+/// The measurement of a class; else the measurement of the nearest class at a finite distance, adapted by `nearby`, if it `fits`.
 fn nearest<C: Copy + Eq + Hash, T: Copy>(
     measured: &HashMap<C, (Tier, T)>,
     class: &C,

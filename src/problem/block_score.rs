@@ -29,7 +29,7 @@ impl BlockScoring {
     }
 }
 
-/// How several scores of a block become one.
+/// The way in which several scores of a block become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reduction {
@@ -50,8 +50,8 @@ impl Reduction {
 /// queries are reduced to one, then the scores of the heads that share a list.
 ///
 /// Query `i` of a sequence sits at position `i + seq_len_kv - seq_len_q`. Under a causal mask it sees a block if it sees the
-/// block's first key, or [with complete blocks](Self::with_complete_blocks) its last. A block that no query of the query block sees scores [`MASKED_SCORE`](crate::MASKED_SCORE). NaN scores are left out; a block
-/// with NaN scores alone is NaN.
+/// block's first key, or [with complete blocks](Self::with_complete_blocks) its last. A block that no query of the query block sees
+/// scores [`MASKED_SCORE`](crate::MASKED_SCORE). NaN scores are left out; a block with only NaN scores has the score NaN.
 ///
 /// ```
 /// use wattn::{AttentionShape, BlockScoreProblem, BlockScoring, DType, Granularity};
@@ -217,16 +217,8 @@ impl BlockScoreProblem {
         seq_lens_kv: Option<&[u32]>,
     ) -> Result<()> {
         self.validate()?;
-        if T::DTYPE != self.dtype {
-            return Err(Error::DType { tensor: "q", expected: self.dtype, actual: T::DTYPE });
-        }
-        for (tensor, actual, expected) in
-            [("q", q.shape(), self.shape.q()), ("summaries", summaries.shape(), self.summaries_shape())]
-        {
-            if actual != expected {
-                return Err(Error::Shape { tensor, expected, actual });
-            }
-        }
+        q.check("q", self.dtype, self.shape.q())?;
+        summaries.check("summaries", DType::F32, self.summaries_shape())?;
         check_lens("seq_lens_kv", seq_lens_kv, self.shape.batch_size, self.shape.seq_len_kv)
     }
 }

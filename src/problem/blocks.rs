@@ -178,7 +178,7 @@ impl BlockListSpec {
     }
 }
 
-/// Lists of blocks in host memory: what a selection gives, or a caller's own.
+/// Lists of blocks in host memory: the result of a selection, or a caller's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostBlockLists {
     shape: [u32; 4],

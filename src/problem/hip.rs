@@ -18,11 +18,11 @@ pub enum Representative {
     Last,
 }
 
-/// Where the groups of the first round begin.
+/// The boundaries of the first round's groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum GroupBounds {
-    /// At `floor(num_blocks * j / num_groups)`: as even as they can be.
+    /// At `floor(num_blocks * j / num_groups)`: as even as possible.
     #[default]
     Even,
     /// Rounded down to multiples of `ceil(2^floor(log2(num_blocks)) / num_groups)`, except for the end of the last group. They rarely move
@@ -56,7 +56,7 @@ pub struct Hip {
     pub window_size: u32,
     /// The block that stands for a group.
     pub representative: Representative,
-    /// Where the first groups begin.
+    /// The boundaries of the first groups.
     pub group_bounds: GroupBounds,
     /// Decode steps that use one list, at least 1: keys that leave the window before the next refresh are candidates too.
     pub refresh_interval: u32,

@@ -281,7 +281,7 @@ impl Selector for InfiniteHip {
         self.stages.get(stage).map_or(1, |stage| stage.refresh_interval)
     }
 
-    /// Measured from the first query of a block, where HiP's is from the last.
+    /// The distance from the first query of a block; HiP's is from the last.
     fn margin(&self, shape: &AttentionShape) -> Margin {
         let queries = self.block_size_q.min(shape.seq_len_q).saturating_sub(1);
         // Only one query at a time is decoded with lists from an earlier step.
@@ -346,8 +346,8 @@ impl SelectionProblem {
         seq_len_kv.saturating_sub(method.sink_size).saturating_sub(self.first_window()).div_ceil(chunk_size)
     }
 
-    /// Keys at the end of a sequence that need not lie in a chunk of InfiniteHiP's first stage: those of the window, less
-    /// those that leave it before that stage runs again.
+    /// Keys at the end of a sequence that need not lie in a chunk of InfiniteHiP's first stage: the keys of the window without those that
+    /// leave it before that stage runs again.
     pub(crate) fn first_window(&self) -> u32 {
         let leaving = if self.shape.seq_len_q > 1 { 0 } else { self.refresh_interval() - 1 };
         self.blocks().window_size.saturating_sub(leaving)

@@ -1,6 +1,8 @@
 //! Inputs and outputs of a call as tensors in host memory.
 
-use super::{AttentionProblem, AttentionShape, HostBlockLists, SelectionProblem};
+use super::given::exactly_when;
+use super::top_k::check_marks;
+use super::{AttentionProblem, AttentionShape, HostBlockLists, Mark, SelectionProblem};
 use crate::{Element, Error, HostTensor, Result};
 
 /// q, k and v in host memory, the key length of each sequence, and the lists of blocks where the problem takes them.
@@ -76,7 +78,7 @@ impl<'a, T> HostInputs<'a, T> {
     /// q, k and the lengths, for a selection.
     #[must_use]
     pub const fn for_selection(&self) -> SelectionInputs<'a, T> {
-        SelectionInputs { q: self.q, k: self.k, seq_lens_kv: self.seq_lens_kv }
+        SelectionInputs { q: self.q, k: self.k, seq_lens_kv: self.seq_lens_kv, marks: None }
     }
 }
 
@@ -89,17 +91,10 @@ impl<T: Element> HostInputs<'_, T> {
     /// does not take, or missing lists that it takes.
     pub fn validate(&self, problem: &AttentionProblem) -> Result<()> {
         problem.validate()?;
-        if T::DTYPE != problem.dtype() {
-            return Err(Error::DType { tensor: "q", expected: problem.dtype(), actual: T::DTYPE });
-        }
         let shape = problem.shape();
-        let tensors =
-            [("q", self.q, problem.q_shape()), ("k", self.k, problem.k_shape()), ("v", self.v, problem.v_shape())];
-        for (tensor, given, expected) in tensors {
-            if given.shape() != expected {
-                return Err(Error::Shape { tensor, expected, actual: given.shape() });
-            }
-        }
+        self.q.check("q", problem.dtype(), problem.q_shape())?;
+        self.k.check("k", problem.dtype(), problem.k_shape())?;
+        self.v.check("v", problem.dtype(), problem.v_shape())?;
         if self.seq_lens_kv.is_some() {
             problem.check_lengths_of_their_own()?;
         }
@@ -118,25 +113,34 @@ impl<T: Element> HostInputs<'_, T> {
     }
 }
 
-/// q and k in host memory, and the key length of each sequence.
+/// q and k in host memory, the key length of each sequence, and the marks of blocks where the method takes them.
 #[derive(Clone, Copy, Debug)]
 pub struct SelectionInputs<'a, T = f32> {
     pub(crate) q: &'a HostTensor<T>,
     pub(crate) k: &'a HostTensor<T>,
     pub(crate) seq_lens_kv: Option<&'a [u32]>,
+    pub(crate) marks: Option<&'a [Mark]>,
 }
 
 impl<'a, T> SelectionInputs<'a, T> {
     /// q `[batch, seq_len_q, num_q_heads, head_dim]` and k `[batch, seq_len_kv, num_kv_heads, head_dim]`. All keys count.
     #[must_use]
     pub const fn new(q: &'a HostTensor<T>, k: &'a HostTensor<T>) -> Self {
-        Self { q, k, seq_lens_kv: None }
+        Self { q, k, seq_lens_kv: None, marks: None }
     }
 
     /// Sets how many keys of each sequence count, `[batch]`. A value past `seq_len_kv` is an error.
     #[must_use]
     pub const fn with_seq_lens_kv(mut self, seq_lens_kv: &'a [u32]) -> Self {
         self.seq_lens_kv = Some(seq_lens_kv);
+        self
+    }
+
+    /// Sets a [`Mark`] for each block of each list, `[batch, set, q_block, block]`: exactly when the method takes marks, see
+    /// [`SelectionProblem::marks_shape`].
+    #[must_use]
+    pub const fn with_marks(mut self, marks: &'a [Mark]) -> Self {
+        self.marks = Some(marks);
         self
     }
 
@@ -157,6 +161,12 @@ impl<'a, T> SelectionInputs<'a, T> {
     pub const fn seq_lens_kv(&self) -> Option<&'a [u32]> {
         self.seq_lens_kv
     }
+
+    /// The marks of blocks.
+    #[must_use]
+    pub const fn marks(&self) -> Option<&'a [Mark]> {
+        self.marks
+    }
 }
 
 impl<T: Element> SelectionInputs<'_, T> {
@@ -164,34 +174,24 @@ impl<T: Element> SelectionInputs<'_, T> {
     ///
     /// # Errors
     /// The errors of [`SelectionProblem::validate`]; [`Error::DType`], [`Error::Shape`], [`Error::Length`] or
-    /// [`Error::Invalid`] naming the tensor.
+    /// [`Error::Invalid`] naming the tensor; [`Error::Argument`] for marks that the method does not take, or missing marks that it takes.
     pub fn validate(&self, problem: &SelectionProblem) -> Result<()> {
         problem.validate()?;
-        if T::DTYPE != problem.dtype {
-            return Err(Error::DType { tensor: "q", expected: problem.dtype, actual: T::DTYPE });
+        self.q.check("q", problem.dtype, problem.q_shape())?;
+        self.k.check("k", problem.dtype, problem.k_shape())?;
+        validate_seq_lens(self.seq_lens_kv, problem.shape())?;
+        let marks_shape = problem.marks_shape();
+        let marks = exactly_when("marks", self.marks, marks_shape.is_some())?;
+        match marks.zip(marks_shape) {
+            Some((marks, shape)) => check_marks(marks, shape),
+            None => Ok(()),
         }
-        let shape = problem.shape();
-        for (tensor, given, expected) in [("q", self.q, problem.q_shape()), ("k", self.k, problem.k_shape())] {
-            if given.shape() != expected {
-                return Err(Error::Shape { tensor, expected, actual: given.shape() });
-            }
-        }
-        validate_seq_lens(self.seq_lens_kv, shape)
     }
 
     /// The number of keys of one sequence.
     #[must_use]
     pub fn seq_len_kv(&self, batch: u32) -> u32 {
         self.seq_lens_kv.map_or(self.k.shape()[1], |lens| lens[batch as usize])
-    }
-}
-
-/// An argument that is given exactly when the problem takes it.
-pub(crate) fn exactly_when<T>(argument: &'static str, given: Option<T>, taken: bool) -> Result<Option<T>> {
-    match (&given, taken) {
-        (Some(_), false) => Err(Error::Argument { argument, rule: "is not part of the problem" }),
-        (None, true) => Err(Error::Argument { argument, rule: "is required by the problem" }),
-        (Some(_), true) | (None, false) => Ok(given),
     }
 }
 
@@ -225,7 +225,7 @@ pub struct AttentionOutput {
 }
 
 impl AttentionOutput {
-    /// From tensors that the caller computed in another way.
+    /// An output made of tensors that the caller computed.
     #[must_use]
     pub const fn new(out: HostTensor, lse: HostTensor) -> Self {
         Self { out, lse }

@@ -27,7 +27,7 @@ pub enum Mask {
 }
 
 impl Mask {
-    /// The last `keys` keys up to the query's own, that one included: sliding-window attention as Mistral and others have it.
+    /// The last `keys` keys up to the query's own, included: the sliding-window attention of Mistral and others.
     ///
     /// ```
     /// use wattn::Mask;
@@ -72,8 +72,8 @@ impl Mask {
         Self::CausalAt { first }
     }
 
-    /// How many keys before and after its position a query sees at most, as in [`Mask::Window`]. The number after is negative where
-    /// [`Mask::CausalAt`] puts queries before the last keys.
+    /// The largest numbers of keys before and after its position that a query sees, as in [`Mask::Window`]. The number after is negative
+    /// where [`Mask::CausalAt`] puts queries before the last keys.
     #[must_use]
     pub fn bounds(self, seq_len_q: u32, seq_len_kv: u32) -> (Option<i64>, Option<i64>) {
         match self {

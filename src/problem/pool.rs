@@ -119,12 +119,7 @@ impl PoolProblem {
     /// Checks the tensors of a call.
     pub(crate) fn validate_inputs<T: Element>(&self, k: &HostTensor<T>, seq_lens: Option<&[u32]>) -> Result<()> {
         self.validate()?;
-        if T::DTYPE != self.dtype {
-            return Err(Error::DType { tensor: "k", expected: self.dtype, actual: T::DTYPE });
-        }
-        if k.shape() != self.shape {
-            return Err(Error::Shape { tensor: "k", expected: self.shape, actual: k.shape() });
-        }
+        k.check("k", self.dtype, self.shape)?;
         check_lens("seq_lens", seq_lens, self.shape[0], self.shape[1])
     }
 }

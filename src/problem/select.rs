@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::blocks::{BlockListSpec, Granularity};
-use super::selector::{Selector, checked_steps};
+use super::selector::{Selector, SelectorStep, checked_steps};
 use super::{Hip, InfiniteHip, Preset};
 use crate::{AttentionShape, DType, Error, Mask, Result};
 
-/// How blocks are found: what is asked of it is [`Selector`]. The crate's own two have kernels of their own, and are told apart where
-/// those are planned and run; whatever else implements the trait is a list of operators.
+/// The method that finds blocks. Its sizes and rules come from [`Selector`]. The crate's own two methods have their own kernels, so that
+/// plans and engines tell them apart; every other implementation of the trait is a list of operators.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SelectionMethod {
@@ -21,7 +21,7 @@ pub enum SelectionMethod {
 }
 
 impl SelectionMethod {
-    /// The method, whichever it is.
+    /// The method as a [`Selector`].
     #[must_use]
     pub fn selector(&self) -> &dyn Selector {
         match self {
@@ -211,7 +211,7 @@ impl SelectionProblem {
         self.dtype
     }
 
-    /// How blocks are found.
+    /// The method that finds blocks.
     #[must_use]
     pub const fn method(&self) -> &SelectionMethod {
         &self.method
@@ -235,7 +235,7 @@ impl SelectionProblem {
         self.margin.unwrap_or_else(|| self.method.selector().margin(&self.shape).default)
     }
 
-    /// Decode steps for which the longest-lived part of a selection is used.
+    /// Number of decode steps for which the longest-lived part of a selection is used.
     pub(crate) fn refresh_interval(&self) -> u32 {
         self.method.selector().refresh_interval(0)
     }
@@ -269,6 +269,16 @@ impl SelectionProblem {
     pub fn blocks(&self) -> BlockListSpec {
         let lists = self.method.selector().lists(&self.shape, self.granularity);
         BlockListSpec { granularity: self.granularity, dense_below: self.dense_below, ..lists }
+    }
+
+    /// `[batch, set, q_block, block]` of the [marks](crate::Mark) that each call gives; `None` where the method takes none. HiP and
+    /// InfiniteHiP take none.
+    #[must_use]
+    pub fn marks_shape(&self) -> Option<[u32; 4]> {
+        match self.method.selector().steps(self).last() {
+            Some(SelectorStep::TopK { problem, .. }) if problem.marks => Some(problem.shape()),
+            _ => None,
+        }
     }
 
     /// The first stage to compute at a decode step, counted from 0 at the start of a sequence; `None` when the lists of

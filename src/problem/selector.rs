@@ -1,16 +1,17 @@
-//! What the crate asks of a method that selects blocks, and how a method is made of the public operators.
+//! The interface of a method that selects blocks, and the operators that a method may consist of.
 
 use core::any::Any;
 use core::fmt::Debug;
 use core::panic::{RefUnwindSafe, UnwindSafe};
 
+use super::kernel_step::KernelStep;
 use super::pool::PoolProblem;
 use super::{BlockListSpec, BlockScoreProblem, Granularity, Mask, SelectionProblem, TopKProblem};
 use crate::{AttentionShape, Error, Result};
 
-/// A way to find blocks: its sizes, rules and schedule, and the operators that it is made of. `Hip` and `InfiniteHip` have kernels of
-/// their own instead of [`steps`](Self::steps); a method of another crate is a list of operators of this one, which compute it on
-/// GPUs, on the CPU and in the oracle alike.
+/// A way to find blocks: its sizes, rules and schedule, and the operators that compute it. `Hip` and `InfiniteHip` have kernels of their
+/// own instead of [`steps`](Self::steps); a method of another crate is a list of this crate's operators, so that GPUs, the CPU and the
+/// oracle all compute it.
 ///
 /// ```
 /// use wattn::{
@@ -51,17 +52,19 @@ use crate::{AttentionShape, Error, Result};
 /// # Ok::<(), wattn::Error>(())
 /// ```
 pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSafe {
-    /// What reports call it.
+    /// The name in reports.
     fn name(&self) -> &str;
 
-    /// The sizes of its lists, where query heads share one so. [`SelectionProblem`] sets the granularity and `dense_below`.
+    /// The sizes of its lists, where query heads share a list by `granularity`. [`SelectionProblem`] sets the granularity and
+    /// `dense_below`.
     fn lists(&self, shape: &AttentionShape, granularity: Granularity) -> BlockListSpec;
 
     /// The operators that compute it, in order; the last one is a top-k that writes the lists. Sizes, types and mask are those of the
-    /// problem. Lengths of sequences need no mention: each step takes them where the problem has some.
+    /// problem. Lengths of sequences need no mention: each step takes them where the problem has some. Where the top-k
+    /// [takes marks](TopKProblem::with_marks), every call gives them.
     fn steps(&self, problem: &SelectionProblem) -> Vec<SelectorStep>;
 
-    /// Which query heads share a list unless the problem says it.
+    /// The query heads that share a list, unless the problem sets a granularity.
     fn granularity(&self) -> Granularity {
         Granularity::QueryHead
     }
@@ -75,18 +78,18 @@ pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSa
         Ok(())
     }
 
-    /// Stages that may be computed apart. A list of operators is one.
+    /// Number of stages that may be computed separately. A list of operators is one stage.
     fn num_stages(&self) -> usize {
         1
     }
 
-    /// Decode steps that use what a stage found, from 1.
+    /// Number of decode steps that use the result of a stage, from 1.
     fn refresh_interval(&self, stage: usize) -> u32 {
         let _ = stage;
         1
     }
 
-    /// How many keys of the window are candidates too.
+    /// Number of keys of the window that are candidates too.
     fn margin(&self, shape: &AttentionShape) -> Margin {
         let _ = shape;
         let needed = self.refresh_interval(0).saturating_sub(1);
@@ -97,42 +100,42 @@ pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSa
         }
     }
 
-    /// Keys up to which dense attention takes no longer on CPUs and software devices, for so many queries.
+    /// Number of keys up to which dense attention takes no longer on CPUs and software devices, for this number of queries.
     fn crossover(&self, seq_len_q: u32) -> u32 {
         let _ = seq_len_q;
         4096
     }
 
-    /// Keys that it keeps at the most, in any stage.
+    /// Largest number of keys that it keeps in any stage.
     fn keys_kept(&self, problem: &SelectionProblem) -> u32 {
         let blocks = problem.blocks();
         blocks.max_blocks.saturating_mul(blocks.block_size)
     }
 
-    /// How the queries of a block stand for it in a stage.
+    /// The vectors that stand for the queries of a block in a stage.
     fn sampling(&self, stage: usize) -> QuerySampling {
         let _ = stage;
         QuerySampling::Stride(1)
     }
 
-    /// Every so many keys of a block are scored, the last of each stride.
+    /// Stride of the scored keys of a block: the last key of each stride is scored.
     fn key_stride(&self) -> u32 {
         1
     }
 
-    /// Whether a list is the union of what each of its heads selects.
+    /// Whether a list is the union of the selections of its heads.
     fn unites_heads(&self) -> bool {
         false
     }
 
-    /// Blocks from the end of the sinks on that it chooses among, for the query block whose first and last query are at these
+    /// Number of blocks from the end of the sinks on that it chooses among, for the query block whose first and last query are at these
     /// positions.
     fn num_candidates(&self, problem: &SelectionProblem, seq_len_kv: u32, first_and_last: [i64; 2]) -> u32 {
         problem.num_candidate_blocks(first_and_last[1], seq_len_kv)
     }
 
-    /// Keys, or vectors that stand for keys, that are compared with a query block, and queries of the block that stand for it:
-    /// what benchmarks count.
+    /// For benchmarks: the number of keys, or vectors that stand for keys, that are compared with a query block, and of queries of the
+    /// block that stand for it.
     fn num_probes(&self, shape: &AttentionShape) -> [u64; 2] {
         let lists = self.lists(shape, self.granularity());
         let queries = lists.block_size_q.min(shape.seq_len_q);
@@ -143,51 +146,60 @@ pub trait Selector: AnySelector + Debug + Send + Sync + UnwindSafe + RefUnwindSa
 /// Keys of the window that are candidates too: see [`SelectionProblem::with_margin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Margin {
-    /// Those that leave the window of a block's last query while its list is in use.
+    /// The smallest margin: keys that leave the window of a block's last query while its list is in use.
     pub needed: u32,
-    /// What is taken where the problem says nothing.
+    /// The margin where the problem sets none.
     pub default: u32,
-    /// What an error says where the problem says less than is needed.
+    /// The rule in the error where the problem's margin is too small.
     pub rule: &'static str,
 }
 
-/// How the queries of a block stand for it.
+/// The vectors that stand for the queries of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum QuerySampling {
-    /// The last query of every so many.
+    /// The last query of every stride.
     Stride(u32),
-    /// The mean of every so many.
+    /// The mean of the queries of every stride.
     Mean(u32),
 }
 
 /// One operator of a [`Selector`]. Tensors between operators have names, and live in the selection's memory: a name is written by one
 /// step, and read by later ones.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum SelectorStep {
     /// Summaries of the blocks of k.
     Pool {
         /// The operator.
         problem: PoolProblem,
-        /// What the summaries are called.
+        /// The name of the summaries.
         summaries: &'static str,
     },
     /// Scores of blocks by their summaries and q.
     Score {
         /// The operator.
         problem: BlockScoreProblem,
-        /// The summaries that are read.
+        /// The name of the summaries to read.
         summaries: &'static str,
-        /// What the scores are called.
+        /// The name of the scores.
         scores: &'static str,
     },
     /// The lists: the best blocks of each row of scores.
     TopK {
-        /// The operator, without marks.
+        /// The operator. Its marks, where it takes some, come with each call:
+        /// [`SelectionInputs::with_marks`](crate::SelectionInputs::with_marks).
         problem: TopKProblem,
         /// The scores that are read.
         scores: &'static str,
     },
+    /// A kernel of one's own.
+    Kernel(Box<KernelStep>),
+}
+
+impl From<KernelStep> for SelectorStep {
+    fn from(step: KernelStep) -> Self {
+        Self::Kernel(Box::new(step))
+    }
 }
 
 impl SelectorStep {
@@ -210,18 +222,19 @@ impl SelectorStep {
     }
 
     /// The tensor that it writes; `None`: the lists.
-    pub(crate) const fn written(&self) -> Option<(&'static str, [u32; 4])> {
+    pub(crate) fn written(&self) -> Option<(&'static str, [u32; 4])> {
         match self {
             Self::Pool { problem, summaries } => Some((summaries, problem.summaries_shape())),
             Self::Score { problem, scores, .. } => Some((scores, problem.scores_shape())),
             Self::TopK { .. } => None,
+            Self::Kernel(step) => Some((step.written()?, step.shape)),
         }
     }
 
-    /// The tensor of an earlier step that it reads.
+    /// The tensor of an earlier step that it reads, of that shape. A kernel takes tensors of any.
     const fn read(&self) -> Option<(&'static str, [u32; 4])> {
         match self {
-            Self::Pool { .. } => None,
+            Self::Pool { .. } | Self::Kernel(_) => None,
             Self::Score { problem, summaries, .. } => Some((summaries, problem.summaries_shape())),
             Self::TopK { problem, scores } => Some((scores, problem.shape())),
         }
@@ -234,23 +247,23 @@ impl SelectorStep {
             Self::Score { problem, .. } => {
                 (problem.shape, problem.dtype, problem.mask) == (selection.shape, selection.dtype, selection.mask)
             }
+            Self::Kernel(step) => !(selection.seq_lens_kv && step.reads().any(|name| name == "k")),
             Self::TopK { problem, .. } => {
                 let blocks = selection.blocks();
                 problem.lists_shape() == blocks.indices_shape(&selection.shape)
                     && problem.block_size() == blocks.block_size
-                    && !problem.marks
             }
         }
     }
 
     /// The same for sequences that have lengths.
-    const fn with_lens(self) -> Self {
+    fn with_lens(self) -> Self {
         match self {
             Self::Pool { problem, summaries } => Self::Pool { problem: problem.with_seq_lens(), summaries },
             Self::Score { problem, summaries, scores } => {
                 Self::Score { problem: problem.with_seq_lens_kv(), summaries, scores }
             }
-            Self::TopK { .. } => self,
+            Self::TopK { .. } | Self::Kernel(_) => self,
         }
     }
 }
@@ -265,10 +278,16 @@ pub(crate) fn checked_steps(problem: &SelectionProblem, selector: &dyn Selector)
             SelectorStep::Pool { problem, .. } => problem.validate()?,
             SelectorStep::Score { problem, .. } => problem.validate()?,
             SelectorStep::TopK { problem, .. } => problem.validate()?,
+            SelectorStep::Kernel(step) => {
+                step.check(&problem.shape, &written.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
+            }
         }
         if !step.is_of(problem) {
+            if matches!(step, SelectorStep::Kernel(_)) {
+                return broken("that are kernels of one's own read k of sequences without lengths only");
+            }
             return broken(
-                "must have the selection's shape, dtype and mask; its lists no marks, and the sizes that `lists` gives",
+                "must have the selection's shape, dtype and mask, and its lists the sizes that `lists` gives",
             );
         }
         if step.read().is_some_and(|read| !written.contains(&read)) {
@@ -290,7 +309,7 @@ pub(crate) fn checked_steps(problem: &SelectionProblem, selector: &dyn Selector)
     Ok(steps.into_iter().map(|step| if lens { step.with_lens() } else { step }).collect())
 }
 
-/// What every type that may be a [`Selector`] has: it is compared, and recognised by its type.
+/// Operations that every [`Selector`] has through its type: it can be compared, and recognised.
 #[doc(hidden)]
 pub trait AnySelector: Any {
     fn as_any(&self) -> &dyn Any;

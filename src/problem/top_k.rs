@@ -1,11 +1,10 @@
 //! The best entries of rows of scores as a problem.
 
-use super::inputs::exactly_when;
+use super::given::exactly_when;
 use super::pool::fits_words;
-use crate::{AttentionProblem, Error, HostTensor, Result};
+use crate::{AttentionProblem, DType, Error, HostTensor, Result};
 
-/// The score of an entry that does not exist, such as a block that no query sees. A top-k takes no entry with this score or a lower
-/// one.
+/// The score of an entry that does not exist, such as a block that no query sees. A top-k takes no entry with this or a lower score.
 pub const MASKED_SCORE: f32 = -3.0e38;
 
 /// A caller's instruction for one entry.
@@ -26,10 +25,10 @@ pub enum Mark {
 /// [`AttentionProblem::with_blocks`](crate::AttentionProblem::with_blocks) takes: entry `i` is written as
 /// `i * block_size`, the first key of block `i`.
 ///
-/// Entries rank by score, then by index, the lower one first; zeros of either sign tie. An entry that scores
-/// [`MASKED_SCORE`] exactly does not exist and is never taken; NaN, -infinity and scores below `MASKED_SCORE` are taken only
-/// where they are forced. Forced entries count in `k`: they come first, those of lower index before others. A row has fewer than `k`
-/// entries where fewer can be taken, none where none can.
+/// Entries rank by score, then by index, the lower one first; zeros of either sign tie. An entry that scores [`MASKED_SCORE`] exactly does
+/// not exist and is never taken; entries with NaN, -infinity or a score below `MASKED_SCORE` are taken only where they are forced. Forced
+/// entries count in `k`: they come first, entries of lower index before others. A row has fewer than `k` entries where fewer can be taken,
+/// and none where none can.
 ///
 /// ```
 /// use wattn::{HostTensor, TopKProblem, cpu};
@@ -55,21 +54,21 @@ impl TopKProblem {
         Self { shape, k, block_size: 1, forced_first: 0, forced_last: 0, marks: false }
     }
 
-    /// Sets what indices are multiplied by: the keys of a block [default: 1].
+    /// Sets the factor of indices, the keys of a block [default: 1].
     #[must_use]
     pub const fn with_block_size(mut self, block_size: u32) -> Self {
         self.block_size = block_size;
         self
     }
 
-    /// Forces the entries below this index, where they are there.
+    /// Forces the entries below this index, as far as they exist.
     #[must_use]
     pub const fn with_forced_first(mut self, entries: u32) -> Self {
         self.forced_first = entries;
         self
     }
 
-    /// Forces the last entries of each row: those that are there, up to its last one that is.
+    /// Forces the last entries of each row, counted from the last entry that exists.
     #[must_use]
     pub const fn with_forced_last(mut self, entries: u32) -> Self {
         self.forced_last = entries;
@@ -81,6 +80,12 @@ impl TopKProblem {
     pub const fn with_marks(mut self) -> Self {
         self.marks = true;
         self
+    }
+
+    /// Whether each entry has a [`Mark`].
+    #[must_use]
+    pub const fn takes_marks(&self) -> bool {
+        self.marks
     }
 
     /// `[batch, set, q_block, n]` of the scores, and of the marks.
@@ -95,7 +100,7 @@ impl TopKProblem {
         self.k
     }
 
-    /// What indices are multiplied by.
+    /// The factor of indices.
     #[must_use]
     pub const fn block_size(&self) -> u32 {
         self.block_size
@@ -144,15 +149,16 @@ impl TopKProblem {
     /// Checks the tensors of a call.
     pub(crate) fn validate_inputs(&self, scores: &HostTensor, marks: Option<&[Mark]>) -> Result<()> {
         self.validate()?;
-        if scores.shape() != self.shape {
-            return Err(Error::Shape { tensor: "scores", expected: self.shape, actual: scores.shape() });
-        }
+        scores.check("scores", DType::F32, self.shape)?;
         match exactly_when("marks", marks, self.marks)? {
-            Some(marks) if marks.len() != scores.data().len() => {
-                let (expected, actual) = (scores.data().len() as u64, marks.len() as u64);
-                Err(Error::Length { tensor: "marks", expected, actual })
-            }
-            Some(_) | None => Ok(()),
+            Some(marks) => check_marks(marks, self.shape),
+            None => Ok(()),
         }
     }
+}
+
+/// Checks that there is a mark for each entry.
+pub(super) fn check_marks(marks: &[Mark], shape: [u32; 4]) -> Result<()> {
+    let (expected, actual) = (shape.iter().map(|&axis| u64::from(axis)).product(), marks.len() as u64);
+    if actual == expected { Ok(()) } else { Err(Error::Length { tensor: "marks", expected, actual }) }
 }

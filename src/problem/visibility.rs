@@ -1,4 +1,4 @@
-//! How many keys queries see: costs, benchmarks and reports ask here instead of interpreting masks and lists themselves.
+//! Numbers of keys that queries see: costs, benchmarks and reports ask here instead of interpreting masks and lists themselves.
 
 use core::ops::Range;
 
@@ -11,7 +11,8 @@ impl AttentionProblem {
         self.mask.visible(q_index, self.shape.seq_len_q, self.shape.seq_len_kv)
     }
 
-    /// How many keys a query sees, with as many keys as the shape has; with lists of blocks at most: a full list, the sinks and the window.
+    /// The number of keys that a query sees, with as many keys as the shape has; with lists of blocks at most: a full list, the sinks and
+    /// the window.
     ///
     /// ```
     /// use wattn::{AttentionProblem, AttentionShape, DType, Mask};

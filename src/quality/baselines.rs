@@ -4,8 +4,8 @@ use super::random::Random;
 use super::{Candidates, lists};
 use crate::{HostBlockLists, Result, SelectionProblem, parallel};
 
-/// Lists of random candidates, as many in each as the selection may choose: the result of a selection that ignores its inputs. The same seed
-/// gives the same lists.
+/// Lists of random candidates, each as long as the selection's: the result of a selection that ignores its inputs. The same seed gives the
+/// same lists.
 ///
 /// # Errors
 /// The errors of [`SelectionProblem::validate`] and of key lengths, as in

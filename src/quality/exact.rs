@@ -1,4 +1,4 @@
-//! The blocks that a search would find if it looked at every key.
+//! The blocks that a search would find by looking at every key.
 
 use core::ops::Range;
 
@@ -9,10 +9,10 @@ use rayon::prelude::*;
 use super::{Candidates, lists};
 use crate::{Element, HostBlockLists, Mask, QuerySampling, Result, SelectionInputs, SelectionProblem};
 
-/// Below every score.
+/// A number below every score.
 const MASKED: f32 = -3.0e38;
 
-/// Keys multiplied at a time: scores of 64 queries then take 256 KiB.
+/// Number of keys multiplied at a time: scores of 64 queries then take 256 KiB.
 const TILE_KV: usize = 1024;
 
 /// The best blocks for every query block, by the scores of all candidates: the lists that the search of `problem` approximates.
@@ -38,7 +38,7 @@ pub fn exact_blocks<T: Element>(problem: &SelectionProblem, inputs: &SelectionIn
     Ok(result)
 }
 
-/// How many of the best blocks the lists hold; made by [`block_recall`].
+/// The share of the best blocks that the lists hold; made by [`block_recall`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockRecall {
     shape: [u32; 3],
@@ -224,7 +224,7 @@ fn scores<T: Element>(
 struct Queries {
     /// `[queries, head_dim]`, scaled.
     rows: Vec<f32>,
-    /// The last key that each may look at, ascending.
+    /// The last key that each query may look at, ascending.
     reach: Vec<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! How much a selection loses: captured attention mass, recall against the true best blocks, error of the output.
+//! The losses of a selection: captured attention mass, recall against the true best blocks, error of the output.
 //!
 //! ```text
 //! captured mass = exp(lse of the sparse row - lse of the dense row)

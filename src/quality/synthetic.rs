@@ -14,28 +14,26 @@ const PEAK: f32 = 12.0;
 /// Noise in a query, beside a direction of length 1 in each component.
 const NOISE: f32 = 0.25;
 
-/// How the keys of a synthetic set are arranged, and what queries look for.
+/// The arrangement of the keys of a synthetic set, and the keys that queries look for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Pattern {
-    /// Queries and keys are independent normals: there is nothing to find.
+    /// Queries and keys are independent normals: no key is better than chance.
     Independent,
     /// Keys are an autoregressive process of order 1, `k[u] = rho k[u - 1] + sqrt(1 - rho^2) noise`: neighbours are alike, distant keys
-    /// less so,
-    /// as HiP assumes. Runs of neighbouring queries look for the same random earlier key.
+    /// less so, as HiP assumes. Runs of neighbouring queries look for the same random earlier key.
     Correlated {
         /// Correlation of neighbouring keys, from 0 to 1.
         rho: f32,
         /// Queries that look for the same key, from 1.
         run: u32,
     },
-    /// Independent keys with a few needles among them, for one of which each query looks.
+    /// Independent keys with a few needles among them. Each query looks for one needle.
     Needles {
         /// Needles for each KV head, from 1.
         count: u32,
-        /// Keys on either side that share the needle's direction, with distance less: 0 for a needle of one key, which no search that
-        /// samples other
-        /// keys first can find.
+        /// Number of keys on either side that share the needle's direction, the less the farther: 0 for a needle of one key, which no
+        /// search that samples other keys first can find.
         width: u32,
     },
     /// Independent keys except every `stride`-th, which all queries look for.

@@ -45,9 +45,8 @@ fn expand(lines: &[&str], constants: &BTreeMap<&'static str, u32>, arrays: Array
         let mut text = String::new();
         expand(&lines[at + 1..body_end], constants, arrays, &mut text);
         let body = bare(&text);
-        // A block is needed only around declarations, which must not repeat. Without one the block would slow down compilation: naga
-        // makes two
-        // jumps of each.
+        // A block is needed only around declarations, which must not repeat. Without one the block would slow down compilation: naga makes
+        // two jumps of each.
         let [open, close] = if declares(&body) { ["{\n", "}\n"] } else { [""; 2] };
         for value in header.begin..header.end {
             out.push_str(open);

@@ -2,9 +2,12 @@
 
 use super::candidates::{attention_neighbours, attention_starts};
 use super::inputs::{check_sizes, reduced, spread};
-use super::search::Subject;
+use super::search::Space;
 use super::{Candidate, EXPECTATION, Options, TuneResult};
-use crate::bench::tools::{Clock, OracleRows, Outputs, Rotating, Stamps, Tensors, Uploaded, bound, sampled_rows};
+use crate::bench::tools::{
+    Clock, OracleRows, Outputs, Rotating, Stamps, Subject, Tensors, Uploaded, Verdict, bound, sampled_rows,
+};
+use crate::bench::{Counts, Elapsed, PartPlan, Rotation};
 use crate::ops::BlockListBuffers;
 use crate::{
     Attention, AttentionOutput, AttentionPlan, AttentionProblem, AttentionShape, BoundAttention, Context, HostInputs,
@@ -57,6 +60,17 @@ impl<'a> AttentionSubject<'a> {
         })
     }
 
+    /// The candidates.
+    pub(super) fn space(&self) -> Space<'a, Tiling> {
+        let (problem, caps) = (self.full.problem.clone(), self.ctx.caps());
+        let starts = attention_starts(&problem, caps);
+        Space {
+            untuned: self.untuned,
+            starts,
+            neighbours: Box::new(move |from| attention_neighbours(&problem, caps, from)),
+        }
+    }
+
     /// The plan of a candidate for a problem.
     fn plan(&self, problem: &AttentionProblem, candidate: Candidate<Tiling>) -> Result<AttentionPlan> {
         let plan = AttentionPlan::with_tiling(problem, self.ctx.caps(), candidate.tier, candidate.tiling)?;
@@ -66,12 +80,12 @@ impl<'a> AttentionSubject<'a> {
         })
     }
 
-    fn run(&self, bound: &BoundAttention) -> Result<()> {
-        self.clock.time(|pass| bound.encode_in(pass)).map(|_| ())
+    fn run(&self, bound: &BoundAttention) -> Result<Elapsed> {
+        self.clock.time(|pass| bound.encode_in(pass))
     }
 
     /// Checks a small problem with odd lengths: every edge of the tiles is near every row.
-    fn check_small(&self, ready: &Ready) -> Result<Option<String>> {
+    fn check_small(&self, ready: &Ready) -> Result<Verdict> {
         let candidate = Candidate { tier: ready.plan.tier(), tiling: ready.plan.tiling() };
         let (problem, lens) = small(&self.full.problem, candidate.tiling);
         let stage = Stage::new(self.ctx, problem, lens, |shape| {
@@ -81,44 +95,12 @@ impl<'a> AttentionSubject<'a> {
         })?;
         let bound = stage.bind(self.ctx, &self.plan(&stage.problem, candidate)?)?;
         stage.outputs.spoil(self.ctx)?;
-        self.run(&bound[0])?;
-        Ok(stage.wrong(&stage.outputs.read(self.ctx)?, "a small problem"))
-    }
-}
-
-impl Subject for AttentionSubject<'_> {
-    type Tiling = Tiling;
-    type Ready = Ready;
-    type Clock = Clock;
-
-    fn untuned(&self) -> Candidate<Tiling> {
-        self.untuned
+        let elapsed = self.run(&bound[0])?;
+        Ok(stage.judge(&stage.outputs.read(self.ctx)?, elapsed, "a small problem"))
     }
 
-    fn starts(&self) -> Vec<Candidate<Tiling>> {
-        attention_starts(&self.full.problem, self.ctx.caps())
-    }
-
-    fn neighbours(&self, from: Candidate<Tiling>) -> Vec<Candidate<Tiling>> {
-        attention_neighbours(&self.full.problem, self.ctx.caps(), from)
-    }
-
-    fn prepare(&mut self, candidate: Candidate<Tiling>) -> Result<Ready> {
-        let plan = self.plan(&self.full.problem, candidate)?;
-        let bound = self.full.bind(self.ctx, &plan)?;
-        Ok(Ready { plan, bound, is_untuned: candidate == self.untuned })
-    }
-
-    fn check(&mut self, ready: &Ready) -> Result<Option<String>> {
-        if let Some(wrong) = self.check_small(ready)? {
-            return Ok(Some(wrong));
-        }
-        self.full.outputs.spoil(self.ctx)?;
-        self.run(&ready.bound[0])?;
-        let first = self.full.outputs.read(self.ctx)?;
-        if let Some(wrong) = self.full.wrong(&first, "the problem") {
-            return Ok(Some(wrong));
-        }
+    /// The difference of a right result from that of another run, or from that of the plan without tuning.
+    fn differs(&mut self, ready: &Ready, first: AttentionOutput) -> Result<Option<String>> {
         self.run(&ready.bound[ready.bound.len() - 1])?;
         if bits(&self.full.outputs.read(self.ctx)?).ne(bits(&first)) {
             return Ok(Some("a second run gave other bits".to_owned()));
@@ -134,19 +116,56 @@ impl Subject for AttentionSubject<'_> {
             format!("an element is {far:.1e} from that of the plan without tuning, where {allowed:.1e} is allowed")
         }))
     }
+}
 
-    fn time(&mut self, ready: &Ready, calls: u32) -> Result<f64> {
-        let (clock, bound, next) = (&self.clock, &ready.bound, &mut self.calls);
-        let elapsed = clock.time(|pass| {
-            for _ in 0..calls {
-                bound[*next % bound.len()].encode_in(pass);
-                *next += 1;
-            }
-        })?;
-        Ok(elapsed.seconds())
+impl Subject for AttentionSubject<'_> {
+    type Way = Candidate<Tiling>;
+    type Ready = Ready;
+    type Watch = Clock;
+
+    fn prepare(&mut self, candidate: Candidate<Tiling>) -> Result<Ready> {
+        let plan = self.plan(&self.full.problem, candidate)?;
+        let bound = self.full.bind(self.ctx, &plan)?;
+        Ok(Ready { plan, bound, is_untuned: candidate == self.untuned })
     }
 
-    fn clock(&self) -> Clock {
+    fn check(&mut self, ready: &Ready) -> Result<Verdict> {
+        let small = self.check_small(ready)?;
+        if small.fault.is_some() {
+            return Ok(small);
+        }
+        self.full.outputs.spoil(self.ctx)?;
+        let elapsed = self.run(&ready.bound[0])?;
+        let first = self.full.outputs.read(self.ctx)?;
+        let verdict = self.full.judge(&first, elapsed, "the problem");
+        if verdict.fault.is_some() {
+            return Ok(verdict);
+        }
+        Ok(Verdict { fault: self.differs(ready, first)?, ..verdict })
+    }
+
+    fn time(&mut self, ready: &Ready, calls: u32) -> Result<Elapsed> {
+        let bound = &ready.bound;
+        self.clock.time_calls(calls, &mut self.calls, |pass, call| bound[call % bound.len()].encode_in(pass))
+    }
+
+    fn plan(&self, ready: &Ready) -> Result<PartPlan> {
+        Ok(PartPlan::of_attention(&ready.plan))
+    }
+
+    fn counts(&self, _: &Ready) -> Counts {
+        self.full.counts
+    }
+
+    fn encode_seconds(&mut self, ready: &Ready) -> Result<Option<f64>> {
+        self.clock.time_encoding(|pass| ready.bound[0].encode_in(pass)).map(Some)
+    }
+
+    fn rotation(&self) -> Rotation {
+        self.full.inputs.rotation()
+    }
+
+    fn watch(&self) -> Clock {
         self.clock.clone()
     }
 }
@@ -159,6 +178,7 @@ struct Stage {
     seq_lens_kv: Option<wgpu::Buffer>,
     lists: Option<BlockListBuffers>,
     rows: OracleRows,
+    counts: Counts,
 }
 
 impl Stage {
@@ -179,6 +199,7 @@ impl Stage {
             seq_lens_kv: lens.as_deref().map(|lens| ctx.upload_u32("wattn.tune.lens", lens)).transpose()?,
             lists: blocks.as_ref().map(|blocks| BlockListBuffers::upload(ctx, blocks)).transpose()?,
             rows: OracleRows::of(&problem, &inputs, rows(&shape).into_iter()),
+            counts: Counts::of_attention(&problem, blocks.as_ref()),
             problem,
         })
     }
@@ -200,12 +221,12 @@ impl Stage {
         self.inputs.sets().iter().map(bind).collect()
     }
 
-    /// The distance of a result from the oracle, if it is too large.
-    fn wrong(&self, got: &AttentionOutput, of: &str) -> Option<String> {
+    /// The distance of a result from the oracle; a fault if it is too large.
+    fn judge(&self, got: &AttentionOutput, elapsed: Elapsed, of: &str) -> Verdict {
         let check = self.rows.check(got);
         let (error, bound) = (check.error, check.bound);
-        let says = || format!("{of} is {error:.1e} from the oracle, where {bound:.1e} is allowed");
-        (!check.passed()).then(says)
+        let fault = format!("{of} is {error:.1e} from the oracle, where {bound:.1e} is allowed");
+        Verdict { fault: (!check.passed()).then_some(fault), check, seconds: elapsed.seconds() }
     }
 }
 

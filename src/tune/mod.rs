@@ -33,7 +33,6 @@ mod error;
 mod inputs;
 mod search;
 mod selection;
-mod stopwatch;
 mod table;
 
 pub use candidates::{Candidate, attention_neighbours, attention_starts, selection_neighbours, selection_starts};
@@ -157,7 +156,8 @@ pub fn attention(
 ) -> TuneResult<Tuned<AttentionClass, Tiling>> {
     let ctx = ctx.with_tuning(Tuning::new());
     let mut subject = AttentionSubject::new(&ctx, problem, options)?;
-    Ok(Tuned::new(AttentionClass::of(problem), search(&mut subject, &options.effort)?))
+    let space = subject.space();
+    Ok(Tuned::new(AttentionClass::of(problem), search(&mut subject, space, &options.effort)?))
 }
 
 /// Finds the fastest tiling of a selection that computes every stage. Lists are compared with the oracle's, entry by entry.
@@ -174,5 +174,142 @@ pub fn selection(
 ) -> TuneResult<Tuned<SelectionClass, SelectionTiling>> {
     let ctx = ctx.with_tuning(Tuning::new());
     let mut subject = SelectionSubject::new(&ctx, problem, options)?;
-    Ok(Tuned::new(SelectionClass::of(problem), search(&mut subject, &options.effort)?))
+    let space = subject.space();
+    Ok(Tuned::new(SelectionClass::of(problem), search(&mut subject, space, &options.effort)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::search::Space;
+    use super::*;
+    use crate::bench::tools::{Clock, Stamps, Subject, Verdict, time_ways};
+    use crate::bench::{Check, Counts, Elapsed, PartPlan, Rotation};
+    use crate::{
+        Bound, ContextOptions, DType, HostTensor, Layout, Pool, PoolArgs, PoolPlan, PoolProblem, Pooling, Result,
+        SoftwareAdapters, TensorView, TensorViewMut, Tier, cpu,
+    };
+
+    /// The one way to cut a pooling.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Whole;
+
+    impl core::fmt::Display for Whole {
+        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            f.write_str("whole")
+        }
+    }
+
+    /// An operator that no case and no command knows.
+    struct PoolSubject {
+        clock: Clock,
+        problem: PoolProblem,
+        k: wgpu::Buffer,
+        summaries: wgpu::Buffer,
+        expected: Vec<f64>,
+        /// A tier whose results count as wrong.
+        wrong: Option<Tier>,
+    }
+
+    impl PoolSubject {
+        fn new(ctx: &Context, problem: PoolProblem, wrong: Option<Tier>) -> Result<Self> {
+            let mut k = HostTensor::zeros(problem.shape());
+            k.data_mut().iter_mut().zip(0u8..251).for_each(|(x, n)| *x = f32::from(n) - 125.0);
+            Ok(Self {
+                clock: Clock::new(ctx, Stamps::Leave)?,
+                k: ctx.upload_checked("wattn.test.k", bytemuck::cast_slice(k.data()))?,
+                summaries: ctx.upload_checked("wattn.test.summaries", &[0xff; 4 * 2 * 8 * 32])?,
+                expected: cpu::oracle::pool(&problem, &k, None)?,
+                problem,
+                wrong,
+            })
+        }
+
+        fn view(&self) -> TensorView<'_> {
+            let [batch, seq, heads, dim] = self.problem.summaries_shape();
+            TensorView::new(&self.summaries, DType::F32, Layout::seq_major(batch, seq, heads, dim))
+        }
+    }
+
+    impl Subject for PoolSubject {
+        type Way = Candidate<Whole>;
+        type Ready = (PoolPlan, Bound);
+        type Watch = Clock;
+
+        fn prepare(&mut self, Candidate { tier, .. }: Candidate<Whole>) -> Result<Self::Ready> {
+            let plan = PoolPlan::with_tier(&self.problem, self.clock.context().caps(), tier)?;
+            let [batch, seq, heads, dim] = self.problem.shape();
+            let k = TensorView::new(&self.k, DType::F32, Layout::seq_major(batch, seq, heads, dim));
+            let TensorView { buffer, dtype, layout } = self.view();
+            let args = PoolArgs::new(k, TensorViewMut::new(buffer, dtype, layout));
+            let bound = Pool::prepare(self.clock.context(), &plan)?.bind(args)?;
+            Ok((plan, bound))
+        }
+
+        fn check(&mut self, ready: &Self::Ready) -> Result<Verdict> {
+            let elapsed = self.time(ready, 1)?;
+            let got = self.clock.context().read::<f32>(self.view()).wait()?;
+            let differ = got.data().iter().zip(&self.expected).filter(|(got, expected)| f64::from(**got) != **expected);
+            let differ = differ.count() + usize::from(self.wrong == Some(ready.0.tier()));
+            let compared = self.expected.len() as u64;
+            Ok(Verdict::of(Check { compared, error: differ as f64, bound: 0.0 }, elapsed))
+        }
+
+        fn time(&mut self, (_, bound): &Self::Ready, calls: u32) -> Result<Elapsed> {
+            self.clock.time_calls(calls, &mut 0, |pass, _| bound.encode_in(pass))
+        }
+
+        fn plan(&self, (plan, _): &Self::Ready) -> Result<PartPlan> {
+            let tier = Some(plan.tier().to_string());
+            Ok(PartPlan { tier, tiling: Some(Whole.to_string()), dispatches: 1.0, workspace_bytes: 0 })
+        }
+
+        fn counts(&self, _: &Self::Ready) -> Counts {
+            let elements: u64 = self.problem.shape().iter().map(|&axis| u64::from(axis)).product();
+            Counts { bytes: 4 * (elements + self.expected.len() as u64), operations: 2 * elements }
+        }
+
+        fn encode_seconds(&mut self, (_, bound): &Self::Ready) -> Result<Option<f64>> {
+            self.clock.time_encoding(|pass| bound.encode_in(pass)).map(Some)
+        }
+
+        fn rotation(&self) -> Rotation {
+            Rotation { sets: 1, bytes: self.k.size() }
+        }
+
+        fn watch(&self) -> Clock {
+            self.clock.clone()
+        }
+    }
+
+    #[test]
+    fn an_operator_that_is_a_subject_is_benched_and_tuned() {
+        let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);
+        let ctx = Context::request(&options).wait().expect("a GPU adapter, a software one will do");
+        let problem = PoolProblem::new([1, 61, 2, 32], DType::F32, 8, Pooling::Max);
+        let tiers: Vec<Tier> = Tier::ALL.into_iter().filter(|&tier| ctx.caps().require(tier).is_ok()).collect();
+        let untuned = Candidate { tier: tiers[0], tiling: Whole };
+        let mut subject = PoolSubject::new(&ctx, problem, None).unwrap();
+        // As the suite does: checked, timed in turns, encoded.
+        let ready = subject.prepare(untuned).unwrap();
+        assert_eq!(subject.check(&ready).unwrap().fault, None);
+        let (samples, clocks) = time_ways(&mut subject, &[&ready, &ready], 0.01).unwrap();
+        assert!(samples.len() == 2 && samples.iter().all(|samples| samples.median > 0.0), "{samples:?}");
+        assert!(clocks.before > 0.0 && clocks.after > 0.0);
+        assert!(subject.encode_seconds(&ready).unwrap().unwrap() > 0.0);
+        assert_eq!(subject.plan(&ready).unwrap().tier, Some(tiers[0].to_string()));
+        assert_eq!(subject.counts(&ready).bytes, 4 * 2 * 32 * (61 + 8));
+        // As tuning does: the tiers of the device around the first, of which the last is wrong.
+        let wrong = tiers.last().copied().filter(|_| tiers.len() > 1);
+        let mut subject = PoolSubject::new(&ctx, problem, wrong).unwrap();
+        let starts = tiers.iter().map(|&tier| Candidate { tier, tiling: Whole }).collect();
+        let space = Space { untuned, starts, neighbours: Box::new(|_| Vec::new()) };
+        let effort = Options::default().with_seconds(0.01).effort;
+        let found = search(&mut subject, space, &effort).unwrap();
+        assert_eq!(found.trials.len(), tiers.len() - 1);
+        for trial in &found.trials {
+            let vetoed = matches!(&trial.outcome, Outcome::Vetoed { reason } if reason.contains("off by 1"));
+            assert_eq!(vetoed, Some(trial.candidate.tier) == wrong, "{trial:?}");
+        }
+        assert_ne!(Some(found.best.tier), wrong);
+    }
 }

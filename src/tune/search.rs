@@ -4,11 +4,10 @@ use core::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
-use super::stopwatch::Stopwatch;
 use super::{Candidate, TuneError, TuneResult};
-use crate::bench::tools::{Meter, sample_rounds, warm_parts};
-use crate::bench::{Samples, WarmUp};
-use crate::{Error, Result};
+use crate::Error;
+use crate::bench::Samples;
+use crate::bench::tools::{InTurns, Stopwatch, Subject, sample_rounds, warm_parts};
 
 /// The outcome of a candidate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,29 +82,14 @@ pub(super) struct Found<T> {
     pub(super) left_out: usize,
 }
 
-/// A problem on a device.
-pub(super) trait Subject {
-    /// A way to cut the problem.
-    type Tiling: Copy + PartialEq + Display;
-    /// A candidate, compiled and bound.
-    type Ready;
-    /// A clock.
-    type Clock: Stopwatch;
-
+/// The candidates of a problem.
+pub(super) struct Space<'a, T> {
     /// The plan without tuning.
-    fn untuned(&self) -> Candidate<Self::Tiling>;
+    pub(super) untuned: Candidate<T>,
     /// Further starting points.
-    fn starts(&self) -> Vec<Candidate<Self::Tiling>>;
+    pub(super) starts: Vec<Candidate<T>>,
     /// The candidates one step away.
-    fn neighbours(&self, from: Candidate<Self::Tiling>) -> Vec<Candidate<Self::Tiling>>;
-    /// Compiles and binds.
-    fn prepare(&mut self, candidate: Candidate<Self::Tiling>) -> Result<Self::Ready>;
-    /// The fault of its results, if any.
-    fn check(&mut self, ready: &Self::Ready) -> Result<Option<String>>;
-    /// Seconds of `calls` calls.
-    fn time(&mut self, ready: &Self::Ready, calls: u32) -> Result<f64>;
-    /// The clock.
-    fn clock(&self) -> Self::Clock;
+    pub(super) neighbours: Box<dyn Fn(Candidate<T>) -> Vec<Candidate<T>> + 'a>,
 }
 
 /// Candidates whose first call takes this many times as long as the best so far are not timed further.
@@ -115,14 +99,18 @@ const SLOW: f64 = 3.0;
 const LEAST_GAIN: f64 = 0.03;
 
 /// A candidate that is compiled and known to be right.
-struct Entrant<S: Subject> {
-    candidate: Candidate<S::Tiling>,
-    ready: S::Ready,
+struct Entrant<T, R> {
+    candidate: Candidate<T>,
+    ready: R,
 }
 
 /// Climbs from tiling to tiling: a candidate that beats the best so far by more than the noise becomes the next centre.
-pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult<Found<S::Tiling>> {
-    let untuned = subject.untuned();
+pub(super) fn search<S, T>(subject: &mut S, space: Space<'_, T>, effort: &Effort) -> TuneResult<Found<T>>
+where
+    S: Subject<Way = Candidate<T>>,
+    T: Copy + PartialEq + Display,
+{
+    let Space { untuned, starts, neighbours } = space;
     let first = Entrant { candidate: untuned, ready: subject.prepare(untuned)? };
     // Before the check, which takes several calls. Some drivers compile during the first call.
     once(subject, &first)?;
@@ -131,24 +119,24 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
         return Err(TuneError::Wrong { candidate: untuned.to_string(), reason: outcome.to_string() });
     }
     let mut trials = Vec::new();
-    let mut best: Option<Entrant<S>> = None;
+    let mut best: Option<Entrant<T, S::Ready>> = None;
     let mut tried = vec![untuned];
     let mut left_out = 0;
-    let mut frontier = subject.starts();
-    frontier.extend(subject.neighbours(untuned));
+    let mut frontier = starts;
+    frontier.extend(neighbours(untuned));
     loop {
         let room = effort.most.saturating_sub(tried.len());
         let new =
             |candidate: &Candidate<_>| !tried.contains(candidate) && !effort.avoid.contains(&candidate.to_string());
         let mut round: Vec<_> = frontier.into_iter().filter(new).take(room).collect();
-        if subject.clock().now() >= effort.last {
+        if subject.watch().now() >= effort.last {
             left_out = round.len();
             break;
         }
         let holder = best.as_ref().unwrap_or(&first);
         let pace = once(subject, holder)?;
         let mut entrants = Vec::new();
-        while !round.is_empty() && subject.clock().now() < effort.last {
+        while !round.is_empty() && subject.watch().now() < effort.last {
             let candidate = round.remove(0);
             tried.push(candidate);
             let entrant = match subject.prepare(candidate) {
@@ -171,7 +159,7 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
         }
         let mut samples = compare(subject, holder, &entrants, effort.seconds)?.into_iter();
         let Some(of_holder) = samples.next() else { break };
-        let mut winner: Option<(Entrant<S>, Samples)> = None;
+        let mut winner: Option<(Entrant<T, S::Ready>, Samples)> = None;
         for (entrant, samples) in entrants.into_iter().zip(samples) {
             let outcome = Outcome::Timed { median: samples.median, spread: samples.spread };
             trials.push(Trial { candidate: entrant.candidate, outcome });
@@ -186,7 +174,7 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
         };
         // Candidates that time did not suffice for are still untried.
         frontier = round;
-        frontier.extend(subject.neighbours(entrant.candidate));
+        frontier.extend(neighbours(entrant.candidate));
         best = Some(entrant);
     }
     // Times the best once more, side by side: the luckiest of many samples is not always the fastest.
@@ -201,9 +189,12 @@ pub(super) fn search<S: Subject>(subject: &mut S, effort: &Effort) -> TuneResult
 }
 
 /// The reason why a candidate must not win, from its results.
-fn rejection<S: Subject>(subject: &mut S, entrant: &Entrant<S>) -> TuneResult<Option<Outcome>> {
+fn rejection<S: Subject, T: Copy + Display>(
+    subject: &mut S,
+    entrant: &Entrant<T, S::Ready>,
+) -> TuneResult<Option<Outcome>> {
     match subject.check(&entrant.ready) {
-        Ok(wrong) => Ok(wrong.map(|reason| Outcome::Vetoed { reason })),
+        Ok(verdict) => Ok(verdict.fault.map(|reason| Outcome::Vetoed { reason })),
         Err(error) => refusal(error, entrant.candidate).map(Some),
     }
 }
@@ -222,48 +213,26 @@ fn error_of<T: Display>(error: Error, candidate: Candidate<T>) -> TuneResult<Err
 }
 
 /// Seconds of one call.
-fn once<S: Subject>(subject: &mut S, entrant: &Entrant<S>) -> TuneResult<f64> {
-    let seconds = subject.time(&entrant.ready, 1);
-    seconds.or_else(|error| Err(error_of(error, entrant.candidate)?.into()))
+fn once<S: Subject, T: Copy + Display>(subject: &mut S, entrant: &Entrant<T, S::Ready>) -> TuneResult<f64> {
+    let elapsed = subject.time(&entrant.ready, 1);
+    elapsed.map(|elapsed| elapsed.seconds()).or_else(|error| Err(error_of(error, entrant.candidate)?.into()))
 }
 
 /// Samples of the holder, then of the entrants, taken in turns.
-fn compare<S: Subject>(
+fn compare<S: Subject, T: Copy + Display>(
     subject: &mut S,
-    holder: &Entrant<S>,
-    entrants: &[Entrant<S>],
+    holder: &Entrant<T, S::Ready>,
+    entrants: &[Entrant<T, S::Ready>],
     seconds: f64,
 ) -> TuneResult<Vec<Samples>> {
-    let all: Vec<&Entrant<S>> = core::iter::once(holder).chain(entrants).collect();
-    subject.clock().quietly(|| {
-        let mut candidates = Candidates { subject, all: &all, running: 0 };
-        let samples = warm_parts(&mut candidates, all.len())
-            .and_then(|calls| sample_rounds(&mut candidates, &calls, seconds * all.len() as f64));
-        let running = candidates.running;
-        samples.or_else(|error| Err(error_of(error, all[running].candidate)?.into()))
+    let all: Vec<_> = core::iter::once(holder).chain(entrants).collect();
+    let ready: Vec<_> = all.iter().map(|entrant| &entrant.ready).collect();
+    subject.watch().quietly(|| {
+        let mut turns = InTurns::new(subject, &ready);
+        let samples = warm_parts(&mut turns, ready.len())
+            .and_then(|calls| sample_rounds(&mut turns, &calls, seconds * ready.len() as f64));
+        samples.or_else(|error| Err(error_of(error, all[turns.running()].candidate)?.into()))
     })
-}
-
-/// Compiled candidates as parts that are sampled in turns.
-struct Candidates<'a, S: Subject> {
-    subject: &'a mut S,
-    all: &'a [&'a Entrant<S>],
-    running: usize,
-}
-
-impl<S: Subject> Meter for Candidates<'_, S> {
-    fn run(&mut self, part: usize, calls: u32) -> Result<f64> {
-        self.running = part;
-        self.subject.time(&self.all[part].ready, calls)
-    }
-
-    fn now(&self) -> f64 {
-        self.subject.clock().now()
-    }
-
-    fn warm_up(&self) -> WarmUp {
-        self.subject.clock().warm_up()
-    }
 }
 
 /// Whether the difference exceeds the noise.
@@ -286,14 +255,19 @@ impl Display for Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Tier;
+    use crate::bench::tools::{Verdict, time_ways};
+    use crate::bench::{Check, Counts, Elapsed, PartPlan, Rotation};
+    use crate::{Result, Tier};
 
     /// Tilings are numbers, fastest at `fastest`; some are wrong, some are refused, one loses the device.
+    #[derive(Default)]
     struct Fake {
         fastest: u32,
         wrong: Vec<u32>,
         refused: Vec<u32>,
         fatal: Option<u32>,
+        fatal_when_timed: Option<u32>,
+        timed: Vec<u32>,
         slope: f64,
         checked: Vec<u32>,
         now: f64,
@@ -301,7 +275,7 @@ mod tests {
 
     impl Fake {
         fn new(fastest: u32) -> Self {
-            Self { fastest, wrong: vec![], refused: vec![], fatal: None, slope: 0.2, checked: vec![], now: 0.0 }
+            Self { fastest, slope: 0.2, ..Self::default() }
         }
     }
 
@@ -310,21 +284,9 @@ mod tests {
     }
 
     impl Subject for Fake {
-        type Tiling = u32;
+        type Way = Candidate<u32>;
         type Ready = u32;
-        type Clock = f64;
-
-        fn untuned(&self) -> Candidate<u32> {
-            candidate(10)
-        }
-
-        fn starts(&self) -> Vec<Candidate<u32>> {
-            vec![candidate(10), candidate(100)]
-        }
-
-        fn neighbours(&self, from: Candidate<u32>) -> Vec<Candidate<u32>> {
-            [from.tiling - 1, from.tiling + 1].map(candidate).into()
-        }
+        type Watch = f64;
 
         fn prepare(&mut self, Candidate { tiling, .. }: Candidate<u32>) -> Result<u32> {
             if self.refused.contains(&tiling) {
@@ -333,26 +295,55 @@ mod tests {
             Ok(tiling)
         }
 
-        fn check(&mut self, &ready: &u32) -> Result<Option<String>> {
+        fn check(&mut self, &ready: &u32) -> Result<Verdict> {
             self.checked.push(ready);
             if self.fatal == Some(ready) {
                 return Err(Error::DeviceLost { message: "hung".to_owned() });
             }
-            Ok(self.wrong.contains(&ready).then(|| "garbage".to_owned()))
+            let fault = self.wrong.contains(&ready).then(|| "garbage".to_owned());
+            let error = f64::from(u8::from(fault.is_some()));
+            Ok(Verdict { check: Check { compared: 1, error, bound: 0.0 }, seconds: 0.0, fault })
         }
 
-        fn time(&mut self, &ready: &u32, calls: u32) -> Result<f64> {
+        fn time(&mut self, &ready: &u32, calls: u32) -> Result<Elapsed> {
             // The plan without tuning shows first how long calls take.
             assert!(ready == 10 || self.checked.contains(&ready), "{ready} is timed before it is checked");
             assert!(ready == 10 || !self.wrong.contains(&ready), "{ready} is wrong, and timed");
-            let seconds = f64::from(calls) * (1.0 + self.slope * f64::from(ready.abs_diff(self.fastest)));
-            self.now += seconds;
-            Ok(seconds)
+            // Not in the first call.
+            if self.fatal_when_timed == Some(ready) && self.timed.contains(&ready) {
+                return Err(Error::DeviceLost { message: "hung".to_owned() });
+            }
+            self.timed.push(ready);
+            let wall = f64::from(calls) * (1.0 + self.slope * f64::from(ready.abs_diff(self.fastest)));
+            self.now += wall;
+            Ok(Elapsed { wall, device: None })
         }
 
-        fn clock(&self) -> f64 {
+        fn plan(&self, &ready: &u32) -> Result<PartPlan> {
+            Ok(PartPlan { tier: None, tiling: Some(ready.to_string()), dispatches: 1.0, workspace_bytes: 0 })
+        }
+
+        fn counts(&self, _: &u32) -> Counts {
+            Counts { bytes: 8, operations: 16 }
+        }
+
+        fn encode_seconds(&mut self, _: &u32) -> Result<Option<f64>> {
+            Ok(None)
+        }
+
+        fn rotation(&self) -> Rotation {
+            Rotation { sets: 1, bytes: 8 }
+        }
+
+        fn watch(&self) -> f64 {
             self.now
         }
+    }
+
+    fn space() -> Space<'static, u32> {
+        let neighbours = |from: Candidate<u32>| [from.tiling - 1, from.tiling + 1].map(candidate).into();
+        let starts = vec![candidate(10), candidate(100)];
+        Space { untuned: candidate(10), starts, neighbours: Box::new(neighbours) }
     }
 
     fn effort(most: usize) -> Effort {
@@ -361,59 +352,68 @@ mod tests {
 
     #[test]
     fn the_search_climbs_to_the_fastest() {
-        let found = search(&mut Fake::new(13), &effort(64)).unwrap();
+        let found = search(&mut Fake::new(13), space(), &effort(64)).unwrap();
         assert_eq!(found.best, candidate(13));
         assert!((found.untuned_seconds - 1.6).abs() < 1e-9 && (found.seconds - 1.0).abs() < 1e-9, "{found:?}");
         assert!(
-            found
-                .trials
-                .iter()
-                .any(|trial| { trial.candidate == candidate(100) && matches!(trial.outcome, Outcome::Slow { .. }) })
+            found.trials.iter().any(|subject| {
+                subject.candidate == candidate(100) && matches!(subject.outcome, Outcome::Slow { .. })
+            })
         );
         // Candidates end where they are to.
-        let found = search(&mut Fake { slope: 0.1, ..Fake::new(19) }, &effort(6)).unwrap();
+        let found = search(&mut Fake { slope: 0.1, ..Fake::new(19) }, space(), &effort(6)).unwrap();
         assert!(found.best.tiling < 16 && found.trials.len() < 7, "{found:?}");
+    }
+
+    #[test]
+    fn a_searched_subject_is_timed_as_a_bench_does() {
+        let mut fake = Fake::new(13);
+        let ready = [10, 13].map(|tiling| fake.prepare(candidate(tiling)).unwrap());
+        assert!(ready.iter().all(|ready| fake.check(ready).unwrap().check.passed()));
+        let (samples, clocks) = time_ways(&mut fake, &[&ready[0], &ready[1]], 0.0).unwrap();
+        assert!((samples[0].median - 1.6).abs() < 1e-9 && (samples[1].median - 1.0).abs() < 1e-9, "{samples:?}");
+        assert_eq!((clocks.before, clocks.after), (1.0, 1.0));
     }
 
     #[test]
     fn a_wrong_candidate_never_wins() {
         let mut fake = Fake { wrong: vec![13], ..Fake::new(13) };
-        let found = search(&mut fake, &effort(64)).unwrap();
+        let found = search(&mut fake, space(), &effort(64)).unwrap();
         assert_eq!(found.best, candidate(12));
         let vetoed = Trial { candidate: candidate(13), outcome: Outcome::Vetoed { reason: "garbage".to_owned() } };
         assert!(found.trials.contains(&vetoed), "{found:?}");
         // Candidates that the device does not take are skipped too.
-        let found = search(&mut Fake { refused: vec![11], ..Fake::new(13) }, &effort(64)).unwrap();
+        let found = search(&mut Fake { refused: vec![11], ..Fake::new(13) }, space(), &effort(64)).unwrap();
         assert_eq!(found.best, candidate(10));
         assert_eq!((found.seconds, found.untuned_seconds), (1.6, 1.6));
     }
 
     #[test]
     fn what_is_wrong_without_tuning_is_an_error() {
-        let error = search(&mut Fake { wrong: vec![10], ..Fake::new(13) }, &effort(64)).unwrap_err();
+        let error = search(&mut Fake { wrong: vec![10], ..Fake::new(13) }, space(), &effort(64)).unwrap_err();
         assert!(matches!(error, TuneError::Wrong { .. }), "{error}");
         assert!(error.to_string().contains("garbage") && error.to_string().contains("baseline: 10"), "{error}");
     }
 
     #[test]
     fn what_takes_too_long_is_left_alone() {
-        let error = search(&mut Fake::new(16), &effort(64)).unwrap_err();
+        let error = search(&mut Fake::new(16), space(), &effort(64)).unwrap_err();
         assert!(matches!(error, TuneError::Slow { seconds } if seconds > 2.0), "{error}");
     }
 
     #[test]
     fn a_gain_within_the_noise_is_none() {
-        let found = search(&mut Fake { slope: 0.01, ..Fake::new(12) }, &effort(64)).unwrap();
+        let found = search(&mut Fake { slope: 0.01, ..Fake::new(12) }, space(), &effort(64)).unwrap();
         assert_eq!(found.best, candidate(10));
     }
 
     #[test]
     fn no_candidate_is_begun_when_the_time_is_over() {
-        let all = search(&mut Fake::new(16), &Effort { longest_call: 9.0, ..effort(64) }).unwrap();
+        let all = search(&mut Fake::new(16), space(), &Effort { longest_call: 9.0, ..effort(64) }).unwrap();
         assert_eq!((all.best, all.left_out), (candidate(16), 0));
         let until = |last| {
             let mut fake = Fake::new(16);
-            let found = search(&mut fake, &Effort { longest_call: 9.0, last, ..effort(64) }).unwrap();
+            let found = search(&mut fake, space(), &Effort { longest_call: 9.0, last, ..effort(64) }).unwrap();
             assert!(fake.now < last + 60.0, "{last}: {}", fake.now); // a round that was begun, and the last comparison
             found
         };
@@ -432,10 +432,14 @@ mod tests {
 
     #[test]
     fn a_lost_device_says_with_what_and_can_be_gone_around() {
-        let error = search(&mut Fake { fatal: Some(11), ..Fake::new(13) }, &effort(64)).unwrap_err();
+        let error = search(&mut Fake { fatal: Some(11), ..Fake::new(13) }, space(), &effort(64)).unwrap_err();
         let TuneError::Lost { candidate: fatal, .. } = error else { panic!("{error}") };
         let around = Effort { avoid: vec![fatal], ..effort(64) };
-        let found = search(&mut Fake { fatal: Some(11), ..Fake::new(9) }, &around).unwrap();
+        let found = search(&mut Fake { fatal: Some(11), ..Fake::new(9) }, space(), &around).unwrap();
         assert_eq!(found.best, candidate(9));
+        // In turns with others, later than its check.
+        let error = search(&mut Fake { fatal_when_timed: Some(11), ..Fake::new(13) }, space(), &effort(64));
+        let Err(TuneError::Lost { candidate: fatal, .. }) = error else { panic!("{error:?}") };
+        assert_eq!(fatal, candidate(11).to_string());
     }
 }

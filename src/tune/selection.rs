@@ -2,9 +2,10 @@
 
 use super::candidates::{selection_neighbours, selection_starts};
 use super::inputs::{check_sizes, reduced};
-use super::search::Subject;
+use super::search::Space;
 use super::{Candidate, Options};
-use crate::bench::tools::{Clock, Rotating, Stamps, Tensors, Uploaded};
+use crate::bench::tools::{Clock, Rotating, Stamps, Subject, Tensors, Uploaded, Verdict};
+use crate::bench::{Check, Counts, Elapsed, PartPlan, Rotation};
 use crate::ops::BlockListBuffers;
 use crate::{
     BoundSelection, Context, Error, HostBlockLists, QuerySampling, Result, Selection, SelectionArgs, SelectionInputs,
@@ -25,6 +26,7 @@ pub(super) struct SelectionSubject<'a> {
 
 /// A plan, bound to each set of inputs.
 pub(super) struct Ready {
+    plan: SelectionPlan,
     small: Vec<BoundSelection>,
     full: Vec<BoundSelection>,
 }
@@ -50,7 +52,22 @@ impl<'a> SelectionSubject<'a> {
         })
     }
 
-    fn bind(&self, stage: &Stage, candidate: Candidate<SelectionTiling>) -> Result<Vec<BoundSelection>> {
+    /// The candidates.
+    pub(super) fn space(&self) -> Space<'a, SelectionTiling> {
+        let (problem, caps) = (self.full.problem.clone(), self.ctx.caps());
+        let starts = selection_starts(&problem, caps);
+        Space {
+            untuned: self.untuned,
+            starts,
+            neighbours: Box::new(move |from| selection_neighbours(&problem, caps, from)),
+        }
+    }
+
+    fn bind(
+        &self,
+        stage: &Stage,
+        candidate: Candidate<SelectionTiling>,
+    ) -> Result<(SelectionPlan, Vec<BoundSelection>)> {
         let caps = self.ctx.caps();
         let plan = SelectionPlan::with_tiling(&stage.problem, caps, candidate.tier, candidate.tiling)?;
         let plan = match self.sabotage {
@@ -58,62 +75,64 @@ impl<'a> SelectionSubject<'a> {
             _ => plan,
         };
         let prepared = Selection::prepare(self.ctx, &plan)?;
-        stage.inputs.sets().iter().map(|set| prepared.bind(stage.args(set))).collect()
+        let bound = stage.inputs.sets().iter().map(|set| prepared.bind(stage.args(set))).collect::<Result<_>>()?;
+        Ok((plan, bound))
     }
 
     /// Whether a stage gives the expected lists, in both runs.
-    fn check_stage(&self, stage: &Stage, bound: &[BoundSelection], of: &str) -> Result<Option<String>> {
+    fn check_stage(&self, stage: &Stage, bound: &[BoundSelection], of: &str) -> Result<Verdict> {
+        let mut verdict = stage.verdict();
         for bound in [bound.first(), bound.last()].into_iter().flatten() {
             stage.lists.spoil(self.ctx)?;
-            self.clock.time(|pass| bound.encode_step_in(pass, 0))?;
+            verdict.seconds = self.clock.time(|pass| bound.encode_step_in(pass, 0))?.seconds();
             if stage.lists.read(self.ctx).wait()? != stage.expected {
-                return Ok(Some(format!("lists of {of} are not those that they should be")));
+                verdict.check.error = 1.0;
+                verdict.fault = Some(format!("lists of {of} are not those that they should be"));
+                break;
             }
         }
-        Ok(None)
+        Ok(verdict)
     }
 }
 
 impl Subject for SelectionSubject<'_> {
-    type Tiling = SelectionTiling;
+    type Way = Candidate<SelectionTiling>;
     type Ready = Ready;
-    type Clock = Clock;
-
-    fn untuned(&self) -> Candidate<SelectionTiling> {
-        self.untuned
-    }
-
-    fn starts(&self) -> Vec<Candidate<SelectionTiling>> {
-        selection_starts(&self.full.problem, self.ctx.caps())
-    }
-
-    fn neighbours(&self, from: Candidate<SelectionTiling>) -> Vec<Candidate<SelectionTiling>> {
-        selection_neighbours(&self.full.problem, self.ctx.caps(), from)
-    }
+    type Watch = Clock;
 
     fn prepare(&mut self, candidate: Candidate<SelectionTiling>) -> Result<Ready> {
-        Ok(Ready { small: self.bind(&self.small, candidate)?, full: self.bind(&self.full, candidate)? })
+        let (_, small) = self.bind(&self.small, candidate)?;
+        let (plan, full) = self.bind(&self.full, candidate)?;
+        Ok(Ready { plan, small, full })
     }
 
-    fn check(&mut self, ready: &Ready) -> Result<Option<String>> {
-        match self.check_stage(&self.small, &ready.small, "a small problem")? {
-            None => self.check_stage(&self.full, &ready.full, "the problem"),
-            wrong => Ok(wrong),
-        }
+    fn check(&mut self, ready: &Ready) -> Result<Verdict> {
+        let small = self.check_stage(&self.small, &ready.small, "a small problem")?;
+        if small.fault.is_some() { Ok(small) } else { self.check_stage(&self.full, &ready.full, "the problem") }
     }
 
-    fn time(&mut self, ready: &Ready, calls: u32) -> Result<f64> {
-        let (clock, bound, next) = (&self.clock, &ready.full, &mut self.calls);
-        let elapsed = clock.time(|pass| {
-            for _ in 0..calls {
-                bound[*next % bound.len()].encode_step_in(pass, 0);
-                *next += 1;
-            }
-        })?;
-        Ok(elapsed.seconds())
+    fn time(&mut self, ready: &Ready, calls: u32) -> Result<Elapsed> {
+        let bound = &ready.full;
+        self.clock.time_calls(calls, &mut self.calls, |pass, call| bound[call % bound.len()].encode_step_in(pass, 0))
     }
 
-    fn clock(&self) -> Clock {
+    fn plan(&self, ready: &Ready) -> Result<PartPlan> {
+        Ok(PartPlan::of_selection(&ready.plan))
+    }
+
+    fn counts(&self, _: &Ready) -> Counts {
+        Counts::of_selection(&self.full.problem)
+    }
+
+    fn encode_seconds(&mut self, ready: &Ready) -> Result<Option<f64>> {
+        self.clock.time_encoding(|pass| ready.full[0].encode_step_in(pass, 0)).map(Some)
+    }
+
+    fn rotation(&self) -> Rotation {
+        self.full.inputs.rotation()
+    }
+
+    fn watch(&self) -> Clock {
         self.clock.clone()
     }
 }
@@ -148,6 +167,12 @@ impl Stage {
             expected: select(&widened, &inputs)?,
             problem,
         })
+    }
+
+    /// Before any difference was found.
+    fn verdict(&self) -> Verdict {
+        let compared = self.expected.block_counts().len() as u64;
+        Verdict { check: Check { compared, error: 0.0, bound: 0.0 }, seconds: 0.0, fault: None }
     }
 
     /// Makes copies of the inputs, which calls take in turns.

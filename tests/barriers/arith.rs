@@ -1,5 +1,5 @@
-//! Arithmetic of one scalar. A scalar is held in a u64: integers and booleans as they are, floats by the bits of the f32
-//! that they are, f16 too (and rounded after each operation).
+//! Arithmetic of one scalar. A u64 holds a scalar: integers and booleans by value, floats by the bits of an f32, also for f16 (which is
+//! rounded after each operation).
 
 use half::f16;
 use naga::{BinaryOperator, MathFunction, Scalar, ScalarKind, UnaryOperator};
@@ -28,7 +28,7 @@ fn word(x: i32) -> u64 {
     (x as u32).into()
 }
 
-/// The scalar types that matter here.
+/// The scalar types in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Bool,

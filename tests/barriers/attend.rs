@@ -14,7 +14,7 @@ use super::common::selected::{SELECTION, SelectedCase};
 use super::common::{self, Exp};
 use super::launch::{Buffers, Case, Launch, from_bytes, garbage, to_bytes};
 
-/// Where and how a case runs.
+/// The device, tiling and options of a case.
 struct Device {
     caps: DeviceCaps,
     tier: Tier,
@@ -90,12 +90,12 @@ impl Device {
         self.tiled(|tiling| tiling.sharing = Sharing::Tiles)
     }
 
-    /// With keys that lanes cannot share out in halves.
+    /// With a number of keys that lanes cannot halve among them.
     fn three_keys(self) -> Self {
         self.tiled(|tiling| tiling.keys = 3)
     }
 
-    /// With this much workgroup memory: for the results of one row at a time.
+    /// With this much workgroup memory, enough for the results of one row at a time.
     fn narrow(mut self, bytes: u32) -> Self {
         self.caps.max_workgroup_storage_bytes = bytes;
         self
@@ -210,7 +210,7 @@ fn dense<T: Element>(device: Device, case: common::Case<T>, out_dtype: DType) ->
 /// The seed of cases whose scores grow, so that sums move in many tiles.
 const STEEP: u64 = 77;
 
-/// Keys grow along the sequence, and with them the scores: each tile has a new maximum, by more than is let pass.
+/// Keys grow along the sequence, and with them the scores: each tile has a new maximum, beyond the slack of the reference.
 fn steep<T: Element>(shape: AttentionShape) -> common::Case<T> {
     let mut case = common::Case::<T>::random(shape, Mask::Full, STEEP);
     let dim = shape.head_dim as usize;
@@ -322,7 +322,7 @@ fn staged_cases() -> Vec<Case> {
     ]
 }
 
-/// A launch of attention with the tiling that a plan takes by itself.
+/// A launch of attention with the plan's own tiling.
 pub(crate) fn chosen(caps: &DeviceCaps, shape: AttentionShape, dtype: DType) -> (Launch, Buffers, Tiling) {
     let problem = AttentionProblem::new(shape, dtype).with_mask(Mask::Causal).with_lse();
     let plan = AttentionPlan::new(&problem, caps).unwrap();
@@ -402,7 +402,7 @@ fn matrix_cases() -> Vec<Case> {
     ]
 }
 
-/// Other sizes of groups, rows and matrices, where what a lane reads is another lane's in other places.
+/// Other sizes of groups, rows and matrices, where a lane reads elements of another lane at other places.
 pub(crate) fn tilings() -> Vec<Case> {
     let shape = |head_dim, head_dim_v| AttentionShape { head_dim, head_dim_v, ..common::shape(1, [7, 70], [1, 2]) };
     let mut cases = Vec::new();

@@ -9,8 +9,8 @@ use super::program::{Place, Root, Space};
 use super::shadow::Fault;
 
 impl Machine<'_> {
-    /// Notes which lanes meet on a bank of workgroup memory. Hardware serves eight lanes' vec4 at a time, from 32 banks of 4 bytes;
-    /// lanes that want the same vec4 are served together.
+    /// Records the lanes that meet on a bank of workgroup memory. Hardware serves a vec4 of eight lanes at a time, from 32 banks of 4
+    /// bytes; lanes that want the same vec4 are served together.
     pub(crate) fn note_banks(&mut self, place: &Place, active: Mask, line: u32) -> Result<(), Fault> {
         let Root::Memory(memory) = place.root else { return Ok(()) };
         let variable = &self.program.memories[memory];

@@ -8,7 +8,7 @@ use wattn::{
 use super::common::block_ops::{PoolCase, ScoreCase, TopKCase, pool_cases, score_cases, top_k_cases};
 use super::launch::{Buffers, Case, Launch, from_bytes, garbage, to_bytes};
 
-/// A launch whose uniform has these numbers by their names; what is not named is 0.
+/// A launch whose uniform has these numbers by their names; other numbers are 0.
 fn launch(dispatch: &Dispatch, subgroup_size: usize, numbers: &[(&str, u32)]) -> Launch {
     let fields = dispatch.kernel().bindings()[0].fields;
     let value = |field: &&str| numbers.iter().find(|(name, _)| name == field).map_or(0, |(_, number)| *number);

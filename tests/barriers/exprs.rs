@@ -11,7 +11,7 @@ impl<'a> Lowerer<'a> {
         scope.info[handle].ty.inner_with(&self.module.types)
     }
 
-    /// A pointer's place, all the way from its variable.
+    /// The place of a pointer, from its variable on.
     pub(crate) fn place(&self, scope: &Scope<'_>, handle: Handle<Expression>) -> Place {
         let (root, offset, indices, is_component) = self.chain(scope, handle);
         let (size, kind) = match *self.inner(scope, handle) {

@@ -39,7 +39,7 @@ fn case(
     Case { name: name.to_owned(), launches: vec![launch], buffers, check: Box::new(check) }
 }
 
-/// The product that a device is tried with, for one kind of matrices.
+/// The trial product of one kind of matrices.
 fn check_of_matrices(edge: u32, lanes: u32, matrix_from_vec4: bool) -> Case {
     let mut caps = DeviceCaps::BASELINE;
     (caps.shader_f16, caps.subgroup_size) = (true, Some(lanes..=lanes));
@@ -55,7 +55,7 @@ fn check_of_matrices(edge: u32, lanes: u32, matrix_from_vec4: bool) -> Case {
     case
 }
 
-/// A kernel of models. Its subgroups are of no interest: none has operations of them.
+/// A kernel of models. It has no subgroup operations, so the subgroup size does not matter.
 fn of_model(
     variant: LmVariant,
     dispatch: ([u32; 3], Vec<u32>),
@@ -65,7 +65,7 @@ fn of_model(
     case(&format!("{variant:?}"), variant.wgsl(), 32, dispatch, buffers, check)
 }
 
-/// A matrix in every way that kernels read one.
+/// A matrix in every form that kernels read.
 fn matrices(rows: usize, cols: usize) -> Vec<(WeightElem, Matrix)> {
     let wide = floats(rows * cols, 5);
     let halves = Elements::F16(wide.iter().map(|&x| f16::from_f32(x)).collect());
@@ -170,7 +170,7 @@ fn norm() -> Case {
     let wanted = twins::rms_norm(&x[width..], &weight, 1e-5);
     let buffers = vec![("x", to_bytes(&x)), ("weight", to_bytes(&weight)), ("out", garbage((2 * width * 4) as u64))];
     let check = move |buffers: &Buffers| assert_close(buffers, "out", &wanted);
-    // Folded, with a row more than there are.
+    // Folded, with a row too many.
     of_model(LmVariant::plain(&lm_kernels::RMS_NORM), ([1, 3, 1], uniform), buffers, check)
 }
 
@@ -182,7 +182,7 @@ fn gate() -> Case {
     of_model(LmVariant::plain(&lm_kernels::GATE_MLP), ([1, 1, 1], vec![3, 5]), buffers, check)
 }
 
-/// The next token: the best, one of the best few, one of those that have most of the weight.
+/// The next token: the best, one of the best few, one of those with most of the weight.
 fn draws() -> Vec<Case> {
     let mut logits: Vec<f32> = floats(600, 9).into_iter().map(|x| 8.0 * x).collect();
     // The best is among the tokens of invocation 1, so that the last step of the search for it changes something.
@@ -230,7 +230,7 @@ fn benchmarks() -> Vec<Case> {
     for edge in [8, 16] {
         let kernel = BenchKernel::MultiplyMatrices { edge, subgroup_size: 32 };
         let size = (edge * edge) as usize;
-        // Columns of 1 times a matrix of 1: every element is as much as a row has columns.
+        // Columns of 1 times a matrix of 1: every element equals the number of columns in a row.
         let ones = |count| to_bytes(&vec![f16::ONE; count]);
         let buffers = vec![("a", ones(4 * size)), ("b", ones(size)), ("sums", garbage(2 * size as u64 * 4))];
         let wanted = vec![(4 * 3 * edge) as f32; 2 * size];

@@ -17,7 +17,7 @@ pub(crate) type Buffers = BTreeMap<String, Vec<u8>>;
 #[derive(Clone)]
 pub(crate) struct Launch {
     pub(crate) name: String,
-    /// The files as they stand, and the text that drivers get.
+    /// The files unchanged, and the text that drivers get.
     pub(crate) rolled: String,
     pub(crate) shipped: String,
     /// Files that stand in it under a tensor's names.
@@ -31,7 +31,7 @@ pub(crate) struct Launch {
     pub(crate) views: Vec<(&'static str, Range<usize>)>,
 }
 
-/// Launches that hand buffers on, and what must be in these at the end.
+/// Launches that hand buffers on, and the contents of these at the end.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) launches: Vec<Launch>,
@@ -39,7 +39,7 @@ pub(crate) struct Case {
     pub(crate) check: Box<dyn Fn(&Buffers) + Send + Sync>,
 }
 
-/// A launch with the buffers as they are when it begins, and the operations that it takes.
+/// A launch with the contents of the buffers at its beginning, and the number of its operations.
 pub(crate) struct Recorded {
     pub(crate) launch: Launch,
     pub(crate) before: Buffers,
@@ -53,12 +53,12 @@ pub(crate) fn taken(specialization: &wattn::Specialization) -> Vec<&'static str>
 }
 
 impl Launch {
-    /// Runs a text of it. Buffers that the shader does not name stay as they are.
+    /// Runs one of its texts. Buffers that the shader does not name stay unchanged.
     pub(crate) fn run(&self, text: &str, buffers: &mut Buffers) -> Result<u64, Fault> {
         Ok(self.run_all(text, buffers)?.into_iter().map(|ran| ran.steps).sum())
     }
 
-    /// The same, and what each of its dispatches took.
+    /// The same, with the cost of each dispatch.
     pub(crate) fn run_all(&self, text: &str, buffers: &mut Buffers) -> Result<Vec<Ran>, Fault> {
         let program = lower(text, self.subgroup_size);
         let mut bound = BTreeMap::new();
@@ -104,7 +104,7 @@ impl Launch {
 }
 
 impl Case {
-    /// Runs everything, with one of its two texts, and checks what comes out.
+    /// Runs everything, with one of its two texts, and checks the results.
     pub(crate) fn run(&self, text: fn(&Launch) -> &str) -> Result<Vec<Recorded>, String> {
         let mut buffers = self.buffers.clone();
         let mut recorded = Vec::new();
@@ -128,7 +128,7 @@ pub(crate) fn from_bytes<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
     bytemuck::pod_collect_to_vec(bytes)
 }
 
-/// Memory that holds nothing of use yet.
+/// Memory with meaningless contents.
 pub(crate) fn garbage(bytes: u64) -> Vec<u8> {
     to_bytes(&vec![7.0f32; bytes.div_ceil(4).max(1) as usize])
 }

@@ -13,7 +13,7 @@ use super::program::{
 };
 use super::shadow::{Access, Atomic};
 
-/// Parses, validates and lowers a shader of one entry point. Panics on whatever it does not know.
+/// Parses, validates and lowers a shader of one entry point. Panics on unknown constructs.
 pub(crate) fn lower(source: &str, subgroup_size: usize) -> Program {
     let module = wgsl::parse_str(source).unwrap_or_else(|error| panic!("{}", error.emit_to_string(source)));
     let info = Validator::new(ValidationFlags::all(), Capabilities::all())
@@ -68,7 +68,7 @@ pub(crate) struct Lowerer<'a> {
 pub(crate) struct Scope<'a> {
     pub(crate) function: &'a naga::Function,
     pub(crate) info: &'a FunctionInfo,
-    /// Registers of its expressions; of pointers none.
+    /// Registers of its expressions; pointers have none.
     pub(crate) slots: Vec<Option<Slot>>,
     pub(crate) locals: Vec<Slot>,
     arguments: Vec<(Slot, usize)>,
@@ -108,7 +108,7 @@ impl<'a> Lowerer<'a> {
         self.size(&self.module.types[ty].inner)
     }
 
-    /// The kind of a value's scalars, where all are of one.
+    /// The kind of a value's scalars, if all have the same.
     pub(crate) fn kind(&self, inner: &TypeInner) -> Option<Kind> {
         match *inner {
             TypeInner::Scalar(scalar) | TypeInner::Atomic(scalar) | TypeInner::Vector { scalar, .. } => {
@@ -172,7 +172,7 @@ impl<'a> Lowerer<'a> {
         Function { arguments: scope.arguments, locals, result, body }
     }
 
-    /// The registers of an expression. Those that no statement emits hold their values from the beginning.
+    /// The registers of an expression. Expressions that no statement emits hold their values from the beginning.
     fn register(&mut self, scope: &Scope<'_>, handle: Handle<Expression>, expression: &Expression) -> Option<Slot> {
         let inner = scope.info[handle].ty.inner_with(&self.module.types);
         if matches!(inner, TypeInner::Pointer { .. } | TypeInner::ValuePointer { .. }) {
@@ -323,7 +323,7 @@ impl<'a> Lowerer<'a> {
         })
     }
 
-    /// Where a matrix lies in memory. `matrix` is the expression that has its type.
+    /// The place of a matrix in memory. `matrix` is the expression that has its type.
     pub(crate) fn matrix_at(
         &self,
         scope: &Scope<'_>,

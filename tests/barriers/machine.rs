@@ -52,9 +52,9 @@ impl Mask {
 /// The contents of a variable in memory, and its shadow.
 struct Memory {
     data: Vec<u64>,
-    /// Since the last barrier that orders it.
+    /// Accesses since the last barrier that orders it.
     shadow: Vec<Word>,
-    /// By which workgroups of the dispatch.
+    /// Accesses by the workgroups of the dispatch.
     across: Vec<Word>,
     /// The workgroup that wrote a word last, counted from 1.
     written: Vec<u32>,
@@ -74,7 +74,7 @@ pub(crate) struct Machine<'a> {
     loops: Vec<[Mask; 2]>,
     /// Operations so far.
     pub(crate) steps: u64,
-    /// By line and variable: how many of eight lanes that load or store a vec4 of workgroup memory met on a bank, at the most.
+    /// By line and variable: the largest number of lanes, of eight that load or store a vec4 of workgroup memory, that met on a bank.
     pub(crate) banks: BTreeMap<(u32, usize), usize>,
 }
 
@@ -180,7 +180,7 @@ impl<'a> Machine<'a> {
         self.call(&program.entry, self.all)
     }
 
-    /// Variables in registers get what they begin with.
+    /// Sets variables in registers to their initial values.
     fn begin(&mut self, variables: &[Variable]) {
         let lanes = self.program.lanes;
         for variable in variables {
@@ -355,7 +355,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Notes an access, and looks whether another one is in no order with it.
+    /// Records an access, and checks that it is ordered with all others.
     pub(crate) fn touch(&mut self, memory: usize, at: usize, access: Access, by: u32, line: u32) -> Result<(), Fault> {
         let variable = &self.program.memories[memory];
         let epoch = match variable.space {
@@ -377,7 +377,7 @@ impl<'a> Machine<'a> {
         };
         found.shadow[at].touch(epoch, access, by, line).map_err(|conflict| race("invocation", conflict))?;
         if variable.space == Space::Storage {
-            // Between workgroups nothing is ordered.
+            // Nothing orders workgroups.
             let across = found.across[at].touch(1, access, self.workgroup, line);
             across.map_err(|conflict| race("workgroup", conflict))?;
         } else if access == Access::Write {

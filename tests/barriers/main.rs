@@ -1,7 +1,7 @@
-//! Barriers, by analysis. Software drivers run the invocations of a workgroup one after the other, and no test that runs on them notices a
-//! missing barrier. So an interpreter runs each kernel here, with a shadow that records accesses to each word since the last barrier: two
+//! Barriers, by analysis. Software drivers run the invocations of a workgroup one after the other, so no test that runs on them notices a
+//! missing barrier. Here an interpreter runs each kernel, with a shadow that records accesses to each word since the last barrier: two
 //! invocations that access the same word with no barrier between, one of them writing, are an error whatever the results. Every kernel and
-//! every file of `shaders/` takes part, and the test removes each barrier once to see that the analysis misses it.
+//! every file of `shaders/` takes part, and the test removes each barrier once to see that the analysis notices.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -97,8 +97,7 @@ fn no_barrier_is_missing() {
     run_all(select::tilings(), Launch::rolled);
 }
 
-/// Barriers that could go: what they order is ordered without them, by the barriers around them or because the same
-/// invocation writes and reads it.
+/// Barriers that are redundant: other barriers order the same accesses, or the same invocation writes and reads.
 const REDUNDANT: [&str; 1] = [
     // The list is read and the next search's groups are written by the same invocation.
     "beam/scratch.wgsl: storageBarrier(); // orders the scratch of this search and the next one's",
@@ -128,7 +127,7 @@ fn every_barrier_is_missed() {
     let redundant: Vec<_> =
         mutants.par_iter().filter(|mutant| !is_missed(mutant)).map(|(name, ..)| name.as_str()).collect();
     assert_eq!(redundant, REDUNDANT, "left: what nothing misses");
-    // Nor are they missed when all are gone.
+    // Without all of them at once the analysis finds no fault either.
     for file in files() {
         let kept = |line: &str| {
             let redundant = REDUNDANT.contains(&format!("{}: {}", file.name, line.trim()).as_str());

@@ -1,5 +1,5 @@
-//! The effect of each operation on registers and memory. An operation that changes only registers is computed for all invocations, also for
-//! masked-out ones, whose results are not used.
+//! The effect of each operation on registers and memory. An operation that changes only registers is computed for all invocations,
+//! including masked-out ones, whose results are not used.
 
 use half::f16;
 
@@ -216,7 +216,7 @@ impl Machine<'_> {
                 return Err(Fault::NotUniform(self.program.line(line)));
             }
         }
-        // Strides count what the pointer points to.
+        // Strides count elements of the pointer's target.
         let stride = stride as usize * at.place.size;
         // Hardware drops the low bits of addresses of matrices.
         let bytes = self.program.memories[memory].kind.size_bytes();

@@ -1,7 +1,7 @@
 //! A shader made ready to run: every value has registers of its own, every expression is an operation on them.
 //!
-//! A register holds one scalar for each invocation of a workgroup. Composite values are runs of registers. Functions cannot
-//! recurse, so that each has its registers once.
+//! A register holds one scalar for each invocation of a workgroup. Composite values are ranges of registers. Functions cannot recurse, so
+//! that each has its registers once.
 
 use naga::{CollectiveOperation, SubgroupOperation};
 
@@ -16,11 +16,11 @@ pub(crate) type Slot = usize;
 pub(crate) struct Index {
     pub(crate) slot: Slot,
     pub(crate) stride: usize,
-    /// `None`: as many as the buffer holds.
+    /// `None`: the number that the buffer holds.
     pub(crate) len: Option<usize>,
 }
 
-/// Where a pointer points, in scalars.
+/// The place of a pointer, in scalars.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) root: Root,
@@ -29,7 +29,7 @@ pub(crate) struct Place {
     /// Scalars there.
     pub(crate) size: usize,
     pub(crate) kind: Option<Kind>,
-    /// A component of a vector: to write it may touch the others.
+    /// A component of a vector: writing it may touch the others.
     pub(crate) is_component: bool,
 }
 
@@ -225,7 +225,7 @@ pub(crate) struct Function {
     pub(crate) body: Vec<Node>,
 }
 
-/// A variable in registers, and what it begins with.
+/// A variable in registers, and its initial value.
 pub(crate) struct Variable {
     pub(crate) slot: Slot,
     pub(crate) initial: Vec<u64>,
@@ -244,7 +244,7 @@ pub(crate) enum Space {
 pub(crate) struct MemoryVariable {
     pub(crate) name: String,
     pub(crate) space: Space,
-    /// Of all its scalars; of a uniform each is a word.
+    /// The kind of all its scalars; in a uniform each is a word.
     pub(crate) kind: Kind,
     /// Scalars, of a workgroup's variable or a uniform.
     pub(crate) size: usize,
@@ -284,7 +284,7 @@ impl Program {
     }
 }
 
-/// How lanes of a subgroup come together in one value.
+/// How the lanes of a subgroup are combined into one value.
 pub(crate) fn reduction(op: SubgroupOperation, collective: CollectiveOperation, kind: Kind) -> F2 {
     use naga::{BinaryOperator, MathFunction};
     let is_sum = op == SubgroupOperation::Add && collective == CollectiveOperation::ExclusiveScan;

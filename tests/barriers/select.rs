@@ -27,7 +27,7 @@ const TILING: SelectionTiling = SelectionTiling::SMALLEST
 const COLUMNS: SelectionTiling =
     TILING.with_rows(1).with_sharing(Sharing::Columns).with_candidates(Candidates::Workgroup);
 
-/// With as many invocations as there is room for candidates, which a top-k by depths wants.
+/// As many invocations as candidates, the condition of a top-k by depths.
 const DEPTHS: SelectionTiling = COLUMNS.with_search_groups(32).with_top_k_size(128);
 
 fn launch(dispatch: &Dispatch, subgroup_size: u32, uniforms: Vec<Uniforms>) -> Launch {
@@ -84,8 +84,8 @@ fn selection<T: Element>(
     Case { name, launches, buffers: buffers.into_iter().collect(), check: Box::new(check) }
 }
 
-/// Cases that together have several rounds and stages, searches of one workgroup, heads whose lists are united, lengths,
-/// dense beginnings, and blocks beyond those kept.
+/// Cases that together have several rounds and stages, several searches of one workgroup, heads whose lists are united, lengths, dense
+/// beginnings, and more blocks than are kept.
 const CASES: [&str; 12] = [
     "HiP, prime length",
     "HiP, prefill from the start",

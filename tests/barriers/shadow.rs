@@ -7,11 +7,11 @@ use core::fmt;
 pub(crate) enum Access {
     Read,
     Write,
-    /// An atomic operation whose result nobody looks at: those of one kind come to the same in any order.
+    /// An atomic operation whose result is not used: operations of one kind give the same in any order.
     Atomic(Atomic),
     /// Any other atomic operation.
     Exchange,
-    /// Several kinds, by one accessor.
+    /// Several kinds of access by one accessor.
     Mixed,
 }
 
@@ -28,8 +28,8 @@ pub(crate) enum Atomic {
 }
 
 impl Access {
-    /// Whether several may do it without an order between them. What is left would make results depend on who comes
-    /// first, for atomics too.
+    /// Whether several may do it without an order between them. All other accesses, atomic or not, would make results depend on their
+    /// order.
     fn commutes(self) -> bool {
         matches!(self, Self::Read | Self::Atomic(_))
     }
@@ -38,17 +38,17 @@ impl Access {
 /// Accesses to a word since the last barrier that orders it.
 #[derive(Clone, Copy)]
 pub(crate) struct Word {
-    /// The interval between two barriers, from 1 on; of others everything is forgotten.
+    /// The interval between two barriers, from 1 on; earlier intervals are forgotten.
     epoch: u32,
     access: Access,
     by: u32,
     line: u32,
 }
 
-/// Several accessors did the same, which commutes.
+/// Several accessors, all with the same commutative operation.
 const MANY: u32 = u32::MAX;
 
-/// Two accesses in no order.
+/// Two accesses without an order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Conflict {
     pub(crate) first: (Access, u32, u32),
@@ -77,7 +77,7 @@ impl Word {
     }
 }
 
-/// Why a run stopped.
+/// The cause that stopped a run.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
     /// Two invocations touch a word with no barrier between, and one of them writes.

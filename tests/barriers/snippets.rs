@@ -41,7 +41,7 @@ fn assert_clean(body: &str) {
 fn words_need_a_barrier() {
     assert_race("words[lane] = 1u; buffer[workgroup.x * 8u + lane] = words[lane ^ 1u];");
     assert_clean("words[lane] = 1u; workgroupBarrier(); buffer[workgroup.x * 8u + lane] = words[lane ^ 1u];");
-    // Before the next write, too; and among several writers.
+    // Also before the next write, and among several writers.
     assert_race("words[lane] = 1u; workgroupBarrier(); own[0] = words[lane ^ 1u]; words[lane] = own[0];");
     assert_race("words[lane / 2u] = 1u;");
     assert_clean("words[lane] = 1u; words[lane] += 1u; words[lane + 8u] = words[lane];");
@@ -80,7 +80,7 @@ fn atomics_of_one_kind_need_no_order() {
     assert_clean(&format!("{begun} atomicAdd(&flag, 1u); workgroupBarrier(); own[0] = atomicLoad(&flag);"));
     assert_race(&format!("{begun} atomicAdd(&flag, 1u); own[0] = atomicLoad(&flag);"));
     assert_race(&format!("{begun} atomicAdd(&flag, lane); atomicMax(&flag, lane);"));
-    // The order shows where the results are looked at.
+    // The order matters where the results are read.
     assert_race(&format!("{begun} own[0] = atomicAdd(&flag, 1u); words[lane] = own[0];"));
     assert_race("if lane == 0u { atomicStore(&flag, 0u); } atomicAdd(&flag, 1u);");
     assert_clean(&format!("{begun} atomicOr(&flag, 1u << lane); workgroupBarrier(); words[lane] = atomicLoad(&flag);"));
@@ -109,7 +109,7 @@ fn subgroups_order_nothing() {
     assert_race("words[lane] = 1u; own[0] = subgroupShuffleXor(lane, 1u); own[1] = words[lane ^ 1u];");
 }
 
-/// Nobody knows which lane holds an element of a matrix.
+/// The lane that holds an element of a matrix is unknown.
 #[test]
 fn matrices_are_touched_by_no_lane_in_particular() {
     let store = "let zero = coop_mat8x8<f32, C>(); if lane < 4u { coopStoreT(zero, &matrix[0], 8u); }";

@@ -29,7 +29,7 @@ fn nan(i: usize) -> f32 {
     if i.is_multiple_of(2) { f32::NAN } else { -f32::NAN }
 }
 
-/// Cases with one list that is right: every score is NaN, infinite or exact.
+/// Cases with exactly one correct list: every score is NaN, infinite or exact.
 pub fn spoiled_cases<T: Element>() -> Vec<SelectCase<T>> {
     let mut cases = Vec::new();
     for name in NAMES {
@@ -68,7 +68,7 @@ pub fn spoiled_cases<T: Element>() -> Vec<SelectCase<T>> {
     cases
 }
 
-/// Cases whose scores a device may make infinite or NaN, or neither: lists keep their rules.
+/// Cases whose scores may or may not become infinite or NaN on a device: lists keep their rules.
 pub fn undecided_cases<T: Element>() -> Vec<SelectCase<T>> {
     let mut cases = spoiled_cases();
     for (i, case) in cases.iter_mut().enumerate() {

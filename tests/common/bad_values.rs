@@ -1,4 +1,4 @@
-//! NaN and infinity reach the rows that see them, and no other.
+//! NaN and infinity show in the rows that see them, and in no other row.
 
 use wattn::{AttentionOutput, Element, LSE_EMPTY};
 
@@ -17,11 +17,11 @@ const BAD: [(&str, f32); 9] = [
     ("v", f32::NEG_INFINITY),
 ];
 
-/// The column that the bad number stands in.
+/// The column of the bad number.
 const COLUMN: usize = 5;
 
-/// Puts one bad number after another into a case of 37 queries and keys, two KV heads of two query heads; `run` says what comes out,
-/// `exp` how its weights are computed. Then the same with scores so far apart that most weights are 0.
+/// Puts one bad number after another into a case of 37 queries and keys, two KV heads of two query heads; `run` gives the result, `exp` the
+/// exponential of its weights. Then the same with scores so far apart that most weights are 0.
 pub fn check_bad_values<T: Element>(clean: &Case<T>, exp: Exp, run: impl Fn(&Case<T>) -> AttentionOutput, what: &str) {
     check_each(clean, exp, &run, what);
     let mut steep = clean.clone();
@@ -83,8 +83,8 @@ fn check_scores(out: &[f32], lse: f32, oracle_out: &[f32], oracle_lse: f32, exp:
         assert!(lse == LSE_EMPTY && out.iter().all(|&x| x == 0.0), "{what}: sees nothing, and gives {lse} {out:?}");
         return;
     }
-    // A score of 16 products may be as large as 800, and off by 19 roundings of that, 1e-3; so is the exponent of its weight, and
-    // that of the largest one. A weight in f16 is off by 2^-11 besides.
+    // A score of 16 products may be as large as 800, and off by 19 roundings of that, 1e-3; so is the exponent of its weight, and the
+    // exponent of the largest weight. A weight in f16 is off by 2^-11 besides.
     let allowed = if matches!(exp, Exp::Matrix(_)) { 2.5e-3 } else { 2e-3 };
     for (x, y) in out.iter().zip(oracle_out) {
         assert!((x - y).abs() <= allowed, "{what}: {out:?}, not {oracle_out:?}");

@@ -16,7 +16,7 @@ pub struct PoolCase<T> {
     pub seq_lens: Option<Vec<u32>>,
 }
 
-/// Lengths at every border of a block, a prime; lengths of their own; widths that fill no vec4 group; NaN in some channels.
+/// Lengths at every border of a block, a prime, different lengths in a batch; widths that fill no vec4 group; NaN in some channels.
 pub fn pool_cases<T: Element>() -> Vec<PoolCase<T>> {
     let mut cases = Vec::new();
     for pooling in Pooling::ALL {
@@ -58,7 +58,7 @@ pub fn pool_cases<T: Element>() -> Vec<PoolCase<T>> {
 }
 
 impl<T: Element> PoolCase<T> {
-    /// A mean is a sum and a division, each product and sum rounded; the others are exact.
+    /// A mean is a sum and a division, with each product and sum rounded; the other summaries are exact.
     #[track_caller]
     pub fn check(&self, on: &str, got: &HostTensor) {
         assert_eq!(got.shape(), self.problem.summaries_shape());
@@ -94,14 +94,14 @@ pub fn score_cases<T: Element>() -> Vec<ScoreCase<T>> {
     let mut cases = Vec::new();
     let mut add = |problem: BlockScoreProblem, lens: Option<[u32; 2]>, exact: bool, nan: bool| {
         let bad = |i: usize, value: f32| if nan && i.is_multiple_of(97) { f32::NAN } else { value };
-        // Quarters, of which some hundred products add up exactly.
+        // Quarters: sums of a hundred of their products are exact.
         let mut source = Random(5);
         let mut value = |i: usize| {
             let value = if exact { (source.bits() % 17) as f32 / 4.0 - 2.0 } else { source.unit() };
             bad(i, value)
         };
         let q = fill(problem.shape().q(), &mut value);
-        // Of a pair of vectors the second is not below the first.
+        // Vectors come in pairs, minimum and maximum.
         let dim = problem.shape().head_dim as usize;
         let vectors = problem.summaries_shape()[3] as usize / dim;
         let mut summaries = fill::<f32>(problem.summaries_shape(), &mut value);
@@ -165,7 +165,7 @@ impl<T: Element> ScoreCase<T> {
         let expected = oracle::block_scores(problem, &self.q, &self.summaries, self.seq_lens_kv.as_deref()).unwrap();
         let shape = problem.shape();
         let roundings = f64::from(shape.head_dim + shape.seq_len_q + shape.num_q_heads + 8);
-        // Inputs are at most 1 there, or, where all is exact, means alone are rounded.
+        // Inputs are at most 1 there; where sums are exact, only means are rounded.
         let terms = f64::from(shape.head_dim) * f64::from(shape.seq_len_q.max(1) * shape.num_q_heads);
         let bound = if self.exact { 0.0 } else { roundings * UNIT * terms };
         for (i, (&got, expected)) in got.data().iter().zip(expected).enumerate() {
@@ -178,7 +178,7 @@ impl<T: Element> ScoreCase<T> {
     }
 }
 
-/// Scores of rows, and what the caller says of their entries.
+/// Scores of rows, and the caller's marks for their entries.
 #[derive(Clone, Debug)]
 pub struct TopKCase {
     pub name: String,
@@ -187,7 +187,7 @@ pub struct TopKCase {
     pub marks: Option<Vec<Mark>>,
 }
 
-/// Numbers of entries around those of workgroups and words, ties of all kinds, numbers that are none, ends and marks.
+/// Numbers of entries around the sizes of workgroups and words, ties of all kinds, NaN and infinities, ends and marks.
 pub fn top_k_cases() -> Vec<TopKCase> {
     let mut cases = Vec::new();
     for (n, k) in [(0, 3), (1, 1), (2, 5), (31, 4), (32, 32), (33, 8), (64, 63), (257, 20), (1021, 100), (2500, 7)] {
@@ -202,7 +202,7 @@ pub fn top_k_cases() -> Vec<TopKCase> {
                 ("bad", 3) => -0.0,
                 ("bad", 4) => -f32::NAN,
                 ("bad", 5) => -3.2e38,
-                // The last row has none at all.
+                // The last row has no entries.
                 ("masked", _) if i >= 5 * n as usize || i % 7 > 3 => MASKED_SCORE,
                 _ => (source.bits() % u64::from(values.max(1))) as f32 - 1.0,
             });

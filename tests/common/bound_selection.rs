@@ -29,7 +29,7 @@ impl Bound {
         let lists: u32 = shape[..3].iter().product();
         let (q, k) = (buffer(ctx, case.q.data()), buffer(ctx, case.k.data()));
         let lens = case.seq_lens_kv.as_ref().map(|lens| buffer(ctx, lens));
-        // Earlier contents must not show.
+        // Earlier contents of the memory must have no effect.
         let (indices, counts) =
             (buffer(ctx, &vec![7u32; (lists * shape[3]) as usize]), buffer(ctx, &vec![7u32; lists as usize]));
         let [samples, scratch, cache] =

@@ -14,10 +14,10 @@ use wattn::{
 use super::UNIT;
 use super::select::{SelectCase, Selector};
 
-/// How far the scores of an implementation may be from exact ones.
+/// The distance of an implementation's scores from exact ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rounding {
-    /// Not at all: sums of small integers.
+    /// None: sums of small integers.
     Exact,
     /// `(head_dim + 8) u * sum |q| |k|`: a sum of `head_dim` products in any order, and a scaled mean of queries that is
     /// off by a few units (a GPU divides to 2.5 ulp).
@@ -29,11 +29,11 @@ pub enum Rounding {
 pub struct Allowed {
     /// Blocks that must be listed, ascending.
     pub certain: Vec<u32>,
-    /// Blocks that may be, ascending: all the certain ones among them.
+    /// Blocks that may be listed, ascending, with all certain ones among them.
     pub possible: Vec<u32>,
 }
 
-/// Lists that were checked, and those among them that near ties leave open.
+/// Numbers of lists: checked, and left open by near ties.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Certified {
     pub lists: usize,
@@ -80,7 +80,7 @@ pub fn indices(problem: &SelectionProblem) -> Vec<[u32; 3]> {
     (0..batches).flat_map(|b| (0..sets).flat_map(move |s| (0..q_blocks).map(move |m| [b, s, m]))).collect()
 }
 
-/// What every list may be.
+/// The bounds of every list.
 pub fn replay<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
@@ -89,7 +89,7 @@ pub fn replay<T: Element>(
     indices(problem).par_iter().map(|&index| Replay::new(problem, inputs, rounding, index).run()).collect()
 }
 
-/// From the lowest to the highest value that a computed score may have.
+/// The lowest and the highest value that a computed score may have.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Score {
     low: f64,
@@ -113,7 +113,7 @@ impl Score {
 struct Candidate {
     at: (i64, i64),
     score: Score,
-    /// Whether it is there whatever came of near ties.
+    /// Whether it is a candidate whatever near ties decide.
     certain: bool,
 }
 
@@ -144,7 +144,7 @@ struct Replay<'a, T> {
     heads: core::ops::Range<u32>,
     queries: Vec<u32>,
     len: i64,
-    /// Distance from which on keys are candidates.
+    /// Distance from the query at which candidates begin.
     near: i64,
 }
 
@@ -342,8 +342,7 @@ struct Descent<'a, T> {
 }
 
 impl<T: Element> Descent<'_, T> {
-    /// The score of a chunk from here on, over every path that near ties allow. `size` is an upper bound on the keys that
-    /// are left.
+    /// The score of a chunk from here on, over every path that near ties allow. `size` is an upper bound on the number of keys left.
     fn go(&self, (left, right): (i64, i64), size: i64, best: Score) -> Score {
         let center = (left + right) / 2;
         let first = self.method.representative == Representative::First;

@@ -10,13 +10,13 @@ use wattn::{Element, HostTensor};
 
 /// The program's answer to arguments.
 pub fn wattn(args: &[&str]) -> Output {
-    // Not the user's cache folder.
+    // The test does not use the user's cache folder.
     wattn_in(Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/cache")), args)
 }
 
-/// The same with a cache folder of the test's own.
+/// The same with a cache folder for this test.
 pub fn wattn_in(cache: &Path, args: &[&str]) -> Output {
-    // Where it was built, or where a kit that was built elsewhere says that it is.
+    // The program lies where it was built, or where the variable of a kit built elsewhere says.
     let path = std::env::var_os("CARGO_BIN_EXE_wattn").unwrap_or_else(|| env!("CARGO_BIN_EXE_wattn").into());
     let mut program = Command::new(path);
     program.env("XDG_CACHE_HOME", cache).args(args).output().expect("the binary starts")
@@ -46,7 +46,7 @@ pub fn assert_succeeds(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("stdout is UTF-8")
 }
 
-/// Exit code 0; gives stdout, which is a text of its own, and stderr, which says what came of it.
+/// Exit code 0; returns stdout, a result, and stderr, the messages about it.
 #[track_caller]
 pub fn assert_tells(output: &Output) -> (String, String) {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));

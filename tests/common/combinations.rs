@@ -14,7 +14,7 @@ use super::gpu::{columns_tilings, segment_tiling, staged_tilings, tiny_tiling};
 use super::selected::SelectedCase;
 use super::{Case, Exp, shape};
 
-// Factors, by their place in a combination.
+// Factors, each at its place in a combination.
 const TIER: usize = 0;
 const DTYPE: usize = 1;
 const OUT_DTYPE: usize = 2;
@@ -39,13 +39,13 @@ const GRANULARITIES: [Option<Granularity>; 4] =
 /// Sizes of query blocks and blocks, sinks, window, dense beginning.
 const BLOCK_SIZES: [[u32; 5]; 3] = [[5, 8, 3, 6, 0], [4, 3, 0, 0, 0], [16, 16, 2, 9, 20]];
 const NUM_SPLITS: [u32; 2] = [1, 3];
-/// Nothing is cut; every tile is a dispatch of its own, every tile of some workgroups is.
+/// Nothing is cut; every tile is a dispatch of its own; every tile of some workgroups is.
 const BUDGETS: [DispatchBudget; 3] =
     [DispatchBudget::UNLIMITED, DispatchBudget::new(1, 1), DispatchBudget::new(60_000, 1)];
-/// How lanes and groups share, and how many of what.
+/// How lanes and groups share, and their sizes.
 const SHARINGS: [&str; 5] = ["keys", "keys of a segment", "columns", "tiles", "rows"];
 const GROUPS: [u32; 2] = [1, 3];
-/// Unequal ones, below a matrix and between two, one that is no multiple of 8; with one column of a lane and several.
+/// Unequal widths; below a matrix, between two matrices, no multiple of 8; with one column a lane and several.
 const HEAD_DIMS: [[u32; 2]; 2] = [[8, 16], [12, 20]];
 /// `[seq_len_q, seq_len_kv]`: one row, tiles of both, more queries than keys, no keys.
 const SIZES: [[u32; 2]; 4] = [[1, 37], [13, 70], [21, 5], [3, 0]];
@@ -69,7 +69,7 @@ const LEVELS: [usize; 16] = [
     2,
 ];
 
-/// Where a combination is refused.
+/// The point at which a combination is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// By the problem, on every path.
@@ -80,7 +80,7 @@ pub enum Stage {
     Bind,
 }
 
-/// One choice of everything.
+/// One level of every factor.
 #[derive(Clone, Debug)]
 pub struct Combination {
     pub problem: AttentionProblem,
@@ -91,14 +91,14 @@ pub struct Combination {
     pub seed: u64,
 }
 
-/// The name and place that the error of a refused combination must have.
+/// The name in the error of a refused combination, and the place of the refusal.
 pub struct Refused {
     pub combination: Combination,
     pub stage: Stage,
     pub name: String,
 }
 
-/// The rules of a device: what it refuses, and under which name.
+/// The rules of a device: combinations that it refuses, and the name of each refusal.
 fn rules(caps: &DeviceCaps) -> Vec<(Stage, String, Rule<'_>)> {
     let matrix = |tier: usize| Tier::ALL[tier].matrix();
     let bf16 = |dtype: usize| DType::ALL[dtype] == DType::BF16;
@@ -133,7 +133,7 @@ fn rules(caps: &DeviceCaps) -> Vec<(Stage, String, Rule<'_>)> {
     rules
 }
 
-/// Of a device: what it takes, in which each two choices meet that may, and what it refuses, each for one reason.
+/// For a device: the combinations that it takes, with every allowed pair of choices, and combinations that it refuses, each for one reason.
 pub fn combinations(caps: &DeviceCaps) -> (Vec<Combination>, Vec<Refused>) {
     let mut stages = Vec::new();
     let of = |(stage, name, rule)| {
@@ -177,26 +177,26 @@ impl Combination {
         Self { problem, tier, tiling, budget: BUDGETS[row[BUDGET]], seed }
     }
 
-    /// Of a problem, where nothing is cut.
+    /// The plan of a problem where nothing is cut.
     pub fn of(problem: AttentionProblem, tier: Tier, tiling: Tiling) -> Self {
         Self { problem, tier, tiling, budget: DispatchBudget::UNLIMITED, seed: 1 }
     }
 
-    /// Its plan, for a device that may cut at its budget.
+    /// The plan of a problem for a device that may cut at its budget.
     pub fn plan(&self, caps: &DeviceCaps) -> Result<AttentionPlan> {
         let mut caps = caps.clone();
         caps.budget = self.budget;
         AttentionPlan::with_tiling(&self.problem, &caps, self.tier, self.tiling)
     }
 
-    /// Inputs, as its problem asks for them.
+    /// Inputs with the arguments that the problem asks for.
     pub fn case<T: Element>(&self) -> SelectedCase<T> {
         let shape = *self.problem.shape();
         let mut case = Case::random(shape, self.problem.mask(), self.seed);
         if self.problem.seq_lens_kv() {
             case.seq_lens_kv = Some(vec![shape.seq_len_kv, shape.seq_len_kv / 3]);
         }
-        // Of dense attention the lists are of no interest.
+        // Dense attention has no lists.
         let selection = self.problem.blocks().copied();
         let selection = selection.unwrap_or_else(|| block_selection(Granularity::Layer, BLOCK_SIZES[0]));
         SelectedCase::random(format!("{self:?}"), case, selection, self.seed)
@@ -208,7 +208,7 @@ impl Combination {
         if self.is_sparse() { inputs.with_blocks(&case.blocks) } else { inputs }
     }
 
-    /// The problem without what only devices look at.
+    /// The problem without the options that only devices take.
     fn oracle_problem<T: Element>(&self, case: &SelectedCase<T>) -> AttentionProblem {
         if self.is_sparse() { case.problem() } else { case.case.problem() }
     }
@@ -217,7 +217,7 @@ impl Combination {
         self.problem.blocks().is_some()
     }
 
-    /// Asserts that a result is the oracle's, within the bound of `exp` and the rounding of `out_dtype`.
+    /// Asserts that a result equals the oracle's, within the bound of `exp` and the rounding of `out_dtype`.
     pub fn check<T: Element>(
         &self,
         case: &SelectedCase<T>,
@@ -248,7 +248,7 @@ impl Combination {
         AttentionOutput::new(tensor(shape.out(), out), tensor(shape.lse(), lse))
     }
 
-    /// Calls the method of the element type that q, k and v have.
+    /// Calls the method for the element type of q, k and v.
     pub fn visit(&self, visitor: &mut impl Visitor) {
         match self.problem.dtype() {
             DType::F32 => visitor.visit::<f32>(self),
@@ -273,9 +273,9 @@ fn block_selection(granularity: Granularity, sizes: [u32; 5]) -> BlockListSpec {
         .with_dense_below(dense_below)
 }
 
-/// A tiny tiling of a tier, if it has any that shares so.
+/// A tiny tiling of a tier with this sharing, if it has one.
 fn tiling(caps: &DeviceCaps, tier: Tier, sharing: &str) -> Tiling {
-    // The sharings of tiers with and without matrices; here they are refused.
+    // Plans of tiers with matrices refuse the sharings of tiers without, and the reverse.
     let tiny = tiny_tiling(caps, tier, 1);
     match (tier.matrix(), sharing) {
         (true, "rows") => tiny,
@@ -290,8 +290,8 @@ fn tiling(caps: &DeviceCaps, tier: Tier, sharing: &str) -> Tiling {
     }
 }
 
-/// Numbers that round to those of a tensor: of all that do the nearest to what is right. So what was rounded when it was stored is held to
-/// the bounds of what was computed.
+/// Among all numbers that round to those of a tensor, the nearest to the exact ones. So a result that was rounded when stored is held to
+/// the bounds of the computation.
 pub fn unrounded(got: &HostTensor, right: &HostTensor, dtype: DType) -> HostTensor {
     let half_ulp = |x: f32| match dtype {
         DType::F32 => 0.0,
@@ -304,7 +304,7 @@ pub fn unrounded(got: &HostTensor, right: &HostTensor, dtype: DType) -> HostTens
     HostTensor::new(got.shape(), data).unwrap()
 }
 
-/// Asserts that a refusal is an error that names what was wrong.
+/// Asserts that a refusal is an error that names its cause.
 pub fn check_refusal(error: &Error, name: &str, what: &str) {
     let text = error.to_string();
     let typed = !matches!(error, Error::Validation { .. } | Error::OutOfMemory { .. } | Error::DeviceLost { .. });

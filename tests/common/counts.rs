@@ -16,7 +16,7 @@ pub fn function<'a>(module: &'a Module, name: &str) -> &'a Function {
     found.unwrap_or_else(|| panic!("no function {name}")).1
 }
 
-/// Statements that `counts` is true of, by how deep in loops they stand.
+/// Counts by `counts` over all statements, at each depth of loops.
 pub fn count(block: &Block, depth: usize, counts: &impl Fn(&Statement) -> usize, found: &mut Vec<usize>) {
     for statement in block {
         found.resize(found.len().max(depth + 1), 0);

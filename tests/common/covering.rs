@@ -1,5 +1,5 @@
 //! Pairwise covering arrays: few combinations of many factors in which every allowed pair of levels occurs. Most faults that need more than
-//! one option to show need two.
+//! one option need two.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
@@ -10,19 +10,19 @@ pub type Broken<'a> = Box<dyn Fn(&[usize]) -> bool + 'a>;
 pub struct Rule<'a> {
     /// The factors that it looks at.
     pub factors: &'static [usize],
-    /// Whether it is broken by their levels, which come in the order of `factors`.
+    /// Whether these levels break it, in the order of `factors`.
     pub broken: Broken<'a>,
 }
 
 impl Rule<'_> {
-    /// Whether it is broken by what is set; not while one of its factors is open.
+    /// Whether the levels set so far break it; `false` while one of its factors is open.
     fn is_broken(&self, row: &[Option<usize>]) -> bool {
         let levels: Option<Vec<usize>> = self.factors.iter().map(|&factor| row[factor]).collect();
         levels.is_some_and(|levels| (self.broken)(&levels))
     }
 }
 
-/// Factors by their numbers of levels, and what cannot go together.
+/// Factors by their numbers of levels, and the rules between them.
 pub struct Factors<'a> {
     pub levels: &'a [usize],
     pub rules: &'a [Rule<'a>],
@@ -32,16 +32,15 @@ pub struct Factors<'a> {
 type Pair = [(usize, usize); 2];
 
 impl Factors<'_> {
-    /// Combinations, as a level of each factor, in which every pair of levels occurs that some combination may have. The same on every
-    /// run.
+    /// Combinations, as a level of each factor, in which every pair of levels occurs that some combination may have. The same on every run.
     pub fn covering(&self) -> Vec<Vec<usize>> {
         let (mut open, mut rows) = (self.pairs(), Vec::new());
         while let Some(&first) = open.first() {
-            // Of the rows that begin with some of the open pairs the one that covers most.
+            // Among the rows that begin with an open pair, the row that covers most pairs.
             let begin = |pair: &Pair| self.complete(&self.with(pair), |_| false, &open, rows.len());
             let tried = open.iter().step_by(open.len().div_ceil(TRIED)).filter_map(begin);
             let Some(best) = begin(&first).into_iter().chain(tried).max_by_key(|row| num_covered(row, &open)) else {
-                // No combination has it.
+                // No combination has this pair.
                 open.remove(0);
                 continue;
             };
@@ -81,7 +80,7 @@ impl Factors<'_> {
         row
     }
 
-    /// Sets what a row leaves open, so that many of the open pairs are covered and no rule is broken but those `excused`. Levels that
+    /// Sets the open factors of a row, so that many of the open pairs are covered and no rule is broken but those `excused`. Levels that
     /// cover nothing take turns by `turn`.
     fn complete(
         &self,
@@ -92,7 +91,7 @@ impl Factors<'_> {
     ) -> Option<Vec<usize>> {
         let breaks =
             |row: &[Option<usize>]| self.rules.iter().enumerate().any(|(at, rule)| !excused(at) && rule.is_broken(row));
-        // A factor that no level is left for shows at once, and not after all levels of all others.
+        // A factor without an allowed level is noticed at once, and not after all levels of all other factors.
         let dead_end = |factor: usize| {
             row[factor].is_none() && (0..self.levels[factor]).all(|level| breaks(&set(row, factor, level)))
         };
@@ -139,7 +138,7 @@ fn all(levels: &[usize]) -> Vec<Vec<usize>> {
     })
 }
 
-/// By brute force over all combinations: what [`Factors::covering`] and [`Factors::breaking`] promise.
+/// The promises of [`Factors::covering`] and [`Factors::breaking`], checked by brute force over all combinations.
 pub fn check(factors: &Factors<'_>) {
     let broken = |row: &[usize]| -> Vec<usize> {
         let row: Vec<_> = row.iter().copied().map(Some).collect();

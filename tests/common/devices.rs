@@ -1,4 +1,4 @@
-//! Devices to plan for that no machine here has.
+//! Devices to plan for, none of which has to be present.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
@@ -16,7 +16,7 @@ pub fn matrix_gpu() -> DeviceCaps {
     caps
 }
 
-/// How a search for one query was cut when an H100 was first visited: each lane walks through keys of its own.
+/// The tiling of a search for one query at the first visit to an H100: each lane walks through keys of its own.
 pub const FIRST_SEARCHES: SelectionTiling = SelectionTiling::SMALLEST
     .with_lanes(32)
     .with_rows(1)
@@ -27,7 +27,7 @@ pub const FIRST_SEARCHES: SelectionTiling = SelectionTiling::SMALLEST
     .with_sharing(Sharing::Keys)
     .with_candidates(Candidates::Scratch);
 
-/// Devices of the kinds that plans tell apart, small enough for tiny tilings: plain WGSL, subgroups of one size and of several on a GPU,
+/// Devices of the kinds that plans distinguish, small enough for tiny tilings: plain WGSL, subgroups of one size and of several on a GPU,
 /// software, matrices with a buffer to spare.
 pub fn small_devices() -> Vec<DeviceCaps> {
     let device = |subgroup_size, software| {

@@ -16,9 +16,9 @@ pub struct Golden {
     pub v: HostTensor,
     /// `(set, blocks)`.
     pub lists: Vec<(u32, Vec<u32>)>,
-    /// HiP, set 0: what the groups after each round begin with.
+    /// HiP, set 0: the first blocks of the groups after each round.
     pub rounds: Vec<Vec<(u32, u32)>>,
-    /// InfiniteHiP, set 0: what survives each stage.
+    /// InfiniteHiP, set 0: the chunks that survive each stage.
     pub survivors: Vec<Vec<u32>>,
     /// Attention of the last query.
     pub rows: Vec<GoldenRow>,

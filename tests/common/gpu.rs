@@ -42,7 +42,7 @@ pub fn contexts() -> &'static [Context] {
     })
 }
 
-/// Opens the first adapter of each name that opens, since a driver may be listed twice, and tells which do not.
+/// Opens the first adapter of each name that opens, since a driver may be listed twice, and names those that do not open.
 pub fn open_each<A, T>(
     adapters: &[A],
     name: impl Fn(&A) -> String,
@@ -62,7 +62,7 @@ pub fn open_each<A, T>(
     (opened.into_values().collect(), passed_over)
 }
 
-/// The adapters that multiply matrices, at least one. Tests that take them are ignored unless they are asked for.
+/// The adapters that multiply matrices, at least one. Tests that use it are ignored by default.
 pub fn matrix_contexts() -> Vec<&'static Context> {
     let found: Vec<_> = contexts().iter().filter(|ctx| ctx.caps().matrix_edge().is_some()).collect();
     for ctx in contexts() {
@@ -74,8 +74,8 @@ pub fn matrix_contexts() -> Vec<&'static Context> {
     found
 }
 
-/// The tiers that a device offers and that compile to different shaders for these element types: first that of q, k and v,
-/// which decides whether matrices take them, then that of out where it is no f32.
+/// The tiers of a device that compile to different shaders for these element types: first the type of q, k and v, which decides whether the
+/// matrix tier takes them, then the type of out where that is not f32.
 pub fn tiers(caps: &DeviceCaps, dtypes: &[DType]) -> Vec<Tier> {
     let f16 = dtypes.contains(&DType::F16);
     let takes = |tier: Tier| if tier.matrix() { dtypes[0] == DType::F16 } else { f16 || !tier.shader_f16() };
@@ -97,8 +97,7 @@ pub fn tiny_tiling(caps: &DeviceCaps, tier: Tier, num_splits: u32) -> Tiling {
     Tiling::new(lanes, 2, 4, groups).with_num_splits(num_splits)
 }
 
-/// A segment of half a subgroup, where the device's subgroups are large enough: the tiling of devices whose subgroup
-/// size varies.
+/// A segment of half a subgroup, where the device's subgroups are large enough: the tiling of devices whose subgroup size varies.
 pub fn segment_tiling(caps: &DeviceCaps, tier: Tier) -> Option<Tiling> {
     let size = caps.subgroup_size.as_ref().filter(|size| tier.subgroup() && *size.start() >= 8)?;
     let lanes = size.start() / 2;
@@ -112,8 +111,8 @@ pub fn staged_tilings(caps: &DeviceCaps, tier: Tier) -> [Tiling; 2] {
     [tiny, wide.with_keys(8).with_num_splits(1).with_sharing(Sharing::Tiles)]
 }
 
-/// Lanes that share the rows of keys: three rows, few keys under way, as many groups as subgroups of every size allow; with splits one
-/// row and one group. With subgroups the lanes of these share out scores, but not three keys', which the last tiling has.
+/// Lanes that share the rows of keys: three rows, few keys under way, as many groups as subgroups of every size allow; with splits, one row
+/// and one group. With subgroups the lanes of these share out scores, except in the last tiling, whose three keys cannot be halved.
 pub fn columns_tilings(caps: &DeviceCaps, tier: Tier) -> [Tiling; 3] {
     let (lanes, whole) = match (tier.subgroup(), &caps.subgroup_size) {
         (true, Some(size)) => (4, size.end() / 4),
@@ -128,19 +127,19 @@ pub fn columns_tilings(caps: &DeviceCaps, tier: Tier) -> [Tiling; 3] {
     [tiling, split, split.with_keys(3)]
 }
 
-/// Tiny tilings with and without splits, and a segment. What they compile to depends on widths and element types only,
-/// so that tests can vary everything else at no cost.
+/// Tiny tilings with and without splits, and a segment. Their compiled texts depend on widths and element types only, so that tests can
+/// vary everything else at no cost.
 pub fn tilings(caps: &DeviceCaps, tier: Tier) -> Vec<Tiling> {
     let mut tilings = vec![tiny_tiling(caps, tier, 1), tiny_tiling(caps, tier, 3)];
     tilings.extend(segment_tiling(caps, tier));
     if !tier.matrix() {
-        // Of two tilings the first without f16 in shaders, the other with it, which compiles to another text anyhow.
+        // One of two tilings by the tier: the first without f16 in shaders, the second with it. The two compile to different texts anyway.
         let which = usize::from(tier.shader_f16());
         tilings.push(staged_tilings(caps, tier)[which]);
         tilings.push(columns_tilings(caps, tier)[which]);
     }
     if tier.matrix() {
-        // Two rows of matrices and two columns of them in one group; two rows in many groups.
+        // Two rows and two columns of matrices in one group; two rows in many groups.
         let tiny = tiny_tiling(caps, tier, 1);
         tilings.push(tiny.with_rows(2 * tiny.rows).with_keys(2 * tiny.keys).with_groups(1));
         tilings.push(tiny.with_rows(2 * tiny.rows).with_groups(8));
@@ -159,7 +158,7 @@ pub fn plan_of<T: Element>(case: &Case<T>, ctx: &Context, tier: Tier, tiling: Ti
     AttentionPlan::with_tiling(&problem_of(case, DType::F32), ctx.caps(), tier, tiling).unwrap()
 }
 
-/// A buffer for anything that these tests do with one.
+/// A buffer with all usages that these tests need.
 pub fn buffer<T: bytemuck::Pod>(ctx: &Context, contents: &[T]) -> wgpu::Buffer {
     let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
     let contents = bytemuck::cast_slice(contents);
@@ -189,7 +188,7 @@ pub fn submit(ctx: &Context, encode: impl FnOnce(&mut wgpu::CommandEncoder)) {
     ctx.queue().submit([encoder.finish()]);
 }
 
-/// The tensors of a problem, each contiguous in a buffer of its own. `out` and `lse` begin as 7.
+/// The tensors of a problem, each contiguous in a buffer of its own. `out` and `lse` are filled with 7.
 pub struct Buffers {
     pub problem: AttentionProblem,
     pub q: wgpu::Buffer,
@@ -281,17 +280,16 @@ pub fn run_twins<T: Element>(plan: &AttentionPlan, case: &Case<T>) -> AttentionO
     AttentionOutput::new(tensor(shape.out(), out), tensor(shape.lse(), lse))
 }
 
-/// Limit on the difference of a kernel's `out` from its twin's, in `f32::EPSILON` times the largest |v|, and of its lse, in as many
-/// times `1 + |lse|`. For inputs in [-1, 1), where scores stay below 10: an exponential of a device is off by about 2
-/// eps for |x| below 1 and is taken twice or three times for the weights that matter; scores whose `fma` rounds twice
-/// differ by another few eps; and sums of the lanes in another order by one eps. A wrong tile, mask or rescale is off by
-/// thousands.
+/// Limit on the difference of a kernel's `out` from its twin's, in `f32::EPSILON` times the largest |v|, and of its lse, in the same number
+/// times `1 + |lse|`, for inputs in [-1, 1), where scores stay below 10. An exponential of a device is off by about 2 eps for |x| below 1
+/// and is taken twice or three times for the weights that matter; scores whose `fma` rounds twice differ by another few eps; sums of the
+/// lanes in another order by one eps. A wrong tile, mask or rescale is off by thousands.
 pub const TWIN_EPS: f64 = 24.0;
 
-/// Where weights are rounded to f16, an exponential that is off in its last bit may move one to the next f16.
+/// Where weights are rounded to f16, an exponential that is off in its last bit may move a weight to the next f16.
 pub const TWIN_MATRIX: f64 = 1.0 / 2048.0;
 
-/// Asserts that a kernel of a tier did what its twin does.
+/// Asserts that a kernel's results in a tier are close to its twin's.
 pub fn check_twin(tier: Tier, got: (&[f32], &[f32]), twin: (&[f32], &[f32]), what: &str) {
     let rounded = if tier.matrix() { TWIN_MATRIX } else { 0.0 };
     for (name, got, twin) in [("out", got.0, twin.0), ("lse", got.1, twin.1)] {

@@ -1,4 +1,4 @@
-//! Checkpoints of `tests/golden/lm` and what transformers computes from them.
+//! Checkpoints of `tests/golden/lm` and the results of transformers for them.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
@@ -13,12 +13,12 @@ use wattn::lm::Model;
 pub const CASES: [&str; 6] =
     ["llama_f32_sharded", "llama_bf16_biased", "mistral_f16", "qwen2_bf16_sharded", "qwen3_f16", "qwen3_f32_tied"];
 
-/// Largest difference of logits, as a share of their root mean square, that f32 arithmetic in another order explains:
-/// a few hundred roundings of 2^-24 in each of a dozen products, each about half as wide again by the random weights.
+/// Largest difference of logits, as a share of their root mean square, that f32 arithmetic in another order explains: a few hundred
+/// roundings of 2^-24 in each of a dozen products, which the random weights amplify by about half each.
 pub const TOLERANCE: f32 = 1e-4;
 
-/// The project's folder, with the files that tests read. A program that was carried to another machine is told by the variable that
-/// cargo sets for tests.
+/// The project's folder, with the files that tests read. A program carried to another machine finds it in the variable that cargo sets for
+/// tests.
 pub fn root() -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }
@@ -61,7 +61,7 @@ pub fn copy(case: &str) -> TempDir {
     to
 }
 
-/// The largest difference as a share of the root mean square of what is wanted.
+/// The largest difference as a share of the root mean square of the expected numbers.
 pub fn difference(got: &[f32], wanted: &[f32]) -> f32 {
     assert_eq!(got.len(), wanted.len());
     let square: f64 = wanted.iter().map(|&x| f64::from(x) * f64::from(x)).sum();

@@ -79,7 +79,7 @@ pub struct Case<T> {
     pub seed: u64,
 }
 
-// Enough to make the case again; tensors would bury it.
+// Enough to make the case again; printed tensors would hide it.
 impl<T> core::fmt::Debug for Case<T> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{:?} {} seed {} {:?}", self.shape, self.mask, self.seed, self.seq_lens_kv)
@@ -131,7 +131,7 @@ impl<T: Element> Case<T> {
     }
 
     /// Naive f32 attention, two passes over a row of scores, laid out like out. Weights are rounded as `exp` says before they are
-    /// multiplied with values; their sum is that of f32.
+    /// multiplied with values; their sum is of f32 weights.
     pub fn naive(&self, exp: Exp) -> Vec<f32> {
         let mut out = Vec::new();
         for row in rows(&self.shape) {
@@ -301,20 +301,19 @@ pub struct Magnitudes {
     pub largest_value: f64,
 }
 
-/// Whose exponential computes the weights.
+/// The exponential that computes the weights.
 #[derive(Clone, Copy, Debug)]
 pub enum Exp {
     /// Our own: 2 ulp.
     Cpu,
-    /// WGSL's `exp2(x)`: `3 + 2 |x|` ulp (WGSL specification, accuracy of built-ins), with one rescaling per tile of so
-    /// many keys.
+    /// WGSL's `exp2(x)`: `3 + 2 |x|` ulp (WGSL specification, accuracy of built-ins), with one rescaling per tile of this many keys.
     Gpu(u32),
     /// The same, with weights rounded to f16: factors of matrix products.
     Matrix(u32),
 }
 
 impl Exp {
-    /// That of a plan's kernels.
+    /// The exponential of a plan's kernels.
     pub fn of(plan: &AttentionPlan) -> Self {
         let tile_kv = plan.tiling().tile_kv();
         if plan.tier().matrix() { Self::Matrix(tile_kv) } else { Self::Gpu(tile_kv) }
@@ -328,8 +327,8 @@ impl Exp {
         }
     }
 
-    /// Relative error of a weight that is rounded, and the absolute one of weights that underflow, where the largest is at
-    /// least 1: the kernels shift their weights up by seven bits, and a subnormal f16 is off by up to `2^-25`.
+    /// Relative error of a rounded weight, and the absolute error of weights that underflow, where the largest weight is at least 1: the
+    /// kernels shift their weights up by seven bits, and a subnormal f16 is off by up to `2^-25`.
     fn rounding(self) -> (f64, f64) {
         match self {
             Self::Cpu | Self::Gpu(_) => (0.0, f64::from(f32::MIN_POSITIVE)),

@@ -1,5 +1,5 @@
-//! Cases for selection: small integers, whose sums are exact in any order (data set A of the specification, 6.6), and
-//! floats (data set B); what every list keeps to, whatever selected it.
+//! Cases for selection: small integers, whose sums are exact in any order (data set A of the specification, 6.6), and floats (data set B);
+//! rules that every list keeps, whichever implementation selected it.
 
 use wattn::{
     AttentionShape, DType, Element, Granularity, GroupBounds, HeadReduction, Hip, HostBlockLists, HostTensor,
@@ -43,7 +43,7 @@ impl<T: Element> SelectCase<T> {
         self.seq_lens_kv.as_deref().map_or(inputs, |lens| inputs.with_seq_lens_kv(lens))
     }
 
-    /// With a length for each sequence.
+    /// With different lengths in a batch.
     pub fn lens(mut self, lens: &[u32]) -> Self {
         self.problem = self.problem.with_seq_lens_kv();
         self.seq_lens_kv = Some(lens.to_vec());
@@ -56,7 +56,7 @@ impl<T: Element> SelectCase<T> {
         self
     }
 
-    /// With queries of which every score is a tie.
+    /// With queries for which all scores tie.
     pub fn zero_q(mut self) -> Self {
         self.q.data_mut().fill(T::from_f32(0.0));
         self
@@ -202,7 +202,7 @@ fn infinite_cases<T: Element>() -> Vec<SelectCase<T>> {
                 [1, 300],
                 with(&|method| {
                     (method.window_size, method.sink_size) = (0, 0);
-                    // Keys would leave such a window at once.
+                    // Without a window, keys leave at every step.
                     method.stages.iter_mut().for_each(|stage| stage.refresh_interval = 1);
                 }),
             ),
@@ -242,7 +242,7 @@ fn infinite_cases<T: Element>() -> Vec<SelectCase<T>> {
     cases
 }
 
-/// More of data set A: small problems drawn at random, among them the tiniest.
+/// More of data set A: small problems drawn at random, some of them as small as possible.
 pub fn drawn_case(seed: u64) -> SelectCase {
     let mut random = Random(seed);
     let mut below = move |n: u32| ((random.bits() >> 32) % u64::from(n)) as u32;
@@ -339,7 +339,7 @@ pub fn float_cases<T: Element>() -> Vec<SelectCase<T>> {
     cases
 }
 
-/// Asserts that two selections are the same, naming the first list that is not.
+/// Asserts that two selections are the same, and names the first list that differs.
 pub fn assert_lists_equal(got: &HostBlockLists, expected: &HostBlockLists, what: &str) {
     record(got.block_counts().iter().chain(got.block_indices()).copied());
     assert_eq!(got.shape(), expected.shape(), "{what}: shape");
@@ -351,7 +351,7 @@ pub fn assert_lists_equal(got: &HostBlockLists, expected: &HostBlockLists, what:
     assert_eq!(got, expected, "{what}: counts and padding");
 }
 
-/// Asserts what holds for every list of a selection (specification 6.6, 6), and that attention would take them.
+/// Asserts the rules of every list of a selection (specification 6.6, 6), and that attention would take the lists.
 pub fn assert_invariants(problem: &SelectionProblem, seq_lens_kv: Option<&[u32]>, blocks: &HostBlockLists, what: &str) {
     let (shape, of) = (problem.shape(), problem.blocks());
     blocks.validate(&of, shape, seq_lens_kv).unwrap_or_else(|error| panic!("{what}: {error}"));

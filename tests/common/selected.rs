@@ -22,8 +22,8 @@ pub const SELECTION: BlockListSpec =
     BlockListSpec::new(5, 8, 4).with_granularity(Granularity::KvHead).with_sink_size(3).with_window_size(6);
 
 impl<T: Element> SelectedCase<T> {
-    /// With lists as a caller might have them: any number of blocks, starts anywhere below the length of the sequence,
-    /// some of them adjacent, reaching into sinks, window, and past the end.
+    /// With lists of a caller's own: any number of blocks, starts anywhere below the length of the sequence, some blocks adjacent, reaching
+    /// into sinks, window, and past the end.
     pub fn random(name: impl Into<String>, case: Case<T>, selection: BlockListSpec, seed: u64) -> Self {
         let mut blocks = HostBlockLists::empty(selection.indices_shape(&case.shape));
         let mut random = Random(seed);
@@ -130,8 +130,8 @@ pub fn lists(blocks: &HostBlockLists) -> Vec<[u32; 3]> {
     (0..batches).flat_map(|b| (0..sets).flat_map(move |s| (0..q_blocks).map(move |m| [b, s, m]))).collect()
 }
 
-/// Callers' lists: block sizes from 1 to 128, every granularity, with and without window and sinks, causal and full
-/// masks, prefill and decode, lengths of their own, dense beginnings.
+/// Callers' lists: block sizes from 1 to 128, every granularity, with and without window and sinks, causal and full masks, prefill and
+/// decode, different lengths in a batch, dense beginnings.
 pub fn callers_cases<T: Element>() -> Vec<SelectedCase<T>> {
     let mut cases = Vec::new();
     for (i, block_size) in [1, 2, 3, 7, 8, 16, 31, 32, 63, 64, 100, 128].into_iter().enumerate() {

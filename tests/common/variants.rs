@@ -17,11 +17,11 @@ use wattn::{
     SelectionProblem, Specialization, Tier, Tiling, TopKPlan, TopKProblem, kernels,
 };
 
-/// The subgroups that devices have: none, one size (software, most NVIDIA), a range (Intel, AMD, phones).
+/// The subgroups of devices: none, one size (software, most NVIDIA), a range (Intel, AMD, phones).
 fn devices() -> Vec<DeviceCaps> {
     let mut devices = Vec::new();
     for subgroup_size in [None, Some(4..=4), Some(8..=8), Some(32..=32), Some(64..=64), Some(8..=32), Some(4..=128)] {
-        // Of two devices with the same text the smaller one comes first.
+        // The smaller device comes first, so that it is kept where two have the same text.
         for (software, shader_int64) in [(false, false), (false, true), (true, false), (true, true)] {
             let mut caps = DeviceCaps::BASELINE;
             caps.shader_f16 = true;
@@ -33,7 +33,7 @@ fn devices() -> Vec<DeviceCaps> {
     devices
 }
 
-/// Devices that multiply matrices: both edges, subgroups as wide as matrices and wider, arrays that matrices load from.
+/// Devices that multiply matrices: both edges, subgroups as wide as matrices and wider, arrays of the types that matrices load from.
 fn matrix_devices() -> Vec<DeviceCaps> {
     let mut devices = Vec::new();
     for (edge, lanes) in [(8, 8), (8, 32), (16, 32), (16, 64)] {
@@ -50,7 +50,7 @@ fn matrix_devices() -> Vec<DeviceCaps> {
     devices
 }
 
-/// Every device with each of its tiers; of devices with matrices that one only.
+/// Every device with each of its tiers; devices with matrices in that tier only.
 pub fn devices_and_tiers() -> Vec<(DeviceCaps, Tier)> {
     let mut pairs = Vec::new();
     for caps in devices() {
@@ -60,7 +60,7 @@ pub fn devices_and_tiers() -> Vec<(DeviceCaps, Tier)> {
     pairs
 }
 
-/// One row, a few, and many, of one query head for a KV head or several: all row counts that tilings choose among.
+/// One row, a few, and many, with one query head for a KV head or several: all row counts that tilings distinguish.
 fn shapes([head_dim, head_dim_v]: [u32; 2]) -> [AttentionShape; 3] {
     let shape = AttentionShape {
         batch_size: 1,
@@ -74,10 +74,10 @@ fn shapes([head_dim, head_dim_v]: [u32; 2]) -> [AttentionShape; 3] {
     [shape, AttentionShape { num_q_heads: 8, ..shape }, AttentionShape { seq_len_q: 1000, num_kv_heads: 1, ..shape }]
 }
 
-/// Widths that fill no lane, some and all; unequal ones.
+/// Widths that fill no lane, some and all; unequal widths.
 const WIDTHS: [[u32; 2]; 6] = [[4, 4], [20, 36], [64, 64], [128, 128], [256, 256], [4, 252]];
 
-/// The same device, where walks are cut at every tile.
+/// The same device, with walks cut at every tile.
 fn cut(caps: &DeviceCaps) -> DeviceCaps {
     let mut caps = caps.clone();
     caps.budget = DispatchBudget::new(1, 1);
@@ -88,12 +88,12 @@ fn cut(caps: &DeviceCaps) -> DeviceCaps {
 
 pub struct Variant {
     pub specialization: Specialization,
-    /// The first device and tier that it is for.
+    /// The first device and tier with this text.
     pub caps: DeviceCaps,
     pub tier: Tier,
     /// Variants of the kernels of attention.
     pub tiling: Option<Tiling>,
-    /// Bytes of workgroup memory that the plan promises to stay within; `None`: none at all.
+    /// Bytes of workgroup memory that the plan promises to stay within; `None` where the kernel has none.
     pub storage: Option<u64>,
 }
 
@@ -118,7 +118,7 @@ impl Found {
         }
     }
 
-    /// The dispatches of attention, of which the merge has neither a tiling nor workgroup memory.
+    /// The dispatches of attention; the merge among them has neither a tiling nor workgroup memory.
     fn add_attention(&mut self, plan: &AttentionPlan, most: usize, device: &(DeviceCaps, Tier)) {
         for dispatch in plan.dispatches().iter().take(most) {
             let specialization = &dispatch.specialization;
@@ -136,7 +136,7 @@ impl Found {
     }
 }
 
-/// The variants of plans for everything that selects a module or a constant, pairwise on every device.
+/// The variants of plans for every option that selects a module or a constant, pairwise on every device.
 pub fn variants() -> Vec<Variant> {
     variants_of(&devices_and_tiers())
 }
@@ -201,7 +201,7 @@ fn folded_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     }
 }
 
-/// Dense attention by a row of widths, shape, types, with and without lse and key lengths, in one part or in several.
+/// Dense attention for a row of widths, shape and types, with and without lse and key lengths, in one part or in several.
 fn dense_variant(device: &(DeviceCaps, Tier), row: &[usize], found: &mut Found) {
     let (caps, tier) = device;
     let mut problem = AttentionProblem::new(shapes(WIDTHS[row[0]])[row[1]], DType::ALL[row[2]]);
@@ -224,7 +224,7 @@ fn dense_variant(device: &(DeviceCaps, Tier), row: &[usize], found: &mut Found) 
     }
 }
 
-/// Selection and block-sparse attention, for what selects a module or a constant there.
+/// Selection and block-sparse attention, for every option that selects a module or a constant there.
 fn selected_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     let (caps, tier) = device;
     for shape in shapes([20, 36]) {
@@ -251,7 +251,7 @@ fn selected_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     }
 }
 
-/// Summaries and scores of blocks, and a top-k: for what selects a module or a constant there.
+/// Summaries and scores of blocks, and a top-k, for every option that selects a module or a constant there.
 fn block_op_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
     let (caps, tier) = device;
     if tier.matrix() {

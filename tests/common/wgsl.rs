@@ -19,7 +19,7 @@ pub(crate) fn validated(wgsl: &str, capabilities: Capabilities, what: &str) -> (
     (module, info)
 }
 
-/// Bind group 0 and the fields of its uniforms are what the host says.
+/// Bind group 0 and the fields of its uniforms agree with the host's descriptors.
 pub(crate) fn assert_layout(module: &Module, bindings: &[Binding], what: &str) {
     let mut globals: Vec<_> = module.global_variables.iter().map(|(_, global)| global).collect();
     globals.retain(|global| global.binding.is_some());
@@ -77,7 +77,7 @@ pub(crate) fn translate(module: &Module, info: &ModuleInfo, entry_point: &str, s
     naga::back::msl::write_string(module, info, &options, &stage).unwrap_or_else(|error| panic!("{what}: {error}"));
 }
 
-/// Stems of the files with this extension in a folder of the project, but for `mod`.
+/// Stems of the files with this extension in a folder of the project, without `mod`.
 pub(crate) fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
     std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder))
         .unwrap()

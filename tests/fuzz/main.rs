@@ -1,4 +1,4 @@
-//! Every reader of files against files that are nearly right: an error or a result, and never a panic, an abort, gigabytes or a long wait.
+//! Every reader of files against files that are nearly valid: an error or a result, and never a panic, an abort, gigabytes or a long wait.
 //! A few thousand files with each run of the tests; for a longer run
 //!
 //! `WATTN_FUZZ_SECONDS=3600 cargo test --release --test fuzz -- --ignored --nocapture`
@@ -23,10 +23,10 @@ use wattn::{
     SelectionClass, SelectionPlan, SelectionProblem, Tier,
 };
 
-/// Longest that one file may take.
+/// Longest time for one file.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Reads a file in every way that the program would.
+/// Reads a file in every way that the program does.
 type Reader = Box<dyn FnMut(&[u8])>;
 
 /// One reader.
@@ -126,7 +126,7 @@ fn for_long(mut targets: Vec<Target>) {
     }
 }
 
-/// The most that this process ever had: seeds, a small model, and what readers took.
+/// Peak memory of this process: seeds, a small model, and the readers' memory.
 fn assert_memory() {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return };
     let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -135,7 +135,7 @@ fn assert_memory() {
     assert!(most < 400 << 10, "{most} KiB");
 }
 
-/// Tables of `wattn tune`, and what plans make of them.
+/// Tables of `wattn tune`, and plans made with them.
 fn tuning() -> Target {
     let shape = |seq_len_q, seq_len_kv| AttentionShape {
         batch_size: 1,
@@ -277,7 +277,7 @@ fn checkpoint_files() -> [(&'static str, &'static str, &'static str); 5] {
     ]
 }
 
-/// A file of a checkpoint beside whole ones; what opens reads a few tokens.
+/// A file of a checkpoint beside whole ones; a model that opens reads a few tokens.
 fn checkpoint(name: &'static str, case: &'static str, file: &'static str) -> Target {
     let from = root().join("tests/golden/lm").join(case);
     let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
-//! Files that are nearly right: bytes changed, cut, doubled and moved, numbers at their limits, headers that still fit.
+//! Files that are nearly valid: bytes changed, cut, doubled and moved, numbers at their limits, headers that still fit.
 
 use fastrand::Rng;
 
-/// Numbers that readers forget.
+/// Numbers that readers tend to forget.
 const NUMBERS: [&str; 24] = [
     "0",
     "-0",
@@ -49,7 +49,7 @@ const VALUES: [&str; 12] = [
 /// A seed, changed in a few places.
 pub(crate) fn mutate(seed: &[u8], others: &[Vec<u8>], random: &mut Rng) -> Vec<u8> {
     let mut bytes = seed.to_vec();
-    // The header of safetensors: most changes of it alone would fail at its length.
+    // The header of safetensors: most changes of the header alone would fail at its length.
     let header = header_of(&bytes);
     for _ in 0..random.usize(1..4) {
         match random.u32(0..10) {
@@ -63,7 +63,7 @@ pub(crate) fn mutate(seed: &[u8], others: &[Vec<u8>], random: &mut Rng) -> Vec<u
     }
     if let (Some(end), true) = (header, bytes.len() > 8) {
         let length = |end: usize| (end as u64 - 8).to_le_bytes();
-        // By as much longer as the file is, if that makes sense.
+        // Longer by the length of the file, if that makes sense.
         let end = (end + bytes.len()).saturating_sub(seed.len()).clamp(8, bytes.len());
         if random.u32(0..8) > 0 {
             bytes[..8].copy_from_slice(&length(end));

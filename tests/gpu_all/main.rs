@@ -25,6 +25,8 @@ mod gpu_combinations;
 mod gpu_decode;
 #[path = "../gpu_formats.rs"]
 mod gpu_formats;
+#[path = "../gpu_kernel_step.rs"]
+mod gpu_kernel_step;
 #[path = "../gpu_kernels.rs"]
 mod gpu_kernels;
 #[path = "../gpu_lm.rs"]

@@ -71,7 +71,7 @@ impl Definition<'_> {
             for key in (block..block + self.problem.blocks().block_size).filter(sampled) {
                 let k = self.k.row(self.batch as usize, key as usize, kv_head);
                 let seeing = self.scoring(head).into_iter().filter(|&(_, reach)| i64::from(key) <= reach);
-                // A sum of negative zeros is one; adding 0 makes it equal to the other.
+                // A sum of negative zeros is a negative zero; adding 0 makes it equal to the other.
                 scores.extend(seeing.map(|(q, _)| q.iter().zip(k).map(|(q, k)| q * f64::from(*k)).sum::<f64>() + 0.0));
             }
         }

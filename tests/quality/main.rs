@@ -40,7 +40,7 @@ fn integers(shape: [u32; 4], seed: u64) -> HostTensor {
 
 #[test]
 fn the_best_blocks_are_those_of_the_definition() {
-    // Ties in plenty; partial query blocks, and fewer keys than queries in the second sequence.
+    // Many ties; partial query blocks, and fewer keys than queries in the second sequence.
     let shape = AttentionShape { num_q_heads: 4, ..shape(3, [21, 131], [2, 2]) };
     let (q, k) = (integers(shape.q(), 1), integers(shape.k(), 2));
     let lens = [131, 13, 90];
@@ -313,7 +313,8 @@ fn below_the_crossover_attention_is_dense_to_the_bit() {
     assert_eq!(got.output, dense);
     assert!(got.captured_mass.unwrap().data().iter().all(|&mass| mass == 1.0));
 
-    // The crossover itself is dense, one key more is not; the selection's own counts, and the option before it.
+    // At the crossover the call is dense, with one key more it is not; the selection's own crossover counts, and the option takes
+    // precedence.
     for (own, option, expected) in [
         (0, Some(300), AttentionPath::Dense),
         (0, Some(299), AttentionPath::Sparse),

@@ -1,4 +1,4 @@
-//! What a Vulkan driver says of the kernels that a plan takes on its device: registers, spills, bytes of machine code, seconds to compile.
+//! A Vulkan driver's report on the kernels that a plan takes on its device: registers, spills, bytes of machine code, seconds to compile.
 //! Drivers that report nothing (`VK_KHR_pipeline_executable_properties`) are an error.
 //!
 //! ```sh
@@ -58,7 +58,7 @@ fn write(path: &Path, bytes: &[u8]) -> Outcome<()> {
     std::fs::write(path, bytes).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// Such as `32-8x1x16384x128-f16`.
+/// A case's name, such as `32-8x1x16384x128-f16`.
 fn problem_of(case: &str) -> Outcome<AttentionProblem> {
     let wrong = || format!("{case}: a case is such as 32-8x1x16384x128-f16");
     let (sizes, dtype) = match case.rsplit_once('-') {
@@ -82,7 +82,7 @@ fn problem_of(case: &str) -> Outcome<AttentionProblem> {
     Ok(AttentionProblem::new(shape, dtype).with_mask(Mask::Causal))
 }
 
-/// A device of the driver's own interface, beside wgpu's.
+/// A device of Vulkan's own interface, beside wgpu's.
 struct Driver {
     device: ash::Device,
     properties: ash::khr::pipeline_executable_properties::Device,
@@ -119,7 +119,7 @@ impl Driver {
             .filter(|name| has(name))
             .map(CStr::as_ptr)
             .collect();
-        // Every feature that there is, but checks of bounds.
+        // Every feature of the device except bounds checks.
         let (mut v11, mut v12, mut v13) = Default::default();
         let mut executable = vk::PhysicalDevicePipelineExecutablePropertiesFeaturesKHR::default();
         let mut matrices = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default();
@@ -148,7 +148,7 @@ impl Driver {
         Ok(Self { device, properties, _instance: instance, _entry: entry })
     }
 
-    /// What the driver says of a text, and its pipeline cache. What is created lives until the program ends.
+    /// The driver's report on a text, and its pipeline cache. Everything created lives until the program ends.
     fn compile(&self, text: &str) -> Outcome<(String, Vec<u8>)> {
         let (words, bindings, entry_point) = spirv(text)?;
         let device = &self.device;
@@ -196,7 +196,7 @@ fn number(found: &vk::PipelineExecutableStatisticKHR<'_>) -> String {
     }
 }
 
-/// As wgpu translates a text of the crate's own: without bounds checks, and workgroup memory is not cleared.
+/// Translates a text as wgpu does for the crate's own: without bounds checks, and without clearing workgroup memory.
 fn spirv(text: &str) -> Outcome<(Vec<u32>, Vec<vk::DescriptorSetLayoutBinding<'static>>, CString)> {
     use naga::back::spv;
     use naga::valid::{Capabilities, ValidationFlags, Validator};

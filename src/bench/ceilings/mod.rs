@@ -57,9 +57,9 @@ impl CeilingKind {
 pub struct Ceiling {
     /// Its quantity.
     pub kind: CeilingKind,
-    /// The best rate in the whole run, a second; none where it could not be measured.
+    /// The best rate in the whole run, a second; `None` where it could not be measured.
     pub rate: Option<f64>,
-    /// How it was measured, or why not.
+    /// The way in which it was measured, or the reason why it was not.
     pub note: String,
     /// The rate before the cases.
     #[serde(default)]
@@ -94,7 +94,7 @@ impl Ceiling {
         }
     }
 
-    /// How much slower it was at the end; negative: faster.
+    /// The relative fall of the rate at the end; negative where it rose.
     #[must_use]
     pub fn drift(&self) -> Option<f64> {
         Some(self.first? / self.again? - 1.0)

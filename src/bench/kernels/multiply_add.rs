@@ -28,8 +28,7 @@ pub enum Scalar {
 
 impl Scalar {
     /// The largest count: in f16 2049 is a tie between 2048 and 2050, and rounds to the even one, 2048. Counts of f32 stay below its own
-    /// limit,
-    /// 2^24.
+    /// limit, 2^24.
     const fn limit(self) -> f32 {
         match self {
             Self::F32 => f32::MAX,
@@ -48,7 +47,7 @@ params! {
 }
 
 impl RateParams {
-    /// Chains that count their steps: each sum shows how many steps there were, and no compiler knows the numbers.
+    /// Chains that count their steps: each sum is the number of steps, and no compiler can know the numbers.
     pub(in crate::bench) const fn counting(num_iterations: u32) -> Self {
         Self { num_iterations, factor: 1.0, addend: 1.0 }
     }

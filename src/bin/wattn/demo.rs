@@ -1,5 +1,5 @@
-//! `wattn` alone: the model that comes with the program reads a page that it was never shown and writes on, with dense and
-//! with sparse attention.
+//! `wattn` without arguments: the model that comes with the program reads a page that is not in its training data and writes on, with dense
+//! and with sparse attention.
 
 use core::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const PICTURE: &str = "wattn-mask.png";
 /// The page, by its path in the toolchain's documentation.
 const PAGE: &str = "reference/attributes/diagnostics.html";
 
-/// Tokens read, and written; together the context that the model was trained with.
+/// Numbers of tokens read and written; together the context length of the model's training.
 const READ: usize = 1920;
 const WRITTEN: usize = 96;
 const CHUNK: u32 = 256;
@@ -58,7 +58,7 @@ struct Run {
     logits: Vec<f32>,
 }
 
-/// The model, the page, and where the work is done.
+/// The model, the page, and the engine.
 struct Demo {
     model: Arc<Model>,
     engine: wattn::Engine,
@@ -120,7 +120,7 @@ impl Demo {
         session.truncate(0);
         let begin = Instant::now();
         session.read(self.tokens())?;
-        session.logits()?; // until they are there, the page is not read
+        session.logits()?; // waits until the page is read
         let read = begin.elapsed().as_secs_f64();
         let mut stream = TextStream::after(self.model.tokenizer(), self.tokens())?;
         let mut pieces: Vec<Result<String, _>> = Vec::new();
@@ -169,7 +169,7 @@ impl Demo {
         Ok(keys)
     }
 
-    /// How far the last logits are from those of the page cut into chunks of another size.
+    /// The difference of the last logits from those of the page cut into chunks of another size.
     fn other_chunks(&self, logits: &[f32]) -> Result<f32, Failure> {
         let mut session = self.session(&Method::dense(), 100)?;
         session.read(self.tokens())?;

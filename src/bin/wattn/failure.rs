@@ -15,19 +15,19 @@ pub(crate) enum Failure {
     /// A file can be read, but holds something else.
     #[error("{}: {reason}", path.display())]
     Content { path: PathBuf, reason: String },
-    /// The library refused.
+    /// The library's error.
     #[error(transparent)]
     Attention(#[from] wattn::Error),
-    /// The model refused.
+    /// The model's error.
     #[error(transparent)]
     Lm(#[from] wattn::lm::LmError),
     /// The result is off by more than rounding explains.
     #[error("the check against f64 failed: error {error:.3e} exceeds the bound {bound:.3e}")]
     Check { error: f64, bound: f64 },
-    /// The suite stopped.
+    /// The error that stopped the benchmarks.
     #[error(transparent)]
     Bench(#[from] wattn::bench::BenchError),
-    /// Tuning stopped.
+    /// The error that stopped tuning.
     #[error(transparent)]
     Tune(#[from] wattn::tune::TuneError),
     /// A benchmark's result differs from the oracle's.

@@ -16,7 +16,7 @@ static QUIET: AtomicBool = AtomicBool::new(false);
 /// Whether a file goes to stdout, so that texts go to stderr.
 static STDOUT_TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Links that are followed before they are taken for a circle.
+/// Number of links followed before they count as a circle.
 const MOST_LINKS: usize = 40;
 
 /// Leaves out notes, statistics and progress.
@@ -33,7 +33,7 @@ pub(crate) fn is_std(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Writes to stdout, or to stderr where a file goes to stdout. That the reader went away, as `head` does, is no failure.
+/// Writes to stdout, or to stderr where a file goes to stdout. A reader that closed the pipe, as `head` does, is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     if STDOUT_TAKEN.load(Ordering::Relaxed) {
         note(text.trim_end_matches('\n'));
@@ -42,7 +42,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     to_stdout(text.as_bytes())
 }
 
-/// [`print`], unless the run is quiet: the output file says more.
+/// [`print`], unless the run is quiet: the output file has the same and more.
 pub(crate) fn tell(text: &str) -> Result<(), Failure> {
     if is_quiet() { Ok(()) } else { print(text) }
 }
@@ -88,8 +88,8 @@ pub(crate) fn read_whole(path: &Path, most: u64) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Fails now where an output could not be written, or would overwrite an input or another output, so that long work is not
-/// done in vain. Each has the name of its option. Where one of them is stdout, texts go to stderr from now on.
+/// Fails early where an output could not be written, or would overwrite an input or another output, so that no long work is lost. Each path
+/// has the name of its option. Where an output is stdout, texts go to stderr from now on.
 pub(crate) fn check_outputs(
     inputs: &[(&str, Option<&Path>)],
     outputs: &[(&str, Option<&Path>)],
@@ -115,7 +115,7 @@ pub(crate) fn check_outputs(
     Ok(())
 }
 
-/// Fails now where [`write_atomically`] would fail for want of a folder.
+/// Fails early where [`write_atomically`] would fail for lack of a folder.
 pub(crate) fn check_destination(path: &Path) -> Result<(), Failure> {
     let failed = |reason: &str| Err(Failure::file("write", path)(io::Error::other(reason)));
     if is_std(path) {
@@ -123,7 +123,7 @@ pub(crate) fn check_destination(path: &Path) -> Result<(), Failure> {
     }
     let target = target_of(path);
     match fs::metadata(&target) {
-        // Renaming over a device node or a pipe would replace it for everybody.
+        // Renaming would replace a device node or a pipe for everybody.
         Ok(there) if !there.is_file() => failed("not a regular file"),
         Ok(there) if there.permissions().readonly() => failed("it is read-only"),
         Ok(_) => Ok(()),
@@ -133,7 +133,7 @@ pub(crate) fn check_destination(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The file that a path leads to, whether or not it is there: links are written through, not replaced.
+/// The file that a path leads to, existing or not: links are followed, not replaced.
 fn target_of(path: &Path) -> PathBuf {
     let mut target = path.to_owned();
     for _ in 0..MOST_LINKS {
@@ -168,7 +168,7 @@ pub(crate) fn write_atomically(
     let target = target_of(path);
     let prefix = format!(".{}.", target.file_name().unwrap_or_default().to_string_lossy());
     builder.prefix(&prefix);
-    // As other programs make files: what the user's mask leaves of it.
+    // The mode of a new file, with the user's mask applied.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let temporary = builder.tempfile_in(folder_of(&target)).map_err(failed())?;

@@ -28,14 +28,14 @@ struct AdapterRow {
     shader_f16: bool,
     subgroup_size: Option<[u32; 2]>,
     matrix_edge: Option<u32>,
-    /// Why matrices that are reported are not used.
+    /// The reason why reported matrices are not used.
     matrix_fault: Option<String>,
     timestamps: bool,
     workgroup_storage_bytes: u32,
     invocations_per_workgroup: u32,
     storage_binding_bytes: u64,
     buffer_bytes: u64,
-    /// With `--measure`.
+    /// The measured speed, with `--measure`.
     speed: Option<DeviceSpeed>,
 }
 
@@ -45,7 +45,7 @@ struct Info<'a> {
     adapters: Vec<&'a AdapterRow>,
     /// Adapters that do not open.
     passed_over: Vec<AdapterRefused<'a>>,
-    /// For `--shape`, one for each adapter; none where the device lacks what the plan needs.
+    /// Plans for `--shape`, one for each adapter; none where the device lacks a feature that the plan needs.
     plans: Vec<Option<String>>,
 }
 
@@ -138,11 +138,11 @@ fn crossovers(problem: &AttentionProblem, caps: &DeviceCaps) -> String {
     if found.is_empty() { String::new() } else { format!("  crossover  dense is as fast up to {}\n", found.join(", ")) }
 }
 
-/// The details to report of an adapter, and the problems to plan.
+/// The details to report for an adapter, and the problems to plan.
 type Opened = (AdapterRow, DeviceCaps);
 
-/// The adapters that can run the kernels, best first, those with such a name if one is given: `auto` takes the first that
-/// opens and is no software device. Then those that do not open.
+/// The adapters that can run the kernels, best first, or only those whose name contains the given one: `auto` takes the first that opens
+/// and is no software device. Then adapters that do not open.
 fn adapters(wanted: Option<&str>, measured: bool) -> Result<(Vec<Opened>, Vec<PassedOver>), Failure> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle().with_env());
     let found = pollster::block_on(wattn::adapters(&instance));
@@ -154,8 +154,8 @@ fn adapters(wanted: Option<&str>, measured: bool) -> Result<(Vec<Opened>, Vec<Pa
         let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         return Err(wattn::Error::NoAdapter { wanted: Some(name.to_owned()), found }.into());
     }
-    // One device may be there through several back ends or drivers, the best first; `--adapter` reaches the first that
-    // opens. Equal GPUs in one machine differ in their bus.
+    // One device may be listed through several back ends or drivers, the best first; `--adapter` takes the first that opens. Equal GPUs in
+    // one machine differ in their bus.
     let device_of = |adapter: &&wgpu::Adapter| {
         let info = adapter.get_info();
         (info.name, info.device_pci_bus_id)
@@ -167,7 +167,7 @@ fn adapters(wanted: Option<&str>, measured: bool) -> Result<(Vec<Opened>, Vec<Pa
         if measured {
             let speed = context.measure_speed_blocking()?;
             row.speed = Some(speed);
-            // Crossovers of software devices were measured themselves.
+            // Crossovers of software devices are measured constants.
             caps.speed = caps.speed.map(|_| speed);
         }
         Ok((row, caps))
@@ -182,7 +182,7 @@ fn adapters(wanted: Option<&str>, measured: bool) -> Result<(Vec<Opened>, Vec<Pa
     }
 }
 
-/// Opens the first candidate of each device that opens, and tells which do not.
+/// Opens the first candidate of each device that opens, and names those that do not open.
 fn first_of_each<A, D: Eq + Hash, T>(
     candidates: &[A],
     device_of: impl Fn(&A) -> D,
@@ -272,7 +272,7 @@ impl fmt::Display for AdapterRow {
 mod tests {
     use super::*;
 
-    /// What the visit to a real card found: its OpenGL adapter, of another name, is listed and does not open.
+    /// A case seen on an H100: its OpenGL adapter, of another name, is listed and does not open.
     #[test]
     fn adapters_that_do_not_open_are_told_and_the_others_shown() {
         let candidates =

@@ -65,7 +65,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Help and version. A closed pipe is no failure of ours, a full disk is.
+/// Help and version. A closed pipe is no failure of the program, a full disk is.
 fn help(text: &clap::Error) -> ExitCode {
     match text.print().and_then(|()| std::io::stdout().flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -76,13 +76,13 @@ fn help(text: &clap::Error) -> ExitCode {
     }
 }
 
-/// Errors are told however quiet the run is.
+/// Errors are printed however quiet the run is.
 fn fail(line: &str) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "{line}");
     ExitCode::from(FAILED)
 }
 
-/// clap spreads an error over several lines; only the part before the first blank line says what is wrong.
+/// clap spreads an error over several lines; only the part before the first blank line has the cause.
 fn usage_line(text: &str) -> String {
     let words: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
     format!("{} (see --help)", words.join(" "))

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &TuneArgs) -> Result<(), Failure> {
     let stored = tunings::stored().filter(|_| !args.engine.no_cache);
     let mut table = if stored.is_some() { tunings::read_stored() } else { TuningTable::new() };
     match &args.import {
-        // Callers who ask for nothing else want the kept table.
+        // A call with `--export` alone wants the kept table.
         None if args.exports_only() => {
             for entries in table.devices() {
                 files::print(&counted(entries))?;
@@ -111,7 +111,7 @@ fn measure(args: &TuneArgs, table: &mut TuningTable, stored: Option<&PathBuf>) -
     Ok(())
 }
 
-/// Writes the table to every place that wants it, so that no measurement is lost, however the run ends.
+/// Writes the table to every requested place, so that no measurement is lost, however the run ends.
 fn keep(table: &TuningTable, stored: Option<&PathBuf>, args: &TuneArgs) -> Result<(), Failure> {
     if let Some(path) = args.export.as_ref().filter(|path| !files::is_std(path)) {
         files::write_bytes(path, table.to_json()?.as_bytes())?;
@@ -135,7 +135,7 @@ fn open(args: &TuneArgs) -> Result<Context, Failure> {
             "tune tries every tier of a GPU; take --backend auto or gpu, and no --tier".to_owned(),
         ));
     }
-    // A table that is going to be measured is not read first.
+    // A table that will be measured is not read first.
     let Engine { inner, passed_over } = Engine::open(&EngineArgs { no_tune: true, ..engine.clone() })?;
     let wattn::Engine::Gpu(context) = inner else {
         let reason = passed_over.unwrap_or_default();
@@ -144,7 +144,7 @@ fn open(args: &TuneArgs) -> Result<Context, Failure> {
     Ok(context)
 }
 
-/// One problem of each class among those that are asked for.
+/// One problem of each class among the requested ones.
 fn jobs(args: &TuneArgs, ctx: &Context) -> Result<Vec<Job>, Failure> {
     if let Some(problem) = args.problem()? {
         return Ok(vec![Job::Attention(problem)]);
@@ -195,7 +195,7 @@ fn tune_one(
                 options = options.with_avoid(candidate);
                 *ctx = open(args)?;
             }
-            // Too large for this device, or too slow: the others may still be tuned.
+            // Too large for this device, or too slow: other classes may still be tuned.
             Err(error @ (TuneError::Library(_) | TuneError::Slow { .. })) => return Ok(format!("left out: {error}")),
             Err(error) => return Err(error.into()),
         }
@@ -203,7 +203,7 @@ fn tune_one(
     Ok(format!("left out: the device was lost {MOST_LOSSES} times"))
 }
 
-/// The outcome of a class: a line, and another for each wrong candidate, which is a fault of a driver or of ours.
+/// The outcome of a class: a line, and another for each wrong candidate, which is a fault of a driver or of wattn.
 fn told<C, T: core::fmt::Display>(
     tuned: TuneResult<Tuned<C, T>>,
     keep: impl FnOnce(tune::Entry<C, T>),

@@ -1,15 +1,18 @@
-//! A method made of operators by their definitions. What one hands to the next is rounded to f32, as elsewhere.
+//! A method made of operators, by their definitions. Tensors between operators are rounded to f32, as elsewhere.
 
 use crate::cpu::oracle::{block_scores, pool, top_k};
 use crate::problem::checked_steps;
-use crate::{Element, Error, HostBlockLists, HostTensor, Result, SelectionInputs, SelectionProblem, SelectorStep};
+use crate::{
+    Element, Error, HostBlockLists, HostTensor, KernelInputs, Result, SelectionInputs, SelectionProblem, SelectorStep,
+};
 
 pub(super) fn select<T: Element>(
     problem: &SelectionProblem,
     inputs: &SelectionInputs<'_, T>,
 ) -> Result<HostBlockLists> {
-    let mut tensors: Vec<(&str, HostTensor)> = Vec::new();
+    let mut tensors: Vec<(&'static str, HostTensor)> = Vec::new();
     let lens = inputs.seq_lens_kv;
+    let problem = &SelectionProblem { seq_lens_kv: lens.is_some(), ..problem.clone() };
     for step in checked_steps(problem, problem.method().selector())? {
         let read = |wanted: &str| {
             let found = tensors.iter().find(|(name, _)| *name == wanted);
@@ -22,7 +25,12 @@ pub(super) fn select<T: Element>(
             SelectorStep::Score { problem, summaries, scores } => {
                 (*scores, narrow(problem.scores_shape(), &block_scores(problem, inputs.q, read(summaries), lens)?)?)
             }
-            SelectorStep::TopK { problem, scores } => return top_k(problem, read(scores), None),
+            SelectorStep::TopK { problem, scores } => return top_k(problem, read(scores), inputs.marks),
+            SelectorStep::Kernel(step) => {
+                let (q, k) = (inputs.q.widened(), inputs.k.widened());
+                let inputs = KernelInputs { step, shape: &problem.shape, q: &q, k: &k, tensors: &tensors };
+                (step.written().unwrap_or_default(), step.compute(&inputs)?)
+            }
         };
         tensors.push(written);
     }

@@ -1,8 +1,8 @@
-//! Which keys a row sees, key by key.
+//! The keys that a row sees, key by key.
 
 use crate::{AttentionProblem, BlockListSpec, Granularity, HostBlockLists, Mask};
 
-/// What decides which keys a row of one sequence sees.
+/// The rule for the keys that a row of one sequence sees.
 pub(super) struct Sight<'a> {
     pub(super) problem: &'a AttentionProblem,
     /// Used where the problem takes lists.
@@ -67,7 +67,7 @@ impl Sight<'_> {
 /// The keys that a row attends to, ascending, each once, by the three rules of [`BlockListSpec`]. `None` where the problem has no lists.
 ///
 /// # Panics
-/// When an index is out of range, or the lists are not those of the problem.
+/// When an index is out of range, or the lists do not belong to the problem.
 #[must_use]
 pub fn attended_keys(
     problem: &AttentionProblem,

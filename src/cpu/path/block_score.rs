@@ -7,8 +7,8 @@ use crate::{BlockScoreProblem, BlockScoring, Element, HostTensor, MASKED_SCORE, 
 /// Scores of blocks of keys. `seq_lens_kv`: the keys of each sequence that count; `None`: all of them.
 ///
 /// # Errors
-/// The errors of [`BlockScoreProblem::validate`]; [`Error::DType`](crate::Error::DType), [`Error::Shape`](crate::Error::Shape), [`Error::Length`](crate::Error::Length) or [`Error::Invalid`](crate::Error::Invalid)
-/// where a tensor does not fit the problem.
+/// The errors of [`BlockScoreProblem::validate`]; [`Error::DType`](crate::Error::DType), [`Error::Shape`](crate::Error::Shape),
+/// [`Error::Length`](crate::Error::Length) or [`Error::Invalid`](crate::Error::Invalid) where a tensor does not fit the problem.
 pub fn block_scores<T: Element>(
     problem: &BlockScoreProblem,
     q: &HostTensor<T>,

@@ -9,13 +9,13 @@ use core::ops::Range;
 /// Limit on the rows of a tile that goes through lists: as many rows as their scores leave room for in the L2 cache share gathered keys.
 const MAX_LISTED_ROWS: usize = 256;
 
-/// Which rows make a task, and how it goes through their keys. Depends on the sequence and the tiling, never on threads.
+/// The rows of a task, and its way through their keys. Depends on the sequence and the tiling, never on threads.
 pub(super) struct Deal {
     /// The queries of each task, in order.
     queries: Vec<Range<usize>>,
     /// Neighbouring query heads whose rows share a walk and a KV head.
     pub(super) heads_per_walk: usize,
-    /// Neighbouring query heads of a task: those of one walk, or of several KV heads where rows stream.
+    /// Neighbouring query heads of a task: the heads of one walk, or of several KV heads where rows stream.
     pub(super) heads_per_task: usize,
     /// Limit on the rows of a tile.
     pub(super) tile_rows: usize,

@@ -4,11 +4,11 @@ use rayon::prelude::*;
 
 use crate::{Element, HostTensor, PoolProblem, Pooling, Result};
 
-/// Summaries of blocks of keys. `seq_lens`: the keys of each sequence that count; `None`: all of them.
+/// Summaries of blocks of keys. `seq_lens`: the number of keys of each sequence that count; `None`: all of them.
 ///
 /// # Errors
-/// The errors of [`PoolProblem::validate`]; [`Error::DType`](crate::Error::DType), [`Error::Shape`](crate::Error::Shape), [`Error::Length`](crate::Error::Length) or [`Error::Invalid`](crate::Error::Invalid) where
-/// a tensor does not fit the problem.
+/// The errors of [`PoolProblem::validate`]; [`Error::DType`](crate::Error::DType), [`Error::Shape`](crate::Error::Shape),
+/// [`Error::Length`](crate::Error::Length) or [`Error::Invalid`](crate::Error::Invalid) where a tensor does not fit the problem.
 pub fn pool<T: Element>(problem: &PoolProblem, k: &HostTensor<T>, seq_lens: Option<&[u32]>) -> Result<HostTensor> {
     problem.validate_inputs(k, seq_lens)?;
     let [_, _, heads, dim] = problem.shape.map(|axis| axis as usize);

@@ -158,9 +158,8 @@ impl<'a, T: Element> TileSoftmax<'a, T> {
         if let Some(lanes_of) = lanes_of
             && !finite(v_tile)
         {
-            // 0 * NaN is NaN, so a weight of 0 does not hide a non-finite value from rows that must not see it. The product therefore
-            // runs over
-            // zeros in place of such values, and the rows that do see them get them one by one.
+            // 0 * NaN is NaN, so a weight of 0 does not hide a non-finite value from rows that must not see it. The product therefore has
+            // zeros in place of such values, and rows that see them get them one by one.
             v.copy_finite(keys, copy);
             (v_tile, stride) = (&*copy, dim_v);
             for (key, weights) in keys.iter().zip(scores.chunks_exact(ld)) {

@@ -32,7 +32,7 @@ pub fn top_k(problem: &TopKProblem, scores: &HostTensor, marks: Option<&[Mark]>)
     Ok(lists)
 }
 
-/// One past the last entry that is there.
+/// One past the last entry that exists.
 fn end(scores: &[f32]) -> usize {
     scores.iter().rposition(|&score| score != MASKED_SCORE).map_or(0, |last| last + 1)
 }

@@ -1,4 +1,4 @@
-//! The keys that rows go through, in order, and which queries see each: the only place of the CPU path that decides this.
+//! The keys that rows go through, in order, and the queries that see each key: the only place of the CPU path that decides this.
 
 use super::lists::Lists;
 use super::tiling::CpuTiling;
@@ -24,7 +24,7 @@ pub(super) struct Walk {
     offset: i64,
 }
 
-/// Where a walk is cut. Decides only the last bits of a result.
+/// The way in which a walk is cut. Decides only the last bits of a result.
 #[derive(Clone, Copy, Debug)]
 enum Order {
     /// A range of keys: pieces of whole tiles.
@@ -72,7 +72,7 @@ impl TileKeys<'_> {
 /// Which rows see the keys of a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TileClass {
-    /// None sees any: the tile is passed over.
+    /// No row sees any: the tile is passed over.
     Empty,
     /// Some rows see some of them.
     Partial,

@@ -1,4 +1,4 @@
-//! What the twins of `attend_prefill` and `attend_decode` share, as their shaders share the family `rows`.
+//! The common part of the twins of `attend_prefill` and `attend_decode`, as their shaders share the family `rows`.
 
 use core::ops::Range;
 
@@ -90,7 +90,7 @@ impl<'a, T: Element> Call<'a, T> {
         }
     }
 
-    /// What `attend_rows.wgsl` and `attend_rows_staged.wgsl` do.
+    /// The twin of `rows/keys.wgsl` and `rows/staged.wgsl`.
     fn attend_row_scalar(&self, tile: &RowTile, row: u32, out: &mut [f32]) -> f32 {
         let Tiling { lanes, keys, sharing, .. } = self.tiling();
         let row = self.row(tile, row);

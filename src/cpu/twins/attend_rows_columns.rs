@@ -1,4 +1,4 @@
-//! What `rows/columns.wgsl` and `rows/spread.wgsl` do, for the twins of `attend_prefill` and `attend_decode`.
+//! The twin of `rows/columns.wgsl` and `rows/spread.wgsl`, for the twins of `attend_prefill` and `attend_decode`.
 
 use super::attend_rows::{Call, MASKED, RowTile};
 use super::walk::TileClass;

@@ -1,4 +1,4 @@
-//! What `shaders/rows/matrix.wgsl` does, for the twins of `attend_prefill` and `attend_decode`.
+//! The twin of `shaders/rows/matrix.wgsl`, for the twins of `attend_prefill` and `attend_decode`.
 
 use half::f16;
 

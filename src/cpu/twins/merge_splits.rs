@@ -4,9 +4,9 @@ use crate::{Error, LSE_EMPTY, MergeProblem, Result, parallel};
 
 /// Merges partial results of the same rows over disjoint sets of keys: `(out, lse)`.
 ///
-/// `parts_out` is `[num_parts, num_rows, head_dim_v]`, `parts_lse` is `[num_parts, num_rows]`; the result is
-/// `[num_rows, head_dim_v]` and `[num_rows]`. A part whose lse is [`LSE_EMPTY`] or -infinity is not read. A row whose parts all are so
-/// gives zeros and [`LSE_EMPTY`]; a row with an lse of NaN or +infinity gives NaN.
+/// `parts_out` is `[num_parts, num_rows, head_dim_v]`, `parts_lse` is `[num_parts, num_rows]`; the result is `[num_rows, head_dim_v]` and
+/// `[num_rows]`. A part whose lse is [`LSE_EMPTY`] or -infinity is not read. A row of which every part is empty gives zeros and
+/// [`LSE_EMPTY`]; a row with an lse of NaN or +infinity gives NaN.
 ///
 /// # Errors
 /// The errors of [`MergeProblem::validate`], and [`Error::Length`] when a slice does not fit the problem.

@@ -48,7 +48,7 @@ pub fn search_tree<T: Element>(plan: &SelectionPlan, inputs: &SelectionInputs<'_
     Ok(lists)
 }
 
-/// Which list.
+/// The batch, set and query block of a list.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) batch: u32,

@@ -1,5 +1,5 @@
-//! The keys that the rows of a workgroup go through, and which of them a query sees: the twins' counterpart of the shader family
-//! `walk`, and the only place of the twins that decides this.
+//! The keys that the rows of a workgroup go through, and the rule for the queries that see a key: the twins' counterpart of the shader
+//! family `walk`, and the only place of the twins that decides this.
 
 use core::ops::Range;
 
@@ -38,7 +38,7 @@ struct Selected {
 /// Which rows of a tile see the keys at some places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TileClass {
-    /// None sees any.
+    /// No row sees any key.
     Empty,
     /// Some rows see some keys.
     Partial,

@@ -18,7 +18,7 @@ impl<'a> Fields<'a> {
         Self { file, within: None, object }
     }
 
-    /// The object of a field; `None` where there is none, or an empty one.
+    /// The object of a field; `None` where it is absent or empty.
     pub(super) fn within(&self, field: &'static str) -> LmResult<Option<Self>> {
         match self.get(field) {
             None => Ok(None),
@@ -48,12 +48,12 @@ impl<'a> Fields<'a> {
         LmError::Config { file: self.file, field, value, rule }
     }
 
-    /// A number of things: the default where the field is left out.
+    /// A count: the default where the field is left out.
     pub(super) fn u32(&self, field: &str, default: u32) -> LmResult<u32> {
         if self.has(field) { self.to_u32(field) } else { Ok(default) }
     }
 
-    /// A number of things, or null.
+    /// A count, or null.
     pub(super) fn u32_or_null(&self, field: &str, default: Option<u32>) -> LmResult<Option<u32>> {
         match self.object.get(field) {
             None => Ok(default),

@@ -140,7 +140,7 @@ const OF_GENERATION: &[&str] = &[
 const BEGINNINGS: &[&str] = &["_", "output_", "initializer_"];
 const ENDINGS: &[&str] = &["_token_id", "_token_index", "_version", "_dropout", "_pdrop", "_drop_rate"];
 
-/// Fields of the rotary embedding; its type decides which of them are read.
+/// Fields of the rotary embedding; its type decides which of them count.
 const OF_ROPE: &[&str] = &[
     "attention_factor",
     "beta_fast",

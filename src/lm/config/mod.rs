@@ -74,9 +74,8 @@ pub struct LmConfig {
 impl LmConfig {
     /// Reads the text of a `config.json`. A missing field has the value that transformers gives it.
     ///
-    /// [`LmError::Format`] for text that is no JSON object; [`LmError::Config`] naming the field, its value and the rule, also for an unknown
-    /// field.
-    /// field that nobody here knows.
+    /// [`LmError::Format`] for text that is no JSON object; [`LmError::Config`] naming the field, its value and the rule, also for an
+    /// unknown field.
     pub fn from_json(text: &str) -> LmResult<Self> {
         let json = json::object(FILE, text)?;
         let fields = Fields::new(FILE, &json);

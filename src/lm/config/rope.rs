@@ -56,7 +56,7 @@ pub(super) fn rope(fields: &Fields<'_>, trained_len: u32) -> LmResult<Rope> {
     Ok(Rope { theta, scaling })
 }
 
-/// The base where a file has none.
+/// The base where a file gives none.
 const THETA: f64 = 10000.0;
 
 fn yarn(fields: &Fields<'_>, trained_len: f64, original_len: f64) -> LmResult<RopeScaling> {

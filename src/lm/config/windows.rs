@@ -1,4 +1,4 @@
-//! Which layers see only a window.
+//! The layers that see only a window.
 
 use super::Architecture;
 use super::fields::Fields;

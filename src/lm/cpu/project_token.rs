@@ -9,7 +9,7 @@ const ROWS: usize = 64;
 /// Partial sums of a dot product, for the vector units.
 const LANES: usize = 16;
 
-/// `x W^T + bias` for one row. Reads each weight once, as it is stored.
+/// `x W^T + bias` for one row. Reads each weight once, in its stored type.
 ///
 /// The result has the same bits for any number of threads.
 pub fn project_token(x: &[f32], weight: &Matrix, bias: Option<&[f32]>) -> Vec<f32> {

@@ -21,7 +21,7 @@ use crate::{
 /// Buffers that all chunks share: the state, and the tokens.
 #[derive(Debug)]
 pub(in crate::lm) struct Shared {
-    /// `[0]` tokens so far, with those of this chunk; `[1]` position of the chunk's first.
+    /// `[0]` number of tokens with this chunk; `[1]` position of the chunk's first token.
     pub(in crate::lm) state: wgpu::Buffer,
     pub(in crate::lm) tokens: wgpu::Buffer,
     /// The logits of the last token.
@@ -30,7 +30,7 @@ pub(in crate::lm) struct Shared {
     pub(in crate::lm) nothing: wgpu::Buffer,
 }
 
-/// A layer's lists, and what fills them.
+/// A layer's lists, and the selection that writes them.
 #[derive(Debug)]
 struct Lists {
     problem: SelectionProblem,
@@ -44,7 +44,7 @@ enum Filler {
     Selection(BoundSelection),
     /// The host, with random blocks from this seed.
     Random(u64),
-    /// Nobody: lists without blocks.
+    /// No one: lists without blocks.
     Nobody,
 }
 

@@ -4,8 +4,9 @@ mod chunk;
 mod memory;
 mod step;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chunk::{Binder, Chunk, Shared};
 use futures::channel::oneshot;
@@ -13,11 +14,13 @@ use memory::{GpuWeights, buffer};
 use step::Pipelines;
 
 use super::config::LmConfig;
-use super::error::LmResult;
+use super::error::{LmError, LmResult};
 use super::kernels::sample_token::SampleParams;
 use super::kernels::{self, LmVariant};
 use super::model::Model;
 use super::options::{ChunkLists, Sampling, SessionOptions};
+use super::runner::{Runner, Stop, Stopped};
+use crate::quality::MassReport;
 use crate::{Context, DType, DeviceCaps, Error, HostBlockLists, Layout, Slots, Step, TensorView};
 
 /// Limit on the bytes of logits that a call for all logits reads back at once.
@@ -43,7 +46,7 @@ pub(crate) struct GpuRunner {
 
 /// A token on its way back.
 #[derive(Debug)]
-pub(crate) struct PendingToken {
+struct PendingToken {
     staging: wgpu::Buffer,
     mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
     submission: wgpu::SubmissionIndex,
@@ -118,11 +121,6 @@ impl GpuRunner {
         }
     }
 
-    /// Submits tokens at position `at`. The logits of the last stay on the GPU.
-    pub(crate) fn read(&mut self, tokens: &[u32], at: u32) -> LmResult<()> {
-        self.submit(tokens, at, &[])
-    }
-
     fn submit(&mut self, tokens: &[u32], at: u32, more: &[Step]) -> LmResult<()> {
         let ctx = self.ctx();
         let count = tokens.len() as u32; // a chunk
@@ -149,16 +147,6 @@ impl GpuRunner {
         Ok(())
     }
 
-    /// Drops the state of decode steps.
-    pub(crate) fn restart(&mut self) {
-        self.step = 0;
-    }
-
-    /// The logits of the last token that was read.
-    pub(crate) fn logits(&self) -> LmResult<Vec<f32>> {
-        self.download_logits(&self.shared.logits, 1)
-    }
-
     /// Buffer for logits of this many tokens.
     fn download_logits(&self, buffer: &wgpu::Buffer, tokens: u32) -> LmResult<Vec<f32>> {
         self.download(buffer, tokens * self.model.config().vocab_size)
@@ -169,43 +157,8 @@ impl GpuRunner {
         Ok(self.ctx().read::<f32>(view).wait()?.into_data())
     }
 
-    /// The lists of a layer for the last chunk.
-    pub(crate) fn lists(&self, layer: usize) -> LmResult<Option<ChunkLists>> {
-        let (tokens, at) = self.last;
-        let Some((problem, buffers)) = self.chunks.get(&tokens).and_then(|chunk| chunk.lists(layer)) else {
-            return Ok(None);
-        };
-        let selection = problem.blocks();
-        let mut words = Vec::with_capacity(2);
-        for buffer in buffers {
-            let floats = self.download(buffer, (buffer.size() / 4) as u32)?; // a binding has fewer than 2^32 words
-            words.push(floats.into_iter().map(f32::to_bits).collect::<Vec<u32>>());
-        }
-        let (counts, indices) = (words.pop().unwrap_or_default(), words.pop().unwrap_or_default());
-        let blocks = HostBlockLists::new(selection.indices_shape(problem.shape()), indices, counts)?;
-        Ok(Some(ChunkLists { at, tokens, selection, blocks }))
-    }
-
-    /// Most tokens whose logits [`read_all`](Self::read_all) gives at once.
-    pub(crate) fn most_logits(&self) -> u32 {
-        let row = u64::from(self.model.config().vocab_size) * 4;
-        let bytes = LOGITS_BYTES.min(self.ctx().caps().max_storage_binding_bytes);
-        u32::try_from(bytes / row).unwrap_or(u32::MAX).clamp(1, self.options.chunk)
-    }
-
-    /// Reads tokens and gives the logits of all of them.
-    pub(crate) fn read_all(&mut self, tokens: &[u32], at: u32) -> LmResult<Vec<f32>> {
-        let count = tokens.len() as u32; // at most most_logits()
-        let words = u64::from(count) * u64::from(self.model.config().vocab_size);
-        let logits = buffer(&self.ctx(), "wattn.lm.all_logits", words)?;
-        self.chunk(count)?;
-        let steps = self.binder().all_logits(&self.chunks[&count], &logits)?;
-        self.submit(tokens, at, &steps)?;
-        self.download_logits(&logits, count)
-    }
-
     /// Prepares for tokens to be drawn one after another, after `len` tokens.
-    pub(crate) fn begin(&mut self, sampling: &Sampling, len: u32) -> LmResult<()> {
+    fn begin(&mut self, sampling: &Sampling, len: u32) -> LmResult<()> {
         let config = self.model.config();
         let params = SampleParams {
             vocab_size: config.vocab_size,
@@ -223,7 +176,7 @@ impl GpuRunner {
     }
 
     /// Submits one token: it is drawn from the logits, read, and its own logits computed. `len` tokens were there before.
-    pub(crate) fn next(&mut self, len: u32) -> LmResult<PendingToken> {
+    fn next(&mut self, len: u32) -> LmResult<PendingToken> {
         let ctx = self.ctx();
         let (step, shared) = (self.step, &self.shared);
         let chunk = &self.chunks[&1];
@@ -256,7 +209,7 @@ impl GpuRunner {
     }
 
     /// Waits for a token.
-    pub(crate) fn wait(&self, pending: PendingToken) -> LmResult<u32> {
+    fn wait(&self, pending: PendingToken) -> LmResult<u32> {
         let lost = |message: String| Error::DeviceLost { message };
         let PendingToken { staging, mapped, submission } = pending;
         let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
@@ -268,15 +221,9 @@ impl GpuRunner {
         Ok(bytemuck::pod_read_unaligned(&bytes[..4]))
     }
 
-    /// Waits for all submitted work.
-    pub(crate) fn finish(&self) -> LmResult<()> {
-        self.ctx().device().poll(wgpu::PollType::wait_indefinitely()).map_err(Error::from)?;
-        Ok(())
-    }
-
     /// Computes the last chunk of this many tokens once more after `len - tokens` others, with or without attention, for timing only: without
     /// attention its results are garbage.
-    pub(crate) fn rerun(&mut self, tokens: u32, len: u32, attention: bool) -> LmResult<()> {
+    fn rerun(&mut self, tokens: u32, len: u32, attention: bool) -> LmResult<()> {
         self.chunk(tokens)?;
         let ctx = self.ctx();
         let (chunk, state) = (&self.chunks[&tokens], &self.shared.state);
@@ -291,6 +238,110 @@ impl GpuRunner {
         })?;
         self.finish()
     }
+}
+
+impl Runner for GpuRunner {
+    fn restart(&mut self) {
+        self.step = 0;
+    }
+
+    fn read(&mut self, tokens: &[u32], at: u32) -> LmResult<()> {
+        self.submit(tokens, at, &[])
+    }
+
+    fn finish(&self) -> LmResult<()> {
+        self.ctx().device().poll(wgpu::PollType::wait_indefinitely()).map_err(Error::from)?;
+        Ok(())
+    }
+
+    fn most_logits(&self) -> Option<u32> {
+        let row = u64::from(self.model.config().vocab_size) * 4;
+        let bytes = LOGITS_BYTES.min(self.ctx().caps().max_storage_binding_bytes);
+        Some(u32::try_from(bytes / row).unwrap_or(u32::MAX).clamp(1, self.options.chunk))
+    }
+
+    fn read_all(&mut self, tokens: &[u32], at: u32) -> LmResult<Vec<f32>> {
+        let count = tokens.len() as u32; // at most most_logits()
+        let words = u64::from(count) * u64::from(self.model.config().vocab_size);
+        let logits = buffer(&self.ctx(), "wattn.lm.all_logits", words)?;
+        self.chunk(count)?;
+        let steps = self.binder().all_logits(&self.chunks[&count], &logits)?;
+        self.submit(tokens, at, &steps)?;
+        self.download_logits(&logits, count)
+    }
+
+    fn logits(&self) -> LmResult<Vec<f32>> {
+        self.download_logits(&self.shared.logits, 1)
+    }
+
+    fn generate(
+        &mut self,
+        sampling: &Sampling,
+        at: u32,
+        count: usize,
+        take: &mut dyn FnMut(u32) -> Option<Stop>,
+    ) -> LmResult<Option<Stopped>> {
+        self.begin(sampling, at)?;
+        let mut pending = VecDeque::new();
+        let mut submitted = 0;
+        while submitted < count || !pending.is_empty() {
+            while submitted < count && pending.len() < 2 {
+                pending.push_back(self.next(at + submitted as u32)?);
+                submitted += 1;
+            }
+            let Some(next) = pending.pop_front() else { break };
+            let token = self.wait(next)?;
+            if let Some(stop) = take(token) {
+                // Submissions ahead of the last token have advanced the state.
+                return Ok(Some(Stopped { stop, stale: true }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn attention_time(&self) -> Option<Duration> {
+        None
+    }
+
+    fn time(&mut self, tokens: &[u32], len: u32) -> LmResult<(Duration, Duration)> {
+        let count = tokens.len() as u32; // of `len`
+        let begin = Instant::now();
+        self.rerun(count, len, false)?;
+        let without = begin.elapsed();
+        let begin = Instant::now();
+        self.rerun(count, len, true)?;
+        let all = begin.elapsed();
+        Ok((all, all.saturating_sub(without)))
+    }
+
+    fn lists(&self, layer: usize) -> LmResult<Option<ChunkLists>> {
+        let (tokens, at) = self.last;
+        let Some((problem, buffers)) = self.chunks.get(&tokens).and_then(|chunk| chunk.lists(layer)) else {
+            return Ok(None);
+        };
+        let selection = problem.blocks();
+        let mut words = Vec::with_capacity(2);
+        for buffer in buffers {
+            let floats = self.download(buffer, (buffer.size() / 4) as u32)?; // a binding has fewer than 2^32 words
+            words.push(floats.into_iter().map(f32::to_bits).collect::<Vec<u32>>());
+        }
+        let (counts, indices) = (words.pop().unwrap_or_default(), words.pop().unwrap_or_default());
+        let blocks = HostBlockLists::new(selection.indices_shape(problem.shape()), indices, counts)?;
+        Ok(Some(ChunkLists { at, tokens, selection, blocks }))
+    }
+
+    fn measure_mass(&mut self) -> LmResult<()> {
+        Err(no_mass_on_a_gpu())
+    }
+
+    fn mass(&self) -> LmResult<MassReport> {
+        Err(no_mass_on_a_gpu())
+    }
+}
+
+fn no_mass_on_a_gpu() -> LmError {
+    let rule = "captured mass is measured on the CPU";
+    LmError::Option { option: "engine", value: "GPU".to_owned(), rule }
 }
 
 fn encoder(ctx: &Context) -> wgpu::CommandEncoder {

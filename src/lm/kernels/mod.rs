@@ -32,7 +32,7 @@ macro_rules! shared {
 static SUM_LANES: Module = shared!("sum_lanes");
 static PROJECT_PARAMS: Module = shared!("project_params");
 
-/// How weights are read: the member of the family `elem`.
+/// The type of weights as they are read: the member of the family `elem`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum WeightElem {
@@ -40,14 +40,14 @@ pub enum WeightElem {
     F32,
     /// f16 through the WGSL type.
     F16,
-    /// f16 as pairs in u32, where the device has no such type.
+    /// f16 as pairs in u32, where the device lacks the WGSL type.
     F16Packed,
     /// bf16 as pairs in u32.
     BF16,
 }
 
 impl WeightElem {
-    /// Every one.
+    /// Every type.
     pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::F16Packed, Self::BF16];
 
     pub(super) const fn new(dtype: DType, caps: &DeviceCaps) -> Self {
@@ -74,13 +74,13 @@ impl WeightElem {
 pub struct LmVariant {
     /// The kernel.
     pub kernel: &'static Kernel,
-    /// How it reads weights, if it does.
+    /// The type of its weights, if it reads any.
     pub elem: WeightElem,
     /// Whether heads are normed.
     pub norm: bool,
 }
 
-/// What a kernel has besides its own text: whether it reads weights, its shared module, its constants.
+/// A kernel's parts beside its own text: whether it reads weights, its shared module, its constants.
 fn parts(kernel: &Kernel) -> (bool, Option<&'static Module>, &'static [(&'static str, u32)]) {
     match kernel.name() {
         "embed_tokens" => (true, None, &embed_tokens::CONSTANTS),
@@ -115,7 +115,7 @@ impl LmVariant {
     /// Its text and bindings.
     ///
     /// # Panics
-    /// When the kernel is none of [`ALL`].
+    /// When the kernel is not in [`ALL`].
     #[must_use]
     pub fn specialization(&self) -> Specialization {
         let (reads_weights, shared, constants) = parts(self.kernel);

@@ -1,5 +1,4 @@
-//! A product of many rows with weights: `shaders/lm/project_tokens.wgsl`. Bindings and parameters are those of
-//! `project_token`.
+//! A product of many rows with weights: `shaders/lm/project_tokens.wgsl`. It has the bindings and parameters of `project_token`.
 
 use super::project_token::{BINDINGS, ProjectParams};
 use crate::kernels::own_kernel;

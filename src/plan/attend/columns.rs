@@ -68,7 +68,7 @@ impl ColumnsTiling {
         of
     }
 
-    /// Whether the lanes of a group share out the scores of a tile: in whole halves, and each lane those of one row.
+    /// Whether the lanes of a group share out the scores of a tile: they must divide into whole halves, and each lane's into one row.
     pub(in crate::plan) fn spreads_scores(&self) -> bool {
         let Tiling { lanes, rows, keys, .. } = self.tiling;
         self.subgroups && keys.is_power_of_two() && rows.next_power_of_two() <= lanes

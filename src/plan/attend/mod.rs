@@ -80,11 +80,10 @@ impl AttentionPlan {
         Ok(Self { matrix_fault: caps.fault_behind(as_reported), missed, ..plan })
     }
 
-    /// The tier of [`AttentionPlan::new`]: [`Tier::Matrix`] for f16 tensors, and for bf16 where
-    /// [the problem allows it](AttentionProblem::with_bf16_by_f16_matrices), if there are enough rows to fill matrices and the device
-    /// has them
-    /// in hardware; else [`DeviceCaps::best_tier`]. A tier that was measured for the problem comes first, and before that the one that the
-    /// device is [held to](DeviceCaps::with_tier).
+    /// The tier of [`AttentionPlan::new`]: [`Tier::Matrix`] for f16 tensors, and for bf16 where [the problem allows
+    /// it](AttentionProblem::with_bf16_by_f16_matrices), if there are enough rows to fill matrices and the device has them in hardware;
+    /// else [`DeviceCaps::best_tier`]. A tier measured for the problem takes precedence, and over that the tier that the device is [held
+    /// to](DeviceCaps::with_tier).
     #[must_use]
     pub fn best_tier(problem: &AttentionProblem, caps: &DeviceCaps) -> Tier {
         if let Some(tier) = caps.tier {
@@ -422,7 +421,7 @@ const fn queries_module(shape: &AttentionShape, tier: Tier, tiling: Tiling, caps
     if caps.software && kept <= MOST_KEPT_BYTES { &modules::Q_CACHED } else { &modules::Q_STREAMED }
 }
 
-/// The constants of `attend_rows`, and some of those of `attend_rows_staged`.
+/// Constants of all members of `rows` without matrices; `staged` has further ones.
 fn scalar_constants(shape: &AttentionShape, tier: Tier, tiling: Tiling) -> BTreeMap<&'static str, u32> {
     BTreeMap::from([
         ("LANES", tiling.lanes),

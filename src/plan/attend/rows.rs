@@ -4,12 +4,12 @@ use super::tiling::Tiling;
 use crate::BlockListSpec;
 use crate::{AttentionProblem, AttentionShape, Granularity};
 
-/// The query heads whose rows share a walk: those of a KV head, or single ones where each selects its own keys.
+/// The query heads whose rows share a walk: the heads of a KV head, or single heads where each selects its own keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowSets {
     pub(crate) num_sets: u32,
     pub(crate) heads_per_set: u32,
-    /// The queries whose rows share tiles: those of a query block, or all.
+    /// The queries whose rows share tiles: the queries of a query block, or all.
     pub(crate) block_size_q: u32,
 }
 

@@ -113,7 +113,7 @@ impl StagedTiling {
         staged + self.tiling.reduce_bytes(self.tier) + keys
     }
 
-    /// Constants of the shader besides those of `attend_rows`.
+    /// Further constants of this member, beside those of all members of `rows`.
     pub(in crate::plan) fn constants(&self) -> BTreeMap<&'static str, u32> {
         let Self { tiling, head_dim4, head_dim_v4, slice4, slice_keys, .. } = *self;
         let (tile_q, tile_kv, lanes) = (tiling.tile_q(), tiling.tile_kv(), tiling.lanes);

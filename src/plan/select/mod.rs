@@ -26,7 +26,7 @@ pub(super) use cost::top_k_operations;
 pub(crate) use infinite_hip::StagePlan;
 use matrix::{MatrixScoring, ModulesAndConstants};
 pub(super) use members::{add_top_k, bucket_bytes};
-pub(crate) use operators::Region;
+pub(crate) use operators::{Region, RegionMemory};
 pub use tiling::{Candidates, SelectionTiling};
 
 /// The dispatches that compute a [`SelectionProblem`] on a device, and the memory they need. A plain value, like

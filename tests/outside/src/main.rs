@@ -28,7 +28,7 @@ fn activate_all(@builtin(global_invocation_id) at: vec3<u32>) {
 .binding(&[Binding::uniform("call", &["num_vec4", "scale"]), Binding::read("x"), Binding::write("y")])
 .labelled("outside.activate_all");
 
-/// Two members of a family of one's own, of which the second binds a buffer.
+/// Two members of a family from outside, of which the second binds a buffer.
 static SQUARED: Module = Module::new(
     "activation",
     "squared_relu",
@@ -43,7 +43,7 @@ fn activate4(x: vec4<f32>) -> vec4<f32> { return x * weights[0]; }",
 )
 .binding(&[Binding::read("weights")]);
 
-/// As its text says, but for a binding that it does not declare.
+/// The kernel of the text, with a binding that the text does not declare.
 static UNDECLARED: Kernel = Kernel::new("activate_all", "").binding(&[Binding::write("y")]);
 
 const SCALE: f32 = 0.5;

@@ -1,4 +1,4 @@
-//! The command line as it is shown and parsed: each command lists the values that it takes, and no others.
+//! The command line as shown and parsed: each command lists the values that it takes, and no others.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _, ValueParser};
 use clap::{Command, CommandFactory as _, ValueEnum};
@@ -14,7 +14,7 @@ fn only<T: ValueEnum + PartialEq + Send + Sync + 'static>(taken: &[T]) -> ValueP
     PossibleValuesParser::new(values).try_map(|name| T::from_str(&name, false)).into()
 }
 
-/// A command without some values of the options that others have.
+/// A command without the values that only other commands take.
 fn without(command: Command, backends: &[Backend], no_tier: bool) -> Command {
     let command = command.mut_arg("backend", |arg| arg.value_parser(only(backends)).help("Where to compute"));
     if no_tier { command.mut_arg("tier", |arg| arg.hide(true)) } else { command }
@@ -26,7 +26,7 @@ pub(crate) fn command() -> Command {
     let searched = || only(&[AttentionArg::Dense, AttentionArg::Hip, AttentionArg::InfiniteHip]);
     let presets = || PossibleValuesParser::new(Preset::ALL.map(Preset::name));
     let layer = format!(
-        "How one layer attends, whatever the others do: N=dense, N=hip, N=infinite-hip or N=PRESET, a preset being one of {}",
+        "How one layer attends, different from the others: N=dense, N=hip, N=infinite-hip or N=PRESET, with a preset of {}",
         Preset::ALL.map(Preset::name).join(", ")
     );
     let cases = format!(

@@ -16,13 +16,13 @@ pub(crate) struct EngineArgs {
     /// Use the first GPU whose name contains this text
     #[arg(long, value_name = "NAME")]
     pub(crate) adapter: Option<String>,
-    /// Neither read nor write the user's cache folder: compiled GPU kernels, and tilings of `wattn tune`
+    /// Do not read or write the user's cache folder: compiled GPU kernels, and tilings of `wattn tune`
     #[arg(long)]
     pub(crate) no_cache: bool,
-    /// Cut problems by rules alone, the same on every device of a kind, whatever `wattn tune` has measured
+    /// Plan by rules alone, the same on every device of a kind, whatever `wattn tune` has measured
     #[arg(long, conflicts_with = "tuning")]
     pub(crate) no_tune: bool,
-    /// Take tilings of this file, which `wattn tune --export` wrote, instead of those in the user's cache folder
+    /// Take the tilings from this file, which `wattn tune --export` wrote, instead of from the user's cache folder
     #[arg(long, value_name = "FILE")]
     pub(crate) tuning: Option<PathBuf>,
     /// Force the GPU kernels to use these device features and no others
@@ -31,7 +31,7 @@ pub(crate) struct EngineArgs {
 }
 
 impl EngineArgs {
-    /// That no option is for a GPU where none is used.
+    /// Fails for a GPU option where no GPU is used.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let on_cpu = matches!(self.backend, Backend::Cpu | Backend::Oracle);
         if on_cpu && (self.adapter.is_some() || self.tier.is_some() || self.tuning.is_some()) {

@@ -23,9 +23,9 @@ pub(crate) struct LmArgs {
 pub(crate) enum LmCommand {
     /// Compare dense attention with HiP, InfiniteHiP, a window and random blocks of equal budgets
     ///
-    /// Bits per byte of held-out text against context length: all methods and lengths score the same tokens, the last 256
-    /// of windows that end at the same places. Then needles: keys hidden in text at some depth and asked for at its end.
-    /// Then the share of softmax mass that each method captures, by layer.
+    /// Three tables. Bits per byte of held-out text against context length: all methods and lengths score the same tokens, the last 256 of
+    /// windows that end at the same places. Needles: passkeys hidden in text at some depth and asked for at its end. The share of softmax
+    /// mass that each method captures, by layer.
     Eval(EvalArgs),
 }
 
@@ -36,10 +36,10 @@ pub(crate) struct ModelArgs {
     /// the program]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// Tokens of a prompt that are computed at a time
+    /// Number of prompt tokens that are computed at a time
     #[arg(long, value_name = "TOKENS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) chunk: u32,
-    /// First layers that stay dense; pruning them costs the most
+    /// Number of first layers that stay dense; sparse attention there costs the most accuracy
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) dense_layers: u32,
     #[command(flatten)]
@@ -48,45 +48,45 @@ pub(crate) struct ModelArgs {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct WriteArgs {
-    /// The text to go on from
+    /// The text to continue
     #[arg(long, value_name = "TEXT", conflicts_with = "file")]
     pub(crate) prompt: Option<String>,
-    /// A file that holds the text to go on from
+    /// A file with the text to continue
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Most tokens to write
+    /// Largest number of tokens to write
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub(crate) tokens: u32,
-    /// Divisor of the logits; 0 takes the best token, always
+    /// Divisor of the logits; 0 always takes the best token
     #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true)]
     temperature: f32,
-    /// Draw from this many of the best tokens; 0: all
+    /// Draw from this many of the best tokens; 0 draws from all
     #[arg(long, value_name = "N", default_value_t = 40)]
     top_k: u32,
     /// Draw from the best tokens that have this share of the probability
     #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     top_p: f32,
-    /// The same seed draws the same tokens
+    /// Seed of the draws; the same seed draws the same tokens
     #[arg(long, default_value_t = 1)]
     seed: u32,
-    /// Tokens that the cache has room for [default: the prompt and what is to be written]
+    /// Capacity of the cache in tokens [default: the prompt and the tokens to write]
     #[arg(long, value_name = "TOKENS")]
     pub(crate) context: Option<u32>,
-    /// Read and write on past the length of the texts that the model was trained for, where most models write nonsense
+    /// Read and write on past the trained length of the model, where most models write nonsense
     #[arg(long)]
     pub(crate) past_context: bool,
-    /// On a GPU, run parts of the model again after the text to tell attention's share of the time; the CPU tells it anyway
+    /// On a GPU, run parts of the model again after the text to measure attention's share of the time; the CPU reports it anyway
     #[arg(long)]
     pub(crate) attention_share: bool,
-    /// How layers attend
+    /// The attention of all layers after the first dense ones
     #[arg(long, value_enum, default_value_t = AttentionArg::Dense)]
     attention: AttentionArg,
-    /// How one layer attends, whatever the others do: N=dense, N=hip, N=infinite-hip or N=PRESET
+    /// How one layer attends, different from the others: N=dense, N=hip, N=infinite-hip or N=PRESET
     #[arg(long, value_name = "N=METHOD", value_delimiter = ',')]
     layer: Vec<String>,
-    /// Write counts, seconds and rates for machines
+    /// Write counts, seconds and rates as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     // Last, because its headings would apply to all later options.
@@ -107,22 +107,22 @@ pub(crate) struct EvalArgs {
     /// Keys that sparse attention may read for a query, sinks and window included [default: an eighth and a quarter of the longest context]
     #[arg(long, value_name = "KEYS", value_delimiter = ',')]
     pub(crate) budgets: Vec<u32>,
-    /// Presets of InfiniteHiP to compare besides
+    /// Presets of InfiniteHiP to compare as well
     #[arg(long, value_name = "PRESET", value_delimiter = ',')]
     pub(crate) presets: Vec<String>,
-    /// Windows of text to score
+    /// Number of windows of text to score
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) windows: u32,
-    /// Needles at each depth; 0: none
+    /// Number of needles at each depth; 0 leaves needles out
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(crate) needles: u32,
     /// Seed of the needles and of random blocks
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Draw bits per byte against context length
+    /// Draw bits per byte against context length as a PNG
     #[arg(long, value_name = "FILE")]
     pub(crate) png: Option<PathBuf>,
-    /// Write the tables for machines
+    /// Write the tables as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }

@@ -17,13 +17,13 @@ pub(crate) struct MaskArgs {
     /// Show only keys up to N after the query's position
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) window_right: Option<u32>,
-    /// Put the first query on key N, and hide the keys after each query's own: for keys that go on behind the last query
+    /// Put the first query on key N, and hide the keys after each query's own: for keys that continue after the last query
     #[arg(long, value_name = "N", conflicts_with_all = ["causal", "window_left", "window_right"])]
     pub(crate) causal_at: Option<u32>,
 }
 
 impl MaskArgs {
-    /// Whether any of them was given.
+    /// Whether any option was given.
     pub(crate) const fn is_some(&self) -> bool {
         self.causal || self.window_left.is_some() || self.window_right.is_some() || self.causal_at.is_some()
     }

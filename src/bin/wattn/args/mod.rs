@@ -41,10 +41,10 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct GlobalArgs {
-    /// Say nothing but results and errors: no notes, progress and statistics
+    /// Print only results and errors: no notes, progress and statistics
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
-    /// Threads that compute on the CPU [default: one for each core]
+    /// Number of threads that compute on the CPU [default: one for each core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
 }
@@ -59,9 +59,9 @@ pub(crate) enum Command {
     ///
     /// A context is the sum of one random +-1 vector per (lag, byte); heads differ in how far back they look.
     ///
-    /// With `--attention hip` or `infinite-hip`, sparse attention runs beside dense and one table compares them. These
-    /// keys are hard for any search through a tree: keys side by side have nothing to do with one another, so that no
-    /// key says anything about its neighbours. Expect a loss here that keys of language models do not show.
+    /// With `--attention hip` or `infinite-hip`, sparse attention runs beside dense and one table compares them. These keys are hard for
+    /// any search through a tree: neighbouring keys are unrelated, so that no key predicts the scores of its neighbours. Expect a loss here
+    /// that keys of language models do not show.
     Recall(RecallArgs),
     /// Run attention on the tensors of a safetensors file
     ///
@@ -69,42 +69,39 @@ pub(crate) enum Command {
     /// `v [batch, seq_len_kv, num_kv_heads, head_dim_v]` in F32, F16 or BF16, all three alike, and optionally
     /// `seq_lens_kv [batch]` in integers of 8 to 64 bits: how many keys of each sequence count.
     ///
-    /// Writes `out [batch, seq_len_q, num_q_heads, head_dim_v]` and `lse [batch, seq_len_q, num_q_heads]` (the natural
-    /// log of the sum of exponentials) in F32. A row that sees no key gives out 0 and lse -3e38.
+    /// Writes `out [batch, seq_len_q, num_q_heads, head_dim_v]` and `lse [batch, seq_len_q, num_q_heads]` (the natural log of the sum of
+    /// exponentials) in F32. A row that sees no key has out 0 and lse -3e38.
     ///
-    /// Query i sits at position i + seq_len_kv - seq_len_q: the last query on the last key.
+    /// Query i has position i + seq_len_kv - seq_len_q, so that the last query is at the last key.
     ///
-    /// With `--attention hip` or `infinite-hip` each block of queries attends to selected blocks of keys, to the first
-    /// keys (sinks) and to the last ones (window), causally. Then there are also `block_indices [batch, sets,
-    /// num_q_blocks, max_blocks]` and `block_counts [batch, sets, num_q_blocks]` in I32: first keys of blocks, ascending,
-    /// then -1. A set is a query head, a KV head or the layer, see `--granularity`. `--attention blocks` reads two such
-    /// tensors, in any integers, from the input instead.
+    /// With `--attention hip` or `infinite-hip` each block of queries attends to selected blocks of keys, to the first keys (sinks) and to
+    /// the last keys (window), causally. The output then also has `block_indices [batch, sets, num_q_blocks, max_blocks]` and `block_counts
+    /// [batch, sets, num_q_blocks]` in I32: first keys of blocks, ascending, then -1. A set is a query head, a KV head or the layer, see
+    /// `--granularity`. `--attention blocks` reads two such tensors, of any integer type, from the input instead.
     Attend(AttendArgs),
-    /// Write on with a language model: Llama, Mistral, Qwen2 or Qwen3 from Hugging Face files, or the small one inside
+    /// Continue a text with a language model: Llama, Mistral, Qwen2 or Qwen3 from Hugging Face files, or the small model inside
     ///
     /// Reads the prompt chunk by chunk, then writes token by token, on a GPU or on the CPU. With `--attention hip` or
     /// `infinite-hip` all layers but the first attend to selected blocks of keys, to the first keys and to the last ones.
     Lm(Box<lm::LmArgs>),
-    /// List the adapters, what they can do, and the plan for a shape
+    /// List the adapters, their features, and the plan for a shape
     Info(InfoArgs),
-    /// Measure a device's ceilings, and how much of them attention and selection reach
+    /// Measure a device's ceilings, and the share of them that attention and selection reach
     ///
-    /// First the rates of copies, of f32 and f16 arithmetic and of matrix units, where there are any; then prompts, decoding,
-    /// shared KV heads, widths of heads, 16-bit storage, selection and sparse attention, against the length of the context.
-    /// Every result is compared with the f64 oracle before it is timed. Times are those of the device's own timestamps
-    /// where it has them, and the report says so.
+    /// First the rates of copies, of f32 and f16 arithmetic and of matrix units, if there are any; then prompts, decoding, shared KV heads,
+    /// widths of heads, 16-bit storage, selection and sparse attention, against the length of the context. Every result is compared with
+    /// the f64 oracle before it is timed. Times are from the device's own timestamps if it has them, and the report says so.
     ///
-    /// Bytes are those of the inputs and outputs, each once; operations those of the products, two for each pair of query
-    /// and key that see each other and each column. Their share of the ceiling is the time that the ceilings would allow
-    /// over the time that it took.
+    /// Bytes count the inputs and outputs, each once; operations count the products, two for each pair of query and key that see each other
+    /// and each column. The share of the ceiling is the time that the ceilings would allow over the time measured.
     Bench(Box<bench::BenchArgs>),
     /// Find the fastest tilings of a device by trying them, and keep them for the other commands
     ///
-    /// Every candidate is compared with the f64 oracle before it is timed; one that is wrong can never win. What wins by
-    /// more than the noise is kept for this adapter, driver and version, in `tuning.json` of the user's cache folder. All
-    /// other commands take it from there, unless they are told `--no-tune`.
+    /// Every candidate is compared with the f64 oracle before it is timed, and a wrong one never wins. A candidate that wins by more than
+    /// the noise is kept for this adapter, driver and version, in `tuning.json` of the user's cache folder. All other commands read it,
+    /// unless `--no-tune` is given.
     Tune(Box<tune::TuneArgs>),
-    /// Print what a shell needs to complete commands and options
+    /// Print a shell's completions of commands and options
     ///
     /// For bash: `wattn completions bash > ~/.local/share/bash-completion/completions/wattn`.
     Completions {
@@ -132,9 +129,9 @@ impl From<DtypeArg> for DType {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecallArgs {
-    /// The text; any bytes will do, `-` is stdin [default: part of "The Rust Programming Language"]
+    /// The text, of any bytes; `-` is stdin [default: part of "The Rust Programming Language"]
     pub(crate) file: Option<PathBuf>,
-    /// Bytes to use, from the start of the file; k and M are understood [default: all, up to 1M]
+    /// Number of bytes to use, from the start of the file; k and M are understood [default: all, up to 1M]
     #[arg(long, value_name = "BYTES", value_parser = parse_length)]
     pub(crate) length: Option<usize>,
     #[command(flatten)]
@@ -142,13 +139,13 @@ pub(crate) struct RecallArgs {
     /// Sparse attention to compare with dense, in one table: dense, hip, infinite-hip
     #[arg(long, value_name = "METHOD,...", value_enum, value_delimiter = ',', default_value = "dense")]
     attention: Vec<AttentionArg>,
-    /// Draw which keys the queries of sparse attention see
+    /// Draw which keys the queries of sparse attention see, as a PNG
     #[arg(long, value_name = "FILE")]
     pub(crate) mask_png: Option<PathBuf>,
-    /// Draw where the last bytes attend and the cost along the file
+    /// Draw where the last bytes attend and the cost along the file, as a PNG
     #[arg(long, value_name = "FILE")]
     pub(crate) png: Option<PathBuf>,
-    /// Write the report for machines
+    /// Write the report as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     // Last, because its headings would apply to all later options.
@@ -157,7 +154,7 @@ pub(crate) struct RecallArgs {
 }
 
 impl RecallArgs {
-    /// The sparse methods asked for, in their order, each once.
+    /// The wanted sparse methods, in their order, each once.
     pub(crate) fn selectors(&self) -> Result<Vec<Selector>, Failure> {
         if self.attention.contains(&AttentionArg::Blocks) {
             let message = "--attention blocks reads lists from a file, and recall has none; take hip or infinite-hip";
@@ -176,13 +173,13 @@ impl RecallArgs {
     }
 }
 
-/// What `recall` and the demo share.
+/// Options of both `recall` and the demo.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RecallOptions {
-    /// Heads, each with another reach into the past
+    /// Number of heads, each with another reach into the past
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HEADS)))]
     pub(crate) heads: u32,
-    /// Width of the context vectors, a multiple of 4; wider is less noisy
+    /// Width of the context vectors, a multiple of 4; wider vectors are less noisy
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = parse_head_dim)]
     pub(crate) head_dim: u32,
     /// How q, k and v are stored
@@ -190,7 +187,7 @@ pub(crate) struct RecallOptions {
     pub(crate) dtype: DtypeArg,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
-    /// Queries of one call
+    /// Number of queries in one call
     #[arg(long, value_name = "ROWS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub(crate) chunk: u32,
     /// Seed of the +-1 vectors
@@ -203,28 +200,28 @@ pub(crate) struct AttendArgs {
     /// Safetensors file with q, k and v; `-` is stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Safetensors file to write, replaced whole or not at all; `-` is stdout, and texts go to stderr
+    /// Safetensors file to write, replaced whole or not at all; `-` is stdout, with texts on stderr
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
     #[command(flatten)]
     mask: MaskArgs,
-    /// Which keys attention reads
+    /// The keys that attention reads
     #[arg(long, value_enum, default_value_t = AttentionArg::Dense)]
     pub(crate) attention: AttentionArg,
-    /// Also run dense attention, and say which share of its weight each sparse row saw: writes `captured_mass` [batch,
-    /// seq_len_q, num_q_heads], exp(lse - dense lse)
+    /// Also run dense attention, and write the share of its weight that each sparse row saw: `captured_mass` [batch, seq_len_q,
+    /// num_q_heads], exp(lse - dense lse)
     #[arg(long)]
     pub(crate) captured_mass: bool,
-    /// Show keys after the query's position too: hip and blocks, without sinks and window
+    /// Show keys after the query's position too, without sinks and window (hip and blocks)
     #[arg(long, conflicts_with = "causal")]
     non_causal: bool,
-    /// Keys of a block, for blocks
+    /// Keys of a block (blocks)
     #[arg(long, value_name = "KEYS", allow_negative_numbers = true)]
     block_size: Option<u32>,
     /// Factor on q·k [default: 1 / sqrt(head_dim)]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(crate) softmax_scale: Option<f32>,
-    /// Round q, k and v to this type first [default: as they are]
+    /// Round q, k and v to this type first [default: no rounding]
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<DtypeArg>,
     /// Multiply bf16 as f16 where a device has matrices, each head scaled to fit
@@ -232,7 +229,7 @@ pub(crate) struct AttendArgs {
     pub(crate) bf16_matrices: bool,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
-    /// Write shapes, seconds and rates for machines
+    /// Write shapes, seconds and rates as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     // Last, because its headings would apply to all later options.
@@ -241,7 +238,7 @@ pub(crate) struct AttendArgs {
 }
 
 impl AttendArgs {
-    /// The mask. Selected blocks are causal unless `--non-causal` is said.
+    /// The mask. Selected blocks are causal unless `--non-causal` is given.
     pub(crate) fn mask(&self) -> Result<Mask, Failure> {
         let attention = self.attention;
         self.sparse.check(&[attention])?;
@@ -266,13 +263,13 @@ impl AttendArgs {
         Ok(if self.non_causal { Mask::Full } else { Mask::Causal })
     }
 
-    /// The selection to make; `None` where there is none to make.
+    /// The selection to make, if the method makes one.
     pub(crate) fn selector(&self, mask: Mask) -> Result<Option<Selector>, Failure> {
         // Callers who ask for sparse attention here want to see its lists.
         self.sparse.selector(self.attention, mask, |_| 0)
     }
 
-    /// What the lists of `--attention blocks` mean, with room for `max_blocks` in each.
+    /// The meaning of the lists of `--attention blocks`, with room for `max_blocks` in each.
     pub(crate) fn listed_blocks(&self, max_blocks: u32) -> Result<BlockListSpec, Failure> {
         let needed = |name, value: Option<u32>| {
             value.ok_or_else(|| {
@@ -310,10 +307,10 @@ pub(crate) struct InfoArgs {
     /// Plan with these device features and no others
     #[arg(long, value_enum)]
     pub(crate) tier: Option<TierArg>,
-    /// Measure memory, arithmetic and waits of each device, and say by these up to which length dense attention is as fast
+    /// Measure memory, arithmetic and latencies of each device, and print the length up to which dense attention is as fast
     #[arg(long)]
     pub(crate) measure: bool,
-    /// Write the table for machines
+    /// Write the table as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }

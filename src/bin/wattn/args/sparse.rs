@@ -12,15 +12,15 @@ use AttentionArg::{Blocks, Dense, Hip as HipArg, InfiniteHip as InfiniteArg};
 
 use crate::failure::Failure;
 
-/// Which keys attention reads.
+/// The keys that attention reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AttentionArg {
-    /// All that the mask shows
+    /// All keys that the mask shows
     #[default]
     Dense,
-    /// Blocks found by HiP, sinks and a window
+    /// Selected blocks (HiP), sinks and a window
     Hip,
-    /// Blocks found by InfiniteHiP, sinks and a window
+    /// Selected blocks (InfiniteHiP), sinks and a window
     InfiniteHip,
     /// Blocks listed in the input file, sinks and a window
     Blocks,
@@ -43,11 +43,11 @@ impl AttentionArg {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GranularityArg {
-    /// One for each query head
+    /// A list for each query head
     QueryHead,
-    /// One for the query heads of a KV head
+    /// A list for the query heads of each KV head
     KvHead,
-    /// One for all heads
+    /// A list for all heads
     Layer,
 }
 
@@ -78,7 +78,7 @@ pub(crate) enum StageRepresentativeArg {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum HeadReductionArg {
-    /// One top-k of the largest score over the heads
+    /// One top-k, by the largest score over the heads
     Max,
     /// The union of the top-k of each head
     Union,
@@ -94,16 +94,16 @@ pub(crate) enum Switch {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Sparse attention")]
 pub(crate) struct SelectionArgs {
-    /// First keys that every query sees [default: 16 for hip, the preset's for infinite-hip, 0 for blocks]
+    /// Number of first keys that every query sees [default: 16 for hip, the preset's for infinite-hip, 0 for blocks]
     #[arg(long, value_name = "KEYS", allow_negative_numbers = true)]
     sink: Option<u32>,
-    /// Last keys, its own among them, that every query sees [default: 256 for hip, the preset's, 0 for blocks]
+    /// Number of last keys that every query sees, its own among them [default: 256 for hip, the preset's for infinite-hip, 0 for blocks]
     #[arg(long, value_name = "KEYS", allow_negative_numbers = true)]
     window: Option<u32>,
     /// Heads that share a list of blocks [default: query-head, or layer for infinite-hip]
     #[arg(long, value_enum)]
     granularity: Option<GranularityArg>,
-    /// Factor on q·k in the scores of the selection; 1 takes q as it is given [default: that of the softmax]
+    /// Factor on q·k in the scores of the selection; 1 scores q unscaled [default: the softmax scale]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     selection_scale: Option<f32>,
     /// Query blocks that end before position N are dense [default: 0, in recall 4096 for hip and 8192 for infinite-hip]
@@ -138,7 +138,7 @@ pub(crate) struct HipArgs {
     /// Round the first branches so that they rarely move while the context grows [default: off]
     #[arg(long, value_enum)]
     hip_align_groups: Option<Switch>,
-    /// Decode steps that share a list: so many keys of the window less one are candidates too [default: 1]
+    /// Decode steps N that share a list; N - 1 keys of the window are candidates too [default: 1]
     #[arg(long, value_name = "STEPS", allow_negative_numbers = true)]
     hip_refresh: Option<u32>,
 }
@@ -149,7 +149,7 @@ pub(crate) struct InfiniteHipArgs {
     /// Published settings, instead of the stage options [default: 3K]
     #[arg(long, value_name = "NAME", ignore_case = true, value_parser = preset_parser())]
     preset: Option<Preset>,
-    /// Keys of a chunk in each stage; the last one's are the blocks [default: 256,32,8]
+    /// Keys of a chunk in each stage; chunks of the last stage are the blocks [default: 256,32,8]
     #[arg(long, value_name = "KEYS", value_delimiter = ',', allow_negative_numbers = true)]
     stage_chunks: Option<Vec<u32>>,
     /// Keys that enter the second stage, the third, ... [default: 32768,8192]
@@ -161,13 +161,13 @@ pub(crate) struct InfiniteHipArgs {
     /// Neighbouring queries averaged before each stage scores them [default: 4,4,1]
     #[arg(long, value_name = "N", value_delimiter = ',', allow_negative_numbers = true)]
     stage_stride_q: Option<Vec<u32>>,
-    /// Decode steps that share what a stage keeps [default: 16,8,4]
+    /// Decode steps that share the results of each stage [default: 16,8,4]
     #[arg(long, value_name = "STEPS", value_delimiter = ',', allow_negative_numbers = true)]
     stage_refresh: Option<Vec<u32>>,
     /// The key that stands for a half of a chunk [default: center]
     #[arg(long, value_enum)]
     stage_representative: Option<StageRepresentativeArg>,
-    /// What heads that share a list make of their scores [default: max]
+    /// How heads that share a list combine their scores [default: max]
     #[arg(long, value_enum)]
     head_reduction: Option<HeadReductionArg>,
 }
@@ -200,7 +200,7 @@ pub(crate) struct Selector {
 }
 
 impl Selector {
-    /// The selection on tensors of these sizes, with scores scaled like those of the softmax unless options say otherwise.
+    /// The selection on tensors of these sizes, with scores scaled like the softmax unless options say otherwise.
     pub(crate) fn problem(&self, shape: AttentionShape, dtype: DType, softmax_scale: f32) -> SelectionProblem {
         let problem = SelectionProblem::new(shape, dtype, self.method.clone())
             .with_mask(self.mask)
@@ -214,7 +214,7 @@ impl Selector {
 }
 
 impl Selector {
-    /// The selection as a layer of a language model makes it.
+    /// The selection of a language model's layer.
     pub(super) fn layer(self) -> Result<LayerAttention, Failure> {
         if self.scale.is_some() {
             let message = "--selection-scale changes the scores that lists come with, and a model looks at none";
@@ -259,7 +259,7 @@ impl SparseArgs {
         ]
     }
 
-    /// The selection of a method; `None` for methods without one. `dense_below` is used where no option says it.
+    /// The selection of a method; `None` for methods without one. `dense_below` is the default where no option gives it.
     pub(crate) fn selector(
         &self,
         attention: AttentionArg,
@@ -301,7 +301,7 @@ impl SparseArgs {
         self.selection.block_q
     }
 
-    /// An option that was given but that no wanted method takes is an error: it would have no effect.
+    /// A given option that no wanted method takes is an error, since it would have no effect.
     pub(crate) fn check(&self, wanted: &[AttentionArg]) -> Result<(), Failure> {
         for (name, given, takers) in self.given() {
             if given {
@@ -370,7 +370,7 @@ impl SparseArgs {
 }
 
 impl InfiniteHipArgs {
-    /// The stages of the options. Where one is not given, the first values of the preset serve fewer stages too.
+    /// The stages of the options. Options that are not given take the first values of the preset, also for fewer stages.
     fn stages(&self, preset: &[Stage]) -> Result<Vec<Stage>, Failure> {
         let chunks = match &self.stage_chunks {
             Some(chunks) => chunks.clone(),
@@ -409,7 +409,7 @@ fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-/// That one of the wanted methods takes an option.
+/// Whether one of the wanted methods takes an option.
 pub(super) fn check_taken(name: &str, takers: &[AttentionArg], wanted: &[AttentionArg]) -> Result<(), Failure> {
     if takers.iter().any(|taker| wanted.contains(taker)) {
         return Ok(());

@@ -14,13 +14,13 @@ use crate::failure::Failure;
 pub(crate) struct TuneArgs {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
-    /// The cases of `wattn bench --quick`, and no calls that take over half a second
+    /// Only the cases of `wattn bench --quick`, and no calls that take more than half a second
     #[arg(long)]
     pub(crate) quick: bool,
     /// Only cases with one of these texts in their name, such as `decode/` or `131072`
     #[arg(long, value_name = "TEXT,...", value_delimiter = ',', conflicts_with = "shape", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) cases: Vec<String>,
-    /// Attention of these sizes instead: batch,seq_len_q,seq_len_kv,num_q_heads,num_kv_heads,head_dim,head_dim_v
+    /// Only attention of these sizes: batch,seq_len_q,seq_len_kv,num_q_heads,num_kv_heads,head_dim,head_dim_v
     #[arg(long, value_name = "SIZES", value_parser = parse_shape)]
     shape: Option<AttentionShape>,
     /// How q, k and v of --shape are stored
@@ -28,29 +28,29 @@ pub(crate) struct TuneArgs {
     dtype: DtypeArg,
     #[command(flatten)]
     mask: MaskArgs,
-    /// Seconds after which nothing further is begun: results until then are kept, and the output names what was left out
+    /// Begin nothing after this many seconds: results until then are kept, and the output lists the cases that are left
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, allow_negative_numbers = true)]
     pub(crate) seconds: Option<f64>,
-    /// Seconds that each candidate of a round is timed for
+    /// Seconds of timing for each candidate of a round
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value_t = 0.1, allow_negative_numbers = true)]
     pub(crate) candidate_seconds: f64,
-    /// Candidates of a case at the most
+    /// Largest number of candidates of a case
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16))]
     pub(crate) most: u16,
-    /// Measure cases again that were measured on this device
+    /// Measure again cases that were already measured on this device
     #[arg(long)]
     pub(crate) again: bool,
-    /// Measure nothing, take the tilings of this file into those of the user's cache folder; `-` is stdin
+    /// Measure nothing; add the tilings of this file to the user's cache folder; `-` is stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "cases", "shape", "again", "no_cache"])]
     pub(crate) import: Option<PathBuf>,
-    /// Write all tilings, those of other devices included, into this file, anew after each case; alone it writes what is kept
-    /// and measures nothing, with no GPU needed
+    /// Write all tilings, of all devices, into this file, anew after each case; without other options write the kept tilings and measure
+    /// nothing, with no GPU needed
     #[arg(long, value_name = "FILE")]
     pub(crate) export: Option<PathBuf>,
 }
 
 impl TuneArgs {
-    /// Whether only the kept table is asked for.
+    /// Whether the call only writes the kept table.
     pub(crate) fn exports_only(&self) -> bool {
         let Self { engine, quick, cases, shape, mask, seconds, again, export, .. } = self;
         let asks = *quick || !cases.is_empty() || shape.is_some() || mask.is_some() || seconds.is_some() || *again;
@@ -58,7 +58,7 @@ impl TuneArgs {
         export.is_some() && !asks && !names_a_device
     }
 
-    /// The one problem that is asked for, if it is one.
+    /// The problem of `--shape`, if it is given.
     pub(crate) fn problem(&self) -> Result<Option<AttentionProblem>, Failure> {
         let mask = self.mask.mask()?;
         if self.shape.is_none() && mask != wattn::Mask::Full {

@@ -1,4 +1,4 @@
-//! A safetensors file: its header first, then one tensor after the other, whatever else the file holds.
+//! A safetensors file: its header first, then one tensor after the other. Other tensors are ignored.
 
 use std::fs;
 use std::io::{Read, Seek as _, SeekFrom};
@@ -9,21 +9,21 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use crate::failure::Failure;
 use crate::files;
 
-/// Bytes of the longest header that is read: a hundred thousand tensors.
+/// Bytes of the longest header that is accepted: a hundred thousand tensors.
 const MOST_HEADER: u64 = 8 << 20;
 
 /// Bytes that are read at a time: whole elements of every type.
 const CHUNK: usize = 1 << 16;
 
-/// What tensors are read from.
+/// The source of tensors.
 enum Source {
     File(fs::File),
-    /// What cannot go back, such as stdin: all of it is kept once the first tensor is read.
+    /// A source that cannot seek, such as stdin: its bytes are all kept once the first tensor is read.
     Stream(Box<dyn Read>),
     Kept(Vec<u8>),
 }
 
-/// The header, and where the rest comes from.
+/// The header, and the source of the rest.
 pub(super) struct TensorFile<'a> {
     pub(super) path: &'a Path,
     metadata: Metadata,
@@ -67,7 +67,7 @@ impl<'a> TensorFile<'a> {
         self.metadata.info(name)
     }
 
-    /// Bytes that are kept while tensors are read.
+    /// Number of bytes that are kept while tensors are read.
     pub(super) fn kept_bytes(&self) -> u64 {
         if matches!(self.source, Source::File(_)) { 0 } else { self.metadata.data_len() as u64 }
     }

@@ -14,7 +14,7 @@ pub(super) struct Input<'a> {
     pub(super) path: &'a Path,
     file: TensorFile<'a>,
     pub(super) seq_lens_kv: Option<Vec<u32>>,
-    /// From q, k and the last axis of v; whether the rest agrees is for the library to say.
+    /// The shape of q and k, and of the last axis of v; the library checks the other axes.
     pub(super) shape: AttentionShape,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Input<'a> {
             head_dim,
             head_dim_v: v_shape[3],
         };
-        // Reading another layout of the same size as if it were ours would give numbers without meaning.
+        // Another layout of the same size would be read as meaningless numbers.
         for (tensor, actual, expected) in [("k", k_shape, shape.k()), ("v", v_shape, shape.v())] {
             if actual != expected {
                 return Err(Failure::content(path, wattn::Error::Shape { tensor, expected, actual }));
@@ -85,7 +85,7 @@ impl<'a> Input<'a> {
         let (dtype, shape) = (info.dtype, axes(self.path, name, &info.shape)?);
         let mut data = Vec::with_capacity(info.shape.iter().product());
         self.file.read(name, |bytes| match dtype {
-            // Through f32, which is exact for all three, so that equal types keep their bits.
+            // Conversion through f32 is exact for all three types, so that equal types keep their bits.
             Dtype::F16 => data.extend(words(bytes).map(|word| T::from_f32(f16::from_le_bytes(word).to_f32()))),
             Dtype::BF16 => data.extend(words(bytes).map(|word| T::from_f32(bf16::from_le_bytes(word).to_f32()))),
             Dtype::F32 => data.extend(words(bytes).map(|word| T::from_f32(f32::from_le_bytes(word)))),
@@ -135,7 +135,7 @@ impl<'a> Input<'a> {
     /// The checked lists of the file.
     pub(super) fn load_blocks(&mut self, selection: &BlockListSpec) -> Result<HostBlockLists, Failure> {
         let shape = self.list_axes()?;
-        // -1 becomes `PADDING`, which U32 holds as it is.
+        // -1 becomes `PADDING`, the same bits in U32.
         let indices =
             self.integers("block_indices", -1..=u32::MAX.into(), "must be the first key of a block, or -1")?;
         let counts = self.integers("block_counts", 0..=u32::MAX.into(), "must be how many blocks are listed")?;
@@ -162,7 +162,7 @@ impl<'a> Input<'a> {
                 if !range.contains(&number) && wrong.is_none() {
                     wrong = Some((numbers.len(), number));
                 }
-                numbers.push(number as u32); // of the range
+                numbers.push(number as u32); // the number is in range
             });
         })?;
         match wrong {
@@ -172,7 +172,7 @@ impl<'a> Input<'a> {
     }
 
     /// Checks that the tensors and the results fit into memory, before anything is allocated: a small file can ask for a large result (wide
-    /// values, narrow queries, long lists), a file with holes for more than there is.
+    /// values, narrow queries, long lists), and a file with holes for larger inputs than memory.
     pub(super) fn check_memory(&self, dtype: DType, list_entries: u64) -> Result<(), Failure> {
         let elements = |shape: [u32; 4]| shape.iter().fold(1u64, |n, &axis| n.saturating_mul(axis.into()));
         let AttentionShape { head_dim_v, .. } = self.shape;

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::files;
 use input::Input;
 
-/// For machines.
+/// The report as JSON.
 #[derive(Serialize)]
 struct Summary {
     engine: String,
@@ -29,7 +29,7 @@ struct Summary {
     mask: String,
     softmax_scale: f32,
     out: [u32; 4],
-    /// All of it: selection and attention.
+    /// Seconds of selection and attention together.
     seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     sparse: Option<SparseSummary>,
@@ -52,7 +52,7 @@ struct SparseSummary {
     selection_seconds: f64,
 }
 
-/// Over the rows that see a key.
+/// Statistics over the rows that see a key.
 #[derive(Serialize)]
 struct MassSummary {
     mean: f64,
@@ -60,7 +60,7 @@ struct MassSummary {
     dense_seconds: f64,
 }
 
-/// The outcome of a run besides out and lse.
+/// The results of a run besides out and lse.
 struct Sparse {
     selection: BlockListSpec,
     blocks: HostBlockLists,
@@ -278,7 +278,7 @@ fn encode(
         ("lse", Dtype::F32, rows.clone(), data(&output.lse)),
         ("out", Dtype::F32, axes(output.out.shape()), data(&output.out)),
     ];
-    // Callers who brought lists have them already.
+    // Callers who gave lists have them already.
     if let Some(Sparse { blocks, problem: Some(_), .. }) = sparse {
         let shape = axes(blocks.shape());
         tensors.push(("block_counts", Dtype::I32, shape[..3].to_vec(), integers(blocks.block_counts())));

@@ -1,4 +1,4 @@
-//! The report as one page that needs nothing else.
+//! The report as a self-contained page.
 
 use core::fmt::Write as _;
 
@@ -54,7 +54,7 @@ fn svg(report: &Report, figure: Figure) -> Result<String, Failure> {
     for (color, variable) in [(WHITE, "none"), (INK, "var(--ink)"), (FAINT, "var(--faint)"), (GRID, "var(--line)")] {
         text = text.replace(&hex(color), &format!("\"{variable}\""));
     }
-    // It is part of a page, which names its namespace for it.
+    // The picture is part of a page, which declares its namespace.
     Ok(text.replace(" xmlns=\"http://www.w3.org/2000/svg\"", " role=\"img\""))
 }
 

@@ -1,4 +1,4 @@
-//! `wattn bench`: a device's ceilings, and how much of them the operators reach.
+//! `wattn bench`: a device's ceilings, and the share of them that the operators reach.
 
 mod compare;
 mod html;
@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::files;
 use crate::progress::bar;
 
-/// Larger files are not reports.
+/// Larger files are no reports.
 const MOST_BYTES: u64 = 8 << 20;
 
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         let message = "bench compares with the oracle; take --backend auto, gpu or cpu";
         return Err(Failure::Usage(message.to_owned()));
     }
-    // Long work must not be done in vain.
+    // Fails early, so that no long work is lost.
     let json = args.json.as_deref().or(args.resume.as_deref());
     files::check_outputs(&[], &[("--json", json), ("--html", args.html.as_deref())])?;
     if let Some(folder) = args.plots.as_deref() {
@@ -92,7 +92,7 @@ fn suite(args: &BenchArgs) -> Result<Suite, Failure> {
         options = options.with_commit(commit);
     }
     let recorded = args.resume.as_deref().map(read).transpose()?;
-    // The first time everything may be refused; a device that was lost comes back as it was, or not at all.
+    // At first any error is reported; later a lost device is opened again with the same features, or not at all.
     let first = target(args)?;
     let (mut first, again) = (Some(first), args.clone());
     let open = move || match first.take() {

@@ -76,7 +76,7 @@ impl Figure {
             Self::Length => draw_length(report, root)?,
             Self::Crossover => draw_crossover(report, root)?,
         }
-        // A picture travels without its table.
+        // A picture may be seen without the table.
         if report.noise.as_ref().is_some_and(|noise| !noise.quiet) {
             let at = (SIZE.0 as i32 - 28, 32);
             write(root, "NOISY RUN: not to be compared", at, (PROSE, 20), NOISY, RIGHT)?;
@@ -88,7 +88,7 @@ impl Figure {
 /// A warning if the numbers are not repeatable.
 const NOISY: RGBColor = RGBColor(200, 40, 40);
 
-/// From a bit below the smallest to a bit above the largest.
+/// A range from just below the smallest to just above the largest.
 fn around(values: impl Iterator<Item = f64>) -> Range<f64> {
     let (low, high) = values
         .filter(|value| value.is_finite() && *value > 0.0)
@@ -102,7 +102,7 @@ fn decades(values: impl Iterator<Item = f64>) -> Range<f64> {
     10f64.powf(start.log10().floor())..10f64.powf(end.log10().ceil())
 }
 
-/// A number of keys, in units of 1024 as lengths of contexts are.
+/// A number of keys, in units of 1024, the usual unit of context lengths.
 fn short_keys(keys: f64) -> String {
     match keys {
         keys if keys >= 1_048_576.0 => format!("{}M", trimmed(keys / 1_048_576.0)),
@@ -111,7 +111,7 @@ fn short_keys(keys: f64) -> String {
     }
 }
 
-/// Three digits behind the point, without zeros that say nothing.
+/// Up to three digits after the point, without trailing zeros.
 fn trimmed(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -176,7 +176,7 @@ fn legend<B: DrawingBackend>(root: &DrawingArea<B, Shift>, at: (i32, i32), entri
     Ok(())
 }
 
-/// What a point of the roofline is, by colour.
+/// The meaning of a point of the roofline, by colour.
 const KINDS: [(&str, RGBColor); 5] = [
     ("dense, many queries", BLUE),
     ("dense, one query", GREEN),
@@ -216,7 +216,7 @@ fn draw_roofline<B: DrawingBackend>(report: &Report, root: &DrawingArea<B, Shift
     let names = ["operations for each byte", "GFLOP/s"];
     let mut chart = chart(root, &Axes { x: x.clone(), y: y.clone(), names, base: NUMBERS, top: 64, right: 236 })?;
     for (kind, roof) in &roofs {
-        // Under the line of copies there is no roof.
+        // A roof begins where it meets the line of copies.
         let from = copy.map_or(x.start, |copy| (roof / copy).max(x.start));
         if from < x.end {
             chart.draw_series(LineSeries::new([(from, *roof), (x.end, *roof)], INK.stroke_width(2))).map_err(failed)?;
@@ -231,7 +231,7 @@ fn draw_roofline<B: DrawingBackend>(report: &Report, root: &DrawingArea<B, Shift
         if line[0].0 < line[1].0 {
             let end = line[1].0.min(x.end);
             chart.draw_series(LineSeries::new([line[0], (end, end * copy)], INK.stroke_width(2))).map_err(failed)?;
-            // Left of the line, where no point can be.
+            // Left of the line, where no point can lie.
             let (right, at) = chart.backend_coord(&(end, end * copy));
             let label = format!("copy {copy:.1} GB/s");
             write(root, &label, (right - 24, at + 8), (PROSE, 18), INK, RIGHT)?;
@@ -243,7 +243,7 @@ fn draw_roofline<B: DrawingBackend>(report: &Report, root: &DrawingArea<B, Shift
     legend(root, (SIZE.0 as i32 - 220, SIZE.1 as i32 - 240), &KINDS)
 }
 
-/// The lines that are pictures of their own: of more than one length.
+/// The lines with pictures of their own, which have more than one length.
 fn panels(report: &Report) -> Vec<Line<'_>> {
     lines(&report.cases).into_iter().filter(|line| line.cases.len() > 1).collect()
 }
@@ -329,7 +329,7 @@ enum Stroke {
     Dashed,
 }
 
-/// Points and what joins them.
+/// Points and the lines that join them.
 fn draw_line<B: DrawingBackend>(
     chart: &mut Chart<'_, '_, B>,
     points: &Points,

@@ -1,4 +1,4 @@
-//! The report for people: a head, a row for each part as it is done, and a summary.
+//! The report for people: a head, a row for each finished part, and a summary.
 
 use core::fmt::Write as _;
 
@@ -25,7 +25,7 @@ pub(super) fn head(report: &Report) -> String {
     text
 }
 
-/// Rows of the cases that were not printed yet.
+/// Rows of the cases that are not printed yet.
 #[derive(Default)]
 pub(super) struct Cases {
     printed: usize,
@@ -55,7 +55,7 @@ impl Cases {
 }
 
 fn row(case: &CaseResult, part: &PartResult) -> String {
-    // The name stands once where there are several parts.
+    // The name is printed once for several parts.
     let first = case.parts.first().is_some_and(|first| first.part == part.part);
     let name = if first { case.name.as_str() } else { "" };
     let what = if case.parts.len() > 1 { part.part.name() } else { "" };
@@ -94,7 +94,7 @@ pub(super) const fn word(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Ceilings once more, selection's share, crossovers, checks, noise.
+/// Ceilings measured again, selection's share, crossovers, checks, noise.
 pub(super) fn tail(report: &Report) -> String {
     let mut text = String::from("\n");
     for ceiling in report.ceilings.iter().filter(|ceiling| ceiling.rate.is_some()) {
@@ -139,7 +139,7 @@ pub(super) fn measured_twice(ceiling: &Ceiling) -> String {
     format!("{used} {unit}{from}: {first} before the cases, {again} after them")
 }
 
-/// How many results were compared with the oracle's, and how they did.
+/// The number of results compared with the oracle's, and the outcome.
 pub(super) fn checks(report: &Report) -> String {
     let parts = || report.cases.iter().flat_map(|case| &case.parts);
     let checked = parts().filter(|part| part.check.is_some()).count();
@@ -151,8 +151,8 @@ pub(super) fn checks(report: &Report) -> String {
     )
 }
 
-/// Selection's share of selection and attention to it; dense attention's time over that of both, and over that of a mean
-/// step of decoding.
+/// Selection's share of the time of selection and attention; dense attention's time over that time, and over the time of a mean step of
+/// decoding.
 pub(super) fn shares(case: &CaseResult) -> [Option<f64>; 3] {
     let [dense, select, attend, step] =
         [Part::Dense, Part::Select, Part::Attend, Part::Step].map(|part| case.seconds(part));

@@ -39,7 +39,7 @@ impl<'a, T: Element> CpuPrefix<'a, T> {
             .with_softmax_scale(self.softmax_scale);
         // Keys past the chunk do not count, so nothing is copied: the mask is aligned to this length.
         let seq_lens_kv = [chunk_start + len];
-        // Heads go one by one because they share the values, which a head axis would have to repeat.
+        // Heads are computed one by one because they share the values, which a head axis would have to repeat.
         let mut whole =
             AttentionOutput::new(HostTensor::zeros([1, len, heads, BYTES]), HostTensor::zeros([1, len, heads, 1]));
         for (head, k) in self.keys.iter().enumerate() {

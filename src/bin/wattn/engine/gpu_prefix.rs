@@ -16,7 +16,7 @@ use super::{BYTES, one_hot};
 /// Keys and values of a text on a GPU, and buffers for one piece of queries.
 pub(crate) struct GpuPrefix {
     context: Context,
-    /// Query rows of a piece. A shorter one fills the last of them: the mask counts from the end.
+    /// Query rows of a piece. A shorter piece fills the last rows: the mask counts from the end.
     rows: u32,
     heads: u32,
     head_dim: u32,
@@ -148,7 +148,7 @@ impl GpuPrefix {
         let mut lse = Vec::with_capacity((len * heads) as usize);
         let mut start = chunk_start;
         for (index, segment) in self.segments.iter().enumerate() {
-            // A piece lies in one segment, so that every other segment is wholly before or after it.
+            // A piece lies in one segment, so that every other segment lies wholly before or after it.
             while start < chunk_end && segment.keys.contains(&start) {
                 let end = chunk_end.min(segment.keys.end).min(start.saturating_add(self.rows));
                 let [first, last] = [start, end].map(|position| (position - chunk_start) as usize * width);
@@ -167,7 +167,7 @@ impl GpuPrefix {
     /// The queries of `positions`, all in segment `own`.
     fn attend_piece<T: Element>(&self, q: &[T], positions: Range<u32>, own: usize) -> Result<AttentionOutput> {
         let count = positions.len() as u32;
-        // Rows before the piece keep what an earlier one left; their results are not read.
+        // Rows before the piece keep old contents; their results are not read.
         let skipped = u64::from(self.rows - count) * u64::from(self.heads);
         let queue = self.context.queue();
         let offset_bytes = skipped * u64::from(self.head_dim) * T::DTYPE.size_bytes();
@@ -187,7 +187,7 @@ impl GpuPrefix {
                         self.merged.copy_to(&self.parts, &mut encoder);
                     }
                 }
-                // One submission for each segment keeps every one short: systems reset a GPU that does not answer.
+                // One submission for each segment keeps submissions short: systems reset a GPU that does not answer.
                 queue.submit([encoder.finish()]);
             }
         })?;
@@ -275,7 +275,7 @@ mod tests {
         HostTensor::new(shape, data).unwrap()
     }
 
-    /// Pieces and segments of sizes that divide neither one another nor the text give what one piece gives.
+    /// Pieces and segments whose sizes divide neither one another nor the text give the same results as a single piece.
     #[test]
     fn segments_and_pieces_change_nothing_but_rounding() {
         let options = ContextOptions::default().with_software(SoftwareAdapters::Accept);

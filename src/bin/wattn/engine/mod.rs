@@ -31,7 +31,7 @@ pub(crate) fn keep_pipelines() {
     }
 }
 
-/// Notes a device whose pipelines [`keep_pipelines`] is to keep.
+/// Registers a device whose pipelines [`keep_pipelines`] saves.
 pub(crate) fn keep_later(context: &Context) {
     OPENED.lock().unwrap_or_else(PoisonError::into_inner).push(context.clone());
 }
@@ -45,7 +45,7 @@ pub(crate) fn options() -> ContextOptions {
     }
 }
 
-/// Our part of the user's cache folder.
+/// The program's part of the user's cache folder.
 fn cache_folder() -> Option<PathBuf> {
     Some(dirs::cache_dir()?.join("wattn"))
 }
@@ -53,11 +53,11 @@ fn cache_folder() -> Option<PathBuf> {
 /// Width of a one-hot value row: one column for each byte.
 pub(crate) const BYTES: u32 = 256;
 
-/// The library's engine, opened as the arguments say.
+/// The library's engine, opened by the arguments.
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) inner: wattn::Engine,
-    /// The reason for the CPU, where a GPU was looked for first.
+    /// The reason for taking the CPU after looking for a GPU.
     pub(crate) passed_over: Option<String>,
 }
 
@@ -74,7 +74,7 @@ impl Engine {
             Backend::Cpu => Ok(wattn::Engine::cpu().into()),
             Backend::Oracle => Ok(wattn::Engine::Oracle.into()),
             Backend::Gpu => Self::open_gpu(args, SoftwareAdapters::Accept),
-            // A GPU that was named, or kernels that were forced, must not be replaced by something else.
+            // A named GPU, or forced kernels, must not be replaced by anything else.
             Backend::Auto if args.adapter.is_some() || args.tier.is_some() => {
                 Self::open_gpu(args, SoftwareAdapters::Accept)
             }
@@ -102,7 +102,7 @@ impl Engine {
             files::note(&format!("note: {} is ignored: {reason}", path.display()));
         }
         keep_later(&context);
-        // No watchdog waits for a software device.
+        // No watchdog watches a software device.
         if !context.caps().software {
             context = context.with_budget(context.calibrate_blocking()?);
         }
@@ -115,7 +115,7 @@ impl Engine {
         Ok(wattn::Engine::from(context).into())
     }
 
-    /// Where the work is done and, if that is not the first choice of `auto`, why.
+    /// The engine's device and, if that is not the first choice of `auto`, the reason.
     pub(crate) fn describe(&self) -> String {
         match (&self.inner, &self.passed_over) {
             (wattn::Engine::Gpu(context), _) => {
@@ -128,7 +128,7 @@ impl Engine {
         }
     }
 
-    /// Keeps keys and values where the work is done; queries arrive in chunks of up to `chunk` rows.
+    /// Keeps keys and values on the engine's side; queries arrive in chunks of up to `chunk` rows.
     ///
     /// `keys` holds one `[1, len, 1, head_dim]` tensor for each head. Value j is the one-hot row of `bytes[j]`, the
     /// same in all heads, hence compact here.
@@ -149,7 +149,7 @@ impl Engine {
     }
 }
 
-/// The tier that a device is held to, or else its best.
+/// The tier that a device is held to, or else its best tier.
 fn tier_of(context: &Context) -> Tier {
     context.caps().tier().unwrap_or_else(|| context.caps().best_tier())
 }

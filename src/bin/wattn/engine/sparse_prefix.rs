@@ -12,7 +12,7 @@ use super::cpu_prefix::interleave;
 use super::{BYTES, Engine, one_hot};
 use crate::args::sparse::Selector;
 
-/// Keys and values of a text, and how blocks of keys are found for each chunk of queries.
+/// Keys and values of a text, and the method that finds blocks of keys for each chunk of queries.
 pub(crate) struct SparsePrefix<'a, T: Element> {
     engine: &'a Engine,
     selector: &'a Selector,
@@ -23,7 +23,7 @@ pub(crate) struct SparsePrefix<'a, T: Element> {
     softmax_scale: f32,
 }
 
-/// What attention to selected blocks gives for a chunk of queries.
+/// The results of attention to selected blocks for a chunk of queries.
 pub(crate) struct SparseChunk {
     pub(crate) output: AttentionOutput,
     pub(crate) sets: Vec<SetLists>,
@@ -54,7 +54,7 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
         Ok(Self { engine, selector, keys, sets, values: one_hot(bytes)?, softmax_scale })
     }
 
-    /// Whether the method can be used on these keys, without using it.
+    /// Whether these keys fit the method, checked without computing.
     pub(crate) fn validate(
         selector: &Selector,
         keys: &[HostTensor<T>],
@@ -77,8 +77,8 @@ impl<'a, T: Element> SparsePrefix<'a, T> {
         let mut output =
             AttentionOutput::new(HostTensor::zeros([1, len, heads, BYTES]), HostTensor::zeros([1, len, heads, 1]));
         let mut sets = Vec::new();
-        // Attention goes head by head because they share the values, which a head axis would have to repeat. Its one head
-        // reads the list of its set.
+        // Attention runs head by head because the heads share the values, which a head axis would have to repeat. Its one head reads the
+        // list of its set.
         for (set, k) in self.sets.iter().enumerate() {
             let count = heads_per_set as u32;
             let set_shape = AttentionShape { num_q_heads: count, num_kv_heads: count, ..shape };

@@ -11,10 +11,10 @@ use crate::args::EngineArgs;
 use crate::failure::Failure;
 use crate::files;
 
-/// Larger files are not tables.
+/// Larger files are no tables.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// Where the table of this user is.
+/// The path of this user's table.
 pub(crate) fn stored() -> Option<PathBuf> {
     Some(cache_folder()?.join("tuning.json"))
 }
@@ -24,7 +24,7 @@ pub(crate) fn read(path: &Path) -> Result<TuningTable, Failure> {
     TuningTable::from_json(&files::read_whole(path, MOST_BYTES)?).map_err(|error| Failure::content(path, error))
 }
 
-/// The user's table. One that cannot be used is named and skipped, since no result depends on it.
+/// The user's table. An unusable table is reported and skipped, since no result depends on it.
 pub(crate) fn read_stored() -> TuningTable {
     let Some(path) = stored() else { return TuningTable::new() };
     read(&path).unwrap_or_else(|failure| {

@@ -1,9 +1,9 @@
-//! Kinds of attention that read equally many keys for a query.
+//! Kinds of attention that read the same number of keys for a query.
 
 use wattn::lm::{LayerAttention, ListSource};
 use wattn::{GroupBounds, Hip, InfiniteHip, Preset, Stage};
 
-/// First keys, and last keys, that every kind reads.
+/// Numbers of first and of last keys that every kind reads.
 const SINKS: u32 = 16;
 const WINDOW: u32 = 64;
 
@@ -11,7 +11,7 @@ const WINDOW: u32 = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Method {
     pub(crate) name: String,
-    /// Keys that it may read for a query; `None`: all.
+    /// Number of keys that it may read for a query; `None`: all.
     pub(crate) budget: Option<u32>,
     pub(crate) attention: LayerAttention,
 }
@@ -29,7 +29,7 @@ impl Method {
         Self { name: format!("InfiniteHiP {preset}"), budget, attention: LayerAttention::select(method) }
     }
 
-    /// Everything that reads `budget` keys, sinks and window included.
+    /// All kinds that read `budget` keys, sinks and window included.
     pub(crate) fn with_budget(budget: u32, seed: u64) -> Vec<Self> {
         let hip = hip(budget);
         let of = |name: &str, attention| Self { name: name.to_owned(), budget: Some(budget), attention };
@@ -62,7 +62,7 @@ fn hip(budget: u32) -> Hip {
         .with_group_bounds(GroupBounds::Even)
 }
 
-/// Two stages: half of the chunks of the first survive at most.
+/// Two stages: at most half of the chunks survive the first.
 fn infinite_hip(budget: u32) -> InfiniteHip {
     let keep = budget.saturating_sub(SINKS + WINDOW).next_multiple_of(8);
     let stages = vec![

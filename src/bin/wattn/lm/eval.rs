@@ -1,4 +1,4 @@
-//! `wattn lm eval`: what sparse attention costs a model, and what it keeps.
+//! `wattn lm eval`: the loss of a model under sparse attention, and the captured attention.
 
 use wattn::Preset;
 use wattn::lm::Model;
@@ -86,7 +86,7 @@ fn documents(model: &Model, args: &EvalArgs) -> Result<Vec<Tokens>, Failure> {
     Ok(texts.iter().map(|text| Tokens::new(model, text)).collect::<Result<_, _>>()?)
 }
 
-/// At most `count` windows, spread over all places where one may end: every [`SCORED`] tokens of each document.
+/// At most `count` windows, spread over all possible ends: every [`SCORED`] tokens of each document.
 fn windows(documents: &[Tokens], longest: usize, count: usize) -> Vec<Window> {
     let ends = |(document, tokens): (usize, &Tokens)| {
         (longest..=tokens.ids.len()).step_by(SCORED).map(move |end| Window { document, end }).collect::<Vec<_>>()
@@ -122,7 +122,7 @@ fn scores(bench: &Bench<'_>, methods: &[Method], contexts: &[u32], windows: &[Wi
                 let tokens = &bench.documents[window.document];
                 let part = &tokens.ids[window.end - context as usize..window.end];
                 session.truncate(0);
-                // The first token that counts is predicted by the one before it.
+                // The token before the first scored token predicts it.
                 let (known, scored) = part.split_at((part.len() - SCORED).saturating_sub(1));
                 session.read(known)?;
                 let all = session.score(scored)?;

@@ -56,7 +56,7 @@ fn load(args: &ModelArgs) -> Result<Loaded, Failure> {
     Ok(Loaded { name, model: Arc::new(model), engine, engine_name })
 }
 
-/// Refuses ways to compute that models do not have.
+/// Refuses engines that models do not have.
 fn check(args: &EngineArgs) -> Result<(), Failure> {
     if args.backend == Backend::Oracle || args.tier.is_some() {
         let message = "lm takes --backend auto, gpu or cpu, and the best kernels that the device has";
@@ -65,7 +65,7 @@ fn check(args: &EngineArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where a model runs, and the name of that.
+/// The device of a model, and its name.
 pub(crate) fn engine(args: &EngineArgs) -> Result<(wattn::Engine, String), Failure> {
     check(args)?;
     let engine = Engine::open(args)?;
@@ -73,7 +73,7 @@ pub(crate) fn engine(args: &EngineArgs) -> Result<(wattn::Engine, String), Failu
     Ok((engine.inner, name))
 }
 
-/// Share of attention in the time of the last `tokens` tokens of a session.
+/// Attention's share of the time of a session's last `tokens` tokens.
 pub(crate) fn attention_share(session: &mut Session, tokens: u32) -> LmResult<f64> {
     let (all, attention) = session.time(tokens, 3)?;
     Ok(attention.as_secs_f64() / all.as_secs_f64())

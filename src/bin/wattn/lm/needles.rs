@@ -12,10 +12,10 @@ use super::compare::{Method, keys};
 use crate::failure::Failure;
 use crate::recall::context::splitmix64;
 
-/// Where the fact stands, as a share of the context.
+/// Depth of the fact, as a share of the context.
 const DEPTHS: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.9];
 
-/// Facts in the text of the harder task, one of which is asked for.
+/// Facts in the text of the harder task, which asks for one of them.
 const MANY: usize = 4;
 
 const NAMES: [&str; 16] = [
@@ -49,7 +49,7 @@ impl Random {
     }
 }
 
-/// A text with facts and a question at its end, and what answers it.
+/// A text with facts and a question at its end, and the answer.
 struct Trial {
     tokens: Vec<u32>,
     answer: Vec<u32>,
@@ -100,12 +100,12 @@ fn trial_of(bench: &Bench<'_>, context: usize, depth: f64, facts: usize, seed: u
         (0..facts).map(|at| (NAMES[(first + at) % NAMES.len()], 10000 + random.below(90000))).collect();
     let facts = pairs.iter().map(|(name, key)| tokenizer.encode(&fact(name, *key))).collect::<Result<Vec<_>, _>>()?;
     let (name, key) = pairs[0];
-    // The answer as it stands in the text; the question is all before it.
+    // The answer as it stands in the text; the question includes everything before it.
     let whole = tokenizer.encode(&fact(name, key))?;
     let question = tokenizer.encode(&format!("\nThe pass key of {name} is"))?;
     let question_len = whole.iter().zip(&question).take_while(|(a, b)| a == b).count();
     let (question, answer) = whole.split_at(question_len);
-    // The full stop and the line after it are no part of the key.
+    // The full stop and the line after it do not belong to the key.
     let key_len = tokenizer.encode(&format!(" {key}"))?.len();
     let answer = answer[..key_len.min(answer.len())].to_vec();
 
@@ -115,7 +115,7 @@ fn trial_of(bench: &Bench<'_>, context: usize, depth: f64, facts: usize, seed: u
     let room = context.saturating_sub(used);
     let offset = random.below(text.len().saturating_sub(room).max(1));
     let filler: Vec<u32> = text.iter().cycle().skip(offset).take(room).copied().collect();
-    // The fact that is asked for goes to its depth, the others anywhere.
+    // The wanted fact goes to its depth, the others anywhere.
     let mut places: Vec<(usize, &Vec<u32>)> = vec![((depth * room as f64) as usize, &facts[0])];
     places.extend(facts[1..].iter().map(|fact| (random.below(room.max(1)), fact)));
     places.sort_by_key(|&(place, _)| place);

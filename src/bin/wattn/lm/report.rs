@@ -15,7 +15,7 @@ pub(super) const SCORED: usize = 256;
 pub(super) struct Row {
     pub(super) attention: String,
     pub(super) budget: Option<u32>,
-    /// One for each context length; none where the budget has room for all of it.
+    /// A result for each context length; none where the budget has room for the whole context.
     pub(super) bits_per_byte: Vec<Option<f64>>,
     /// At the longest context, against dense.
     pub(super) loss_percent: Option<f64>,

@@ -13,7 +13,7 @@ const HELD_OUT: &str = include_str!("../../../../examples/llm/model/heldout.json
 /// One document.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Document {
-    /// Where it comes from: its path below the toolchain's documentation.
+    /// Its source: the path below the toolchain's documentation.
     pub(crate) path: String,
     pub(crate) text: String,
 }

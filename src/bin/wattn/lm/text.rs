@@ -16,7 +16,7 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
     if std::fs::metadata(path).is_ok_and(|file| file.len() > MAX_LENGTH) {
         return Err(too_long());
     }
-    // What tells no length may have no end.
+    // A source without a known length may be endless.
     let bytes = files::read_up_to(path, MAX_LENGTH + 1)?;
     if bytes.len() as u64 > MAX_LENGTH {
         return Err(too_long());

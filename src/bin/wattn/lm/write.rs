@@ -19,7 +19,7 @@ struct Report {
     weights_bytes: u64,
     read_tokens: usize,
     read_seconds: f64,
-    /// None where it was not measured.
+    /// `None` where it was not measured.
     read_attention_share: Option<f64>,
     written_tokens: usize,
     written_seconds: f64,
@@ -55,7 +55,7 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
     let progress = bar(tokens.len() as u64, "reading");
     let begin = Instant::now();
     session.read_with(&tokens, |done| progress.set_position(done as u64))?;
-    session.logits()?; // until they are there, the prompt is not read
+    session.logits()?; // waits until the prompt is read
     let read_seconds = begin.elapsed().as_secs_f64();
     let read_attention = session.attention_time();
     progress.finish_and_clear();
@@ -121,7 +121,7 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
     let share = |share: Option<f64>| {
         share.map_or_else(String::new, |share| format!(", {:>3.0} % of it attention", 100.0 * share))
     };
-    // Stdout is the text, and nothing else.
+    // Stdout holds the text, and nothing else.
     files::print("\n")?;
     files::note(&format!(
         "\n{}\n  read   {:>6} tokens, {:>8.1} a second{}\n  wrote  {:>6} tokens, {:>8.1} a second{}; {}",
@@ -140,8 +140,7 @@ pub(super) fn run(args: &WriteArgs) -> Result<(), Failure> {
     }
 }
 
-/// Tokens of the text in the end: those of the prompt and what is to be written, but no more than the model was trained for, unless that
-/// is wanted.
+/// Final length of the text in tokens: the prompt and the tokens to write, up to the model's trained length unless the caller allows more.
 fn length(args: &WriteArgs, prompt: usize, trained: u32) -> Result<u32, Failure> {
     let prompt = u32::try_from(prompt).unwrap_or(u32::MAX);
     let length = prompt.saturating_add(args.tokens);

@@ -1,4 +1,4 @@
-//! Rows of attention recomputed in f64, and how far the fast ones may be off.
+//! Rows of attention recomputed in f64, and the error allowed in the fast ones.
 
 use wattn::{AttentionProblem, AttentionShape, DType, Element, HostInputs, HostTensor, Mask, cpu::oracle};
 
@@ -13,7 +13,7 @@ const SAMPLES: usize = 16;
 /// would be a gigabyte.
 const BLOCK: usize = 1 << 14;
 
-/// How much worse than independent roundings a result may be.
+/// The allowed error, as a multiple of independent roundings.
 const SAFETY: f64 = 4.0;
 
 /// A row of one head as the engine computed it.
@@ -42,7 +42,7 @@ pub(crate) fn sampled_rows(rows: usize, heads: usize) -> Vec<(usize, usize)> {
     (0..count).map(|i| (row(i), i % heads)).collect()
 }
 
-/// Everything that a row of attention depends on.
+/// The inputs of a row of attention.
 #[derive(Clone, Copy)]
 pub(crate) struct Checker<'a, T> {
     pub(crate) text: &'a [u8],
@@ -69,9 +69,9 @@ impl<T: Element> Checker<'_, T> {
         Ok(check)
     }
 
-    /// Error that f32 arithmetic explains. A sum of n terms is off by about `sqrt(n)` roundings; those of a score are
-    /// relative to the largest score, which is at most lse, and reach a weight through `exp` as they are. Weights may be
-    /// rounded to the storage type, because hardware that multiplies matrices reads them so.
+    /// Error that f32 arithmetic explains. A sum of n terms is off by about `sqrt(n)` roundings; the roundings of a score are relative to
+    /// the largest score, which is at most lse, and a weight has the same relative error through `exp`. Weights may be rounded to the
+    /// storage type, because hardware that multiplies matrices reads them in it.
     fn bound(&self, keys: usize, lse: f64) -> f64 {
         let head_dim = self.keys.first().map_or(0, |k| k.shape()[3]);
         let sums = f64::from(head_dim).sqrt() * lse.abs().max(1.0) + (keys as f64).sqrt() + 8.0;

@@ -1,4 +1,4 @@
-//! Contexts as vectors: what the text looked like just before a position.
+//! Contexts as vectors: the text just before a position.
 //!
 //! `context(i) = sum over lag < reach of sqrt(w[lag]) * sign[lag, text[i - 1 - lag]]`, with `w` falling geometrically
 //! and summing to 1. Two contexts that agree in the lags of a set S have an expected product `head_dim * sum(w[S])`;
@@ -11,13 +11,13 @@ use wattn::{Element, HostTensor, Result};
 /// Longest text.
 pub(crate) const MAX_LENGTH: usize = 1 << 20;
 
-/// As many as [`HEADS`] has.
+/// The number of entries of [`HEADS`].
 pub(crate) const MAX_HEADS: u32 = HEADS.len() as u32;
 
 /// How one head looks at the past.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadSpec {
-    /// Bytes that it looks back.
+    /// Number of bytes that it looks back.
     pub(crate) reach: usize,
     /// Weight of a lag relative to the lag before it.
     pub(crate) decay: f64,
@@ -26,7 +26,7 @@ pub(crate) struct HeadSpec {
     pub(crate) sharpness: f64,
 }
 
-/// The best single head first; each next one adds what the ones before it lack. Tuned on English text of 32 KiB at
+/// The best single head first; each further head adds the most to the mixture of the heads before it. Tuned on English text of 32 KiB at
 /// `head_dim` 128, each head alone and then the mixture.
 const HEADS: [HeadSpec; 8] = [
     HeadSpec { reach: 4, decay: 0.7, sharpness: 18.0 },
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn equal_contexts_score_high_and_others_low() {
         let encoder = Encoder::new(heads(1)[0], 0, 256, 1);
-        // Both end in " on the "; then two positions whose contexts share nothing.
+        // Two positions behind " on the "; then two positions whose contexts share nothing.
         let (first, second) = (19, 43);
         assert_eq!(&TEXT[first - 8..first], &TEXT[second - 8..second]);
         let full = score(&encoder, first, second);

@@ -27,15 +27,15 @@ const UNREAD: [f64; 3] = [236.0, 239.0, 243.0];
 const SELECTED_COLOR: [f64; 3] = [12.0, 66.0, 130.0];
 const ALWAYS_COLOR: [f64; 3] = [232.0, 93.0, 36.0];
 
-/// What one method lets the queries see, for each set of heads.
+/// The keys that one method lets the queries see, for each set of heads.
 pub(crate) struct MaskMap {
     name: String,
-    /// Queries, and keys: a query sees itself at most.
+    /// Number of queries, and of keys: a query sees at most itself.
     len: usize,
     panels: Vec<Panel>,
 }
 
-/// Query-key pairs in each pixel: all that are visible, and those that are read.
+/// Query-key pairs in each pixel: all visible pairs, and the pairs that are read.
 struct Panel {
     visible: Vec<f32>,
     always: Vec<f32>,
@@ -74,7 +74,7 @@ impl MaskMap {
 }
 
 impl Panel {
-    /// From the share of a pixel's pairs that is read. The root shows blocks that are much smaller than a pixel.
+    /// Colour by the share of a pixel's pairs that is read. The root shows blocks that are much smaller than a pixel.
     fn color(&self, pixel: usize) -> RGBColor {
         let visible = self.visible[pixel];
         if visible <= 0.0 {
@@ -91,7 +91,7 @@ impl Panel {
     }
 }
 
-/// The pixels that a range of `0..len` touches, and how much of it lies in each.
+/// The pixels that a range of `0..len` touches, and the share of the range in each.
 fn pixels(len: usize, range: &Range<u32>) -> impl Iterator<Item = (usize, f32)> + use<> {
     let scale = PANEL as f64 / len as f64;
     let [from, to] = [range.start, range.end].map(|at| (f64::from(at) * scale).min(PANEL as f64));

@@ -17,11 +17,11 @@ const LEARNING_RATE: f32 = 0.002;
 /// Sum of the first weights. Above 1, because heads that agree are more certain together than each alone.
 const INITIAL_WEIGHT: f32 = 1.3;
 
-/// What the byte counts start from, spread evenly.
+/// Initial sum of the byte counts, spread evenly.
 const PRIOR_COUNT: f32 = 16.0;
 
 pub(crate) struct Mixture {
-    /// One for each head, and last that of the byte frequency.
+    /// A weight for each head, and last the weight of the byte frequency.
     weights: Vec<f32>,
     counts: [f32; 256],
     seen: f32,
@@ -85,7 +85,7 @@ impl Mixture {
         self.seen += 1.0;
     }
 
-    /// The weights of the heads, and last that of the byte frequency.
+    /// The weights of the heads, and last the weight of the byte frequency.
     pub(crate) fn weights(&self) -> &[f32] {
         &self.weights
     }
@@ -95,7 +95,7 @@ impl Mixture {
 mod tests {
     use super::*;
 
-    /// One head that is nearly certain of `byte`, one that knows nothing.
+    /// A head that is nearly certain of `byte`, and a head that knows nothing.
     fn heads(byte: u8) -> Vec<f32> {
         let mut heads = vec![0.0; 512];
         heads[usize::from(byte)] = 1.0;

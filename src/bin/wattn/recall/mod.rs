@@ -35,7 +35,7 @@ use report::{Report, Settings, Timing};
 const SAMPLE: &[u8] = include_bytes!("../sample.txt");
 const SAMPLE_NAME: &str = "part of \"The Rust Programming Language\"";
 
-/// One text to predict, and where to write the results besides the report on stdout.
+/// One text to predict, and the files for results besides the report on stdout.
 pub(crate) struct Job {
     pub(crate) name: String,
     pub(crate) text: Vec<u8>,
@@ -87,7 +87,7 @@ fn recall<T: Element>(job: &Job, engine: &Engine) -> Result<(), Failure> {
     let keys = encoders.iter().map(|encoder| encoder.keys(text)).collect::<wattn::Result<Vec<HostTensor<T>>>>()?;
     let softmax_scale = 1.0 / options.head_dim as f32;
 
-    // Dense attention takes long; what cannot follow it is better refused before.
+    // Dense attention takes long, so that impossible sparse methods are refused before it.
     for selector in &job.selectors {
         SparsePrefix::validate(selector, &keys, softmax_scale)?;
     }
@@ -128,7 +128,7 @@ fn recall<T: Element>(job: &Job, engine: &Engine) -> Result<(), Failure> {
 
 /// The results, byte by byte.
 pub(crate) struct Predicted {
-    /// Cost of each byte in bits; the first one has nothing to go by and costs 8.
+    /// Cost of each byte in bits; the first byte has no context and costs 8.
     bits: Vec<f32>,
     /// Whether the most likely byte was the right one.
     hits: Vec<bool>,
@@ -161,7 +161,7 @@ fn predict<T: Element>(
     let sampled = check::sampled_rows(text.len() - 1, encoders.len());
     // Work grows with the square of the position, and so does the bar.
     let progress = progress::styled(pairs(text.len() - 1), "{wide_bar} {percent:>3} %  {eta_precise} left");
-    // The last byte has no successor to predict, so its query is not asked.
+    // The last byte has no successor to predict, so it has no query.
     for start in (0..text.len() - 1).step_by(chunk as usize) {
         let end = (start + chunk as usize).min(text.len() - 1);
         let clock = Instant::now();

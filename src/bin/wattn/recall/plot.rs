@@ -1,4 +1,4 @@
-//! The picture: which earlier bytes the last ones attend to, and what each byte cost along the file.
+//! The picture: the earlier bytes that the last ones attend to, and the cost of each byte along the file.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ const MAP_HEIGHT: u32 = 690;
 /// Query rows shown, the last ones.
 const ROWS: usize = 24;
 
-/// Stretches of keys shown, and keys in each.
+/// Number of windows of keys shown, and keys in each.
 const WINDOWS: usize = 3;
 const WINDOW: usize = 24;
 
@@ -33,7 +33,7 @@ const MARK: RGBColor = RGBColor(232, 93, 36);
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
-/// The last rows, and where most of their weight goes.
+/// The last rows, and the windows with most of their weight.
 pub(crate) struct Attended {
     text: Vec<u8>,
     /// Position of the first row.
@@ -53,8 +53,8 @@ impl Attended {
     }
 }
 
-/// Starts of disjoint windows, in ascending order, chosen one after the other. Each takes the place that adds most to
-/// the sum over rows of the root of the weight shown: the root favours rows that have nothing to show yet.
+/// Starts of disjoint windows, in ascending order, chosen one after the other. Each window is where it adds most to the sum over rows of
+/// the root of the weight shown: the root favours rows of which little is shown yet.
 fn telling_windows(len: usize, weights: &[Vec<f64>]) -> Vec<usize> {
     let mut starts: Vec<usize> = Vec::new();
     let mut shown = vec![0.0; weights.len()];
@@ -174,7 +174,7 @@ fn draw_curve(area: &Area<'_>, report: &Report, predicted: &Predicted) -> Drawn 
         ("zstd -19", report.zstd19_bits_per_byte),
         ("attention, whole file", report.bits_per_byte),
     ];
-    // From the top of the picture down, so that names move out of each other's way in one direction.
+    // From the top of the picture down, so that colliding names all move in one direction.
     levels.sort_by(|a, b| b.1.total_cmp(&a.1));
     let highest = points.iter().map(|point| point.1).chain(levels.iter().map(|level| level.1));
     let top = highest.filter(|bits| bits.is_finite()).fold(1.0, f64::max) * 1.08;
@@ -234,7 +234,7 @@ fn moving_average(bits: &[f32]) -> Vec<(f64, f64)> {
     (0..bits.len()).step_by(step).map(point).collect()
 }
 
-/// From nearly white to dark blue. The root spreads the small weights, of which there are many.
+/// From nearly white to dark blue. The root spreads the many small weights.
 fn shade(weight: f64) -> RGBColor {
     const STOPS: [[f64; 3]; 5] =
         [[243.0, 245.0, 247.0], [190.0, 222.0, 212.0], [94.0, 184.0, 190.0], [32.0, 116.0, 168.0], [18.0, 30.0, 92.0]];

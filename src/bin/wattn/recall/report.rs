@@ -17,7 +17,7 @@ const SEGMENTS: usize = 8;
 /// The slowest level of zstd that needs no extra memory to decompress, and its default.
 const ZSTD_LEVELS: [i32; 2] = [19, 3];
 
-/// How the run was set up.
+/// The settings of the run.
 #[derive(Serialize)]
 pub(crate) struct Settings {
     pub(crate) name: String,
@@ -61,7 +61,7 @@ pub(crate) struct Report {
     gflops: f64,
     check: Check,
     pub(crate) picture: Option<String>,
-    /// Dense and sparse attention side by side, where sparse was asked for.
+    /// Dense and sparse attention side by side, where the run has sparse attention.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) attentions: Option<Compared>,
 }
@@ -87,7 +87,7 @@ impl Report {
         let Segment { bits_per_byte, top1, .. } = segment(0, len);
         let [zstd19, zstd3] = ZSTD_LEVELS.map(|level| zstd_bits_per_byte(text, level));
         let attention_seconds = timing.attention.as_secs_f64();
-        // A product of q and k and one of the weights and v, two operations each, for every pair that is visible.
+        // One product of q and k, and one of weights and v, two operations each, for every visible pair.
         let width = u64::from(settings.head_dim + BYTES) * u64::from(settings.heads);
         let flop = 2 * width * pairs(len - 1);
         Ok(Self {
@@ -121,7 +121,7 @@ impl Report {
     }
 }
 
-/// The entropy of the byte frequencies of the whole text: what a coder pays that knows them beforehand, and no more.
+/// The entropy of the byte frequencies of the whole text: the cost of a coder that knows only these frequencies, in advance.
 fn order0_bits_per_byte(text: &[u8]) -> f64 {
     let mut counts = [0u64; 256];
     for &byte in text {

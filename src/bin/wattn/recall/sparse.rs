@@ -1,4 +1,4 @@
-//! Sparse attention on the same text, beside dense: what it costs, what it keeps, and which keys it reads.
+//! Sparse attention on the same text, beside dense: its cost, its captured weight, and the keys that it reads.
 
 use core::fmt;
 
@@ -33,7 +33,7 @@ struct Row {
     keys_per_query: f64,
 }
 
-/// Dense first.
+/// All kinds of attention, dense first.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub(crate) struct Compared {
@@ -72,7 +72,7 @@ pub(super) fn compare<T: Element>(job: &Job, texts: &Texts<'_, T>, dense: &Predi
 
 fn row(attention: &'static str, predicted: &Predicted, dense: &Predicted, keys_per_query: f64) -> Row {
     let len = predicted.bits.len() as f64;
-    // A row that sees none of the keys that it should captures nothing.
+    // A row that sees none of its keys captures nothing.
     let mass =
         |(&sparse, &dense): (&f32, &f32)| if sparse == LSE_EMPTY { 0.0 } else { f64::from(sparse - dense).exp() };
     let mass: f64 = predicted.lse.iter().zip(&dense.lse).map(mass).sum();
@@ -86,16 +86,16 @@ fn row(attention: &'static str, predicted: &Predicted, dense: &Predicted, keys_p
     }
 }
 
-/// What the lists of a run let the queries see.
+/// The keys that the lists of a run let the queries see.
 pub(crate) struct Seen {
     keys: u64,
-    /// Queries of all sets.
+    /// Number of queries, over all sets.
     lists: u64,
     map: MaskMap,
 }
 
 impl Seen {
-    /// Nothing of `len` queries yet.
+    /// Counts for `len` queries, all still zero.
     pub(crate) fn new(name: &str, len: usize) -> Self {
         Self { keys: 0, lists: 0, map: MaskMap::new(name, len) }
     }

@@ -300,12 +300,12 @@ impl<'a> Descent<'a> {
     }
 }
 
-/// The remaining part of a chunk.
+/// The part of a chunk that is left.
 #[derive(Clone, Copy)]
 struct Span {
     left: u32,
     right: u32,
-    /// The key that stood for it last, and its score.
+    /// The last key that stood for it, and its score.
     probed: Option<(u32, f32)>,
 }
 

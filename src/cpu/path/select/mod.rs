@@ -17,7 +17,7 @@ use crate::{
 use core::ops::Range;
 use score::HeadKeys;
 
-/// What a selection's stages keep from one decode step to the next: for each list the surviving chunks of each stage.
+/// The state that a selection keeps from one decode step to the next: for each list the surviving chunks of each stage.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StageCache {
     filled_for: Option<CacheKey>,

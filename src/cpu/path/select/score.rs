@@ -16,7 +16,6 @@ const FEW_QUERIES: usize = 3;
 const AHEAD: usize = 16;
 
 /// Prefetch distance in keys for a key's first line: it loads the page's translation, so that the other lines need not wait for it.
-/// wait for that.
 const FAR_AHEAD: usize = AHEAD + 8;
 
 /// Bytes.

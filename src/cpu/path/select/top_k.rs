@@ -35,7 +35,7 @@ impl TopK {
         })
     }
 
-    /// The smallest key that is kept, and how many candidates with this key are.
+    /// The smallest kept key, and the number of kept candidates with this key.
     fn threshold(&mut self, count: usize, key: impl Fn(usize) -> u32, keep: usize) -> (u32, usize) {
         if keep == 0 || count == 0 {
             return (u32::MAX, 0);

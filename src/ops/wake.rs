@@ -15,7 +15,7 @@ const FASTER: f64 = 0.97;
 
 /// Repeats `work`, which waits for the device, until it gets no faster. Does nothing on software devices, which have no clocks of their
 /// own.
-pub(super) fn warm_up(caps: &DeviceCaps, work: impl FnMut() -> Result<()>) -> Result<()> {
+pub(super) fn wake(caps: &DeviceCaps, work: impl FnMut() -> Result<()>) -> Result<()> {
     if caps.software { Ok(()) } else { until_steady(work) }
 }
 
@@ -65,6 +65,6 @@ mod tests {
         let error = || Err(crate::Error::DeviceLost { message: "gone".to_owned() });
         assert!(until_steady(error).is_err());
         let software = DeviceCaps { software: true, ..DeviceCaps::BASELINE };
-        warm_up(&software, || panic!("software has no clocks")).unwrap();
+        wake(&software, || panic!("software has no clocks")).unwrap();
     }
 }
