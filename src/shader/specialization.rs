@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::chain::chain_of;
 use super::edits::edited;
-use super::names::renamed;
+use super::names::{Names, declared, renamed};
 use super::taken::Taken;
 use super::unroll::unroll;
 use super::{Arrays, Binding, Kernel, Module, Need, Trust};
 use crate::kernels::modules;
+use crate::{Error, Result};
 
 /// One variant of a kernel: the modules chosen from their families and the constants. The key of the pipeline cache.
 ///
@@ -190,6 +191,34 @@ impl Specialization {
     #[must_use]
     pub fn wgsl_rolled(&self) -> String {
         self.assemble(str::to_owned)
+    }
+
+    /// What the names of all modules of a tensor become in their texts.
+    fn names_for(&self, tensor: &str) -> Names {
+        self.modules.iter().filter(|taken| taken.tensor == Some(tensor)).flat_map(Taken::names).collect()
+    }
+
+    /// A text under the names of a tensor's modules. For tests that look for a module's text in that of a variant.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn renamed_for(&self, tensor: &str, wgsl: &str) -> String {
+        renamed(wgsl, &self.names_for(tensor))
+    }
+
+    /// Fails where two texts declare the same name: a module that is taken twice, or two of one family.
+    pub(crate) fn check_names(&self) -> Result<()> {
+        let modules = self.modules.iter().map(|taken| (taken.to_string(), taken.module.wgsl(), taken.names()));
+        let kernel = (format!("kernel {}", self.kernel.name()), self.kernel.wgsl(), Names::new());
+        let mut by_name: BTreeMap<String, String> = BTreeMap::new();
+        for (text, wgsl, names) in modules.chain([kernel]) {
+            for name in declared(wgsl) {
+                let name = names.get(name).map_or(name, String::as_str).to_owned();
+                if let Some(first) = by_name.insert(name.clone(), text.clone()) {
+                    return Err(Error::Name { kernel: self.kernel.name(), name, first, second: text });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The text, with each of the crate's own parts passed through `prepare`.

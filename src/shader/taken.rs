@@ -1,11 +1,10 @@
 //! A module as a variant takes it: as it stands, or for a tensor, whose name then is part of all of the module's names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::names::{Names, declared, name_for};
-use super::{Binding, Module, Specialization};
-use crate::{Error, Result};
+use super::{Binding, Module};
 
 /// A module of a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,7 +53,7 @@ impl Taken {
     }
 
     /// The names of its text, and what they are in the variant.
-    fn names(&self) -> Names {
+    pub(super) fn names(&self) -> Names {
         let Some(tensor) = self.tensor else { return Names::new() };
         let numbers = self.module.bindings().iter().map(|binding| {
             let number = |name: &str| format!("{}_BINDING", name.to_uppercase());
@@ -79,34 +78,4 @@ fn interned(name: String) -> &'static str {
     let name: &'static str = Box::leak(name.into_boxed_str());
     names.insert(name);
     name
-}
-
-impl Specialization {
-    /// What the names of all modules of a tensor become in their texts.
-    pub(super) fn names_for(&self, tensor: &str) -> Names {
-        self.modules.iter().filter(|taken| taken.tensor == Some(tensor)).flat_map(Taken::names).collect()
-    }
-
-    /// A text under the names of a tensor's modules. For tests that look for a module's text in that of a variant.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn renamed_for(&self, tensor: &str, wgsl: &str) -> String {
-        super::names::renamed(wgsl, &self.names_for(tensor))
-    }
-
-    /// Fails where two texts declare the same name: a module that is taken twice, or two of one family.
-    pub(crate) fn check_names(&self) -> Result<()> {
-        let modules = self.modules.iter().map(|taken| (taken.to_string(), taken.module.wgsl(), taken.names()));
-        let kernel = (format!("kernel {}", self.kernel.name()), self.kernel.wgsl(), Names::new());
-        let mut by_name: BTreeMap<String, String> = BTreeMap::new();
-        for (text, wgsl, names) in modules.chain([kernel]) {
-            for name in declared(wgsl) {
-                let name = names.get(name).map_or(name, String::as_str).to_owned();
-                if let Some(first) = by_name.insert(name.clone(), text.clone()) {
-                    return Err(Error::Name { kernel: self.kernel.name(), name, first, second: text });
-                }
-            }
-        }
-        Ok(())
-    }
 }
