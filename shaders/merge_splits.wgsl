@@ -38,7 +38,8 @@ fn merge_splits(
     let query = row / params.num_q_heads % params.seq_len_q;
     let batch = row / params.num_q_heads / params.seq_len_q;
     let out_at = params.out_offset + batch * params.out_batch + query * params.out_seq + head * params.out_head;
-    out[out_at + column] = narrow(nan_if4(non_finite, select(all.out / all.sum, vec4<f32>(), empty)));
+    let total = total_of(all.sum, head, all.max_lse * 1.4426950408889634);
+    out[out_at + column] = narrow(nan_if4(non_finite, select(all.out / total, vec4<f32>(), empty)));
     if column == 0u {
         put_lse(batch, query, head, nan_if(non_finite, select(all.max_lse + log(all.sum), LSE_EMPTY, empty)));
     }

@@ -122,6 +122,24 @@ pub enum Error {
         /// The rule.
         rule: &'static str,
     },
+    /// A name that the problem does not have.
+    #[error("the problem has no {what} `{name}`")]
+    Unknown {
+        /// The kind of thing that was named.
+        what: &'static str,
+        /// The name given.
+        name: String,
+    },
+    /// A number of a problem breaks its rule.
+    #[error("{argument} = {value}: {rule}")]
+    Number {
+        /// The argument.
+        argument: &'static str,
+        /// The value given.
+        value: f64,
+        /// The rule.
+        rule: &'static str,
+    },
     /// `softmax_scale` is NaN or infinite.
     #[error("softmax_scale = {value}: must be finite")]
     Scale {

@@ -178,18 +178,23 @@ pub use plan::{MatrixCheck, check_dispatches};
 #[doc(hidden)]
 pub use problem::AnySelector;
 pub use problem::{
-    AttentionOutput, AttentionProblem, AttentionShape, BlockListSpec, BlockScoreProblem, BlockScoring, Granularity,
-    GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, KernelInputs, KernelStep, MASKED_SCORE,
-    Margin, Mark, Mask, MergeProblem, PADDING, PoolProblem, Pooling, Preset, QuerySampling, Reduction, Representative,
-    SeenKeys, SelectionInputs, SelectionMethod, SelectionProblem, Selector, SelectorStep, Stage, TopKProblem,
+    Alibi, AttentionOutput, AttentionProblem, AttentionShape, BatchIndex, Bias, BlockListSpec, BlockScoreProblem,
+    BlockScoring, Granularity, GroupBounds, HeadReduction, Hip, HostBlockLists, HostInputs, InfiniteHip, KernelInputs,
+    KernelStep, MASKED_SCORE, Margin, Mark, Mask, MergeProblem, PADDING, PoolProblem, Pooling, Preset, QuerySampling,
+    Reduction, Representative, ScoreMod, SeenKeys, SelectionInputs, SelectionMethod, SelectionProblem, Selector,
+    SelectorStep, Sinks, Softcap, Stage, TopKProblem, published_slopes,
 };
 pub use shader::{Binding, BindingKind, Constant, Kernel, Module, Need, Specialization, Trust};
 pub use sparse::{AttentionPath, Measure, SparseOptions, SparseOutput};
-pub use tensor::{HostTensor, Layout, TensorView, TensorViewMut};
+pub use tensor::{AnyHostTensor, HostTensor, Layout, TensorView, TensorViewMut};
 pub use wanted::{MissedTier, wanted_features, wanted_limits};
 
 /// The lse of a row that sees no key: finite, and below every lse that finite scores give.
 pub const LSE_EMPTY: f32 = -3.0e38;
+
+/// A modified score of at most this hides its key from the row, as -infinity does. It is above the least number of f32 and of bf16, which
+/// other libraries write into masks, and below every score that is meant as one.
+pub const LEAST_SCORE: f32 = -2.0e38;
 
 /// Pages for readers of the code: its structure, its decisions, its measurements.
 pub mod docs {

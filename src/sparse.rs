@@ -5,7 +5,7 @@ use crate::quality::captured_mass;
 use crate::quality::{BlockRecall, block_recall};
 use crate::{
     AttentionOutput, AttentionProblem, Context, DeviceCaps, Element, Engine, Error, HostBlockLists, HostInputs,
-    HostTensor, Pending, Result, SelectionPlan, SelectionProblem,
+    HostTensor, Pending, Result, ScoreMod, SelectionPlan, SelectionProblem,
 };
 
 /// Whether a measure of quality is computed. It costs as much as dense attention.
@@ -192,6 +192,9 @@ fn agree(problem: &AttentionProblem, selection: &SelectionProblem) -> Result<()>
     }
     if problem.mask() != selection.mask() {
         return differs("mask", "the selection must have that of the attention problem");
+    }
+    if !problem.score_mods().iter().all(ScoreMod::keeps_order) {
+        return differs("score_mods", "must keep the order of scores: a selection scores q·k as it is");
     }
     match problem.blocks() {
         Some(blocks) if *blocks != selection.blocks() => {

@@ -111,6 +111,88 @@ impl<'a> TensorViewMut<'a> {
     }
 }
 
+/// A tensor in host memory whose elements are of any type.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum AnyHostTensor<'a> {
+    /// f32.
+    F32(&'a HostTensor<f32>),
+    /// f16.
+    F16(&'a HostTensor<half::f16>),
+    /// bf16.
+    BF16(&'a HostTensor<half::bf16>),
+}
+
+impl AnyHostTensor<'_> {
+    /// Its sizes.
+    #[must_use]
+    pub const fn shape(&self) -> [u32; 4] {
+        match self {
+            Self::F32(tensor) => tensor.shape,
+            Self::F16(tensor) => tensor.shape,
+            Self::BF16(tensor) => tensor.shape,
+        }
+    }
+
+    /// Its element type.
+    #[must_use]
+    pub const fn dtype(&self) -> DType {
+        match self {
+            Self::F32(_) => DType::F32,
+            Self::F16(_) => DType::F16,
+            Self::BF16(_) => DType::BF16,
+        }
+    }
+
+    /// An element, by its place in memory.
+    ///
+    /// # Panics
+    /// Past the last element.
+    #[must_use]
+    pub fn get(&self, at: usize) -> f32 {
+        match self {
+            Self::F32(tensor) => tensor.data[at],
+            Self::F16(tensor) => tensor.data[at].to_f32(),
+            Self::BF16(tensor) => tensor.data[at].to_f32(),
+        }
+    }
+
+    pub(crate) fn has_nan(&self) -> bool {
+        match self {
+            Self::F32(tensor) => tensor.data.iter().any(|x| x.is_nan()),
+            Self::F16(tensor) => tensor.data.iter().any(|x| x.is_nan()),
+            Self::BF16(tensor) => tensor.data.iter().any(|x| x.is_nan()),
+        }
+    }
+
+    /// The elements as bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::F32(tensor) => bytemuck::cast_slice(&tensor.data),
+            Self::F16(tensor) => bytemuck::cast_slice(&tensor.data),
+            Self::BF16(tensor) => bytemuck::cast_slice(&tensor.data),
+        }
+    }
+}
+
+impl<'a> From<&'a HostTensor<f32>> for AnyHostTensor<'a> {
+    fn from(tensor: &'a HostTensor<f32>) -> Self {
+        Self::F32(tensor)
+    }
+}
+
+impl<'a> From<&'a HostTensor<half::f16>> for AnyHostTensor<'a> {
+    fn from(tensor: &'a HostTensor<half::f16>) -> Self {
+        Self::F16(tensor)
+    }
+}
+
+impl<'a> From<&'a HostTensor<half::bf16>> for AnyHostTensor<'a> {
+    fn from(tensor: &'a HostTensor<half::bf16>) -> Self {
+        Self::BF16(tensor)
+    }
+}
+
 /// A `[batch, seq, head, dim]` tensor in host memory, contiguous in that order.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct HostTensor<T = f32> {

@@ -8,7 +8,7 @@ use wattn::kernels;
 const OF_ONE: [&str; 1] = ["paging"];
 
 /// Families, the signatures of their functions, and their types and constants.
-const FAMILIES: [(&str, &[&str], &[&str]); 26] = [
+const FAMILIES: [(&str, &[&str], &[&str]); 31] = [
     ("lengths", &["fn seq_len_kv_of(batch: u32) -> u32"], &[]),
     ("lse", &["fn put_lse(batch: u32, query: u32, head: u32, value: f32)"], &[]),
     ("sampling", &["fn sampled_queries(q_block: u32, sample: u32) -> SampledQueries"], &["SampledQueries"]),
@@ -61,6 +61,32 @@ const FAMILIES: [(&str, &[&str], &[&str]); 26] = [
         ],
         &["Walk", "RowRange", "WALK_IS_RUN"],
     ),
+    (
+        "modify",
+        &[
+            "fn score_row(tile: Tile, row: u32, walk: Walk) -> ScoreRow",
+            "fn modified(product: f32, scale: f32, row: ScoreRow, key: u32) -> f32",
+            "fn modified4(product4: vec4<f32>, scale: f32, row: ScoreRow, walk: Walk, at: u32) -> vec4<f32>",
+            "fn is_seen_whole(walk: Walk, tile_begin: u32) -> bool",
+            "fn is_hidden(tile: Tile, row: u32, walk: Walk, key: u32) -> bool",
+        ],
+        &[], // of a chain the assembler writes ScoreRow
+    ),
+    (
+        "modifier",
+        &[
+            "fn row_part(query: ScoreQuery) -> RowPart",
+            "fn modify(score: f32, query: ScoreQuery, part: RowPart, key: u32) -> f32",
+        ],
+        &["RowPart"],
+    ),
+    ("sink", &["fn total_of(sum: f32, head: u32, reference: f32) -> f32"], &[]),
+    (
+        "kept_sink",
+        &["fn keep_total(row: u32, head: u32, reference: f32)", "fn kept_total(row: u32, sum: f32) -> f32"],
+        &[],
+    ),
+    ("number", &["fn number_at(at: u32) -> f32"], &[]),
     (
         "gather",
         &[

@@ -67,6 +67,7 @@ const PAIRS: &[(&str, &str)] = &[
     ("problem::infinite_hip", "problem::select"),
     ("problem::select", "problem::selector"),
     ("problem::attend", "problem::blocks"),
+    ("problem::attend", "problem::modify"),
 ];
 
 /// Wings of one stage that share nothing, so that each can find the others' faults.

@@ -53,7 +53,7 @@ fn prepare_factors(tile: Tile, own_row: u32) {
     for (var i = 0u; i < ROWS_EACH; i++) { // unroll in registers
         let head = tile.heads * params.group_size + place_of(tile.first_row + own_row + i * LANES).head;
         // 2^(14 - e) for either factor; e is biased.
-        row_scales[i] = times_power(params.scale_log2, i32(exponent_of(tile.batch, head) + k_exponent) - 282);
+        row_scales[i] = times_power(params.scale, i32(exponent_of(tile.batch, head) + k_exponent) - 282);
     }
 }
 

@@ -14,7 +14,7 @@ fn factor_v(elem: VElem4) -> vec4<f16> {
 }
 
 fn score_scale(i: u32) -> f32 {
-    return params.scale_log2;
+    return params.scale;
 }
 
 fn unscaled4(mean: vec4<f32>, non_finite: bool) -> vec4<f32> {

@@ -70,6 +70,10 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
+    var score_rows: array<ScoreRow, ROWS>;
+    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+        score_rows[r] = score_row(tile, tile.first_row + r, walk);
+    }
     for (var tile_begin = next_tile(walk, part.begin); tile_begin < part.end; tile_begin = next_tile(walk, tile_begin + TILE_KV)) {
         // Issues all loads of the group's keys and values before anything waits for one.
         var keys: array<u32, KEYS>;
@@ -113,12 +117,12 @@ fn attend_rows(tile: Tile, walk: Walk) {
         join_sum(thread);
         for (var r = 0u; r < ROWS; r++) { // unroll in registers
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
-                scores[r][i] = take(scores[r][i], r * KEYS + i, thread) * params.scale_log2;
+                scores[r][i] = modified(take(scores[r][i], r * KEYS + i, thread), params.scale, score_rows[r], keys[i]);
             }
         }
 
         // Mask.
-        let is_full = walk_is_full(walk, tile_begin);
+        let is_full = is_seen_whole(walk, tile_begin);
         if !is_full {
             for (var i = 0u; i < KEYS; i++) { // unroll in registers
                 let rows = walk_rows(walk, place_of_key(tile_begin, i, thread));

@@ -177,7 +177,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
 
             // Scores turn into weights, and the next tiles take the place of those read.
             let number = tile_number(walk, tile_begin);
-            let is_full = walk_is_full(walk, tile_begin);
+            let is_full = is_seen_whole(walk, tile_begin);
             for (var i = 0u; i < K_EACH; i++) { // unroll in registers
                 put_loaded_k4(i, k_next[i], thread);
             }
@@ -191,9 +191,10 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 let own_at = scores_at + own_part;
                 let weights_at = first_a + r * A_STRIDE4 + own_part;
                 let scale = score_scale(i);
+                let score_at = score_row(tile, row, walk);
                 var score4: array<vec4<f32>, PART4>;
                 for (var j = 0u; j < PART4; j++) { // unroll in registers
-                    score4[j] = sums4(own_at + j) * scale;
+                    score4[j] = modified4(sums4(own_at + j), scale, score_at, walk, tile_begin + (own_part + j) * 4u);
                 }
                 if !is_full {
                     for (var j = 0u; j < PART4; j++) { // unroll in registers
@@ -209,7 +210,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 // The other lanes of the row find the same maximum.
                 for (var j = PART4; j < TILE_KV / 4u; j++) {
                     let key4 = (own_part + j) % (TILE_KV / 4u);
-                    var other4 = sums4(scores_at + key4) * scale;
+                    var other4 = modified4(sums4(scores_at + key4), scale, score_at, walk, tile_begin + key4 * 4u);
                     if !is_full {
                         other4 = seen4(other4, row, walk, tile_begin + key4 * 4u);
                     }
@@ -313,6 +314,10 @@ fn attend_rows(tile: Tile, walk: Walk) {
             // first barrier below orders these partial sums of rows, which every reader adds in the same order.
             let non_finite = ((non_finite_rows >> i) & 1u) == 1u || is_infinity(row_reference[i]);
             row_factors[(first + own_row + i * LANES) * PARTS + own_part / PART4] = select(row_sum[i], NON_FINITE_SUM, non_finite);
+            if own_part == 0u {
+                let place = place_of(tile.first_row + own_row + i * LANES);
+                keep_total(first + own_row + i * LANES, head_of(tile, place), row_reference[i]);
+            }
         }
     }
     for (var c = 0u; c < V_TILES; c++) {
@@ -323,7 +328,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
                 }
             }
         }
-        workgroupBarrier(); // orders sums and row_factors: the matrices have been written
+        workgroupBarrier(); // orders sums and row_factors: the matrices have been written, and what keep_total writes
         if goes_on {
             for (var e = lane; e < ROWS * EDGE / 4u; e += LANES) {
                 carry4(c * CARRIED_EACH + (e - lane) / LANES, sums4(sums_at(first_sums, e)), tile);

@@ -120,6 +120,7 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
+    let row_of_scores = score_row(tile, tile.first_row + own_row, walk);
     var next = first;
     for (var tile_begin = first; tile_begin < part.end; tile_begin = next) {
         // This lane's share of each score.
@@ -178,11 +179,11 @@ fn attend_rows(tile: Tile, walk: Walk) {
             for (var step = SPREAD; step < LANES; step *= 2u) {
                 scores[i] += across(scores[i], step);
             }
-            scores[i] *= params.scale_log2;
+            scores[i] = modified(scores[i], params.scale, row_of_scores, walk_key(walk, place_of_key(tile_begin, own_key + i, thread)));
         }
 
         // Mask.
-        let is_full = walk_is_full(walk, tile_begin);
+        let is_full = is_seen_whole(walk, tile_begin);
         if !is_full {
             for (var i = 0u; i < OWN; i++) { // unroll in registers
                 let rows = walk_rows(walk, place_of_key(tile_begin, own_key + i, thread));

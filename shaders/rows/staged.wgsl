@@ -82,6 +82,10 @@ fn attend_rows(tile: Tile, walk: Walk) {
         }
     }
 
+    var score_rows: array<ScoreRow, ROWS>;
+    for (var r = 0u; r < ROWS; r++) { // unroll in registers
+        score_rows[r] = score_row(tile, tile.first_row + r, walk);
+    }
     for (var tile_begin = next_tile(walk, part.begin); tile_begin < part.end; tile_begin = next_tile(walk, tile_begin + TILE_KV)) {
         gather_slots(walk, k_rows, tile_begin, thread);
         var k_at: array<u32, K_EACH>;
@@ -159,11 +163,12 @@ fn attend_rows(tile: Tile, walk: Walk) {
             }
         }
 
-        // Mask. `is_full` may or may not be uniform in the workgroup; no barrier depends on it.
-        let is_full = walk_is_full(walk, tile_begin);
-        for (var r = 0u; r < ROWS; r++) { // unroll in registers
-            for (var c = 0u; c < KEYS; c++) { // unroll in registers
-                scores[r][c] *= params.scale_log2;
+        // Modifiers, then the mask. `is_full` may or may not be uniform in the workgroup; no barrier depends on it.
+        let is_full = is_seen_whole(walk, tile_begin);
+        for (var c = 0u; c < KEYS; c++) { // unroll in registers
+            let key = walk_key(walk, tile_begin + key_of(lane, c));
+            for (var r = 0u; r < ROWS; r++) { // unroll in registers
+                scores[r][c] = modified(scores[r][c], params.scale, score_rows[r], key);
             }
         }
         if !is_full {
@@ -304,11 +309,12 @@ fn attend_rows(tile: Tile, walk: Walk) {
     for (var r = 0u; r < ROWS; r++) { // unroll in registers
         if tile.first_row + r < tile.end_row {
             let sum = take(row_sum[r], r, thread);
+            let total = total_of(sum, head_of(tile, place), row_max[r]);
             let non_finite = is_non_finite_sum(sum) || is_infinity(row_max[r]);
             for (var c = 0u; c < COLS; c++) { // unroll in registers
                 // The first condition is constant: most columns need no other.
                 if (c + 1u) * LANES <= HEAD_DIM_V4 || lane + c * LANES < HEAD_DIM_V4 {
-                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, non_finite));
+                    store_out(tile, place, lane + c * LANES, mean4(acc[r][c], sum, total, non_finite));
                 }
             }
             if lane == 0u {

@@ -3,9 +3,9 @@
 // MASKED stands for minus infinity, which WGSL does not guarantee to exist. No finite score reaches it.
 const LN_2 = 0.6931471805599453;
 
-// A row's result. `sum` is the sum of its weights, 0 where it saw no key.
-fn mean4(acc: vec4<f32>, sum: f32, non_finite: bool) -> vec4<f32> {
-    return nan_if4(non_finite, select(acc / sum, vec4<f32>(), sum == 0.0));
+// A row's result. `sum` is the sum of its weights, 0 where it saw no key, and `total` the same with its sink.
+fn mean4(acc: vec4<f32>, sum: f32, total: f32, non_finite: bool) -> vec4<f32> {
+    return nan_if4(non_finite, select(acc / total, vec4<f32>(), sum == 0.0));
 }
 
 // `reference` is the score, in base 2, that weights are relative to.
@@ -40,9 +40,14 @@ fn next_place(place: Place) -> Place {
     return Place(place.q_index + select(0u, 1u, wraps), select(place.head + 1u, 0u, wraps));
 }
 
+// The query head of a row.
+fn head_of(tile: Tile, place: Place) -> u32 {
+    return tile.heads * params.group_size + place.head;
+}
+
 // Rows past the last one are computed with its q and not stored.
 fn q_index(tile: Tile, place: Place) -> u32 {
-    let head = tile.heads * params.group_size + place.head;
+    let head = head_of(tile, place);
     let query = min(place.q_index, params.seq_len_q - 1u);
     return params.q_offset + tile.batch * params.q_batch + query * params.q_seq + head * params.q_head;
 }

@@ -29,7 +29,7 @@ fn store_columns(tile: Tile, place: Place, first: u32, column: u32) {
         sum += group_sum[first + g] * share;
         value = fma(vec4<f32>(share), group_out[(first + g) * HEAD_DIM_V4 + column], value);
     }
-    store_out(tile, place, column, mean4(value, sum, non_finite));
+    store_out(tile, place, column, mean4(value, sum, total_of(sum, head_of(tile, place), all_max), non_finite));
     if column == 0u {
         store_lse(tile, place, lse_of(all_max, sum, non_finite));
     }

@@ -113,10 +113,12 @@ fn move_sums4(c: u32, move_by: Move, tile: Tile, walk: Walk) {
         if move_by.non_finite && column < HEAD_DIM_V4 {
             for (var key = 0u; key < TILE_KV; key++) {
                 let weight = max(f32(a4((first + r) * A_STRIDE4 + key / 4u)[key % 4u]), LEAST_WEIGHT);
-                let value = v[v_rows.begin + key_row(v_rows, walk_key(walk, move_by.tile_begin + key)) + column];
+                let key_at = walk_key(walk, move_by.tile_begin + key);
+                let value = v[v_rows.begin + key_row(v_rows, key_at) + column];
                 let added = select(vec4<f32>(), weight * widen_v(value), is_non_finite(value));
                 let rows = walk_rows(walk, move_by.tile_begin + key);
-                let sees = tile.first_row + r >= rows.begin && tile.first_row + r < rows.end;
+                let row = tile.first_row + r;
+                let sees = row >= rows.begin && row < rows.end && !is_hidden(tile, row, walk, key_at);
                 sum = select(sum, sum + added, sees);
             }
         }
@@ -135,7 +137,7 @@ fn store_column(c: u32, tile: Tile) {
             let sum = sum_of_row(first + r);
             let value = sums4(sums_at(first * SUMS_STRIDE4, e)) + folded4(c * CARRIED_EACH + (e - lane) / LANES);
             let non_finite = is_non_finite_sum(sum);
-            store_out(tile, place_of(tile.first_row + r), column, unscaled4(mean4(value, sum, non_finite), non_finite));
+            store_out(tile, place_of(tile.first_row + r), column, unscaled4(mean4(value, sum, kept_total(first + r, sum), non_finite), non_finite));
         }
     }
 }

@@ -353,11 +353,18 @@ impl Context {
     pub(crate) fn upload(&self, label: &str, contents: &[u8], usage: wgpu::BufferUsages) -> wgpu::Buffer {
         let buffer = self.device().create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
-            size: contents.len() as u64,
+            size: (contents.len() as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT),
             usage: usage | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        self.queue().write_buffer(&buffer, 0, contents);
+        // wgpu copies whole words; the last may be half a pair of 16-bit numbers.
+        let (words, rest) = contents.split_at(contents.len() / 4 * 4);
+        self.queue().write_buffer(&buffer, 0, words);
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            self.queue().write_buffer(&buffer, words.len() as u64, &last);
+        }
         buffer
     }
 }

@@ -26,7 +26,7 @@ params! {
         num_splits: u32,
         window_left: i32,
         window_right: i32,
-        scale_log2: f32,
+        scale: f32,
         q_offset: u32,
         q_batch: u32,
         q_seq: u32,

@@ -6,6 +6,7 @@ pub(crate) mod check_blocks;
 mod check_matrices;
 pub(crate) mod find_exponents;
 pub(crate) mod merge_splits;
+pub(crate) mod modifiers;
 pub mod modules;
 pub(crate) mod places;
 mod pool_blocks;

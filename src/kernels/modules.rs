@@ -4,12 +4,13 @@ use super::Binding;
 use super::attend_prefill::{self, AttendParams};
 use super::check_blocks::CheckParams;
 use super::merge_splits::MergeParams;
-use super::places::{LsePlace, SeqLensPlace};
+use super::modifiers::{BiasPlace, SoftcapNumbers};
+use super::places::{LsePlace, SeqLensPlace, SinkPlace};
 use super::sample_queries::{self, SelectParams};
 use super::score_chunks::StageParams;
 use super::stretch::StretchRecord;
-use crate::LSE_EMPTY;
 use crate::shader::{Constant, Module, Need};
+use crate::{LEAST_SCORE, LSE_EMPTY};
 
 macro_rules! modules {
     (
@@ -55,6 +56,7 @@ modules! {
         ROWS_OF_K = "rows_of_k";
         ROWS_OF_V = "rows_of_v";
         MATRIX_LANES = "matrix_lanes";
+        TANH = "tanh";
         LANES = "lanes", needing &[Need::Subgroups];
         GROUP_SUMS = "group_sums";
     }
@@ -95,6 +97,18 @@ modules! {
         ROWS_SPREAD = "rows" / "spread", needing &[Need::Subgroups];
         ROWS_MATRIX = "rows" / "matrix", declaring &[Constant::f32("SLACK", attend_prefill::SLACK), Constant::f32("SHIFT", attend_prefill::SHIFT)];
         ROWS_STAGED = "rows" / "staged";
+        SINK_NONE = "sink" / "none";
+        SINK_LEARNED = "sink" / "learned", binding &[Binding::uniform("sink_place", SinkPlace::FIELDS)];
+        KEPT_SINK_NONE = "kept_sink" / "none";
+        KEPT_SINK_SHARED = "kept_sink" / "shared";
+        MODIFY_NONE = "modify" / "none";
+        MODIFY_CHAIN = "modify" / "chain", declaring &[Constant::f32("LEAST_SCORE", LEAST_SCORE)];
+        MODIFIER_SOFTCAP = "modifier" / "softcap", binding &[Binding::uniform("softcap", SoftcapNumbers::FIELDS)];
+        MODIFIER_ALIBI = "modifier" / "alibi", binding &[Binding::read("slopes")];
+        MODIFIER_BIAS = "modifier" / "bias", binding &[Binding::uniform("bias_place", BiasPlace::FIELDS)];
+        NUMBER_F32 = "number" / "f32", binding &[Binding::read("numbers")];
+        NUMBER_F16 = "number" / "f16", binding &[Binding::read("numbers")];
+        NUMBER_BF16 = "number" / "bf16", binding &[Binding::read("numbers")];
         MATRIX_8 = "matrix" / "8", needing &[Need::Matrices];
         MATRIX_16 = "matrix" / "16", needing &[Need::Matrices];
         TILES_VEC4 = "tiles" / "vec4";

@@ -18,3 +18,10 @@ params! {
         offset: u32,
     }
 }
+
+params! {
+    /// Where the sinks begin, in elements.
+    SinkPlace {
+        offset: u32,
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::bind::{Access, BoundTensor, Expect, U32View, check_apart, check_lens, check_tensor, check_u32};
 use super::bound::{Bound, prepare};
+use super::modify::Modifiers;
 use super::params::{Uniforms, numbers_in_words, step};
 use super::workspace::Workspace;
 use crate::device::slots::Slot;
@@ -13,8 +14,8 @@ use crate::kernels::merge_splits::MergeParams;
 use crate::kernels::places::{LsePlace, SeqLensPlace};
 use crate::problem::exactly_when;
 use crate::{
-    AttentionPlan, AttentionShape, BlockListSpec, Context, DType, DeviceCaps, Error, Pipeline, Result, Slots, Step,
-    TensorView, TensorViewMut, kernels,
+    AttentionPlan, AttentionProblem, AttentionShape, BlockListSpec, Context, DType, DeviceCaps, Error, Pipeline,
+    Result, Slots, Step, TensorView, TensorViewMut, kernels,
 };
 
 /// Stands for an open side of a window: larger than every distance that [`AttentionProblem::validate`] allows, and small enough that
@@ -44,6 +45,7 @@ pub struct AttentionArgs<'a> {
     pub(crate) seq_lens_kv: Option<U32View<'a>>,
     pub(crate) blocks: Option<BlockListsView<'a>>,
     pub(crate) lse: Option<TensorViewMut<'a>>,
+    pub(crate) tensors: Vec<(&'a str, TensorView<'a>)>,
 }
 
 impl<'a> AttentionArgs<'a> {
@@ -51,7 +53,7 @@ impl<'a> AttentionArgs<'a> {
     /// `[batch, seq_len_kv, num_kv_heads, head_dim_v]` and out `[batch, seq_len_q, num_q_heads, head_dim_v]`.
     #[must_use]
     pub const fn new(q: TensorView<'a>, k: TensorView<'a>, v: TensorView<'a>, out: TensorViewMut<'a>) -> Self {
-        Self { q, k, v, out, seq_lens_kv: None, blocks: None, lse: None }
+        Self { q, k, v, out, seq_lens_kv: None, blocks: None, lse: None, tensors: Vec::new() }
     }
 
     /// Sets the keys of each sequence, `[batch]`, exactly when the problem says
@@ -67,6 +69,14 @@ impl<'a> AttentionArgs<'a> {
     #[must_use]
     pub fn with_blocks(mut self, blocks: impl Into<Option<BlockListsView<'a>>>) -> Self {
         self.blocks = blocks.into();
+        self
+    }
+
+    /// Adds a tensor that the problem takes by name: that of a [bias](crate::Bias). Its layout has the axes `[batch, head, query, key]`,
+    /// keys contiguous, any strides and offset.
+    #[must_use]
+    pub fn with_tensor(mut self, name: &'a str, tensor: TensorView<'a>) -> Self {
+        self.tensors.push((name, tensor));
         self
     }
 
@@ -174,6 +184,7 @@ impl Attention {
                 vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer), ("out", args.out.buffer)];
             others.extend(args.lse.as_ref().map(|lse| ("lse", lse.buffer)));
             others.extend(args.blocks.iter().flat_map(BlockListsView::buffers));
+            others.extend(problem_tensors(&self.plan.problem, &args.tensors));
             check_apart(("workspace", &workspace.buffer), &others)?;
         }
         let steps = self.ctx.scoped("binding attention", || self.steps(&tensors, workspace))??;
@@ -200,6 +211,8 @@ impl Attention {
         let mut read = vec![("q", args.q.buffer), ("k", args.k.buffer), ("v", args.v.buffer)];
         read.extend(args.seq_lens_kv.map(|view| ("seq_lens_kv", view.buffer)));
         read.extend(args.blocks.iter().flat_map(BlockListsView::buffers));
+        let modifiers = Modifiers::check(problem, &args.tensors, caps)?;
+        read.extend(problem_tensors(problem, &args.tensors));
         check_apart(("out", args.out.buffer), &read)?;
         if let Some(lse) = &args.lse {
             read.push(("out", args.out.buffer));
@@ -213,6 +226,7 @@ impl Attention {
             blocks,
             out: check_tensor(args.out.as_view(), output("out", problem.out_shape(), problem.out_dtype, 4), caps)?,
             lse,
+            modifiers,
         })
     }
 
@@ -240,6 +254,8 @@ impl Attention {
         if let Some([indices, counts]) = &tensors.blocks {
             slots = slots.with("block_indices", indices.slot()).with("block_counts", counts.slot());
         }
+        let own = tensors.modifiers.upload(&self.ctx);
+        let slots = tensors.modifiers.slots(slots, &own);
         let mut steps = Vec::with_capacity(self.pipelines.len());
         for (pipeline, dispatch) in self.pipelines.iter().zip(plan.dispatches()) {
             // An empty dispatch binds nothing: its ranges of the workspace may be empty.
@@ -277,11 +293,12 @@ impl Attention {
         };
         let [batch, seq, head] = packed(plan.problem.lse_shape());
         let lse_place = LsePlace { offset: 0, batch, seq, head };
-        let numbers = vec![
+        let mut numbers = vec![
             ("params", of_call),
             ("lse_place", bytemuck::bytes_of(&lse_place).to_vec()),
             ("seq_lens_place", bytemuck::bytes_of(&SeqLensPlace::default()).to_vec()),
         ];
+        numbers.extend(Modifiers::numbers(&plan.problem));
         numbers_in_words(&numbers, &dispatch.stretches)
     }
 
@@ -314,7 +331,7 @@ impl Attention {
             num_splits: plan.tiling().num_splits,
             window_left: window(left),
             window_right: window(right),
-            scale_log2: problem.scale_log2(),
+            scale: problem.kernel_scale(),
             q_offset,
             q_batch,
             q_seq,
@@ -387,6 +404,15 @@ pub(super) fn check_blocks<'a>(
     Ok([indices, check_u32(lists.block_counts, "block_counts", num_lists, caps)?])
 }
 
+/// The buffers of tensors by name, under the names that the problem gives them.
+fn problem_tensors<'a>(
+    problem: &AttentionProblem,
+    tensors: &[(&'a str, TensorView<'a>)],
+) -> impl Iterator<Item = (&'static str, &'a wgpu::Buffer)> {
+    let given = |known: &str| tensors.iter().find(|(name, _)| *name == known);
+    problem.named_tensors().filter_map(move |(name, ..)| given(name).map(|(_, view)| (name, view.buffer)))
+}
+
 /// The checked tensors of a call.
 struct Tensors<'a> {
     q: BoundTensor<'a>,
@@ -397,6 +423,7 @@ struct Tensors<'a> {
     blocks: Option<[BoundTensor<'a>; 2]>,
     out: BoundTensor<'a>,
     lse: Option<BoundTensor<'a>>,
+    modifiers: Modifiers<'a>,
 }
 
 impl Tensors<'_> {

@@ -11,6 +11,7 @@ mod lists;
 #[cfg(not(target_arch = "wasm32"))]
 mod measure_speed;
 mod merge;
+mod modify;
 mod one_shot;
 mod operator;
 mod params;

@@ -2,8 +2,8 @@
 
 use super::{Attention, AttentionArgs, BlockListBuffers, U32View};
 use crate::{
-    AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, Element, Error, HostInputs, HostTensor, Layout,
-    Pending, Result, TensorView, TensorViewMut,
+    AnyHostTensor, AttentionOutput, AttentionPlan, AttentionProblem, Context, DType, Element, Error, HostInputs,
+    HostTensor, Layout, Pending, Result, TensorView, TensorViewMut,
 };
 
 impl Context {
@@ -51,10 +51,10 @@ impl Context {
     }
 
     /// Uploads, encodes and submits valid inputs, and begins to read back.
-    fn start<T: Element>(
+    fn start<'a, T: Element>(
         &self,
         plan: &AttentionPlan,
-        inputs: &HostInputs<'_, T>,
+        inputs: &HostInputs<'a, T>,
     ) -> Result<Pending<'static, Result<AttentionOutput>>> {
         let problem = plan.problem();
         let shape = problem.shape();
@@ -79,19 +79,24 @@ impl Context {
         let view_mut = |buffer, [batch, seq, heads, dim]: [u32; 4]| {
             TensorViewMut::new(buffer, DType::F32, Layout::seq_major(batch, seq, heads, dim))
         };
-        let bound = attention.bind(
-            AttentionArgs::new(
-                view(&buffers.q, problem.q_shape()),
-                view(&buffers.k, problem.k_shape()),
-                view(&buffers.v, problem.v_shape()),
-                view_mut(&buffers.out, problem.out_shape()),
-            )
-            .with_seq_lens_kv(
-                buffers.seq_lens_kv.as_ref().map(|buffer| U32View::new(buffer, 0, shape.batch_size.into())),
-            )
-            .with_blocks(blocks.as_ref().map(BlockListBuffers::view))
-            .with_lse(view_mut(&buffers.lse, problem.lse_shape())),
-        )?;
+        let upload = |(name, tensor): &(&'a str, AnyHostTensor<'a>)| {
+            self.upload_checked("wattn.tensor", tensor.bytes()).map(|buffer| (*name, *tensor, buffer))
+        };
+        let tensors = inputs.tensors.iter().map(upload).collect::<Result<Vec<_>>>()?;
+        let args = AttentionArgs::new(
+            view(&buffers.q, problem.q_shape()),
+            view(&buffers.k, problem.k_shape()),
+            view(&buffers.v, problem.v_shape()),
+            view_mut(&buffers.out, problem.out_shape()),
+        )
+        .with_seq_lens_kv(buffers.seq_lens_kv.as_ref().map(|buffer| U32View::new(buffer, 0, shape.batch_size.into())))
+        .with_blocks(blocks.as_ref().map(BlockListBuffers::view))
+        .with_lse(view_mut(&buffers.lse, problem.lse_shape()));
+        let bound = attention.bind(tensors.iter().fold(args, |args, (name, tensor, buffer)| {
+            let [batch, heads, queries, keys] = tensor.shape();
+            let layout = Layout::seq_major(batch, heads, queries, keys);
+            args.with_tensor(name, TensorView::new(buffer, tensor.dtype(), layout))
+        }))?;
         self.scoped("submitting attention", || bound.submit(self))?;
         Ok(buffers.output(self, problem))
     }

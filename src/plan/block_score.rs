@@ -63,6 +63,7 @@ impl OneDispatch for BlockScoreProblem {
                 ("HEADS_MEAN", self.heads == Reduction::Mean),
             ]),
             arrays: crate::plan::arrays_of(caps),
+            chain: Vec::new(),
         };
         let places = self.scores_shape().iter().map(|&axis| u64::from(axis)).product::<u64>();
         let scores = u64::from(self.granularity.heads_per_set(&self.shape)) * u64::from(self.block_size_q);

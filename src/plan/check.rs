@@ -25,6 +25,7 @@ pub fn check_dispatches(
         constants: BTreeMap::from([("WORKGROUP_SIZE", check_blocks::WORKGROUP_SIZE)]),
         switches: BTreeMap::from([("REPORT", report)]),
         arrays: Arrays::Memory, // it has none
+        chain: Vec::new(),
     };
     // For debugging, with a few words read for each entry: not cut.
     let grid = places.div_ceil(check_blocks::WORKGROUP_SIZE.into());

@@ -69,6 +69,7 @@ impl MatrixCheck {
             constants: self.constants(),
             switches: BTreeMap::new(),
             arrays: self.arrays,
+            chain: Vec::new(),
         }
     }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::Dispatch;
 use super::modules::out_module;
+use super::sinks::sink_modules;
 use crate::kernels::{self, modules};
 use crate::shader::{Module, Specialization, Taken};
-use crate::{DType, DeviceCaps, DispatchBudget, Error, MergeProblem, Result};
+use crate::{DType, DeviceCaps, DispatchBudget, Error, MergeProblem, Result, Sinks};
 
 /// Parts of a row that an invocation merges one after the other, if other invocations can share the work: their loads are in flight at once.
 const PARTS_AT_ONCE: u32 = 4;
@@ -30,20 +31,24 @@ impl Parts {
     }
 
     /// The variant of `merge_splits` that writes with the module `out`.
-    fn specialize(&self, out: &'static Module, lse: bool, caps: &DeviceCaps) -> Specialization {
+    fn specialize(&self, out: &'static Module, lse: bool, sinks: Option<Sinks>, caps: &DeviceCaps) -> Specialization {
+        let of_sinks = sink_modules(sinks);
         let lanes = self.lanes(caps);
         let (join, workgroup_size) = if lanes == 1 { (&modules::JOIN_ALONE, 64) } else { (&modules::JOIN_LANES, 256) };
         let at_once = if caps.software { 1 } else { self.num_parts.clamp(1, PARTS_AT_ONCE) };
         Specialization {
             kernel: &kernels::MERGE_SPLITS,
-            modules: Taken::all([
-                &modules::MERGE_PARAMS,
-                &modules::STRETCH,
-                &modules::NON_FINITE,
-                out,
-                join,
-                modules::lse(lse),
-            ]),
+            modules: of_sinks
+                .into_iter()
+                .chain(Taken::all([
+                    &modules::MERGE_PARAMS,
+                    &modules::STRETCH,
+                    &modules::NON_FINITE,
+                    out,
+                    join,
+                    modules::lse(lse),
+                ]))
+                .collect(),
             constants: BTreeMap::from([
                 ("HEAD_DIM_V4", self.head_dim_v / 4),
                 ("PART_LANES", lanes),
@@ -52,12 +57,19 @@ impl Parts {
             ]),
             switches: BTreeMap::new(),
             arrays: super::arrays_of(caps),
+            chain: Vec::new(),
         }
     }
 
     /// The dispatch of the merge.
-    pub(super) fn dispatch(&self, out: &'static Module, lse: bool, caps: &DeviceCaps) -> Result<Dispatch> {
-        let specialization = self.specialize(out, lse, caps);
+    pub(super) fn dispatch(
+        &self,
+        out: &'static Module,
+        lse: bool,
+        sinks: Option<Sinks>,
+        caps: &DeviceCaps,
+    ) -> Result<Dispatch> {
+        let specialization = self.specialize(out, lse, sinks, caps);
         let size = u64::from(specialization.constants["WORKGROUP_SIZE"]);
         let items = self.num_rows * u64::from(self.head_dim_v / 4);
         let workgroups = items.div_ceil(size / u64::from(self.lanes(caps)));
@@ -92,7 +104,7 @@ impl MergePlan {
         }
         let MergeProblem { num_parts, num_rows, head_dim_v } = *problem;
         let parts = Parts { num_parts, num_rows: num_rows.into(), head_dim_v };
-        let dispatch = parts.dispatch(out_module(DType::F32, caps.best_tier()), true, caps)?;
+        let dispatch = parts.dispatch(out_module(DType::F32, caps.best_tier()), true, None, caps)?;
         Ok(Self { problem: *problem, dispatch })
     }
 

@@ -13,11 +13,13 @@ mod nearby;
 mod operator;
 mod pool;
 mod select;
+mod sinks;
 mod speed;
 mod stretch;
 mod top_k;
 mod tuned;
 
+pub(crate) use attend::MODIFIER_PLACES;
 pub use attend::{AttentionPlan, Sharing, Tiling};
 pub use block_score::BlockScorePlan;
 pub use budget::DispatchBudget;

@@ -34,3 +34,12 @@ pub(super) fn share_modules(lanes: u32, tier: Tier, caps: &DeviceCaps) -> (&'sta
         (false, _) => (&modules::SHUFFLE_WORKGROUP, &modules::REDUCE_WORKGROUP),
     }
 }
+
+/// The member of `number` that reads single numbers of a type.
+pub(super) const fn number_module(dtype: DType) -> &'static Module {
+    match dtype {
+        DType::F32 => &modules::NUMBER_F32,
+        DType::F16 => &modules::NUMBER_F16,
+        DType::BF16 => &modules::NUMBER_BF16,
+    }
+}

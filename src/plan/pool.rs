@@ -44,6 +44,7 @@ impl OneDispatch for PoolProblem {
                 ("POOL_MAX", pools(&[Pooling::Max, Pooling::MinMax])),
             ]),
             arrays: Arrays::Memory, // it has none
+            chain: Vec::new(),
         };
         let workgroups = (batch * blocks * heads * u64::from(head_dim4)).div_ceil(WORKGROUP_SIZE.into());
         let operations = u64::from(WORKGROUP_SIZE) * 4 * u64::from(self.block_size) * DispatchBudget::FETCH;

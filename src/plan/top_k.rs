@@ -58,6 +58,7 @@ fn planned(problem: &TopKProblem, caps: &DeviceCaps, wanted: Candidates) -> Resu
         ]),
         switches: BTreeMap::from([("FORCED_LAST", problem.forced_last > 0)]),
         arrays: crate::plan::arrays_of(caps),
+        chain: Vec::new(),
     };
     add_top_k(&mut specialization, in_workgroup, size);
     Dispatch::even(specialization, problem.num_rows(), top_k_operations(entries.into()), caps)

@@ -1,5 +1,6 @@
 //! Dense attention as a problem: shapes, mask, scale, element types.
 
+use super::{ScoreMod, Sinks};
 use crate::{BlockListSpec, DType, Error, Mask, Result};
 
 /// The sizes of an attention problem. Lengths are upper bounds: the actual key lengths may come from a GPU buffer.
@@ -92,6 +93,8 @@ pub struct AttentionProblem {
     pub(crate) aligned_rows: bool,
     pub(crate) bf16_by_f16_matrices: bool,
     pub(crate) blocks: Option<BlockListSpec>,
+    pub(crate) score_mods: Vec<ScoreMod>,
+    pub(crate) sinks: Option<Sinks>,
 }
 
 impl AttentionProblem {
@@ -118,6 +121,8 @@ impl AttentionProblem {
             aligned_rows: false,
             bf16_by_f16_matrices: false,
             blocks: None,
+            score_mods: Vec::new(),
+            sinks: None,
         }
     }
 
@@ -298,9 +303,10 @@ impl AttentionProblem {
         self.softmax_scale.unwrap_or_else(|| (1.0 / f64::from(self.shape.head_dim).sqrt()) as f32)
     }
 
-    /// The factor that takes q·k to a base-2 exponent.
-    pub(crate) fn scale_log2(&self) -> f32 {
-        (f64::from(self.softmax_scale()) * core::f64::consts::LOG2_E) as f32
+    /// The factor that kernels multiply q·k by: to a score in natural units where scores are modified, else to an exponent of 2.
+    pub(crate) fn kernel_scale(&self) -> f32 {
+        let scale = self.softmax_scale();
+        if self.score_mods.is_empty() { (f64::from(scale) * core::f64::consts::LOG2_E) as f32 } else { scale }
     }
 
     /// Checks the rules that need no device. Plans and the CPU path call it themselves.
@@ -359,6 +365,6 @@ impl AttentionProblem {
         if let Some(blocks) = &self.blocks {
             blocks.validate(&self.shape, self.mask)?;
         }
-        Ok(())
+        self.check_score_mods()
     }
 }

@@ -3,7 +3,7 @@
 use super::given::exactly_when;
 use super::top_k::check_marks;
 use super::{AttentionProblem, AttentionShape, HostBlockLists, Mark, SelectionProblem};
-use crate::{Element, Error, HostTensor, Result};
+use crate::{AnyHostTensor, DType, Element, Error, HostTensor, Result};
 
 /// q, k and v in host memory, the key length of each sequence, and the lists of blocks where the problem takes them.
 ///
@@ -20,6 +20,7 @@ pub struct HostInputs<'a, T = f32> {
     pub(crate) v: &'a HostTensor<T>,
     pub(crate) seq_lens_kv: Option<&'a [u32]>,
     pub(crate) blocks: Option<&'a HostBlockLists>,
+    pub(crate) tensors: &'a [(&'a str, AnyHostTensor<'a>)],
 }
 
 impl<'a, T> HostInputs<'a, T> {
@@ -27,7 +28,7 @@ impl<'a, T> HostInputs<'a, T> {
     /// `[batch, seq_len_kv, num_kv_heads, head_dim_v]`. All keys count.
     #[must_use]
     pub const fn new(q: &'a HostTensor<T>, k: &'a HostTensor<T>, v: &'a HostTensor<T>) -> Self {
-        Self { q, k, v, seq_lens_kv: None, blocks: None }
+        Self { q, k, v, seq_lens_kv: None, blocks: None, tensors: &[] }
     }
 
     /// Sets how many keys of each sequence count, `[batch]`. A value past `seq_len_kv` is an error.
@@ -42,6 +43,13 @@ impl<'a, T> HostInputs<'a, T> {
     #[must_use]
     pub const fn with_blocks(mut self, blocks: &'a HostBlockLists) -> Self {
         self.blocks = Some(blocks);
+        self
+    }
+
+    /// Sets the tensors that the problem's [biases](crate::Bias) take, by name: each exactly once.
+    #[must_use]
+    pub const fn with_tensors(mut self, tensors: &'a [(&'a str, AnyHostTensor<'a>)]) -> Self {
+        self.tensors = tensors;
         self
     }
 
@@ -100,10 +108,18 @@ impl<T: Element> HostInputs<'_, T> {
         }
         validate_seq_lens(self.seq_lens_kv, shape)?;
         let blocks = exactly_when("blocks", self.blocks, problem.blocks().is_some())?;
-        match problem.blocks().zip(blocks) {
-            Some((selection, blocks)) => blocks.validate(selection, shape, self.seq_lens_kv),
-            None => Ok(()),
+        if let Some((selection, blocks)) = problem.blocks().zip(blocks) {
+            blocks.validate(selection, shape, self.seq_lens_kv)?;
         }
+        self.check_tensors(problem)
+    }
+
+    /// The tensors that come by name.
+    fn check_tensors(&self, problem: &AttentionProblem) -> Result<()> {
+        for (name, shape, dtype) in problem.named_tensors() {
+            check_named(one_named(name, self.tensors)?, name, shape, dtype)?;
+        }
+        all_known(problem, self.tensors)
     }
 
     /// The number of keys of one sequence.
@@ -193,6 +209,38 @@ impl<T: Element> SelectionInputs<'_, T> {
     pub fn seq_len_kv(&self, batch: u32) -> u32 {
         self.seq_lens_kv.map_or(self.k.shape()[1], |lens| lens[batch as usize])
     }
+}
+
+/// The one tensor of a name.
+pub(crate) fn one_named<T: Copy>(argument: &'static str, given: &[(&str, T)]) -> Result<T> {
+    let mut named = given.iter().filter(|(name, _)| *name == argument);
+    match (named.next(), named.next()) {
+        (Some((_, tensor)), None) => Ok(*tensor),
+        (Some(_), Some(_)) => Err(Error::Argument { argument, rule: "is given twice" }),
+        (None, _) => Err(Error::Argument { argument, rule: "is required by the problem" }),
+    }
+}
+
+/// Fails for a name that the problem does not have.
+pub(crate) fn all_known<T>(problem: &AttentionProblem, given: &[(&str, T)]) -> Result<()> {
+    match given.iter().find(|(name, _)| problem.named_tensors().all(|(known, ..)| known != *name)) {
+        Some((name, _)) => Err(Error::Unknown { what: "tensor", name: (*name).to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// Checks a tensor. On the host its numbers are looked at as well.
+fn check_named(given: AnyHostTensor<'_>, tensor: &'static str, expected: [u32; 4], dtype: DType) -> Result<()> {
+    if given.dtype() != dtype {
+        return Err(Error::DType { tensor, expected: dtype, actual: given.dtype() });
+    }
+    if given.shape() != expected {
+        return Err(Error::Shape { tensor, expected, actual: given.shape() });
+    }
+    if given.has_nan() {
+        return Err(Error::Argument { argument: tensor, rule: "holds NaN" });
+    }
+    Ok(())
 }
 
 /// Checks the key lengths of a call.

@@ -2,6 +2,7 @@
 //! text is WGSL, and variation is the choice of modules and the values of constants.
 
 mod binding;
+mod chain;
 mod edits;
 mod kernel;
 mod names;

@@ -3,6 +3,7 @@
 use core::fmt::Write as _;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::chain::chain_of;
 use super::edits::edited;
 use super::names::{Names, declared, renamed};
 use super::taken::Taken;
@@ -34,6 +35,8 @@ pub struct Specialization {
     pub(crate) constants: BTreeMap<&'static str, u32>,
     pub(crate) switches: BTreeMap<&'static str, bool>,
     pub(crate) arrays: Arrays,
+    /// The names under which modifiers of scores are taken, in the order in which they apply.
+    pub(crate) chain: Vec<&'static str>,
 }
 
 impl Specialization {
@@ -46,6 +49,7 @@ impl Specialization {
             constants: BTreeMap::new(),
             switches: BTreeMap::new(),
             arrays: Arrays::Memory,
+            chain: Vec::new(),
         }
     }
 
@@ -261,6 +265,9 @@ impl Specialization {
                 Some(tensor) => add(&renamed(&text, &self.names_for(tensor)), taken.module.trust()),
                 None => add(&text, taken.module.trust()),
             }
+        }
+        if !self.chain.is_empty() {
+            add(&chain_of(&self.chain), Trust::Own);
         }
         add(&edited(self.kernel.wgsl()), self.kernel.trust());
         source

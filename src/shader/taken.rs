@@ -47,6 +47,11 @@ impl Taken {
         })
     }
 
+    /// The name of a module's binding where the module is taken for a tensor.
+    pub(crate) fn binding_name(binding: &str, tensor: &str) -> &'static str {
+        interned(name_for(binding, tensor))
+    }
+
     /// The names of its text, and what they are in the variant.
     pub(super) fn names(&self) -> Names {
         let Some(tensor) = self.tensor else { return Names::new() };

@@ -15,10 +15,10 @@ use super::common::{self, Exp};
 use super::launch::{Buffers, Case, Launch, from_bytes, garbage, to_bytes};
 
 /// The device, tiling and options of a case.
-struct Device {
+pub(super) struct Device {
     caps: DeviceCaps,
-    tier: Tier,
-    tiling: Tiling,
+    pub(super) tier: Tier,
+    pub(super) tiling: Tiling,
     subgroup_size: usize,
     /// Whether rows are promised to begin at multiples of 16 bytes.
     aligned: bool,
@@ -27,7 +27,7 @@ struct Device {
 const TINY: Tiling = Tiling::new(4, 2, 4, 2);
 
 impl Device {
-    fn new(tier: Tier, subgroup_size: Option<core::ops::RangeInclusive<u32>>, tiling: Tiling) -> Self {
+    pub(super) fn new(tier: Tier, subgroup_size: Option<core::ops::RangeInclusive<u32>>, tiling: Tiling) -> Self {
         let mut caps = DeviceCaps::BASELINE;
         caps.shader_f16 = tier.shader_f16();
         caps.max_workgroup_storage_bytes = 128 << 10;
@@ -36,22 +36,22 @@ impl Device {
         Self { caps, tier, tiling, subgroup_size: size as usize, aligned: false }
     }
 
-    fn baseline() -> Self {
+    pub(super) fn baseline() -> Self {
         Self::new(Tier::Baseline, None, TINY)
     }
 
     /// A group is a subgroup.
-    fn subgroups(tier: Tier) -> Self {
+    pub(super) fn subgroups(tier: Tier) -> Self {
         Self::new(tier, Some(4..=4), TINY.with_rows(4))
     }
 
     /// A group is a segment of a subgroup.
-    fn segments(tier: Tier) -> Self {
+    pub(super) fn segments(tier: Tier) -> Self {
         Self::new(tier, Some(4..=8), TINY)
     }
 
     /// Lanes share the rows of keys; three groups have the same three query rows.
-    fn columns(tier: Tier, subgroup_size: Option<core::ops::RangeInclusive<u32>>) -> Self {
+    pub(super) fn columns(tier: Tier, subgroup_size: Option<core::ops::RangeInclusive<u32>>) -> Self {
         let groups = subgroup_size.as_ref().map_or(3, |size| 3 * size.end() / 4);
         Self::new(
             tier,
@@ -60,7 +60,7 @@ impl Device {
         )
     }
 
-    fn matrices(edge: u32, lanes: u32, from_vec4: bool) -> Self {
+    pub(super) fn matrices(edge: u32, lanes: u32, from_vec4: bool) -> Self {
         let keys = edge.max(4 * lanes / edge);
         let tiling = Tiling::new(lanes, edge, keys, 2).with_sharing(Sharing::Rows);
         let mut device = Self::new(Tier::Matrix, Some(lanes..=lanes), tiling);
@@ -70,12 +70,12 @@ impl Device {
     }
 
     /// Shaders as software devices get them.
-    fn software(mut self) -> Self {
+    pub(super) fn software(mut self) -> Self {
         (self.caps.software, self.caps.shader_int64) = (true, true);
         self
     }
 
-    fn tiled(mut self, change: impl FnOnce(&mut Tiling)) -> Self {
+    pub(super) fn tiled(mut self, change: impl FnOnce(&mut Tiling)) -> Self {
         change(&mut self.tiling);
         self
     }
@@ -86,12 +86,12 @@ impl Device {
     }
 
     /// With tiles that all groups share.
-    fn staged(self) -> Self {
+    pub(super) fn staged(self) -> Self {
         self.tiled(|tiling| tiling.sharing = Sharing::Tiles)
     }
 
     /// With a number of keys that lanes cannot halve among them.
-    fn three_keys(self) -> Self {
+    pub(super) fn three_keys(self) -> Self {
         self.tiled(|tiling| tiling.keys = 3)
     }
 
@@ -101,18 +101,18 @@ impl Device {
         self
     }
 
-    fn splits(self, num_splits: u32) -> Self {
+    pub(super) fn splits(self, num_splits: u32) -> Self {
         self.tiled(|tiling| tiling.num_splits = num_splits)
     }
 
     /// With walks that are cut at every tile.
-    fn cut(mut self) -> Self {
+    pub(super) fn cut(mut self) -> Self {
         self.caps.budget = DispatchBudget::new(1, 1);
         self.caps.max_storage_buffers = 9; // for prefill over lists with lengths and lse
         self
     }
 
-    fn plan(&self, problem: &AttentionProblem) -> AttentionPlan {
+    pub(super) fn plan(&self, problem: &AttentionProblem) -> AttentionPlan {
         AttentionPlan::with_tiling(problem, &self.caps, self.tier, self.tiling).unwrap()
     }
 }
@@ -124,7 +124,7 @@ fn views(plan: &AttentionPlan) -> Vec<(&'static str, Range<usize>)> {
 }
 
 /// The bindings of a plan's kernels, and their launches.
-fn parts<T: Element>(
+pub(super) fn parts<T: Element>(
     device: &Device,
     plan: &AttentionPlan,
     case: &common::Case<T>,
@@ -163,7 +163,7 @@ fn parts<T: Element>(
 }
 
 /// `out` widened to f32, and lse.
-fn output(shape: &AttentionShape, dtype: DType, buffers: &Buffers) -> AttentionOutput {
+pub(super) fn output(shape: &AttentionShape, dtype: DType, buffers: &Buffers) -> AttentionOutput {
     let out: Vec<f32> = match dtype {
         DType::F32 => from_bytes(&buffers["out"]),
         DType::F16 => from_bytes::<f16>(&buffers["out"]).into_iter().map(f16::to_f32).collect(),
@@ -242,7 +242,7 @@ fn selected<T: Element>(device: Device, case: common::Case<T>, selection: BlockL
 }
 
 /// Two sequences, two KV heads of two query heads.
-fn shape(lens: [u32; 2]) -> AttentionShape {
+pub(super) fn shape(lens: [u32; 2]) -> AttentionShape {
     common::shape(2, lens, [2, 2])
 }
 

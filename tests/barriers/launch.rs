@@ -48,7 +48,9 @@ pub(crate) struct Recorded {
 
 /// The texts of modules that are taken for a tensor.
 pub(crate) fn taken(specialization: &wattn::Specialization) -> Vec<&'static str> {
-    let modules = ["q", "k", "v"].into_iter().flat_map(|tensor| specialization.modules_for(tensor));
+    let modules = ["q", "k", "v", "sinks", "first", "second", "third", "fourth"]
+        .into_iter()
+        .flat_map(|tensor| specialization.modules_for(tensor));
     modules.map(wattn::Module::wgsl).collect()
 }
 

@@ -15,6 +15,7 @@ mod language;
 mod launch;
 mod lower;
 mod machine;
+mod modified;
 mod ops;
 mod program;
 mod select;
@@ -29,6 +30,7 @@ use shadow::Fault;
 
 fn cases() -> Vec<Case> {
     let mut cases = attend::cases();
+    cases.extend(modified::cases());
     cases.extend(select::cases());
     cases.extend(blocks::cases());
     cases.extend(language::cases());

@@ -20,6 +20,7 @@ pub mod gpu;
 pub mod lm;
 pub mod matrices;
 pub mod mixed;
+pub mod modified;
 pub mod recorded;
 pub mod select;
 pub mod selected;

@@ -11,10 +11,10 @@ use std::collections::HashSet;
 use covering::{Factors, Rule};
 
 use wattn::{
-    AttentionPlan, AttentionProblem, AttentionShape, BlockScorePlan, BlockScoreProblem, BlockScoring, Candidates,
-    DType, DeviceCaps, DispatchBudget, Error, Granularity, HeadReduction, Hip, InfiniteHip, Mask, MatrixTile,
-    MergePlan, MergeProblem, PoolPlan, PoolProblem, Pooling, Preset, Reduction, Representative, SelectionPlan,
-    SelectionProblem, Specialization, Tier, Tiling, TopKPlan, TopKProblem, kernels,
+    Alibi, AttentionPlan, AttentionProblem, AttentionShape, Bias, BlockScorePlan, BlockScoreProblem, BlockScoring,
+    Candidates, DType, DeviceCaps, DispatchBudget, Error, Granularity, HeadReduction, Hip, InfiniteHip, Mask,
+    MatrixTile, MergePlan, MergeProblem, PoolPlan, PoolProblem, Pooling, Preset, Reduction, Representative, ScoreMod,
+    SelectionPlan, SelectionProblem, Sinks, Softcap, Specialization, Tier, Tiling, TopKPlan, TopKProblem, kernels,
 };
 
 /// The subgroups of devices: none, one size (software, most NVIDIA), a range (Intel, AMD, phones).
@@ -155,6 +155,7 @@ pub fn variants_of(devices: &[(DeviceCaps, Tier)]) -> Vec<Variant> {
     for device in devices {
         folded_variants(device, &mut found);
         aligned_variants(device, &mut found);
+        modified_variants(device, &mut found);
         selected_variants(device, &mut found);
         block_op_variants(device, &mut found);
     }
@@ -181,6 +182,34 @@ fn aligned_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
             if let Ok(plan) = AttentionPlan::with_tier(&problem, caps, *tier) {
                 found.add_attention(&plan, 1, device);
             }
+        }
+    }
+}
+
+/// Every modifier, alone and in a chain, over a range of keys and over lists.
+fn modified_variants(device: &(DeviceCaps, Tier), found: &mut Found) {
+    let (caps, tier) = device;
+    let dtype = if tier.matrix() { DType::F16 } else { DType::F32 };
+    for shape in shapes([20, 36]) {
+        let bias = |dtype| Bias::new("bias", [1, 1, 1, shape.seq_len_kv], dtype).into();
+        let chains: [Vec<ScoreMod>; 4] = [
+            vec![Softcap::new(30.0).into()],
+            vec![Alibi::published().into(), bias(DType::F16)],
+            vec![bias(DType::BF16), Softcap::new(30.0).into(), Softcap::new(5.0).into()],
+            vec![bias(DType::F32)],
+        ];
+        for (at, chain) in chains.into_iter().enumerate() {
+            let mut problem = AttentionProblem::new(shape, dtype).with_mask(Mask::Causal);
+            if at == 3 {
+                let selection = SelectionProblem::new(shape, dtype, Hip::default()).with_mask(Mask::Causal);
+                problem = problem.with_blocks(selection.blocks());
+            }
+            let mut problem = chain.into_iter().fold(problem, AttentionProblem::with_score_mod);
+            if at > 1 {
+                problem = problem.with_sinks(if at == 2 { Sinks::Zero } else { Sinks::Learned(DType::BF16) });
+            }
+            let plan = AttentionPlan::with_tier(&problem, caps, *tier).unwrap();
+            found.add_attention(&plan, 1, device);
         }
     }
 }

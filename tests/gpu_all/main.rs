@@ -45,6 +45,10 @@ mod gpu_matrix_select;
 mod gpu_merge;
 #[path = "../gpu_mixed.rs"]
 mod gpu_mixed;
+#[path = "../gpu_modify.rs"]
+mod gpu_modify;
+#[path = "../gpu_modify_matrix.rs"]
+mod gpu_modify_matrix;
 #[path = "../gpu_own_device.rs"]
 mod gpu_own_device;
 #[path = "../gpu_pipelines.rs"]

@@ -1,6 +1,7 @@
 //! The reference: naive attention in f64, straight from the definition. Shares no code with the paths that it checks.
 
 mod blocks;
+mod modify;
 mod operators;
 mod sees;
 mod select;
@@ -9,7 +10,7 @@ pub use blocks::{block_scores, pool, top_k};
 pub use sees::attended_keys;
 pub use select::{Trace, select, select_from, select_traced};
 
-use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, LSE_EMPTY, Result};
+use crate::{AttentionOutput, AttentionProblem, Element, HostInputs, HostTensor, LEAST_SCORE, LSE_EMPTY, Result};
 use sees::Sight;
 
 /// Attention by its definition, every sum in f64. Time and memory of one score row at a time; single-threaded.
@@ -61,10 +62,11 @@ pub fn attend_row<T: Element>(
     for key in (0..seq_len_kv).filter(|&key| sight.sees([batch, q_index, q_head], key)) {
         let k = inputs.k.row(batch_index, key as usize, kv_head);
         let dot: f64 = q.iter().zip(k).map(|(a, b)| f64::from(a.to_f32()) * f64::from(b.to_f32())).sum();
-        scores.push((key, scale * dot));
+        scores.push((key, modify::modified(problem, inputs, scale * dot, [batch, q_index, q_head, key])));
     }
     // The weight is exactly 0: the key counts as unseen by the row.
-    scores.retain(|&(_, score)| score != f64::NEG_INFINITY);
+    let least = if problem.score_mods().is_empty() { f64::NEG_INFINITY } else { f64::from(LEAST_SCORE) };
+    scores.retain(|&(_, score)| score.is_nan() || score > least);
     let mut out = vec![0.0; shape.head_dim_v as usize];
     if scores.is_empty() {
         return (out, f64::from(LSE_EMPTY));
@@ -72,8 +74,10 @@ pub fn attend_row<T: Element>(
     let max =
         scores.iter().fold(f64::NEG_INFINITY, |max, &(_, score)| if score.is_nan() { score } else { max.max(score) });
     let sum: f64 = scores.iter().map(|&(_, score)| (score - max).exp()).sum();
+    // A sink far above the scores makes the total infinite, and out 0.
+    let total = sum + modify::sink(problem, inputs, q_head).map_or(0.0, |sink| (sink - max).exp());
     for &(key, score) in &scores {
-        let weight = (score - max).exp() / sum;
+        let weight = (score - max).exp() / total;
         let v = inputs.v.row(batch_index, key as usize, kv_head);
         for (to, from) in out.iter_mut().zip(v) {
             *to += weight * f64::from(from.to_f32());

@@ -99,7 +99,8 @@ impl<T: Element> Attend<'_, T> {
                     for (at, (kv_head, row)) in rows.enumerate() {
                         let (q_index, g) = (row / num_heads, kv_head * num_heads + row % num_heads);
                         let (out, lse) = &mut slices[q_index - queries.start];
-                        lse[g] = partial.finish(at, &mut out[g * dim_v..][..dim_v]);
+                        let sink = self.sequence.sinks.get(first_head + g).copied();
+                        lse[g] = partial.finish(at, sink, &mut out[g * dim_v..][..dim_v]);
                     }
                 }
             });

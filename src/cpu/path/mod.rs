@@ -5,6 +5,7 @@ mod attend;
 mod block_score;
 mod deal;
 mod lists;
+mod modify;
 mod pool;
 mod select;
 mod sequence;

@@ -1,8 +1,9 @@
 //! One sequence of the batch as the blockwise kernels see it, and the partial result they return.
 
 use super::lists::Lists;
+use super::modify::Chain;
 use super::walk::Walk;
-use crate::{AttentionProblem, AttentionShape, Element, HostInputs, LSE_EMPTY, Mask};
+use crate::{AnyHostTensor, AttentionProblem, AttentionShape, Element, HostInputs, LSE_EMPTY, Mask, Sinks};
 use core::ops::Range;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -16,8 +17,11 @@ pub(super) struct Sequence<'a, T> {
     pub(super) k: &'a [T],
     /// `[seq_len_kv, num_kv_heads, head_dim_v]`; only the keys that count.
     pub(super) v: &'a [T],
-    /// Factor on q·k that makes the score the exponent of 2: `softmax_scale * log2(e)`.
-    pub(super) scale_log2: f32,
+    /// Factor on q·k: `softmax_scale` where scores are modified, else `softmax_scale * log2(e)`, which makes them exponents of 2.
+    pub(super) scale: f32,
+    pub(super) chain: Option<Chain<'a>>,
+    /// The sink of each query head; empty where rows have none.
+    pub(super) sinks: Vec<f32>,
     pub(super) seq_len_kv: u32,
     mask: Mask,
     /// `None` also where lists are ignored because every query attends to all keys that the mask allows.
@@ -40,7 +44,9 @@ impl<'a, T: Element> Sequence<'a, T> {
             q: part(inputs.q.data(), problem.q_shape(), shape.seq_len_q),
             k: part(inputs.k.data(), problem.k_shape(), seq_len_kv),
             v: part(inputs.v.data(), problem.v_shape(), seq_len_kv),
-            scale_log2: (f64::from(problem.softmax_scale()) * core::f64::consts::LOG2_E) as f32,
+            scale: problem.kernel_scale(),
+            chain: Chain::new(problem, inputs.tensors, batch, seq_len_kv),
+            sinks: sinks_of(problem, inputs.tensors),
             seq_len_kv,
             mask: problem.mask,
             // If the last query block is dense, all blocks before it are.
@@ -53,6 +59,19 @@ impl<'a, T: Element> Sequence<'a, T> {
         match &self.lists {
             None => Walk::range(self.shape, self.mask, self.seq_len_kv, queries),
             Some(lists) => Walk::listed(lists, self.shape, self.mask, self.seq_len_kv, queries, q_head),
+        }
+    }
+}
+
+/// The tensors must have been validated.
+fn sinks_of(problem: &AttentionProblem, tensors: &[(&str, AnyHostTensor<'_>)]) -> Vec<f32> {
+    let heads = problem.shape().num_q_heads as usize;
+    match problem.sinks() {
+        None => Vec::new(),
+        Some(Sinks::Zero) => vec![0.0; heads],
+        Some(Sinks::Learned(_)) => {
+            let tensor = tensors.iter().find(|(name, _)| *name == Sinks::NAME);
+            tensor.map_or_else(Vec::new, |(_, tensor)| (0..heads).map(|head| tensor.get(head)).collect())
         }
     }
 }
@@ -103,17 +122,19 @@ impl Partial {
         }
     }
 
-    /// Writes one finished row to `out` `[head_dim_v]` and returns its lse.
-    pub(super) fn finish(&self, row: usize, out: &mut [f32]) -> f32 {
+    /// Writes one finished row to `out` `[head_dim_v]` and returns its lse, which leaves the sink out.
+    pub(super) fn finish(&self, row: usize, sink: Option<f32>, out: &mut [f32]) -> f32 {
         let sum = self.sum[row];
         // The largest weight is 1, so the sum is 0 only in a row without keys, or with scores of -infinity alone.
         if sum == 0.0 {
             out.fill(0.0);
             return LSE_EMPTY;
         }
+        let weight = |sink: f32| (f64::from(sink) * core::f64::consts::LOG2_E - f64::from(self.max[row])).exp2() as f32;
+        let total = sum + sink.map_or(0.0, weight);
         let acc = &self.acc[row * out.len()..];
         for (to, acc) in out.iter_mut().zip(acc) {
-            *to = acc / sum;
+            *to = acc / total;
         }
         ((f64::from(self.max[row]) + f64::from(sum).log2()) * core::f64::consts::LN_2) as f32
     }

@@ -1,6 +1,7 @@
 //! A few query rows against a walk, as in decoding: every key and value is read once, in place and in the order of the walk, for all
 //! heads of the walk. Reading k and v takes most of the time.
 
+use super::modify::{Chain, ModifyRow};
 use super::sequence::{Partial, Sequence, widen, widened};
 use super::simd::{FLOOR, HIDDEN, SoftmaxRow, accumulate, dot};
 use super::tile::RowTile;
@@ -41,6 +42,7 @@ pub(super) fn attend_stream<T: Element>(
         q,
         scores: vec![HIDDEN; num_rows * tile_kv],
         copy: vec![0.0; num_kv_heads * dim.max(dim_v)],
+        keys: Vec::new(),
         partial: Partial { max: vec![FLOOR; num_rows], sum: vec![0.0; num_rows], acc: vec![0.0; num_rows * dim_v] },
     })
 }
@@ -58,6 +60,8 @@ struct Stream<'a, T> {
     scores: Vec<f32>,
     /// k or v of one key, widened, `[num_kv_heads, dim]`.
     copy: Vec<f32>,
+    /// The keys of a tile whose scores are modified.
+    keys: Vec<u32>,
     partial: Partial,
 }
 
@@ -83,9 +87,7 @@ impl<T: Element> Stream<'_, T> {
     /// Adds a tile of keys. `lanes_of` gives the rows that see a key.
     #[inline(always)]
     fn absorb<S: Simd>(&mut self, simd: S, keys: &TileKeys<'_>, lanes_of: impl Fn(usize) -> Range<usize>) {
-        let Self {
-            sequence, tile, num_kv_heads, tile_kv, ref q, ref mut scores, ref mut copy, ref mut partial, ..
-        } = *self;
+        let Self { sequence, tile, num_kv_heads, tile_kv, ref q, ref mut scores, ref mut copy, .. } = *self;
         let shape = sequence.shape;
         let [dim, dim_v, stride] = [shape.head_dim, shape.head_dim_v, shape.num_kv_heads].map(|n| n as usize);
         let num_rows = tile.rows.len();
@@ -101,13 +103,17 @@ impl<T: Element> Stream<'_, T> {
                     let row = kv_head * num_rows + lane;
                     let score = &mut scores[row * tile_kv + column];
                     *score = if lanes.contains(&lane) {
-                        dot(simd, &q[row * dim..][..dim], k) * sequence.scale_log2
+                        dot(simd, &q[row * dim..][..dim], k) * sequence.scale
                     } else {
                         HIDDEN
                     };
                 }
             }
         }
+        if let Some(chain) = &sequence.chain {
+            self.modify(simd, chain, keys, &lanes_of);
+        }
+        let Self { ref mut scores, ref mut copy, ref mut partial, .. } = *self;
         let Partial { max, sum, acc } = partial;
         let rows = scores.chunks_exact_mut(tile_kv).zip(max).zip(sum).zip(acc.chunks_exact_mut(dim_v));
         for (((scores, max), sum), acc) in rows {
@@ -122,7 +128,35 @@ impl<T: Element> Stream<'_, T> {
             for (kv_head, v) in v.chunks_exact(dim_v).enumerate() {
                 // A weight of 0 would not hide a value that is not finite.
                 for row in lanes.clone().map(|lane| kv_head * num_rows + lane) {
-                    accumulate(simd, &mut partial.acc[row * dim_v..][..dim_v], scores[row * tile_kv + column], v);
+                    let weight = scores[row * tile_kv + column];
+                    if weight == 0.0 && sequence.chain.as_ref().is_some_and(|chain| chain.hides(tile.place(row), key)) {
+                        continue;
+                    }
+                    accumulate(simd, &mut partial.acc[row * dim_v..][..dim_v], weight, v);
+                }
+            }
+        }
+    }
+
+    /// Passes the tile's scores through the chain, and hides the masked ones again.
+    #[inline(always)]
+    fn modify<S: Simd>(
+        &mut self,
+        simd: S,
+        chain: &Chain<'_>,
+        keys: &TileKeys<'_>,
+        lanes_of: &impl Fn(usize) -> Range<usize>,
+    ) {
+        let num_rows = self.tile.rows.len();
+        self.keys.clear();
+        self.keys.extend(keys.iter().map(|key| key as u32)); // lengths fit 29 bits
+        for (row, scores) in self.scores.chunks_exact_mut(self.tile_kv).enumerate() {
+            let scores = &mut scores[..keys.len()];
+            let place = self.tile.place(row);
+            ModifyRow { chain, row: place, keys: &self.keys, scores: &mut *scores }.with_simd(simd);
+            for (score, key) in scores.iter_mut().zip(keys.iter()) {
+                if !lanes_of(key).contains(&(row % num_rows)) {
+                    *score = HIDDEN;
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! Every tile is stored with its rows side by side, so that maxima, sums and rescaling run down the vector lanes, and
 //! k and v are read where they lie.
 
+use super::modify::{Chain, ChainRows, ModifyColumns};
 use super::sequence::{Partial, Sequence, as_f32, widen};
 use super::simd::{AllFinite, FLOOR, HIDDEN, LANES, ScaleRows, SoftmaxRows};
 use super::walk::{Part, TileClass, TileKeys, Walk};
@@ -25,6 +26,12 @@ impl RowTile {
     /// The queries that the rows belong to.
     pub(super) fn q_indices(&self) -> Range<usize> {
         self.rows.start / self.num_heads..self.rows.end.div_ceil(self.num_heads)
+    }
+
+    /// `[query, head]` of a row, counted from the first row of the tile; rows past its last are those of the next KV heads.
+    pub(super) fn place(&self, lane: usize) -> [usize; 2] {
+        let (kv_head, row) = (lane / self.rows.len(), self.rows.start + lane % self.rows.len());
+        [row / self.num_heads, self.first_head + kv_head * self.num_heads + row % self.num_heads]
     }
 
     /// The rows of some queries, counted from the first row of the tile.
@@ -69,13 +76,15 @@ pub(super) fn attend_tile<T: Element>(
     scratch: &mut Scratch,
 ) -> Partial {
     let q_indices = tile.q_indices();
+    let hides_keys = sequence.chain.as_ref().is_some_and(Chain::hides_keys);
     let mut softmax = TileSoftmax::new(sequence, tile, scratch);
     for keys in part.tiles(walk.tile_len(tile_kv)) {
         let lanes_of = |key| tile.lanes_of(&walk.queries_of(&keys, key));
         match walk.class(&keys, &q_indices) {
             TileClass::Empty => {}
             class @ (TileClass::Partial | TileClass::Full) => {
-                softmax.absorb(&keys, (class == TileClass::Partial).then_some(&lanes_of));
+                let masked = class == TileClass::Partial || hides_keys;
+                softmax.absorb(&keys, masked.then_some(&lanes_of));
             }
         }
     }
@@ -86,7 +95,9 @@ pub(super) fn attend_tile<T: Element>(
 struct TileSoftmax<'a, T> {
     arch: pulp::Arch,
     sequence: &'a Sequence<'a, T>,
-    kv_head: usize,
+    tile: &'a RowTile,
+    /// Where scores are modified.
+    chain: Option<(&'a Chain<'a>, ChainRows)>,
     num_rows: usize,
     /// `num_rows`, padded.
     ld: usize,
@@ -96,7 +107,7 @@ struct TileSoftmax<'a, T> {
 }
 
 impl<'a, T: Element> TileSoftmax<'a, T> {
-    fn new(sequence: &'a Sequence<'a, T>, tile: &RowTile, scratch: &'a mut Scratch) -> Self {
+    fn new(sequence: &'a Sequence<'a, T>, tile: &'a RowTile, scratch: &'a mut Scratch) -> Self {
         let shape = sequence.shape;
         let [dim, dim_v, num_q_heads] = [shape.head_dim, shape.head_dim_v, shape.num_q_heads].map(|n| n as usize);
         let num_rows = tile.rows.len();
@@ -115,12 +126,15 @@ impl<'a, T: Element> TileSoftmax<'a, T> {
             }
         }
         let (max, sum) = (vec![FLOOR; ld], vec![0.0; ld]);
-        Self { arch: pulp::Arch::new(), sequence, kv_head: tile.kv_head, num_rows, ld, scratch, max, sum }
+        let rows = || (0..num_rows).map(|lane| tile.place(lane)).collect::<Vec<_>>();
+        let chain = sequence.chain.as_ref().map(|chain| (chain, ChainRows::new(chain, &rows())));
+        Self { arch: pulp::Arch::new(), sequence, tile, chain, num_rows, ld, scratch, max, sum }
     }
 
     /// Adds a tile of keys. `lanes_of` gives the rows that see a key; `None`: all rows see all keys.
     fn absorb(&mut self, keys: &TileKeys<'_>, lanes_of: Option<&impl Fn(usize) -> Range<usize>>) {
-        let Self { arch, sequence, kv_head, ld, ref mut max, ref mut sum, .. } = *self;
+        let Self { arch, sequence, tile, ld, ref mut max, ref mut sum, .. } = *self;
+        let kv_head = tile.kv_head;
         let shape = sequence.shape;
         let [dim, dim_v, num_kv_heads] = [shape.head_dim, shape.head_dim_v, shape.num_kv_heads].map(|n| n as usize);
         let num_keys = keys.len();
@@ -137,9 +151,12 @@ impl<'a, T: Element> TileSoftmax<'a, T> {
             Accum::Replace,
             q,
             MatRef::from_column_major_slice_with_stride(k, dim, num_keys, stride),
-            sequence.scale_log2,
+            sequence.scale,
             Par::Seq,
         );
+        if let Some((chain, rows)) = &self.chain {
+            arch.dispatch(ModifyColumns { chain, rows, keys: keys.iter(), scores: &mut *scores, ld });
+        }
         if let Some(lanes_of) = lanes_of {
             for (key, scores) in keys.iter().zip(scores.chunks_exact_mut(ld)) {
                 let lanes = lanes_of(key);
@@ -166,8 +183,12 @@ impl<'a, T: Element> TileSoftmax<'a, T> {
                 let lanes = lanes_of(key);
                 for (d, x) in v.row(key).iter().map(|x| x.to_f32()).enumerate() {
                     if !x.is_finite() {
-                        let seeing = acc[d * ld..][lanes.clone()].iter_mut().zip(&weights[lanes.clone()]);
-                        seeing.for_each(|(acc, weight)| *acc += weight * x);
+                        for lane in lanes.clone() {
+                            let hidden = |(chain, _): &(&Chain<'_>, _)| chain.hides(tile.place(lane), key);
+                            if weights[lane] != 0.0 || !self.chain.as_ref().is_some_and(hidden) {
+                                acc[d * ld + lane] += weights[lane] * x;
+                            }
+                        }
                     }
                 }
             }

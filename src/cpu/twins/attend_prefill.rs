@@ -2,6 +2,7 @@
 
 use super::attend_rows::Call;
 use super::find_exponents::Scaled;
+use super::modify::add_sink;
 use crate::{AttentionOutput, AttentionPlan, Element, HostInputs, HostTensor, Result};
 
 /// CPU twin of the kernel `attend_prefill`: all keys in one walk, however many splits the plan has.
@@ -23,7 +24,9 @@ fn attend<T: Element>(call: &Call<'_, T>) -> AttentionOutput {
         for row in tile.rows.clone() {
             let [q_index, head] = call.place(&tile, row);
             let at = ((tile.batch * shape.seq_len_q + q_index) * shape.num_q_heads + head) as usize;
-            lse.data_mut()[at] = call.attend_row(&tile, row, &mut row_out);
+            let row_lse = call.attend_row(&tile, row, &mut row_out);
+            add_sink(call.plan.problem(), call.inputs, head, row_lse, &mut row_out);
+            lse.data_mut()[at] = row_lse;
             out.data_mut()[at * row_out.len()..][..row_out.len()].copy_from_slice(&row_out);
         }
     }

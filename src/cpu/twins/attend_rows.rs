@@ -3,8 +3,9 @@
 use core::ops::Range;
 
 use super::find_exponents::Scaled;
+use super::modify::modified;
 use super::walk::{TileClass, Walk};
-use crate::{AttentionPlan, Element, HostInputs, LSE_EMPTY, Result, Sharing, Tiling};
+use crate::{AttentionPlan, AttentionProblem, Element, HostInputs, LSE_EMPTY, Result, Sharing, Tiling};
 
 /// The score of a key that a row does not see.
 pub(super) const MASKED: f32 = LSE_EMPTY;
@@ -71,14 +72,14 @@ impl<'a, T: Element> Call<'a, T> {
     }
 
     /// One row of a tile, with the keys and values of its KV head.
-    pub(super) fn row<'t>(&self, tile: &'t RowTile, row: u32) -> Row<'t, 'a, T> {
+    pub(super) fn row<'t>(&'t self, tile: &'t RowTile, row: u32) -> Row<'t, 'a, T> {
         let [q_index, head] = self.place(tile, row);
         let problem = self.plan.problem();
         let kv_head = (head / problem.shape().group_size()) as usize;
         let q = self.inputs.q.row(tile.batch as usize, q_index as usize, head as usize);
-        let scale_log2 = problem.scale_log2();
-        let scale_log2 = self.scaled.map_or(scale_log2, |scaled| scaled.score_scale(tile.batch, head, scale_log2));
-        Row { inputs: self.inputs, tile, q_index, kv_head, q, scale_log2 }
+        let scale = problem.kernel_scale();
+        let scale = self.scaled.map_or(scale, |scaled| scaled.score_scale(tile.batch, head, scale));
+        Row { problem, inputs: self.inputs, tile, place: [q_index, head], kv_head, q, scale }
     }
 
     /// One row against the walk of its tile: writes `out` `[head_dim_v]` and returns the lse.
@@ -152,12 +153,14 @@ impl<'a, T: Element> Call<'a, T> {
 
 /// A row of queries with the keys and values at the places of its tile's walk.
 pub(super) struct Row<'t, 'a, T> {
+    problem: &'t AttentionProblem,
     inputs: &'a HostInputs<'a, T>,
     tile: &'t RowTile,
-    q_index: u32,
+    /// `[query, query head]`.
+    place: [u32; 2],
     kv_head: usize,
     q: &'a [T],
-    scale_log2: f32,
+    scale: f32,
 }
 
 impl<T: Element> Row<'_, '_, T> {
@@ -165,8 +168,13 @@ impl<T: Element> Row<'_, '_, T> {
     pub(super) fn scores(&self, places: Range<u32>) -> Vec<f32> {
         let walk = &self.tile.walk;
         let key = |at: u32| self.inputs.k.row(self.tile.batch as usize, walk.key(at) as usize, self.kv_head);
-        let sees = |at: u32| walk.sees(at, self.q_index);
-        places.map(|at| if sees(at) { dot(self.q, key(at)) * self.scale_log2 } else { MASKED }).collect()
+        let sees = |at: u32| walk.sees(at, self.place[0]);
+        let score = |at: u32| {
+            let [q_index, head] = self.place;
+            let score = dot(self.q, key(at)) * self.scale;
+            modified(self.problem, self.inputs, score, [self.tile.batch, head, q_index, walk.key(at)])
+        };
+        places.map(|at| if sees(at) { score(at) } else { MASKED }).collect()
     }
 
     /// The value at a place, `[head_dim_v]`.

@@ -76,7 +76,14 @@ impl Scaled {
     }
 
     pub(super) fn inputs<'a, T>(&'a self, of: &HostInputs<'a, T>) -> HostInputs<'a, f16> {
-        HostInputs { q: &self.q, k: &self.k, v: &self.v, seq_lens_kv: of.seq_lens_kv, blocks: of.blocks }
+        HostInputs {
+            q: &self.q,
+            k: &self.k,
+            v: &self.v,
+            seq_lens_kv: of.seq_lens_kv,
+            blocks: of.blocks,
+            tensors: of.tensors,
+        }
     }
 
     fn exponent(&self, batch: u32, head: usize) -> u32 {

@@ -16,6 +16,7 @@ mod attend_rows_matrix;
 mod check_blocks;
 mod find_exponents;
 mod merge_splits;
+mod modify;
 mod sample_queries;
 mod score_chunks;
 mod search_tree;

@@ -81,6 +81,7 @@ impl Exponents {
             ]),
             switches: BTreeMap::new(),
             arrays: arrays_of(caps),
+            chain: Vec::new(),
         };
         let rows = u64::from(shape.seq_len_q.max(shape.seq_len_kv)).div_ceil(self.parts.into());
         let elements = rows * u64::from(shape.head_dim.max(shape.head_dim_v) / 4);

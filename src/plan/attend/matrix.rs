@@ -23,6 +23,8 @@ pub(in crate::plan) struct MatrixTiling {
     head_dim_v: u32,
     /// Keys that a row may see.
     walk_keys: u32,
+    /// Rows are finished here, and have sinks.
+    has_sinks: bool,
 }
 
 /// Keys that matrices sum up before their sums are folded into f32.
@@ -60,7 +62,9 @@ impl MatrixTiling {
         let walk_keys =
             problem.blocks.as_ref().map_or(u64::MAX, BlockListSpec::most_keys_of_any).min(shape.seq_len_kv.into());
         // At most a u32.
-        Self { edge, tiling, head_dim: shape.head_dim, head_dim_v: shape.head_dim_v, walk_keys: walk_keys as u32 }
+        let has_sinks = problem.sinks.is_some() && tiling.num_splits == 1;
+        let walk_keys = walk_keys as u32;
+        Self { edge, tiling, head_dim: shape.head_dim, head_dim_v: shape.head_dim_v, walk_keys, has_sinks }
     }
 
     /// The tiling of a problem for a device with matrices of this edge; `None` when workgroup memory is too small.
@@ -204,14 +208,15 @@ impl MatrixTiling {
         self.tiling.tile_kv() / 4 + FLOATS_PADDING4
     }
 
-    /// Workgroup memory that the kernels declare: a tile of keys, one of values, weights, scores, rows' factors, two flags.
+    /// Workgroup memory that the kernels declare: a tile of keys, one of values, weights, scores, rows' factors and sinks, two flags.
     pub(in crate::plan) fn storage_bytes(&self) -> u64 {
         let rows = u64::from(self.tiling.tile_q());
         let tiles = u64::from(self.tiling.tile_kv()) * u64::from(self.k_stride4() + self.v_stride4()) * 8;
         let weights = rows * u64::from(self.weights_stride4()) * 8;
         let scores = rows * u64::from(self.scores_stride4()) * 16;
         let factors = (rows * u64::from(self.parts()) * 4).next_multiple_of(16);
-        tiles + weights.next_multiple_of(16) + scores + factors + 16
+        let sinks = if self.has_sinks { (rows * 4).next_multiple_of(16) } else { 0 };
+        tiles + weights.next_multiple_of(16) + scores + factors + sinks + 16
     }
 
     /// vec4 of a column of matrices that a lane keeps between parts of a walk.

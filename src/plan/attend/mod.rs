@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 pub(in crate::plan) mod columns;
 mod cost;
 mod exponents;
+mod limits;
 pub(in crate::plan) mod matrix;
+mod modify;
 pub(in crate::plan) mod rows;
 mod staged;
 pub(in crate::plan) mod tiling;
@@ -15,12 +17,15 @@ mod view;
 use columns::ColumnsTiling;
 use cost::{PlaceOrder, Walks};
 use exponents::Exponents;
+use limits::storage_buffers_of;
 use matrix::MatrixTiling;
+pub(crate) use modify::PLACES as MODIFIER_PLACES;
 use rows::RowSets;
 use staged::StagedTiling;
 pub use tiling::{Sharing, Tiling};
 
 use super::modules::{elem_module, out_module, share_modules};
+use super::sinks::sink_modules;
 use super::{Dispatch, Parts, TunedAt, merge};
 use crate::kernels::{self, modules};
 use crate::shader::{Kernel, Module, Specialization, Taken};
@@ -170,7 +175,7 @@ impl AttentionPlan {
         dispatches.push(Dispatch::cut(attend, walks.num_places(), caps, stretches)?);
         if kernel == &kernels::ATTEND_DECODE {
             let merge = merge::Parts { num_parts: tiling.num_splits, num_rows: out_rows, head_dim_v: shape.head_dim_v };
-            dispatches.push(merge.dispatch(out_module(problem.out_dtype, tier), problem.lse, caps)?);
+            dispatches.push(merge.dispatch(out_module(problem.out_dtype, tier), problem.lse, problem.sinks, caps)?);
         }
         let storage_bytes = tiling.storage_bytes(problem, caps, tier);
         let plan = Self {
@@ -392,25 +397,17 @@ fn specialize_attend(
     }
     let arrays = super::arrays_of(caps);
     let modules = formats.into_iter().chain(chunks).chain(Taken::all(modules)).collect();
-    let mut specialization = Specialization { kernel, modules, constants, switches, arrays };
+    let mut specialization = Specialization { kernel, modules, constants, switches, arrays, chain: Vec::new() };
+    modify::add_modifiers(&mut specialization, problem);
+    let sinks = problem.sinks.filter(|_| kernel == &kernels::ATTEND_PREFILL);
+    specialization.modules.extend(sink_modules(sinks));
+    if tier.matrix() {
+        specialization.push(if sinks.is_some() { &modules::KEPT_SINK_SHARED } else { &modules::KEPT_SINK_NONE });
+    }
     if kernel == &kernels::ATTEND_DECODE || problem.is_scaled(tier) {
         specialization.add_workspace();
     }
     specialization
-}
-
-/// Checks the limit of storage buffers; the error names the features that need more than plain attention.
-const fn storage_buffers_of(problem: &AttentionProblem) -> &'static str {
-    match (problem.blocks.is_some(), problem.seq_lens_kv, problem.lse) {
-        (false, false, false) => "max_storage_buffers_per_shader_stage",
-        (true, false, false) => "max_storage_buffers_per_shader_stage (lists of blocks)",
-        (false, true, false) => "max_storage_buffers_per_shader_stage (key lengths)",
-        (false, false, true) => "max_storage_buffers_per_shader_stage (lse)",
-        (true, true, false) => "max_storage_buffers_per_shader_stage (lists of blocks, key lengths)",
-        (true, false, true) => "max_storage_buffers_per_shader_stage (lists of blocks, lse)",
-        (false, true, true) => "max_storage_buffers_per_shader_stage (key lengths, lse)",
-        (true, true, true) => "max_storage_buffers_per_shader_stage (lists of blocks, key lengths, lse)",
-    }
 }
 
 /// Limit on an invocation's memory for its queries: WebGPU's limit for all its private variables.

@@ -105,6 +105,7 @@ impl SelectionPlan {
             constants: BTreeMap::from([("WORKGROUP_SIZE", self.tiling.top_k_size)]),
             switches: BTreeMap::new(),
             arrays: crate::plan::arrays_of(caps),
+            chain: Vec::new(),
         };
         let candidates = self.chunks_in_workgroup(&stage, caps);
         let lanes = match candidates.and_then(|candidates| self.depths(candidates, self.tiling.top_k_size)) {

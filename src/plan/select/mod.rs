@@ -248,6 +248,7 @@ impl SelectionPlan {
             constants,
             switches: BTreeMap::new(),
             arrays: crate::plan::arrays_of(caps),
+            chain: Vec::new(),
         }
     }
 
@@ -294,6 +295,7 @@ impl SelectionPlan {
             ]),
             switches: BTreeMap::new(),
             arrays: Arrays::Memory, // it has none
+            chain: Vec::new(),
         };
         let size = u64::from(sample_queries::WORKGROUP_SIZE);
         let operations = size * 4 * u64::from(stride_q) * DispatchBudget::FETCH;

@@ -5,6 +5,7 @@ pub(crate) mod bench;
 mod engine;
 pub(crate) mod lm;
 mod mask;
+pub(crate) mod modify;
 pub(crate) mod sparse;
 pub(crate) mod tune;
 
@@ -19,6 +20,7 @@ pub(crate) use engine::{Backend, EngineArgs, TierArg};
 use crate::failure::Failure;
 use crate::recall::context::{MAX_HEADS, MAX_LENGTH};
 use mask::MaskArgs;
+use modify::ScoreArgs;
 use sparse::{AttentionArg, Selector, SparseArgs, check_taken};
 
 /// Flash attention on any GPU through wgpu, with an exact CPU path.
@@ -221,6 +223,8 @@ pub(crate) struct AttendArgs {
     /// Factor on q·k [default: 1 / sqrt(head_dim)]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(crate) softmax_scale: Option<f32>,
+    #[command(flatten)]
+    pub(crate) scores: ScoreArgs,
     /// Round q, k and v to this type first [default: no rounding]
     #[arg(long, value_enum)]
     pub(crate) dtype: Option<DtypeArg>,

@@ -79,10 +79,35 @@ impl<'a> Input<'a> {
         })
     }
 
+    /// The type of a tensor that comes by name.
+    pub(super) fn float_dtype(&self, name: &str) -> Result<DType, Failure> {
+        match tensor(&self.file, name)?.dtype {
+            Dtype::F16 => Ok(DType::F16),
+            Dtype::BF16 => Ok(DType::BF16),
+            Dtype::F32 => Ok(DType::F32),
+            other => Err(Failure::content(self.path, format!("`{name}` is {other:?}, expected F32, F16 or BF16"))),
+        }
+    }
+
+    /// The numbers of a tensor that comes by name, of at most four axes: those missing in front have size 1.
+    pub(super) fn load_any<T: Element>(&mut self, name: &str) -> Result<HostTensor<T>, Failure> {
+        self.float_dtype(name)?;
+        let given = &tensor(&self.file, name)?.shape;
+        let mut shape = vec![1; 4usize.saturating_sub(given.len())];
+        shape.extend(given);
+        let shape = axes(self.path, name, &shape)?;
+        self.read_numbers(name, shape)
+    }
+
     /// The numbers of q, k or v.
     pub(super) fn load<T: Element>(&mut self, name: &str) -> Result<HostTensor<T>, Failure> {
+        let shape = axes(self.path, name, &tensor(&self.file, name)?.shape)?;
+        self.read_numbers(name, shape)
+    }
+
+    fn read_numbers<T: Element>(&mut self, name: &str, shape: [u32; 4]) -> Result<HostTensor<T>, Failure> {
         let info = tensor(&self.file, name)?;
-        let (dtype, shape) = (info.dtype, axes(self.path, name, &info.shape)?);
+        let dtype = info.dtype;
         let mut data = Vec::with_capacity(info.shape.iter().product());
         self.file.read(name, |bytes| match dtype {
             // Conversion through f32 is exact for all three types, so that equal types keep their bits.

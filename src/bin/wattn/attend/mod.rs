@@ -2,6 +2,7 @@
 
 mod file;
 mod input;
+mod modify;
 
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::files;
 use input::Input;
+use modify::Tensors;
 
 /// The report as JSON.
 #[derive(Serialize)]
@@ -28,6 +30,8 @@ struct Summary {
     attention: &'static str,
     mask: String,
     softmax_scale: f32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    score_mods: Vec<String>,
     out: [u32; 4],
     /// Seconds of selection and attention together.
     seconds: f64,
@@ -112,6 +116,7 @@ impl Job<'_> {
         if args.bf16_matrices {
             problem = problem.with_bf16_by_f16_matrices();
         }
+        let (problem, tensors) = Tensors::load(&args.scores, &mut self.input, problem)?;
         problem.validate().map_err(&refused)?;
         let wanted = self.wanted(&problem)?;
         let engine = Engine::open(&args.engine)?;
@@ -121,7 +126,8 @@ impl Job<'_> {
             Wanted::Listed(selection) => Some(self.input.load_blocks(selection)?),
             Wanted::Dense | Wanted::Selected(_) => None,
         };
-        let mut inputs = HostInputs::new(&q, &k, &v);
+        let tensors = tensors.by_name();
+        let mut inputs = HostInputs::new(&q, &k, &v).with_tensors(&tensors);
         if let Some(lens) = &self.input.seq_lens_kv {
             inputs = inputs.with_seq_lens_kv(lens);
         }
@@ -184,6 +190,7 @@ impl Job<'_> {
                 attention: args.attention.name(),
                 mask: mask.to_string(),
                 softmax_scale: problem.softmax_scale(),
+                score_mods: problem.score_mods().iter().map(ToString::to_string).collect(),
                 out,
                 seconds,
                 sparse: summary,
@@ -198,6 +205,11 @@ impl Job<'_> {
     fn wanted(&self, problem: &AttentionProblem) -> Result<Wanted, Failure> {
         let (shape, refused) = (*problem.shape(), self.refused());
         if let Some(selector) = self.args.selector(self.mask)? {
+            if let Some(modifier) = problem.score_mods().iter().find(|modifier| !modifier.keeps_order()) {
+                let message =
+                    format!("{modifier}: selections score q·k as it is, and would miss the keys that it raises");
+                return Err(Failure::Usage(message));
+            }
             let problem = selector.problem(shape, problem.dtype(), problem.softmax_scale());
             problem.validate().map_err(refused)?;
             let selection = problem.blocks();
