@@ -18,3 +18,12 @@ impl Sinks {
     /// The name of the tensor.
     pub(crate) const NAME: &'static str = "sinks";
 }
+
+impl core::fmt::Display for Sinks {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Zero => f.write_str("sinks of 0"),
+            Self::Learned(dtype) => write!(f, "learned sinks {dtype}"),
+        }
+    }
+}

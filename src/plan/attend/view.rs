@@ -35,6 +35,11 @@ impl core::fmt::Display for AttentionPlan {
             let stored = "bf16 as stored: f16 matrices are allowed, and not taken";
             writeln!(f, "factors    {}", if self.tier.matrix() { scaled } else { stored })?;
         }
+        let mods = self.problem.score_mods().iter().map(ToString::to_string);
+        let scores: Vec<_> = mods.chain(self.problem.sinks.map(|sinks| sinks.to_string())).collect();
+        if !scores.is_empty() {
+            writeln!(f, "scores     {}", scores.join(", "))?;
+        }
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;
         }
