@@ -1,4 +1,4 @@
-//! `wattn attend --score-mod ... --sinks ...`: modifiers in the order given, tensors by name.
+//! `wattn attend --score-mod ... --sink-logits ...`: modifiers in the order given, tensors by name.
 
 #[path = "common/cli.rs"]
 mod program;
@@ -109,9 +109,9 @@ fn modifiers_apply_in_their_order() {
 fn sinks_are_zero_or_learned() {
     let input = Input::new();
     let problem = AttentionProblem::new(SHAPE, DType::F32).with_mask(Mask::Causal);
-    input.check(&problem.clone().with_sinks(Sinks::Zero), &[], &["--sinks", "zero"]);
+    input.check(&problem.clone().with_sinks(Sinks::Zero), &[], &["--sink-logits", "zero"]);
     let learned = problem.with_sinks(Sinks::Learned(DType::BF16));
-    input.check(&learned, &[("sinks", (&input.sinks).into())], &["--sinks", "learned"]);
+    input.check(&learned, &[("sinks", (&input.sinks).into())], &["--sink-logits", "learned"]);
 }
 
 #[test]

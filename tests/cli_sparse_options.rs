@@ -227,7 +227,7 @@ fn help_groups_the_options() {
         let places = headings.map(at);
         assert!(places.is_sorted(), "{places:?}");
         assert!(at("--json") < places[1] && at("--backend") < places[1], "other options come first");
-        assert!(at("--sink") > places[1] && at("--hip-k") > places[2] && at("--stage-chunks") > places[3]);
+        assert!(at("--sink <") > places[1] && at("--hip-k") > places[2] && at("--stage-chunks") > places[3]);
     }
     assert!(assert_succeeds(&wattn(&["recall", "--help"])).contains("Expect a loss here"));
 }

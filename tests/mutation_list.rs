@@ -100,7 +100,9 @@ fn every_shader_with_a_fault_is_valid() {
         let (text, edited) = mutation.texts();
         // Under the names of a tensor.
         let faulty = |(variant, wgsl): &(&Specialization, String)| {
-            let taken = ["q", "k", "v"].into_iter().filter(|&tensor| variant.modules_for(tensor).next().is_some());
+            let taken = ["q", "k", "v", "sinks", "first", "second", "third"]
+                .into_iter()
+                .filter(|&tensor| variant.modules_for(tensor).next().is_some());
             let mut taken = taken.map(|tensor| [&text, &edited].map(|text| variant.renamed_for(tensor, text)));
             taken.find(|[text, _]| wgsl.contains(text)).map(|[text, edited]| wgsl.replacen(&text, &edited, 1))
         };

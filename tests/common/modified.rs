@@ -89,8 +89,8 @@ impl<T: Element> ModifiedCase<T> {
             "bias" => this.bias(Bias::new("bias", full, DType::F32), seed, 3.0),
             "bias of keys" => this.bias(Bias::new("weights", [1, 1, 1, keys], DType::BF16), seed, 3.0),
             "bias of rows in turns" => {
-                let turns = BatchIndex::Modulo(3);
-                this.bias(Bias::new("turns", [3, heads, queries, 1], DType::F16).with_batch_index(turns), seed, 1.0);
+                let turns = BatchIndex::Modulo(2);
+                this.bias(Bias::new("turns", [2, heads, queries, 1], DType::F16).with_batch_index(turns), seed, 1.0);
             }
             "mask" => this.mask(Bias::new("mask", [batch, 1, queries, keys], DType::F16), seed),
             "sinks" => {
@@ -162,10 +162,14 @@ impl<T: Element> ModifiedCase<T> {
     /// Adds a bias that hides a third of the keys, each by another number; some rows see nothing.
     pub fn mask(&mut self, bias: Bias, seed: u64) {
         let (mut random, keys) = (Random(seed ^ 0x3a5c), bias.shape()[3].max(1) as usize);
-        let hidden = [f32::NEG_INFINITY, if bias.dtype() == DType::F32 { f32::MIN } else { f32::NEG_INFINITY }];
+        // Also the least number, and one that is just low enough.
+        let hidden = match bias.dtype() {
+            DType::F32 => [f32::NEG_INFINITY, f32::MIN, 1.02 * LEAST_SCORE],
+            _ => [f32::NEG_INFINITY; 3],
+        };
         let number = |at: usize| {
             let hides = at / keys % 5 == 4 || random.bits().is_multiple_of(3);
-            if hides { hidden[at % 2] } else { random.unit() }
+            if hides { hidden[at % 3] } else { random.unit() }
         };
         self.tensors.push((bias.name(), Tensor::new(bias.shape(), bias.dtype(), number)));
         self.add(bias);

@@ -35,6 +35,11 @@ impl core::fmt::Display for AttentionPlan {
             let stored = "bf16 as stored: f16 matrices are allowed, and not taken";
             writeln!(f, "factors    {}", if self.tier.matrix() { scaled } else { stored })?;
         }
+        let mods = self.problem.score_mods().iter().map(ToString::to_string);
+        let scores: Vec<_> = mods.chain(self.problem.sinks.map(|sinks| sinks.to_string())).collect();
+        if !scores.is_empty() {
+            writeln!(f, "scores     {}", scores.join(", "))?;
+        }
         if let Some(reason) = &self.matrix_fault {
             writeln!(f, "not taken  {}: {reason}", Tier::Matrix)?;
         }
@@ -57,5 +62,31 @@ impl core::fmt::Display for AttentionPlan {
             write!(f, "dispatch   {dispatch}{separator}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Alibi, AttentionPlan, AttentionProblem, AttentionShape, Bias, DType, DeviceCaps, Sinks, Softcap};
+
+    #[test]
+    fn plans_print_what_scores_pass_through() {
+        let shape = AttentionShape {
+            batch_size: 1,
+            seq_len_q: 9,
+            seq_len_kv: 9,
+            num_q_heads: 2,
+            num_kv_heads: 1,
+            head_dim: 8,
+            head_dim_v: 8,
+        };
+        let problem = AttentionProblem::new(shape, DType::F32)
+            .with_score_mod(Softcap::new(50.0))
+            .with_score_mod(Alibi::published())
+            .with_score_mod(Bias::new("mask", [1, 1, 9, 9], DType::F16))
+            .with_sinks(Sinks::Learned(DType::BF16));
+        let plan = AttentionPlan::new(&problem, &DeviceCaps::BASELINE).unwrap().to_string();
+        let expected = "\nscores     softcap 50, alibi, bias `mask` [1, 1, 9, 9] f16, learned sinks bf16\n";
+        assert!(plan.contains(expected), "{plan}");
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct ScoreArgs {
     #[arg(long = "score-mod", value_name = "MOD")]
     pub(crate) score_mods: Vec<ScoreModArg>,
     /// Let a logit of each query head join the sum of its rows' weights: 0, or the tensor `sinks` [num_q_heads] of the input
-    #[arg(long, value_enum)]
+    #[arg(long = "sink-logits", value_enum, value_name = "KIND")]
     pub(crate) sinks: Option<SinksArg>,
 }
 
