@@ -219,10 +219,7 @@ impl<T: Element> ModifiedCase<T> {
                         rule => panic!("{rule:?} is new"),
                     };
                     let index = [of_batch, head, query, key];
-                    let mut at = 0;
-                    for axis in 0..4 {
-                        at = at * bias.shape()[axis] + index[axis] % bias.shape()[axis];
-                    }
+                    let at = bias.shape().iter().zip(index).fold(0, |at, (&size, i)| at * size + i % size);
                     let (_, tensor) = self.tensors.iter().find(|(name, _)| *name == bias.name()).unwrap();
                     let by = f64::from(tensor.any().get(at as usize));
                     score += by;
