@@ -81,7 +81,10 @@ fn every_mutation_fits_its_file_and_names_a_test() {
         mutation.texts();
         let words: Vec<&str> = mutation.test.split(' ').filter(|&word| word != "matrix").collect();
         let [binary, test] = words[..] else { panic!("{mutation:?}") };
-        let found = [format!("{binary}.rs"), format!("{binary}/main.rs")].map(|file| root().join("tests").join(file));
+        // A test of a file beside main.rs has its name in front.
+        let (file, test) = test.split_once("::").unwrap_or(("main", test));
+        let files = [format!("{binary}.rs"), format!("{binary}/{file}.rs")];
+        let found = files.map(|file| root().join("tests").join(file));
         let text = found.iter().find_map(|path| fs::read_to_string(path).ok());
         let text = text.unwrap_or_else(|| panic!("{}: no test binary {binary}", mutation.name));
         assert!(text.contains(&format!("fn {test}()")), "{}: no test {test} in {binary}", mutation.name);
