@@ -2,5 +2,5 @@
 @group(0) @binding(NUMBERS_BINDING) var<storage, read> numbers: array<u32>;
 
 fn number_at(at: u32) -> f32 {
-    return bitcast<f32>(numbers[at / 2u] >> (at % 2u * 16u) << 16u);
+    return bitcast<f32>((numbers[at / 2u] >> (at % 2u * 16u)) << 16u);
 }
