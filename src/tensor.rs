@@ -157,6 +157,15 @@ impl AnyHostTensor<'_> {
         }
     }
 
+    /// [`HostTensor::check`].
+    pub(crate) fn check(&self, tensor: &'static str, dtype: DType, shape: [u32; 4]) -> Result<()> {
+        match self {
+            Self::F32(of) => of.check(tensor, dtype, shape),
+            Self::F16(of) => of.check(tensor, dtype, shape),
+            Self::BF16(of) => of.check(tensor, dtype, shape),
+        }
+    }
+
     pub(crate) fn has_nan(&self) -> bool {
         match self {
             Self::F32(tensor) => tensor.data.iter().any(|x| x.is_nan()),

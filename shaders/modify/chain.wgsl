@@ -33,21 +33,17 @@ fn score_row(tile: Tile, row: u32, walk: Walk) -> ScoreRow {
     return score_row_of(ScoreQuery(tile.batch, head_of(tile, place), q_index, position));
 }
 
-// A score in base 2, or MASKED where the key is hidden.
-fn in_base_2(score: f32) -> f32 {
-    return select(score * LOG2_E, MASKED, HIDES_KEYS && score <= LEAST_SCORE);
-}
-
-// The score of a key in base 2: q·k times `scale`, modified.
+// The score of a key in base 2: q·k times `scale`, modified; MASKED where the key is hidden.
 fn modified(product: f32, scale: f32, row: ScoreRow, key: u32) -> f32 {
-    return in_base_2(chain(product * scale, row, key));
+    let score = chain(product * scale, row, key);
+    return select(score * LOG2_E, MASKED, HIDES_KEYS && score <= LEAST_SCORE);
 }
 
 // Four scores of a row, of the keys from place `at` of the walk on.
 fn modified4(product4: vec4<f32>, scale: f32, row: ScoreRow, walk: Walk, at: u32) -> vec4<f32> {
-    var score4 = product4 * scale;
+    var score4: vec4<f32>;
     for (var c = 0u; c < 4u; c++) { // unroll
-        score4[c] = in_base_2(chain(score4[c], row, walk_key(walk, at + c)));
+        score4[c] = modified(product4[c], scale, row, walk_key(walk, at + c));
     }
     return score4;
 }

@@ -7,7 +7,7 @@ use crate::kernels::places::SinkPlace;
 use crate::plan::MODIFIER_PLACES;
 use crate::problem::{BatchIndex, Bias, all_known, one_named};
 use crate::shader::Taken;
-use crate::{AttentionProblem, Context, DType, DeviceCaps, Result, ScoreMod, Sinks, Slots, TensorView};
+use crate::{AttentionProblem, Context, DType, DeviceCaps, Result, ScoreMod, Sinks, Slots, Softcap, TensorView};
 
 /// What the modifiers of a call bind, by the names of the bindings.
 pub(super) struct Modifiers<'a> {
@@ -28,17 +28,13 @@ impl<'a> Modifiers<'a> {
         for (place, modifier) in MODIFIER_PLACES.into_iter().zip(problem.score_mods()) {
             let named = |binding| Taken::binding_name(binding, place);
             match modifier {
-                ScoreMod::Softcap(softcap) => {
-                    let numbers = SoftcapNumbers { cap: softcap.cap(), inverse: 1.0 / softcap.cap() };
-                    modifiers.uniforms.push((named("softcap"), bytemuck::bytes_of(&numbers).to_vec()));
-                }
+                ScoreMod::Softcap(softcap) => modifiers.uniforms.push(softcap_uniform(place, softcap)),
                 ScoreMod::Alibi(alibi) => {
                     modifiers.own.push((named("slopes"), alibi.slopes(problem.shape().num_q_heads)));
                 }
                 ScoreMod::Bias(bias) => {
                     let bound = bind_named(bias.name(), bias.shape(), bias.dtype(), given, caps)?;
-                    let numbers = bias_place(bias, bound.offset, bound.strides);
-                    modifiers.uniforms.push((named("bias_place"), bytemuck::bytes_of(&numbers).to_vec()));
+                    modifiers.uniforms.push(bias_uniform(place, bias, bound.offset, bound.strides));
                     modifiers.tensors.push((named("numbers"), bound));
                 }
             }
@@ -48,13 +44,12 @@ impl<'a> Modifiers<'a> {
             Some(Sinks::Zero) => {
                 let zeros = vec![0.0; problem.shape().num_q_heads as usize];
                 modifiers.own.push((sinks_numbers(), zeros));
-                modifiers.uniforms.push(("sink_place", bytemuck::bytes_of(&SinkPlace::default()).to_vec()));
+                modifiers.uniforms.push(sink_uniform(0));
             }
             Some(Sinks::Learned(dtype)) => {
                 let shape = [1, 1, 1, problem.shape().num_q_heads];
                 let bound = bind_named(Sinks::NAME, shape, dtype, given, caps)?;
-                let place = SinkPlace { offset: bound.offset };
-                modifiers.uniforms.push(("sink_place", bytemuck::bytes_of(&place).to_vec()));
+                modifiers.uniforms.push(sink_uniform(bound.offset));
                 modifiers.tensors.push((sinks_numbers(), bound));
             }
         }
@@ -66,19 +61,14 @@ impl<'a> Modifiers<'a> {
     pub(super) fn numbers(problem: &AttentionProblem) -> Numbers {
         let places = MODIFIER_PLACES.into_iter().zip(problem.score_mods());
         let numbers = places.filter_map(|(place, modifier)| match modifier {
-            ScoreMod::Softcap(softcap) => {
-                let numbers = SoftcapNumbers { cap: softcap.cap(), inverse: 1.0 / softcap.cap() };
-                Some((Taken::binding_name("softcap", place), bytemuck::bytes_of(&numbers).to_vec()))
-            }
+            ScoreMod::Softcap(softcap) => Some(softcap_uniform(place, softcap)),
             ScoreMod::Alibi(_) => None,
             ScoreMod::Bias(bias) => {
                 let [_, heads, queries, keys] = bias.shape();
-                let numbers = bias_place(bias, 0, [heads * queries * keys, queries * keys, keys]);
-                Some((Taken::binding_name("bias_place", place), bytemuck::bytes_of(&numbers).to_vec()))
+                Some(bias_uniform(place, bias, 0, [heads * queries * keys, queries * keys, keys]))
             }
         });
-        let sinks = problem.sinks().map(|_| ("sink_place", bytemuck::bytes_of(&SinkPlace::default()).to_vec()));
-        numbers.chain(sinks).collect()
+        numbers.chain(problem.sinks().map(|_| sink_uniform(0))).collect()
     }
 
     /// Creates buffers for the tensors of the problem itself.
@@ -115,7 +105,21 @@ fn bind_named<'a>(
     check_tensor(one_named(tensor, given)?, expect, caps)
 }
 
-fn bias_place(bias: &Bias, offset: u32, [batch, head, query]: [u32; 3]) -> BiasPlace {
+/// A uniform of the modifier at a place of the chain.
+fn uniform(place: &str, binding: &str, numbers: &impl bytemuck::NoUninit) -> (&'static str, Vec<u8>) {
+    (Taken::binding_name(binding, place), bytemuck::bytes_of(numbers).to_vec())
+}
+
+fn softcap_uniform(place: &str, softcap: &Softcap) -> (&'static str, Vec<u8>) {
+    uniform(place, "softcap", &SoftcapNumbers { cap: softcap.cap(), inverse: 1.0 / softcap.cap() })
+}
+
+fn sink_uniform(offset: u32) -> (&'static str, Vec<u8>) {
+    ("sink_place", bytemuck::bytes_of(&SinkPlace { offset }).to_vec())
+}
+
+fn bias_uniform(place: &str, bias: &Bias, offset: u32, strides: [u32; 3]) -> (&'static str, Vec<u8>) {
+    let [batch, head, query] = strides;
     let [batches, heads, queries, keys] = bias.shape();
     let along = |size: u32, stride: u32| if size == 1 { 0 } else { stride };
     let (batch_divisor, batch_modulus) = match bias.batch_index() {
@@ -123,7 +127,7 @@ fn bias_place(bias: &Bias, offset: u32, [batch, head, query]: [u32; 3]) -> BiasP
         BatchIndex::Divided(n) => (n, u32::MAX),
         BatchIndex::Modulo(n) => (1, n),
     };
-    BiasPlace {
+    let numbers = BiasPlace {
         offset,
         batch: along(batches, batch),
         head: along(heads, head),
@@ -131,5 +135,6 @@ fn bias_place(bias: &Bias, offset: u32, [batch, head, query]: [u32; 3]) -> BiasP
         key: along(keys, 1),
         batch_divisor,
         batch_modulus,
-    }
+    };
+    uniform(place, "bias_place", &numbers)
 }

@@ -231,12 +231,7 @@ pub(crate) fn all_known<T>(problem: &AttentionProblem, given: &[(&str, T)]) -> R
 
 /// Checks a tensor. On the host its numbers are looked at as well.
 fn check_named(given: AnyHostTensor<'_>, tensor: &'static str, expected: [u32; 4], dtype: DType) -> Result<()> {
-    if given.dtype() != dtype {
-        return Err(Error::DType { tensor, expected: dtype, actual: given.dtype() });
-    }
-    if given.shape() != expected {
-        return Err(Error::Shape { tensor, expected, actual: given.shape() });
-    }
+    given.check(tensor, dtype, expected)?;
     if given.has_nan() {
         return Err(Error::Argument { argument: tensor, rule: "holds NaN" });
     }

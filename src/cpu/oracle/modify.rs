@@ -19,7 +19,7 @@ pub(super) fn modified<T>(
             cap * (score / cap).tanh()
         }
         ScoreMod::Alibi(alibi) => {
-            let slope = f64::from(alibi.slopes(shape.num_q_heads)[q_head as usize]);
+            let slope = f64::from(alibi.slope(q_head, shape.num_q_heads));
             score - slope * (position - i64::from(key)).abs() as f64
         }
         ScoreMod::Bias(bias) => score + bias_of(bias, inputs.tensors, [batch, q_head, q_index, key]),

@@ -2,9 +2,8 @@
 
 use super::simd::{HIDDEN, LANES, Tanh};
 use crate::problem::{Bias, ScoreMod};
-use crate::{AnyHostTensor, AttentionProblem, LEAST_SCORE};
+use crate::{AnyHostTensor, AttentionProblem, Element, LEAST_SCORE};
 use core::f32::consts::LOG2_E;
-use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
 /// The chain of a problem, with the tensors of one sequence.
@@ -22,18 +21,13 @@ enum Link<'a> {
     Bias(BiasData<'a>),
 }
 
-/// A bias of one sequence: its elements from the sequence's first on.
+/// A bias of one sequence.
 struct BiasData<'a> {
-    data: Numbers<'a>,
+    tensor: AnyHostTensor<'a>,
+    /// The sequence's first element.
+    first: usize,
     /// Steps from one head, query and key to the next; 0 along axes of size 1.
     strides: [usize; 3],
-}
-
-#[derive(Clone, Copy)]
-enum Numbers<'a> {
-    F32(&'a [f32]),
-    F16(&'a [f16]),
-    BF16(&'a [bf16]),
 }
 
 impl<'a> Chain<'a> {
@@ -90,44 +84,33 @@ impl<'a> Chain<'a> {
 
 impl<'a> BiasData<'a> {
     fn new(bias: &Bias, tensors: &[(&str, AnyHostTensor<'a>)], batch: u32) -> Self {
-        let of_bias = |(_, tensor): &(&str, AnyHostTensor<'a>)| *tensor;
-        let tensor = tensors.iter().find(|(name, _)| *name == bias.name()).map(of_bias);
-        let data = match tensor {
-            Some(AnyHostTensor::F32(tensor)) => Numbers::F32(tensor.data()),
-            Some(AnyHostTensor::F16(tensor)) => Numbers::F16(tensor.data()),
-            Some(AnyHostTensor::BF16(tensor)) => Numbers::BF16(tensor.data()),
-            None => unreachable!("validated inputs have the tensor of every bias"),
-        };
+        let named = tensors.iter().find(|(name, _)| *name == bias.name());
+        let (_, tensor) = *named.expect("validated inputs have the tensor of every bias");
         let [batches, heads, queries, keys] = bias.shape().map(|axis| axis as usize);
         let batch = if batches == 1 { 0 } else { bias.batch_index().of(batch) as usize };
         let stride = |axis: usize, stride: usize| if axis == 1 { 0 } else { stride };
         let strides = [stride(heads, queries * keys), stride(queries, keys), stride(keys, 1)];
-        Self { data: data.from(batch * heads * queries * keys), strides }
+        Self { tensor, first: batch * heads * queries * keys, strides }
     }
 
     fn row(&self, [q_index, head]: [usize; 2]) -> usize {
-        head * self.strides[0] + q_index * self.strides[1]
-    }
-}
-
-impl Numbers<'_> {
-    fn from(self, first: usize) -> Self {
-        match self {
-            Self::F32(data) => Self::F32(&data[first..]),
-            Self::F16(data) => Self::F16(&data[first..]),
-            Self::BF16(data) => Self::BF16(&data[first..]),
-        }
+        self.first + head * self.strides[0] + q_index * self.strides[1]
     }
 
     /// Adds an element to each score, by its place.
     #[inline(always)]
-    fn add(self, scores: &mut [f32], places: impl Iterator<Item = usize>) {
-        match self {
-            Self::F32(data) => scores.iter_mut().zip(places).for_each(|(score, at)| *score += data[at]),
-            Self::F16(data) => scores.iter_mut().zip(places).for_each(|(score, at)| *score += data[at].to_f32()),
-            Self::BF16(data) => scores.iter_mut().zip(places).for_each(|(score, at)| *score += data[at].to_f32()),
+    fn add(&self, scores: &mut [f32], places: impl Iterator<Item = usize>) {
+        match self.tensor {
+            AnyHostTensor::F32(tensor) => add(tensor.data(), scores, places),
+            AnyHostTensor::F16(tensor) => add(tensor.data(), scores, places),
+            AnyHostTensor::BF16(tensor) => add(tensor.data(), scores, places),
         }
     }
+}
+
+#[inline(always)]
+fn add<T: Element>(data: &[T], scores: &mut [f32], places: impl Iterator<Item = usize>) {
+    scores.iter_mut().zip(places).for_each(|(score, at)| *score += data[at].to_f32());
 }
 
 /// What the chain needs to know of the rows of a tile, one number of each for every row.
@@ -186,7 +169,7 @@ impl<K: Iterator<Item = usize>> WithSimd for ModifyColumns<'_, K> {
                     }
                     Link::Bias(bias) => {
                         let step = key * bias.strides[2];
-                        bias.data.add(&mut scores[..num_rows], rows.places[at].iter().map(|place| place + step));
+                        bias.add(&mut scores[..num_rows], rows.places[at].iter().map(|place| place + step));
                     }
                 }
             }
@@ -220,7 +203,7 @@ impl WithSimd for ModifyRow<'_> {
                 }
                 Link::Bias(bias) => {
                     let first = bias.row(row);
-                    bias.data.add(scores, keys.iter().map(|&key| first + key as usize * bias.strides[2]));
+                    bias.add(scores, keys.iter().map(|&key| first + key as usize * bias.strides[2]));
                 }
             }
         }

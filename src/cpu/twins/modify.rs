@@ -1,6 +1,6 @@
 //! What `modify/chain.wgsl` and the family `modifier` do.
 
-use crate::problem::{AttentionProblem, BatchIndex};
+use crate::problem::AttentionProblem;
 use crate::{HostInputs, LEAST_SCORE, LSE_EMPTY, ScoreMod, Sinks};
 use core::f32::consts::LOG2_E;
 
@@ -22,15 +22,11 @@ pub(super) fn modified<T>(
         score = match modifier {
             ScoreMod::Softcap(softcap) => softcap.cap() * (score * (1.0 / softcap.cap())).tanh(),
             ScoreMod::Alibi(alibi) => {
-                let slope = alibi.slopes(problem.shape().num_q_heads)[head as usize];
+                let slope = alibi.slope(head, problem.shape().num_q_heads);
                 score - slope * (position - key as i32).abs() as f32
             }
             ScoreMod::Bias(bias) => {
-                let batch = match bias.batch_index() {
-                    BatchIndex::Each => batch,
-                    BatchIndex::Divided(n) => batch / n,
-                    BatchIndex::Modulo(n) => batch % n,
-                };
+                let batch = bias.batch_index().of(batch);
                 let [batches, heads, queries, keys] = bias.shape();
                 let row = (batch % batches * heads + head % heads) * queries + q_index % queries;
                 let tensor = inputs.tensors.iter().find(|(name, _)| *name == bias.name());

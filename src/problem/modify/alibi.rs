@@ -29,6 +29,11 @@ impl Alibi {
         self.slopes.clone().unwrap_or_else(|| published_slopes(num_q_heads))
     }
 
+    /// The slope of one query head.
+    pub(crate) fn slope(&self, head: u32, num_q_heads: u32) -> f32 {
+        self.slopes.as_ref().map_or_else(|| published_slope(head, num_q_heads), |slopes| slopes[head as usize])
+    }
+
     pub(super) fn validate(&self, shape: &AttentionShape) -> Result<()> {
         let Some(slopes) = &self.slopes else { return Ok(()) };
         let (expected, actual) = (u64::from(shape.num_q_heads), slopes.len() as u64);
@@ -53,11 +58,14 @@ impl Alibi {
 /// ```
 #[must_use]
 pub fn published_slopes(num_heads: u32) -> Vec<f32> {
+    (0..num_heads).map(|head| published_slope(head, num_heads)).collect()
+}
+
+fn published_slope(head: u32, num_heads: u32) -> f32 {
     let slope = |head: u32, of: u32| (-8.0 * f64::from(head) / f64::from(of)).exp2() as f32;
-    let power = num_heads.checked_ilog2().map_or(0, |log| 1 << log);
-    let first = (1..=power).map(|head| slope(head, power));
-    let others = (0..num_heads - power).map(|at| slope(2 * at + 1, 2 * power));
-    first.chain(others).collect()
+    // There is a head.
+    let power = 1 << num_heads.ilog2();
+    if head < power { slope(head + 1, power) } else { slope(2 * (head - power) + 1, 2 * power) }
 }
 
 impl core::fmt::Display for Alibi {

@@ -28,10 +28,7 @@ impl<'a> Input<'a> {
         });
         let ((q_shape, q), (k_shape, k), (v_shape, v)) = (q_shape?, k_shape?, v_shape?);
         for (name, dtype) in [("q", q), ("k", k), ("v", v)] {
-            if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                let reason = format!("`{name}` is {dtype:?}, expected F32, F16 or BF16");
-                return Err(Failure::content(path, reason));
-            }
+            float_dtype(path, name, dtype)?;
         }
         let [batch_size, seq_len_q, num_q_heads, head_dim] = q_shape;
         let [_, seq_len_kv, num_kv_heads, _] = k_shape;
@@ -71,22 +68,12 @@ impl<'a> Input<'a> {
                 return Err(Failure::content(self.path, reason));
             }
         }
-        Ok(match expected {
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            Dtype::F32 => DType::F32,
-            other => unreachable!("{other:?} has been refused"),
-        })
+        float_dtype(self.path, "q", expected)
     }
 
     /// The type of a tensor that comes by name.
     pub(super) fn float_dtype(&self, name: &str) -> Result<DType, Failure> {
-        match tensor(&self.file, name)?.dtype {
-            Dtype::F16 => Ok(DType::F16),
-            Dtype::BF16 => Ok(DType::BF16),
-            Dtype::F32 => Ok(DType::F32),
-            other => Err(Failure::content(self.path, format!("`{name}` is {other:?}, expected F32, F16 or BF16"))),
-        }
+        float_dtype(self.path, name, tensor(&self.file, name)?.dtype)
     }
 
     /// The numbers of a tensor that comes by name, of at most four axes: those missing in front have size 1.
@@ -215,6 +202,15 @@ impl<'a> Input<'a> {
 
 fn tensor<'a>(file: &'a TensorFile<'_>, name: &str) -> Result<&'a TensorInfo, Failure> {
     file.info(name).ok_or_else(|| Failure::content(file.path, format!("there is no tensor `{name}`")))
+}
+
+fn float_dtype(path: &Path, name: &str, dtype: Dtype) -> Result<DType, Failure> {
+    match dtype {
+        Dtype::F16 => Ok(DType::F16),
+        Dtype::BF16 => Ok(DType::BF16),
+        Dtype::F32 => Ok(DType::F32),
+        other => Err(Failure::content(path, format!("`{name}` is {other:?}, expected F32, F16 or BF16"))),
+    }
 }
 
 fn axes(path: &Path, name: &str, shape: &[usize]) -> Result<[u32; 4], Failure> {
